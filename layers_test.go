@@ -13,30 +13,33 @@ import (
 const module = "github.com/penstock-lb/penstock"
 
 // TestLayers keeps the arrows of doc.go pointing down: a package depends on
-// nothing of the module but what is listed here.
+// nothing of the module but what is listed here, test kits included.
 func TestLayers(t *testing.T) {
 	allowed := map[string][]string{
-		"balance":   {},
-		"ratelimit": {},
-		"health":    {"balance", "health"},
-		"l4":        {"balance", "ratelimit", "l4"},
-		"l7":        {"balance", "ratelimit", "l4", "l7"},
+		"balance":   {"balance"},
+		"ratelimit": {"ratelimit"},
+		"health":    {"health", "balance"},
+		"l4":        {"l4", "balance", "ratelimit"},
+		"l7":        {"l7", "l4", "balance", "ratelimit"},
 	}
 	for layer, may := range allowed {
 		t.Run(layer, func(t *testing.T) {
-			out, err := exec.Command("go", "list", "-deps", "./"+layer).CombinedOutput()
-			require.NoError(t, err, "%s", out)
-			for dep := range strings.Lines(string(out)) {
-				dep = strings.TrimSpace(dep)
+			var stderr strings.Builder
+			cmd := exec.Command("go", "list", "-deps", "./"+layer+"/...")
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			require.NoError(t, err, "%s", &stderr)
+			deps := strings.Fields(string(out))
+			require.Contains(t, deps, module+"/"+layer)
+			for _, dep := range deps {
+				require.NotContains(t, dep, "stretchr/testify", "testify is for _test.go files")
 				if layer == "balance" {
 					require.NotEqual(t, "net/http", dep, "balance serves layer 4 too")
 				}
-				rest, ours := strings.CutPrefix(dep, module+"/")
-				if !ours || rest == layer {
-					continue
+				if rest, ours := strings.CutPrefix(dep, module+"/"); ours {
+					top, _, _ := strings.Cut(rest, "/")
+					require.Contains(t, may, top, "%s imports %s", layer, rest)
 				}
-				top, _, _ := strings.Cut(rest, "/")
-				require.Contains(t, may, top, "%s imports %s", layer, rest)
 			}
 		})
 	}

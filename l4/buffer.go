@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import "sync"
+
+// DefaultBufferBytes is the size of the buffers of a BufferPool whose Size
+// is zero.
+const DefaultBufferBytes = 16 << 10
+
+// A Buffer is a piece of memory on loan from a BufferPool.
+// B[:cap(B)] is the whole of it; its length is up to the borrower.
+type Buffer struct {
+	B []byte
+}
+
+// A BufferPool lends buffers of one size and keeps returned ones for later.
+// It belongs to a Server, a Proxy or a Transport and lives as long as that;
+// the zero value is ready to use. Its methods may be called at once by many
+// goroutines. Memory that is not on loan is left to the garbage collector.
+type BufferPool struct {
+	Size int // bytes of a buffer; 0 (or less) means DefaultBufferBytes; must not change after the first Get
+
+	free sync.Pool
+}
+
+// Get borrows a buffer. The length of B is the pool's size, its content is
+// arbitrary.
+func (p *BufferPool) Get() *Buffer {
+	if b, ok := p.free.Get().(*Buffer); ok {
+		b.B = b.B[:cap(b.B)]
+		return b
+	}
+	size := p.Size
+	if size <= 0 {
+		size = DefaultBufferBytes
+	}
+	return &Buffer{B: make([]byte, size)}
+}
+
+// Put gives a buffer back; its borrower must not use it any longer.
+// Nil is ignored, and so is a buffer whose B was replaced by another size.
+func (p *BufferPool) Put(b *Buffer) {
+	if b == nil {
+		return
+	}
+	size := p.Size
+	if size <= 0 {
+		size = DefaultBufferBytes
+	}
+	if cap(b.B) == size {
+		p.free.Put(b)
+	}
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A Conn is the one connection type of this module: a net.Conn that can read
+// ahead, wait for data without holding a buffer, count its bytes, half-close,
+// and say whether its peer has gone. It works over any net.Conn. Over a
+// *net.TCPConn or a stream *net.UnixConn on Linux it reads and writes without
+// passing through the scheduler, as a non-blocking socket needs no second
+// thread to stand by.
+//
+// One goroutine may read (Read, ReadBuffer, Peek, Discard, WriteTo) and one
+// may write (Write, ReadFrom, CloseWrite) at a time: less than net.Conn
+// promises, and what allows a read or a write to allocate nothing. Close, the
+// deadlines and everything else may be called at any time by anybody.
+// Deadlines hold for all reads and writes as in net.Conn.
+type Conn struct {
+	nc  net.Conn
+	raw syscall.RawConn // of nc, if it is one that may be read and written directly; else nil
+	tls *tlsReader      // if nc is a *tls.Conn, else nil
+
+	ahead []byte // read ahead and not yet consumed; nil when empty, so that an idle Conn holds nothing
+	in    input
+	out   output
+
+	bytesRead    atomic.Int64
+	bytesWritten atomic.Int64
+	closeWritten atomic.Bool
+	closed       atomic.Bool
+	gone         atomic.Bool
+	onClose      atomic.Pointer[func()]
+}
+
+// minAhead is the least room that a read ahead is given: enough for the
+// first bytes of most protocols in one read.
+const minAhead = 1 << 10
+
+// NewConn returns c as a Conn; a *Conn is returned as it is. From then on c
+// must not be read or written but through it, until it is taken back with
+// NetConn.
+func NewConn(c net.Conn) *Conn {
+	if c, ok := c.(*Conn); ok {
+		return c
+	}
+	conn := &Conn{nc: c}
+	if t, ok := c.(*tls.Conn); ok {
+		conn.tls = &tlsReader{tls: t}
+	} else {
+		conn.openRaw()
+	}
+	return conn
+}
+
+// NetConn returns the bare connection. Who goes on with it takes what is in
+// Buffered first: those bytes are not in it any more. The Conn remains the
+// one to close, since its owner may count on that.
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// TLS returns the state of the bare connection if that is TLS and shows it,
+// else nil.
+func (c *Conn) TLS() *tls.ConnectionState {
+	t, ok := c.nc.(interface{ ConnectionState() tls.ConnectionState })
+	if !ok {
+		return nil
+	}
+	state := t.ConnectionState()
+	return &state
+}
+
+// Peek returns the next n bytes without consuming them, waiting for them if
+// need be. The slice is valid until the next read. If there are fewer, it
+// returns those with the error that says why: io.EOF, a deadline, a reset.
+// The memory it takes is bounded by the largest n ever asked for, and is
+// given up once the bytes are consumed.
+func (c *Conn) Peek(n int) ([]byte, error) {
+	for len(c.ahead) < n {
+		if err := c.fill(n); err != nil {
+			return c.ahead, err
+		}
+	}
+	return c.ahead[:max(n, 0)], nil
+}
+
+// fill reads once, at least one byte behind those read ahead.
+func (c *Conn) fill(n int) error {
+	if cap(c.ahead)-len(c.ahead) == 0 || cap(c.ahead) < n {
+		grown := make([]byte, len(c.ahead), max(n, 2*len(c.ahead), minAhead))
+		copy(grown, c.ahead)
+		c.ahead = grown
+	}
+	m, err := c.readBare(c.ahead[len(c.ahead):cap(c.ahead)])
+	c.ahead = c.ahead[:len(c.ahead)+m]
+	if m > 0 {
+		return nil // a lasting error comes again
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// Buffered returns the bytes read ahead and not consumed. The slice is valid
+// until the next read or Discard.
+func (c *Conn) Buffered() []byte { return c.ahead }
+
+// Discard consumes n bytes of Buffered, all of them if there are not as many.
+func (c *Conn) Discard(n int) {
+	if n >= len(c.ahead) {
+		c.ahead = nil
+		return
+	}
+	c.ahead = c.ahead[max(n, 0):]
+}
+
+// Read reads as net.Conn does; bytes read ahead come first.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		c.Discard(n)
+		return n, nil
+	}
+	return c.readBare(p)
+}
+
+// ReadBuffer waits until there is something to read, holding no buffer
+// meanwhile, then borrows one from p and reads once into it: the length of
+// the buffer's B is what was read, at least one byte. The caller gives it
+// back to p. On error it returns nil, and nothing is borrowed. Bytes read
+// ahead come first.
+//
+// Waiting takes no buffer for TCP and Unix sockets on Linux and for a
+// *tls.Conn over anything. Other connections cannot say that they are
+// readable; for them the buffer is borrowed before the wait.
+func (c *Conn) ReadBuffer(p *BufferPool) (*Buffer, error) {
+	switch {
+	case len(c.ahead) > 0:
+		b := p.Get()
+		n := copy(b.B, c.ahead)
+		c.Discard(n)
+		b.B = b.B[:n]
+		return b, nil
+	case c.raw != nil:
+		return c.readRawBuffer(p)
+	case c.tls != nil:
+		return c.readTLSBuffer(p)
+	}
+	b := p.Get()
+	n, err := c.readBare(b.B)
+	if n == 0 {
+		p.Put(b)
+		if err == nil {
+			err = io.ErrNoProgress
+		}
+		return nil, err
+	}
+	b.B = b.B[:n] // a lasting error comes again
+	return b, nil
+}
+
+// readBare reads from the bare connection, past what was read ahead.
+func (c *Conn) readBare(p []byte) (n int, err error) {
+	if c.raw != nil {
+		return c.readRaw(p)
+	}
+	n, err = c.nc.Read(p)
+	c.tookIn(n, err)
+	return n, err
+}
+
+// tookIn accounts for a read.
+func (c *Conn) tookIn(n int, err error) {
+	if n > 0 {
+		c.bytesRead.Add(int64(n))
+	}
+	if err != nil && !isTimeout(err) {
+		c.gone.Store(true)
+	}
+}
+
+// Write writes all of p, as net.Conn does.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	if c.raw != nil {
+		return c.writeRaw(p)
+	}
+	n, err = c.nc.Write(p)
+	if n > 0 {
+		c.bytesWritten.Add(int64(n))
+	}
+	return n, err
+}
+
+// ReadFrom writes what it reads from r until io.EOF, by the means of the bare
+// connection (sendfile, splice) where it has some.
+func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
+	if src, ok := r.(*Conn); ok {
+		return src.WriteTo(c)
+	}
+	rf, ok := c.nc.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(onlyWriter{c}, r)
+	}
+	n, err = rf.ReadFrom(r)
+	c.bytesWritten.Add(n)
+	return n, err
+}
+
+// WriteTo writes what it reads to w until io.EOF: first the bytes read ahead.
+func (c *Conn) WriteTo(w io.Writer) (n int64, err error) {
+	for len(c.ahead) > 0 {
+		m, err := w.Write(c.ahead)
+		c.Discard(m)
+		n += int64(m)
+		if err != nil {
+			return n, err
+		}
+	}
+	dst, ok := w.(*Conn)
+	if !ok || c.raw == nil || dst.raw == nil {
+		m, err := io.Copy(onlyWriter{w}, onlyReader{c})
+		return n + m, err
+	}
+	m, err := io.Copy(dst.nc, c.nc)
+	c.bytesRead.Add(m)
+	dst.bytesWritten.Add(m)
+	if err == nil {
+		c.gone.Store(true) // io.EOF was read
+	}
+	return n + m, err
+}
+
+// onlyReader and onlyWriter hide the methods by which io.Copy would come back
+// to where it was called from.
+type (
+	onlyReader struct{ io.Reader }
+	onlyWriter struct{ io.Writer }
+)
+
+// CloseWrite ends the stream to the peer and leaves the other direction as it
+// is: FIN for TCP, close_notify for TLS. The error is errors.ErrUnsupported
+// if the bare connection cannot.
+func (c *Conn) CloseWrite() error {
+	cw, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	c.closeWritten.Store(true)
+	return cw.CloseWrite()
+}
+
+// Close closes the bare connection. Calls after the first do nothing.
+func (c *Conn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	err := c.nc.Close()
+	if f := c.onClose.Swap(nil); f != nil {
+		(*f)()
+	}
+	return err
+}
+
+// BytesRead returns how many bytes were read from the bare connection through
+// c, those read ahead and those spliced included.
+func (c *Conn) BytesRead() int64 { return c.bytesRead.Load() }
+
+// BytesWritten returns how many bytes were written.
+func (c *Conn) BytesWritten() int64 { return c.bytesWritten.Load() }
+
+// PeerGone reports that the peer has ended its stream or the connection, as
+// far as is known: a read or the Parker has seen it.
+func (c *Conn) PeerGone() bool { return c.gone.Load() }
+
+// LocalAddr returns the bare connection's local address.
+func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+
+// RemoteAddr returns the bare connection's remote address.
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// SetDeadline sets both deadlines, as in net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error {
+	if c.tls == nil {
+		return c.nc.SetDeadline(t)
+	}
+	if err := c.nc.SetWriteDeadline(t); err != nil {
+		return err
+	}
+	return c.SetReadDeadline(t)
+}
+
+// SetReadDeadline sets the deadline of reads, as in net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if c.tls != nil {
+		return c.tls.setReadDeadline(t)
+	}
+	return c.nc.SetReadDeadline(t)
+}
+
+// SetWriteDeadline sets the deadline of writes, as in net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.nc.SetWriteDeadline(t) }
+
+// SyscallConn gives access to the descriptor of the bare connection, for
+// socket options; the error is errors.ErrUnsupported if it has none. Reading
+// from it misses what is in Buffered.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := c.nc.(syscall.Conn); ok {
+		return sc.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
+// isTimeout reports whether err is a deadline that has passed.
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}

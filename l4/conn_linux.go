@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+)
+
+// maxSyscall is the most that one read or write moves. These calls do not
+// tell the scheduler that the thread is busy, so they have to be short.
+const maxSyscall = 64 << 10
+
+// input and output are the arguments and results of the functions given to
+// the RawConn. They are fields, not captured variables, and the functions are
+// made once, so that reads and writes allocate nothing.
+type input struct {
+	ready func(fd uintptr) bool
+	p     []byte      // read into this,
+	pool  *BufferPool // or if this is set into a buffer borrowed from it
+	buf   *Buffer
+	n     int
+	err   error
+}
+
+type output struct {
+	ready func(fd uintptr) bool
+	p     []byte // what is left to write
+	err   error
+}
+
+// openRaw sets c.raw if the bare connection is a socket of the net package
+// itself. Whatever embeds one may have its own Read, which must not be bypassed.
+func (c *Conn) openRaw() {
+	switch nc := c.nc.(type) {
+	case *net.TCPConn:
+		c.raw, _ = nc.SyscallConn()
+	case *net.UnixConn:
+		if a := nc.LocalAddr(); a == nil || a.Network() == "unix" {
+			c.raw, _ = nc.SyscallConn()
+		}
+	}
+	if c.raw != nil {
+		c.in.ready = c.readable
+		c.out.ready = c.writable
+	}
+}
+
+// readable reads once; false means wait.
+func (c *Conn) readable(fd uintptr) bool {
+	in := &c.in
+	p := in.p
+	if in.pool != nil {
+		in.buf = in.pool.Get()
+		p = in.buf.B
+	}
+	n, errno := sysRead(fd, p[:min(len(p), maxSyscall)])
+	if errno == 0 && n > 0 {
+		in.n = n
+		return true
+	}
+	if in.buf != nil {
+		in.pool.Put(in.buf)
+		in.buf = nil
+	}
+	switch {
+	case errno == syscall.EAGAIN:
+		return false
+	case errno != 0:
+		in.err = errno
+	default:
+		in.err = io.EOF
+	}
+	return true
+}
+
+func (c *Conn) readRaw(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.in.p = p
+	n, _, err := c.readIn()
+	return n, err
+}
+
+func (c *Conn) readRawBuffer(p *BufferPool) (*Buffer, error) {
+	c.in.pool = p
+	n, b, err := c.readIn()
+	if b != nil {
+		b.B = b.B[:n]
+	}
+	return b, err
+}
+
+// readIn does what c.in asks for, and clears it.
+func (c *Conn) readIn() (int, *Buffer, error) {
+	in := &c.in
+	err := c.raw.Read(in.ready)
+	n, b := in.n, in.buf
+	if err == nil {
+		err = in.err
+	}
+	in.p, in.pool, in.buf, in.n, in.err = nil, nil, nil, 0, nil
+	if err != nil {
+		err = c.opError("read", err)
+	}
+	c.tookIn(n, err)
+	return n, b, err
+}
+
+// writable writes until nothing is left or the socket is full; false means
+// wait.
+func (c *Conn) writable(fd uintptr) bool {
+	out := &c.out
+	for len(out.p) > 0 {
+		n, errno := sysWrite(fd, out.p[:min(len(out.p), maxSyscall)])
+		switch {
+		case errno == syscall.EAGAIN:
+			return false
+		case errno != 0:
+			out.err = errno
+			return true
+		}
+		out.p = out.p[n:]
+	}
+	return true
+}
+
+func (c *Conn) writeRaw(p []byte) (int, error) {
+	out := &c.out
+	out.p = p
+	err := c.raw.Write(out.ready)
+	n := len(p) - len(out.p)
+	if err == nil {
+		err = out.err
+	}
+	out.p, out.err = nil, nil
+	if n > 0 {
+		c.bytesWritten.Add(int64(n))
+	}
+	if err != nil {
+		err = c.opError("write", err)
+	}
+	return n, err
+}
+
+// opError gives err the form that package net gives it.
+func (c *Conn) opError(op string, err error) error {
+	var known *net.OpError
+	switch {
+	case err == io.EOF:
+		return err
+	case errors.As(err, &known):
+		err = known.Err
+	default:
+		if errno, ok := err.(syscall.Errno); ok {
+			err = os.NewSyscallError(op, errno)
+		}
+	}
+	return &net.OpError{Op: op, Net: c.nc.LocalAddr().Network(), Source: c.nc.LocalAddr(), Addr: c.nc.RemoteAddr(), Err: err}
+}

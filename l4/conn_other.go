@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package l4
+
+// Elsewhere every connection goes the way of net.Conn.
+
+type (
+	input  struct{}
+	output struct{}
+)
+
+func (c *Conn) openRaw() {}
+
+func (c *Conn) readRaw([]byte) (int, error) { panic("l4: no raw connection") }
+
+func (c *Conn) readRawBuffer(*BufferPool) (*Buffer, error) { panic("l4: no raw connection") }
+
+func (c *Conn) writeRaw([]byte) (int, error) { panic("l4: no raw connection") }

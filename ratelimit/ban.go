@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ratelimit
+
+import "time"
+
+// A Ban refuses everything to a key that has been refused too often: After
+// refusals within Within of the first of them, for For. Refusals during a ban
+// do not make it longer. The zero Ban bans nobody.
+type Ban struct {
+	After  int           // refusals that lead to a ban; 0 or less means no bans; at most 32 766
+	Within time.Duration // 0 or less means one minute
+	For    time.Duration // 0 or less means ten minutes
+}
+
+// The strikes of a key, from the top: a zero bit, 15 bits of count, 48 bits
+// of milliseconds. The count is that of refusals since that time or, if
+// banned, the key is banned until then.
+const (
+	strikeTimeBits = 48
+	banned         = 1<<15 - 1
+)
+
+func strikes(count int64, at time.Duration) int64 {
+	return count<<strikeTimeBits | int64(at/time.Millisecond)
+}
+
+// status returns how long key is banned for still, and after how long its
+// strikes can be forgotten.
+func (b Ban) status(s int64, now time.Duration) (wait, forget time.Duration) {
+	if s == 0 {
+		return 0, 0
+	}
+	at := time.Duration(s&(1<<strikeTimeBits-1)) * time.Millisecond
+	if s>>strikeTimeBits == banned {
+		wait = max(0, at-now)
+		return wait, wait
+	}
+	return 0, max(0, at+b.within()-now)
+}
+
+// strike returns the strikes after one more refusal at time now.
+func (b Ban) strike(s int64, now time.Duration) int64 {
+	wait, forget := b.status(s, now)
+	switch {
+	case b.After <= 0 || wait > 0:
+		return s
+	case forget == 0:
+		s = strikes(0, now)
+	}
+	s += 1 << strikeTimeBits
+	if s>>strikeTimeBits >= int64(min(b.After, banned-1)) {
+		return strikes(banned, now+b.span()+time.Millisecond-1)
+	}
+	return s
+}
+
+func (b Ban) within() time.Duration {
+	if b.Within <= 0 {
+		return time.Minute
+	}
+	return b.Within
+}
+
+func (b Ban) span() time.Duration {
+	if b.For <= 0 {
+		return 10 * time.Minute
+	}
+	return b.For
+}

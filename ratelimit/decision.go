@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ratelimit
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strconv"
+	"time"
+)
+
+// Never is the Wait of what no waiting helps: a cost above the burst, a limit
+// of nothing.
+const Never time.Duration = math.MaxInt64
+
+// ErrRefused is the error of the Wait methods when the answer is no.
+// The Decision beside it says for how long.
+var ErrRefused = errors.New("ratelimit: refused")
+
+// A Decision is the answer to one Take. It is a plain value.
+type Decision struct {
+	OK     bool // go ahead, after Wait
+	Over   bool // the limit is exceeded; with OK it is only counted (see Keyed.CountOnly)
+	Banned bool // refused because of earlier refusals (see Ban)
+
+	// Wait, of a yes, is how long to wait before going ahead; 0 means not at
+	// all, and only a law with a MaxWait says anything else. Of a no it is
+	// after how long the same Take would pass if nobody else took anything;
+	// Never means that it cannot, and 0 that nobody knows (InFlight).
+	Wait time.Duration
+
+	Limit     int           // what may be taken at once by who has rested
+	Remaining int           // what may be taken at once now
+	Reset     time.Duration // until Remaining is Limit again if nothing is taken; Never while it depends on a release
+
+	Cost int           // what was taken and Refund gives back; 0 if nothing was
+	At   time.Duration // when, on the clock of what decided
+}
+
+// RetryAfter returns the value of a Retry-After field (RFC 9110, section
+// 10.2.3): Wait in whole seconds, rounded up. It is 0, meaning no such field,
+// if d is a yes or waiting does not help.
+func (d Decision) RetryAfter() int {
+	if d.OK || d.Wait == Never {
+		return 0
+	}
+	return max(1, seconds(d.Wait))
+}
+
+// AppendRateLimit appends the value of a RateLimit field to dst: what remains
+// and, if time alone brings it back, the seconds until it does
+// (draft-ietf-httpapi-ratelimit-headers-10, section 4). Name is that of the
+// policy and must be printable ASCII without quotes and backslashes.
+func (d Decision) AppendRateLimit(dst []byte, name string) []byte {
+	dst = append(dst, '"')
+	dst = append(dst, name...)
+	dst = append(dst, `";r=`...)
+	dst = strconv.AppendInt(dst, int64(d.Remaining), 10)
+	if d.Reset != Never {
+		dst = append(dst, ";t="...)
+		dst = strconv.AppendInt(dst, int64(seconds(d.Reset)), 10)
+	}
+	return dst
+}
+
+// AppendPolicy appends the value of a RateLimit-Policy field to dst: the
+// limit of the policy of that name (draft-ietf-httpapi-ratelimit-headers-10,
+// section 3). A window of 0 is left out.
+func (d Decision) AppendPolicy(dst []byte, name string, window time.Duration) []byte {
+	dst = append(dst, '"')
+	dst = append(dst, name...)
+	dst = append(dst, `";q=`...)
+	dst = strconv.AppendInt(dst, int64(d.Limit), 10)
+	if window > 0 {
+		dst = append(dst, ";w="...)
+		dst = strconv.AppendInt(dst, int64(seconds(window)), 10)
+	}
+	return dst
+}
+
+// seconds returns d in whole seconds, rounded up.
+func seconds(d time.Duration) int {
+	s := d / time.Second
+	if d%time.Second > 0 {
+		s++
+	}
+	return int(s)
+}
+
+// sleep waits for d, or for less if ctx ends first, whose error it returns.
+// A wait of nothing succeeds even if ctx is done.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ratelimit answers one question: may it happen now?
+//
+// A [Law] is a pure function over one word of state: [GCRA] (a token bucket
+// that may also pace), [Window] (counts), [InFlight] (at once). [Limiter]
+// holds one such word for everybody, [Keyed] one for each address, tenant or
+// token, in bounded memory and without a sweeper. Both answer with a
+// [Decision]: yes or no, for how long, and what is left; both give back by
+// Refund what was not used.
+//
+//	perClient := &ratelimit.Keyed[netip.Addr]{
+//		Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(10), Burst: 20},
+//	}
+//	if d := perClient.Take(addr, 1); !d.OK {
+//		// refuse: d.RetryAfter() seconds
+//	}
+//
+// What does not fit in a word has types of its own: [Concurrency] lets
+// callers queue for a fixed number of places, [Adaptive] finds that number by
+// measuring, [Bandwidth] paces bytes, [Bucket] is golang.org/x/time/rate with
+// a Decision.
+//
+// Several gateways share limits through a [Store]: [Shared] asks it, and
+// falls back to limits of its own when it is away. Package
+// ratelimit/redisstore, a module of its own, is one for Redis.
+//
+// Nothing here starts a goroutine, and there is nothing to close. Time is
+// package time's and monotonic, so everything runs in a testing/synctest
+// bubble.
+package ratelimit

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ratelimit
+
+import "time"
+
+// GCRA is the generic cell rate algorithm: a token bucket whose whole state
+// is the time at which the bucket will be full. Each event uses up an
+// interval of Per/Count; in any span of time t it admits at most
+//
+//	Burst + t / interval
+//
+// events, those it makes wait counted from the end of their wait. The
+// interval is rounded up to a whole nanosecond: at a million events a second
+// the rate is at most 0.1 % below what was asked for.
+//
+// With a MaxWait it also paces: what exceeds the burst is told to wait for
+// its turn, first come first served, if the wait is not longer than that.
+//
+// Source: ITU-T I.371, annex A (virtual scheduling).
+type GCRA struct {
+	Rate    Rate          // the zero Rate admits nothing
+	Burst   int           // events at once after a rest; 0 means Rate.Count, negative means 1
+	MaxWait time.Duration // longest wait a yes may ask for; 0 or less means that what cannot go at once is refused
+}
+
+func (g GCRA) burst() int {
+	switch {
+	case g.Burst < 0:
+		return 1
+	case g.Burst == 0:
+		return g.Rate.Count
+	}
+	return g.Burst
+}
+
+// Take implements [Law].
+func (g GCRA) Take(full int64, now time.Duration, n int) (int64, Decision) {
+	interval := g.Rate.interval()
+	if interval == 0 {
+		return full, nothing(n)
+	}
+	burst := g.burst()
+	room := times(burst, interval)
+	d := Decision{Limit: burst}
+
+	cost := times(n, interval)
+	used := max(0, time.Duration(full)-now) // of room
+	patience := room + min(max(0, g.MaxWait), Never/4)
+	switch {
+	case cost > room:
+		d.Over, d.Wait = true, Never
+	case used > patience-cost:
+		d.Over, d.Wait = true, used-(patience-cost)
+	default:
+		d.OK = true
+		used += cost
+		if n > 0 {
+			d.Wait = max(0, used-room)
+			full = int64(now + used)
+		}
+	}
+	d.Reset = used
+	d.Remaining = int(max(0, room-used) / interval)
+	return full, d
+}
+
+// Refund implements [Law].
+func (g GCRA) Refund(full int64, now time.Duration, d Decision) int64 {
+	return max(0, full-int64(times(d.Cost, g.Rate.interval())))
+}
+
+// times returns n times d, or the longest duration that leaves room for sums
+// if that is less. Neither is negative.
+func times(n int, d time.Duration) time.Duration {
+	const most = Never / 4
+	if n > 0 && d > most/time.Duration(n) {
+		return most
+	}
+	return time.Duration(n) * d
+}

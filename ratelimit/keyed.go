@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ratelimit
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Keyed is a limit for each key: each client address, tenant, token. The zero
+// Keyed refuses everything.
+//
+// Memory is bounded: at most Max keys are kept, 40 bytes each and the key
+// (twice 24 bytes for an address, 16 and the text for a string). A key is
+// forgotten only when its place is wanted for another. Then one goes whose
+// state is as good as none (a full bucket, an empty window), so that nothing
+// is lost; if there is none, the one closest to it, as told by
+// [Stats].Lost. Keys are spread over sets of sixteen, so some of those sets
+// are full before the table is: with Max/2 live keys about one in a thousand
+// is lost, with Max about one in ten. Under a law that waits for a release
+// (InFlight) live keys are never forgotten: what finds no place is admitted
+// and not counted, as told by Stats.Untracked.
+//
+// All methods may be called at once by several goroutines. A known key takes
+// no lock and no allocation; a new one allocates its entry and locks sixteen
+// keys' worth of table. There is nothing to close. The fields must not change
+// after first use, and a Keyed must not be copied.
+//
+// Key strings are copied, so that they do not hold on to the request they
+// came from. An address should be unmapped (netip.Addr.Unmap): two forms of
+// one address are two keys.
+type Keyed[K comparable] struct {
+	Law   Law         // for every key; nil refuses everything
+	LawOf func(K) Law // if set, for one key; nil of it means Law. Called for each Take: return values made before
+	Max   int         // keys kept at most, rounded up to sixteens; 0 means 65 536; negative counts as 0
+	Ban   Ban         // what repeated refusals lead to; the zero Ban is nothing
+
+	// CountOnly admits everything and tells by Decision.Over and Stats what
+	// would have been refused: to try a limit on live traffic first.
+	CountOnly bool
+
+	once  sync.Once
+	tab   *table[K]
+	clock clock
+
+	refused, bans, lost, untracked atomic.Uint64
+}
+
+// Stats are totals since the start.
+type Stats struct {
+	Refused   uint64 // Takes refused, or that would have been under CountOnly
+	Bans      uint64 // bans begun
+	Lost      uint64 // keys forgotten although their state said something
+	Untracked uint64 // Takes admitted uncounted because there was no place
+}
+
+// Stats returns the totals until now.
+func (l *Keyed[K]) Stats() Stats {
+	return Stats{l.refused.Load(), l.bans.Load(), l.lost.Load(), l.untracked.Load()}
+}
+
+func (l *Keyed[K]) table() *table[K] {
+	l.once.Do(func() {
+		size := l.Max
+		if size <= 0 {
+			size = 1 << 16
+		}
+		l.tab = newTable[K](size)
+	})
+	return l.tab
+}
+
+func (l *Keyed[K]) law(key K) Law {
+	if l.LawOf != nil {
+		if law := l.LawOf(key); law != nil {
+			return law
+		}
+	}
+	return l.Law
+}
+
+// Take takes n for key now, or tells why not. N of 0 takes nothing, keeps
+// nothing, and tells how things stand; a negative n counts as 0.
+func (l *Keyed[K]) Take(key K, n int) Decision {
+	n = max(0, n)
+	law := l.law(key)
+	if law == nil {
+		return l.enforce(nothing(n))
+	}
+	now, tab := l.clock.now(), l.table()
+	for {
+		e := tab.find(key)
+		if e == nil {
+			if n == 0 {
+				_, d := law.Take(0, now, 0)
+				return d.stamp(now, 0)
+			}
+			if e = tab.add(key, func(s *set[K]) int { return l.evict(s, now) }); e == nil {
+				l.untracked.Add(1)
+				_, d := law.Take(0, now, n)
+				d.At = now
+				return l.enforce(d)
+			}
+		}
+		if d, ok := l.takeFrom(e, law, now, n); ok {
+			return l.enforce(d)
+		}
+	}
+}
+
+// takeFrom is Take for an entry. It fails if the entry is dead.
+func (l *Keyed[K]) takeFrom(e *entry[K], law Law, now time.Duration, n int) (Decision, bool) {
+	if l.Ban.After > 0 {
+		if wait, _ := l.Ban.status(e.strikes.Load(), now); wait > 0 {
+			return Decision{Over: true, Banned: true, Wait: wait, Reset: wait, At: now}, true
+		}
+	}
+	for {
+		state := e.state.Load()
+		if state == dead {
+			return Decision{}, false
+		}
+		next, d := law.Take(state, now, n)
+		if next == state || e.state.CompareAndSwap(state, next) {
+			if d.Over && n > 0 && l.Ban.After > 0 {
+				l.strike(e, now)
+			}
+			return d.stamp(now, n), true
+		}
+	}
+}
+
+func (l *Keyed[K]) strike(e *entry[K], now time.Duration) {
+	for {
+		s := e.strikes.Load()
+		next := l.Ban.strike(s, now)
+		if next == s {
+			return
+		}
+		if e.strikes.CompareAndSwap(s, next) {
+			if next>>strikeTimeBits == banned {
+				l.bans.Add(1)
+			}
+			return
+		}
+	}
+}
+
+// enforce counts a refusal, and under CountOnly turns it into a yes.
+func (l *Keyed[K]) enforce(d Decision) Decision {
+	if d.Over {
+		l.refused.Add(1)
+	}
+	if l.CountOnly {
+		d.OK, d.Wait = true, 0
+	}
+	return d
+}
+
+// Wait takes n for key and waits as long as the law asks for. It returns
+// ErrRefused if the answer is no, and the error of ctx if that ends first, in
+// which case what was taken is given back.
+func (l *Keyed[K]) Wait(ctx context.Context, key K, n int) (Decision, error) {
+	d := l.Take(key, n)
+	if !d.OK {
+		return d, ErrRefused
+	}
+	if err := sleep(ctx, d.Wait); err != nil {
+		l.Refund(key, d)
+		return d, err
+	}
+	return d, nil
+}
+
+// Refund gives back what d took from key: because nothing reached a server
+// or, under [InFlight], because the work is done. It must be called at most
+// once for a Decision.
+func (l *Keyed[K]) Refund(key K, d Decision) {
+	law := l.law(key)
+	if law == nil || d.Cost == 0 {
+		return
+	}
+	e := l.table().find(key)
+	if e == nil {
+		return
+	}
+	now := l.clock.now()
+	for {
+		state := e.state.Load()
+		if state == dead || e.state.CompareAndSwap(state, law.Refund(state, now, d)) {
+			return
+		}
+	}
+}
+
+// Forget drops all that is known of key, a ban too.
+func (l *Keyed[K]) Forget(key K) {
+	tab := l.table()
+	s, tag := tab.place(tab.hash(key))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.find(tag, key); e != nil {
+		e.state.Store(dead)
+		s.remove(e)
+	}
+}
+
+// All returns the keys that are kept and how each stands, in no order. Keys
+// that come or go meanwhile may or may not be among them.
+func (l *Keyed[K]) All() iter.Seq2[K, Decision] {
+	return func(yield func(K, Decision) bool) {
+		tab, now := l.table(), l.clock.now()
+		for i := range tab.sets {
+			for w := range tab.sets[i].way {
+				e := tab.sets[i].way[w].Load()
+				if e == nil {
+					continue
+				}
+				law := l.law(e.key)
+				if law == nil {
+					continue
+				}
+				if d, ok := l.takeFrom(e, law, now, 0); ok && !yield(e.key, d) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// evict takes the entry out of use that says least, and returns its index:
+// one that says nothing, else the one that will soonest. It returns -1 if all
+// wait for a release.
+func (l *Keyed[K]) evict(s *set[K], now time.Duration) int {
+	for {
+		best, least, state := -1, Never, int64(0)
+		for i := range s.way {
+			e := s.way[i].Load()
+			st := e.state.Load()
+			if left := l.left(e, st, now); left < least {
+				best, least, state = i, left, st
+			}
+			if least == 0 {
+				break
+			}
+		}
+		if best < 0 {
+			return -1
+		}
+		if s.way[best].Load().state.CompareAndSwap(state, dead) {
+			if least > 0 {
+				l.lost.Add(1)
+			}
+			return best
+		}
+	}
+}
+
+// left returns after how long an entry says nothing any more.
+func (l *Keyed[K]) left(e *entry[K], state int64, now time.Duration) time.Duration {
+	_, forget := l.Ban.status(e.strikes.Load(), now)
+	if law := l.law(e.key); law != nil {
+		_, d := law.Take(state, now, 0)
+		forget = max(forget, d.Reset)
+	}
+	return forget
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ratelimit
+
+import (
+	"math"
+	"time"
+)
+
+// A Law decides. It is a pure function over one word of state per key, which
+// is what lets [Keyed] and [Limiter] hold a key in a few bytes and change it
+// by compare-and-swap: GCRA, Window, InFlight and Unlimited are laws, and a
+// host can write its own.
+//
+// A state of 0 is that of a key never seen. A law returns no negative state.
+// Times are durations since the start of some clock that does not go back.
+type Law interface {
+	// Take decides on taking n at time now and returns the state that
+	// follows. With n of 0 it takes nothing and tells how things stand; a
+	// Reset of 0 then means that state is worth no more than 0 and may be
+	// forgotten. N is not negative. Take need not set Cost and At.
+	Take(state int64, now time.Duration, n int) (next int64, d Decision)
+
+	// Refund returns the state without what d took.
+	Refund(state int64, now time.Duration, d Decision) (next int64)
+}
+
+// A Rate is a number of events in a span of time: Rate{100, time.Minute}.
+type Rate struct {
+	Count int           // 0 or less admits nothing
+	Per   time.Duration // 0 means one second; negative counts as 0
+}
+
+// PerSecond returns the rate of n events a second.
+func PerSecond(n int) Rate { return Rate{n, time.Second} }
+
+// PerMinute returns the rate of n events a minute.
+func PerMinute(n int) Rate { return Rate{n, time.Minute} }
+
+// PerHour returns the rate of n events an hour.
+func PerHour(n int) Rate { return Rate{n, time.Hour} }
+
+// span returns Per or its default.
+func (r Rate) span() time.Duration {
+	if r.Per <= 0 {
+		return time.Second
+	}
+	return r.Per
+}
+
+// interval returns the time that one event uses up, rounded up to a
+// nanosecond so that rounding never admits more, or 0 if nothing is admitted.
+func (r Rate) interval() time.Duration {
+	if r.Count <= 0 {
+		return 0
+	}
+	per, n := r.span(), time.Duration(r.Count)
+	return (per-1)/n + 1
+}
+
+// Unlimited is the law that admits everything: the answer of Keyed.LawOf for
+// the keys that are exempt.
+type Unlimited struct{}
+
+// Take admits.
+func (Unlimited) Take(state int64, _ time.Duration, _ int) (int64, Decision) {
+	return state, Decision{OK: true, Limit: math.MaxInt, Remaining: math.MaxInt}
+}
+
+// Refund changes nothing.
+func (Unlimited) Refund(state int64, _ time.Duration, _ Decision) int64 { return state }
+
+// nothing is what a limit of nothing answers.
+func nothing(n int) Decision { return Decision{OK: n == 0, Over: n > 0, Wait: waitNever(n)} }
+
+func waitNever(n int) time.Duration {
+	if n == 0 {
+		return 0
+	}
+	return Never
+}

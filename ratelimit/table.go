@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ratelimit
+
+import (
+	"hash/maphash"
+	"math"
+	"math/bits"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// A table maps keys to entries in bounded memory. It is set-associative, like
+// a processor cache: the hash of a key names a set, and the key lives in one
+// of the ways of that set or nowhere.
+//
+//	set 0   tags [a3 07 .. ]  entries [* * . . . . . . . . . . . . . .]
+//	set 1   tags [51 .. .. ]  entries [* . . . . . . . . . . . . . . .]
+//	...
+//
+// To find a key takes no lock: compare a byte of the hash with sixteen tags
+// in two words, follow the few pointers whose tag agrees, compare keys. To
+// add one locks its set alone, and if the set is full the caller chooses who
+// goes. So there is no list to keep in order, no sweeper and no lock that
+// many keys share; the price is that a set can be full before the table is.
+//
+// The hash is seeded: who sends keys cannot choose their sets.
+type table[K comparable] struct {
+	seed maphash.Seed
+	sets []set[K]
+}
+
+const ways = 16
+
+type set[K comparable] struct {
+	tags [ways / 8]atomic.Uint64 // a byte per way; 0 is an empty one
+	way  [ways]atomic.Pointer[entry[K]]
+	mu   sync.Mutex // guards changes of tags and way
+}
+
+type entry[K comparable] struct {
+	key     K
+	state   atomic.Int64 // of the law; dead once the entry left the table
+	strikes atomic.Int64 // of the ban
+}
+
+// dead is the state of an entry that left the table. Who still holds it must
+// look the key up again, so that nothing is charged to a forgotten entry.
+const dead = math.MinInt64
+
+func newTable[K comparable](keys int) *table[K] {
+	return &table[K]{seed: maphash.MakeSeed(), sets: make([]set[K], (keys+ways-1)/ways)}
+}
+
+// place returns the set of a hash, and its tag, which is not 0.
+func (t *table[K]) place(h uint64) (*set[K], byte) {
+	hi, lo := bits.Mul64(h, uint64(len(t.sets)))
+	return &t.sets[hi], byte(lo>>56) | 1
+}
+
+func (t *table[K]) hash(key K) uint64 { return maphash.Comparable(t.seed, key) }
+
+// find returns the entry of key, or nil.
+func (t *table[K]) find(key K) *entry[K] {
+	s, tag := t.place(t.hash(key))
+	return s.find(tag, key)
+}
+
+func (s *set[K]) find(tag byte, key K) *entry[K] {
+	for i := range s.tags {
+		for m := matches(s.tags[i].Load(), tag); m != 0; m &= m - 1 {
+			e := s.way[i*8+bits.TrailingZeros64(m)/8].Load()
+			if e != nil && e.key == key {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// matches returns a word with the top bit of each byte set that equals tag.
+// A byte above one that equals it may be reported too; keys decide.
+func matches(tags uint64, tag byte) uint64 {
+	const low = 0x0101010101010101
+	x := tags ^ low*uint64(tag)
+	return (x - low) &^ x & (low << 7)
+}
+
+// add returns the entry of key, which it adds with an empty state if there is
+// none. If the set is full, evict must take one of its entries out of use and
+// return its index, or -1; then add returns nil.
+func (t *table[K]) add(key K, evict func(*set[K]) int) *entry[K] {
+	s, tag := t.place(t.hash(key))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.find(tag, key); e != nil {
+		return e // somebody else was faster
+	}
+	i := s.empty()
+	if i < 0 {
+		if i = evict(s); i < 0 {
+			return nil
+		}
+	}
+	e := &entry[K]{key: own(key)}
+	s.way[i].Store(e)
+	word, shift := &s.tags[i/8], i%8*8
+	word.Store(word.Load()&^(0xff<<shift) | uint64(tag)<<shift)
+	return e
+}
+
+// remove empties the way of e. The lock is held.
+func (s *set[K]) remove(e *entry[K]) {
+	for i := range s.way {
+		if s.way[i].Load() == e {
+			s.tags[i/8].Store(s.tags[i/8].Load() &^ (0xff << (i % 8 * 8)))
+			s.way[i].Store(nil)
+		}
+	}
+}
+
+func (s *set[K]) empty() int {
+	for i := range s.way {
+		if s.way[i].Load() == nil {
+			return i
+		}
+	}
+	return -1
+}
+
+// own returns key without ties to the memory it came from: a string may be a
+// piece of a whole request head.
+func own[K comparable](key K) K {
+	if s, ok := any(&key).(*string); ok {
+		*s = strings.Clone(*s)
+	}
+	return key
+}

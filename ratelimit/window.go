@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ratelimit
+
+import (
+	"math/bits"
+	"time"
+)
+
+// Window is the sliding window counter. Time is cut into windows of
+// Rate.Per; the estimate at any time is what the current window counted plus
+// what the one before counted, times the part of it that the sliding window
+// still covers. An event is admitted if the estimate with it is at most
+// Rate.Count.
+//
+// The estimate takes the events of the last window as evenly spread. In the
+// long run at most Count are admitted per Per, in the worst placed span of
+// Per less than twice as many. Prefer GCRA unless counting is what is asked
+// for: Window also counts what it refuses, if told to.
+//
+// Rate.Count may be at most 4 194 303; more counts as that.
+//
+// Source: the two-bucket frequency counters of HAProxy and Cloudflare.
+type Window struct {
+	Rate         Rate // the zero Rate admits nothing
+	CountRefused bool // who is refused counts on, and is let in again only after slowing down
+}
+
+// The state of a Window, from the top: a zero bit, the number of the current
+// window modulo 2^19, the counts of the last and of the current window.
+// A number that comes round again (after six days of one-second windows)
+// only makes old counts look young for some windows: it refuses, it never
+// admits, too much.
+const (
+	windowCountBits = 22
+	windowCountMax  = 1<<windowCountBits - 1
+	windowNumbers   = 1 << 19
+)
+
+type windowState struct {
+	number    int64
+	last, cur int64
+	elapsed   time.Duration // of the current window
+}
+
+func (w Window) at(state int64, now time.Duration) windowState {
+	per := w.Rate.span()
+	s := windowState{
+		number:  int64(now/per) % windowNumbers,
+		elapsed: now % per,
+	}
+	number := state >> (2 * windowCountBits)
+	last, cur := state>>windowCountBits&windowCountMax, state&windowCountMax
+	switch (s.number - number + windowNumbers) % windowNumbers {
+	case 0:
+		s.last, s.cur = last, cur
+	case 1:
+		s.last = cur
+	case windowNumbers - 1: // now was read before somebody else began a window
+		s.last, s.cur, s.number, s.elapsed = last, cur, number, 0
+	}
+	return s
+}
+
+func (s windowState) pack() int64 {
+	return s.number<<(2*windowCountBits) | s.last<<windowCountBits | s.cur
+}
+
+// Take implements [Law].
+func (w Window) Take(state int64, now time.Duration, n int) (int64, Decision) {
+	if w.Rate.Count <= 0 {
+		return state, nothing(n)
+	}
+	per, count := w.Rate.span(), int64(min(w.Rate.Count, windowCountMax))
+	s := w.at(state, now)
+	seen := s.cur + portion(s.last, per-s.elapsed, per)
+	d := Decision{Limit: int(count)}
+	if int64(n) <= count-seen {
+		d.OK = true
+		s.cur += int64(n)
+		seen += int64(n)
+	} else {
+		d.Over = true
+		if w.CountRefused {
+			s.cur = min(s.cur+int64(min(n, windowCountMax)), windowCountMax)
+			seen = count
+		}
+		d.Wait = w.wait(s, n)
+	}
+	d.Remaining = int(max(0, count-seen))
+	switch {
+	case s.cur > 0:
+		d.Reset = 2*per - s.elapsed
+	case s.last > 0:
+		d.Reset = per - s.elapsed
+	}
+	if n == 0 {
+		return state, d
+	}
+	return s.pack(), d
+}
+
+// wait returns after how long n pass, if nothing is counted until then.
+func (w Window) wait(s windowState, n int) time.Duration {
+	per, count := w.Rate.span(), int64(min(w.Rate.Count, windowCountMax))
+	if int64(n) > count {
+		return Never
+	}
+	if room := count - s.cur - int64(n); room >= 0 { // in this window, when enough of the last has slid out
+		return per - s.elapsed - shrunk(s.last, room, per)
+	}
+	return per - s.elapsed + per - shrunk(s.cur, count-int64(n), per)
+}
+
+// portion returns count times part/whole, rounded up. Part is at most whole.
+func portion(count int64, part, whole time.Duration) int64 {
+	if count == 0 {
+		return 0
+	}
+	hi, lo := bits.Mul64(uint64(count), uint64(part))
+	q, r := bits.Div64(hi, lo, uint64(whole))
+	if r > 0 {
+		q++
+	}
+	return int64(q)
+}
+
+// shrunk returns the longest part of whole whose portion of count is at most
+// room.
+func shrunk(count, room int64, whole time.Duration) time.Duration {
+	if count <= room {
+		return whole
+	}
+	hi, lo := bits.Mul64(uint64(room), uint64(whole))
+	q, _ := bits.Div64(hi, lo, uint64(count))
+	return time.Duration(q)
+}
+
+// Refund implements [Law]. It gives back to the window that counted d, and
+// nothing if that one has passed.
+func (w Window) Refund(state int64, now time.Duration, d Decision) int64 {
+	s := w.at(state, now)
+	per := w.Rate.span()
+	switch (s.number - int64(d.At/per)%windowNumbers + windowNumbers) % windowNumbers {
+	case 0:
+		s.cur = max(0, s.cur-int64(d.Cost))
+	case 1:
+		s.last = max(0, s.last-int64(d.Cost))
+	}
+	return s.pack()
+}

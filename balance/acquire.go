@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import "context"
+
+// A Request says what is known of a piece of work. The zero value is fine.
+type Request struct {
+	Key      uint64 // what hashing policies go by, see [Hash] and [HashAddr]; 0 means none
+	Prefer   string // name of the server to use if it takes persistent traffic
+	Priority int    // class in the queue; lower classes are served first
+
+	tried Filter
+}
+
+// Avoid says not to pick s: it was tried. When all usable servers have been, Acquire
+// returns ErrNoServer. It allocates nothing for the first three servers.
+func (r *Request) Avoid(s *Server) { r.tried.avoid(s) }
+
+// OnFull says what happens to a request whose server is at its limit, if a key
+// or [Request.Prefer] says which one that is.
+type OnFull uint8
+
+const (
+	GoOn       OnFull = iota // take another server, as a hash policy's order says; wait for any if all are full
+	Wait                     // wait in that server's own queue; ErrQueueFull if it has no room
+	WaitOrGoOn               // wait in that server's own queue, go on if it has no room
+)
+
+// Acquire picks a server for req. If every server is at its limit it waits in
+// the queue until there is a free slot, the timeout of the queue has passed or
+// ctx ends; a ctx that is done does no harm if there is no need to wait.
+//
+// The error is ErrNoServer, ErrQueueFull, ErrQueueTimeout or ctx's cause. The caller
+// must call [Lease.Done] exactly once if there is no error.
+func (p *Pool) Acquire(ctx context.Context, req Request) (Lease, error) {
+	sn := p.snap.Load()
+	if sn == nil {
+		return Lease{}, ErrNoServer // no Set yet
+	}
+	if req.Prefer != "" || sn.keyed && req.Key != 0 && sn.core.conf.OnFull != GoOn {
+		return p.acquireFixed(ctx, sn, req)
+	}
+	return p.acquireAny(ctx, sn, req)
+}
+
+// acquireAny takes whatever server the policy says.
+func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req Request) (Lease, error) {
+	f := req.tried
+	if sn.limited {
+		f.full = needSlot
+	}
+	if sn.core.queue.pooled.Load() == 0 {
+		if s := sn.take(req.Key, f); s != nil {
+			return Lease{s: s}, nil
+		}
+	}
+	return p.wait(ctx, req, nil)
+}
+
+// acquireFixed takes one certain server: the preferred one, or that of the key.
+func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req Request) (Lease, error) {
+	onFull := sn.core.conf.OnFull
+	s, need := sn.preferred(req), persistent
+	var flags leaseFlags
+	switch {
+	case s != nil:
+		flags = leasePreferred
+	case sn.keyed && req.Key != 0 && onFull != GoOn:
+		f := req.tried
+		if onFull == WaitOrGoOn {
+			f.full = needPlace
+		}
+		s, need = sn.pick(req.Key, f), balanced
+	}
+	if s == nil {
+		return p.acquireAny(ctx, sn, req)
+	}
+	if s.queued.Load() == 0 && s.take(need, 0) == taken {
+		return Lease{s: s, flags: flags}, nil
+	}
+	if onFull != GoOn && openness(s.open.Load()) >= need {
+		lease, err := p.wait(ctx, req, s)
+		if err != ErrQueueFull || onFull == Wait {
+			return lease, err
+		}
+	}
+	return p.acquireAny(ctx, sn, req)
+}
+
+// preferred returns the server that req prefers, if it takes persistent traffic.
+func (sn *snapshot) preferred(req Request) *Server {
+	if req.Prefer == "" {
+		return nil
+	}
+	s := sn.set.byName[req.Prefer]
+	if s == nil || req.tried.has(s) || openness(s.open.Load()) < persistent {
+		return nil
+	}
+	return s
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import "sync/atomic"
+
+// Budget bounds how many retries and hedges a pool has going at once, whoever
+// makes them: max(Min, Share * (leases + waiting requests)). Without it, retries multiply the
+// load of servers that fail because of load. (Envoy, "Retry budgets".)
+type Budget struct {
+	Share float64 // 0 means 0.2; negative means none beyond Min
+	Min   int     // 0 means 3; negative means 0
+}
+
+// limit returns how many retries may go on beside active requests.
+func (b Budget) limit(active int64) int64 {
+	share, least := b.Share, int64(b.Min)
+	if share == 0 {
+		share = 0.2
+	}
+	if least == 0 {
+		least = 3
+	}
+	return max(least, int64(share*float64(active)), 0)
+}
+
+type retryBudget struct {
+	_     [cacheLine]byte
+	going atomic.Int64
+	_     [cacheLine - 8]byte
+}
+
+// A Retry is a share of the budget, to be given back.
+type Retry struct{ b *retryBudget }
+
+// TryRetry asks the budget for one retry or hedge. If it may happen, Done must be called on
+// the Retry once it is over.
+func (p *Pool) TryRetry() (Retry, bool) {
+	p.init()
+	c := p.core
+	limit := c.conf.Budget.limit(c.active.sum() + c.queue.waiting.Load())
+	for b := &c.retries; ; {
+		n := b.going.Load()
+		if n >= limit {
+			return Retry{}, false
+		}
+		if b.going.CompareAndSwap(n, n+1) {
+			return Retry{b}, true
+		}
+	}
+}
+
+// Done gives the share back. On the zero Retry it does nothing.
+func (r Retry) Done() {
+	if r.b != nil && r.b.going.Add(-1) < 0 {
+		panic("balance: Retry.Done called more often than there were retries")
+	}
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package balance decides which server serves the next piece of work.
+//
+// A host describes its servers as [Endpoint] values and gives them to a [Pool].
+// Whoever has work to do (a TCP proxy, an HTTP proxy, a dialer, a job runner)
+// acquires a [Lease], uses the server it names, and says how it went:
+//
+//	pool := &balance.Pool{Policy: balance.RoundRobin{}}
+//	if err := pool.Set(
+//		balance.Endpoint{Name: "a", Addr: "10.0.0.1:80", Weight: 3},
+//		balance.Endpoint{Name: "b", Addr: "10.0.0.2:80"},
+//	); err != nil {
+//		return err
+//	}
+//	lease, err := pool.Acquire(ctx, balance.Request{})
+//	if err != nil {
+//		return err // ErrNoServer, ErrQueueFull, ErrQueueTimeout or ctx's error
+//	}
+//	... talk to lease.Server().Addr() ...
+//	lease.Done(balance.Outcome{Class: balance.OK, Latency: d})
+//
+// # How it fits together
+//
+//	Endpoint --Set--> Server --state--> snapshot --Policy--> Picker
+//	 (a value)        (live)            (immutable)           |
+//	                    ^                                     | Pick
+//	                    +---- Lease.Done <---- Lease <--------+-- Acquire
+//
+// Set compares the endpoints with the servers at hand: what stays keeps its
+// state, what is new is added, what is gone drains. Every change of the set or
+// of a server's state makes a new immutable snapshot of the servers which are
+// usable now, and the [Policy] builds a [Picker] over it. A pick loads the
+// snapshot and asks the picker: it takes no lock, reads no clock and allocates
+// nothing. Only a request which finds every server full takes a lock, to wait
+// in a bounded queue.
+//
+// A server is usable while nobody says it is not: the operator ([Server.SetAdmin])
+// and any number of independent observers ([Server.Report]), each with its own
+// [Cause]. [Pool.Explain] says in words why each server is or is not in use.
+//
+// # Where to read next
+//
+// pool.go (what can be configured), policy.go (how to write an algorithm),
+// roundrobin.go (the simplest of them), acquire.go (the hot path), queue.go.
+package balance

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"reflect"
+	"strings"
+)
+
+// MaxWeight is the largest weight an [Endpoint] may have.
+const MaxWeight = 65535
+
+// An Endpoint is what the host says of one server: a plain value.
+type Endpoint struct {
+	Name     string // identity within the pool; empty means Addr
+	Addr     string // "host:port" or "unix:/path"; names are resolved at dial. May be empty if Name and Value are set
+	Weight   int    // share of the work, relative to the others; 0 means 1, negative means none: persistent traffic only
+	MaxConns int    // leases at once; 0 means no limit; negative is an error
+	MinConns int    // floor of a dynamic limit, see [Pool.FullConns]; 0 means that MaxConns is static
+	MaxQueue int    // waiters for this one server; 0 means [Queue.PerServer], negative means none
+	Tier     int    // 0 serves first, 1 is its backup, and so on; negative is an error
+	Zone     string // where it is, for [Locality]
+	Labels   map[string]string
+	Value    any // the host's own data; a change of it counts as a change of the endpoint
+}
+
+// name returns the identity of e.
+func (e *Endpoint) name() string {
+	if e.Name != "" {
+		return e.Name
+	}
+	return e.Addr
+}
+
+// weight returns the weight of e with its default applied; 0 means none.
+func (e *Endpoint) weight() int {
+	switch {
+	case e.Weight == 0:
+		return 1
+	case e.Weight < 0:
+		return 0
+	}
+	return e.Weight
+}
+
+// equal reports whether e and o say the same.
+func (e *Endpoint) equal(o *Endpoint) bool {
+	return e.Name == o.Name && e.Addr == o.Addr && e.Weight == o.Weight &&
+		e.MaxConns == o.MaxConns && e.MinConns == o.MinConns && e.MaxQueue == o.MaxQueue &&
+		e.Tier == o.Tier && e.Zone == o.Zone && maps.Equal(e.Labels, o.Labels) && sameValue(e.Value, o.Value)
+}
+
+// sameValue compares without the panic of == on values that have no equality,
+// such as a func: those count as changed.
+func sameValue(a, b any) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return reflect.TypeOf(a).Comparable() && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
+}
+
+// check returns the first thing wrong with e, the i-th of its set.
+func (e *Endpoint) check(i int) error {
+	bad := func(field string, value any, reason string) error {
+		return &ConfigError{Field: fmt.Sprintf("Endpoints[%d].%s", i, field), Value: value, Reason: reason}
+	}
+	if e.Addr == "" {
+		if e.Value == nil || e.Name == "" {
+			return bad("Addr", e.Addr, "must not be empty")
+		}
+	} else if reason := checkAddr(e.Addr); reason != "" {
+		return bad("Addr", e.Addr, reason)
+	}
+	if e.Weight > MaxWeight {
+		return bad("Weight", e.Weight, fmt.Sprintf("must be at most %d", MaxWeight))
+	}
+	if e.MaxConns < 0 {
+		return bad("MaxConns", e.MaxConns, "must not be negative")
+	}
+	if e.MinConns < 0 {
+		return bad("MinConns", e.MinConns, "must not be negative")
+	}
+	if e.MinConns > e.MaxConns {
+		return bad("MinConns", e.MinConns, fmt.Sprintf("must be at most MaxConns (%d)", e.MaxConns))
+	}
+	if e.Tier < 0 {
+		return bad("Tier", e.Tier, "must not be negative")
+	}
+	return nil
+}
+
+// checkAddr returns what is wrong with addr, or nothing.
+func checkAddr(addr string) string {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if path == "" {
+			return "must have a path after unix:"
+		}
+		return ""
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || host == "" || port == "" {
+		return "must be host:port or unix:/path"
+	}
+	return ""
+}

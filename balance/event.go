@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import "time"
+
+// EventKind says what happened.
+type EventKind uint8
+
+const (
+	Joined       EventKind = iota // a server came into the set
+	Left                          // a server left the set; its leases may go on
+	StateChanged                  // a server changed from Event.From to Event.To
+	PanicBegan                    // too few servers are usable: a tier uses all of them
+	PanicEnded
+)
+
+func (k EventKind) String() string {
+	return word(k, "joined", "left", "state changed", "panic began", "panic ended")
+}
+
+// An Event is a change that an operator wants to know of.
+type Event struct {
+	Kind     EventKind
+	Pool     *Pool
+	Server   *Server // nil if it is about the pool
+	From, To State   // of the server
+	Reason   string  // why, in words
+	Time     time.Time
+}
+
+// kindOf names a change of state.
+func kindOf(from, to State) EventKind {
+	switch {
+	case from == StateLeft:
+		return Joined
+	case to == StateLeft:
+		return Left
+	}
+	return StateChanged
+}
+
+// A cut is a server whose idle connections are to be closed.
+type cut struct {
+	server *Server
+	reason string
+}
+
+// emit notes an event, to be told when the lock is free. c.mu is held.
+func (c *core) emit(e Event) {
+	if c.conf.OnEvent != nil {
+		e.Pool = c.conf
+		c.events = append(c.events, e)
+	}
+}
+
+func (c *core) emitPanic(began bool) {
+	e := Event{Kind: PanicEnded, Reason: "enough servers are usable", Time: time.Now()}
+	if began {
+		e.Kind, e.Reason = PanicBegan, "too few servers are usable: all are used"
+	}
+	c.emit(e)
+}
+
+// unlock unlocks c.mu and does what must not be done under it: serves those
+// who wait in the queue, closes connections and tells the events. Events are told in order: whoever
+// tells them takes on those that come up meanwhile, also from OnEvent itself.
+func (c *core) unlock() {
+	touched := c.touched
+	c.touched = nil
+	if c.flushing {
+		c.mu.Unlock()
+		c.queue.review(touched)
+		return
+	}
+	c.flushing = true
+	for {
+		events, cuts := c.events, c.cuts
+		c.events, c.cuts = nil, nil
+		c.mu.Unlock()
+		c.queue.review(touched)
+		for _, x := range cuts {
+			x.server.Cut(false, x.reason)
+		}
+		for _, e := range events {
+			c.conf.OnEvent(e)
+		}
+		c.mu.Lock()
+		touched = nil
+		if len(c.events)+len(c.cuts) == 0 {
+			break
+		}
+	}
+	c.flushing = false
+	c.mu.Unlock()
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"math"
+	"slices"
+)
+
+// A group is one picker and the part of all picks that it gets.
+type group struct {
+	tier   int
+	view   View
+	picker Picker
+	bound  bounder // nil: none
+	upTo   uint64  // a draw below it, and not below that of the group before, goes here
+	spare  bool    // gets no part: it is for what the others cannot take
+}
+
+// group builds the i-th group of v, or keeps the present one if it is the same.
+func (c *core) group(p part, v *view, i int, rand Rand) group {
+	g := group{tier: p.tier, spare: p.share == 0}
+	g.view = viewOf(p.servers, v.cursors[i], rand)
+	if old := v.snap.Load(); old != nil && i < len(old.groups) && old.groups[i].view.same(&g.view) {
+		g.view, g.picker = old.groups[i].view, old.groups[i].picker
+	} else {
+		policy := c.conf.Policy
+		if policy == nil {
+			policy = TwoChoices{}
+		}
+		g.picker = policy.Picker(g.view)
+	}
+	g.bound, _ = g.picker.(bounder)
+	// Shares add up to 1 but for rounding: choose makes the last one whole.
+	g.upTo = uint64(math.Min(p.share, 1) * (1 << 53))
+	return g
+}
+
+// weightUnit is what a weight of 1 counts while servers are in slow start.
+const weightUnit = 1000
+
+// viewOf makes the View of servers, with slow start applied.
+func viewOf(servers []*Server, cursor *Cursor, rand Rand) View {
+	v := View{Servers: servers, Weights: make([]int, len(servers)), Unit: 1, Cursor: cursor, Rand: rand}
+	most, least := 0.0, 1.0
+	for _, s := range servers {
+		most, least = max(most, s.factor), min(least, s.factor)
+	}
+	for i, s := range servers {
+		v.Weights[i] = s.status.weight
+	}
+	if least == most {
+		return v
+	}
+	v.Unit = weightUnit
+	v.Warming = make([]bool, len(servers))
+	for i, s := range servers {
+		v.Warming[i] = s.factor < most
+		v.Weights[i] = max(1, int(float64(v.Weights[i])*weightUnit*s.factor/most))
+	}
+	return v
+}
+
+// same reports whether a picker for v would be the same for o.
+func (v *View) same(o *View) bool {
+	return v.Unit == o.Unit && v.Cursor == o.Cursor && v.Rand == o.Rand && slices.Equal(v.Weights, o.Weights) && slices.Equal(v.Warming, o.Warming) &&
+		slices.Equal(v.Servers, o.Servers)
+}
+
+// choose finishes the groups of sn: the bounds of their shares, and which
+// servers they hold.
+func (sn *snapshot) choose(slots int, overflow bool) {
+	sn.chosen = make([]*Server, slots)
+	sn.spare = make([]*Server, slots)
+	var sum uint64
+	last := -1
+	for i := range sn.groups {
+		g := &sn.groups[i]
+		sum += g.upTo
+		g.upTo = sum
+		into := sn.chosen
+		if g.spare && !overflow && !sn.primary(g.tier) {
+			into = sn.spare
+		}
+		for _, s := range g.view.Servers {
+			into[s.slot] = s
+		}
+		if !g.spare {
+			last = i
+		}
+		k, ok := g.picker.(keyed)
+		sn.keyed = sn.keyed || ok && k.Keyed()
+	}
+	for i := max(last, 0); i < len(sn.groups); i++ {
+		sn.groups[i].upTo = 1 << 53
+	}
+}
+
+// primary reports whether a group of that tier gets a part of the picks.
+func (sn *snapshot) primary(tier int) bool {
+	return slices.ContainsFunc(sn.groups, func(g group) bool { return g.tier == tier && !g.spare })
+}
+
+// holds reports whether s may be given to a request in the queue.
+func (sn *snapshot) holds(s *Server, spill bool) bool {
+	return s.slot < len(sn.chosen) && (sn.chosen[s.slot] == s || spill && sn.spare[s.slot] == s)
+}
+
+// take picks a server and takes a slot of it, or returns nil.
+func (sn *snapshot) take(key uint64, f Filter) *Server {
+	if len(sn.groups) == 1 {
+		return sn.groups[0].take(key, f)
+	}
+	return sn.each(key, f, (*group).take)
+}
+
+// pick is take without the taking: whoever calls it may find the slot gone.
+func (sn *snapshot) pick(key uint64, f Filter) *Server {
+	return sn.each(key, f, (*group).pick)
+}
+
+// each calls try on the group that is drawn, then on the others of its tier,
+// then on the other tiers as far as they may serve, until one returns a server.
+func (sn *snapshot) each(key uint64, f Filter, try func(*group, uint64, Filter) *Server) *Server {
+	if len(sn.groups) == 0 {
+		return nil
+	}
+	drawn := sn.draw(key)
+	if s := try(&sn.groups[drawn], key, f); s != nil {
+		return s
+	}
+	for i := range sn.groups {
+		g := &sn.groups[i]
+		if i == drawn || g.tier != sn.groups[drawn].tier && !sn.core.conf.Tiers.Overflow && !sn.primary(g.tier) {
+			continue
+		}
+		if s := try(g, key, f); s != nil {
+			return s
+		}
+	}
+	if sn.exhausted(key, f) {
+		for i := range sn.groups {
+			if s := try(&sn.groups[i], key, f); s != nil {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// exhausted reports whether f allows no server of the tiers in service, full or
+// not: then the next tier is a better answer than none.
+func (sn *snapshot) exhausted(key uint64, f Filter) bool {
+	f.full = anyRoom
+	for i := range sn.groups {
+		if g := &sn.groups[i]; sn.primary(g.tier) && g.pick(key, f) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// eligible reports whether f allows any server at all, full or not.
+func (sn *snapshot) eligible(key uint64, f Filter) bool {
+	f.full = anyRoom
+	for i := range sn.groups {
+		if sn.groups[i].pick(key, f) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// draw returns the group that this pick goes to. The same key goes to the same
+// group as long as the shares are the same.
+func (sn *snapshot) draw(key uint64) int {
+	if len(sn.groups) == 1 || sn.groups[0].upTo == 1<<53 {
+		return 0
+	}
+	var x uint64
+	if key != 0 {
+		x = mix(key)
+	} else {
+		x = sn.rand.Uint64()
+	}
+	for i := range sn.groups {
+		if x>>11 < sn.groups[i].upTo {
+			return i
+		}
+	}
+	return 0
+}
+
+// pick returns a server that f allows: within the picker's bound if there is one.
+func (g *group) pick(key uint64, f Filter) *Server {
+	s := g.picker.Pick(key, f)
+	if s == nil && g.bound != nil {
+		f.loose = true
+		s = g.picker.Pick(key, f)
+	}
+	return s
+}
+
+// take picks a server and takes a slot of it, or returns nil.
+func (g *group) take(key uint64, f Filter) *Server {
+	for lost := 0; lost < 16; {
+		s := g.picker.Pick(key, f)
+		if s == nil {
+			if g.bound == nil || f.loose {
+				return nil
+			}
+			f.loose = true
+			continue
+		}
+		var bound int64
+		if g.bound != nil && !f.loose {
+			bound = int64(max(g.bound.Bound(s), 1))
+		}
+		switch s.take(balanced, bound) {
+		case taken:
+			return s
+		case full: // somebody else was faster
+			lost++
+		case closed: // this snapshot is old
+			lost++
+			f.avoid(s)
+		}
+	}
+	return nil
+}

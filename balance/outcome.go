@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import "time"
+
+// Class says how a piece of work ended.
+type Class uint8
+
+const (
+	OK             Class = iota // answered
+	ConnectFailed               // refused, unreachable, no such host
+	ConnectTimeout              // no connection in time
+	TLSFailed                   // handshake or certificate
+	Timeout                     // connected, but no answer in time
+	Reset                       // closed or reset before the answer was complete
+	Protocol                    // an answer that breaks the protocol
+	StatusError                 // the server says that it failed (HTTP 5xx)
+	ClientAborted               // the client went away: not the server's fault
+	Canceled                    // nothing was sent to the server
+	Stale                       // a reused connection had died: not the server's fault
+	classes        int   = iota
+)
+
+func (c Class) String() string {
+	return word(c, "ok", "connect failed", "connect timeout", "tls failed", "timeout", "reset", "protocol",
+		"status error", "client aborted", "canceled", "stale")
+}
+
+// ServerFault reports whether c speaks against the server.
+func (c Class) ServerFault() bool { return c >= ConnectFailed && c <= StatusError }
+
+// An Outcome is what [Lease.Done] is told.
+type Outcome struct {
+	Class   Class
+	Status  int           // of the answer, for HTTP; 0 means none
+	Latency time.Duration // until the first byte of the answer, as the caller measured it; 0 means not measured
+	At      time.Time     // when the lease ended, if the caller has just read the clock; only PeakEWMA asks for it
+	Err     error         // what went wrong
+}
+
+// A Lease is the right to use one server once. It is a value; the copy on which
+// Done is called does not matter, but it must be called exactly once.
+type Lease struct {
+	s     *Server
+	flags leaseFlags
+}
+
+type leaseFlags uint8
+
+const (
+	leaseQueued leaseFlags = 1 << iota
+	leasePreferred
+)
+
+// Server returns the server to use. It is nil for the zero Lease only.
+func (l Lease) Server() *Server { return l.s }
+
+// Queued reports whether the request waited in a queue.
+func (l Lease) Queued() bool { return l.flags&leaseQueued != 0 }
+
+// Preferred reports whether the server is the one that [Request.Prefer] named.
+// If it is not, persistence was broken and should be established anew.
+func (l Lease) Preferred() bool { return l.flags&leasePreferred != 0 }
+
+// Done gives the slot back and says what happened. More calls of Done than
+// leases make it panic, as in [sync.WaitGroup]. Done on the zero Lease panics.
+func (l Lease) Done(o Outcome) {
+	s := l.s
+	s.count(o)
+	s.release()
+	if h := s.core.hooks.Load(); h != nil {
+		h.done(s, o)
+	}
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+// A Policy is an algorithm. It runs once for each new set of usable servers,
+// off the hot path, and returns the Picker that serves until the next one.
+//
+// The policies of this package are plain values: RoundRobin{}, LeastConn{},
+// TwoChoices{}, and so on. They may be shared by pools.
+type Policy interface {
+	Picker(View) Picker
+}
+
+// PolicyFunc makes a func a Policy.
+type PolicyFunc func(View) Picker
+
+// Picker calls f(v).
+func (f PolicyFunc) Picker(v View) Picker { return f(v) }
+
+// A View is what a Policy sees: the servers that are usable now, of one tier.
+// It is never empty. Its slices must not be changed.
+type View struct {
+	Servers []*Server // in the order of [Pool.Set]
+	Weights []int     // greater than 0, slow start applied, in parts of Unit
+	Unit    int       // a weight of 1; it is more than 1 while servers are in slow start
+	Warming []bool    // those in slow start; nil means none
+	Cursor  *Cursor   // belongs to the pool: it goes on when the servers change
+	Rand    Rand      // follows [Pool.Seed]
+}
+
+// Uniform reports whether all weights are the same.
+func (v *View) Uniform() bool {
+	for _, w := range v.Weights {
+		if w != v.Weights[0] {
+			return false
+		}
+	}
+	return true
+}
+
+// warming reports whether server i is in slow start.
+func (v *View) warming(i int) bool { return v.Warming != nil && v.Warming[i] }
+
+// A Picker picks from the servers of one View. It is called by many goroutines
+// at once and must neither block nor allocate.
+//
+// It may have any of these methods as well, which the pool then calls:
+//
+//	Changed(*Server)          // after each change of a server's InFlight or Queued, any server of the pool
+//	Observe(*Server, Outcome) // after each Lease.Done, any server of the pool
+//	Bound(*Server) int        // most leases the server may hold now if it is to take one more
+//	Keyed() bool              // whether the pick follows from the key; see [Pool.OnFull]
+type Picker interface {
+	// Pick returns the best server that f allows, or nil if it allows none.
+	// A key of 0 is no key.
+	Pick(key uint64, f Filter) *Server
+}
+
+type (
+	changer  interface{ Changed(*Server) }
+	observer interface{ Observe(*Server, Outcome) }
+	bounder  interface{ Bound(*Server) int }
+	keyed    interface{ Keyed() bool }
+)
+
+// A Filter says which servers a pick may return. The zero value allows all of
+// them. It is passed by value and compares pointers, so that a pick with a
+// filter allocates nothing.
+type Filter struct {
+	a, b, c *Server   // tried already
+	more    []*Server // further ones
+	full    fullRule
+	loose   bool
+}
+
+// fullRule says which servers count as having no room.
+type fullRule uint8
+
+const (
+	anyRoom   fullRule = iota // do not ask
+	needSlot                  // a slot must be free
+	needPlace                 // a slot or a place in the server's own queue must be free
+)
+
+// Allows reports whether s may be picked.
+func (f Filter) Allows(s *Server) bool {
+	if s == f.a || s == f.b || s == f.c || f.more != nil && f.tried(s) {
+		return false
+	}
+	return f.full == anyRoom || s.roomy(f.full)
+}
+
+// Loose reports whether bounds do not count (see Bound in [Picker]), because no
+// server within its bound could be had.
+func (f Filter) Loose() bool { return f.loose }
+
+// tried looks s up among the servers that did not fit in the struct.
+func (f Filter) tried(s *Server) bool {
+	for _, t := range f.more {
+		if t == s {
+			return true
+		}
+	}
+	return false
+}
+
+// avoid adds s to the servers that f does not allow.
+func (f *Filter) avoid(s *Server) {
+	switch {
+	case s == nil || s == f.a || s == f.b || s == f.c || f.tried(s):
+	case f.a == nil:
+		f.a = s
+	case f.b == nil:
+		f.b = s
+	case f.c == nil:
+		f.c = s
+	default:
+		// The slice may be shared with a copy of f: never append in place.
+		f.more = append(f.more[:len(f.more):len(f.more)], s)
+	}
+}
+
+// has reports whether s was tried.
+func (f Filter) has(s *Server) bool {
+	return s == f.a || s == f.b || s == f.c || f.tried(s)
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Pool is a set of servers that can do the same work, and what decides
+// between them. The zero value is a pool without servers. A Pool must not be
+// copied after first use, and its exported fields must not change then.
+// All methods may be called by many goroutines at once.
+//
+// A Pool starts no goroutine. While servers are in slow start it keeps one timer.
+type Pool struct {
+	Name   string // for events and records
+	Policy Policy // nil means TwoChoices{}
+
+	Queue     Queue     // where requests wait when every server is full
+	OnFull    OnFull    // what a hashed or persistent request does when its server is full
+	SlowStart SlowStart // zero means none
+	Tiers     Tiers     // when backups serve
+	Locality  Locality  // zero means that zones do not count
+	Budget    Budget    // of retries
+
+	// Panic is the share of usable servers, by weight, below which a tier uses
+	// all its servers, as many health checks failing at once is rather the
+	// checker's fault. It applies if the other tiers cannot take over either.
+	// 0 means never; at most 1. Drained servers stay out.
+	// (Envoy, "Panic threshold".)
+	Panic float64
+
+	// FullConns is how many requests at once make every server with MinConns
+	// use its full MaxConns; below, its limit is in proportion, but at least
+	// MinConns. 0 means the sum of all MaxConns. (HAProxy, fullconn.)
+	FullConns int
+
+	Observers []func(*Server, Outcome) // called by Lease.Done; must not block
+	OnEvent   func(Event)              // called in order of events, without a lock; must not block
+
+	Seed uint64 // of all random choices; 0 means seeded at random
+
+	once sync.Once
+	core *core // shared with the subsets of this pool
+	view
+}
+
+// core is what a pool and its subsets share.
+type core struct {
+	conf    *Pool // the configuration, of the pool that Set was called on
+	queue   queue
+	retries retryBudget
+	hooks   atomic.Pointer[hooks] // nil: nobody listens
+	set     atomic.Pointer[set]
+	active  tally // leases
+
+	fullConns atomic.Int64
+
+	mu       sync.Mutex
+	views    []*view // the pool's own first
+	leaving  map[string]*Server
+	slots    []*Server // by Server.slot
+	free     []int     // slots
+	pass     uint64    // number of the Set
+	ramp     *time.Timer
+	events   []Event
+	cuts     []cut
+	touched  []*Server // may have got room for those who wait
+	flushing bool
+}
+
+// set is an immutable list of members.
+type set struct {
+	members []*Server
+	byName  map[string]*Server
+}
+
+// view is one Pool's part of the core: all of it, or a subset.
+type view struct {
+	match   func(Endpoint) bool // nil: everybody
+	snap    atomic.Pointer[snapshot]
+	set     atomic.Pointer[set]
+	cursors []*Cursor // by number of group
+	draws   *Cursor   // state of seeded random numbers
+	panicky bool      // guarded by core.mu
+	next    *snapshot // to be published; guarded by core.mu
+}
+
+// init makes p usable; the first method called does.
+func (p *Pool) init() {
+	p.once.Do(func() {
+		if p.core != nil {
+			return // a subset
+		}
+		c := &core{conf: p, leaving: make(map[string]*Server)}
+		c.queue.configure(&p.Queue)
+		c.set.Store(new(set))
+		p.core = c
+		p.view.set.Store(new(set))
+		p.view.snap.Store(&snapshot{core: c, set: new(set)})
+		c.views = []*view{&p.view}
+	})
+}
+
+// rand returns the source of random numbers of v.
+func (v *view) rand(seed uint64) Rand {
+	if seed == 0 {
+		return Rand{}
+	}
+	if v.draws == nil {
+		v.draws = new(Cursor)
+	}
+	return Rand{seed: seed, n: v.draws}
+}
+
+// All yields every member, usable or not, in the order of Set.
+func (p *Pool) All() iter.Seq[*Server] {
+	p.init()
+	return slices.Values(p.view.set.Load().members)
+}
+
+// Server returns the member of that name, or nil.
+func (p *Pool) Server(name string) *Server {
+	p.init()
+	return p.view.set.Load().byName[name]
+}
+
+// Usable returns how many members take new work now.
+func (p *Pool) Usable() int {
+	p.init()
+	return p.snap.Load().usable
+}
+
+// Subset returns a pool of those members that match. It shares the servers, their state,
+// the queue and all settings with p, so that limits hold over both, and follows each Set of p.
+// Set on a subset is an error. A subset lives as long as p: make it once, not per request.
+func (p *Pool) Subset(match func(Endpoint) bool) *Pool {
+	p.init()
+	c := p.core
+	sub := &Pool{Name: p.Name, core: c}
+	sub.match = match
+	if outer := p.match; outer != nil {
+		sub.match = func(e Endpoint) bool { return outer(e) && match(e) }
+	}
+	c.mu.Lock()
+	c.views = append(c.views, &sub.view)
+	sub.view.members(c.set.Load())
+	c.rebuild(&sub.view)
+	c.rehook()
+	c.unlock()
+	return sub
+}
+
+// members makes v's own list of members out of all of them.
+func (v *view) members(all *set) {
+	if v.match == nil {
+		v.set.Store(all)
+		return
+	}
+	own := &set{byName: make(map[string]*Server)}
+	for _, s := range all.members {
+		if v.match(s.Endpoint()) {
+			own.members = append(own.members, s)
+			own.byName[s.name] = s
+		}
+	}
+	v.set.Store(own)
+}
+
+// clone copies what of e the host might change.
+func (e Endpoint) clone() *Endpoint {
+	e.Labels = maps.Clone(e.Labels)
+	return &e
+}
+
+// tally counts the leases of a pool. It is spread over several cache lines,
+// because every lease writes it twice; only the sum means something.
+type tally struct {
+	lanes [16]struct {
+		n atomic.Int64
+		_ [cacheLine - 8]byte
+	}
+}
+
+func (t *tally) add(lane int, n int64) { t.lanes[lane%len(t.lanes)].n.Add(n) }
+
+func (t *tally) sum() int64 {
+	var sum int64
+	for i := range t.lanes {
+		sum += t.lanes[i].n.Load()
+	}
+	return max(sum, 0)
+}

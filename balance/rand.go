@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"math/bits"
+	"math/rand/v2"
+	"sync/atomic"
+)
+
+// cacheLine is as far apart as two counters must be, so that writing one does
+// not slow the readers of the other. Some processors fetch lines in pairs.
+const cacheLine = 128
+
+// A Cursor counts picks. It is safe for use by many goroutines at once.
+type Cursor struct {
+	_ [cacheLine]byte
+	n atomic.Uint64
+	_ [cacheLine - 8]byte
+}
+
+// Next returns 0, then 1, and so on.
+func (c *Cursor) Next() uint64 { return c.n.Add(1) - 1 }
+
+// A Rand is a source of random numbers, for use by many goroutines at once.
+// The zero value is seeded at random.
+type Rand struct {
+	seed uint64
+	n    *Cursor // nil: use the runtime's own source, which is the fastest by far
+}
+
+// Uint64 returns a random number.
+func (r Rand) Uint64() uint64 {
+	if r.n == nil {
+		return rand.Uint64()
+	}
+	// SplitMix64: a hash of a counter needs no lock and has no bad seeds.
+	// Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014.
+	return mix(r.seed + r.n.Next()*0x9e3779b97f4a7c15)
+}
+
+// IntN returns a random number in [0, n); n must be greater than 0.
+func (r Rand) IntN(n int) int {
+	hi, _ := bits.Mul64(r.Uint64(), uint64(n)) // bias below n / 2^64
+	return int(hi)
+}
+
+// mix is the finalizer of SplitMix64: every bit of x changes every bit of the result.
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

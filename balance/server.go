@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Server is the live handle of one member of a [Pool]. It lives as long as
+// its name stays in the set, whatever else changes. All methods may be called
+// by many goroutines at once.
+type Server struct {
+	name string
+	core *core
+	slot int // index, dense and unique in the pool; reused once the server has left
+	ep   atomic.Pointer[Endpoint]
+
+	mu       sync.Mutex // guards attached
+	attached map[Attached]struct{}
+
+	// Guarded by core.mu.
+	status    status
+	since     time.Time // of the present state
+	warmFrom  time.Time // start of the ramp
+	maxConns  int       // as configured, or by SetMaxConns; 0 means no limit
+	seen      uint64    // the transaction that saw it last
+	published State     // the last one that took effect
+	cold      bool      // is to start a ramp
+	factor    float64   // of slow start, in (0, 1]
+
+	queue waitList // those who wait for this server and no other; guarded by core.queue.mu
+
+	minLimit atomic.Int64 // floor of a dynamic limit; 0 means static
+	state    atomic.Uint32
+	drainers atomic.Pointer[chan struct{}] // closed when the last lease ends
+
+	hist atomic.Pointer[histogram]
+
+	// What every lease writes, on lines of its own. Limit and open are seldom
+	// written, but read whenever the rest is.
+	_        [cacheLine]byte
+	inflight atomic.Int64
+	limit    atomic.Int64 // most leases at once, slow start applied; 0 means none
+	queued   atomic.Int64
+	open     atomic.Uint32 // an openness
+	peak     peakCell
+	outcomes [classes]atomic.Uint64
+	_        [cacheLine]byte
+}
+
+// openness says which leases may be taken. It is checked again after a slot was
+// taken, so that nobody with an old snapshot slips in once Drain has looked.
+type openness uint32
+
+const (
+	shut       openness = iota
+	persistent          // for requests that prefer this server
+	balanced
+)
+
+// Name returns the identity of s within the pool.
+func (s *Server) Name() string { return s.name }
+
+// Addr returns the address of s, as in [Endpoint.Addr].
+func (s *Server) Addr() string { return s.ep.Load().Addr }
+
+// Endpoint returns what the host said of s last. Labels must not be changed.
+func (s *Server) Endpoint() Endpoint { return *s.ep.Load() }
+
+// Value returns [Endpoint.Value].
+func (s *Server) Value() any { return s.ep.Load().Value }
+
+// InFlight returns how many leases on s are not done.
+func (s *Server) InFlight() int { return int(s.inflight.Load()) }
+
+// Queued returns how many wait for s and no other server.
+func (s *Server) Queued() int { return int(s.queued.Load()) }
+
+// Usable reports whether s takes new work, as far as its own state goes.
+func (s *Server) Usable() bool { return s.State().usable() }
+
+// State returns the state of s.
+func (s *Server) State() State { return State(s.state.Load()) }
+
+// String returns the name.
+func (s *Server) String() string { return s.name }
+
+// setOpen changes which leases s gives, if that is news: the line is hot.
+func (s *Server) setOpen(o openness) {
+	if openness(s.open.Load()) != o {
+		s.open.Store(uint32(o))
+	}
+}
+
+// load is what leastconn-like policies compare: work that s has taken on.
+func (s *Server) load() int64 { return s.inflight.Load() + s.queued.Load() }
+
+// capacity returns how many leases s may hold now; 0 means no limit.
+func (s *Server) capacity() int64 {
+	limit := s.limit.Load()
+	if limit == 0 {
+		return 0
+	}
+	if floor := s.minLimit.Load(); floor > 0 {
+		limit = s.core.dynamicLimit(floor, limit)
+	}
+	return limit
+}
+
+// roomy reports whether s has the room that rule asks for.
+func (s *Server) roomy(rule fullRule) bool {
+	limit := s.capacity()
+	if limit == 0 || s.inflight.Load() < limit && s.queued.Load() == 0 {
+		return true
+	}
+	return rule == needPlace && s.queued.Load() < int64(s.maxQueue())
+}
+
+// maxQueue returns how many may wait for s.
+func (s *Server) maxQueue() int {
+	if n := s.ep.Load().MaxQueue; n != 0 {
+		return max(n, 0)
+	}
+	return s.core.queue.perServer
+}
+
+// A taking says how an attempt to take a slot ended.
+type taking uint8
+
+const (
+	taken  taking = iota
+	full          // no slot
+	closed        // the server is not open to this request
+)
+
+// take takes a slot of s if there is one below its limit and below bound.
+// A bound of 0 is none.
+func (s *Server) take(need openness, bound int64) taking {
+	limit := s.capacity()
+	if limit == 0 || bound > 0 && bound < limit {
+		limit = bound
+	}
+	if limit == 0 {
+		s.inflight.Add(1)
+	} else if !s.takeBelow(limit) {
+		return full
+	}
+	// Checked after the slot was taken: either this sees the door shut, or
+	// whoever shut it sees the lease.
+	if openness(s.open.Load()) < need {
+		s.giveBack()
+		return closed
+	}
+	s.core.active.add(s.slot, 1)
+	if h := s.core.hooks.Load(); h != nil {
+		h.changed(s)
+	}
+	return taken
+}
+
+// takeBelow takes a slot if fewer than limit are taken.
+func (s *Server) takeBelow(limit int64) bool {
+	for {
+		n := s.inflight.Load()
+		if n >= limit {
+			return false
+		}
+		if s.inflight.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// giveBack gives a slot back without telling those who wait for one.
+func (s *Server) giveBack() {
+	n := s.inflight.Add(-1)
+	if n < 0 {
+		panic("balance: Lease.Done called more often than there were leases")
+	}
+	if n == 0 && s.drainers.Load() != nil {
+		s.wakeDrainers()
+	}
+}
+
+// release ends a lease: it gives the slot back, to who waits for it.
+func (s *Server) release() {
+	s.giveBack()
+	c := s.core
+	c.active.add(s.slot, -1)
+	if h := c.hooks.Load(); h != nil {
+		h.changed(s)
+	}
+	// Whoever waits first says so and then looks for a slot; here the slot is
+	// first given and then waiters are looked for. So one sees the other.
+	if c.queue.waiting.Load() != 0 {
+		c.queue.dispatch(s)
+	}
+}
+
+// Report says what the observer c thinks of s and why. It takes effect at once;
+// reporting the same health again costs little.
+//
+// A c above [MaxCause] makes it panic. A report on a server that has left is kept, without effect.
+func (s *Server) Report(c Cause, h Health, reason string) {
+	if c > MaxCause {
+		panic("balance: no such cause")
+	}
+	s.core.change(s, func() { s.status.report(report{c, h, reason}) })
+}
+
+// SetAdmin says what the operator wants of s and why. See [Server.Drain] to
+// wait until the work in flight is done.
+func (s *Server) SetAdmin(a Admin, reason string) {
+	s.core.change(s, func() { s.status.admin, s.status.adminReason = a, reason })
+}
+
+// SetWeight changes the weight of s until [Pool.Set] brings another one.
+// Here 0 means none: persistent traffic only.
+func (s *Server) SetWeight(w int) error {
+	if w < 0 || w > MaxWeight {
+		return &ConfigError{Field: "SetWeight", Value: w, Reason: "must be between 0 and MaxWeight"}
+	}
+	s.core.change(s, func() { s.status.weight = w })
+	return nil
+}
+
+// SetMaxConns changes the limit of s until [Pool.Set] brings another one; 0 means no
+// limit. Leases above a lowered limit run to their end.
+func (s *Server) SetMaxConns(n int) error {
+	if n < 0 {
+		return &ConfigError{Field: "SetMaxConns", Value: n, Reason: "must not be negative"}
+	}
+	s.core.change(s, func() { s.maxConns = n })
+	return nil
+}
+
+// Drain sets the admin state to [Drain] and waits for the last lease to end.
+// It returns ctx's error if ctx ends first; s stays in Drain then. To cut what is
+// left at the deadline:
+//
+//	if err := s.Drain(ctx); err != nil {
+//		s.Cut(true, "drain deadline")
+//	}
+func (s *Server) Drain(ctx context.Context) error {
+	s.SetAdmin(Drain, "draining")
+	for {
+		ch := s.drainers.Load()
+		if ch == nil {
+			fresh := make(chan struct{})
+			if ch = &fresh; !s.drainers.CompareAndSwap(nil, ch) {
+				continue
+			}
+		}
+		if s.inflight.Load() == 0 {
+			s.wakeDrainers()
+			return nil
+		}
+		select {
+		case <-*ch:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (s *Server) wakeDrainers() {
+	if ch := s.drainers.Swap(nil); ch != nil {
+		close(*ch)
+	}
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"fmt"
+	"time"
+)
+
+// Set makes endpoints the members of p, in one step. Servers are told apart by
+// name: one that stays keeps its state, counters and leases; a new one starts,
+// in slow start if that is set; one that is gone takes no more work, hands on
+// those who wait for it, and ends with its last lease. A name that comes back
+// before that takes up where it was.
+//
+// A change of weight or limits here replaces what SetWeight and SetMaxConns
+// said. A change of address closes idle connections and starts a new slow start.
+//
+// The error is a *ConfigError that names the field and the value, of an
+// endpoint or of p itself. Nothing has changed then.
+func (p *Pool) Set(endpoints ...Endpoint) error {
+	p.init()
+	if p.core.conf != p {
+		return &ConfigError{Field: "Set", Value: p.Name, Reason: "is a subset: its members are set on the pool it was made of"}
+	}
+	if err := p.check(endpoints); err != nil {
+		return err
+	}
+	c := p.core
+	c.mu.Lock()
+	c.assign(endpoints, time.Now())
+	c.unlock()
+	return nil
+}
+
+// check returns the first thing wrong with p or the endpoints.
+func (p *Pool) check(endpoints []Endpoint) error {
+	if err := p.checkConfig(); err != nil {
+		return err
+	}
+	names := make(map[string]int, len(endpoints))
+	for i := range endpoints {
+		e := &endpoints[i]
+		if err := e.check(i); err != nil {
+			return err
+		}
+		if j, dup := names[e.name()]; dup {
+			return &ConfigError{Field: fmt.Sprintf("Endpoints[%d].Name", i), Value: e.name(),
+				Reason: fmt.Sprintf("is already the name of Endpoints[%d]", j)}
+		}
+		names[e.name()] = i
+	}
+	return nil
+}
+
+// checkConfig returns the first thing wrong with the fields of p.
+func (p *Pool) checkConfig() error {
+	share := func(field string, v, limit float64) error {
+		if v >= 0 && v <= limit { // false for NaN too
+			return nil
+		}
+		return &ConfigError{Field: "Pool." + field, Value: v, Reason: fmt.Sprintf("must be between 0 and %g", limit)}
+	}
+	for _, err := range []error{
+		share("Panic", p.Panic, 1),
+		share("SlowStart.Aggression", p.SlowStart.Aggression, 100),
+		share("SlowStart.Floor", p.SlowStart.Floor, 1),
+		share("Tiers.Overprovision", p.Tiers.Overprovision, 100),
+		share("Locality.Share", p.Locality.Share, 1),
+		share("Budget.Share", max(p.Budget.Share, 0), 100),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	if p.FullConns < 0 {
+		return &ConfigError{Field: "Pool.FullConns", Value: p.FullConns, Reason: "must not be negative"}
+	}
+	if p.OnFull > WaitOrGoOn {
+		return &ConfigError{Field: "Pool.OnFull", Value: p.OnFull, Reason: "is not known"}
+	}
+	return nil
+}
+
+// assign is the transaction of Set. c.mu is held.
+func (c *core) assign(endpoints []Endpoint, now time.Time) {
+	old := c.set.Load()
+	c.pass++
+	same := len(endpoints) == len(old.members) // members and their order
+	members := make([]*Server, len(endpoints))
+	var changed []*Server
+	for i := range endpoints {
+		e := &endpoints[i]
+		s := old.byName[e.name()]
+		switch {
+		case s == nil:
+			s = c.join(e, now)
+			changed = append(changed, s)
+		case !e.equal(s.ep.Load()):
+			c.amend(s, e)
+			changed = append(changed, s)
+		}
+		s.seen = c.pass
+		members[i] = s
+		same = same && old.members[i] == s
+	}
+	for _, s := range old.members {
+		if s.seen != c.pass {
+			s.status.left = true
+			c.leaving[s.name] = s
+			changed = append(changed, s)
+		}
+	}
+	if same && len(changed) == 0 {
+		return
+	}
+	next := &set{members: members, byName: old.byName}
+	if !same {
+		next.byName = make(map[string]*Server, len(members))
+		for _, s := range members {
+			next.byName[s.name] = s
+		}
+	}
+	c.set.Store(next)
+	for _, v := range c.views {
+		v.members(next)
+	}
+	c.fullConns.Store(c.conf.fullConns(members))
+	c.publish(changed, now)
+	c.forget()
+}
+
+// join makes a server of e, or takes back one that is leaving.
+func (c *core) join(e *Endpoint, now time.Time) *Server {
+	if s := c.leaving[e.name()]; s != nil {
+		delete(c.leaving, s.name)
+		s.status.left = false
+		if !e.equal(s.ep.Load()) {
+			c.amend(s, e)
+		}
+		return s
+	}
+	s := &Server{name: e.name(), core: c, since: now}
+	s.ep.Store(e.clone())
+	s.status.weight, s.maxConns = e.weight(), e.MaxConns
+	s.minLimit.Store(int64(e.MinConns))
+	s.published = StateLeft // so that publish sees it come
+	s.state.Store(uint32(StateLeft))
+	s.factor = 1
+	s.slot = c.freeSlot()
+	c.slots[s.slot] = s
+	return s
+}
+
+// freeSlot returns the index of a free slot.
+func (c *core) freeSlot() int {
+	if n := len(c.free); n > 0 {
+		slot := c.free[n-1]
+		c.free = c.free[:n-1]
+		return slot
+	}
+	c.slots = append(c.slots, nil)
+	return len(c.slots) - 1
+}
+
+// amend applies what e says differently from the endpoint of s.
+func (c *core) amend(s *Server, e *Endpoint) {
+	was := s.ep.Load()
+	if e.Weight != was.Weight {
+		s.status.weight = e.weight()
+	}
+	if e.MaxConns != was.MaxConns {
+		s.maxConns = e.MaxConns
+	}
+	s.minLimit.Store(int64(e.MinConns))
+	s.ep.Store(e.clone())
+	if e.Addr != was.Addr {
+		c.cuts = append(c.cuts, cut{s, "address changed to " + e.Addr})
+		s.cold = true
+	}
+}
+
+// forget drops the servers that have left for good.
+func (c *core) forget() {
+	for name, s := range c.leaving {
+		if s.inflight.Load() == 0 && s.queued.Load() == 0 {
+			delete(c.leaving, name)
+			c.slots[s.slot] = nil
+			c.free = append(c.free, s.slot)
+		}
+	}
+}
+
+// fullConns returns FullConns with its default applied.
+func (p *Pool) fullConns(members []*Server) int64 {
+	if p.FullConns > 0 {
+		return int64(p.FullConns)
+	}
+	var sum int64
+	for _, s := range members {
+		sum += int64(s.maxConns)
+	}
+	return sum
+}
+
+// dynamicLimit is HAProxy's rule for minconn and fullconn: the limit follows
+// the load of the whole pool (queue.c, srv_dynamic_maxconn).
+func (c *core) dynamicLimit(floor, limit int64) int64 {
+	full := c.fullConns.Load()
+	load := c.active.sum() + c.queue.waiting.Load()
+	if load >= full {
+		return limit
+	}
+	return min(limit, max(floor, load*limit/full))
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"time"
+)
+
+// A snapshot is what a pick needs. It never changes once it is published.
+type snapshot struct {
+	core   *core
+	set    *set
+	groups []group
+	// chosen holds, by slot, the servers that may be given to requests in the
+	// queue; spare those of the tiers that serve only when nobody else does.
+	chosen, spare []*Server
+
+	usable  int
+	limited bool // somebody has a limit
+	keyed   bool // the pick follows from the key
+	rand    Rand
+}
+
+// change runs f, which changes what is said of s, and lets it take effect.
+func (c *core) change(s *Server, f func()) {
+	c.mu.Lock()
+	state, weight, limit := s.status.state(), s.status.weight, s.maxConns
+	f()
+	if s.status.state() != state || s.status.weight != weight || s.maxConns != limit {
+		if s.maxConns != limit {
+			c.fullConns.Store(c.conf.fullConns(c.set.Load().members))
+		}
+		c.publish([]*Server{s}, time.Now())
+	}
+	c.unlock()
+}
+
+// publish lets changes of servers take effect: state, events, limits, snapshots.
+// c.mu is held.
+func (c *core) publish(changed []*Server, now time.Time) {
+	for _, s := range changed {
+		c.settle(s, now)
+	}
+	c.touched = append(c.touched, changed...)
+	c.ramps(now)
+	for _, v := range c.views {
+		c.rebuild(v)
+	}
+	c.rehook()
+}
+
+// settle brings the published state of s in line with its status.
+func (c *core) settle(s *Server, now time.Time) {
+	was := s.published
+	back := !was.persistent() && s.status.weight > 0 // from Down, Maint or nowhere
+	if state := s.status.state(); (back || s.cold) && state.usable() && c.conf.SlowStart.Window > 0 {
+		s.warmFrom, s.status.warming = now, true
+	} else if !state.persistent() {
+		s.status.warming, s.factor = false, 1
+	}
+	s.cold = false
+	state := s.status.state()
+	if state == was {
+		return
+	}
+	s.published, s.since = state, now
+	s.state.Store(uint32(state))
+	s.open.Store(uint32(state.openness()))
+	c.emit(Event{Kind: kindOf(was, state), Server: s, From: was, To: state, Reason: s.status.reason(), Time: now})
+	if !state.persistent() {
+		if was.persistent() {
+			c.cuts = append(c.cuts, cut{s, s.status.reason()})
+		}
+		c.queue.handOn(s)
+	}
+}
+
+// openness returns which leases a server in state s gives.
+func (s State) openness() openness {
+	switch {
+	case s.usable():
+		return balanced
+	case s.persistent():
+		return persistent
+	}
+	return shut
+}
+
+// rebuild makes a new snapshot for v. c.mu is held.
+func (c *core) rebuild(v *view) {
+	sn := &snapshot{core: c, set: v.set.Load(), rand: v.rand(c.conf.Seed)}
+	for _, s := range sn.set.members {
+		if s.published.usable() {
+			sn.usable++
+		}
+		sn.limited = sn.limited || s.maxConns > 0
+	}
+	parts, panicky := c.parts(sn.set.members)
+	for i, part := range parts {
+		if i == len(v.cursors) {
+			v.cursors = append(v.cursors, new(Cursor))
+		}
+		sn.groups = append(sn.groups, c.group(part, v, i, sn.rand))
+	}
+	sn.choose(len(c.slots), c.conf.Tiers.Overflow)
+	v.next = sn
+	if panicky != v.panicky {
+		v.panicky = panicky
+		c.emitPanic(panicky)
+	}
+}
+
+// rehook tells the new pickers of v about leases, and publishes the snapshots.
+// The order matters: a picker that follows the load must hear of every change
+// after it has looked. c.mu is held.
+func (c *core) rehook() {
+	h := &hooks{funcs: c.conf.Observers}
+	var fresh []changer
+	for _, v := range c.views {
+		sn := v.next
+		if sn == nil {
+			sn = v.snap.Load()
+		}
+		for i := range sn.groups {
+			p := sn.groups[i].picker
+			if ch, ok := p.(changer); ok {
+				h.changers = append(h.changers, ch)
+				if v.next != nil {
+					fresh = append(fresh, ch)
+				}
+			}
+			if o, ok := p.(observer); ok {
+				h.observers = append(h.observers, o)
+			}
+		}
+	}
+	if len(h.changers)+len(h.observers)+len(h.funcs) == 0 {
+		h = nil
+	}
+	c.hooks.Store(h)
+	for _, s := range c.slots {
+		if s != nil {
+			for _, ch := range fresh {
+				ch.Changed(s)
+			}
+		}
+	}
+	for _, v := range c.views {
+		if v.next != nil {
+			v.snap.Store(v.next)
+			v.next = nil
+		}
+	}
+}
+
+// hooks are those who want to hear of leases.
+type hooks struct {
+	changers  []changer
+	observers []observer
+	funcs     []func(*Server, Outcome)
+}
+
+func (h *hooks) changed(s *Server) {
+	for _, c := range h.changers {
+		c.Changed(s)
+	}
+}
+
+func (h *hooks) done(s *Server, o Outcome) {
+	for _, obs := range h.observers {
+		obs.Observe(s, o)
+	}
+	for _, f := range h.funcs {
+		f(s, o)
+	}
+}

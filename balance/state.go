@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Admin is what the operator wants of a server.
+type Admin uint8
+
+const (
+	Ready Admin = iota // serve, if nobody reports otherwise
+	Drain              // no new work, but persistent traffic and health checks go on
+	Maint              // nothing at all; idle connections are closed
+)
+
+func (a Admin) String() string {
+	return word(a, "ready", "drain", "maint")
+}
+
+// Health is what one observer says of a server.
+type Health uint8
+
+const (
+	Up       Health = iota // well
+	Stopping               // soft stop: no new work, persistent traffic goes on
+	Down                   // no work at all
+)
+
+func (h Health) String() string {
+	return word(h, "up", "stopping", "down")
+}
+
+// A Cause is one observer of a server's health. Observers do not overrule each
+// other: a server is usable while none of them says otherwise.
+type Cause uint8
+
+const (
+	Check     Cause = iota // active health check
+	Agent                  // an agent on the server
+	Outlier                // ejection by comparison with the other servers
+	Observed               // errors seen on live traffic
+	Discovery              // the source of the server list
+	HostCause Cause = 8    // HostCause to MaxCause are the host's own
+	MaxCause  Cause = 15
+)
+
+func (c Cause) String() string {
+	if c >= HostCause {
+		return "host cause " + strconv.Itoa(int(c-HostCause))
+	}
+	return word(c, "check", "agent", "outlier", "observed", "discovery")
+}
+
+// State sums up the admin state and all causes: what decides is the first that holds.
+//
+//	state            new work   persistent   because
+//	StateLeft        no         no           not in the set any more
+//	StateMaint       no         no           operator
+//	StateDown        no         no           a cause says Down
+//	StateDrain       no         yes          operator
+//	StateStopping    no         yes          a cause says Stopping
+//	StateUnweighted  no         yes          weight is negative, or was set to 0
+//	StateWarming     a share    yes          slow start
+//	StateUp          yes        yes
+type State uint8
+
+const (
+	StateUp State = iota
+	StateWarming
+	StateUnweighted
+	StateStopping
+	StateDrain
+	StateDown
+	StateMaint
+	StateLeft
+)
+
+func (s State) String() string {
+	return word(s, "up", "warming", "unweighted", "stopping", "drain", "down", "maint", "left")
+}
+
+// usable reports whether a server in state s takes new work.
+func (s State) usable() bool { return s <= StateWarming }
+
+// persistent reports whether a server in state s takes persistent traffic.
+func (s State) persistent() bool { return s <= StateDrain }
+
+func word[T ~uint8](i T, words ...string) string {
+	if int(i) < len(words) {
+		return words[i]
+	}
+	return strconv.Itoa(int(i))
+}
+
+// status is the state machine of one server: what everybody said of it.
+type status struct {
+	admin       Admin
+	adminReason string
+	reports     []report // those that do not say Up, in order of cause
+	left        bool
+	warming     bool
+	weight      int // 0 means none
+}
+
+type report struct {
+	cause  Cause
+	health Health
+	reason string
+}
+
+// report replaces what c says. It reports whether that is news.
+func (st *status) report(r report) bool {
+	i, found := slices.BinarySearchFunc(st.reports, r.cause, func(r report, c Cause) int { return int(r.cause) - int(c) })
+	switch {
+	case r.health == Up && !found:
+		return false
+	case r.health == Up:
+		st.reports = slices.Delete(st.reports, i, i+1)
+	case !found:
+		st.reports = slices.Insert(st.reports, i, r)
+	default:
+		news := st.reports[i].health != r.health
+		st.reports[i] = r
+		return news
+	}
+	return true
+}
+
+// worst returns the worst health that any cause reports.
+func (st *status) worst() Health {
+	worst := Up
+	for _, r := range st.reports {
+		worst = max(worst, r.health)
+	}
+	return worst
+}
+
+// state returns what decides.
+func (st *status) state() State {
+	switch worst := st.worst(); {
+	case st.left:
+		return StateLeft
+	case st.admin == Maint:
+		return StateMaint
+	case worst == Down:
+		return StateDown
+	case st.admin == Drain:
+		return StateDrain
+	case worst == Stopping:
+		return StateStopping
+	case st.weight == 0:
+		return StateUnweighted
+	case st.warming:
+		return StateWarming
+	}
+	return StateUp
+}
+
+// reason says in words why the state is what it is.
+func (st *status) reason() string {
+	switch s := st.state(); s {
+	case StateLeft:
+		return "left the set"
+	case StateMaint, StateDrain:
+		return join(s.String(), st.adminReason)
+	case StateDown, StateStopping:
+		var all []string
+		for _, r := range st.reports {
+			all = append(all, join(r.cause.String()+" says "+r.health.String(), r.reason))
+		}
+		return strings.Join(all, "; ")
+	case StateUnweighted:
+		return "no weight: persistent traffic only"
+	case StateWarming:
+		return "slow start"
+	}
+	return ""
+}
+
+func join(what, why string) string {
+	if why == "" {
+		return what
+	}
+	return what + ": " + why
+}

@@ -10,6 +10,7 @@ import (
 // A group is one picker and the part of all picks that it gets.
 type group struct {
 	tier   int
+	share  float64 // of all picks
 	view   View
 	picker Picker
 	bound  bounder // nil: none
@@ -19,7 +20,7 @@ type group struct {
 
 // group builds the i-th group of v, or keeps the present one if it is the same.
 func (c *core) group(p part, v *view, i int, rand Rand) group {
-	g := group{tier: p.tier, spare: p.share == 0}
+	g := group{tier: p.tier, share: p.share, spare: p.share == 0}
 	g.view = viewOf(p.servers, v.cursors[i], rand)
 	if old := v.snap.Load(); old != nil && i < len(old.groups) && old.groups[i].view.same(&g.view) {
 		g.view, g.picker = old.groups[i].view, old.groups[i].picker

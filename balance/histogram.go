@@ -3,6 +3,8 @@
 package balance
 
 import (
+	"iter"
+	"math"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -50,4 +52,69 @@ func bucketEnd(i int) time.Duration {
 	i++ // the start of the next bucket
 	exp := i/4 + 1
 	return time.Duration(uint64(4+i%4)<<(exp-2)) * time.Microsecond
+}
+
+// read returns a copy.
+func (h *histogram) read() Histogram {
+	r := Histogram{Sum: time.Duration(h.sum.Load())}
+	for i := range h.counts {
+		r.counts[i] = h.counts[i].Load()
+	}
+	return r
+}
+
+// A Histogram counts latencies. Its buckets are a quarter of a power of two
+// wide, from 1 µs to about 2 minutes, so that a quantile is at most a quarter too high.
+type Histogram struct {
+	Sum    time.Duration
+	counts [histBuckets]uint64
+}
+
+// Count returns how many latencies there are.
+func (h *Histogram) Count() uint64 {
+	var sum uint64
+	for _, n := range h.counts {
+		sum += n
+	}
+	return sum
+}
+
+// Quantile returns a latency that a part q of all latencies is not above, such
+// as 0.99 of them. It is 0 if there are none.
+func (h *Histogram) Quantile(q float64) time.Duration {
+	total := h.Count()
+	if total == 0 {
+		return 0
+	}
+	left := uint64(max(1, math.Ceil(q*float64(total))))
+	for i, n := range h.counts {
+		if n >= left {
+			return bucketEnd(i)
+		}
+		left -= n
+	}
+	return bucketEnd(histBuckets - 1)
+}
+
+// Buckets yields the end of each bucket and how many latencies are below it,
+// lower buckets included: what a Prometheus histogram wants. Latencies beyond
+// the last are counted there.
+func (h *Histogram) Buckets() iter.Seq2[time.Duration, uint64] {
+	return func(yield func(time.Duration, uint64) bool) {
+		var sum uint64
+		for i, n := range h.counts {
+			sum += n
+			if !yield(bucketEnd(i), sum) {
+				return
+			}
+		}
+	}
+}
+
+// Add adds the latencies of o to h.
+func (h *Histogram) Add(o *Histogram) {
+	h.Sum += o.Sum
+	for i, n := range o.counts {
+		h.counts[i] += n
+	}
 }

@@ -67,7 +67,7 @@ func (l Lease) Preferred() bool { return l.flags&leasePreferred != 0 }
 // leases make it panic, as in [sync.WaitGroup]. Done on the zero Lease panics.
 func (l Lease) Done(o Outcome) {
 	s := l.s
-	s.count(o)
+	s.count(&o)
 	s.release()
 	if h := s.core.hooks.Load(); h != nil {
 		h.done(s, o)

@@ -64,9 +64,10 @@ type core struct {
 	mu       sync.Mutex
 	views    []*view // the pool's own first
 	leaving  map[string]*Server
-	slots    []*Server // by Server.slot
-	free     []int     // slots
-	pass     uint64    // number of the Set
+	gone     ServerStats // of those which have left for good
+	slots    []*Server   // by Server.slot
+	free     []int       // slots
+	pass     uint64      // number of the Set
 	ramp     *time.Timer
 	events   []Event
 	cuts     []cut

@@ -46,7 +46,7 @@ type Server struct {
 	limit    atomic.Int64 // most leases at once, slow start applied; 0 means none
 	queued   atomic.Int64
 	open     atomic.Uint32 // an openness
-	peak     peakCell
+	peak     atomic.Uint64 // of PeakEWMA
 	outcomes [classes]atomic.Uint64
 	_        [cacheLine]byte
 }

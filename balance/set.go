@@ -184,6 +184,7 @@ func (c *core) amend(s *Server, e *Endpoint) {
 func (c *core) forget() {
 	for name, s := range c.leaving {
 		if s.inflight.Load() == 0 && s.queued.Load() == 0 {
+			c.bury(s)
 			delete(c.leaving, name)
 			c.slots[s.slot] = nil
 			c.free = append(c.free, s.slot)

@@ -2,10 +2,110 @@
 
 package balance
 
-import "sync/atomic"
+import (
+	"maps"
+	"slices"
+)
+
+// Outcomes counts finished leases by [Class].
+type Outcomes [classes]uint64
+
+// Total returns the sum of all classes.
+func (o *Outcomes) Total() uint64 {
+	var sum uint64
+	for _, n := range o {
+		sum += n
+	}
+	return sum
+}
+
+// Failed returns the sum of the classes that speak against the server.
+func (o *Outcomes) Failed() uint64 {
+	var sum uint64
+	for c, n := range o {
+		if Class(c).ServerFault() {
+			sum += n
+		}
+	}
+	return sum
+}
+
+// ServerStats are figures of one server since it joined. They are read one by
+// one while work goes on, so sums may be off by what happens meanwhile.
+type ServerStats struct {
+	InFlight int    // leases
+	Queued   int    // waiting for this server and no other
+	Picks    uint64 // leases ever
+	Outcomes Outcomes
+	Latency  Histogram
+}
+
+// Stats returns the figures of s. It costs s's users nothing.
+func (s *Server) Stats() ServerStats {
+	st := ServerStats{InFlight: s.InFlight(), Queued: s.Queued()}
+	for i := range s.outcomes {
+		st.Outcomes[i] = s.outcomes[i].Load()
+	}
+	st.Picks = st.Outcomes.Total() + uint64(max(st.InFlight, 0))
+	if h := s.hist.Load(); h != nil {
+		st.Latency = h.read()
+	}
+	return st
+}
+
+// Stats are figures of a pool: the sum of its servers, including those that
+// have left.
+type Stats struct {
+	Servers  int // members
+	Usable   int // of them
+	InFlight int
+	Queued   int // waiting for any server or for a certain one
+	Retries  int // going on, see [Pool.TryRetry]
+	Picks    uint64
+	Outcomes Outcomes
+	Latency  Histogram
+}
+
+// Stats returns the figures of p. For a subset they are those of its present
+// members; Queued and Retries are of the whole pool.
+func (p *Pool) Stats() Stats {
+	p.init()
+	c := p.core
+	members := p.view.set.Load().members
+	st := Stats{Servers: len(members), Usable: p.Usable(), Queued: int(c.queue.waiting.Load()), Retries: int(c.retries.going.Load())}
+	if p.match == nil {
+		c.mu.Lock()
+		members = slices.AppendSeq(slices.Clip(members), maps.Values(c.leaving))
+		st.add(&c.gone)
+		c.mu.Unlock()
+	}
+	for _, s := range members {
+		one := s.Stats()
+		st.add(&one)
+	}
+	return st
+}
+
+func (st *Stats) add(o *ServerStats) {
+	st.InFlight += o.InFlight
+	st.Picks += o.Picks
+	for c, n := range o.Outcomes {
+		st.Outcomes[c] += n
+	}
+	st.Latency.Add(&o.Latency)
+}
+
+// bury keeps the figures of a server that is forgotten. c.mu is held.
+func (c *core) bury(s *Server) {
+	var sum Stats
+	last := s.Stats()
+	sum.add(&c.gone)
+	sum.add(&last)
+	c.gone = ServerStats{Picks: sum.Picks, Outcomes: sum.Outcomes, Latency: sum.Latency}
+}
 
 // count notes an outcome.
-func (s *Server) count(o Outcome) {
+func (s *Server) count(o *Outcome) {
 	if int(o.Class) < classes {
 		s.outcomes[o.Class].Add(1)
 	}
@@ -13,6 +113,3 @@ func (s *Server) count(o Outcome) {
 		s.histogram().add(o.Latency)
 	}
 }
-
-// peakCell is the state of [PeakEWMA] for one server.
-type peakCell struct{ bits atomic.Uint64 }

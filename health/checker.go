@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A Checker probes the servers of its pools again and again, and reports what
+// it finds as [balance.Check], a cause of its own: nothing it does touches what
+// an operator, an agent or discovery say of a server.
+//
+// A server that joins a pool is probed at once, one that leaves is forgotten.
+// One in [balance.Maint] is not probed; when it is back it begins as Initial
+// says, and is probed at once. Servers that no Checker watches stay up: to
+// check only some of a pool, give it a [balance.Pool.Subset].
+//
+// The fields must not change once Run is called.
+type Checker struct {
+	Pools []*balance.Pool // whose servers are probed; a server that is in two of them is probed once
+	Probe Probe           // nil means TCP{}
+
+	Interval time.Duration // from the start of a probe to the start of the next; 0 means 2s
+	Fast     time.Duration // the same while a server is between two states; 0 means Interval
+	Down     time.Duration // the same while a server is down and every probe fails; 0 means Interval
+	Timeout  time.Duration // of one probe; 0 means Interval, negative means none
+	Rise     int           // passes in a row that bring a server up; 0 means 2
+	Fall     int           // failures in a row that take it down; 0 means 3
+	Initial  Initial       // what a server is before its first probe; 0 means InitialUp
+
+	// Jitter makes each interval longer or shorter by at most this share of
+	// itself, at random, so that several balancers do not probe in step.
+	// 0 means none, the most is 0.5.
+	Jitter float64
+
+	// Spread is the time over which the first probes of the servers present
+	// when Run begins are spread evenly; 0 means 20ms for each, at most Interval;
+	// negative means all at once.
+	Spread time.Duration
+
+	// Concurrency is the number of probes, each with a goroutine, that may run
+	// at once; further ones wait for their turn, the longest overdue first.
+	// 0 means 256. It should be above what is pending when everything is
+	// silent: servers * Timeout / Interval.
+	Concurrency int
+
+	// Key, if not nil, makes servers with equal keys share one probe and one
+	// state, also across pools: two pools over the same machines check them
+	// once, and a pool can follow another that serves on the same hosts. The
+	// first of them, in the order of Pools, is the one that is probed. An
+	// empty key shares nothing.
+	Key func(balance.Endpoint) string
+
+	// Observe lets live traffic count as well; see [Checker.Observed].
+	Observe Observe
+
+	// CutDown closes all connections to a server, live ones too, when it goes
+	// down. Without it the pool closes the idle ones.
+	CutDown bool
+
+	// CutBackups closes the live connections to the servers of higher tiers
+	// when a server comes up.
+	CutBackups bool
+
+	OnResult func(Result) // called after each probe by Run's own goroutine, must not block; may be nil
+	Logger   *slog.Logger // for changes of state; nil means slog.Default()
+	Seed     uint64       // of the jitter; 0 means at random
+
+	running atomic.Bool
+	watched atomic.Pointer[watch] // nil while Run does not run
+}
+
+// Initial is the state of a server before its first probe.
+type Initial uint8
+
+const (
+	InitialUp        Initial = iota // up, and one failure takes it down
+	InitialFullyUp                  // up, and it takes Fall failures
+	InitialDown                     // down, and one pass brings it up
+	InitialFullyDown                // down, and it takes Rise passes
+)
+
+// A Result is what one probe, or one row of errors seen in live traffic, found.
+type Result struct {
+	Servers []*balance.Server // which it was about: one, or those that share a key; must not be changed
+	Err     error             // what the probe returned; AsError and CodeOf read it
+	Took    time.Duration     // what the probe took
+	Passive bool              // seen in live traffic, see Observe
+	Status  Status            // where it leaves the servers
+}
+
+// A Status is what a Checker knows of one server.
+type Status struct {
+	Health  balance.Health
+	Since   time.Time // when Health became what it is
+	Reason  string    // "connect: connection refused, 3 of 3"
+	Last    time.Time // when the last probe ended; zero if none has
+	Err     error     // what the last probe returned
+	Took    time.Duration
+	Count   int  // failures in a row of a server that is up, passes in a row of one that is down
+	Of      int  // Fall or Rise: how many of them it takes
+	Pending bool // not probed yet
+}
+
+// Status returns what is known of s. It is false for a server that this
+// Checker does not watch, or not while Run runs. Any goroutine may call it.
+func (c *Checker) Status(s *balance.Server) (Status, bool) {
+	w := c.watched.Load()
+	if w == nil || w.targets[s] == nil {
+		return Status{}, false
+	}
+	return w.targets[s].read(), true
+}
+
+// Run probes until ctx is done, and returns its cause. It returns a
+// *[ConfigError] at once if a field cannot be used, and [ErrRunning] if another
+// Run is active. When it returns, no probe is running; the servers keep the
+// state that was found last.
+func (c *Checker) Run(ctx context.Context) error {
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	if !c.running.CompareAndSwap(false, true) {
+		return ErrRunning
+	}
+	defer c.running.Store(false)
+	defer c.watched.Store(nil)
+	return newRound(c, cfg).run(ctx)
+}
+
+// settings are a Checker's fields with the defaults applied.
+type settings struct {
+	probe                               Probe
+	interval, fast, down, timeout       time.Duration
+	rise, fall, concurrency, errorLimit int
+	log                                 *slog.Logger
+}
+
+// config checks the fields and applies the defaults.
+func (c *Checker) config() (settings, error) {
+	interval := or(c.Interval, 2*time.Second)
+	s := settings{
+		probe:       c.Probe,
+		interval:    interval,
+		fast:        or(c.Fast, interval),
+		down:        or(c.Down, interval),
+		timeout:     or(c.Timeout, interval),
+		rise:        or(c.Rise, 2),
+		fall:        or(c.Fall, 3),
+		concurrency: or(c.Concurrency, 256),
+		errorLimit:  or(c.Observe.Errors, 10),
+		log:         c.Logger,
+	}
+	if s.probe == nil {
+		s.probe = TCP{}
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	for _, f := range []struct {
+		name  string
+		value any
+		bad   bool
+	}{
+		{"Interval", c.Interval, c.Interval < 0},
+		{"Fast", c.Fast, c.Fast < 0},
+		{"Down", c.Down, c.Down < 0},
+		{"Rise", c.Rise, c.Rise < 0},
+		{"Fall", c.Fall, c.Fall < 0},
+		{"Concurrency", c.Concurrency, c.Concurrency < 0},
+		{"Observe.Errors", c.Observe.Errors, c.Observe.Errors < 0},
+	} {
+		if f.bad {
+			return s, &ConfigError{Field: "Checker." + f.name, Value: f.value, Reason: "must not be negative"}
+		}
+	}
+	if !(c.Jitter >= 0 && c.Jitter <= 0.5) {
+		return s, &ConfigError{Field: "Checker.Jitter", Value: c.Jitter, Reason: "must be from 0 to 0.5"}
+	}
+	if c.Initial > InitialFullyDown {
+		return s, &ConfigError{Field: "Checker.Initial", Value: c.Initial, Reason: "is not known"}
+	}
+	for i, p := range c.Pools {
+		if p == nil {
+			return s, &ConfigError{Field: "Checker.Pools", Value: i, Reason: "must not be nil"}
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package health finds out whether servers are well.
+//
+//	        asks                     counts                 reports
+//	Probe <------- Checker.Run ---> rise and fall ---> Server.Report(Check)
+//	                   ^
+//	Lease.Done ---> Observed       (live traffic speeds up or counts)
+//	           \
+//	            --> Outlier -------------------------> Server.Report(Outlier)
+//
+//	Agent <------- AgentChecker.Run ------------------> Server.Report(Agent), weight, limit
+//
+// A [Probe] asks one server once; it is a small value that works without a pool.
+// There are [TCP], [TLS], [HTTP], [GRPC], [Redis], [PostgreSQL], [MySQL], [SMTP],
+// [LDAP], a [Script] of what to send and to expect for any other protocol, and
+// [Func] for whatever Go can find out. [All] and [Any] combine them.
+//
+// A [Checker] decides when to ask, counts, and reports:
+//
+//	checker := &health.Checker{
+//		Pools: []*balance.Pool{pool},
+//		Probe: health.HTTP{Path: "/healthz"},
+//	}
+//	err := checker.Run(ctx) // until ctx is done
+//
+// An [Outlier] asks nothing: it listens to how work goes, and ejects the servers
+// that do worse than the others. An [AgentChecker] lets a server speak for itself.
+// All of them may watch the same pool, since each reports under a cause of its
+// own: what one of them says, no other takes back.
+//
+// # Where to read next
+//
+// machine.go (rise and fall), checker.go (what can be configured), round.go
+// (the schedule), redis.go (the shortest probe of a protocol).
+package health

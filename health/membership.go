@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"slices"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// lookEach is how often the pools are looked over for servers that came or left.
+func (r *round) lookEach() time.Duration { return min(r.interval, 100*time.Millisecond) }
+
+// sync brings the targets in line with the pools. What is new is due now.
+func (r *round) sync(now time.Time) {
+	for _, p := range r.c.Pools {
+		for s := range p.All() {
+			k := key{server: s}
+			if r.c.Key != nil {
+				if name := r.c.Key(s.Endpoint()); name != "" {
+					k = key{name: name}
+				}
+			}
+			t := r.targets[k]
+			if t == nil {
+				t = &target{key: k, place: -1, due: now}
+				r.targets[k] = t
+				r.rota.set(t)
+			}
+			if k.name == "" && len(t.next) > 0 {
+				continue // in two pools, or in two views of one
+			}
+			if !slices.Contains(t.next, s) {
+				t.next = append(t.next, s)
+			}
+		}
+	}
+	changed := false
+	for k, t := range r.targets {
+		if slices.Equal(t.servers, t.next) {
+			t.next = t.next[:0]
+			continue
+		}
+		changed = true
+		r.replace(t, now)
+		if len(t.servers) == 0 {
+			t.gone = true
+			r.rota.remove(t)
+			delete(r.targets, k)
+		}
+	}
+	if changed {
+		r.publish()
+	}
+}
+
+// replace makes t.next the servers of t, and tells the new ones their state.
+func (r *round) replace(t *target, now time.Time) {
+	old := t.servers
+	t.servers, t.next = t.next, nil
+	if len(old) == 0 {
+		r.begin(t, now)
+		return
+	}
+	st := t.read()
+	for _, s := range t.servers {
+		if !slices.Contains(old, s) {
+			s.Report(balance.Check, st.Health, st.Reason)
+		}
+	}
+}
+
+// publish lets Status and Observed see the targets.
+func (r *round) publish() {
+	m := make(map[*balance.Server]*target, len(r.targets))
+	for _, t := range r.targets {
+		for _, s := range t.servers {
+			m[s] = t
+		}
+	}
+	r.c.watched.Store(&watch{round: r, targets: m})
+}
+
+// spread sets the first probes of all targets apart, in the order of the pools.
+func (r *round) spread(now time.Time) {
+	n := len(r.targets)
+	over := r.c.Spread
+	if over == 0 {
+		over = min(time.Duration(n)*20*time.Millisecond, r.interval)
+	}
+	if over < 0 || n == 0 {
+		return
+	}
+	i := 0
+	for _, p := range r.c.Pools {
+		for s := range p.All() {
+			t := r.c.watched.Load().targets[s]
+			if t == nil || t.servers[0] != s || t.spread {
+				continue
+			}
+			t.spread = true
+			t.due = now.Add(over * time.Duration(i) / time.Duration(n))
+			r.rota.set(t)
+			i++
+		}
+	}
+}

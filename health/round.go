@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A round is one Run of a Checker. Its goroutine owns all targets: it starts
+// the probes that are due, takes in what they found, and sleeps. Each probe runs
+// in a goroutine that ends with it, so that 1000 servers at rest cost one.
+type round struct {
+	settings
+	c       *Checker
+	targets map[key]*target
+	rota    rota
+	busy    int          // probes running
+	found   chan finding // has room for all of them: no probe waits to report
+	rand    *rand.Rand
+
+	wake chan struct{} // something is in rows
+	mu   sync.Mutex    // guards rows
+	rows []*target     // with a row of errors in live traffic
+}
+
+// A finding is what one probe brought back.
+type finding struct {
+	t    *target
+	at   time.Time // start
+	took time.Duration
+	err  error
+}
+
+func newRound(c *Checker, s settings) *round {
+	seed := c.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	return &round{
+		settings: s,
+		c:        c,
+		targets:  make(map[key]*target),
+		found:    make(chan finding, s.concurrency),
+		rand:     rand.New(rand.NewPCG(seed, seed)),
+		wake:     make(chan struct{}, 1),
+	}
+}
+
+// run is the loop.
+func (r *round) run(ctx context.Context) error {
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	now := time.Now()
+	r.sync(now)
+	r.spread(now)
+	look := now.Add(r.lookEach())
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		now = time.Now()
+		if !now.Before(look) {
+			r.sync(now)
+			look = now.Add(r.lookEach())
+		}
+		for r.busy < r.concurrency {
+			t := r.rota.next()
+			if t == nil || t.due.After(now) {
+				break
+			}
+			r.start(ctx, &probes, t, now)
+		}
+		wait := look.Sub(now)
+		if t := r.rota.next(); t != nil && r.busy < r.concurrency {
+			wait = min(wait, t.due.Sub(now))
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case f := <-r.found:
+			r.busy--
+			r.finish(f)
+		case <-r.wake:
+			r.observed(time.Now())
+		case <-timer.C:
+		}
+	}
+}
+
+// start probes t, or pauses it if all its servers are in maintenance.
+func (r *round) start(ctx context.Context, probes *sync.WaitGroup, t *target, now time.Time) {
+	i := slices.IndexFunc(t.servers, func(s *balance.Server) bool { return s.State() != balance.StateMaint })
+	if i < 0 {
+		t.paused = true
+		t.due = now.Add(r.interval)
+		r.rota.set(t)
+		return
+	}
+	if t.paused {
+		t.paused = false
+		r.begin(t, now)
+	}
+	r.rota.remove(t)
+	r.busy++
+	t.busy = true
+	e := t.servers[i].Endpoint()
+	probes.Go(func() {
+		ctx, cancel := ctx, func() {}
+		if r.timeout > 0 {
+			ctx, cancel = context.WithTimeout(ctx, r.timeout)
+		}
+		err := r.probe.Probe(ctx, e)
+		cancel()
+		r.found <- finding{t: t, at: now, took: time.Since(now), err: err}
+	})
+}
+
+// finish takes in what a probe found and sets the time of the next.
+func (r *round) finish(f finding) {
+	t := f.t
+	t.busy = false
+	if t.gone {
+		return
+	}
+	switch CodeOf(f.err) {
+	case CodeOK:
+		t.machine.pass()
+		t.errors.Store(0)
+	case CodeStopping:
+		t.machine.stopping()
+		t.errors.Store(0)
+	case CodeInternal:
+		// Not the server's fault: out of descriptors, a pool must not be emptied.
+	default:
+		t.machine.fail()
+	}
+	t.due = f.at.Add(r.jittered(t.machine.interval(r.interval, r.fast, r.down)))
+	r.rota.set(t)
+	r.tell(Result{Err: f.err, Took: f.took}, t, f.at.Add(f.took))
+}
+
+// jittered returns d, longer or shorter by at most the jitter.
+func (r *round) jittered(d time.Duration) time.Duration {
+	if r.c.Jitter == 0 {
+		return d
+	}
+	return d + time.Duration(float64(d)*r.c.Jitter*(2*r.rand.Float64()-1))
+}
+
+// begin gives t its initial state.
+func (r *round) begin(t *target, now time.Time) {
+	t.machine = machine{rise: r.rise, fall: r.fall}
+	t.machine.start(r.c.Initial)
+	n, of := t.machine.progress()
+	t.mu.Lock()
+	t.status = Status{Health: t.machine.state, Since: now, Reason: "not checked yet", Count: n, Of: of, Pending: true}
+	t.mu.Unlock()
+	for _, s := range t.servers {
+		s.Report(balance.Check, t.machine.state, "not checked yet")
+	}
+}
+
+// tell makes what was found known: to the servers, the status, the log, the host.
+func (r *round) tell(res Result, t *target, now time.Time) {
+	t.mu.Lock()
+	old := t.status
+	st := old
+	st.Health = t.machine.state
+	st.Count, st.Of = t.machine.progress()
+	st.Reason = reason(res.Err, &t.machine, old)
+	if st.Health != old.Health {
+		st.Since = now
+	}
+	if !res.Passive {
+		st.Last, st.Err, st.Took, st.Pending = now, res.Err, res.Took, false
+	}
+	t.status = st
+	t.mu.Unlock()
+
+	if st.Health != old.Health || st.Reason != old.Reason {
+		for _, s := range t.servers {
+			s.Report(balance.Check, st.Health, st.Reason)
+		}
+	}
+	if st.Health != old.Health {
+		r.changed(t, st)
+	}
+	if r.c.OnResult != nil {
+		res.Servers, res.Status = t.servers, st
+		r.c.OnResult(res)
+	}
+}
+
+// reason says in words where a server stands and why.
+func reason(err error, m *machine, old Status) string {
+	n, of := m.progress()
+	switch CodeOf(err) {
+	case CodeOK:
+		if m.state == balance.Down {
+			return fmt.Sprintf("passed, %d of %d", n, of)
+		}
+		return "passed"
+	case CodeStopping:
+		return AsError(err).Error()
+	case CodeInternal:
+		return "could not check: " + AsError(err).Error()
+	}
+	if m.state == balance.Down {
+		if old.Health == balance.Down || old.Pending {
+			return AsError(err).Error() // one failure was enough, or one more changes nothing
+		}
+		n, of = m.fall, m.fall
+	}
+	return fmt.Sprintf("%s, %d of %d", AsError(err).Error(), n, of)
+}
+
+// changed logs a change of health and cuts what is to be cut.
+func (r *round) changed(t *target, st Status) {
+	level := slog.LevelInfo
+	if st.Health == balance.Down {
+		level = slog.LevelWarn
+	}
+	for _, s := range t.servers {
+		r.log.Log(context.Background(), level, "health changed", "server", s.Name(), "health", st.Health, "reason", st.Reason)
+		switch {
+		case st.Health == balance.Down && r.c.CutDown:
+			s.Cut(true, st.Reason)
+		case st.Health == balance.Up && r.c.CutBackups:
+			r.cutBackups(s)
+		}
+	}
+}
+
+// cutBackups cuts the live connections to the servers that s is preferred to.
+func (r *round) cutBackups(s *balance.Server) {
+	tier := s.Endpoint().Tier
+	for _, p := range r.c.Pools {
+		if !slices.Contains(slices.Collect(p.All()), s) {
+			continue
+		}
+		for b := range p.All() {
+			if b.Endpoint().Tier > tier {
+				b.Cut(true, s.Name()+" is back")
+			}
+		}
+	}
+}

@@ -38,7 +38,9 @@ type Conn struct {
 	closeWritten atomic.Bool
 	closed       atomic.Bool
 	gone         atomic.Bool
-	onClose      atomic.Pointer[func()]
+	parker       atomic.Pointer[Parker] // that has a slot for c, or nil
+	parked       parked
+	member       member
 }
 
 // minAhead is the least room that a read ahead is given: enough for the
@@ -262,9 +264,13 @@ func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
+	ready := c.unparkClosed()
 	err := c.nc.Close()
-	if f := c.onClose.Swap(nil); f != nil {
-		(*f)()
+	if ready != nil {
+		go ready()
+	}
+	if s := c.member.server; s != nil {
+		s.closed(c)
 	}
 	return err
 }

@@ -270,13 +270,6 @@ func TestNewConnOfConn(t *testing.T) {
 	require.Same(t, c, NewConn(c))
 	require.Same(t, a, c.NetConn())
 	require.Nil(t, c.TLS())
-	closed := 0
-	f := func() { closed++ }
-	c.onClose.Store(&f)
-	c.Close()
-	c.Close()
-	require.Equal(t, 1, closed)
-
 	s, _ := tlsPair(t)
 	require.True(t, NewConn(s).TLS().HandshakeComplete)
 }

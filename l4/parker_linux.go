@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// A Parker looks after connections on which nobody waits. It holds idle ones
+// without a goroutine (Park), and tells when the peer of a busy one has gone
+// (Watch). It is one epoll instance, itself waited on through the runtime's
+// poller, so that it costs one goroutine and no thread.
+//
+// It works for Conns over a *net.TCPConn or a stream *net.UnixConn on Linux;
+// for others its methods return false, and elsewhere there is none.
+// All methods may be called at once by many goroutines.
+type Parker struct {
+	file *os.File
+	ep   int
+	run  sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	slots  []slot
+	free   []int32
+}
+
+// A slot is what an event refers to. Its generation tells an event of a
+// connection from a late one of the connection that had the slot before.
+type slot struct {
+	c          *Conn
+	generation int32
+}
+
+// parked is a Conn's slot in the Parker that c.parker points to, guarded by
+// that one's mu.
+type parked struct {
+	slot  int32
+	added bool   // to the epoll instance
+	ready func() // called once when readable; nil if not parked
+	gone  func() // called once when the peer has gone; nil if not watched
+}
+
+const (
+	epollET     = 1 << 31 // syscall.EPOLLET is negative
+	eventsPark  = syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT
+	eventsWatch = syscall.EPOLLRDHUP | epollET
+	eventsGone  = syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR
+)
+
+// NewParker returns a Parker; who calls Run makes it work. The error is
+// errors.ErrUnsupported on systems that have none.
+func NewParker() (*Parker, error) {
+	ep, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err == nil {
+		err = syscall.SetNonblock(ep, true) // so that NewFile leaves it to the poller
+	}
+	if err != nil {
+		return nil, fmt.Errorf("l4: parker: %w", err)
+	}
+	return &Parker{file: os.NewFile(uintptr(ep), "epoll"), ep: ep}, nil
+}
+
+// Run waits for events until Close, then for the goroutines it has started,
+// and returns nil.
+func (p *Parker) Run() error {
+	defer p.run.Wait()
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("l4: parker: %w", err)
+	}
+	var (
+		events [128]syscall.EpollEvent
+		n      int
+	)
+	wait := func(fd uintptr) bool {
+		n, err = epollPoll(int(fd), events[:])
+		return n > 0 || err != nil
+	}
+	for {
+		if closed := raw.Read(wait); closed != nil {
+			if errors.Is(closed, os.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("l4: parker: %w", closed)
+		}
+		if err != nil {
+			return fmt.Errorf("l4: parker: %w", err)
+		}
+		for _, ev := range events[:n] {
+			p.handle(ev)
+		}
+	}
+}
+
+// Close ends Run. Connections that are parked stay so and nobody is told:
+// their owner closes them first.
+func (p *Parker) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	return p.file.Close()
+}
+
+func (p *Parker) handle(ev syscall.EpollEvent) {
+	p.mu.Lock()
+	s := p.slots[ev.Fd]
+	if s.c == nil || s.generation != ev.Pad || p.closed {
+		p.mu.Unlock()
+		return
+	}
+	k := &s.c.parked
+	ready, gone := k.ready, (func())(nil)
+	k.ready = nil
+	if ev.Events&eventsGone != 0 {
+		s.c.gone.Store(true)
+		gone, k.gone = k.gone, nil
+	}
+	if ready != nil {
+		if k.gone != nil {
+			p.control(s.c) // back from parked to watched
+		}
+		p.run.Go(ready)
+	}
+	p.mu.Unlock()
+	if gone != nil {
+		gone()
+	}
+}
+
+// Watch has gone called once when the peer of c ends its stream or the
+// connection: within moments, while others read and write c as they like.
+// Data does not call it. It is called at once if the peer has gone already.
+// It is called by the Parker's own goroutine, so it must not block. Watch is false if c cannot be watched; a second
+// Watch replaces the first.
+func (p *Parker) Watch(c *Conn, gone func()) bool {
+	return p.set(c, func(k *parked) { k.gone = gone })
+}
+
+// Unwatch ends Watch.
+func (p *Parker) Unwatch(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.parker.Load() != p {
+		return
+	}
+	watched := c.parked.gone != nil
+	c.parked.gone = nil
+	if watched && c.parked.ready == nil {
+		p.drop(c, true)
+	}
+}
+
+// Park has ready called once, in a new goroutine, when there is something to
+// read from c or its peer has gone. Until then nobody may read from c. It is
+// false if c cannot be parked: nothing has happened then. The caller has read
+// what was read ahead, else Park is false. When c is closed by somebody, ready
+// is called too, so that its owner learns of it.
+func (p *Parker) Park(c *Conn, ready func()) bool {
+	if len(c.ahead) > 0 {
+		return false
+	}
+	return p.set(c, func(k *parked) { k.ready = ready })
+}
+
+// Unpark takes c back. If it is true, ready was not called and will not be,
+// and the caller is who may read from c.
+func (p *Parker) Unpark(c *Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.parker.Load() != p || c.parked.ready == nil {
+		return false
+	}
+	c.parked.ready = nil
+	if c.parked.gone == nil || !p.control(c) {
+		p.drop(c, true)
+	}
+	return true
+}
+
+// set changes what is asked for c, which gets a slot if it has none.
+func (p *Parker) set(c *Conn, change func(*parked)) bool {
+	if c.raw == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := &c.parked
+	if p.closed || !p.add(c) {
+		return false
+	}
+	before := *k
+	change(k)
+	ok := p.control(c)
+	switch {
+	case c.closed.Load(): // Close may have missed the slot
+		p.drop(c, false)
+		return false
+	case ok:
+		return true
+	case !before.added:
+		p.drop(c, false)
+	default:
+		k.ready, k.gone = before.ready, before.gone
+	}
+	return false
+}
+
+// add gives c a slot if it has none; it is false if c has one of another
+// Parker. p.mu is held.
+func (p *Parker) add(c *Conn) bool {
+	if !c.parker.CompareAndSwap(nil, p) {
+		return c.parker.Load() == p
+	}
+	if n := len(p.free); n > 0 {
+		c.parked.slot = p.free[n-1]
+		p.free = p.free[:n-1]
+	} else {
+		c.parked.slot = int32(len(p.slots))
+		p.slots = append(p.slots, slot{})
+	}
+	p.slots[c.parked.slot].c = c
+	return true
+}
+
+// control tells the kernel what is asked for c; p.mu is held.
+func (p *Parker) control(c *Conn) bool {
+	k := &c.parked
+	ev := syscall.EpollEvent{Events: eventsWatch, Fd: k.slot, Pad: p.slots[k.slot].generation}
+	if k.ready != nil {
+		ev.Events = eventsPark
+	}
+	op := syscall.EPOLL_CTL_MOD
+	if !k.added {
+		op = syscall.EPOLL_CTL_ADD
+	}
+	var failed error
+	err := c.raw.Control(func(fd uintptr) { failed = syscall.EpollCtl(p.ep, op, int(fd), &ev) })
+	if err != nil || failed != nil {
+		return false
+	}
+	k.added = true
+	return true
+}
+
+// drop frees the slot of c; p.mu is held. A descriptor that is about to be
+// closed need not be deleted: the kernel does it.
+func (p *Parker) drop(c *Conn, del bool) {
+	k := &c.parked
+	if del && k.added {
+		c.raw.Control(func(fd uintptr) { syscall.EpollCtl(p.ep, syscall.EPOLL_CTL_DEL, int(fd), &syscall.EpollEvent{}) })
+	}
+	s := &p.slots[k.slot]
+	s.c = nil
+	s.generation++
+	p.free = append(p.free, k.slot)
+	*k = parked{}
+	c.parker.Store(nil)
+}
+
+// unparkClosed is called by Conn.Close before the descriptor is closed. It
+// returns what is to be called afterwards, for a Conn that was parked.
+func (c *Conn) unparkClosed() (ready func()) {
+	p := c.parker.Load()
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.parker.Load() == p {
+		if f := c.parked.ready; f != nil {
+			p.run.Add(1)
+			ready = func() { defer p.run.Done(); f() }
+		}
+		p.drop(c, false)
+	}
+	return ready
+}
+
+// epollPoll is epoll_wait(2) that does not wait.
+func epollPoll(ep int, events []syscall.EpollEvent) (int, error) {
+	for {
+		n, err := syscall.EpollWait(ep, events, 0)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package l4
+
+import "errors"
+
+// A Parker looks after connections on which nobody waits. It exists on Linux
+// only; see there.
+type Parker struct{}
+
+type parked struct{}
+
+// NewParker returns errors.ErrUnsupported.
+func NewParker() (*Parker, error) { return nil, errors.ErrUnsupported }
+
+// Run returns errors.ErrUnsupported.
+func (p *Parker) Run() error { return errors.ErrUnsupported }
+
+// Close does nothing.
+func (p *Parker) Close() error { return nil }
+
+// Watch returns false.
+func (p *Parker) Watch(c *Conn, gone func()) bool { return false }
+
+// Unwatch does nothing.
+func (p *Parker) Unwatch(c *Conn) {}
+
+// Park returns false.
+func (p *Parker) Park(c *Conn, ready func()) bool { return false }
+
+// Unpark returns false.
+func (p *Parker) Unpark(c *Conn) bool { return false }
+
+func (c *Conn) unparkClosed() (ready func()) { return nil }

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// A Record tells of one connection when it is over. It is given to
+// Server.OnDone and is valid only during that call. What handlers know, they
+// write with Note while the connection lives.
+type Record struct {
+	RemoteAddr net.Addr // of the client, as PROXY protocol has it if that was accepted
+	LocalAddr  net.Addr
+	Start      time.Time // when it was accepted
+
+	// How long it took: -1 means that it did not come to that.
+	Queue     time.Duration // waiting for a free server
+	Connect   time.Duration // connecting, all tries included
+	FirstByte time.Duration // from connected to the server's first byte
+	Total     time.Duration // from Start to the end
+
+	BytesIn  int64 // from the client, before TLS is taken off
+	BytesOut int64 // to the client
+
+	Server      string // name of the last server tried; empty means none
+	Tries       int    // how many were
+	Termination Termination
+	Err         error // what Termination stands for; nil if Normal
+
+	mu sync.Mutex
+}
+
+// Note runs f, which may write the record. It may be called by many
+// goroutines; a nil Record has no note taken.
+func (r *Record) Note(f func(r *Record)) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(r)
+}
+
+// End notes how the connection ended. The first call counts.
+func (r *Record) End(t Termination, err error) {
+	r.Note(func(r *Record) {
+		if r.Termination == (Termination{}) && r.Err == nil {
+			r.Termination, r.Err = t, err
+		}
+	})
+}
+
+// RecordOf returns the record of the connection that c is, or is a wrapper
+// of (as a *tls.Conn is). It returns nil, on which Note and End do nothing, if
+// the server that accepted c has no OnDone, or there is no such server.
+func RecordOf(c net.Conn) *Record {
+	if conn := underlying(c); conn != nil {
+		return conn.member.record
+	}
+	return nil
+}

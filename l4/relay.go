@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// RelayOptions says how long a relay may be silent, and what it works with.
+// Data moved in either direction ends the silence of both, except for the
+// two timeouts that are of one side.
+type RelayOptions struct {
+	IdleTimeout       time.Duration // neither side sends; 0 means 1h, negative means none
+	ClientTimeout     time.Duration // a does not send; 0 means none but IdleTimeout
+	ServerTimeout     time.Duration // b does not send; 0 means none but IdleTimeout
+	HalfClosedTimeout time.Duration // silence once one side has ended its stream, instead of those above; 0 means 30s, negative means none
+	Lifetime          time.Duration // in all; 0 means no limit
+
+	Buffers *BufferPool // to borrow from while there is something to move; nil means a pool of its own
+	Parker  *Parker     // holds idle connections without a goroutine; nil means none
+}
+
+const (
+	defaultIdleTimeout       = time.Hour
+	defaultHalfClosedTimeout = 30 * time.Second
+
+	// linger is how long a goroutine waits for more data before it leaves an
+	// idle connection to the Parker: longer than any pause of a busy one.
+	// Where there is no Parker a new goroutine takes over at that time, once:
+	// the first has served calls that made its stack grow, and would keep it.
+	linger = 50 * time.Millisecond
+)
+
+// A RelayResult says what a relay did.
+type RelayResult struct {
+	AtoB, BtoA  int64 // bytes written to b, and to a, by the relay
+	Termination Termination
+	Err         error // what Termination stands for; nil if Normal
+}
+
+// Relay moves bytes between a and b, both ways, until both have ended their
+// streams, one breaks, a timeout passes or ctx ends. The end of one stream is
+// passed on by CloseWrite and the other goes on. What was read ahead is
+// relayed first.
+//
+// The caller closes a and b afterwards. If the relay broke off, closing them
+// resets where that is possible, so that no peer takes a part for the whole.
+func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
+	ended := make(chan struct{})
+	r := &relay{}
+	r.init(a, b, &opt, func(*relay) { close(ended) })
+	stop := context.AfterFunc(ctx, func() { r.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
+	defer stop()
+	go r.down.run()
+	r.up.run()
+	<-ended
+	return r.result()
+}
+
+// StartRelay is Relay that does not keep the caller's goroutine: ended is
+// called once, by the last goroutine of the relay, and closes a and b.
+// The options must not change until then. To end the relay close a and b.
+func StartRelay(a, b *Conn, opt *RelayOptions, ended func(RelayResult)) {
+	r := &relay{}
+	r.init(a, b, opt, func(r *relay) { ended(r.result()) })
+	go r.down.run()
+	go r.up.run()
+}
+
+// A relay is two directions, and the one timer that watches over both.
+//
+//	     up.run         until src ends: dst.CloseWrite
+//	a -----------> b    silent for linger: parked, without a goroutine
+//	  <-----------      one breaks, or a timeout: cut, both end at once
+//	    down.run        both ended: ended is called
+type relay struct {
+	up, down direction
+	opt      *RelayOptions
+	start    time.Time
+	ended    func(*relay)
+
+	mu       sync.Mutex
+	timer    *time.Timer // nil once ended
+	running  int         // directions that have not ended
+	half     time.Duration
+	end      Termination
+	err      error
+	aborted  bool
+	isCut    atomic.Bool
+	fallback BufferPool // if opt has none
+}
+
+// A direction is one half of a relay. Only its own goroutine reads src,
+// writes and half-closes dst.
+type direction struct {
+	r        *relay
+	src, dst *Conn
+	wake     func()       // run after parking
+	last     atomic.Int64 // when data was moved last, since r.start
+	moved    int64        // bytes
+	state    atomic.Int32
+	over     bool // guarded by r.mu
+}
+
+// States of a direction.
+const (
+	running int32 = iota // a goroutine waits or moves data
+	kicked               // it was woken, to see that it is idle
+	resting              // parked, or as good as
+)
+
+func (r *relay) init(a, b *Conn, opt *RelayOptions, ended func(*relay)) {
+	r.opt, r.ended, r.running = opt, ended, 2
+	r.start = time.Now()
+	r.up = direction{r: r, src: a, dst: b}
+	r.down = direction{r: r, src: b, dst: a}
+	r.mu.Lock() // the timer may be quick
+	defer r.mu.Unlock()
+	r.timer = time.AfterFunc(linger, r.tick)
+}
+
+func (r *relay) result() RelayResult {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return RelayResult{AtoB: r.up.moved, BtoA: r.down.moved, Termination: r.end, Err: r.err}
+}
+
+func (r *relay) now() time.Duration { return time.Since(r.start) }
+
+func (r *relay) buffers() *BufferPool {
+	if r.opt.Buffers != nil {
+		return r.opt.Buffers
+	}
+	return &r.fallback
+}
+
+// run moves data until there is no more, or none for a while.
+func (d *direction) run() {
+	for {
+		err := d.move()
+		switch {
+		case err == nil:
+			continue
+		case d.r.isCut.Load():
+			d.finish()
+			return
+		case isTimeout(err):
+			if d.rest() {
+				return
+			}
+		default:
+			d.stop(err)
+			return
+		}
+	}
+}
+
+// move waits for data and passes on what one read gives.
+func (d *direction) move() error {
+	pool := d.r.buffers()
+	b, err := d.src.ReadBuffer(pool)
+	if err != nil {
+		return err
+	}
+	d.last.Store(int64(d.r.now()))
+	n, err := d.dst.Write(b.B)
+	pool.Put(b)
+	d.moved += int64(n)
+	if err != nil {
+		return &writeError{err}
+	}
+	return nil
+}
+
+// A writeError is an error of dst.
+type writeError struct{ error }
+
+func (e *writeError) Unwrap() error { return e.error }
+
+// rest is called when the read deadline has passed, which means that tick
+// takes the direction for idle. It is true if the goroutine is to end.
+func (d *direction) rest() bool {
+	d.src.SetReadDeadline(time.Time{})
+	if d.r.isCut.Load() { // it may have been its deadline that was removed
+		d.finish()
+		return true
+	}
+	if d.r.now()-time.Duration(d.last.Load()) < linger {
+		d.state.Store(running)
+		d.r.retick()
+		return false
+	}
+	d.state.Store(resting)
+	first := d.wake == nil
+	if first {
+		d.wake = d.resume
+	}
+	if p := d.r.opt.Parker; p != nil && p.Park(d.src, d.wake) {
+		if d.r.isCut.Load() && p.Unpark(d.src) { // cut came just before Park
+			d.finish()
+		}
+		return true
+	}
+	if first {
+		go d.run() // with a small stack, and it rests no more
+	}
+	return first
+}
+
+// resume is where a parked direction goes on.
+func (d *direction) resume() {
+	d.state.Store(running)
+	d.r.retick()
+	d.run()
+}
+
+// stop ends the direction for err.
+func (d *direction) stop(err error) {
+	var broken *writeError
+	switch {
+	case errors.Is(err, io.EOF):
+		if errors.Is(d.dst.CloseWrite(), errors.ErrUnsupported) {
+			d.r.cut(Termination{}, nil) // a full close is all that is left
+		}
+	case errors.As(err, &broken):
+		// dst takes no more, but what it sent last may still be on its way.
+		d.r.note(d.gone(d.dst), broken.error)
+	default:
+		d.r.cut(d.gone(d.src), err)
+	}
+	d.finish()
+}
+
+// gone says that c broke the relay.
+func (d *direction) gone(c *Conn) Termination {
+	if c == d.r.up.src {
+		return Termination{ClientAborted, PhaseData}
+	}
+	return Termination{ServerAborted, PhaseData}
+}
+
+// finish is the last that a direction does.
+func (d *direction) finish() {
+	r := d.r
+	r.mu.Lock()
+	d.over = true
+	d.state.Store(resting)
+	r.running--
+	r.half = r.now()
+	last, aborted := r.running == 0, r.aborted
+	if last {
+		r.timer.Stop()
+		r.timer = nil
+	}
+	r.mu.Unlock()
+	if !last {
+		r.retick() // the half-closed timeout begins
+		return
+	}
+	if aborted {
+		abort(r.up.src)
+		abort(r.up.dst)
+	}
+	r.ended(r)
+}
+
+// abort makes closing c send a reset, if it can. A TLS stream must not end
+// with close_notify then, so what is below is closed first.
+func abort(c net.Conn) {
+	secure := false
+	for {
+		if l, ok := c.(interface{ SetLinger(int) error }); ok {
+			l.SetLinger(0)
+			if secure {
+				c.Close()
+			}
+			return
+		}
+		if _, ok := c.(*tls.Conn); ok {
+			secure = true
+		}
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return
+		}
+		c = w.NetConn()
+	}
+}
+
+// note keeps the first reason.
+func (r *relay) note(t Termination, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.end == (Termination{}) && r.err == nil {
+		r.end, r.err = t, err
+	}
+	r.aborted = r.aborted || t != Termination{}
+}
+
+// cut ends both directions at once.
+func (r *relay) cut(t Termination, err error) {
+	r.note(t, err)
+	if r.isCut.Swap(true) {
+		return
+	}
+	past := time.Unix(1, 0)
+	for _, d := range []*direction{&r.up, &r.down} {
+		d.src.SetDeadline(past)
+		if p := r.opt.Parker; p != nil && p.Unpark(d.src) {
+			d.finish()
+		}
+	}
+}
+
+// retick has tick called once linger has passed, if not earlier anyway.
+func (r *relay) retick() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.timer != nil {
+		r.timer.Reset(linger)
+	}
+}
+
+// tick looks after both directions: it wakes those that have become idle so
+// that they rest, cuts the relay if a timeout has passed, and calls itself
+// when the next thing is due. A message costs no timer, only a note of the time.
+func (r *relay) tick() {
+	now := r.now()
+	r.mu.Lock()
+	if r.timer == nil {
+		r.mu.Unlock()
+		return
+	}
+	due, t := r.nextTimeout()
+	if due <= now {
+		r.mu.Unlock()
+		r.cut(t, errRelayTimeout)
+		return
+	}
+	for _, d := range []*direction{&r.up, &r.down} {
+		if d.state.Load() != running {
+			continue
+		}
+		if idle := time.Duration(d.last.Load()) + linger; idle > now {
+			due = min(due, idle)
+		} else if d.state.CompareAndSwap(running, kicked) {
+			d.src.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+	if due < forever {
+		r.timer.Reset(due - now)
+	}
+	r.mu.Unlock()
+}
+
+const forever = time.Duration(1<<63 - 1)
+
+type relayTimeout struct{}
+
+func (relayTimeout) Error() string { return "l4: relay timeout" }
+func (relayTimeout) Timeout() bool { return true }
+
+var errRelayTimeout error = relayTimeout{}
+
+// nextTimeout says when the next timeout passes if nothing moves until then,
+// and what it means. r.mu is held.
+func (r *relay) nextTimeout() (due time.Duration, t Termination) {
+	up, down := time.Duration(r.up.last.Load()), time.Duration(r.down.last.Load())
+	both := max(up, down)
+	due = forever
+	limit := func(d, std, since time.Duration, cause Cause, phase Phase) {
+		if d == 0 {
+			d = std
+		}
+		if d > 0 && since+d < due {
+			due, t = since+d, Termination{cause, phase}
+		}
+	}
+	o := r.opt
+	limit(o.Lifetime, 0, 0, Local, PhaseData)
+	switch {
+	case r.up.over: // waiting for the server
+		limit(o.HalfClosedTimeout, defaultHalfClosedTimeout, max(both, r.half), ServerTimeout, PhaseData)
+	case r.down.over:
+		limit(o.HalfClosedTimeout, defaultHalfClosedTimeout, max(both, r.half), ClientTimeout, PhaseLast)
+	default:
+		silent := ClientTimeout
+		if up > down {
+			silent = ServerTimeout // it did not answer
+		}
+		limit(o.IdleTimeout, defaultIdleTimeout, both, silent, PhaseData)
+		limit(o.ClientTimeout, 0, up, ClientTimeout, PhaseData)
+		limit(o.ServerTimeout, 0, down, ServerTimeout, PhaseData)
+	}
+	return due, t
+}

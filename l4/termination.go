@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+// A Termination says how a connection or a request ended: who ended it, and
+// what was going on. Zero means that all went well. As text it is the two
+// letters that HAProxy logs, "--" for zero.
+//
+//	CR CQ CC CD CL   the client went away: before it was known what it wants, in the queue, ...
+//	cR cD cL         the client was silent for too long
+//	SC SD            the server refused; broke the connection
+//	sQ sC sD         timeout in the queue; connecting; the server was silent
+//	PR               the proxy denied it
+//	RC               the proxy ran out of something, such as ports
+//	DD KD LD IR      the server went down; killed, as by Shutdown; lifetime over; a fault of the proxy
+type Termination struct {
+	Cause Cause
+	Phase Phase
+}
+
+// A Cause says who ended it.
+type Cause uint8
+
+const (
+	Normal        Cause = iota // both ends closed as they should
+	ClientAborted              // reset or closed by the client
+	ServerAborted              // refused, reset or closed by the server
+	ClientTimeout              // the client was silent
+	ServerTimeout              // the server was silent, or the queue did not move
+	Denied                     // refused by a rule or a limit
+	Local                      // answered or ended by the proxy itself, as planned
+	Resource                   // no memory, descriptor, port or slot
+	Internal                   // a fault of the proxy or its host
+	ServerDown                 // cut since its server went down or away
+	Killed                     // cut by the operator, or by shutting down
+)
+
+// A Phase says what was going on.
+type Phase uint8
+
+const (
+	PhaseNone    Phase = iota
+	PhaseRequest       // finding out what the client wants: PROXY header, TLS, first bytes, head
+	PhaseQueue         // waiting for a server
+	PhaseConnect       // connecting to a server
+	PhaseHeaders       // waiting for the head of the answer
+	PhaseData          // moving data
+	PhaseLast          // the server is done, the client still takes or sends
+	PhaseTarpit        // held up on purpose
+)
+
+func (t Termination) String() string {
+	const causes, phases = "-CScsPLRIDK", "-RQCHDLT"
+	code := [2]byte{'?', '?'}
+	if int(t.Cause) < len(causes) {
+		code[0] = causes[t.Cause]
+	}
+	if int(t.Phase) < len(phases) {
+		code[1] = phases[t.Phase]
+	}
+	return string(code[:])
+}
+
+var causeNames = [...]string{
+	"normal", "client aborted", "server aborted", "client timeout", "server timeout",
+	"denied", "local", "resource", "internal", "server down", "killed",
+}
+
+func (c Cause) String() string {
+	if int(c) < len(causeNames) {
+		return causeNames[c]
+	}
+	return "unknown"
+}
+
+var phaseNames = [...]string{"none", "request", "queue", "connect", "headers", "data", "last", "tarpit"}
+
+func (p Phase) String() string {
+	if int(p) < len(phaseNames) {
+		return phaseNames[p]
+	}
+	return "unknown"
+}

@@ -40,6 +40,10 @@ type Pool struct {
 	// MinConns. 0 means the sum of all MaxConns. (HAProxy, fullconn.)
 	FullConns int
 
+	// Unproven makes each new server begin Down for the cause Check, so that it
+	// gets no work until a check has reported it Up.
+	Unproven bool
+
 	Observers []func(*Server, Outcome) // called by Lease.Done; must not block
 	OnEvent   func(Event)              // called in order of events, without a lock; must not block
 
@@ -73,6 +77,7 @@ type core struct {
 	cuts     []cut
 	touched  []*Server // may have got room for those who wait
 	flushing bool
+	watchers []*func() // never changed in place
 }
 
 // set is an immutable list of members.

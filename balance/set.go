@@ -28,8 +28,13 @@ func (p *Pool) Set(endpoints ...Endpoint) error {
 	}
 	c := p.core
 	c.mu.Lock()
+	before := c.set.Load()
 	c.assign(endpoints, time.Now())
+	changed := c.set.Load() != before
 	c.unlock()
+	if changed {
+		c.tellWatchers()
+	}
 	return nil
 }
 
@@ -147,6 +152,9 @@ func (c *core) join(e *Endpoint, now time.Time) *Server {
 	s.published = StateLeft // so that publish sees it come
 	s.state.Store(uint32(StateLeft))
 	s.factor = 1
+	if c.conf.Unproven {
+		s.status.report(report{Check, Down, "not checked yet"})
+	}
 	s.slot = c.freeSlot()
 	c.slots[s.slot] = s
 	return s

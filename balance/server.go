@@ -26,6 +26,7 @@ type Server struct {
 	since     time.Time // of the present state
 	warmFrom  time.Time // start of the ramp
 	maxConns  int       // as configured, or by SetMaxConns; 0 means no limit
+	trial     bool      // one lease at a time, see SetTrial
 	seen      uint64    // the transaction that saw it last
 	published State     // the last one that took effect
 	cold      bool      // is to start a ramp

@@ -75,6 +75,9 @@ func (c *core) ramps(now time.Time) {
 		if m := most[s.ep.Load().Tier]; limit > 0 && s.factor < m {
 			limit = max(1, int64(float64(limit)*s.factor/m))
 		}
+		if s.trial {
+			limit = 1
+		}
 		if was := s.limit.Load(); was != limit {
 			s.limit.Store(limit)
 			c.touched = append(c.touched, s)

@@ -24,9 +24,9 @@ type snapshot struct {
 // change runs f, which changes what is said of s, and lets it take effect.
 func (c *core) change(s *Server, f func()) {
 	c.mu.Lock()
-	state, weight, limit := s.status.state(), s.status.weight, s.maxConns
+	state, weight, limit, trial := s.status.state(), s.status.weight, s.maxConns, s.trial
 	f()
-	if s.status.state() != state || s.status.weight != weight || s.maxConns != limit {
+	if s.status.state() != state || s.status.weight != weight || s.maxConns != limit || s.trial != trial {
 		if s.maxConns != limit {
 			c.fullConns.Store(c.conf.fullConns(c.set.Load().members))
 		}
@@ -93,7 +93,7 @@ func (c *core) rebuild(v *view) {
 		if s.published.usable() {
 			sn.usable++
 		}
-		sn.limited = sn.limited || s.maxConns > 0
+		sn.limited = sn.limited || s.maxConns > 0 || s.trial
 	}
 	parts, panicky := c.parts(sn.set.members)
 	for i, part := range parts {

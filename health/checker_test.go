@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -232,7 +231,7 @@ func TestServersComeAndGo(t *testing.T) {
 		require.NoError(t, p.Set(balance.Endpoint{Name: "b", Addr: "b:1"}))
 		b.after(25 * time.Second)
 		require.Equal(t, "0s", b.probed("a:1"), "who left is not probed")
-		require.Regexp(t, `^3(\.1)?s 13`, b.probed("b:1"), "who came is probed at once")
+		require.Equal(t, "3s 13s 23s", b.probed("b:1"), "who came is probed at once")
 		_, known := c.Status(gone)
 		require.False(t, known)
 		_, known = c.Status(p.Server("b"))
@@ -271,8 +270,6 @@ func TestKeySharesTheProbe(t *testing.T) {
 		require.False(t, api.Server("a").Usable())
 
 		require.NoError(t, web.Set(balance.Endpoint{Name: "z", Addr: "z:1"}))
-		late := pool(t)
-		_ = late
 		b.fail("a:1", nil)
 		b.after(5500 * time.Millisecond)
 		require.True(t, api.Server("a").Usable(), "the one that followed is probed itself when the first leaves")
@@ -418,7 +415,6 @@ func TestRunEndsProbes(t *testing.T) {
 		}()
 		time.Sleep(time.Minute)
 		require.EqualValues(t, 3, hanging.Load())
-		require.Equal(t, 0, runtime.NumGoroutine()*0)
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
 		require.Zero(t, hanging.Load())

@@ -9,9 +9,6 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// lookEach is how often the pools are looked over for servers that came or left.
-func (r *round) lookEach() time.Duration { return min(r.interval, 100*time.Millisecond) }
-
 // sync brings the targets in line with the pools. What is new is due now.
 func (r *round) sync(now time.Time) {
 	for _, p := range r.c.Pools {

@@ -110,10 +110,7 @@ func (r *round) observe(t *target) {
 	r.mu.Lock()
 	r.rows = append(r.rows, t)
 	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	poke(r.wake)
 }
 
 // observed does what Observe.Action says for each row of errors.

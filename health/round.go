@@ -26,9 +26,10 @@ type round struct {
 	found   chan finding // has room for all of them: no probe waits to report
 	rand    *rand.Rand
 
-	wake chan struct{} // something is in rows
-	mu   sync.Mutex    // guards rows
-	rows []*target     // with a row of errors in live traffic
+	members chan struct{} // a pool changed
+	wake    chan struct{} // something is in rows
+	mu      sync.Mutex    // guards rows
+	rows    []*target     // with a row of errors in live traffic
 }
 
 // A finding is what one probe brought back.
@@ -50,6 +51,7 @@ func newRound(c *Checker, s settings) *round {
 		targets:  make(map[key]*target),
 		found:    make(chan finding, s.concurrency),
 		rand:     rand.New(rand.NewPCG(seed, seed)),
+		members:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 	}
 }
@@ -61,18 +63,16 @@ func (r *round) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
+	for _, p := range r.c.Pools {
+		defer p.Watch(func() { poke(r.members) })()
+	}
 	now := time.Now()
 	r.sync(now)
 	r.spread(now)
-	look := now.Add(r.lookEach())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		now = time.Now()
-		if !now.Before(look) {
-			r.sync(now)
-			look = now.Add(r.lookEach())
-		}
 		for r.busy < r.concurrency {
 			t := r.rota.next()
 			if t == nil || t.due.After(now) {
@@ -80,21 +80,30 @@ func (r *round) run(ctx context.Context) error {
 			}
 			r.start(ctx, &probes, t, now)
 		}
-		wait := look.Sub(now)
+		timer.Stop()
 		if t := r.rota.next(); t != nil && r.busy < r.concurrency {
-			wait = min(wait, t.due.Sub(now))
+			timer.Reset(t.due.Sub(now))
 		}
-		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case f := <-r.found:
 			r.busy--
 			r.finish(f)
+		case <-r.members:
+			r.sync(time.Now())
 		case <-r.wake:
 			r.observed(time.Now())
 		case <-timer.C:
 		}
+	}
+}
+
+// poke wakes who waits for c, now or when it looks next.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 

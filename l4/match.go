@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"errors"
+	"io"
+)
+
+// A Verdict is what a [Matcher] says of a connection.
+type Verdict uint8
+
+// NeedMore counts as No once no more bytes can come.
+const (
+	No       Verdict = iota // whatever comes
+	NeedMore                // it depends on bytes that are not there yet
+	Match                   // whatever comes
+)
+
+func (v Verdict) String() string {
+	switch v {
+	case No:
+		return "no"
+	case NeedMore:
+		return "need more"
+	}
+	return "match"
+}
+
+// A Matcher looks at a connection that is being routed. It is asked again each
+// time bytes arrive, and must answer No or Match as soon as no byte that may
+// follow can change the answer: a client that waits for us to speak is not kept
+// waiting by a matcher that could have known. It must not block, and may be called for many connections at once.
+//
+// SNI and the like make one; TLS, SSH and the like are one.
+type Matcher func(*Peeked) Verdict
+
+// Peeked is what a [Matcher] sees of a connection.
+type Peeked struct {
+	Conn  *Conn  // for its addresses and its TLS state; must not be read, written or closed
+	Data  []byte // what the client has sent so far; must not be changed or kept
+	Final bool   // nothing will be added to Data
+
+	hello    *ClientHello
+	helloErr error // other than io.ErrUnexpectedEOF
+	reader   helloReader
+}
+
+// Hello returns the ClientHello that Data begins with. It is parsed once, as
+// soon as it is complete, however many matchers ask. The verdict is No if Data
+// is something else, and the hello is nil unless it is Match.
+func (p *Peeked) Hello() (*ClientHello, Verdict) {
+	if p.hello == nil && p.helloErr == nil {
+		msg, err := p.reader.read(p.Data)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, NeedMore
+		}
+		if err == nil {
+			p.hello, err = parseHello(msg)
+		}
+		p.helloErr = err
+	}
+	if p.helloErr != nil {
+		return nil, No
+	}
+	return p.hello, Match
+}
+
+// All matches what every one of the matchers does; with none of them, everything.
+func All(matchers ...Matcher) Matcher {
+	return func(p *Peeked) Verdict {
+		all := Match
+		for _, m := range matchers {
+			all = min(all, m(p)) // No < NeedMore < Match
+		}
+		return all
+	}
+}
+
+// Any matches what at least one of the matchers does; with none of them, nothing.
+func Any(matchers ...Matcher) Matcher {
+	return func(p *Peeked) Verdict {
+		any := No
+		for _, m := range matchers {
+			any = max(any, m(p))
+		}
+		return any
+	}
+}
+
+// Not matches what m does not. A matcher that still needs more when no more
+// can come does not match, so Not of it does.
+func Not(m Matcher) Matcher {
+	return func(p *Peeked) Verdict {
+		switch v := m(p); {
+		case v == Match:
+			return No
+		case v == NeedMore && !p.Final:
+			return NeedMore
+		}
+		return Match
+	}
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+)
+
+// ErrNoRoute is matched, with [errors.Is], by the error of a [Router] that
+// closed a connection because no route took it. The error also matches what
+// ended the reading, if anything did: io.EOF or os.ErrDeadlineExceeded.
+var ErrNoRoute = errors.New("l4: no route takes the connection")
+
+// A Router chooses a handler for a connection by its addresses and by the first bytes of
+// the client. It reads ahead only while a route cannot decide without more, and what it has read is not lost:
+// the handler gets a [*Conn] that reads those bytes first.
+//
+//	&l4.Router{
+//		Routes: []l4.Route{
+//			{Match: l4.SNI("a.test", "*.a.test"), Handler: passthrough},
+//			{Match: l4.SSH, Handler: bastion},
+//			{Match: l4.HTTP1, Handler: web},
+//		},
+//		Default: mail, // where the server speaks first
+//		Silence: time.Second,
+//	}
+//
+// Routes are tried in order. One that needs more bytes holds up those after
+// it, so that the result does not depend on how the bytes are cut into segments.
+// When no more can come (the client ended its stream, MaxBytes are there,
+// a time is over) a route that still needs more does not match.
+//
+// Its fields must not change once it serves. It may serve any number of
+// connections at once.
+type Router struct {
+	Routes  []Route
+	Default Handler // takes what no route does; nil closes it
+
+	// Timeout bounds the time from the first look at a connection to the
+	// decision, however the bytes trickle in; 0 means 5 s, negative means none.
+	Timeout time.Duration
+
+	// Silence is how long a client may send nothing at all before it goes
+	// where no bytes are needed, most often to Default: where the server
+	// speaks first, it is added to the time to connect. 0 or more than Timeout means Timeout.
+	Silence time.Duration
+
+	// MaxBytes bounds what is read ahead; 0 means 64 KiB, negative means
+	// that nothing is. A ClientHello may take several KiB.
+	MaxBytes int
+}
+
+// A Route sends what Match takes to Handler.
+type Route struct {
+	Match   Matcher // nil takes everything
+	Handler Handler // nil closes the connection at once, with [ErrRejected]
+}
+
+// ServeConn routes c and returns the handler's error. It closes c itself only
+// if there is no handler for it.
+func (r *Router) ServeConn(ctx context.Context, c net.Conn) error {
+	conn := NewConn(c)
+	h, err := r.Handler(ctx, conn)
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	return h.ServeConn(ctx, conn)
+}
+
+// Handler decides who is to serve c, and consumes nothing of it: it is for
+// those who want to do something else with the answer than ServeConn does. On
+// error, c is not closed.
+func (r *Router) Handler(ctx context.Context, c *Conn) (Handler, error) {
+	p := &Peeked{Conn: c}
+	h, err := r.decide(p)
+	if err != errUndecided {
+		return h, err
+	}
+	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	h, err = r.wait(p)
+	if !stop() && ctx.Err() != nil { // the deadline is spoilt
+		return nil, ctx.Err()
+	}
+	if cleared := c.SetReadDeadline(time.Time{}); err == nil && cleared != nil {
+		return nil, cleared
+	}
+	return h, err
+}
+
+// errUndecided says that a route needs more bytes.
+var errUndecided = errors.New("l4: undecided")
+
+// decide asks the routes about what has been read so far.
+func (r *Router) decide(p *Peeked) (Handler, error) {
+	p.Data = p.Conn.Buffered()
+	if len(p.Data) >= r.maxBytes() {
+		p.Final = true
+	}
+	for i := range r.Routes {
+		route := &r.Routes[i]
+		v := Match
+		if route.Match != nil {
+			v = route.Match(p)
+		}
+		switch {
+		case v == Match && route.Handler == nil:
+			return nil, ErrRejected
+		case v == Match:
+			return route.Handler, nil
+		case v == NeedMore && !p.Final:
+			return nil, errUndecided
+		}
+	}
+	if r.Default == nil {
+		return nil, ErrNoRoute
+	}
+	return r.Default, nil
+}
+
+// wait reads until the routes can decide or must.
+func (r *Router) wait(p *Peeked) (Handler, error) {
+	var end time.Time
+	if timeout := cmp.Or(r.Timeout, defaultPeekTimeout); timeout > 0 {
+		end = time.Now().Add(timeout)
+	}
+	first := end
+	if r.Silence > 0 {
+		if t := time.Now().Add(r.Silence); end.IsZero() || t.Before(end) {
+			first = t
+		}
+	}
+	for set := (time.Time{}); ; {
+		deadline := end
+		if len(p.Data) == 0 {
+			deadline = first
+		}
+		if !deadline.Equal(set) {
+			set = deadline
+			if err := p.Conn.SetReadDeadline(deadline); err != nil {
+				return nil, err
+			}
+		}
+		_, err := p.Conn.Peek(len(p.Data) + 1)
+		if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, fmt.Errorf("l4: before a route was found: %w", err)
+		}
+		p.Final = err != nil
+		h, none := r.decide(p)
+		switch {
+		case none == errUndecided:
+		case none == ErrNoRoute && err != nil:
+			return nil, fmt.Errorf("%w: %w", none, err)
+		default:
+			return h, none
+		}
+	}
+}
+
+const (
+	defaultPeekTimeout = 5 * time.Second
+	defaultPeekBytes   = 64 << 10
+)
+
+func (r *Router) maxBytes() int { return max(cmp.Or(r.MaxBytes, defaultPeekBytes), 0) }

@@ -38,6 +38,7 @@ type Conn struct {
 	closeWritten atomic.Bool
 	closed       atomic.Bool
 	gone         atomic.Bool
+	proxied      atomic.Pointer[ProxyHeader] // accepted on c, or nil
 	parker       atomic.Pointer[Parker] // that has a slot for c, or nil
 	parked       parked
 	member       member
@@ -286,11 +287,24 @@ func (c *Conn) BytesWritten() int64 { return c.bytesWritten.Load() }
 // far as is known: a read or the Parker has seen it.
 func (c *Conn) PeerGone() bool { return c.gone.Load() }
 
-// LocalAddr returns the bare connection's local address.
-func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+// LocalAddr returns the address that the client connected to: the one in the
+// PROXY header if one was accepted and tells (see [AcceptProxy]), else the
+// bare connection's.
+func (c *Conn) LocalAddr() net.Addr {
+	if h := c.proxied.Load(); h != nil && h.Destination != nil {
+		return h.Destination
+	}
+	return c.nc.LocalAddr()
+}
 
-// RemoteAddr returns the bare connection's remote address.
-func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+// RemoteAddr returns the address of the client: the one in the PROXY header if
+// one was accepted and tells, else the bare connection's.
+func (c *Conn) RemoteAddr() net.Addr {
+	if h := c.proxied.Load(); h != nil && h.Source != nil {
+		return h.Source
+	}
+	return c.nc.RemoteAddr()
+}
 
 // SetDeadline sets both deadlines, as in net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error {

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+)
+
+// AcceptProxy is a handler that takes the PROXY header, of either version, off
+// connections that come from a trusted proxy, and gives them to Next. From then on their
+// RemoteAddr and LocalAddr are those of the header, if it tells, and
+// [ProxyHeaderOf] has the rest.
+//
+// From a trusted address a header is mandatory, from any other there is none: nothing is guessed,
+// since whoever can choose whether to send a header can choose its address
+// (section 5). A connection that breaks this is closed. Any number of
+// connections may be served at once; one that is slow to send its header holds up no other.
+type AcceptProxy struct {
+	Next Handler
+
+	// Trusted are the addresses of the proxies before us. The zero value trusts nobody.
+	Trusted Prefixes
+
+	// TrustUnix trusts what comes over a Unix socket, whose permissions say
+	// who may connect.
+	TrustUnix bool
+
+	// Others takes connections from elsewhere, as they are; nil closes them.
+	Others Handler
+
+	Timeout  time.Duration // until the header is complete; 0 means 5 s, negative means none
+	MaxBytes int           // of a header; 0 means 4 KiB, negative means 64 KiB, the most there can be
+}
+
+// ServeConn takes the header off c and has Next serve it.
+func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
+	conn := NewConn(c)
+	if !a.trusts(conn.RemoteAddr()) {
+		if a.Others != nil {
+			return a.Others.ServeConn(ctx, conn)
+		}
+		conn.Close()
+		return fmt.Errorf("%w: %v is not trusted to send a PROXY header", ErrRejected, conn.RemoteAddr())
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	h, err := a.read(conn)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("from %v: %w", conn.RemoteAddr(), err)
+	}
+	conn.proxied.Store(&h)
+	return a.Next.ServeConn(ctx, conn)
+}
+
+func (a *AcceptProxy) trusts(addr net.Addr) bool {
+	if u, ok := addr.(*net.UnixAddr); ok {
+		return a.TrustUnix && u != nil
+	}
+	return a.Trusted.ContainsAddr(addr)
+}
+
+// read takes the header off c.
+func (a *AcceptProxy) read(c *Conn) (ProxyHeader, error) {
+	if timeout := cmp.Or(a.Timeout, defaultPeekTimeout); timeout > 0 {
+		if err := c.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+			return ProxyHeader{}, err
+		}
+	}
+	limit := cmp.Or(a.MaxBytes, 4<<10)
+	if limit < 0 {
+		limit = proxyV2FixedBytes + 1<<16
+	}
+	for {
+		b := c.Buffered()
+		h, n, err := ParseProxyHeader(b[:min(len(b), limit)])
+		switch {
+		case err == nil:
+			c.Discard(n)
+			return h, c.SetReadDeadline(time.Time{})
+		case err != io.ErrUnexpectedEOF:
+			return h, err
+		case len(b) >= limit || proxyBytes(b) > limit:
+			return h, proxyErrorf("more than %d bytes", limit)
+		}
+		_, err = c.Peek(max(len(b)+1, proxyBytes(b)))
+		switch {
+		case err == io.EOF:
+			return h, proxyErrorf("stream ended after %d bytes of it", len(c.Buffered()))
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return h, fmt.Errorf("%w: %d bytes of it came: %w", ErrProxyHeader, len(c.Buffered()), err)
+		case err != nil:
+			return h, err
+		}
+	}
+}
+
+// proxyBytes is how long the header that b begins is, if b tells already, else 0.
+func proxyBytes(b []byte) int {
+	if len(b) < proxyV2FixedBytes || b[0] != proxyV2Signature[0] {
+		return 0
+	}
+	return proxyV2FixedBytes + int(b[14])<<8 + int(b[15])
+}
+
+// ProxyHeaderOf returns the PROXY header that was accepted on c, or on the
+// connection that c wraps, as a *tls.Conn does. It returns nil if there was none.
+// The header must not be changed.
+func ProxyHeaderOf(c net.Conn) *ProxyHeader {
+	for c != nil {
+		if conn, ok := c.(*Conn); ok {
+			if h := conn.proxied.Load(); h != nil {
+				return h
+			}
+		}
+		w, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		c = w.NetConn()
+	}
+	return nil
+}

@@ -39,7 +39,7 @@ type Conn struct {
 	closed       atomic.Bool
 	gone         atomic.Bool
 	proxied      atomic.Pointer[ProxyHeader] // accepted on c, or nil
-	parker       atomic.Pointer[Parker] // that has a slot for c, or nil
+	parker       atomic.Pointer[Parker]      // that has a slot for c, or nil
 	parked       parked
 	member       member
 }

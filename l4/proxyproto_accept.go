@@ -5,11 +5,9 @@ package l4
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"time"
 )
 
@@ -46,17 +44,15 @@ func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
 		if a.Others != nil {
 			return a.Others.ServeConn(ctx, conn)
 		}
-		conn.Close()
-		return fmt.Errorf("%w: %v is not trusted to send a PROXY header", ErrRejected, conn.RemoteAddr())
+		return giveUp(ctx, conn, fmt.Errorf("%w: not trusted to send a PROXY header", ErrRejected))
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	h, err := a.read(conn)
 	if !stop() && err == nil {
-		err = ctx.Err()
+		err = context.Cause(ctx)
 	}
 	if err != nil {
-		conn.Close()
-		return fmt.Errorf("from %v: %w", conn.RemoteAddr(), err)
+		return giveUp(ctx, conn, err)
 	}
 	conn.proxied.Store(&h)
 	return a.Next.ServeConn(ctx, conn)
@@ -93,13 +89,8 @@ func (a *AcceptProxy) read(c *Conn) (ProxyHeader, error) {
 			return h, proxyErrorf("more than %d bytes", limit)
 		}
 		_, err = c.Peek(max(len(b)+1, proxyBytes(b)))
-		switch {
-		case err == io.EOF:
-			return h, proxyErrorf("stream ended after %d bytes of it", len(c.Buffered()))
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return h, fmt.Errorf("%w: %d bytes of it came: %w", ErrProxyHeader, len(c.Buffered()), err)
-		case err != nil:
-			return h, err
+		if err != nil {
+			return h, proxyErrorf("%d bytes of it came: %w", len(c.Buffered()), err)
 		}
 	}
 }

@@ -64,13 +64,12 @@ type Route struct {
 }
 
 // ServeConn routes c and returns the handler's error. It closes c itself only
-// if there is no handler for it.
+// if there is no handler for it; if the client left without a byte, that is no error.
 func (r *Router) ServeConn(ctx context.Context, c net.Conn) error {
 	conn := NewConn(c)
 	h, err := r.Handler(ctx, conn)
 	if err != nil {
-		conn.Close()
-		return err
+		return giveUp(ctx, conn, err)
 	}
 	return h.ServeConn(ctx, conn)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -147,9 +148,10 @@ func TestRouterWaits(t *testing.T) {
 			by: "default",
 		},
 		{name: "an end without a byte, too", do: func(c *l4test.Conn) { c.CloseWrite() }, by: "default"},
-		{name: "end and no default", edit: func(r *Router) { r.Default = nil }, do: func(c *l4test.Conn) { c.CloseWrite() }, err: io.EOF},
+		{name: "end and no default", edit: func(r *Router) { r.Default = nil }, do: func(c *l4test.Conn) { io.WriteString(c, "SS"); c.CloseWrite() }, err: io.EOF},
+		{name: "no byte and no default is no error", edit: func(r *Router) { r.Default = nil }, do: func(c *l4test.Conn) { c.CloseWrite() }},
 		{name: "silence and no default", edit: func(r *Router) { r.Default = nil }, took: time.Second, err: os.ErrDeadlineExceeded},
-		{name: "reset", do: func(c *l4test.Conn) { time.Sleep(time.Millisecond); c.Reset() }, took: time.Millisecond, err: syscall.ECONNRESET},
+		{name: "reset", do: func(c *l4test.Conn) { io.WriteString(c, "S"); time.Sleep(time.Millisecond); c.Reset() }, took: time.Millisecond, err: syscall.ECONNRESET},
 		{name: "reject", do: func(c *l4test.Conn) { io.WriteString(c, "\x01") }, err: ErrRejected},
 		{name: "nobody", edit: func(r *Router) { r.Default = nil }, do: func(c *l4test.Conn) { io.WriteString(c, "\x00") }, err: ErrNoRoute},
 		{
@@ -307,4 +309,36 @@ func ExampleRouter() {
 	// Output:
 	// bastion reads "SSH-2.0-client\r\n"
 	// <nil>
+}
+
+// TestRouterRecord shows what the record of a connection says that found no
+// handler.
+func TestRouterRecord(t *testing.T) {
+	for _, tt := range []struct {
+		do   func(net.Conn)
+		want string
+	}{
+		{func(c net.Conn) { io.WriteString(c, "\x01") }, "PR"},                      // rejected
+		{func(c net.Conn) { io.WriteString(c, "\x00") }, "PR"},                      // no route
+		{func(c net.Conn) { io.WriteString(c, "SS"); time.Sleep(time.Hour) }, "cR"}, // silent
+		{func(c net.Conn) { io.WriteString(c, "SS"); c.Close() }, "CR"},
+		{func(c net.Conn) { c.Close() }, "CR"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := testRouter()
+			r.Default = nil
+			n := l4test.NewNetwork()
+			ln, err := n.Listen("tcp", "10.0.0.1:80")
+			require.NoError(t, err)
+			got := make(chan string, 1)
+			s := &Server{Handler: r, Logger: slog.New(slog.DiscardHandler), OnDone: func(r *Record) { got <- r.Termination.String() }}
+			go s.Serve(ln)
+			c, err := n.DialContext(t.Context(), "tcp", "10.0.0.1:80")
+			require.NoError(t, err)
+			tt.do(c)
+			require.Equal(t, tt.want, <-got)
+			c.Close()
+			require.NoError(t, s.Close())
+		})
+	}
 }

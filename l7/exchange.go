@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// An Exchange is one request and its reply on their way through the handlers.
+// It is the same for both fronts: the byte front of [Server], where it is a
+// view of the bytes the client sent, and any [http.Server], where it wraps
+// (w, r). A handler that has ServeExchange is native: it costs nothing extra
+// on the byte front.
+//
+// The exported fields are the request as it will be forwarded; a handler
+// changes them before it calls the next one. The reply is changed through
+// [Exchange.OnReply].
+//
+// An Exchange belongs to the goroutine that serves it and must not be kept
+// once ServeExchange has returned; its strings may be.
+type Exchange struct {
+	Method string
+	Scheme string // "http" or "https", as the client spoke
+	Host   string // host or host:port, valid by RFC 9112, section 3.2; never empty in HTTP/1.1
+	Path   string // as on the wire, never decoded or cleaned; "*" for OPTIONS *
+	Query  string // as on the wire with its leading "?", or empty
+	Header Fields
+
+	// ContentLength is the length of the request body in bytes: 0 means there
+	// is none, -1 that it is not known before it has been read.
+	ContentLength int64
+
+	Remote netip.AddrPort // the other end of the connection, or of what a PROXY header says; zero if that is no IP address
+	Local  netip.AddrPort // our end
+	Client netip.Addr     // who is behind it: Remote's address, unless a trusted proxy named another
+	TLS    *tls.ConnectionState
+
+	// Balance is what the handlers know about the choice of a server: a hash
+	// key, a preferred server, a class in the queue.
+	Balance balance.Request
+
+	// ErrorPage makes the header and body of error replies; nil means a line of
+	// text. A middleware sets it for what is inside it.
+	ErrorPage func(x *Exchange, status int) (header *Fields, body string)
+
+	// Record holds what is known of the exchange so far.
+	Record Record
+
+	proto1x  int8 // minor version of HTTP/1, or 2 for HTTP/2
+	upgrade  string
+	trailers bool // TE: trailers
+	expect   bool // Expect: 100-continue, not answered yet
+
+	down    downstream
+	editors []ReplyEditor
+	filters []BodyFilter
+	values  []value
+	trusted bool // the forwarding fields of the request are to be believed
+	replied bool // the head of a final reply has been written
+}
+
+// downstream is the client's side of an exchange: a connection on the byte
+// front, (w, r) on the standard front.
+type downstream interface {
+	context() context.Context
+	request() *http.Request // as the client sent it, without the exchange's edits
+
+	// readBody reads the request body as the client sent it.
+	readBody(p []byte) (int, error)
+	// bodyReady reports whether the rest of the body can be read without
+	// waiting for the client.
+	bodyReady() bool
+	// stopBody makes a readBody under way, by another goroutine, or to come
+	// return an error; resumeBody follows when that goroutine is done.
+	stopBody()
+	resumeBody()
+	// trailer returns the request's trailer once its body has been read.
+	trailer() *Fields
+
+	// writeInterim sends a 1xx reply, or nothing if the client is HTTP/1.0.
+	writeInterim(r *Reply) error
+	// writeHead sends the head of the final reply and fixes the framing of
+	// what follows: r.ContentLength bytes, -1 meaning until finish.
+	writeHead(r *Reply) error
+	writeBody(p []byte) error
+	flush() error
+	// finish ends the reply, with a trailer if there is one.
+	finish(trailer *Fields) error
+	// abort makes the reply look cut to the client, or, without one, closes
+	// the connection.
+	abort()
+	// mustClose has the connection end with this exchange.
+	mustClose()
+	// hijack answers 101 with the fields of r and gives the connection away,
+	// with the bytes that the client has sent behind its request.
+	hijack(r *Reply) (c *l4.Conn, early []byte, err error)
+
+	// attach has u interrupted if the client goes away before detach, which
+	// reports whether u is untouched.
+	attach(u *upConn)
+	detach() bool
+
+	// serveForeign has a handler that is not native answer.
+	serveForeign(h http.Handler)
+}
+
+// Context ends when the client is gone, the server is cut, or, on the
+// standard front, when the request's context does.
+func (x *Exchange) Context() context.Context { return x.down.context() }
+
+// Proto returns the version the client spoke, as major and minor.
+func (x *Exchange) Proto() (major, minor int) {
+	if x.proto1x > 1 {
+		return int(x.proto1x), 0
+	}
+	return 1, int(x.proto1x)
+}
+
+// Upgrade returns the protocol that the client asks to change to
+// ("websocket"), or "".
+func (x *Exchange) Upgrade() string { return x.upgrade }
+
+// Request returns the request as net/http knows it, with the exchange's edits.
+// It is built at each call and is costly beside the rest of an exchange on the
+// byte front; its Body is the request's body, to be read once.
+func (x *Exchange) Request() *http.Request {
+	r := x.down.request()
+	x.applyTo(r)
+	return r
+}
+
+// Body returns the request body, filtered by what [Exchange.FilterBody] added.
+// Reading it uses it up: it is not forwarded any more.
+func (x *Exchange) Body() io.Reader {
+	var body io.Reader = bodyReader{x}
+	for _, f := range x.filters {
+		body = f(body)
+	}
+	return body
+}
+
+// SetBody replaces the request body by one of length bytes, -1 meaning as long
+// as it turns out to be. What is left of the original body is discarded.
+func (x *Exchange) SetBody(body io.Reader, length int64) {
+	x.filters = append(x.filters[:0], func(io.Reader) io.Reader { return body })
+	x.ContentLength = length
+}
+
+// A BodyFilter changes a body as it streams by.
+type BodyFilter func(io.Reader) io.Reader
+
+// FilterBody has f change the request body on its way to the server. The
+// length of the body is unknown from then on.
+func (x *Exchange) FilterBody(f BodyFilter) {
+	x.filters = append(x.filters, f)
+	if x.ContentLength != 0 {
+		x.ContentLength = -1
+	}
+}
+
+// bodyReader reads the request body as the client sent it.
+type bodyReader struct{ x *Exchange }
+
+func (b bodyReader) Read(p []byte) (int, error) { return b.x.down.readBody(p) }
+
+// OnReply has e edit the head of the final reply, wherever that comes from: a
+// server, a local answer, or a foreign handler. The editor registered last
+// runs first, as middleware nests. It also sees error replies.
+func (x *Exchange) OnReply(e ReplyEditor) { x.editors = append(x.editors, e) }
+
+// Replied reports whether the head of the final reply has been sent.
+func (x *Exchange) Replied() bool { return x.replied }
+
+// Respond answers the request locally. A nil or empty body is sent as length
+// 0; the body is not sent for HEAD. Header may be nil. Of two answers to one
+// exchange the first wins.
+func (x *Exchange) Respond(status int, header *Fields, body string) {
+	if x.replied {
+		return
+	}
+	r := Reply{Status: status, ContentLength: int64(len(body)), Local: true}
+	if header != nil {
+		r.Header = *header
+	}
+	if x.Record.Termination.Cause == l4.Normal {
+		x.Record.Termination = endOf(l4.Local, l4.PhaseRequest)
+	}
+	if x.writeHead(&r) != nil {
+		return
+	}
+	if x.Method != http.MethodHead && bodyAllowed(r.Status) {
+		_ = x.writeBody(unsafeBytes(body))
+	}
+	_ = x.down.finish(nil)
+}
+
+// Error answers with an error page: what ErrorPage makes, or the status and
+// its text as a line of plain text. End says who caused it, and when, for the
+// record. It does nothing once there is a reply.
+func (x *Exchange) Error(status int, end l4.Termination) {
+	if x.replied {
+		return
+	}
+	x.Record.Termination = end
+	if x.ErrorPage != nil {
+		h, body := x.ErrorPage(x, status)
+		x.Respond(status, h, body)
+		return
+	}
+	h := MakeFields("Content-Type", "text/plain; charset=utf-8")
+	x.Respond(status, &h, statusLine(status)+"\n")
+}
+
+// Drop ends the exchange without a reply: the client's connection is closed,
+// on HTTP/2 the stream is reset.
+func (x *Exchange) Drop(end l4.Termination) {
+	x.Record.Termination = end
+	x.replied = true
+	x.down.abort()
+}
+
+// mustReply answers in place of a handler that did not.
+func (x *Exchange) mustReply() {
+	if !x.replied {
+		x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
+	}
+}
+
+// begin notes in the record what is known of the request.
+func (x *Exchange) begin(front Front) {
+	r := &x.Record
+	r.Front, r.Remote = front, x.Remote
+	r.Method, r.Host, r.Path = x.Method, x.Host, x.Path
+}
+
+// end closes the record and hands it on. Hook may be nil.
+func (x *Exchange) end(hook func(*Record)) {
+	if hook != nil {
+		x.Record.Total = time.Since(x.Record.Start)
+		hook(&x.Record)
+	}
+}
+
+// reset makes x ready for the next request on the same connection. What
+// belongs to the connection stays.
+func (x *Exchange) reset() {
+	clear(x.editors)
+	clear(x.filters)
+	clear(x.values)
+	*x = Exchange{
+		Scheme: x.Scheme, Remote: x.Remote, Local: x.Local, Client: x.Remote.Addr(), TLS: x.TLS,
+		Header: x.Header, down: x.down,
+		editors: x.editors[:0], filters: x.filters[:0], values: x.values[:0],
+	}
+	x.Header.reset()
+}
+
+// writeHead runs the editors and sends the head.
+func (x *Exchange) writeHead(r *Reply) error {
+	x.edit(r)
+	return x.down.writeHead(r)
+}
+
+// edit runs the editors once, last registered first.
+func (x *Exchange) edit(r *Reply) {
+	x.replied = true
+	for i := len(x.editors) - 1; i >= 0; i-- {
+		x.editors[i].EditReply(x, r)
+	}
+	x.editors = x.editors[:0]
+	x.Record.Status = r.Status
+}
+
+func (x *Exchange) writeBody(p []byte) error {
+	x.Record.ReplyBytes += int64(len(p))
+	return x.down.writeBody(p)
+}
+
+// A Key names a value of type T that handlers of one exchange share. Use the
+// address of a package-level or long-lived Key.
+type Key[T any] struct{ _ byte }
+
+type value struct{ key, v any }
+
+// Set gives the value to x.
+func (k *Key[T]) Set(x *Exchange, v T) {
+	for i := range x.values {
+		if x.values[i].key == any(k) {
+			x.values[i].v = v
+			return
+		}
+	}
+	x.values = append(x.values, value{k, v})
+}
+
+// Get returns the value of x and whether it was set.
+func (k *Key[T]) Get(x *Exchange) (v T, ok bool) {
+	for i := range x.values {
+		if x.values[i].key == any(k) {
+			return x.values[i].v.(T), true
+		}
+	}
+	return v, false
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"iter"
+	"slices"
+)
+
+// A Field is one header field line.
+type Field struct {
+	Name  string // as sent; compared without regard to case
+	Value string // without the white space around it
+
+	kind kind
+}
+
+// Fields is an ordered list of header or trailer fields. The zero value is
+// empty. Lines keep their order, their case and their number: two Set-Cookie
+// lines stay two (RFC 9110, section 5.3).
+//
+// Fields that are about one connection or about framing (Connection,
+// Keep-Alive, Proxy-Connection, TE, Transfer-Encoding, Content-Length,
+// Upgrade) and Host are never in the list of an [Exchange] or a [Reply]: the
+// engine owns them, and adding them has no effect on what is sent.
+//
+// Fields may not be used by several goroutines at once.
+type Fields struct {
+	list   []Field
+	edited bool
+}
+
+// MakeFields returns the fields of pairs: name, value, name, value, ...
+// It panics if a value is missing or a name is not a token.
+func MakeFields(pairs ...string) Fields {
+	if len(pairs)%2 != 0 {
+		panic("l7: MakeFields with a name that has no value")
+	}
+	var f Fields
+	for i := 0; i < len(pairs); i += 2 {
+		f.Add(pairs[i], pairs[i+1])
+	}
+	return f
+}
+
+// Len returns the number of field lines.
+func (f *Fields) Len() int { return len(f.list) }
+
+// All yields name and value of each line in order.
+func (f *Fields) All() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for i := range f.list {
+			if !yield(f.list[i].Name, f.list[i].Value) {
+				return
+			}
+		}
+	}
+}
+
+// Get returns the value of the first line of that name, or "".
+func (f *Fields) Get(name string) string {
+	v, _ := f.Lookup(name)
+	return v
+}
+
+// Lookup returns the value of the first line of that name and whether there
+// is one.
+func (f *Fields) Lookup(name string) (string, bool) {
+	if i := f.index(name); i >= 0 {
+		return f.list[i].Value, true
+	}
+	return "", false
+}
+
+// Has reports whether there is a line of that name.
+func (f *Fields) Has(name string) bool { return f.index(name) >= 0 }
+
+// Values yields the values of all lines of that name in order.
+func (f *Fields) Values(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range f.list {
+			if equalFold(f.list[i].Name, name) && !yield(f.list[i].Value) {
+				return
+			}
+		}
+	}
+}
+
+// Set gives the field one line: the first line of that name takes the value,
+// its other lines go; without one, a line is added at the end.
+//
+// Control characters in a value are replaced by spaces (RFC 9110, section
+// 5.5); a name that is not a token panics: names come from the program, not
+// from outside.
+func (f *Fields) Set(name, value string) {
+	i := f.index(name)
+	if i < 0 {
+		f.Add(name, value)
+		return
+	}
+	f.edited = true
+	f.list[i].Value = cleanValue(value)
+	keep := f.list[:i+1]
+	for _, fd := range f.list[i+1:] {
+		if !equalFold(fd.Name, name) {
+			keep = append(keep, fd)
+		}
+	}
+	f.truncate(keep)
+}
+
+// Add appends a line, under the rules of [Fields.Set].
+func (f *Fields) Add(name, value string) {
+	if !isToken(name) {
+		panic("l7: field name " + quote(name) + " is not a token")
+	}
+	f.edited = true
+	f.list = append(f.list, Field{name, cleanValue(value), kindOf(name)})
+}
+
+// Del removes all lines of that name.
+func (f *Fields) Del(name string) {
+	if f.index(name) < 0 {
+		return
+	}
+	f.DelFunc(func(n, _ string) bool { return equalFold(n, name) })
+}
+
+// DelFunc removes the lines for which del reports true.
+func (f *Fields) DelFunc(del func(name, value string) bool) {
+	keep := f.list[:0]
+	for _, fd := range f.list {
+		if !del(fd.Name, fd.Value) {
+			keep = append(keep, fd)
+		}
+	}
+	f.edited = f.edited || len(keep) != len(f.list)
+	f.truncate(keep)
+}
+
+// Edit replaces each line's value by what edit returns for it, under the
+// rules of [Fields.Set].
+func (f *Fields) Edit(edit func(name, value string) string) {
+	for i := range f.list {
+		if v := edit(f.list[i].Name, f.list[i].Value); v != f.list[i].Value {
+			f.list[i].Value = cleanValue(v)
+			f.edited = true
+		}
+	}
+}
+
+// Clone returns a copy that shares nothing with f but the strings.
+func (f *Fields) Clone() Fields {
+	return Fields{slices.Clone(f.list), f.edited}
+}
+
+func (f *Fields) index(name string) int {
+	for i := range f.list {
+		if n := f.list[i].Name; len(n) == len(name) && equalFold(n, name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// truncate sets the list to keep, a prefix of the same array, and lets go of
+// the strings behind it.
+func (f *Fields) truncate(keep []Field) {
+	clear(f.list[len(keep):])
+	f.list = keep
+}
+
+// reset empties the list for the next message, keeping its memory.
+func (f *Fields) reset() {
+	f.truncate(f.list[:0])
+	f.edited = false
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// maxReplay bounds a body that is put together again for the standard front.
+const maxReplay = 1 << 20
+
+// replay returns the bytes from which the standard front can read the request
+// under way, and what has come behind it.
+func (c *byteConn) replay() ([]byte, error) {
+	var rest []byte
+	if c.in != nil {
+		rest = c.in.B[c.pos:]
+	}
+	b := &c.req
+	if !b.touched {
+		return append([]byte(b.head), rest...), nil
+	}
+	head := c.headWithout(func(k kind) bool {
+		return k == kindContentLength || k == kindTransferEncoding || k == kindExpect
+	})
+	var body []byte
+	if b.left < 0 && !b.ended() {
+		var err error
+		body, err = io.ReadAll(io.LimitReader(bodyReader{&c.x}, maxReplay+1))
+		if err != nil || len(body) > maxReplay {
+			return nil, errors.Join(err, &headError{http.StatusRequestEntityTooLarge, "body too long"})
+		}
+		if rest = nil; c.in != nil {
+			rest = c.in.B[c.pos:]
+		}
+	}
+	length := int64(len(body)) + max(b.left, 0)
+	out := append([]byte(head), "Content-Length: "+strconv.FormatInt(length, 10)+"\r\n\r\n"...)
+	return append(append(out, body...), rest...), nil
+}
+
+// serveForeign hands the connection over and goes on, on this stack, with the
+// (w, r) that comes back.
+func (c *byteConn) serveForeign(h http.Handler) {
+	c.srv.warnForeign(h)
+	x := &c.x
+	replay, err := c.replay()
+	if err != nil {
+		x.Record.Err = err
+		c.close = true
+		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.ClientAborted, l4.PhaseRequest))
+		return
+	}
+	c.unwatch()
+	_ = c.c.SetDeadline(time.Time{})
+	k := &continuation{ready: make(chan struct{}), done: make(chan any, 1)}
+	hc := &handedConn{Conn: c.c, base: c.base, replay: replay, continuation: k}
+	if err := c.srv.handOver(hc, c.withTLS(hc)); err != nil {
+		x.Drop(endOf(l4.Killed, l4.PhaseRequest))
+		return
+	}
+	c.handed = true
+	x.replied = true
+	select {
+	case <-k.ready:
+	case <-hc.closed:
+		x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseRequest)
+		return
+	}
+	x.Record.Front = FrontStandard
+	std := &standard{x: x, w: k.w, r: k.r, srv: c.srv}
+	x.down, x.replied = std, false
+	defer func() {
+		x.down = c
+		p := recover()
+		if p == nil && std.aborted {
+			p = http.ErrAbortHandler
+		}
+		if p != nil {
+			x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
+		}
+		x.replied = true
+		k.done <- p
+	}()
+	std.serveForeign(h)
+}
+
+// warnForeign logs, once for each type, that a handler costs connections the
+// byte front.
+func (s *Server) warnForeign(h http.Handler) {
+	name := fmt.Sprintf("%T", h)
+	if _, told := s.warned.LoadOrStore(name, true); !told {
+		s.logger().Info("l7: handler is not native, its connections go on on the standard front", "handler", name)
+	}
+}
+
+// headWithout returns the request line and fields as they came, without those
+// of some kinds and without the empty line.
+func (c *byteConn) headWithout(drop func(kind) bool) string {
+	line, rest, _ := cutLine(c.req.head)
+	var b strings.Builder
+	b.WriteString(line + "\r\n")
+	for {
+		l, more, ok := cutLine(rest)
+		if !ok || l == "" {
+			return b.String()
+		}
+		if name, _, _ := strings.Cut(l, ":"); !drop(kindOf(name)) {
+			b.WriteString(l + "\r\n")
+		}
+		rest = more
+	}
+}
+
+// request builds the request from the exchange.
+func (c *byteConn) request() *http.Request {
+	x := &c.x
+	r := &http.Request{
+		Method: x.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto1x),
+		Header: make(http.Header, len(x.Header.list)), Host: x.Host,
+		ContentLength: x.ContentLength, Body: http.NoBody,
+		RemoteAddr: c.nc.RemoteAddr().String(), RequestURI: x.Path + x.Query, TLS: x.TLS,
+	}
+	if x.proto1x == 0 {
+		r.Proto = "HTTP/1.0"
+	}
+	if x.ContentLength != 0 {
+		r.Body = io.NopCloser(bodyReader{x})
+	}
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		r.URL = u
+	} else {
+		r.URL = &url.URL{Path: x.Path, RawQuery: strings.TrimPrefix(x.Query, "?")}
+	}
+	addFields(r.Header, &x.Header)
+	return r.WithContext(c.ctx)
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Forward says in which fields a server is told who the client was, how it
+// spoke, and which host it asked for. Fields of that kind that the client
+// sent are dropped, in all their spellings, unless [TrustForwarded] has found
+// that they come from a proxy of ours.
+type Forward uint8
+
+const (
+	ForwardX        Forward = iota // X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host
+	ForwardStandard                // Forwarded (RFC 7239)
+	ForwardBoth                    // all four
+	ForwardNone                    // none: the server need not know
+)
+
+// TrustForwarded believes the forwarding fields of requests that come from
+// proxies of ours: X-Forwarded-For sets [Exchange.Client], X-Forwarded-Proto
+// Scheme. The fields are then passed on, with the address of that proxy
+// appended. Addresses are read from the right, and the first one that is not
+// ours is the client: what stands left of it anybody may have written.
+type TrustForwarded struct {
+	Prefixes []netip.Prefix // of our proxies
+	Next     Handler
+}
+
+func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
+
+// appendRequest appends the head of the request as it is sent to a server.
+func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
+	b = append(b, x.Method...)
+	b = append(b, ' ')
+	if x.Path == "" {
+		b = append(b, x.Host...) // CONNECT
+	}
+	b = append(b, x.Path...)
+	b = append(b, x.Query...)
+	b = append(b, " HTTP/1.1\r\nHost: "...)
+	b = append(b, x.Host...)
+	b = append(b, "\r\n"...)
+	for i := range x.Header.list {
+		fd := &x.Header.list[i]
+		if fd.kind != kindOther && (fd.kind.owned() || fd.kind == kindExpect || fd.kind == kindForwarded && !(x.trusted && p.Forward != ForwardNone)) {
+			continue
+		}
+		if fd.kind == kindForwarded && p.writes(fd.Name) {
+			continue // joined below
+		}
+		b = append(b, fd.Name...)
+		b = append(b, ": "...)
+		b = append(b, fd.Value...)
+		b = append(b, "\r\n"...)
+	}
+	b = appendForwarded(b, x, p.Forward)
+	switch {
+	case x.ContentLength > 0:
+		b = append(b, "Content-Length: "...)
+		b = append(strconv.AppendInt(b, x.ContentLength, 10), "\r\n"...)
+	case x.ContentLength < 0:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	case bodyExpected(x.Method):
+		b = append(b, "Content-Length: 0\r\n"...)
+	}
+	if x.expect {
+		b = append(b, "Expect: 100-continue\r\n"...)
+	}
+	switch {
+	case x.upgrade != "":
+		b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
+		b = append(b, x.upgrade...)
+		b = append(b, "\r\n"...)
+	case x.trailers:
+		b = append(b, "Connection: TE\r\nTE: trailers\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// bodyExpected reports whether a request of that method says so when it has
+// no body (RFC 9110, section 8.6).
+func bodyExpected(method string) bool {
+	return method == "POST" || method == "PUT" || method == "PATCH"
+}
+
+// writes reports whether the proxy writes a forwarding field itself.
+func (p *Proxy) writes(name string) bool {
+	switch {
+	case equalFold(name, "forwarded"):
+		return p.Forward == ForwardStandard || p.Forward == ForwardBoth
+	case p.Forward == ForwardStandard:
+		return false
+	}
+	return equalFold(name, "x-forwarded-for") || equalFold(name, "x-forwarded-proto") || equalFold(name, "x-forwarded-host")
+}
+
+// appendForwarded appends the forwarding fields.
+func appendForwarded(b []byte, x *Exchange, mode Forward) []byte {
+	if mode == ForwardNone {
+		return b
+	}
+	if mode != ForwardStandard {
+		b = appendX(b, x)
+	}
+	if mode != ForwardX {
+		b = appendStandard(b, x)
+	}
+	return b
+}
+
+// appendX appends the X-Forwarded fields, each on one line.
+func appendX(b []byte, x *Exchange) []byte {
+	host, proto := x.Record.Host, x.Scheme
+	if x.trusted {
+		host = cmpOr(x.Header.Get("X-Forwarded-Host"), host)
+		proto = cmpOr(x.Header.Get("X-Forwarded-Proto"), proto)
+	}
+	if a := x.Remote.Addr(); a.IsValid() {
+		b = append(b, "X-Forwarded-For: "...)
+		if x.trusted {
+			for v := range x.Header.Values("X-Forwarded-For") {
+				b = append(append(b, v...), ", "...)
+			}
+		}
+		b = append(a.AppendTo(b), "\r\n"...)
+	}
+	b = append(b, "X-Forwarded-Proto: "...)
+	b = append(b, proto...)
+	if host != "" {
+		b = append(b, "\r\nX-Forwarded-Host: "...)
+		b = append(b, host...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// appendStandard appends Forwarded (RFC 7239, section 4).
+func appendStandard(b []byte, x *Exchange) []byte {
+	b = append(b, "Forwarded: "...)
+	if x.trusted {
+		for v := range x.Header.Values("Forwarded") {
+			b = append(append(b, v...), ", "...)
+		}
+	}
+	b = append(b, "for="...)
+	switch a := x.Remote.Addr(); {
+	case !a.IsValid():
+		b = append(b, "unknown"...)
+	case a.Is4():
+		b = a.AppendTo(b)
+	default:
+		b = append(a.AppendTo(append(b, `"[`...)), `]"`...)
+	}
+	if x.Record.Host != "" {
+		b = append(b, `;host="`...)
+		b = append(append(b, x.Record.Host...), '"')
+	}
+	b = append(b, ";proto="...)
+	return append(append(b, x.Scheme...), "\r\n"...)
+}
+
+// trusts reports whether addr is one of our proxies.
+func (t *TrustForwarded) trusts(addr netip.Addr) bool {
+	for _, p := range t.Prefixes {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// client finds the client among the addresses of X-Forwarded-For.
+func (t *TrustForwarded) client(x *Exchange) netip.Addr {
+	client := x.Remote.Addr()
+	for i := len(x.Header.list) - 1; i >= 0; i-- {
+		fd := &x.Header.list[i]
+		if fd.kind != kindForwarded || !equalFold(fd.Name, "x-forwarded-for") {
+			continue
+		}
+		for v := fd.Value; v != ""; {
+			item := v
+			if j := strings.LastIndexByte(v, ','); j >= 0 {
+				v, item = v[:j], v[j+1:]
+			} else {
+				v = ""
+			}
+			a, ok := parseNode(trimOWS(item))
+			if !ok {
+				return client
+			}
+			if client = a; !t.trusts(a) {
+				return client
+			}
+		}
+	}
+	return client
+}
+
+// parseNode reads an address, with or without a port.
+func parseNode(s string) (netip.Addr, bool) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr().Unmap(), true
+	}
+	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	return a.Unmap(), err == nil
+}

@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// Limits and timeouts that hold where a Server says nothing else. Their
+// sources are the limits of the other proxies.
+const (
+	defaultHeaderTimeout    = 10 * time.Second
+	defaultIdleTimeout      = 60 * time.Second
+	defaultBodyTimeout      = 30 * time.Second
+	defaultWriteTimeout     = 30 * time.Second
+	defaultTunnelTimeout    = time.Hour
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultMaxHeader        = 32 << 10
+	defaultMaxFields        = 128
+
+	maxRequestLine = 16 << 10
+	headBuffer     = 16 << 10 // of most heads, and of bodies as long as they are short
+	bulkBuffer     = 64 << 10 // of bodies that turn out long
+	maxUnread      = 64 << 10 // of a request body that is read to keep the connection
+	lingerTime     = time.Second
+)
+
+var past = time.Unix(1, 0)
+
+// byteConn is a connection of the byte front: one goroutine reads a head, runs
+// the handler tree, which relays or answers, and waits for the next.
+type byteConn struct {
+	srv     *Server
+	base    context.Context
+	nc      net.Conn
+	c       *l4.Conn
+	watched *l4.Conn        // by the Parker; nil if it is not
+	ctx     context.Context // of all its exchanges: ends when the client is gone
+	cancel  context.CancelFunc
+
+	in     *l4.Buffer // bytes read, those before pos consumed; nil when there are none
+	pos    int
+	out    *l4.Buffer // bytes of the reply to be written; nil when there are none
+	readAt coarse
+	sendAt coarse
+
+	x     Exchange
+	frame framing
+	req   reqBody
+	rep   repBody
+
+	served  int
+	close   bool // the connection ends with this exchange
+	broken  bool // nothing more can be written
+	handed  bool // the connection is the standard front's, or a tunnel's
+	linger  bool // the client may be sending still: wait for it before closing
+	idle    atomic.Bool
+	stopped atomic.Bool // the body is not wanted any more
+	gone    atomic.Bool // the client has closed its side
+
+	mu       sync.Mutex
+	upstream *upConn // to be interrupted when the client goes away
+}
+
+// coarse is a deadline that is only moved when it has come too near: setting
+// one costs more than reading a small request does.
+type coarse struct{ at time.Time }
+
+// due returns the new deadline for something that may take d from now, if the
+// present one has to be replaced. Zero d means no deadline.
+func (c *coarse) due(now time.Time, d time.Duration) (time.Time, bool) {
+	if d <= 0 {
+		if c.at.IsZero() {
+			return c.at, false
+		}
+		c.at = time.Time{}
+		return c.at, true
+	}
+	if left := c.at.Sub(now); left >= d && left <= d+d/2 {
+		return c.at, false
+	}
+	c.at = now.Add(d + d/4)
+	return c.at, true
+}
+
+// start runs in the connection's goroutine.
+func (c *byteConn) start(cfg *tls.Config) {
+	defer c.end()
+	if cfg != nil && !c.handshake(cfg) {
+		return
+	}
+	c.c = l4.NewConn(c.nc)
+	c.ctx, c.cancel = context.WithCancel(c.base)
+	x := &c.x
+	x.down = c
+	x.Scheme, x.TLS = "http", tlsState(c.nc)
+	if x.TLS != nil {
+		x.Scheme = "https"
+	}
+	x.Remote, x.Local = addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr())
+	c.watch()
+	for c.next() {
+		c.serve()
+		if !c.finishExchange() {
+			return
+		}
+	}
+}
+
+// handshake does the TLS handshake and reports whether the byte front goes on.
+func (c *byteConn) handshake(cfg *tls.Config) bool {
+	h := &handedConn{Conn: c.nc, base: c.base}
+	t := tls.Server(h, cfg)
+	ctx := c.base
+	if d := orDefault(c.srv.HandshakeTimeout, defaultHandshakeTimeout); d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	if err := t.HandshakeContext(ctx); err != nil {
+		c.srv.logger().Debug("l7: TLS handshake failed", "remote", c.nc.RemoteAddr(), "error", err)
+		return false
+	}
+	c.nc = t
+	if t.ConnectionState().NegotiatedProtocol == "h2" {
+		c.handed = c.srv.handOver(h, t) == nil
+		return false
+	}
+	return true
+}
+
+// end closes what is still ours.
+func (c *byteConn) end() {
+	if c.c != nil {
+		c.unwatch()
+		c.cancel()
+	}
+	if !c.handed {
+		if c.linger && !c.broken {
+			c.waitForClose()
+		}
+		_ = c.nc.Close()
+	}
+	c.release()
+	c.srv.forget(c)
+}
+
+// release gives the buffers back.
+func (c *byteConn) release() {
+	c.srv.pool.Put(c.in)
+	c.srv.pool.Put(c.out)
+	c.in, c.out, c.pos = nil, nil, 0
+}
+
+// waitForClose lets a client that is still sending read the reply: closing a
+// socket with unread bytes would reset the connection, reply and all (RFC
+// 9112, section 9.6).
+func (c *byteConn) waitForClose() {
+	if c.c.CloseWrite() != nil {
+		return
+	}
+	_ = c.c.SetReadDeadline(time.Now().Add(lingerTime))
+	b := c.srv.pool.Get()
+	defer c.srv.pool.Put(b)
+	for n := 0; n < 4*maxUnread; {
+		m, err := c.c.Read(b.B[:cap(b.B)])
+		if err != nil {
+			return
+		}
+		n += m
+	}
+}
+
+// interruptIdle ends the connection if no exchange is under way.
+func (c *byteConn) interruptIdle() {
+	if c.idle.Load() {
+		_ = c.nc.SetReadDeadline(past)
+	}
+}
+
+// cut closes the connection under whatever uses it.
+func (c *byteConn) cut() { _ = c.nc.Close() }
+
+// next waits for a request and reads its head. False means that the connection
+// has ended; what there was to say to the client has been said.
+func (c *byteConn) next() bool {
+	if c.in == nil && !c.waitRequest() {
+		return false
+	}
+	now := time.Now()
+	c.x.reset()
+	c.x.Record.Start = now
+	for {
+		for c.pos+1 < len(c.in.B) && c.in.B[c.pos] == '\r' && c.in.B[c.pos+1] == '\n' {
+			c.pos += 2 // an empty line before a request is not one (RFC 9112, section 2.2)
+		}
+		n, err := headEnd(c.in.B[c.pos:], 0)
+		if err != nil {
+			return c.refuse(err)
+		}
+		if n > 0 {
+			return c.parse(n)
+		}
+		if !c.moreHead(now) {
+			return false
+		}
+	}
+}
+
+// waitRequest waits for the first bytes of a request, holding no buffer.
+func (c *byteConn) waitRequest() bool {
+	if at, ok := c.readAt.due(time.Now(), orDefault(c.srv.IdleTimeout, defaultIdleTimeout)); ok {
+		_ = c.c.SetReadDeadline(at)
+	}
+	c.idle.Store(true)
+	if c.srv.stopping.Load() { // seen here, or idle seen by Shutdown
+		return false
+	}
+	b, err := c.c.ReadBuffer(&c.srv.pool)
+	c.idle.Store(false)
+	if err != nil {
+		return false
+	}
+	c.in, c.pos = b, 0
+	return true
+}
+
+// moreHead reads more of a head that is not complete.
+func (c *byteConn) moreHead(start time.Time) bool {
+	have := len(c.in.B) - c.pos
+	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && have >= limit || !c.lineFits() {
+		return c.refuse(c.tooLong())
+	}
+	if d := orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout); d > 0 {
+		c.readAt.at = start.Add(d)
+		_ = c.c.SetReadDeadline(c.readAt.at)
+	}
+	err := c.fill()
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, os.ErrDeadlineExceeded) && !c.gone.Load():
+		c.x.begin(FrontByte)
+		c.x.Record.Err = err
+		c.close, c.linger = true, true
+		c.x.Error(http.StatusRequestTimeout, endOf(l4.ClientTimeout, l4.PhaseRequest))
+	case have > 0:
+		c.x.begin(FrontByte)
+		c.x.Record.Err, c.x.Record.Termination = err, endOf(l4.ClientAborted, l4.PhaseRequest)
+	default:
+		return false
+	}
+	c.x.end(c.srv.OnDone)
+	_ = c.flush()
+	return false
+}
+
+// lineFits reports whether a request line is within its bound, as far as it
+// has come.
+func (c *byteConn) lineFits() bool {
+	b := c.in.B[c.pos:]
+	return len(b) <= maxRequestLine || bytes.IndexByte(b[:maxRequestLine], '\n') >= 0
+}
+
+func (c *byteConn) tooLong() *headError {
+	if bytes.IndexByte(c.in.B[c.pos:], '\n') < 0 {
+		return &headError{http.StatusRequestURITooLong, "request line too long"}
+	}
+	return &headError{http.StatusRequestHeaderFieldsTooLarge, "head too long"}
+}
+
+// fill reads once behind the bytes there are, making room first.
+func (c *byteConn) fill() error {
+	if c.in == nil {
+		b, err := c.c.ReadBuffer(&c.srv.pool)
+		if err != nil {
+			return err
+		}
+		c.in, c.pos = b, 0
+		return nil
+	}
+	b := c.in
+	if c.pos > 0 {
+		b.B = b.B[:copy(b.B, b.B[c.pos:])]
+		c.pos = 0
+	}
+	if len(b.B) == cap(b.B) {
+		big := &l4.Buffer{B: make([]byte, len(b.B), 2*cap(b.B))}
+		copy(big.B, b.B)
+		c.srv.pool.Put(b)
+		c.in, b = big, big
+	}
+	n, err := c.c.Read(b.B[len(b.B):cap(b.B)])
+	b.B = b.B[:len(b.B)+n]
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// consumed gives the input buffer back once all of it has been used.
+func (c *byteConn) consumed() {
+	if c.in != nil && c.pos == len(c.in.B) {
+		c.srv.pool.Put(c.in)
+		c.in, c.pos = nil, 0
+	}
+}
+
+const h2Preface = "PRI * HTTP/2.0\r\n\r\n"
+
+// parse takes the head, n bytes long, from the input.
+func (c *byteConn) parse(n int) bool {
+	raw := c.in.B[c.pos : c.pos+n]
+	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && n > limit || bytes.IndexByte(raw, '\n') > maxRequestLine {
+		return c.refuse(c.tooLong())
+	}
+	if c.served == 0 && string(raw) == h2Preface {
+		c.toHTTP2()
+		return false
+	}
+	head := string(raw) // what all strings of the exchange are parts of
+	if err := parseRequest(&c.x, &c.frame, head, orDefault(c.srv.MaxFields, defaultMaxFields)); err != nil {
+		return c.refuse(err)
+	}
+	if limit := orDefault(c.srv.MaxBodyBytes, 0); limit > 0 && c.x.ContentLength > limit {
+		return c.refuse(&headError{http.StatusRequestEntityTooLarge, "body too long"})
+	}
+	c.pos += n
+	c.req = reqBody{head: head, left: c.x.ContentLength, chunk: chunkDecoder{trailer: c.req.chunk.trailer[:0]}}
+	c.consumed()
+	c.x.begin(FrontByte)
+	c.rep = repBody{}
+	c.served++
+	f := &c.frame
+	c.close = f.close || c.x.proto1x == 0 && !f.keepAlive || c.served == c.srv.MaxRequests || c.srv.stopping.Load()
+	return true
+}
+
+// refuse answers a request that must not be understood, and ends the
+// connection: nothing behind it can be trusted to be a request.
+func (c *byteConn) refuse(err *headError) bool {
+	c.x.begin(FrontByte)
+	c.x.Record.Err = err
+	c.close, c.linger = true, true
+	c.rep = repBody{}
+	if c.x.proto1x == 0 {
+		c.x.proto1x = 1
+	}
+	c.x.editors = c.x.editors[:0]
+	c.x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))
+	c.x.end(c.srv.OnDone)
+	_ = c.flush()
+	return false
+}
+
+// serve runs the handler tree.
+func (c *byteConn) serve() {
+	x := &c.x
+	defer func() {
+		if p := recover(); p != nil {
+			c.panicked(p)
+		}
+	}()
+	Serve(c.srv.handler(), x)
+	x.mustReply()
+}
+
+// panicked ends an exchange whose handler panicked: with a reply if none has
+// begun, else by cutting the connection.
+func (c *byteConn) panicked(p any) {
+	x := &c.x
+	x.Record.Err = fmt.Errorf("l7: handler panicked: %v", p)
+	if p != http.ErrAbortHandler {
+		c.srv.logger().Error("l7: handler panicked", "panic", p, "path", x.Path, "stack", string(debug.Stack()))
+	}
+	if x.replied || p == http.ErrAbortHandler {
+		x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
+		c.abort()
+		return
+	}
+	c.close = true
+	x.editors = x.editors[:0]
+	x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
+}
+
+// finishExchange sends what is left of the reply, closes the record and
+// reports whether the connection goes on.
+func (c *byteConn) finishExchange() bool {
+	if c.handed {
+		return false // the record was closed by who took it
+	}
+	if !c.broken && !c.rep.done {
+		c.abort() // the handler promised more than it wrote
+	}
+	more := !c.broken && c.drain() && !c.close
+	if c.flush() != nil && completed(c.x.Record.Termination) {
+		c.x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
+	}
+	c.x.end(c.srv.OnDone)
+	if c.out != nil {
+		c.srv.pool.Put(c.out)
+		c.out = nil
+	}
+	return more && !c.broken && !c.gone.Load()
+}
+
+// drain reads what is left of the request body, if that is little, so that
+// the connection can go on.
+func (c *byteConn) drain() bool {
+	if c.req.ended() {
+		return true
+	}
+	c.linger = true
+	if c.close || c.x.expect || c.req.failed || c.req.left > maxUnread {
+		return false
+	}
+	_ = c.flush() // the client may be waiting for it before it sends the rest
+	b := c.srv.pool.Get()
+	defer c.srv.pool.Put(b)
+	for n := 0; n < maxUnread; {
+		m, err := c.readBody(b.B[:cap(b.B)])
+		if n += m; err != nil {
+			if c.req.ended() {
+				c.linger = false
+				return true
+			}
+			return false
+		}
+	}
+	return false
+}
+
+// toHTTP2 gives a connection that begins with the HTTP/2 preface to the
+// standard front.
+func (c *byteConn) toHTTP2() {
+	h := &handedConn{Conn: c.c, base: c.base, replay: bytes.Clone(c.in.B[c.pos:])}
+	_ = c.c.SetDeadline(time.Time{})
+	c.handed = c.srv.handOver(h, c.withTLS(h)) == nil
+}
+
+// withTLS returns h as net/http is to see it.
+func (c *byteConn) withTLS(h *handedConn) net.Conn {
+	if c.x.TLS != nil {
+		return &handedTLS{h, *c.x.TLS}
+	}
+	return h
+}
+
+// context is that of the connection: with HTTP/1 a client is gone when its
+// connection is.
+func (c *byteConn) context() context.Context { return c.ctx }
+
+func (c *byteConn) attach(u *upConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.upstream = u
+	if c.gone.Load() {
+		u.interrupt()
+	}
+}
+
+func (c *byteConn) detach() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.upstream = nil
+	return true
+}
+
+// clientGone is called, by another goroutine, when the client closed its side.
+func (c *byteConn) clientGone() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone.Store(true)
+	c.cancel()
+	if c.upstream != nil {
+		c.upstream.interrupt()
+	}
+}

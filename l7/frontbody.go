@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// reqBody is the body of the request under way, as it comes from the client.
+type reqBody struct {
+	head    string // the request's head as it came
+	left    int64  // bytes to come, -1 if chunked
+	chunk   chunkDecoder
+	read    int64
+	touched bool // some of it has been read
+	failed  bool // it cannot be read to its end
+	fields  *Fields
+}
+
+// ended reports whether all of it has been read.
+func (b *reqBody) ended() bool {
+	return b.left == 0 || b.left < 0 && b.chunk.state == chunkDone
+}
+
+// errStopped is what a read of a body gets when nobody wants the rest.
+var errStopped = errors.New("l7: the rest of the body is not wanted")
+
+func (c *byteConn) bodyReady() bool {
+	b := &c.req
+	return b.left == 0 || b.left > 0 && c.in != nil && int64(len(c.in.B)-c.pos) >= b.left
+}
+
+func (c *byteConn) trailer() *Fields { return c.req.fields }
+
+// readBody reads what the client sent, framing taken off.
+func (c *byteConn) readBody(p []byte) (int, error) {
+	b := &c.req
+	if b.ended() {
+		return 0, io.EOF
+	}
+	if b.failed {
+		return 0, errStopped
+	}
+	if c.x.expect {
+		c.x.expect = false
+		if err := c.send([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+			return 0, err
+		}
+	}
+	b.touched = true
+	var n int
+	var err error
+	if b.left > 0 {
+		n, err = c.readFixed(p)
+	} else {
+		n, err = c.readChunked(p)
+	}
+	b.read += int64(n)
+	c.x.Record.RequestBytes = b.read
+	if limit := c.srv.MaxBodyBytes; limit > 0 && b.read > limit {
+		err = &headError{http.StatusRequestEntityTooLarge, "body too long"}
+	}
+	if err != nil {
+		b.failed = true
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return n, err
+	}
+	return n, nil
+}
+
+func (c *byteConn) readFixed(p []byte) (n int, err error) {
+	if int64(len(p)) > c.req.left {
+		p = p[:c.req.left]
+	}
+	if c.in != nil {
+		n = copy(p, c.in.B[c.pos:])
+		c.pos += n
+		c.consumed()
+	} else {
+		if err = c.bodyDeadline(); err == nil {
+			n, err = c.c.Read(p)
+		}
+	}
+	if c.req.left -= int64(n); n > 0 {
+		err = nil // it comes again
+	}
+	return n, err
+}
+
+func (c *byteConn) readChunked(p []byte) (int, error) {
+	d := &c.req.chunk
+	for {
+		if c.in == nil {
+			if err := c.bodyDeadline(); err != nil {
+				return 0, err
+			}
+			if err := c.fill(); err != nil {
+				return 0, err
+			}
+		}
+		src := c.in.B[c.pos:]
+		data, used, err := d.decode(src[:min(len(src), len(p))])
+		n := copy(p, data)
+		c.pos += used
+		c.consumed()
+		if err != nil {
+			return n, err
+		}
+		if d.state == chunkDone {
+			f, err := d.fields(orDefault(c.srv.MaxFields, defaultMaxFields))
+			if c.req.fields = f; err != nil {
+				return n, err
+			}
+			return n, nil
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// bodyDeadline bounds the next wait for a piece of the body.
+func (c *byteConn) bodyDeadline() error {
+	if at, ok := c.readAt.due(time.Now(), orDefault(c.srv.BodyTimeout, defaultBodyTimeout)); ok {
+		_ = c.c.SetReadDeadline(at)
+	}
+	if c.stopped.Load() { // seen here, or the deadline stands
+		return errStopped
+	}
+	return nil
+}
+
+func (c *byteConn) stopBody() {
+	c.stopped.Store(true)
+	_ = c.c.SetReadDeadline(past)
+}
+
+func (c *byteConn) resumeBody() {
+	if c.stopped.Swap(false) {
+		c.readAt.at = past
+		if !c.gone.Load() {
+			c.req.failed = c.req.failed || !c.req.ended()
+		}
+	}
+}
+
+// repBody is the reply under way.
+type repBody struct {
+	left    int64 // bytes to come, -1 if not known
+	none    bool  // no body follows
+	chunked bool
+	toClose bool // it ends with the connection
+	begun   bool
+	done    bool
+}
+
+// room returns the output buffer.
+func (c *byteConn) room() *l4.Buffer {
+	if c.out == nil {
+		c.out = c.srv.pool.Get()
+		c.out.B = c.out.B[:0]
+	}
+	return c.out
+}
+
+func (c *byteConn) writeInterim(r *Reply) error {
+	if c.x.proto1x == 0 {
+		return nil
+	}
+	if r.Status == http.StatusContinue {
+		c.x.expect = false
+	}
+	b := c.room()
+	b.B = appendStatus(b.B, r.Status)
+	b.B = appendFields(b.B, &r.Header)
+	b.B = append(b.B, "\r\n"...)
+	return c.flush()
+}
+
+func (c *byteConn) writeHead(r *Reply) error {
+	if c.srv.stopping.Load() {
+		c.close = true
+	}
+	rep := &c.rep
+	*rep = repBody{begun: true, left: r.ContentLength}
+	rep.none = c.x.Method == http.MethodHead || !bodyAllowed(r.Status)
+	if !rep.none && rep.left < 0 {
+		rep.chunked = c.x.proto1x > 0
+		rep.toClose = !rep.chunked
+		c.close = c.close || rep.toClose
+	}
+	b := c.room()
+	b.B = appendStatus(b.B, r.Status)
+	b.B = appendFields(b.B, &r.Header)
+	if !r.Header.dated() {
+		b.B = append(b.B, "Date: "...)
+		b.B = append(time.Now().UTC().AppendFormat(b.B, http.TimeFormat), "\r\n"...)
+	}
+	switch {
+	case rep.chunked:
+		b.B = append(b.B, "Transfer-Encoding: chunked\r\n"...)
+	case r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent:
+		b.B = append(b.B, "Content-Length: "...)
+		b.B = append(strconv.AppendInt(b.B, r.ContentLength, 10), "\r\n"...)
+	}
+	switch {
+	case c.close:
+		b.B = append(b.B, "Connection: close\r\n"...)
+	case c.x.proto1x == 0:
+		b.B = append(b.B, "Connection: keep-alive\r\n"...)
+	}
+	b.B = append(b.B, "\r\n"...)
+	return nil
+}
+
+func (c *byteConn) writeBody(p []byte) error {
+	rep := &c.rep
+	if rep.none || len(p) == 0 {
+		return nil
+	}
+	if rep.left >= 0 {
+		if int64(len(p)) > rep.left {
+			return errors.New("l7: reply body longer than its Content-Length")
+		}
+		rep.left -= int64(len(p))
+	}
+	b := c.room()
+	if rep.chunked {
+		b.B = appendChunkSize(b.B, len(p))
+	}
+	if len(b.B)+len(p)+2 <= cap(b.B) {
+		b.B = append(b.B, p...)
+	} else {
+		if err := c.flush(); err != nil {
+			return err
+		}
+		if err := c.send(p); err != nil {
+			return err
+		}
+		b = c.room()
+	}
+	if rep.chunked {
+		b.B = append(b.B, "\r\n"...)
+	}
+	return nil
+}
+
+func (c *byteConn) finish(trailer *Fields) error {
+	rep := &c.rep
+	if rep.chunked {
+		b := c.room()
+		b.B = append(b.B, "0\r\n"...)
+		if trailer != nil {
+			b.B = appendFields(b.B, trailer)
+		}
+		b.B = append(b.B, "\r\n"...)
+	} else if rep.left > 0 && !rep.none {
+		c.abort()
+		return io.ErrUnexpectedEOF
+	}
+	rep.done = true
+	return nil
+}
+
+// flush writes what has been gathered.
+func (c *byteConn) flush() error {
+	if c.out == nil || len(c.out.B) == 0 {
+		return nil
+	}
+	err := c.send(c.out.B)
+	c.out.B = c.out.B[:0]
+	return err
+}
+
+// send writes p to the client.
+func (c *byteConn) send(p []byte) error {
+	if c.broken {
+		return net.ErrClosed
+	}
+	if at, ok := c.sendAt.due(time.Now(), orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
+		_ = c.c.SetWriteDeadline(at)
+	}
+	if _, err := c.c.Write(p); err != nil {
+		c.broken = true
+		return err
+	}
+	return nil
+}
+
+// abort cuts the connection, so that an incomplete reply does not look
+// complete: where only the end of the connection would say that it is, by a
+// reset.
+func (c *byteConn) abort() {
+	_ = c.flush()
+	c.broken = true
+	if c.rep.toClose || !c.rep.begun {
+		if t, ok := c.c.NetConn().(interface{ SetLinger(int) error }); ok {
+			_ = t.SetLinger(0)
+		}
+	}
+}
+
+func (c *byteConn) mustClose() { c.close, c.linger = true, true }
+
+func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
+	b := c.room()
+	b.B = appendSwitch(b.B, r, c.x.upgrade)
+	if err := c.flush(); err != nil {
+		return nil, nil, err
+	}
+	c.handed = true
+	var early []byte
+	if c.in != nil {
+		early = c.in.B[c.pos:]
+	}
+	_ = c.c.SetDeadline(time.Time{})
+	return c.c, early, nil
+}
+
+// appendStatus appends a status line. The reason is the usual one: it means
+// nothing (RFC 9112, section 4).
+func appendStatus(b []byte, status int) []byte {
+	if status == http.StatusOK {
+		return append(b, "HTTP/1.1 200 OK\r\n"...)
+	}
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, http.StatusText(status)...)
+	return append(b, "\r\n"...)
+}
+
+// appendFields appends field lines, without those that the engine writes.
+func appendFields(b []byte, f *Fields) []byte {
+	for i := range f.list {
+		fd := &f.list[i]
+		if fd.kind.owned() {
+			continue
+		}
+		b = append(b, fd.Name...)
+		b = append(b, ": "...)
+		b = append(b, fd.Value...)
+		b = append(b, "\r\n"...)
+	}
+	return b
+}
+
+// appendSwitch appends the head of a 101.
+func appendSwitch(b []byte, r *Reply, protocol string) []byte {
+	b = appendStatus(b, r.Status)
+	b = appendFields(b, &r.Header)
+	b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
+	b = append(b, protocol...)
+	return append(b, "\r\n\r\n"...)
+}
+
+// dated reports whether there is a Date.
+func (f *Fields) dated() bool {
+	for i := range f.list {
+		if f.list[i].kind == kindDate {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import "net/http"
+
+// A Handler is a native [http.Handler]: ServeExchange does the work on both
+// fronts, and ServeHTTP is one line:
+//
+//	func (h *Mine) ServeHTTP(w http.ResponseWriter, r *http.Request) { l7.ServeHTTP(h, w, r) }
+type Handler interface {
+	http.Handler
+	ServeExchange(x *Exchange)
+}
+
+// HandlerFunc is a func as a [Handler].
+type HandlerFunc func(x *Exchange)
+
+// ServeExchange calls f.
+func (f HandlerFunc) ServeExchange(x *Exchange) { f(x) }
+
+// ServeHTTP implements [http.Handler].
+func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
+
+// Serve has h answer the exchange: a native handler directly, any other as the
+// leaf of the tree, with a request that carries the exchange's edits. A
+// [http.ServeMux] is looked through: the handler that it chooses may be native.
+func Serve(h http.Handler, x *Exchange) {
+	if n, ok := h.(Handler); ok {
+		n.ServeExchange(x)
+		return
+	}
+	if m, ok := h.(*http.ServeMux); ok {
+		inner, pattern := m.Handler(x.Request())
+		if n, ok := inner.(Handler); ok && pattern != "" {
+			n.ServeExchange(x)
+			return
+		}
+	}
+	x.down.serveForeign(h)
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// The byte front gives a connection to the standard front in three cases:
+// HTTP/2 was agreed on in the TLS handshake, a client begins with the HTTP/2
+// preface, or the handler tree ends in a leaf that is not native. In the last
+// case the request is under way: middleware has run. So the standard front,
+// which parses the same bytes again, passes its first (w, r) back to the byte
+// front's goroutine, which goes on where it stands (a continuation); only the
+// requests after that run through the tree from its root.
+
+// newStandard returns the embedded server.
+func (s *Server) newStandard() *http.Server {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           http.HandlerFunc(s.serveStandard),
+		Protocols:         p,
+		TLSConfig:         s.TLSConfig,
+		ReadHeaderTimeout: cmp.Or(orDefault(s.ReadHeaderTimeout, defaultHeaderTimeout), -1),
+		IdleTimeout:       cmp.Or(orDefault(s.IdleTimeout, defaultIdleTimeout), -1),
+		// net/http adds 4 KiB of slack; HTTP/2 counts 32 bytes a field on top
+		// of its name and value, so this bounds their number as well.
+		MaxHeaderBytes: orDefault(s.MaxHeaderBytes, defaultMaxHeader),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          orDefault(s.MaxStreams, 100),
+			MaxReceiveBufferPerStream:     256 << 10,
+			MaxReceiveBufferPerConnection: 1 << 20,
+			SendPingTimeout:               orDefault(s.IdleTimeout, defaultIdleTimeout),
+			PingTimeout:                   15 * time.Second,
+			WriteByteTimeout:              orDefault(s.WriteTimeout, defaultWriteTimeout),
+		},
+		ErrorLog: slog.NewLogLogger(s.logger().Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if h := handedOf(c); h != nil {
+				ctx = context.WithValue(h.base, http.ServerContextKey, s.std)
+				ctx = context.WithValue(ctx, handedKey{}, h)
+			}
+			return ctx
+		},
+	}
+}
+
+type handedKey struct{}
+
+// handedOf returns the handed-over connection that c is or, under TLS, holds.
+func handedOf(c net.Conn) *handedConn {
+	switch c := c.(type) {
+	case *tls.Conn:
+		return handedOf(c.NetConn())
+	case *handedTLS:
+		return c.handedConn
+	case *handedConn:
+		return c
+	}
+	return nil
+}
+
+// serveStandard is the embedded server's handler: the first request of a
+// connection that was handed over in the middle of an exchange goes back to
+// where it came from.
+func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
+	if h, ok := r.Context().Value(handedKey{}).(*handedConn); ok {
+		if k := h.continuation; k != nil && !h.continued {
+			h.continued = true
+			k.take(w, r)
+			return
+		}
+	}
+	newStandardExchange(w, r, s).run(s.handler())
+}
+
+// A continuation is an exchange that waits for its (w, r).
+type continuation struct {
+	ready chan struct{} // closed when w and r are there
+	done  chan any      // takes what the leaf panicked with, or nil
+	w     http.ResponseWriter
+	r     *http.Request
+}
+
+// take hands (w, r) to the waiting exchange and waits for its end.
+func (k *continuation) take(w http.ResponseWriter, r *http.Request) {
+	k.w, k.r = w, r
+	close(k.ready)
+	if p := <-k.done; p != nil {
+		panic(p) // net/http's business now
+	}
+}
+
+// handOver gives a connection to the standard front: give is what net/http
+// gets, h the connection that it is or, under TLS, holds.
+func (s *Server) handOver(h *handedConn, give net.Conn) error {
+	s.mu.Lock()
+	if s.stopping.Load() {
+		s.mu.Unlock()
+		return ErrServerClosed
+	}
+	h.srv, h.closed = s, make(chan struct{})
+	s.handed[h] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	_ = s.std.Serve(&oneShot{conn: give}) // returns at the second Accept; the connection has its goroutine by then
+	return nil
+}
+
+// oneShot is a listener of one connection.
+type oneShot struct{ conn net.Conn }
+
+func (o *oneShot) Accept() (net.Conn, error) {
+	if c := o.conn; c != nil {
+		o.conn = nil
+		return c, nil
+	}
+	return nil, io.EOF
+}
+func (o *oneShot) Close() error   { return nil }
+func (o *oneShot) Addr() net.Addr { return handedAddr{} }
+
+type handedAddr struct{}
+
+func (handedAddr) Network() string { return "handed" }
+func (handedAddr) String() string  { return "handed" }
+
+// handedConn is a connection that the standard front may get. From then on it
+// is counted until it is closed, hijacked or not.
+type handedConn struct {
+	net.Conn
+	base         context.Context // of the server, handed to requests
+	replay       []byte          // read from Conn already
+	continuation *continuation
+	continued    bool
+
+	srv    *Server // nil until it is handed over
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (h *handedConn) Read(p []byte) (int, error) {
+	if len(h.replay) > 0 {
+		n := copy(p, h.replay)
+		if h.replay = h.replay[n:]; len(h.replay) == 0 {
+			h.replay = nil
+		}
+		return n, nil
+	}
+	return h.Conn.Read(p)
+}
+
+func (h *handedConn) Close() error {
+	err := h.Conn.Close()
+	if h.srv != nil {
+		h.once.Do(func() {
+			close(h.closed)
+			h.srv.mu.Lock()
+			delete(h.srv.handed, h)
+			h.srv.mu.Unlock()
+			h.srv.wg.Done()
+		})
+	}
+	return err
+}
+
+// CloseWrite half-closes, for hijackers.
+func (h *handedConn) CloseWrite() error {
+	if cw, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return h.Close()
+}
+
+// handedTLS is a handedConn whose Conn has done a TLS handshake: having
+// ConnectionState makes net/http fill in Request.TLS.
+type handedTLS struct {
+	*handedConn
+	state tls.ConnectionState
+}
+
+func (h *handedTLS) ConnectionState() tls.ConnectionState { return h.state }
+
+// tlsState returns the state of a connection that has done its handshake, nil
+// if it is plain text.
+func tlsState(c net.Conn) *tls.ConnectionState {
+	t, ok := c.(interface{ ConnectionState() tls.ConnectionState })
+	if !ok {
+		return nil
+	}
+	st := t.ConnectionState()
+	return &st
+}

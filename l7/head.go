@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bytes"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// A headError is a message that is refused. Nothing behind it on the
+// connection is read.
+type headError struct {
+	status int    // what a client is told; a server's message makes it 502
+	reason string // what the record says
+}
+
+func (e *headError) Error() string { return "l7: " + e.reason }
+
+func bad(reason string) *headError { return &headError{http.StatusBadRequest, reason} }
+
+// headEnd returns the length of the head that b begins with, its empty line
+// included, or 0 if it is not complete. Bytes before from have been looked at
+// by an earlier call. Every line has to end in CRLF: a bare LF, which RFC
+// 9112, section 2.2 lets a recipient take for one, is where parsers disagree.
+func headEnd(b []byte, from int) (int, *headError) {
+	from = max(from-3, 0)
+	if i := bytes.Index(b[from:], crlfcrlf); i >= 0 {
+		return from + i + len(crlfcrlf), nil
+	}
+	for {
+		i := bytes.IndexByte(b[from:], '\n')
+		if i < 0 {
+			return 0, nil
+		}
+		if from += i; from == 0 || b[from-1] != '\r' {
+			return 0, bad("line ends in a bare LF")
+		}
+		from++
+	}
+}
+
+var crlfcrlf = []byte("\r\n\r\n")
+
+// framing is what the fields of a message say about its body and about the
+// connection.
+type framing struct {
+	length    int64 // -1 without Content-Length
+	chunked   bool
+	close     bool // Connection: close
+	keepAlive bool // Connection: keep-alive
+	upgrade   bool // Connection: upgrade
+	nominated bool // Connection names other fields
+	hosts     int
+	host      string
+	protocol  string // Upgrade
+	trailers  bool   // TE: trailers
+	expect    bool
+	unmet     string // an expectation other than 100-continue
+	options   string // the last Connection line that nominates
+}
+
+// parseRequest fills x with the request whose head is s, which ends in an
+// empty line. The strings of x are parts of s.
+func parseRequest(x *Exchange, f *framing, s string, maxFields int) *headError {
+	line, rest, ok := cutLine(s)
+	if !ok {
+		return bad("no request line")
+	}
+	minor, err := parseRequestLine(x, line)
+	if err != nil {
+		return err
+	}
+	x.proto1x = minor
+	*f = framing{length: -1}
+	if err := parseFields(&x.Header, f, rest, maxFields); err != nil {
+		return err
+	}
+	return f.request(x)
+}
+
+// parseRequestLine splits "METHOD SP target SP HTTP/1.x" (RFC 9112, section 3).
+func parseRequestLine(x *Exchange, line string) (minor int8, _ *headError) {
+	i := strings.IndexByte(line, ' ')
+	if i <= 0 || !isToken(line[:i]) {
+		return 0, bad("malformed method")
+	}
+	x.Method = line[:i]
+	line = line[i+1:]
+	i = strings.IndexByte(line, ' ')
+	if i <= 0 {
+		return 0, bad("malformed request line")
+	}
+	target, version := line[:i], line[i+1:]
+	switch version {
+	case "HTTP/1.1":
+		minor = 1
+	case "HTTP/1.0":
+	default:
+		if len(version) == 8 && version[:5] == "HTTP/" && class[version[5]]&isDigitByte != 0 &&
+			version[6] == '.' && class[version[7]]&isDigitByte != 0 {
+			if version[5] == '1' {
+				minor = 1 // a higher minor version is treated as ours (RFC 9110, section 2.5)
+				break
+			}
+			return 0, &headError{http.StatusHTTPVersionNotSupported, "version " + version}
+		}
+		return 0, bad("malformed version")
+	}
+	return minor, x.setTarget(target)
+}
+
+// setTarget takes a request target apart (RFC 9112, section 3.2) into Path,
+// Query and, from the absolute and authority forms, Host.
+func (x *Exchange) setTarget(target string) *headError {
+	if !all(target, isTargetByte) {
+		return bad("malformed target")
+	}
+	x.Host = ""
+	switch {
+	case x.Method == http.MethodConnect:
+		if !validHost(target) || hostPort(target) == "" {
+			return bad("CONNECT without host:port")
+		}
+		x.Host, x.Path, x.Query = target, "", ""
+		return nil
+	case target[0] == '/':
+	case target == "*":
+		if x.Method != http.MethodOptions {
+			return bad("target * is for OPTIONS only")
+		}
+	default:
+		i := strings.Index(target, "://")
+		if i < 0 || !equalFold(target[:i], "http") && !equalFold(target[:i], "https") {
+			return bad("malformed target")
+		}
+		target = target[i+3:]
+		i = strings.IndexAny(target, "/?")
+		if i < 0 {
+			i = len(target)
+		}
+		if x.Host = target[:i]; !validHost(x.Host) {
+			return bad("malformed authority")
+		}
+		if target = target[i:]; target == "" {
+			target = "/"
+			if x.Method == http.MethodOptions {
+				target = "*" // RFC 9112, section 3.2.4
+			}
+		}
+	}
+	x.Path, x.Query = target, ""
+	if i := strings.IndexByte(target, '?'); i >= 0 {
+		if x.Path, x.Query = target[:i], target[i:]; i == 0 {
+			x.Path = "/"
+		}
+	}
+	return nil
+}
+
+// cutLine returns s up to the first CRLF and what follows. A CR elsewhere in
+// the line is left in it, for the checks to find.
+func cutLine(s string) (line, rest string, ok bool) {
+	i := strings.IndexByte(s, '\n')
+	if i < 1 || s[i-1] != '\r' {
+		return "", "", false
+	}
+	return s[:i-1], s[i+1:], true
+}
+
+// parseFields reads field lines up to the empty line (RFC 9112, section 5). It
+// keeps what is end to end in list and what is about the connection in f.
+func parseFields(list *Fields, f *framing, s string, maxFields int) *headError {
+	list.reset()
+	for n := 0; ; n++ {
+		line, rest, ok := cutLine(s)
+		if !ok {
+			return bad("line ends in a bare LF")
+		}
+		if line == "" {
+			break
+		}
+		if n == maxFields {
+			return &headError{http.StatusRequestHeaderFieldsTooLarge, "too many fields"}
+		}
+		colon := strings.IndexByte(line, ':')
+		if colon <= 0 || !all(line[:colon], isTokenByte) {
+			return bad("malformed field name") // also white space before the colon, and a folded line
+		}
+		name, value := line[:colon], trimOWS(line[colon+1:])
+		if !validValue(unsafeBytes(value)) {
+			return bad("control character in field " + name)
+		}
+		k := kindOf(name)
+		if k == kindOther {
+			list.list = append(list.list, Field{name, value, k})
+		} else if err := f.field(list, Field{name, value, k}); err != nil {
+			return err
+		}
+		s = rest
+	}
+	if f.nominated {
+		list.dropNominated(f.options)
+	}
+	return nil
+}
+
+// field takes a field that the engine has to know.
+func (f *framing) field(list *Fields, fd Field) *headError {
+	switch fd.kind {
+	case kindHost:
+		f.hosts++
+		f.host = fd.Value
+	case kindContentLength:
+		n, ok := parseLength(fd.Value)
+		if !ok || f.length >= 0 && f.length != n {
+			return bad("malformed Content-Length")
+		}
+		f.length = n
+	case kindTransferEncoding:
+		if f.chunked {
+			return bad("Transfer-Encoding given twice")
+		}
+		if !equalFold(fd.Value, "chunked") {
+			return &headError{http.StatusNotImplemented, "Transfer-Encoding is not chunked"}
+		}
+		f.chunked = true
+	case kindConnection:
+		f.connection(fd.Value)
+	case kindUpgrade:
+		if f.protocol != "" {
+			f.protocol += ", "
+		}
+		f.protocol += fd.Value
+	case kindTE:
+		f.trailers = f.trailers || hasItem(fd.Value, "trailers")
+	case kindExpect:
+		if f.expect = true; !equalFold(fd.Value, "100-continue") {
+			f.unmet = fd.Value
+		}
+	case kindHop:
+	default:
+		list.list = append(list.list, fd)
+	}
+	return nil
+}
+
+// connection reads the options of a Connection line (RFC 9110, section 7.6.1).
+func (f *framing) connection(value string) {
+	if equalFold(value, "keep-alive") { // what most clients that send it send
+		f.keepAlive = true
+		return
+	}
+	eachItem(value, func(item string) {
+		switch {
+		case equalFold(item, "close"):
+			f.close = true
+		case equalFold(item, "keep-alive"):
+			f.keepAlive = true
+		case equalFold(item, "upgrade"):
+			f.upgrade = true
+		case kindOf(item).owned():
+		default:
+			f.nominated = true
+			f.options += "," + item
+		}
+	})
+}
+
+// dropNominated removes the fields that Connection names. Those that the
+// engine owns are not in the list, so nobody can have them removed.
+func (f *Fields) dropNominated(options string) {
+	f.DelFunc(func(name, _ string) bool { return hasItem(options, name) })
+	f.edited = false
+}
+
+// request checks the framing of a request and hands it to x.
+func (f *framing) request(x *Exchange) *headError {
+	if f.chunked {
+		if x.proto1x == 0 {
+			return bad("Transfer-Encoding in HTTP/1.0") // RFC 9112, section 6.1
+		}
+		if f.length >= 0 {
+			return bad("both Transfer-Encoding and Content-Length")
+		}
+		x.ContentLength = -1
+	} else {
+		x.ContentLength = max(f.length, 0)
+	}
+	switch {
+	case f.hosts > 1:
+		return bad("more than one Host")
+	case f.hosts == 0:
+		if x.proto1x > 0 {
+			return bad("no Host")
+		}
+	case !validHost(f.host):
+		return bad("malformed Host")
+	case x.Host == "":
+		x.Host = f.host
+	case x.Method == http.MethodConnect && f.host != x.Host && f.host != hostName(x.Host):
+		return bad("CONNECT to another authority than Host")
+	}
+	if x.proto1x > 0 && f.upgrade && x.ContentLength == 0 {
+		x.upgrade = f.protocol // ignored in HTTP/1.0 (RFC 9110, section 7.8)
+	}
+	if f.unmet != "" {
+		return &headError{http.StatusExpectationFailed, "unknown expectation"}
+	}
+	x.trailers = f.trailers
+	x.expect = f.expect && x.proto1x > 0 && x.ContentLength != 0
+	return nil
+}
+
+// parseLength reads a Content-Length: digits only, below 2^62.
+func parseLength(s string) (int64, bool) {
+	if s == "" || len(s) > 32 {
+		return 0, false
+	}
+	var n int64
+	for i := 0; i < len(s); i++ {
+		d := s[i] - '0'
+		if d > 9 || n > (1<<62)/10-1 {
+			return 0, false
+		}
+		n = n*10 + int64(d)
+	}
+	return n, true
+}
+
+// validHost reports whether s is uri-host [ ":" port ] (RFC 9112, section 3.2),
+// not empty.
+func validHost(s string) bool {
+	host := s
+	if s != "" && s[0] == '[' {
+		i := strings.IndexByte(s, ']')
+		if i < 0 {
+			return false
+		}
+		a, err := netip.ParseAddr(s[1:i])
+		if err != nil || !a.Is6() || a.Zone() != "" {
+			return false
+		}
+		if host = s[i+1:]; host == "" {
+			return true
+		}
+		return host[0] == ':' && validPort(host[1:])
+	}
+	if i := strings.IndexByte(s, ':'); i >= 0 {
+		if !validPort(s[i+1:]) {
+			return false
+		}
+		host = s[:i]
+	}
+	if host == "" || !all(host, isHostByte) {
+		return false
+	}
+	for i := 0; i < len(host); i++ {
+		if host[i] == '%' && (i+2 >= len(host) || class[host[i+1]]&class[host[i+2]]&isHexByte == 0) {
+			return false
+		}
+	}
+	return true
+}
+
+func validPort(s string) bool {
+	n := 0
+	for i := 0; i < len(s); i++ {
+		if class[s[i]]&isDigitByte == 0 {
+			return false
+		}
+		if n = n*10 + int(s[i]-'0'); n > 65535 {
+			return false
+		}
+	}
+	return true
+}
+
+// hostPort returns the port of a valid host[:port], or "".
+func hostPort(s string) string {
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && strings.IndexByte(s[i:], ']') < 0 {
+		return s[i+1:]
+	}
+	return ""
+}
+
+// hostName returns a valid host[:port] without the port.
+func hostName(s string) string {
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && strings.IndexByte(s[i:], ']') < 0 {
+		return s[:i]
+	}
+	return s
+}
+
+// parseReply fills r with the reply whose head is s. The strings of r are
+// parts of s.
+func parseReply(r *Reply, f *framing, s string, maxFields int) (minor int8, _ *headError) {
+	line, rest, ok := cutLine(s)
+	if !ok || len(line) < 12 || line[:7] != "HTTP/1." || class[line[7]]&isDigitByte == 0 || line[8] != ' ' {
+		return 0, bad("malformed status line")
+	}
+	if line[7] != '0' {
+		minor = 1
+	}
+	status := 0
+	for _, c := range []byte(line[9:12]) {
+		if class[c]&isDigitByte == 0 {
+			return 0, bad("malformed status")
+		}
+		status = status*10 + int(c-'0')
+	}
+	if status < 100 || len(line) > 12 && line[12] != ' ' || !validValue(unsafeBytes(line[12:])) {
+		return 0, bad("malformed status line")
+	}
+	r.Status = status
+	*f = framing{length: -1}
+	if err := parseFields(&r.Header, f, rest, maxFields); err != nil {
+		return 0, err
+	}
+	if f.chunked && (minor == 0 || f.length >= 0) {
+		return 0, bad("Transfer-Encoding with Content-Length or HTTP/1.0")
+	}
+	return minor, nil
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !unix
+
+package l7
+
+import "net"
+
+// quiet looks at an idle connection; here it cannot.
+type quiet struct{}
+
+func newQuiet(net.Conn) *quiet { return new(quiet) }
+
+func (*quiet) is() bool { return true }

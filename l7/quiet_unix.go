@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build unix
+
+package l7
+
+import (
+	"crypto/tls"
+	"net"
+	"syscall"
+)
+
+// quiet looks at an idle connection without waiting and without consuming.
+type quiet struct {
+	raw    syscall.RawConn // nil if there is no socket to look at
+	look   func(fd uintptr) bool
+	silent bool
+}
+
+func newQuiet(c net.Conn) *quiet {
+	q := new(quiet)
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	switch c := c.(type) {
+	case *net.TCPConn:
+		q.raw, _ = c.SyscallConn()
+	case *net.UnixConn:
+		q.raw, _ = c.SyscallConn()
+	}
+	q.look = func(fd uintptr) bool {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+		q.silent = err == syscall.EAGAIN
+		return true
+	}
+	return q
+}
+
+// is reports whether there is nothing to read, not even the end. Where nobody
+// can tell, it says yes.
+func (q *quiet) is() bool {
+	if q.raw == nil {
+		return true
+	}
+	return q.raw.Read(q.look) == nil && q.silent
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// A Record is what is to be said of an exchange when it has ended. The hooks
+// that get one (OnDone) must not keep it: it belongs to the connection.
+type Record struct {
+	Start  time.Time // when the first byte of the request was there
+	Front  Front
+	Remote netip.AddrPort
+	Method string
+	Host   string
+	Path   string // as the client sent it
+	Status int    // of the reply; 0 if there was none
+	Route  string // name of the route taken, or ""
+	Pool   string // name of the pool asked, or ""
+	Server string // name of the server that answered or was tried last, or ""
+
+	Tries        int   // requests begun on a server, the first one included
+	Reused       bool  // the last try went over a connection that was open already
+	RequestBytes int64 // of the request body that were read
+	ReplyBytes   int64 // of the reply body that were sent
+
+	// Phases, as durations since Start; 0 means not reached.
+	Assigned  time.Duration // a server was chosen, after a queue if there was one
+	Connected time.Duration // a connection to it was there
+	FirstByte time.Duration // the head of its reply was there
+	Total     time.Duration // all was done
+
+	Termination l4.Termination // who ended it, and when; Local with a reply of our own is no failure
+	Err         error          // what there is to say about Termination, or nil
+}
+
+// Front names the front that carried an exchange.
+type Front uint8
+
+// The two fronts.
+const (
+	FrontStandard Front = iota // an http.Server
+	FrontByte                  // the byte front of Server
+)
+
+func (f Front) String() string { return [...]string{"standard", "byte"}[f] }
+
+// LogValue implements [slog.LogValuer], for a record as a group of a log line.
+func (r *Record) LogValue() slog.Value {
+	attrs := make([]slog.Attr, 0, 16)
+	attrs = append(attrs,
+		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.Path),
+		slog.Int("status", r.Status), slog.String("remote", r.Remote.String()))
+	for _, a := range [...]slog.Attr{slog.String("route", r.Route), slog.String("pool", r.Pool), slog.String("server", r.Server)} {
+		if a.Value.String() != "" {
+			attrs = append(attrs, a)
+		}
+	}
+	attrs = append(attrs,
+		slog.Int("tries", r.Tries), slog.Int64("in", r.RequestBytes), slog.Int64("out", r.ReplyBytes),
+		slog.Duration("assigned", r.Assigned), slog.Duration("connected", r.Connected),
+		slog.Duration("first_byte", r.FirstByte), slog.Duration("total", r.Total),
+		slog.String("end", r.Termination.String()), slog.String("front", r.Front.String()))
+	if r.Err != nil {
+		attrs = append(attrs, slog.String("error", r.Err.Error()))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// LogTo returns an OnDone hook that logs each record with l at level Info, or
+// Warn where the server or the gateway was at fault.
+func LogTo(l *slog.Logger) func(*Record) {
+	return func(r *Record) {
+		level := slog.LevelInfo
+		switch r.Termination.Cause {
+		case l4.ServerAborted, l4.ServerTimeout, l4.Resource, l4.Internal, l4.ServerDown:
+			level = slog.LevelWarn
+		}
+		l.Log(bg, level, "request", "request", r)
+	}
+}
+
+func endOf(c l4.Cause, p l4.Phase) l4.Termination { return l4.Termination{Cause: c, Phase: p} }
+
+// completed reports whether an exchange came to its planned end.
+func completed(t l4.Termination) bool { return t.Cause == l4.Normal || t.Cause == l4.Local }

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A Reply is the head of a reply, final or interim.
+type Reply struct {
+	Status int
+	Header Fields
+
+	// ContentLength is the length of the body in bytes, -1 if it is not known.
+	// In a reply to HEAD and in a 304 it says what GET would have got; -1 is
+	// then left out. A reply editor does not change it.
+	ContentLength int64
+
+	Local  bool            // made by the gateway itself
+	Server *balance.Server // that answered, or nil
+
+	filters []BodyFilter
+}
+
+// FilterBody has f change the body on its way to the client. Its length is
+// unknown from then on.
+func (r *Reply) FilterBody(f BodyFilter) {
+	r.filters = append(r.filters, f)
+	r.ContentLength = -1
+}
+
+// A ReplyEditor changes the head of a reply before it is sent.
+type ReplyEditor interface {
+	EditReply(x *Exchange, r *Reply)
+}
+
+// ReplyFunc is a func as a [ReplyEditor].
+type ReplyFunc func(x *Exchange, r *Reply)
+
+// EditReply calls f.
+func (f ReplyFunc) EditReply(x *Exchange, r *Reply) { f(x, r) }
+
+// bodyAllowed reports whether a final reply of that status has a body (RFC
+// 9110, section 6.4.1).
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// statusLine returns "404 Not Found".
+func statusLine(status int) string {
+	if t := http.StatusText(status); t != "" {
+		return strconv.Itoa(status) + " " + t
+	}
+	return strconv.Itoa(status)
+}

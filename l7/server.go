@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// bg is for calls that want a context and never wait.
+var bg = context.Background()
+
+// A Server serves HTTP on any number of listeners. Its byte front speaks
+// HTTP/1.0 and HTTP/1.1 and runs native handlers ([Handler]) on the bytes of
+// the connection; an embedded [http.Server], the standard front, speaks
+// HTTP/2, over TLS and by prior knowledge, and takes over the connections
+// whose handler turns out not to be native.
+//
+// Methods and field names are those of [http.Server] where the meaning is the
+// same, so that changing over is a matter of one word. Unlike there, no
+// timeout is unlimited unless it is negative. Timeouts are coarse: they may
+// end up to a quarter later than said, never earlier.
+//
+// The fields must not change once the server serves.
+type Server struct {
+	Addr      string       // for ListenAndServe; empty means ":http" or ":https"
+	Handler   http.Handler // nil means http.DefaultServeMux
+	TLSConfig *tls.Config  // for ServeTLS
+
+	ReadHeaderTimeout time.Duration // from the first byte of a request to the end of its head, trickling does not extend it; 0 means 10s, negative none
+	IdleTimeout       time.Duration // of a connection between requests, and before the first; 0 means 60s, negative none
+	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, negative none
+	WriteTimeout      time.Duration // of a reply that the client does not take a byte of; 0 means 30s, negative none
+	TunnelTimeout     time.Duration // of an upgraded connection with no byte either way; 0 means 1h, negative none
+	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative none
+
+	MaxHeaderBytes int   // of a request head; 0 means 32 KiB. More is answered 431, or 414 if it is the request line
+	MaxFields      int   // of a head or trailer; 0 means 128. More is answered 431
+	MaxBodyBytes   int64 // of a request body; 0 means no limit. More is answered 413
+	MaxRequests    int   // on one connection, which is closed after; 0 means no limit
+	MaxStreams     int   // HTTP/2 streams at once on a connection; 0 means 100
+
+	// HalfClose says that a client that closes its side of the connection
+	// still wants its reply. By default that ends its exchange, as the client
+	// is most likely gone.
+	HalfClose bool
+
+	BaseContext func(net.Listener) context.Context // as in http.Server; nil means context.Background
+	OnDone      func(*Record)                      // called at the end of each exchange; must not block or keep the record
+	Logger      *slog.Logger                       // nil means slog.Default()
+
+	once    sync.Once
+	std     *http.Server
+	handed  map[*handedConn]struct{} // connections of the standard front, guarded by mu
+	pool    l4.BufferPool
+	bulk    l4.BufferPool
+	parking parking
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	conns     map[*byteConn]struct{}
+	stopping  atomic.Bool
+	done      chan struct{} // closed when stopping
+	wg        sync.WaitGroup
+	warned    sync.Map // handler types whose loss of the byte front has been logged
+}
+
+// ErrServerClosed is what Serve and its relatives return after Shutdown or
+// Close. It is [http.ErrServerClosed].
+var ErrServerClosed = http.ErrServerClosed
+
+// orDefault implements "0 means def, negative means none", none being 0.
+func orDefault[T int | int64 | time.Duration](v, def T) T {
+	switch {
+	case v == 0:
+		return def
+	case v < 0:
+		return 0
+	}
+	return v
+}
+
+func (s *Server) init() {
+	s.once.Do(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.listeners = make(map[net.Listener]struct{})
+		s.conns = make(map[*byteConn]struct{})
+		s.handed = make(map[*handedConn]struct{})
+		s.done = make(chan struct{})
+		s.pool.Size = headBuffer
+		s.bulk.Size = bulkBuffer
+		s.std = s.newStandard()
+	})
+}
+
+func (s *Server) logger() *slog.Logger {
+	if s.Logger != nil {
+		return s.Logger
+	}
+	return slog.Default()
+}
+
+func (s *Server) handler() http.Handler {
+	if s.Handler == nil {
+		return http.DefaultServeMux
+	}
+	return s.Handler
+}
+
+// ListenAndServe listens on Addr and serves HTTP there.
+func (s *Server) ListenAndServe() error {
+	ln, err := s.listen(":http")
+	if err != nil {
+		return err
+	}
+	return s.Serve(ln)
+}
+
+// ListenAndServeTLS listens on Addr and serves HTTPS there. The files may be
+// empty if TLSConfig has certificates.
+func (s *Server) ListenAndServeTLS(certFile, keyFile string) error {
+	ln, err := s.listen(":https")
+	if err != nil {
+		return err
+	}
+	return s.ServeTLS(ln, certFile, keyFile)
+}
+
+func (s *Server) listen(def string) (net.Listener, error) {
+	if s.stopping.Load() {
+		return nil, ErrServerClosed
+	}
+	addr := s.Addr
+	if addr == "" {
+		addr = def
+	}
+	// Keep-alive options would cost four system calls a connection; the idle
+	// timeouts end what they would.
+	lc := net.ListenConfig{KeepAlive: -1}
+	return lc.Listen(bg, "tcp", addr)
+}
+
+// Serve accepts connections on ln until Shutdown or Close, then returns
+// [ErrServerClosed]. It closes ln. It may be called for several listeners.
+func (s *Server) Serve(ln net.Listener) error {
+	return s.serve(ln, nil)
+}
+
+// ServeTLS is Serve over TLS: HTTP/2 where the client agrees, else HTTP/1.
+// The files may be empty if TLSConfig has certificates.
+func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
+	var cfg *tls.Config
+	if s.TLSConfig != nil {
+		cfg = s.TLSConfig.Clone()
+	} else {
+		cfg = new(tls.Config)
+	}
+	if len(cfg.NextProtos) == 0 {
+		cfg.NextProtos = []string{"h2", "http/1.1"}
+	}
+	if certFile != "" || keyFile != "" {
+		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			_ = ln.Close()
+			return err
+		}
+		cfg.Certificates = append(cfg.Certificates, cert)
+	}
+	if len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
+		_ = ln.Close()
+		return errors.New("l7: ServeTLS: TLSConfig has no certificate")
+	}
+	return s.serve(ln, cfg)
+}
+
+func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
+	s.init()
+	defer ln.Close()
+	if !s.track(ln) {
+		return ErrServerClosed
+	}
+	defer s.untrack(ln)
+	base := bg
+	if s.BaseContext != nil {
+		base = s.BaseContext(ln)
+	}
+	var pause time.Duration
+	for {
+		nc, err := ln.Accept()
+		if err != nil {
+			if s.stopping.Load() {
+				return ErrServerClosed
+			}
+			if pause = l4AcceptPause(err, pause); pause == 0 {
+				return err
+			}
+			s.logger().Error("l7: accept failed, retrying", "error", err, "after", pause)
+			select {
+			case <-time.After(pause):
+			case <-s.done:
+			}
+			continue
+		}
+		pause = 0
+		s.start(base, nc, cfg)
+	}
+}
+
+// l4AcceptPause returns how long to wait after a failed Accept, doubling from
+// 5 ms to 1 s, or 0 if the listener is broken for good. Running out of
+// descriptors is not: connections end and free some.
+func l4AcceptPause(err error, last time.Duration) time.Duration {
+	if errors.Is(err, net.ErrClosed) {
+		return 0
+	}
+	var ne net.Error
+	if !errors.As(err, &ne) || !ne.Temporary() { //nolint:staticcheck // the one use Temporary is good for
+		return 0
+	}
+	return min(max(2*last, 5*time.Millisecond), time.Second)
+}
+
+// start gives a new connection its goroutine.
+func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Load() {
+		_ = nc.Close()
+		return
+	}
+	c := &byteConn{srv: s, base: base, nc: nc}
+	s.conns[c] = struct{}{}
+	s.wg.Go(func() { c.start(cfg) })
+}
+
+func (s *Server) track(ln net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Load() {
+		return false
+	}
+	s.listeners[ln] = struct{}{}
+	return true
+}
+
+func (s *Server) untrack(ln net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, ln)
+}
+
+// forget takes a connection off the list: it is closed, or the standard
+// front's.
+func (s *Server) forget(c *byteConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+// stop makes all Serve calls return and closes what is idle.
+func (s *Server) stop() []*byteConn {
+	s.init()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopping.Swap(true) {
+		close(s.done)
+	}
+	for ln := range s.listeners {
+		_ = ln.Close()
+	}
+	conns := make([]*byteConn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// Shutdown stops accepting, closes idle connections, tells the clients of the
+// others that their connection ends with the reply under way (Connection:
+// close, GOAWAY), and waits for these. When ctx ends it cuts what is left and
+// returns ctx's error. Upgraded connections count: they are waited for, too.
+func (s *Server) Shutdown(ctx context.Context) error {
+	for _, c := range s.stop() {
+		c.interruptIdle()
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = s.std.Shutdown(ctx)
+		s.wg.Wait()
+	}()
+	var err error
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		select {
+		case <-ended: // both: all has ended in time
+		default:
+			err = ctx.Err()
+			s.cut()
+			<-ended
+		}
+	}
+	s.parking.close()
+	return err
+}
+
+// Close cuts all connections at once and waits for their goroutines.
+func (s *Server) Close() error {
+	s.stop()
+	s.cut()
+	s.wg.Wait()
+	s.parking.close()
+	return nil
+}
+
+// cut closes every connection.
+func (s *Server) cut() {
+	for _, c := range s.stop() {
+		c.cut()
+	}
+	_ = s.std.Close()
+	s.mu.Lock()
+	handed := slices.Collect(maps.Keys(s.handed)) // hijacked ones among them
+	s.mu.Unlock()
+	for _, c := range handed {
+		_ = c.Close()
+	}
+}

@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// ServeHTTP is the standard front: it wraps (w, r) in an [Exchange] and has h
+// serve it. It is all that the ServeHTTP method of a native handler does.
+func ServeHTTP(h Handler, w http.ResponseWriter, r *http.Request) {
+	newStandardExchange(w, r, nil).run(h)
+}
+
+// standard is the downstream of an exchange under an [http.Server].
+type standard struct {
+	x        *Exchange
+	own      Exchange // what x points to, unless the byte front began it
+	w        http.ResponseWriter
+	r        *http.Request
+	srv      *Server     // nil if the http.Server is the host's
+	stopGone func() bool // ends what attach began
+	noBody   bool        // of the reply: its head says that none follows
+	chunked  bool
+	aborted  bool
+}
+
+func newStandardExchange(w http.ResponseWriter, r *http.Request, srv *Server) *standard {
+	s := &standard{w: w, r: r, srv: srv}
+	s.x = &s.own
+	s.x.down = s
+	return s
+}
+
+// run serves the exchange from the root of a handler tree.
+func (s *standard) run(h http.Handler) {
+	x := s.x
+	x.Record.Start = time.Now()
+	clean := false
+	defer func() {
+		if !clean {
+			x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
+		}
+		if s.srv != nil {
+			x.end(s.srv.OnDone)
+		}
+		if s.aborted && clean {
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	if err := s.parse(); err != nil {
+		s.w.Header().Set("Connection", "close")
+		x.Record.Err = err
+		x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))
+	} else {
+		Serve(h, x)
+		x.mustReply()
+	}
+	clean = true
+}
+
+// parse fills the exchange with what net/http has made of the request, and
+// checks what net/http does not.
+func (s *standard) parse() *headError {
+	x, r := s.x, s.r
+	x.Method = r.Method
+	x.proto1x = int8(r.ProtoMinor)
+	if r.ProtoMajor > 1 {
+		x.proto1x = int8(r.ProtoMajor)
+	}
+	x.Scheme, x.TLS = "http", r.TLS
+	if r.TLS != nil {
+		x.Scheme = "https"
+	}
+	x.Remote, _ = netip.ParseAddrPort(r.RemoteAddr)
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		x.Local = addrPort(a)
+	}
+	x.Remote = netip.AddrPortFrom(x.Remote.Addr().Unmap(), x.Remote.Port())
+	x.Client = x.Remote.Addr()
+	x.ContentLength = r.ContentLength
+	if r.Body == nil || r.Body == http.NoBody {
+		x.ContentLength = 0
+	}
+	if err := x.setTarget(requestTarget(r)); err != nil {
+		return err
+	}
+	if x.Host == "" || x.Method != http.MethodConnect {
+		x.Host = r.Host
+	}
+	if !validHost(x.Host) && (x.Host != "" || x.proto1x != 0) {
+		return bad("malformed Host")
+	}
+	x.begin(FrontStandard)
+	return s.parseHeader()
+}
+
+// parseHeader lists the header map, without what belongs to the connection.
+func (s *standard) parseHeader() *headError {
+	x, r := s.x, s.r
+	f := framing{length: -1}
+	n := 0
+	for name, values := range r.Header {
+		if n += len(values); n > defaultMaxFields && (s.srv == nil || n > orDefault(s.srv.MaxFields, defaultMaxFields)) {
+			return &headError{http.StatusRequestHeaderFieldsTooLarge, "too many fields"}
+		}
+		k := kindOf(name)
+		for _, v := range values {
+			if k == kindOther {
+				x.Header.list = append(x.Header.list, Field{name, v, k})
+			} else if err := f.field(&x.Header, Field{name, v, k}); err != nil {
+				return err
+			}
+		}
+	}
+	if f.nominated {
+		x.Header.dropNominated(f.options)
+	}
+	switch {
+	case f.unmet != "":
+		return &headError{http.StatusExpectationFailed, "unknown expectation"}
+	case f.length >= 0 && x.ContentLength != f.length || len(r.Header["Content-Length"]) > 1:
+		return bad("Content-Length is not that of the body") // HTTP/2 (RFC 9113, section 8.1.1)
+	case f.hosts > 1 || f.hosts == 1 && f.host != x.Host:
+		return bad("Host is not the authority") // HTTP/2
+	}
+	if x.ContentLength < 0 && x.proto1x == 1 || x.ContentLength != 0 && x.proto1x == 0 {
+		// net/http has removed a Content-Length that came with a
+		// Transfer-Encoding, so nobody can tell whether both were there. What
+		// follows such a request must not be read (golang/go#80942).
+		s.w.Header().Set("Connection", "close")
+	}
+	if f.upgrade && x.ContentLength == 0 && x.proto1x == 1 {
+		x.upgrade = f.protocol
+	}
+	x.trailers = f.trailers
+	x.expect = f.expect && x.proto1x > 0 && x.ContentLength != 0
+	return nil
+}
+
+// requestTarget returns the target as the client sent it, unless a handler
+// before us changed the URL: then that is what counts.
+func requestTarget(r *http.Request) string {
+	raw := r.RequestURI
+	if raw == "" || r.Method == http.MethodConnect {
+		return cmpOr(raw, r.URL.RequestURI())
+	}
+	path, query, _ := strings.Cut(raw, "?")
+	if i := strings.Index(path, "://"); i >= 0 && path[0] != '/' { // absolute form
+		if path = path[i+3:]; strings.IndexByte(path, '/') >= 0 {
+			path = path[strings.IndexByte(path, '/'):]
+		} else {
+			path = r.URL.Path
+		}
+	}
+	if query != r.URL.RawQuery {
+		return r.URL.RequestURI()
+	}
+	if path != r.URL.Path {
+		if un, err := url.PathUnescape(path); err != nil || un != r.URL.Path {
+			return r.URL.RequestURI()
+		}
+	}
+	return raw
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func (s *standard) context() context.Context { return s.r.Context() }
+
+func (s *standard) request() *http.Request {
+	r := *s.r
+	u := *s.r.URL
+	r.URL = &u
+	return &r
+}
+
+func (s *standard) readBody(p []byte) (int, error) {
+	if s.r.Body == nil {
+		return 0, io.EOF
+	}
+	n, err := s.r.Body.Read(p)
+	s.x.Record.RequestBytes += int64(n)
+	return n, err
+}
+
+func (s *standard) bodyReady() bool { return s.x.ContentLength == 0 }
+
+// stopBody makes a read of the body under way return.
+func (s *standard) stopBody() {
+	_ = http.NewResponseController(s.w).SetReadDeadline(past)
+	if s.r.Body != nil {
+		_ = s.r.Body.Close()
+	}
+}
+
+func (s *standard) resumeBody() {}
+
+func (s *standard) trailer() *Fields {
+	if len(s.r.Trailer) == 0 {
+		return nil
+	}
+	var f Fields
+	for name, values := range s.r.Trailer {
+		for _, v := range values {
+			if !forbiddenTrailer(name) {
+				f.list = append(f.list, Field{Name: name, Value: v})
+			}
+		}
+	}
+	return &f
+}
+
+func (s *standard) writeInterim(r *Reply) error {
+	if s.x.proto1x == 0 || r.Status == http.StatusContinue {
+		return nil // net/http sends its own 100 when the body is read
+	}
+	h := s.w.Header()
+	saved := maps.Clone(h)
+	addFields(h, &r.Header)
+	s.w.WriteHeader(r.Status)
+	clear(h)
+	maps.Copy(h, saved)
+	return nil
+}
+
+func (s *standard) writeHead(r *Reply) error {
+	h := s.w.Header()
+	addFields(h, &r.Header)
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // not to be guessed
+	}
+	s.noBody = s.x.Method == http.MethodHead || !bodyAllowed(r.Status)
+	s.chunked = r.ContentLength < 0
+	if r.ContentLength >= 0 && r.Status != http.StatusNoContent {
+		h.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
+	}
+	if s.x.ContentLength != 0 && s.x.proto1x <= 1 {
+		// The reply may begin before the request body has been read.
+		_ = http.NewResponseController(s.w).EnableFullDuplex()
+	}
+	s.w.WriteHeader(r.Status)
+	return nil
+}
+
+func addFields(h http.Header, f *Fields) {
+	for i := range f.list {
+		if fd := &f.list[i]; !fd.kind.owned() {
+			name := http.CanonicalHeaderKey(fd.Name)
+			h[name] = append(h[name], fd.Value)
+		}
+	}
+}
+
+func (s *standard) writeBody(p []byte) error {
+	if s.noBody || len(p) == 0 {
+		return nil
+	}
+	_, err := s.w.Write(p)
+	return err
+}
+
+func (s *standard) flush() error {
+	err := http.NewResponseController(s.w).Flush()
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil
+	}
+	return err
+}
+
+func (s *standard) finish(trailer *Fields) error {
+	if trailer == nil || trailer.Len() == 0 || s.noBody || !s.chunked {
+		return nil
+	}
+	if err := s.flush(); err != nil { // a head that is sent says that a trailer may come
+		return err
+	}
+	for name, v := range trailer.All() {
+		s.w.Header().Add(http.TrailerPrefix+http.CanonicalHeaderKey(name), v)
+	}
+	return nil
+}
+
+func (s *standard) abort() { s.aborted = true }
+
+func (s *standard) attach(u *upConn) { s.stopGone = context.AfterFunc(s.r.Context(), u.interrupt) }
+
+func (s *standard) detach() bool { return s.stopGone() }
+
+func (s *standard) mustClose() {
+	if !s.x.replied {
+		s.w.Header().Set("Connection", "close")
+	}
+}
+
+func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
+	nc, brw, err := http.NewResponseController(s.w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = nc.SetDeadline(time.Time{})
+	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
+	c := l4.NewConn(nc)
+	if _, err := c.Write(appendSwitch(nil, r, s.x.upgrade)); err != nil {
+		_ = c.Close()
+		return nil, nil, err
+	}
+	return c, early, nil
+}
+
+// serveForeign has h answer with the edited request, and the editors edit its
+// reply.
+func (s *standard) serveForeign(h http.Handler) {
+	r := s.request()
+	s.x.applyTo(r)
+	ew := &editingWriter{ResponseWriter: s.w, s: s}
+	h.ServeHTTP(ew, r)
+	if !ew.wrote && !ew.hijacked {
+		ew.WriteHeader(http.StatusOK)
+	}
+}
+
+// applyTo gives r what the exchange says. What belongs to the connection stays
+// as net/http has it.
+func (x *Exchange) applyTo(r *http.Request) {
+	r.Method, r.Host = x.Method, x.Host
+	if target := x.Path + x.Query; target != r.RequestURI {
+		if u, err := url.ParseRequestURI(target); err == nil {
+			r.URL.Path, r.URL.RawPath, r.URL.RawQuery = u.Path, u.RawPath, u.RawQuery
+			r.RequestURI = target
+		}
+	}
+	if x.Header.edited {
+		h := make(http.Header, len(r.Header))
+		for name, values := range r.Header {
+			if k := kindOf(name); k.owned() || k == kindExpect {
+				h[name] = values
+			}
+		}
+		addFields(h, &x.Header)
+		r.Header = h
+	}
+	if len(x.filters) > 0 {
+		r.Body, r.ContentLength = io.NopCloser(x.Body()), x.ContentLength
+		delete(r.Header, "Content-Length")
+	}
+}
+
+// editingWriter is the ResponseWriter of a foreign handler: it runs the
+// editors on the head and counts for the record.
+type editingWriter struct {
+	http.ResponseWriter
+	s        *standard
+	wrote    bool
+	hijacked bool
+}
+
+func (w *editingWriter) WriteHeader(status int) {
+	if w.wrote {
+		w.ResponseWriter.WriteHeader(status) // net/http complains, with the place
+		return
+	}
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	w.wrote = true
+	x := w.s.x
+	if len(x.editors) > 0 {
+		h := w.Header()
+		r := Reply{Status: status, ContentLength: -1, Local: true}
+		for name, values := range h {
+			if k := kindOf(name); !k.owned() && !strings.HasPrefix(name, http.TrailerPrefix) {
+				for _, v := range values {
+					r.Header.list = append(r.Header.list, Field{name, v, k})
+				}
+			}
+		}
+		r.Header.edited = false
+		x.edit(&r)
+		status = r.Status
+		if r.Header.edited {
+			maps.DeleteFunc(h, func(name string, _ []string) bool {
+				return !kindOf(name).owned() && !strings.HasPrefix(name, http.TrailerPrefix)
+			})
+			addFields(h, &r.Header)
+		}
+	}
+	x.replied = true
+	x.Record.Status = status
+	x.Record.FirstByte = time.Since(x.Record.Start)
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *editingWriter) Write(p []byte) (int, error) {
+	if !w.wrote {
+		if _, ok := w.Header()["Content-Type"]; !ok && w.Header().Get("Content-Encoding") == "" && len(p) > 0 {
+			w.Header().Set("Content-Type", http.DetectContentType(p))
+		}
+		w.WriteHeader(http.StatusOK)
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.s.x.Record.ReplyBytes += int64(n)
+	return n, err
+}
+
+// ReadFrom keeps sendfile and splice within reach.
+func (w *editingWriter) ReadFrom(src io.Reader) (int64, error) {
+	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.wrote {
+		n, err := rf.ReadFrom(src)
+		w.s.x.Record.ReplyBytes += n
+		return n, err
+	}
+	return io.Copy(struct{ io.Writer }{w}, src)
+}
+
+func (w *editingWriter) Flush() { _ = w.FlushError() }
+
+// FlushError is what http.ResponseController looks for.
+func (w *editingWriter) FlushError() error {
+	if !w.wrote {
+		w.WriteHeader(http.StatusOK)
+	}
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Hijack gives the connection to the handler.
+func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, brw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.hijacked = true
+		w.s.x.replied = true
+		w.s.x.Record.Status = http.StatusSwitchingProtocols
+	}
+	return c, brw, err
+}
+
+// Unwrap is for http.ResponseController.
+func (w *editingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// addrPort returns the address of a TCP connection, zero for any other.
+func addrPort(a net.Addr) netip.AddrPort {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	case nil:
+		return netip.AddrPort{}
+	}
+	ap, _ := netip.ParseAddrPort(a.String())
+	return ap
+}

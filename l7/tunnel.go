@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// relayTunnel relays an upgraded connection until it ends, and notes how.
+func relayTunnel(x *Exchange, client, server *l4.Conn, idle time.Duration) {
+	if idle == 0 {
+		idle = -1
+	}
+	r := l4.Relay(x.Context(), client, server, l4.RelayOptions{IdleTimeout: idle})
+	x.Record.RequestBytes += r.AtoB
+	x.Record.ReplyBytes += r.BtoA
+	x.Record.Err = r.Err
+	switch r.Termination.Cause {
+	case l4.Normal:
+	case l4.ClientAborted:
+		x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
+	case l4.ClientTimeout, l4.ServerTimeout:
+		x.Record.Termination = endOf(l4.ClientTimeout, l4.PhaseData)
+	case l4.Killed:
+		x.Record.Termination = endOf(l4.Killed, l4.PhaseData)
+	default:
+		x.Record.Termination = endOf(l4.ServerAborted, l4.PhaseData)
+	}
+}

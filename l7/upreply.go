@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+const (
+	maxReplyHead   = 64 << 10
+	maxReplyFields = 256
+	maxInterim     = 16
+)
+
+// upReply is how far the reply on a connection has been read.
+type upReply struct {
+	left      int64 // bytes of the body to come, -1 if chunked, -2 if until the connection ends
+	chunk     chunkDecoder
+	keep      bool   // the server keeps the connection
+	protocol  string // Upgrade
+	trailer   *Fields
+	gotHead   bool // at least a byte of the reply has come
+	bodyLimit time.Duration
+	down      downstream // to be flushed before waiting; nil if there is nobody to
+}
+
+const untilClose = -2
+
+// badReply is a reply that is not passed on.
+type badReply struct{ err error }
+
+func (e *badReply) Error() string { return "malformed reply: " + e.err.Error() }
+func (e *badReply) Unwrap() error { return e.err }
+
+// send writes p to the server, which gets d to take it.
+func (c *upConn) send(p []byte, now time.Time, d time.Duration) error {
+	if at, ok := c.sendAt.due(now, d); ok {
+		_ = c.c.SetWriteDeadline(at)
+		if c.lost() { // a deadline in the past must not be undone
+			_ = c.c.SetDeadline(past)
+		}
+	}
+	_, err := c.c.Write(p)
+	return err
+}
+
+// lost reports whether somebody has given up on the connection.
+func (c *upConn) lost() bool { return c.interrupted.Load() || c.cutReason.Load() != nil }
+
+// wait bounds the next read.
+func (c *upConn) wait(now time.Time, d time.Duration) {
+	if at, ok := c.readAt.due(now, d); ok {
+		_ = c.c.SetReadDeadline(at)
+		if c.lost() {
+			_ = c.c.SetDeadline(past)
+		}
+	}
+}
+
+// fill reads once, behind the bytes there are.
+func (c *upConn) fill(pool *l4.BufferPool) error {
+	if c.in == nil {
+		b, err := c.c.ReadBuffer(pool)
+		if err != nil {
+			return err
+		}
+		c.in, c.pos = b, 0
+		return nil
+	}
+	b := c.in
+	if len(b.B) == cap(b.B) {
+		if c.pos > 0 {
+			b.B = b.B[:copy(b.B, b.B[c.pos:])]
+			c.pos = 0
+		} else {
+			b = &l4.Buffer{B: append(make([]byte, 0, 2*cap(b.B)), b.B...)}
+			c.releaseInput()
+			c.in = b
+		}
+	}
+	n, err := c.c.Read(b.B[len(b.B):cap(b.B)])
+	if b.B = b.B[:len(b.B)+n]; n > 0 {
+		return nil
+	}
+	return err
+}
+
+// readHead reads the head of a reply, interim or final, into c.rep, and finds
+// out how its body is framed for a request of that method.
+func (c *upConn) readHead(method string) error {
+	from := 0
+	for {
+		if c.in != nil {
+			n, bad := headEnd(c.in.B[c.pos:], from)
+			if bad != nil {
+				return &badReply{bad}
+			}
+			if n > 0 {
+				if n > maxReplyHead {
+					return &badReply{errHeadTooLong}
+				}
+				return c.parseHead(n, method)
+			}
+			if from = len(c.in.B) - c.pos; from >= maxReplyHead {
+				return &badReply{errHeadTooLong}
+			}
+		}
+		if err := c.fill(&c.host.up.pool); err != nil {
+			if c.in != nil && errors.Is(err, io.EOF) {
+				return &badReply{io.ErrUnexpectedEOF}
+			}
+			return err
+		}
+		c.gotHead = true
+	}
+}
+
+var errHeadTooLong = errors.New("head too long")
+
+func (c *upConn) parseHead(n int, method string) error {
+	var f framing
+	head := string(c.in.B[c.pos : c.pos+n])
+	c.pos += n
+	c.consumed()
+	r := &c.rep
+	minor, bad := parseReply(r, &f, head, maxReplyFields)
+	if bad != nil {
+		return &badReply{bad}
+	}
+	c.keep = !f.close && (minor > 0 || f.keepAlive)
+	c.protocol = f.protocol
+	c.trailer = nil
+	r.Local, r.ContentLength, r.filters = false, f.length, r.filters[:0]
+	switch {
+	case method == http.MethodHead || !bodyAllowed(r.Status):
+		c.left = 0
+		if r.Status == http.StatusNoContent {
+			r.ContentLength = -1
+		}
+	case f.chunked:
+		c.left = -1
+		c.chunk = chunkDecoder{trailer: c.chunk.trailer[:0]}
+	case f.length >= 0:
+		c.left = f.length
+	default:
+		c.left, c.keep = untilClose, false
+	}
+	return nil
+}
+
+// consumed gives the input buffer back once all of it has been used.
+func (c *upConn) consumed() {
+	if c.pos == len(c.in.B) {
+		c.releaseInput()
+	}
+}
+
+// ended reports whether the body has been read to its end.
+func (c *upConn) ended() bool {
+	return c.left == 0 || c.left == -1 && c.chunk.state == chunkDone
+}
+
+// next returns the next piece of the body, valid until the call after, and
+// io.EOF at the end of a complete body. It waits for at most c.bodyLimit.
+func (c *upConn) next() ([]byte, error) {
+	if c.in != nil {
+		c.consumed()
+	}
+	for !c.ended() {
+		if c.in == nil {
+			if err := c.more(); err != nil {
+				return nil, err
+			}
+		}
+		src := c.in.B[c.pos:]
+		switch c.left {
+		case untilClose:
+			c.pos += len(src)
+			return src, nil
+		case -1:
+			data, used, bad := c.chunk.decode(src)
+			c.pos += used
+			if bad != nil {
+				return nil, &badReply{bad}
+			}
+			if len(data) > 0 {
+				return data, nil
+			}
+			c.consumed()
+			if err := c.readTrailer(); err != nil {
+				return nil, err
+			}
+		default:
+			n := int(min(int64(len(src)), c.left))
+			c.pos += n
+			c.left -= int64(n)
+			return src[:n], nil
+		}
+	}
+	return nil, io.EOF
+}
+
+func (c *upConn) readTrailer() error {
+	if c.chunk.state != chunkDone {
+		return nil
+	}
+	f, bad := c.chunk.fields(maxReplyFields)
+	if c.trailer = f; bad != nil {
+		return &badReply{bad}
+	}
+	return nil
+}
+
+// more reads a buffer of body, a large one where much is to come.
+func (c *upConn) more() error {
+	if c.down != nil {
+		if err := c.down.flush(); err != nil { // the client gets what there is before we wait
+			return &clientError{err}
+		}
+	}
+	c.wait(time.Now(), c.bodyLimit)
+	pool := &c.host.up.pool
+	if c.left == untilClose || c.left > headBuffer || c.left == -1 && c.chunk.n > headBuffer {
+		pool = &c.host.up.bulk
+	}
+	err := c.fill(pool)
+	switch {
+	case !errors.Is(err, io.EOF):
+		return err
+	case c.left == untilClose:
+		c.left = 0
+		return io.EOF
+	}
+	return io.ErrUnexpectedEOF
+}
+
+// behind reports whether bytes follow what has been read as the reply: there
+// is no telling what they are, so the connection is not used again.
+func (c *upConn) behind() bool { return c.in != nil && c.pos < len(c.in.B) }

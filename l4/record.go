@@ -9,8 +9,8 @@ import (
 )
 
 // A Record tells of one connection when it is over. It is given to
-// Server.OnDone and is valid only during that call. What handlers know, they
-// write with Note while the connection lives.
+// Server.OnDone and is valid only during that call; copy what is to be kept.
+// What handlers know, they write with Note while the connection lives.
 type Record struct {
 	RemoteAddr net.Addr // of the client, as PROXY protocol has it if that was accepted
 	LocalAddr  net.Addr
@@ -30,7 +30,16 @@ type Record struct {
 	Termination Termination
 	Err         error // what Termination stands for; nil if Normal
 
-	mu sync.Mutex
+	mu *sync.Mutex
+}
+
+func newRecord() *Record {
+	r := new(struct {
+		Record
+		mu sync.Mutex
+	})
+	r.Record = Record{Start: time.Now(), Queue: -1, Connect: -1, FirstByte: -1, mu: &r.mu}
+	return &r.Record
 }
 
 // Note runs f, which may write the record. It may be called by many

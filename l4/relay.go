@@ -55,7 +55,7 @@ type RelayResult struct {
 func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	ended := make(chan struct{})
 	r := &relay{}
-	r.init(a, b, &opt, func(*relay) { close(ended) })
+	r.init(a, b, opt.complete(), opt.Parker, func(*relay) { close(ended) })
 	stop := context.AfterFunc(ctx, func() { r.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
 	defer stop()
 	go r.down.run()
@@ -69,9 +69,19 @@ func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 // The options must not change until then. To end the relay close a and b.
 func StartRelay(a, b *Conn, opt *RelayOptions, ended func(RelayResult)) {
 	r := &relay{}
-	r.init(a, b, opt, func(r *relay) { ended(r.result()) })
+	r.init(a, b, opt.complete(), opt.Parker, func(r *relay) { ended(r.result()) })
 	go r.down.run()
 	go r.up.run()
+}
+
+// complete returns o with buffers.
+func (o *RelayOptions) complete() *RelayOptions {
+	if o.Buffers != nil {
+		return o
+	}
+	with := *o
+	with.Buffers = new(BufferPool)
+	return &with
 }
 
 // A relay is two directions, and the one timer that watches over both.
@@ -82,19 +92,19 @@ func StartRelay(a, b *Conn, opt *RelayOptions, ended func(RelayResult)) {
 //	    down.run        both ended: ended is called
 type relay struct {
 	up, down direction
-	opt      *RelayOptions
+	opt      *RelayOptions // shared by many
+	parker   *Parker       // instead of that in opt
 	start    time.Time
 	ended    func(*relay)
 
-	mu       sync.Mutex
-	timer    *time.Timer // nil once ended
-	running  int         // directions that have not ended
-	half     time.Duration
-	end      Termination
-	err      error
-	aborted  bool
-	isCut    atomic.Bool
-	fallback BufferPool // if opt has none
+	mu      sync.Mutex
+	timer   *time.Timer   // nil once ended
+	running int           // directions that have not ended
+	half    time.Duration // when the first one has
+	end     Termination
+	err     error
+	aborted bool
+	isCut   atomic.Bool
 }
 
 // A direction is one half of a relay. Only its own goroutine reads src,
@@ -103,7 +113,8 @@ type direction struct {
 	r        *relay
 	src, dst *Conn
 	wake     func()       // run after parking
-	last     atomic.Int64 // when data was moved last, since r.start
+	last     atomic.Int64 // when data was moved last, since r.start; 0 means not yet
+	first    int64        // when data was moved first
 	moved    int64        // bytes
 	state    atomic.Int32
 	over     bool // guarded by r.mu
@@ -116,8 +127,8 @@ const (
 	resting              // parked, or as good as
 )
 
-func (r *relay) init(a, b *Conn, opt *RelayOptions, ended func(*relay)) {
-	r.opt, r.ended, r.running = opt, ended, 2
+func (r *relay) init(a, b *Conn, opt *RelayOptions, parker *Parker, ended func(*relay)) {
+	r.opt, r.parker, r.ended, r.running = opt, parker, ended, 2
 	r.start = time.Now()
 	r.up = direction{r: r, src: a, dst: b}
 	r.down = direction{r: r, src: b, dst: a}
@@ -132,14 +143,15 @@ func (r *relay) result() RelayResult {
 	return RelayResult{AtoB: r.up.moved, BtoA: r.down.moved, Termination: r.end, Err: r.err}
 }
 
-func (r *relay) now() time.Duration { return time.Since(r.start) }
-
-func (r *relay) buffers() *BufferPool {
-	if r.opt.Buffers != nil {
-		return r.opt.Buffers
+// firstByte says when b sent its first byte, since the start; -1 if never.
+func (r *relay) firstByte() time.Duration {
+	if r.down.last.Load() == 0 {
+		return -1
 	}
-	return &r.fallback
+	return time.Duration(r.down.first)
 }
+
+func (r *relay) now() time.Duration { return time.Since(r.start) }
 
 // run moves data until there is no more, or none for a while.
 func (d *direction) run() {
@@ -164,12 +176,12 @@ func (d *direction) run() {
 
 // move waits for data and passes on what one read gives.
 func (d *direction) move() error {
-	pool := d.r.buffers()
+	pool := d.r.opt.Buffers
 	b, err := d.src.ReadBuffer(pool)
 	if err != nil {
 		return err
 	}
-	d.last.Store(int64(d.r.now()))
+	d.touch()
 	n, err := d.dst.Write(b.B)
 	pool.Put(b)
 	d.moved += int64(n)
@@ -177,6 +189,15 @@ func (d *direction) move() error {
 		return &writeError{err}
 	}
 	return nil
+}
+
+// touch notes that data was moved.
+func (d *direction) touch() {
+	now := max(int64(d.r.now()), 1)
+	if d.last.Load() == 0 {
+		d.first = now
+	}
+	d.last.Store(now)
 }
 
 // A writeError is an error of dst.
@@ -202,7 +223,7 @@ func (d *direction) rest() bool {
 	if first {
 		d.wake = d.resume
 	}
-	if p := d.r.opt.Parker; p != nil && p.Park(d.src, d.wake) {
+	if p := d.r.parker; p != nil && p.Park(d.src, d.wake) {
 		if d.r.isCut.Load() && p.Unpark(d.src) { // cut came just before Park
 			d.finish()
 		}
@@ -313,7 +334,7 @@ func (r *relay) cut(t Termination, err error) {
 	past := time.Unix(1, 0)
 	for _, d := range []*direction{&r.up, &r.down} {
 		d.src.SetDeadline(past)
-		if p := r.opt.Parker; p != nil && p.Unpark(d.src) {
+		if p := r.parker; p != nil && p.Unpark(d.src) {
 			d.finish()
 		}
 	}

@@ -153,7 +153,7 @@ func (s *Server) start(st *serverState, bare net.Conn) {
 	}
 	c.member.server = s
 	if s.OnDone != nil {
-		c.member.record = &Record{Start: time.Now(), Queue: -1, Connect: -1, FirstByte: -1}
+		c.member.record = newRecord()
 	}
 	s.mu.Lock()
 	if s.down {
@@ -283,6 +283,14 @@ func (s *Server) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.conns.n
+}
+
+// parker returns the Parker of s, nil if there is none.
+func (s *Server) parker() *Parker {
+	s.mu.Lock()
+	st := s.state
+	s.mu.Unlock()
+	return st.park.get()
 }
 
 func (s *Server) logger() *slog.Logger {

@@ -231,7 +231,7 @@ func TestRecordOf(t *testing.T) {
 	c := NewConn(a)
 	require.Nil(t, RecordOf(c))
 	RecordOf(c).End(Termination{Denied, PhaseRequest}, nil)
-	c.member.server, c.member.record = &Server{}, &Record{}
+	c.member.server, c.member.record = &Server{}, newRecord()
 	require.Same(t, c.member.record, RecordOf(struct{ wrapped }{wrapped{c, c}}))
 	RecordOf(c).End(Termination{Denied, PhaseRequest}, nil)
 	RecordOf(c).End(Termination{Killed, PhaseData}, io.EOF)

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+const (
+	defaultConnectTimeout = 3 * time.Second
+	defaultTries          = 3
+)
+
+// A Proxy is a Handler that relays each connection to a server of a pool.
+// Its fields must not change once it is used. It may serve any number of
+// connections at once and is part of any number of Servers.
+//
+// If no server can be reached, the client's connection is reset, as it would
+// be by a server that is not there.
+type Proxy struct {
+	Pool *balance.Pool
+
+	// Dial connects to servers; nil means a net.Dialer without keep-alive
+	// probes. The context bounds it by ConnectTimeout.
+	Dial DialFunc
+
+	// Handshake, if not nil, is run on a new connection to s before anything
+	// is relayed to it: the place for a PROXY header or TLS. It returns the
+	// connection to go on with. It is bounded by ConnectTimeout together with
+	// Dial, by its context and as a deadline of server; an error counts as a
+	// failed try, and server is closed.
+	Handshake func(ctx context.Context, client, server net.Conn, s *balance.Server) (net.Conn, error)
+
+	// Key returns the hash key of a connection for policies that hash.
+	// Nil means the client's address, without the port.
+	Key func(client net.Conn) uint64
+
+	// Sticky, if not nil, sends a client to the server that it was sent to
+	// before. One table may be shared by several proxies of one pool.
+	Sticky *Sticky
+
+	ConnectTimeout time.Duration // of one try; 0 means 3s, negative means none
+	Tries          int           // how many servers are tried; 0 means 3; less than 0 means 1
+
+	// As in RelayOptions.
+	IdleTimeout       time.Duration
+	ClientTimeout     time.Duration
+	ServerTimeout     time.Duration
+	HalfClosedTimeout time.Duration
+	Lifetime          time.Duration
+
+	// CutOnDown closes live connections of a server that goes down, into
+	// maintenance, or leaves the pool. Without it they go on as long as both
+	// ends like, until somebody calls the server's Cut.
+	CutOnDown bool
+
+	BufferBytes int // size of the buffers that data moves through; 0 means DefaultBufferBytes
+
+	once    sync.Once
+	relay   RelayOptions
+	buffers BufferPool
+	dialer  net.Dialer
+}
+
+func (p *Proxy) init() {
+	p.buffers.Size = p.BufferBytes
+	p.relay = RelayOptions{
+		IdleTimeout: p.IdleTimeout, ClientTimeout: p.ClientTimeout, ServerTimeout: p.ServerTimeout,
+		HalfClosedTimeout: p.HalfClosedTimeout, Lifetime: p.Lifetime, Buffers: &p.buffers,
+	}
+	p.dialer.KeepAlive = -1
+	if t := p.connectTimeout(); t > 0 {
+		p.dialer.Timeout = t
+	}
+}
+
+func (p *Proxy) connectTimeout() time.Duration {
+	if p.ConnectTimeout == 0 {
+		return defaultConnectTimeout
+	}
+	return p.ConnectTimeout
+}
+
+func (p *Proxy) tries() int {
+	if p.Tries == 0 {
+		return defaultTries
+	}
+	return max(p.Tries, 1)
+}
+
+// ServeConn connects c to a server and relays. It may return while the relay
+// goes on.
+func (p *Proxy) ServeConn(ctx context.Context, c net.Conn) error {
+	p.once.Do(p.init)
+	s := &session{p: p, client: NewConn(c), record: RecordOf(c)}
+	if err := s.connect(ctx); err != nil {
+		abort(s.client)
+		s.client.Close()
+		return err
+	}
+	if h, ok := s.lease.Server().Value().(Handler); ok {
+		return s.serveLocally(ctx, h)
+	}
+	s.start(ctx)
+	return nil
+}
+
+// A session is one connection through a Proxy.
+type session struct {
+	relay
+	p      *Proxy
+	client *Conn
+	server *Conn
+	lease  balance.Lease
+	took   time.Duration // to connect
+	record *Record
+	stop   func() bool // of watching the context, or nil
+}
+
+// connect takes a lease and connects to its server, or tries another.
+func (s *session) connect(ctx context.Context) (failed error) {
+	var end Termination
+	defer func() {
+		if failed != nil {
+			s.record.End(end, failed)
+		}
+	}()
+	p := s.p
+	req := balance.Request{Key: p.key(s.client)}
+	from := addrOf(s.client)
+	if p.Sticky != nil {
+		req.Prefer = p.Sticky.Lookup(from)
+	}
+	for try := 1; ; try++ {
+		if t, err := s.acquire(ctx, req); err != nil {
+			if failed == nil {
+				end = t
+			}
+			return errors.Join(failed, err)
+		}
+		server := s.lease.Server()
+		err := s.dial(ctx, try)
+		if err == nil {
+			if p.Sticky != nil {
+				p.Sticky.Note(from, server.Name())
+			}
+			return nil
+		}
+		var class balance.Class
+		class, end = whyNot(ctx, err)
+		s.lease.Done(balance.Outcome{Class: class, Err: err})
+		failed = errors.Join(failed, &ServerError{Server: server.Name(), Addr: server.Addr(), Err: err})
+		if try >= p.tries() || ctx.Err() != nil {
+			return failed
+		}
+		retry, ok := p.Pool.TryRetry()
+		if !ok {
+			return failed
+		}
+		defer retry.Done()
+		req.Avoid(server)
+		req.Prefer = ""
+	}
+}
+
+// whyNot says what it means that connecting failed with err.
+func whyNot(ctx context.Context, err error) (balance.Class, Termination) {
+	switch {
+	case ctx.Err() != nil:
+		return balance.Canceled, Termination{Killed, PhaseConnect}
+	case isTimeout(err):
+		return balance.ConnectTimeout, Termination{ServerTimeout, PhaseConnect}
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.ENOBUFS):
+		return balance.Canceled, Termination{Resource, PhaseConnect}
+	}
+	return balance.ConnectFailed, Termination{ServerAborted, PhaseConnect}
+}
+
+// acquire takes a lease, waiting in the queue if need be.
+func (s *session) acquire(ctx context.Context, req balance.Request) (end Termination, err error) {
+	var before time.Time
+	if s.record != nil {
+		before = time.Now()
+	}
+	s.lease, err = s.p.Pool.Acquire(ctx, req)
+	s.record.Note(func(r *Record) { r.Queue = max(r.Queue, 0) + time.Since(before) })
+	switch {
+	case err == nil:
+		return end, nil
+	case errors.Is(err, balance.ErrNoServer):
+		end = Termination{ServerAborted, PhaseConnect}
+	case errors.Is(err, balance.ErrQueueTimeout):
+		end = Termination{ServerTimeout, PhaseQueue}
+	case ctx.Err() != nil:
+		end = Termination{Killed, PhaseQueue}
+	default:
+		end = Termination{Resource, PhaseQueue}
+	}
+	return end, fmt.Errorf("l4: %w", err)
+}
+
+// dial connects to the server of the lease, one that is served in process
+// excepted.
+func (s *session) dial(ctx context.Context, try int) error {
+	server := s.lease.Server()
+	if _, ok := server.Value().(Handler); ok {
+		s.record.Note(func(r *Record) { r.Server, r.Tries = server.Name(), try })
+		return nil
+	}
+	before := time.Now()
+	c, err := s.p.dial(ctx, s.client, server)
+	s.took = time.Since(before)
+	s.record.Note(func(r *Record) {
+		r.Server, r.Tries = server.Name(), try
+		r.Connect = max(r.Connect, 0) + s.took
+	})
+	if err == nil {
+		s.server = NewConn(c)
+	}
+	return err
+}
+
+func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Server) (net.Conn, error) {
+	network, addr := SplitAddr(server.Addr())
+	if p.Dial == nil && p.Handshake == nil {
+		return dialTCP(ctx, &p.dialer, network, addr)
+	}
+	if t := p.connectTimeout(); t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t)
+		defer cancel()
+	}
+	var (
+		c   net.Conn
+		err error
+	)
+	if p.Dial != nil {
+		c, err = p.Dial(ctx, network, addr)
+	} else {
+		c, err = dialTCP(ctx, &p.dialer, network, addr)
+	}
+	if err != nil || p.Handshake == nil {
+		return c, err
+	}
+	return p.handshake(ctx, client, c, server)
+}
+
+func (p *Proxy) handshake(ctx context.Context, client, c net.Conn, server *balance.Server) (net.Conn, error) {
+	deadline, _ := ctx.Deadline()
+	c.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	ready, err := p.Handshake(ctx, client, c, server)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	ready.SetDeadline(time.Time{})
+	return ready, nil
+}
+
+func (p *Proxy) key(client net.Conn) uint64 {
+	if p.Key != nil {
+		return p.Key(client)
+	}
+	return balance.HashAddr(addrOf(client))
+}
+
+// addrOf returns the address of a client without its port; it is invalid for
+// one that has none, as on a Unix socket.
+func addrOf(c net.Conn) netip.Addr {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	if a, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil {
+		return a.Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// serveLocally has a server's own Handler serve the client; the lease ends
+// with it.
+func (s *session) serveLocally(ctx context.Context, h Handler) error {
+	err := h.ServeConn(ctx, s.client)
+	s.lease.Done(balance.Outcome{Err: err})
+	return err
+}
+
+// start relays until the end.
+func (s *session) start(ctx context.Context) {
+	var parker *Parker
+	if m := underlying(s.client); m == nil { // nobody else would close it
+		s.stop = context.AfterFunc(ctx, func() { s.relay.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
+	} else if s.client.raw != nil || s.server.raw != nil {
+		parker = m.member.server.parker()
+	}
+	s.relay.init(s.client, s.server, &s.p.relay, parker, func(*relay) { s.finish() })
+	s.lease.Server().Attach(s)
+	go s.down.run()
+	s.up.run()
+}
+
+// Cut is told by the server's pool that it is in trouble; see balance.Attached.
+func (s *session) Cut(live bool, reason string) {
+	if live || s.p.CutOnDown {
+		s.relay.cut(Termination{ServerDown, PhaseData}, errors.New("l4: "+reason))
+	}
+}
+
+// finish is called when the relay has ended.
+func (s *session) finish() {
+	if s.stop != nil {
+		s.stop()
+	}
+	s.lease.Server().Detach(s)
+	result := s.relay.result()
+	s.server.Close()
+	outcome := balance.Outcome{Latency: s.took, Err: result.Err}
+	switch result.Termination.Cause {
+	case ServerAborted:
+		outcome.Class = balance.Reset
+	case ServerTimeout:
+		outcome.Class = balance.Timeout
+	case ClientAborted, ClientTimeout:
+		outcome.Class = balance.ClientAborted
+	}
+	s.record.Note(func(r *Record) { r.FirstByte = s.relay.firstByte() })
+	s.record.End(result.Termination, result.Err)
+	s.client.Close()
+	s.lease.Done(outcome)
+}
+
+// A ServerError says which server a try has failed on.
+type ServerError struct {
+	Server string // name
+	Addr   string
+	Err    error
+}
+
+func (e *ServerError) Error() string { return fmt.Sprintf("l4: server %s: %v", e.Server, e.Err) }
+
+func (e *ServerError) Unwrap() error { return e.Err }

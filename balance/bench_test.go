@@ -14,6 +14,13 @@ func policies() map[string]balance.Policy {
 		"RoundRobin": balance.RoundRobin{},
 		"TwoChoices": balance.TwoChoices{},
 		"LeastConn":  balance.LeastConn{},
+		"Random":     balance.Random{},
+		"First":      balance.First{},
+		"PeakEWMA":   balance.PeakEWMA{},
+		"Ring":       balance.Ring{},
+		"Maglev":     balance.Maglev{},
+		"Rendezvous": balance.Rendezvous{},
+		"RingBound":  balance.Ring{Bound: 1.25},
 	}
 }
 

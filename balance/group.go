@@ -22,19 +22,35 @@ type group struct {
 func (c *core) group(p part, v *view, i int, rand Rand) group {
 	g := group{tier: p.tier, share: p.share, spare: p.share == 0}
 	g.view = viewOf(p.servers, v.cursors[i], rand)
-	if old := v.snap.Load(); old != nil && i < len(old.groups) && old.groups[i].view.same(&g.view) {
-		g.view, g.picker = old.groups[i].view, old.groups[i].picker
-	} else {
-		policy := c.conf.Policy
-		if policy == nil {
-			policy = TwoChoices{}
+	var old *group
+	if sn := v.snap.Load(); sn != nil && i < len(sn.groups) {
+		old = &sn.groups[i]
+	}
+	switch {
+	case old == nil:
+		g.picker = c.conf.picker(g.view)
+	case old.view.same(&g.view):
+		g.view, g.picker = old.view, old.picker
+	default:
+		if n, ok := old.picker.(nexter); ok {
+			g.picker = n.Next(g.view)
 		}
-		g.picker = policy.Picker(g.view)
+		if g.picker == nil {
+			g.picker = c.conf.picker(g.view)
+		}
 	}
 	g.bound, _ = g.picker.(bounder)
 	// Shares add up to 1 but for rounding: choose makes the last one whole.
 	g.upTo = uint64(math.Min(p.share, 1) * (1 << 53))
 	return g
+}
+
+// picker builds a picker from nothing.
+func (p *Pool) picker(v View) Picker {
+	if p.Policy == nil {
+		return TwoChoices{}.Picker(v)
+	}
+	return p.Policy.Picker(v)
 }
 
 // weightUnit is what a weight of 1 counts while servers are in slow start.

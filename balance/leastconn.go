@@ -6,12 +6,21 @@ package balance
 // requests in its own queue, relative to its weight: it compares (work+1)/weight. An idle server comes
 // before any busy one, whatever its weight, but for one in slow start. Among equals it takes turns.
 //
-// It suits long work of unequal length: TCP sessions, queries, streams.
+// Up to 256 servers a pick looks at all of them; above, a tree of winners is kept up
+// to date. It suits long work of unequal length: TCP sessions, queries, streams.
 // (HAProxy, leastconn.)
 type LeastConn struct{}
 
 // Picker implements [Policy].
-func (LeastConn) Picker(v View) Picker { return &leastScan{view: v} }
+func (LeastConn) Picker(v View) Picker {
+	if len(v.Servers) > leastScanMax {
+		return newLeastTree(v)
+	}
+	return &leastScan{view: v}
+}
+
+// leastScanMax is how many servers are looked at one by one.
+const leastScanMax = 256
 
 // leastScan looks at every server.
 type leastScan struct{ view View }

@@ -50,6 +50,7 @@ func (v *View) warming(i int) bool { return v.Warming != nil && v.Warming[i] }
 //	Observe(*Server, Outcome) // after each Lease.Done, any server of the pool
 //	Bound(*Server) int        // most leases the server may hold now if it is to take one more
 //	Keyed() bool              // whether the pick follows from the key; see [Pool.OnFull]
+//	Next(View) Picker         // the picker for another set, called instead of Policy.Picker; nil asks that after all
 type Picker interface {
 	// Pick returns the best server that f allows, or nil if it allows none.
 	// A key of 0 is no key.
@@ -61,6 +62,7 @@ type (
 	observer interface{ Observe(*Server, Outcome) }
 	bounder  interface{ Bound(*Server) int }
 	keyed    interface{ Keyed() bool }
+	nexter   interface{ Next(View) Picker }
 )
 
 // A Filter says which servers a pick may return. The zero value allows all of

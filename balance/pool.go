@@ -56,7 +56,8 @@ type Pool struct {
 
 // core is what a pool and its subsets share.
 type core struct {
-	conf    *Pool // the configuration, of the pool that Set was called on
+	conf    *Pool     // the configuration, of the pool that Set was called on
+	born    time.Time // what PeakEWMA counts from
 	queue   queue
 	retries retryBudget
 	hooks   atomic.Pointer[hooks] // nil: nobody listens
@@ -103,7 +104,7 @@ func (p *Pool) init() {
 		if p.core != nil {
 			return // a subset
 		}
-		c := &core{conf: p, leaving: make(map[string]*Server)}
+		c := &core{conf: p, born: time.Now(), leaving: make(map[string]*Server)}
 		c.queue.configure(&p.Queue)
 		c.set.Store(new(set))
 		p.core = c

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"math"
+	"sync/atomic"
+)
+
+// bounds keeps the load of each server of a hashing policy within factor of its
+// fair part of the load of all of them:
+//
+//	slots    = ceil((leases + 1) * factor)
+//	slots(i) = max(1, ceil(slots * weight(i) / sum of weights))
+//
+// A server may take one more lease if it has less than slots(i). As factor is greater
+// than 1 somebody always may. (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing
+// with Bounded Loads, arXiv 1608.01350; formula as in Envoy and HAProxy.)
+type bounds struct {
+	factor float64
+	sum    float64 // of weights
+	seats  []seat  // by slot
+	_      [cacheLine]byte
+	total  atomic.Int64
+	_      [cacheLine - 8]byte
+}
+
+type seat struct {
+	server *Server // nil: not of this picker
+	weight float64
+	known  atomic.Int64 // leases of it that total holds
+}
+
+func newBounds(v View, factor float64) *bounds {
+	b := &bounds{factor: factor}
+	for i, s := range v.Servers {
+		if s.slot >= len(b.seats) {
+			grown := make([]seat, s.slot*2+1)
+			for j := range b.seats {
+				grown[j].server, grown[j].weight = b.seats[j].server, b.seats[j].weight
+			}
+			b.seats = grown
+		}
+		b.seats[s.slot].server, b.seats[s.slot].weight = s, float64(v.Weights[i])
+		b.sum += float64(v.Weights[i])
+	}
+	for _, s := range v.Servers {
+		b.Changed(s)
+	}
+	return b
+}
+
+// seat returns that of s, or nil.
+func (b *bounds) seat(s *Server) *seat {
+	if s.slot >= len(b.seats) || b.seats[s.slot].server != s {
+		return nil
+	}
+	return &b.seats[s.slot]
+}
+
+// Changed brings the total up to date. Of many that do so at once for one
+// server, the last sees the latest count.
+func (b *bounds) Changed(s *Server) {
+	seat := b.seat(s)
+	if seat == nil {
+		return
+	}
+	for {
+		n := s.inflight.Load()
+		b.total.Add(n - seat.known.Swap(n))
+		if s.inflight.Load() == n {
+			return
+		}
+	}
+}
+
+// Bound returns slots(i).
+func (b *bounds) Bound(s *Server) int {
+	seat := b.seat(s)
+	if seat == nil {
+		return 0
+	}
+	slots := math.Ceil(float64(max(b.total.Load(), 0)+1) * b.factor)
+	return max(1, int(math.Ceil(slots*seat.weight/b.sum)))
+}
+
+// within reports whether s may take one more lease.
+func (b *bounds) within(s *Server) bool { return s.inflight.Load() < int64(b.Bound(s)) }
+
+// boundedPicker adds bounds to a hashing picker.
+type boundedPicker struct {
+	hashPicker
+	*bounds
+}
+
+// hashPicker is what the hashing policies build.
+type hashPicker interface {
+	Picker
+	Keyed() bool
+}
+
+// hashed is what the pickers of all hashing policies have in common.
+type hashed struct {
+	view   View
+	plain  roundRobin // for requests without a key
+	bounds *bounds    // nil: none
+}
+
+func newHashed(v View, factor float64) hashed {
+	h := hashed{view: v, plain: roundRobin{view: v, turns: newTurns(v.Weights)}}
+	if factor > 0 {
+		h.bounds = newBounds(v, max(factor, 1.01))
+	}
+	return h
+}
+
+// Keyed says that the pick follows from the key.
+func (h *hashed) Keyed() bool { return true }
+
+// allows reports whether f and the bounds allow s.
+func (h *hashed) allows(s *Server, f Filter) bool {
+	return f.Allows(s) && (h.bounds == nil || f.loose || h.bounds.within(s))
+}
+
+// any returns a server for a request without a key, or when the order of
+// fallback has come to its end: the first from index i on that is allowed.
+func (h *hashed) any(i uint64, f Filter) *Server {
+	n := uint64(len(h.view.Servers))
+	for k := range n {
+		if s := h.view.Servers[(i%n+k)%n]; h.allows(s, f) {
+			return s
+		}
+	}
+	return nil
+}
+
+// keyless picks for a request without a key: round robin.
+func (h *hashed) keyless(f Filter) *Server {
+	if h.bounds == nil {
+		return h.plain.Pick(0, f)
+	}
+	return h.any(uint64(h.plain.turns.at(h.view.Cursor.Next())), f)
+}
+
+// done adds the bounds to p, if there are any.
+func (h *hashed) finish(p hashPicker) Picker {
+	if h.bounds == nil {
+		return p
+	}
+	return &boundedPicker{p, h.bounds}
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+	"strings"
+)
+
+// Maglev looks the key up in a table in which every server has nearly the same
+// number of entries, by weight. It spreads keys more evenly than [Ring] and picks faster; the
+// price is that a few more keys move when a server comes or goes. Balancers
+// that know the same servers agree, whatever the order of Set.
+//
+// If the server of a key is not allowed, the key is hashed again for another entry, and again.
+// A request without a key is served round robin. The table is built where the
+// servers change, in Set or Report, while picks go on with the old one.
+//
+// (Eisenbud et al.: Maglev, A Fast and Reliable Software Network Load Balancer, NSDI 2016, section
+// 3.4; weights as in Envoy.)
+type Maglev struct {
+	Size  int     // entries of the table, made prime; 0 means 65537 up to 650 servers, 655373 up to 6500, 5000011 above
+	Bound float64 // as in [Ring]
+}
+
+// maglevMax is the largest table.
+const maglevMax = 5000011
+
+// Picker implements [Policy].
+func (m Maglev) Picker(v View) Picker {
+	size := m.Size
+	if size <= 0 {
+		switch n := len(v.Servers); {
+		case n <= 650:
+			size = 65537
+		case n <= 6500:
+			size = 655373
+		default:
+			size = maglevMax
+		}
+	}
+	p := &maglev{hashed: newHashed(v, m.Bound)}
+	p.table = maglevTable(v, nextPrime(min(max(size, len(v.Servers)), maglevMax)))
+	return p.finish(p)
+}
+
+type maglev struct {
+	hashed
+	table []uint32 // indexes of the view
+}
+
+func (p *maglev) Pick(key uint64, f Filter) *Server {
+	if key == 0 {
+		return p.keyless(f)
+	}
+	key = mix(key)
+	for range 16 {
+		if s := p.view.Servers[p.table[p.entry(key)]]; p.allows(s, f) {
+			return s
+		}
+		key = mix(key + 0x9e3779b97f4a7c15)
+	}
+	return p.any(key, f)
+}
+
+// entry returns the entry of a key whose bits are well mixed.
+func (p *maglev) entry(key uint64) uint64 {
+	hi, _ := bits.Mul64(key, uint64(len(p.table)))
+	return hi
+}
+
+// maglevTable fills a table of a prime size. Each server has a permutation of the entries,
+// and takes the next free one of it when it is its turn. The heaviest have a turn in each round.
+func maglevTable(v View, size int) []uint32 {
+	turns := make([]maglevTurn, len(v.Servers))
+	var heaviest uint64
+	for i, s := range v.Servers {
+		h := Hash(s.Name())
+		turns[i] = maglevTurn{server: i, next: h % uint64(size), skip: mix(h+1)%uint64(size-1) + 1, weight: uint64(v.Weights[i])}
+		heaviest = max(heaviest, turns[i].weight)
+	}
+	slices.SortFunc(turns, func(a, b maglevTurn) int { // so that the order of Set does not count
+		return cmp.Or(cmp.Compare(a.next, b.next), strings.Compare(v.Servers[a.server].Name(), v.Servers[b.server].Name()))
+	})
+	const free = 1<<32 - 1
+	table := make([]uint32, size)
+	for i := range table {
+		table[i] = free
+	}
+	for left, round := size, uint64(1); ; round++ {
+		for i := range turns {
+			t := &turns[i]
+			if round*t.weight < t.target {
+				continue
+			}
+			t.target += heaviest
+			for table[t.next] != free {
+				t.step(uint64(size))
+			}
+			table[t.next] = uint32(t.server)
+			t.step(uint64(size))
+			if left--; left == 0 {
+				return table
+			}
+		}
+	}
+}
+
+// maglevTurn is where one server is in its permutation: entry n of it is
+// (offset + n*skip) mod size.
+type maglevTurn struct {
+	server         int
+	next, skip     uint64
+	weight, target uint64
+}
+
+// step moves on to the next entry.
+func (t *maglevTurn) step(size uint64) {
+	if t.next += t.skip; t.next >= size {
+		t.next -= size
+	}
+}
+
+// nextPrime returns the smallest prime that is at least n.
+func nextPrime(n int) int {
+	for n = max(n, 3); ; n++ {
+		prime := true
+		for d := 2; d*d <= n && prime; d++ {
+			prime = n%d != 0
+		}
+		if prime {
+			return n
+		}
+	}
+}

@@ -106,7 +106,7 @@ func (p *peakEWMA) Observe(s *Server, o Outcome) {
 	if o.At.IsZero() {
 		o.At = time.Now()
 	}
-	now := uint32(o.At.Sub(s.core.born) / time.Millisecond)
+	now := uint32(max(o.At.Sub(s.core.born), 0) / time.Millisecond)
 	p.advance(now)
 	for {
 		was := s.peak.Load()

@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package balancetest checks that a [balance.Policy] does what a pool and its
+// users rely on. A host runs it on its own algorithm:
+//
+//	func TestMine(t *testing.T) {
+//		balancetest.TestPolicy(t, Mine{}, balancetest.Law{Share: 0.1})
+//	}
+//
+// Run it with the race detector as well: it picks from many goroutines at once.
+package balancetest
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A Law is what a policy promises beyond what every policy must do.
+type Law struct {
+	// Share is how far the part of the work that a server gets may be from its
+	// part of the weights, relative to that: 0.1 is a tenth. 0 means that weights do not count.
+	Share float64
+	// Keyed says that the pick follows from the key.
+	Keyed bool
+	// Moved is the part of the keys of servers that stay which may move when
+	// another one leaves; 0 means none. It counts if Keyed is set.
+	Moved float64
+	// Seed is that of the pool; 0 means 1.
+	Seed uint64
+}
+
+// TestPolicy runs the suite. Each part is a subtest.
+func TestPolicy(t *testing.T, policy balance.Policy, law Law) {
+	s := suite{policy: policy, law: law}
+	t.Run("only usable servers", s.usable)
+	t.Run("every server once when all are avoided in turn", s.avoid)
+	t.Run("never over a limit", s.limits)
+	t.Run("no allocation", s.allocs)
+	t.Run("many at once", s.parallel)
+	t.Run("one server", s.single)
+	t.Run("shares follow weights", s.shares)
+	if law.Keyed {
+		t.Run("same key same server", s.sameKey)
+		t.Run("order of Set does not matter", s.order)
+		t.Run("a leaving server moves its own keys", s.leave)
+		t.Run("no key is shared out", s.keyless)
+	}
+}
+
+type suite struct {
+	policy balance.Policy
+	law    Law
+}
+
+// pool returns a pool of n servers; weights repeat.
+func (s suite) pool(t testing.TB, n, maxConns int, weights ...int) *balance.Pool {
+	t.Helper()
+	p := &balance.Pool{Policy: s.policy, Seed: max(s.law.Seed, 1), Queue: balance.Queue{Size: -1}}
+	set(t, p, Endpoints(n, maxConns, weights...))
+	return p
+}
+
+// Endpoints returns n endpoints; weights repeat, and are 1 if there are none.
+func Endpoints(n, maxConns int, weights ...int) []balance.Endpoint {
+	eps := make([]balance.Endpoint, n)
+	for i := range eps {
+		eps[i] = balance.Endpoint{Name: fmt.Sprintf("s%d", i), Addr: fmt.Sprintf("10.%d.%d.%d:80", i>>16, i>>8&255, i&255), MaxConns: maxConns}
+		if len(weights) > 0 {
+			eps[i].Weight = weights[i%len(weights)]
+		}
+	}
+	return eps
+}
+
+func set(t testing.TB, p *balance.Pool, eps []balance.Endpoint) {
+	t.Helper()
+	if err := p.Set(eps...); err != nil {
+		t.Fatalf("Set: %v", err)
+	}
+}
+
+// key returns the i-th of many keys.
+func key(i int) balance.Request {
+	return balance.Request{Key: balance.Hash(fmt.Sprint("key ", i))}
+}
+
+// done ends a lease as a server does that answers in 10 ms.
+func done(l balance.Lease) {
+	l.Done(balance.Outcome{Class: balance.OK, Latency: 10 * time.Millisecond, At: time.Unix(1e9, 0)})
+}
+
+// warm uses every server, so that policies that measure have measured.
+func warm(t testing.TB, p *balance.Pool) {
+	for s := range p.All() {
+		l, err := p.Acquire(context.Background(), balance.Request{Prefer: s.Name()})
+		if err != nil {
+			t.Fatalf("Acquire(Prefer: %s): %v", s.Name(), err)
+		}
+		done(l)
+	}
+}
+
+// idle fails unless nothing is in flight.
+func idle(t testing.TB, p *balance.Pool) {
+	t.Helper()
+	for s := range p.All() {
+		if n := s.InFlight(); n != 0 {
+			t.Errorf("%s has %d in flight at the end; want 0", s, n)
+		}
+	}
+}
+
+func (s suite) usable(t *testing.T) {
+	p := s.pool(t, 12, 0, 1, 2, 3)
+	for i, srv := range numbered(p) {
+		switch i % 6 {
+		case 1:
+			srv.Report(balance.Check, balance.Down, "test")
+		case 2:
+			srv.SetAdmin(balance.Drain, "test")
+		case 3:
+			srv.SetAdmin(balance.Maint, "test")
+		case 4:
+			if err := srv.SetWeight(0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i := range 1000 {
+		l, err := p.Acquire(context.Background(), key(i))
+		if err != nil {
+			t.Fatalf("Acquire: %v", err)
+		}
+		if !l.Server().Usable() {
+			t.Fatalf("picked %s, which is %v", l.Server(), l.Server().State())
+		}
+		done(l)
+	}
+	idle(t, p)
+}
+
+// numbered yields the members of p with their number.
+func numbered(p *balance.Pool) func(func(int, *balance.Server) bool) {
+	return func(yield func(int, *balance.Server) bool) {
+		i := 0
+		for s := range p.All() {
+			if !yield(i, s) {
+				return
+			}
+			i++
+		}
+	}
+}
+
+func (s suite) avoid(t *testing.T) {
+	const n = 9
+	p := s.pool(t, n, 0, 1, 5)
+	for round := range 20 {
+		req := key(round)
+		seen := make(map[*balance.Server]bool)
+		for range n {
+			l, err := p.Acquire(context.Background(), req)
+			if err != nil {
+				t.Fatalf("after %d tries: %v", len(seen), err)
+			}
+			if seen[l.Server()] {
+				t.Fatalf("%s was picked again although it was to be avoided", l.Server())
+			}
+			seen[l.Server()] = true
+			req.Avoid(l.Server())
+			done(l)
+		}
+		if l, err := p.Acquire(context.Background(), req); err == nil {
+			t.Fatalf("picked %s when all had been tried; want an error", l.Server())
+		}
+	}
+	idle(t, p)
+}
+
+// limits counts from the outside how many leases each server has at once.
+func (s suite) limits(t *testing.T) {
+	const n, maxConns = 5, 3
+	p := s.pool(t, n, maxConns)
+	var held [n]atomic.Int64
+	number := make(map[*balance.Server]int)
+	for i, srv := range numbered(p) {
+		number[srv] = i
+	}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 500 {
+				l, err := p.Acquire(context.Background(), key(g*1000+i))
+				if err != nil {
+					runtime.Gosched()
+					continue
+				}
+				at := &held[number[l.Server()]]
+				if now := at.Add(1); now > maxConns {
+					t.Errorf("%s has %d leases; its limit is %d", l.Server(), now, maxConns)
+				}
+				runtime.Gosched()
+				at.Add(-1)
+				done(l)
+			}
+		})
+	}
+	wg.Wait()
+	idle(t, p)
+
+	// All slots can be had, and no more.
+	var leases []balance.Lease
+	for i := range n * maxConns {
+		l, err := p.Acquire(context.Background(), key(i))
+		if err != nil {
+			t.Fatalf("%d of %d slots are taken, yet: %v", i, n*maxConns, err)
+		}
+		leases = append(leases, l)
+	}
+	if l, err := p.Acquire(context.Background(), key(0)); err == nil {
+		t.Errorf("%s was picked when all servers were full", l.Server())
+	}
+	for _, l := range leases {
+		done(l)
+	}
+	idle(t, p)
+}
+
+func (s suite) allocs(t *testing.T) {
+	for _, n := range []int{3, 300} {
+		p := s.pool(t, n, 10, 1, 2)
+		warm(t, p)
+		req, ctx := key(1), context.Background()
+		if n := testing.AllocsPerRun(1000, func() {
+			if l, err := p.Acquire(ctx, req); err == nil {
+				done(l)
+			}
+		}); n > 0 {
+			t.Errorf("Acquire and Done allocate %v times; want 0", n)
+		}
+	}
+}
+
+// parallel changes states while others pick.
+func (s suite) parallel(t *testing.T) {
+	p := s.pool(t, 20, 0, 1, 2, 3)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 2000 {
+				if l, err := p.Acquire(context.Background(), key(g+i)); err != nil {
+					t.Errorf("Acquire: %v", err)
+				} else {
+					done(l)
+				}
+			}
+		})
+	}
+	for i, srv := range numbered(p) {
+		if i > 0 { // one always stays
+			srv.Report(balance.Check, balance.Health(i%3), "test")
+			if err := srv.SetWeight(i); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	wg.Wait()
+	idle(t, p)
+}
+
+func (s suite) single(t *testing.T) {
+	p := s.pool(t, 1, 0)
+	for i := range 10 {
+		l, err := p.Acquire(context.Background(), key(i))
+		if err != nil {
+			t.Fatalf("Acquire: %v", err)
+		}
+		done(l)
+	}
+	idle(t, p)
+}
+
+// hold takes n leases without giving one back, as policies that go by load
+// show their shares only then. It returns how many each server has.
+func (s suite) hold(t *testing.T, p *balance.Pool, n int, request func(int) balance.Request) {
+	t.Helper()
+	var leases []balance.Lease
+	for i := range n {
+		l, err := p.Acquire(context.Background(), request(i))
+		if err != nil {
+			t.Fatalf("Acquire: %v", err)
+		}
+		leases = append(leases, l)
+	}
+	sum := 0
+	for _, srv := range numbered(p) {
+		sum += srv.Endpoint().Weight
+	}
+	for _, srv := range numbered(p) {
+		want := float64(n) * float64(srv.Endpoint().Weight) / float64(sum)
+		if got := float64(srv.InFlight()); math.Abs(got-want) > s.law.Share*want {
+			t.Errorf("%s got %v of %d; want %.0f within %v", srv, got, n, want, s.law.Share)
+		}
+	}
+	for _, l := range leases {
+		done(l)
+	}
+	idle(t, p)
+}
+
+func (s suite) shares(t *testing.T) {
+	if s.law.Share == 0 {
+		t.Skip("weights do not count")
+	}
+	for _, weights := range [][]int{{1}, {1, 2, 3}, {5, 1, 1}, {10, 7, 3}} {
+		t.Run(fmt.Sprint(weights), func(t *testing.T) {
+			p := s.pool(t, 6, 0, weights...)
+			warm(t, p)
+			s.hold(t, p, 30000, key)
+		})
+	}
+	t.Run("changed at run time", func(t *testing.T) {
+		p := s.pool(t, 6, 0)
+		warm(t, p)
+		set(t, p, Endpoints(6, 0, 1, 4))
+		s.hold(t, p, 30000, key)
+	})
+}
+
+func (s suite) keyless(t *testing.T) {
+	if s.law.Share == 0 {
+		t.Skip("weights do not count")
+	}
+	s.hold(t, s.pool(t, 6, 0, 1, 2, 3), 12000, func(int) balance.Request { return balance.Request{} })
+}
+
+// owners returns the server of each of n keys.
+func owners(t *testing.T, p *balance.Pool, n int) []string {
+	t.Helper()
+	names := make([]string, n)
+	for i := range names {
+		l, err := p.Acquire(context.Background(), key(i))
+		if err != nil {
+			t.Fatalf("Acquire: %v", err)
+		}
+		names[i] = l.Server().Name()
+		done(l)
+	}
+	return names
+}
+
+const keys = 10000
+
+func (s suite) sameKey(t *testing.T) {
+	p := s.pool(t, 10, 0, 1, 2)
+	first := owners(t, p, keys)
+	for i, again := range owners(t, p, keys) {
+		if again != first[i] {
+			t.Fatalf("key %d went to %s and then to %s", i, first[i], again)
+		}
+	}
+}
+
+func (s suite) order(t *testing.T) {
+	p, q := s.pool(t, 10, 0), s.pool(t, 10, 0)
+	eps := Endpoints(10, 0)
+	for i := range 5 {
+		eps[i], eps[9-i] = eps[9-i], eps[i]
+	}
+	set(t, q, eps)
+	a, b := owners(t, p, keys), owners(t, q, keys)
+	for i := range a {
+		if a[i] != b[i] {
+			t.Fatalf("key %d goes to %s in one order and to %s in another", i, a[i], b[i])
+		}
+	}
+}
+
+func (s suite) leave(t *testing.T) {
+	const n = 10
+	p := s.pool(t, n, 0)
+	before := owners(t, p, keys)
+	gone := p.Server("s3")
+	gone.Report(balance.Check, balance.Down, "test")
+	own, moved := 0, 0
+	for i, now := range owners(t, p, keys) {
+		switch {
+		case before[i] == gone.Name():
+			own++
+		case now != before[i]:
+			moved++
+		}
+	}
+	t.Logf("of %d keys %d (%.2f %%) were of the server that left, 1/N is %.2f %%; %d others moved (%.2f %%)",
+		keys, own, 100*float64(own)/keys, 100.0/n, moved, 100*float64(moved)/keys)
+	if part := float64(moved) / keys; part > s.law.Moved {
+		t.Errorf("%.4f of all keys moved between servers that stayed; want at most %.4f", part, s.law.Moved)
+	}
+	gone.Report(balance.Check, balance.Up, "")
+	for i, now := range owners(t, p, keys) {
+		if now != before[i] {
+			t.Fatalf("key %d is at %s after the server came back; want %s", i, now, before[i])
+		}
+	}
+}

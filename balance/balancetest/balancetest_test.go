@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balancetest_test
+
+import (
+	"testing"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/balance/balancetest"
+)
+
+// The bounds below are what the policies state. Random draws are off by about
+// 3 / sqrt(picks of the server); tables and rings by how they place servers.
+func TestPolicies(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		policy balance.Policy
+		law    balancetest.Law
+	}{
+		{"RoundRobin", balance.RoundRobin{}, balancetest.Law{Share: 0.001}},
+		{"Random", balance.Random{}, balancetest.Law{Share: 0.1}},
+		{"TwoChoices", balance.TwoChoices{}, balancetest.Law{Share: 0.02}},
+		{"TwoChoices5", balance.TwoChoices{N: 5}, balancetest.Law{Share: 0.02}},
+		{"LeastConn", balance.LeastConn{}, balancetest.Law{Share: 0.001}},
+		{"First", balance.First{}, balancetest.Law{}},
+		{"PeakEWMA", balance.PeakEWMA{}, balancetest.Law{Share: 0.02}},
+		{"Ring", balance.Ring{}, balancetest.Law{Share: 0.25, Keyed: true}},
+		{"Maglev", balance.Maglev{}, balancetest.Law{Share: 0.1, Keyed: true, Moved: 0.02}},
+		{"Rendezvous", balance.Rendezvous{}, balancetest.Law{Share: 0.1, Keyed: true}},
+		{"Ring bounded", balance.Ring{Bound: 1.25}, balancetest.Law{Share: 0.26, Keyed: true}},
+		{"Maglev bounded", balance.Maglev{Bound: 1.25}, balancetest.Law{Share: 0.26, Keyed: true, Moved: 0.02}},
+		{"Rendezvous bounded", balance.Rendezvous{Bound: 1.25}, balancetest.Law{Share: 0.26, Keyed: true}},
+		{"default", nil, balancetest.Law{Share: 0.02}},
+	} {
+		t.Run(test.name, func(t *testing.T) { balancetest.TestPolicy(t, test.policy, test.law) })
+	}
+}

@@ -1,4 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package penstock is an embeddable load balancer.
+// Package penstock is an embeddable load balancer: a program imports it, wires
+// pools, routes, health checks and limits in code, and owns the process, the
+// listeners, the signals and the goroutines.
+//
+// There is nothing to call here. The five packages below do the work, and each
+// is of use without the others:
+//
+//		    clients
+//		       |
+//		+------|-------------------------------------------------+
+//		|      v                            your program         |
+//		|  net.Listener                                          |
+//		|      |                                                 |
+//		|      v                                                 |
+//		|  l4.Server ---> l4.Router ---> l4.Proxy --------+      |
+//		|  (bytes)            |                           |      |
+//		|                     v                           |      |
+//		|  l7.Server ---> l7.Router ---> middleware       |      |
+//		|  (requests)                       |             |      |
+//		|                                   v             |      |
+//		|               ratelimit?      l7.Proxy ---------+      |
+//		|               may it now?                       |      |
+//		|                                                 v      |
+//		|  health.Checker --- up, down --->  balance.Pool        |
+//		|  (is it well?)                     (which server?)     |
+//		+-------------------------------------------------|------+
+//		                                                  v
+//		                                               servers
+//
+//	  - package balance chooses a server: a Pool of Endpoints, a Policy, and a
+//	    Lease for each piece of work. It does no I/O and knows no protocol.
+//	  - package health probes the servers of pools and takes those that fail out.
+//	  - package ratelimit says whether something may happen now.
+//	  - package l4 relays connections.
+//	  - package l7 relays requests: HTTP/1.1, HTTP/2, WebSocket.
+//
+// Arrows between the packages only point down:
+//
+//	           examples/
+//	l4  <--------  l7            health
+//	  \           /  \          /
+//	   \         /    \        /          ratelimit stands alone;
+//	    +---- balance ---------+          l4 and l7 import it
+//
+// To read the code, begin with the package comment of balance, then pool.go
+// and roundrobin.go there; then the program in examples/gateway, which wires
+// all five packages and needs nothing but Go to run.
 package penstock

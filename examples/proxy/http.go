@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net"
+	"net/http"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l7"
+)
+
+// httpFronts returns the fronts of -http and -tls. They share their connections
+// to the servers.
+func (o *Options) httpFronts(pool *balance.Pool) []front {
+	var all []front
+	handler := o.handler(pool)
+	if o.HTTP != "" {
+		s := o.httpServer(handler)
+		all = append(all, front{flag: "-http", addr: o.HTTP, server: s, serve: s.Serve})
+	}
+	if o.TLS != "" {
+		s := o.httpServer(handler)
+		all = append(all, front{flag: "-tls", addr: o.TLS, server: s, serve: func(ln net.Listener) error {
+			return s.ServeTLS(ln, o.Cert, o.Key)
+		}})
+	}
+	return all
+}
+
+// handler forwards every request to the pool.
+func (o *Options) handler(pool *balance.Pool) http.Handler {
+	proxy := &l7.Proxy{Pool: pool, HeaderTimeout: o.Timeout, BodyTimeout: o.Timeout, TunnelTimeout: o.Timeout}
+	if _, hashes := policyOf(o.Balance); !hashes {
+		return proxy
+	}
+	return l7.HandlerFunc(func(x *l7.Exchange) {
+		x.Balance.Key = balance.HashAddr(x.Client)
+		l7.Serve(proxy, x)
+	})
+}
+
+// An httpServer is a *l7.Server or a *http.Server: their methods are the same.
+type httpServer interface {
+	server
+	ServeTLS(ln net.Listener, cert, key string) error
+}
+
+func (o *Options) httpServer(h http.Handler) httpServer {
+	if o.Front == "byte" {
+		return &l7.Server{Handler: h, ReadHeaderTimeout: o.Timeout, BodyTimeout: o.Timeout,
+			WriteTimeout: o.Timeout, IdleTimeout: o.Timeout, TunnelTimeout: o.Timeout}
+	}
+	var p http.Protocols
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
+	return &http.Server{Handler: h, Protocols: &p, ReadHeaderTimeout: o.Timeout, IdleTimeout: o.Timeout}
+}

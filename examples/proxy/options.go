@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// Options is what the command line says.
+type Options struct {
+	HTTP, TLS, TCP string // addresses to listen on; empty means no such front
+	Cert, Key      string // PEM files of TLS
+	Front          string // "byte" or "standard": which one serves HTTP
+	Balance        string // one of policyNames
+	CheckPath      string // empty means TCP checks
+	CheckInterval  time.Duration
+	Timeout        time.Duration // 0 means the library's own defaults
+	To             []string
+}
+
+// policyNames are what -balance knows.
+const policyNames = "roundrobin|leastconn|random|random2|first|ewma|ring|maglev|rendezvous"
+
+// policyOf returns the policy of that name, nil if there is none. One that
+// hashes takes the address of the client as its key.
+func policyOf(name string) (p balance.Policy, hashes bool) {
+	switch name {
+	case "roundrobin":
+		return balance.RoundRobin{}, false
+	case "leastconn":
+		return balance.LeastConn{}, false
+	case "random":
+		return balance.Random{}, false
+	case "random2":
+		return balance.TwoChoices{}, false
+	case "first":
+		return balance.First{}, false
+	case "ewma":
+		return balance.PeakEWMA{}, false
+	case "ring":
+		return balance.Ring{}, true
+	case "maglev":
+		return balance.Maglev{}, true
+	case "rendezvous":
+		return balance.Rendezvous{}, true
+	}
+	return nil, false
+}
+
+// ParseOptions reads the command line. What is wrong with it is written to
+// stderr and returned; flag.ErrHelp means that help was asked for.
+func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
+	o := &Options{}
+	f := flag.NewFlagSet("proxy", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprintln(stderr, "usage: proxy [flags] -to HOST:PORT [-to HOST:PORT ...]\nAt least one of -http, -tls and -tcp is needed; all share one pool.")
+		f.PrintDefaults()
+	}
+	f.StringVar(&o.HTTP, "http", "", "serve HTTP/1.1 and prior-knowledge h2c on `ADDR`")
+	f.StringVar(&o.TLS, "tls", "", "serve HTTP/1.1 and HTTP/2 over TLS on `ADDR`; needs -cert and -key")
+	f.StringVar(&o.Cert, "cert", "", "certificate chain of -tls, a PEM `FILE`")
+	f.StringVar(&o.Key, "key", "", "private key of -tls, a PEM `FILE`")
+	f.StringVar(&o.TCP, "tcp", "", "relay TCP on `ADDR`")
+	f.StringVar(&o.Front, "front", "byte", "what serves HTTP: byte (l7.Server) or standard (http.Server), `NAME`")
+	f.StringVar(&o.Balance, "balance", "random2", "how a server is chosen: `"+policyNames+"`; the last three by client address")
+	f.StringVar(&o.CheckPath, "check-path", "", "check servers by HTTP with this `PATH`; without it, by a TCP connection")
+	f.DurationVar(&o.CheckInterval, "check-interval", 2*time.Second, "time between two checks of a server; 0 means no checks")
+	f.DurationVar(&o.Timeout, "timeout", 0, "bound of a request's head, a stalled body, an idle client connection and a silent server; 0 means the library's defaults")
+	f.Func("to", "a server, `HOST:PORT` or unix:/PATH; repeat it for more", func(s string) error {
+		o.To = append(o.To, s)
+		return checkServer(s)
+	})
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if err := o.check(f.Args()); err != nil {
+		fmt.Fprintf(stderr, "proxy: %v\n(proxy -h lists the flags)\n", err)
+		return nil, err
+	}
+	return o, nil
+}
+
+// check says what is wrong with the flags, each alone and all together.
+func (o *Options) check(rest []string) error {
+	for _, front := range []struct{ flag, addr string }{{"-http", o.HTTP}, {"-tls", o.TLS}, {"-tcp", o.TCP}} {
+		if _, _, err := net.SplitHostPort(front.addr); front.addr != "" && err != nil {
+			return fmt.Errorf("%s %q: want HOST:PORT or :PORT", front.flag, front.addr)
+		}
+	}
+	policy, _ := policyOf(o.Balance)
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	case o.HTTP == "" && o.TLS == "" && o.TCP == "":
+		return errors.New("nothing to serve: give at least one of -http, -tls and -tcp")
+	case len(o.To) == 0:
+		return errors.New("no server: give at least one -to HOST:PORT")
+	case o.TLS != "" && (o.Cert == "" || o.Key == ""):
+		return errors.New("-tls needs -cert and -key")
+	case o.TLS == "" && (o.Cert != "" || o.Key != ""):
+		return errors.New("-cert and -key are of no use without -tls")
+	case !slices.Contains([]string{"byte", "standard"}, o.Front):
+		return fmt.Errorf("-front %q: want byte or standard", o.Front)
+	case policy == nil:
+		return fmt.Errorf("-balance %q: want %s", o.Balance, policyNames)
+	case o.CheckPath != "" && !strings.HasPrefix(o.CheckPath, "/"):
+		return fmt.Errorf("-check-path %q: want a path that begins with /", o.CheckPath)
+	case o.CheckInterval < 0:
+		return fmt.Errorf("-check-interval %v: want zero or more", o.CheckInterval)
+	case o.Timeout < 0:
+		return fmt.Errorf("-timeout %v: want zero or more", o.Timeout)
+	case o.TLS != "":
+		if _, err := tls.LoadX509KeyPair(o.Cert, o.Key); err != nil {
+			return fmt.Errorf("-cert %q, -key %q: %w", o.Cert, o.Key, err)
+		}
+	}
+	return nil
+}
+
+func checkServer(s string) error {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok && path != "" {
+		return nil
+	}
+	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
+		return errors.New("want HOST:PORT or unix:/PATH")
+	}
+	return nil
+}
+
+// Endpoints are the servers of -to. One that is listed twice gets twice the
+// traffic: the second is a server of its own, "ADDR#2".
+func (o *Options) Endpoints() []balance.Endpoint {
+	seen := map[string]int{}
+	var all []balance.Endpoint
+	for _, addr := range o.To {
+		e := balance.Endpoint{Addr: addr}
+		if seen[addr]++; seen[addr] > 1 {
+			e.Name = fmt.Sprintf("%s#%d", addr, seen[addr])
+		}
+		all = append(all, e)
+	}
+	return all
+}

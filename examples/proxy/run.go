@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/health"
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// drainTime is what work under way has to end after ctx is done.
+const drainTime = 10 * time.Second
+
+// A server is what *l4.Server, *l7.Server and *http.Server have in common.
+type server interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+	Close() error
+}
+
+// A front is a listener and what serves it.
+type front struct {
+	flag, addr string
+	server     server
+	serve      func(net.Listener) error
+	ln         net.Listener
+}
+
+// Run serves until ctx is done, drains, and returns nil. It returns an error if
+// it cannot start, or if a front fails. Ready, if not nil, is called with the
+// address of each front, by flag, once all of them listen.
+func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) error {
+	policy, _ := policyOf(o.Balance)
+	pool := &balance.Pool{Name: "servers", Policy: policy, OnEvent: logEvent}
+	if err := pool.Set(o.Endpoints()...); err != nil {
+		return err
+	}
+	fronts := o.fronts(pool)
+	listening := map[string]string{}
+	for i := range fronts {
+		f := &fronts[i]
+		// Keep-alive options would cost four system calls a connection; idle
+		// timeouts end what they would.
+		lc := net.ListenConfig{KeepAlive: -1}
+		ln, err := lc.Listen(ctx, "tcp", f.addr)
+		if err != nil {
+			closeAll(fronts)
+			return fmt.Errorf("%s: %w", f.flag, err)
+		}
+		f.ln = ln
+		listening[f.flag] = ln.Addr().String()
+		slog.Info("listening", "front", f.flag, "addr", listening[f.flag])
+	}
+	if ready != nil {
+		ready(listening)
+	}
+	return run(ctx, fronts, o.checker(pool))
+}
+
+// run starts the fronts and the checker and waits for ctx or the first failure.
+func run(ctx context.Context, fronts []front, checker *health.Checker) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	if checker != nil {
+		wg.Go(func() { fail(ctx, stop, checker.Run(ctx)) })
+	}
+	for _, f := range fronts {
+		wg.Go(func() { fail(ctx, stop, f.serve(f.ln)) })
+	}
+	<-ctx.Done()
+	err := context.Cause(ctx)
+	if _, failed := errors.AsType[failure](err); !failed {
+		err = nil
+	}
+	slog.Info("draining", "at most", drainTime)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	for _, f := range fronts {
+		wg.Go(func() {
+			if f.server.Shutdown(drain) != nil {
+				_ = f.server.Close() // whatever did not end in time
+			}
+		})
+	}
+	wg.Wait()
+	return err
+}
+
+// A failure is why a part of the program ended that should have gone on.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+// fail ends everything with err, unless it is ending anyway.
+func fail(ctx context.Context, stop context.CancelCauseFunc, err error) {
+	if ctx.Err() == nil {
+		stop(failure{err})
+	}
+}
+
+func closeAll(fronts []front) {
+	for _, f := range fronts {
+		if f.ln != nil {
+			_ = f.ln.Close()
+		}
+	}
+}
+
+// fronts returns what the flags ask for, over one pool.
+func (o *Options) fronts(pool *balance.Pool) []front {
+	all := o.httpFronts(pool)
+	if o.TCP != "" {
+		s := &l4.Server{Handler: &l4.Proxy{Pool: pool, IdleTimeout: o.Timeout, HalfClosedTimeout: o.Timeout}}
+		all = append(all, front{flag: "-tcp", addr: o.TCP, server: s, serve: s.Serve})
+	}
+	return all
+}
+
+// checker returns nil if there are to be no checks.
+func (o *Options) checker(pool *balance.Pool) *health.Checker {
+	if o.CheckInterval == 0 {
+		return nil
+	}
+	c := &health.Checker{Pools: []*balance.Pool{pool}, Interval: o.CheckInterval}
+	if o.CheckPath != "" {
+		c.Probe = health.HTTP{Path: o.CheckPath}
+	}
+	return c
+}
+
+func logEvent(e balance.Event) {
+	if e.Server != nil && e.Kind == balance.StateChanged {
+		slog.Info("server", "name", e.Server.Name(), "from", e.From, "to", e.To, "reason", e.Reason)
+	}
+}

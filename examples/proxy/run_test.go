@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// start runs the command with these flags until the end of the test, and
+// returns the addresses it listens on, by flag.
+func start(t *testing.T, args ...string) map[string]string {
+	o, err := ParseOptions(args, t.Output())
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	ready, done := make(chan map[string]string, 1), make(chan error, 1)
+	go func() { done <- Run(ctx, o, func(addr map[string]string) { ready <- addr }) }()
+	select {
+	case addr := <-ready:
+		t.Cleanup(func() {
+			stop()
+			require.NoError(t, <-done, "it ends well when told to")
+		})
+		return addr
+	case err := <-done:
+		stop()
+		require.NoError(t, err)
+		return nil
+	}
+}
+
+// origin is an HTTP server that names itself and what it was asked.
+func origin(t *testing.T, name string) string {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "%s %s %s%s %d %s %s %s", name, r.Method, r.Host, r.URL, n,
+			r.Header["X-Forwarded-For"], r.Header["X-Forwarded-Proto"], r.Header["X-Forwarded-Host"])
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+func TestTCP(t *testing.T) {
+	addr := start(t, "-tcp", "127.0.0.1:0", "-to", origin(t, "a"), "-balance", "roundrobin")
+	c, err := net.Dial("tcp", addr["-tcp"])
+	require.NoError(t, err)
+	defer c.Close()
+	fmt.Fprintf(c, "GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+	all, err := io.ReadAll(bufio.NewReader(c))
+	require.NoError(t, err)
+	require.Contains(t, string(all), "a GET h/x 0 [] [] []", "bytes pass as they are")
+}
+
+func TestTakenAddress(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	err = Run(t.Context(), &Options{TCP: ln.Addr().String(), Balance: "random2", To: []string{"127.0.0.1:1"}}, nil)
+	require.ErrorContains(t, err, "-tcp: listen")
+}

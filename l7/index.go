@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"math/bits"
+	"strings"
+)
+
+// A table is the routes of a Router, indexed. Each route is taken apart into
+// clauses, the alternatives of its matcher; a clause names at most one host
+// and one path, and has conditions for the rest. It is filed under these:
+//
+//	exact host "api.example"   exact path   "/"         -> clauses by rank
+//	                           prefix       "/v1"       -> clauses by rank
+//	                           any path                 -> clauses by rank
+//	wildcard   ".example"      ...
+//	any host                   ...
+//
+// A request looks into the node of its host, those of the wildcards above it
+// and that of any host; in each under its path and its prefixes. The clause
+// of lowest rank whose conditions hold wins. The number of look-ups depends
+// on the labels of the host and the elements of the path, up to the deepest
+// that the table has, not on the number of routes.
+type table struct {
+	routes []Route
+
+	exact    map[string]*node
+	wild     map[string]*node // by the part behind the *
+	wildLens uint64           // bit n: there is a wildcard with n dots (63: or more)
+	any      *node
+}
+
+// A node is the clauses of one host.
+type node struct {
+	exact  map[string][]clause
+	prefix map[string][]clause
+	depths uint64   // bit n: there is a prefix of n elements (63: or more)
+	rest   []clause // whose path is not indexed
+}
+
+type clause struct {
+	rank     int32
+	route    int32
+	conds    []Matcher // all must match; host and path, where indexed, are not among them
+	captures Matcher   // what PathValue looks into, or nil
+}
+
+// find returns the clause for x, or nil.
+func (t *table) find(x *Exchange) *clause {
+	host := hostOf(x.Host)
+	var best *clause
+	if n := t.exact[host]; n != nil {
+		best = n.find(x, best)
+	}
+	if t.wildLens != 0 {
+		dots := 0
+		for i := len(host) - 1; i > 0; i-- {
+			if host[i] != '.' {
+				continue
+			}
+			if dots++; t.wildLens&depthBit(dots) == 0 {
+				continue
+			}
+			if n := t.wild[host[i:]]; n != nil {
+				best = n.find(x, best)
+			}
+		}
+	}
+	if t.any != nil {
+		best = t.any.find(x, best)
+	}
+	return best
+}
+
+// find returns the better of best and the best clause of n that matches.
+func (n *node) find(x *Exchange, best *clause) *clause {
+	best = first(n.rest, x, best)
+	if len(n.exact) > 0 {
+		best = first(n.exact[x.Path], x, best)
+	}
+	if n.depths == 0 || x.Path == "" || x.Path[0] != '/' {
+		return best
+	}
+	deepest := 64 - bits.LeadingZeros64(n.depths)
+	depth := 0
+	for i := 0; i < len(x.Path); i++ {
+		if x.Path[i] != '/' {
+			continue
+		}
+		if n.depths&depthBit(depth) != 0 {
+			best = first(n.prefix[x.Path[:i]], x, best)
+		}
+		if depth++; depth >= deepest && deepest < 64 {
+			return best
+		}
+	}
+	if n.depths&depthBit(depth) != 0 {
+		best = first(n.prefix[x.Path], x, best)
+	}
+	return best
+}
+
+// depthBit returns the bit that stands for that many elements or dots.
+func depthBit(n int) uint64 { return 1 << min(n, 63) }
+
+// first returns the first of list that matches, if it comes before best.
+func first(list []clause, x *Exchange, best *clause) *clause {
+next:
+	for i := range list {
+		c := &list[i]
+		if best != nil && c.rank >= best.rank {
+			return best
+		}
+		for _, m := range c.conds {
+			if !m.Match(x) {
+				continue next
+			}
+		}
+		return c
+	}
+	return best
+}
+
+func (n *node) add(p pathKey, c clause) {
+	switch p.kind {
+	case pathExact:
+		n.exact = appendClause(n.exact, p.text, c)
+	case pathPrefix:
+		n.prefix = appendClause(n.prefix, p.text, c)
+		n.depths |= depthBit(strings.Count(p.text, "/"))
+	default:
+		n.rest = append(n.rest, c)
+	}
+}
+
+func appendClause(m map[string][]clause, key string, c clause) map[string][]clause {
+	if m == nil {
+		m = make(map[string][]clause)
+	}
+	m[key] = append(m[key], c)
+	return m
+}
+
+// add files a clause; they come in the order of their rank.
+func (t *table) add(s *spec, c clause) {
+	suffix, wild := strings.CutPrefix(s.host, "*")
+	switch {
+	case s.host == "*":
+		if t.any == nil {
+			t.any = new(node)
+		}
+		t.any.add(s.path, c)
+		return
+	case wild:
+		t.wildLens |= depthBit(strings.Count(suffix, "."))
+		t.wild = addNode(t.wild, suffix, s.path, c)
+	default:
+		t.exact = addNode(t.exact, s.host, s.path, c)
+	}
+}
+
+func addNode(m map[string]*node, host string, p pathKey, c clause) map[string]*node {
+	if m == nil {
+		m = make(map[string]*node)
+	}
+	n := m[host]
+	if n == nil {
+		n = new(node)
+		m[host] = n
+	}
+	n.add(p, c)
+	return m
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// A spec is a clause before it is filed.
+type spec struct {
+	route    int
+	priority int
+	host     string // clean Host pattern, "*" for any
+	hasHost  bool
+	path     pathKey
+	conds    []Matcher
+	weight   weight
+}
+
+type pathKind uint8
+
+const (
+	pathAny pathKind = iota
+	pathPrefix
+	pathExact
+)
+
+// A pathKey is what a clause is filed under in its node.
+type pathKey struct {
+	kind pathKind
+	text string // a prefix has no slash at its end
+}
+
+const (
+	maxAlternatives = 256 // of one route; more are one condition
+	maxRouteErrors  = 20
+)
+
+func newTable(order Order, routes []Route) (*table, error) {
+	var specs []*spec
+	var errs []error
+	fail := func(i int, reason string) {
+		if len(errs) < maxRouteErrors {
+			errs = append(errs, &RouteError{i, routes[i].Name, reason})
+		}
+	}
+	for i, r := range routes {
+		switch {
+		case r.Handler == nil:
+			fail(i, "has no handler")
+		case order == Listed && r.Priority != 0:
+			fail(i, "has a priority, but routes are taken as listed")
+		}
+		if p := problem(r.Match); p != "" {
+			fail(i, p)
+			continue
+		}
+		for _, s := range alternatives(spec{route: i, priority: r.Priority, host: "*"}, r.Match) {
+			s.weight = s.weigh()
+			specs = append(specs, &s)
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	if order == Specific {
+		slices.SortStableFunc(specs, func(a, b *spec) int { return a.compare(b) })
+		overlaps(specs, routes, fail)
+	}
+	t := &table{routes: slices.Clone(routes)}
+	for rank, s := range specs {
+		t.add(s, clause{int32(rank), int32(s.route), s.conds, s.captures()})
+	}
+	unreachable(t, specs, fail)
+	return t, errors.Join(errs...)
+}
+
+// alternatives returns the clauses of s and m, which is s and each
+// alternative of m. What has too many of them becomes a condition.
+func alternatives(s spec, m Matcher) []spec {
+	switch m := m.(type) {
+	case nil:
+		return []spec{s}
+	case And:
+		list := []spec{s}
+		for _, m := range m {
+			var next []spec
+			for _, s := range list {
+				next = append(next, alternatives(s, m)...)
+			}
+			if list = next; len(list) > maxAlternatives {
+				return []spec{s.with(m)}
+			}
+		}
+		return list
+	case Or:
+		if len(m) == 0 {
+			return []spec{s.with(m)}
+		}
+		var list []spec
+		for _, m := range m {
+			list = append(list, alternatives(s, m)...)
+		}
+		if len(list) > maxAlternatives {
+			return []spec{s.with(m)}
+		}
+		return list
+	case Host:
+		if !s.hasHost {
+			s.host, s.hasHost = m.clean(), true
+			return []spec{s}
+		}
+	case Path:
+		if s.path.kind == pathAny {
+			s.path = pathKey{pathExact, string(m)}
+			return []spec{s}
+		}
+	case PathPrefix:
+		if m.clean() == "" {
+			return []spec{s}
+		}
+		if s.path.kind == pathAny {
+			s.path = pathKey{pathPrefix, m.clean()}
+			return []spec{s}
+		}
+	case PathPattern:
+		if s.path.kind == pathAny {
+			prefix, _ := m.literal()
+			s.path = pathKey{pathPrefix, prefix}
+		}
+	}
+	return []spec{s.with(m)}
+}
+
+// with returns s with one more condition.
+func (s spec) with(m Matcher) spec {
+	s.conds = append(slices.Clip(s.conds), m)
+	return s
+}
+
+// captures returns what PathValue looks into.
+func (s *spec) captures() Matcher {
+	for _, m := range s.conds {
+		switch m := m.(type) {
+		case PathPattern:
+			if strings.Contains(string(m), "{") {
+				return m
+			}
+		case PathRegexp:
+			if m.NumSubexp() > 0 {
+				return m
+			}
+		}
+	}
+	return nil
+}
+
+// problem says what is wrong with a matcher, or "".
+func problem(m Matcher) string {
+	text, what := "", ""
+	switch m := m.(type) {
+	case nil:
+	case And:
+		return problems(m)
+	case Or:
+		return problems(m)
+	case Not:
+		if m.Matcher == nil {
+			return "has a Not of nothing"
+		}
+		return problem(m.Matcher)
+	case Host:
+		text, what = string(m), m.problem()
+	case SNI:
+		text, what = string(m), Host(m).problem()
+	case Path:
+		if text = string(m); !strings.HasPrefix(text, "/") && text != "*" {
+			what = "does not begin with a slash"
+		}
+	case PathPrefix:
+		if text = string(m); text != "" && text[0] != '/' {
+			what = "does not begin with a slash"
+		}
+	case PathPattern:
+		text, what = string(m), m.problem()
+	case PathRegexp:
+		if m.Regexp == nil {
+			what = "has no expression"
+		}
+	case HostRegexp:
+		if m.Regexp == nil {
+			what = "has no expression"
+		}
+	case Header:
+		if text = m.Name; !isToken(text) {
+			what = "is not a field name"
+		} else if kindOf(text).owned() {
+			what = "is a field that exchanges do not hold"
+		}
+	}
+	if what == "" {
+		return ""
+	}
+	return fmt.Sprintf("has a bad matcher: %s(%q) %s", strings.TrimPrefix(reflect.TypeOf(m).String(), "l7."), text, what)
+}
+
+func problems(list []Matcher) string {
+	for _, m := range list {
+		if m == nil {
+			return "has a nil matcher in an And or Or"
+		}
+		if p := problem(m); p != "" {
+			return p
+		}
+	}
+	return ""
+}
+
+// unreachable reports each route all of whose clauses are covered by clauses
+// of lower rank of other routes.
+func unreachable(t *table, specs []*spec, fail func(int, string)) {
+	coveredBy := make(map[int]int) // route -> one that covers it
+	reached := make(map[int]bool)
+	for rank, s := range specs {
+		if by, ok := t.covering(s, int32(rank)); ok {
+			coveredBy[s.route] = by
+		} else {
+			reached[s.route] = true
+		}
+	}
+	for _, route := range slices.Sorted(maps.Keys(coveredBy)) {
+		if by := coveredBy[route]; !reached[route] && by != route {
+			fail(route, fmt.Sprintf("is never reached: route %d %q matches all that it does", by, t.routes[by].Name))
+		}
+	}
+}

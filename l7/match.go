@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import "strings"
+
+// A Matcher tells whether an exchange is one that a [Route] is for. It must
+// not change the exchange, must not block, and may be asked by several
+// goroutines at once.
+//
+// Matchers are values: Host("a.example"), PathPrefix("/api"),
+// And{Method("GET"), Cookie{Name: "beta"}}. A host's own is a [MatchFunc] or
+// any type with the method. What a matcher asks for and is not there (a
+// field, a certificate) does not match.
+type Matcher interface {
+	Match(x *Exchange) bool
+}
+
+// MatchFunc is a func as a [Matcher].
+type MatchFunc func(x *Exchange) bool
+
+// Match calls f.
+func (f MatchFunc) Match(x *Exchange) bool { return f(x) }
+
+// And matches if all of its matchers do; an empty one always.
+type And []Matcher
+
+// Match implements [Matcher].
+func (a And) Match(x *Exchange) bool {
+	for _, m := range a {
+		if !m.Match(x) {
+			return false
+		}
+	}
+	return true
+}
+
+// Or matches if one of its matchers does; an empty one never.
+type Or []Matcher
+
+// Match implements [Matcher].
+func (o Or) Match(x *Exchange) bool {
+	for _, m := range o {
+		if m.Match(x) {
+			return true
+		}
+	}
+	return false
+}
+
+// Not matches if its matcher does not.
+type Not struct{ Matcher }
+
+// Match implements [Matcher].
+func (n Not) Match(x *Exchange) bool { return !n.Matcher.Match(x) }
+
+// Method matches one request method. Methods are case-sensitive (RFC 9110,
+// section 9.1).
+type Method string
+
+// Match implements [Matcher].
+func (m Method) Match(x *Exchange) bool { return x.Method == string(m) }
+
+// Scheme matches "http" or "https", as the client spoke it.
+type Scheme string
+
+// Match implements [Matcher].
+func (s Scheme) Match(x *Exchange) bool { return x.Scheme == string(s) }
+
+// Header matches if a line of that name has that value; any value if neither
+// Value nor Test is set. Names are compared without regard to case, values
+// byte by byte.
+type Header struct {
+	Name  string
+	Value string
+	Test  func(value string) bool // instead of Value
+
+	// Items compares each item of the comma-separated list that the lines
+	// make up (RFC 9110, section 5.6.1) instead of whole lines.
+	Items bool
+}
+
+// Match implements [Matcher].
+func (h Header) Match(x *Exchange) bool {
+	for i := range x.Header.list {
+		f := &x.Header.list[i]
+		if len(f.Name) != len(h.Name) || !equalFold(f.Name, h.Name) {
+			continue
+		}
+		if !h.Items {
+			if h.is(f.Value) {
+				return true
+			}
+			continue
+		}
+		found := false
+		eachItem(f.Value, func(item string) { found = found || h.is(item) })
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+func (h Header) is(value string) bool { return valueIs(value, h.Value, h.Test) }
+
+func valueIs(value, want string, test func(string) bool) bool {
+	if test != nil {
+		return test(value)
+	}
+	return want == "" || value == want
+}
+
+// ContentType matches the media type of the request body: "application/json",
+// or "image/*" for all of one type. Parameters and case are ignored.
+type ContentType string
+
+// Match implements [Matcher].
+func (c ContentType) Match(x *Exchange) bool {
+	v, ok := x.Header.Lookup("Content-Type")
+	if !ok {
+		return false
+	}
+	v, _, _ = strings.Cut(v, ";")
+	v = trimOWS(v)
+	if all, ok := strings.CutSuffix(string(c), "*"); ok {
+		return len(v) >= len(all) && equalFold(v[:len(all)], all)
+	}
+	return equalFold(v, c)
+}
+
+// Cookie matches if the client sent a cookie of that name and value; any value
+// if neither Value nor Test is set. Name and value are compared byte by byte.
+type Cookie struct {
+	Name  string
+	Value string
+	Test  func(value string) bool // instead of Value
+}
+
+// Match implements [Matcher].
+func (c Cookie) Match(x *Exchange) bool {
+	found := false
+	eachCookie(&x.Header, func(name, value string) bool {
+		found = name == c.Name && valueIs(value, c.Value, c.Test)
+		return !found
+	})
+	return found
+}
+
+// CookieValue returns the value of the first cookie of that name that the
+// client sent.
+func CookieValue(x *Exchange, name string) (string, bool) {
+	var v string
+	found := false
+	eachCookie(&x.Header, func(n, value string) bool {
+		if found = n == name; found {
+			v = value
+		}
+		return !found
+	})
+	return v, found
+}
+
+// eachCookie calls do for each pair of the Cookie lines until it returns
+// false (RFC 6265, section 5.4; quotes are part of the value).
+func eachCookie(f *Fields, do func(name, value string) bool) {
+	for i := range f.list {
+		if !equalFold(f.list[i].Name, "Cookie") {
+			continue
+		}
+		rest := f.list[i].Value
+		for rest != "" {
+			var pair string
+			pair, rest, _ = strings.Cut(rest, ";")
+			name, value, _ := strings.Cut(pair, "=")
+			if name = trimOWS(name); name != "" && !do(name, trimOWS(value)) {
+				return
+			}
+		}
+	}
+}
+
+// Query matches if the query has a parameter of that name and value; any value
+// if neither Value nor Test is set. Name and value are compared after
+// decoding (%41 is A, + is a space); what cannot be decoded matches nothing.
+type Query struct {
+	Name  string
+	Value string
+	Test  func(value string) bool // instead of Value
+}
+
+// Match implements [Matcher].
+func (q Query) Match(x *Exchange) bool {
+	found := false
+	eachQuery(x.Query, func(name, value string) bool {
+		found = name == q.Name && valueIs(value, q.Value, q.Test)
+		return !found
+	})
+	return found
+}
+
+// QueryValue returns the decoded value of the first parameter of that name.
+func QueryValue(x *Exchange, name string) (string, bool) {
+	var v string
+	found := false
+	eachQuery(x.Query, func(n, value string) bool {
+		if found = n == name; found {
+			v = value
+		}
+		return !found
+	})
+	return v, found
+}

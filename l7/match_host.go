@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import "strings"
+
+// Host matches the request's host, without regard to case, to a port and to
+// a dot at the end: "example.com". "*.example.com" matches every name below
+// example.com, at any depth, and not example.com itself. "*" and "" match
+// every host.
+type Host string
+
+// Match implements [Matcher].
+func (h Host) Match(x *Exchange) bool {
+	want, have := h.clean(), hostOf(x.Host)
+	if suffix, ok := strings.CutPrefix(want, "*"); ok {
+		return suffix == "" || len(have) > len(suffix) && strings.HasSuffix(have, suffix)
+	}
+	return want == have
+}
+
+// clean returns the pattern as requests are compared with it.
+func (h Host) clean() string {
+	if h == "" {
+		return "*"
+	}
+	return strings.ToLower(strings.TrimSuffix(string(h), "."))
+}
+
+func (h Host) problem() string {
+	s := h.clean()
+	rest, wild := strings.CutPrefix(s, "*")
+	switch {
+	case s == "*":
+	case wild && rest[0] != '.', strings.Contains(rest, "*"):
+		return "has a * that is not its first label"
+	case rest == "" || rest == "." || strings.Contains(rest, ".."):
+		return "has an empty label"
+	case hostOf(rest) != rest:
+		return "has a port; match it with LocalPort"
+	case !strings.HasPrefix(rest, "[") && !all(rest, isHostByte):
+		return "has a byte that no host has"
+	}
+	return ""
+}
+
+// hostOf returns the host of a Host field in lower case, without port and
+// without a dot at its end.
+func hostOf(host string) string {
+	end := len(host)
+	upper := false
+	for i := len(host) - 1; i >= 0; i-- {
+		switch c := host[i]; {
+		case c == ']':
+			return strings.ToLower(host[:i+1])
+		case c == ':':
+			end = i
+		case 'A' <= c && c <= 'Z':
+			upper = true
+		}
+	}
+	host = strings.TrimSuffix(host[:end], ".")
+	if upper {
+		host = strings.ToLower(host)
+	}
+	return host
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/http"
+	"strconv"
+	"sync/atomic"
+)
+
+// A Router hands each exchange to one of its routes: the first that matches,
+// in the order of Order. The zero Router has no routes; [NewRouter] and
+// [Router.Set] give it some, Set also while it is serving.
+//
+// Routes are found by an index over the exact and wildcard hosts and the
+// exact, prefixed and patterned paths of their matchers, so ten thousand of
+// them are found as fast as ten. What else a route asks for is tried for the
+// routes of that host and path only. A router may be a route's handler.
+//
+// All methods may be called at once.
+type Router struct {
+	// Order says which of several matching routes is taken.
+	Order Order
+
+	// NotFound answers what no route matches; nil means 404.
+	NotFound http.Handler
+
+	table atomic.Pointer[table]
+}
+
+// A Route is a handler and what it is for.
+type Route struct {
+	Name    string       // for records, errors and Explain; need not be unique
+	Match   Matcher      // nil matches everything
+	Handler http.Handler // must not be nil
+
+	// Priority goes before the computed order under Specific: higher first.
+	// Under Listed it must be 0.
+	Priority int
+}
+
+// Order is how routes are ordered.
+type Order uint8
+
+const (
+	// Listed takes routes in the order they are listed. A route that can
+	// never be reached, since an earlier one matches all that it does, is an
+	// error.
+	Listed Order = iota
+
+	// Specific takes the most specific route, in the order of the Kubernetes
+	// Gateway API, extended to the matchers that it does not know. After
+	// Priority:
+	//
+	//  1. an exact host, then the longer wildcard, then a regexp, then any
+	//  2. an exact path, then a regexp or suffix, then the pattern or prefix
+	//     with more literal bytes, then any
+	//  3. a method
+	//  4. more header fields
+	//  5. more query parameters
+	//  6. more of everything else
+	//
+	// Two routes that this does not put in order are an error if one request
+	// could match both: give one a Priority. An Or counts as one route for
+	// each of its alternatives.
+	Specific
+)
+
+// NewRouter returns a router with routes in the order listed.
+// It panics if they are not in order; [Router.Set] returns an error instead.
+func NewRouter(routes ...Route) *Router {
+	var r Router
+	if err := r.Set(routes...); err != nil {
+		panic(err)
+	}
+	return &r
+}
+
+// Set replaces all routes, atomically: an exchange sees the old table or the
+// new one. If it fails the old one stays; the error joins a [*RouteError] for
+// each route that is at fault (the first 20 of them).
+func (r *Router) Set(routes ...Route) error {
+	t, err := newTable(r.Order, routes)
+	if err != nil {
+		return err
+	}
+	r.table.Store(t)
+	return nil
+}
+
+// A RouteError says what is wrong with a route of a table.
+type RouteError struct {
+	Index  int    // of the route in the list
+	Route  string // its name
+	Reason string
+}
+
+func (e *RouteError) Error() string {
+	return "l7: route " + strconv.Itoa(e.Index) + " " + quote(e.Route) + " " + e.Reason
+}
+
+// ServeExchange implements [Handler].
+func (r *Router) ServeExchange(x *Exchange) {
+	t := r.table.Load()
+	if t == nil {
+		r.notFound(x)
+		return
+	}
+	c := t.find(x)
+	if c == nil {
+		r.notFound(x)
+		return
+	}
+	if c.captures != nil {
+		captureKey.Set(x, captured{c.captures, x.Path})
+	}
+	route := &t.routes[c.route]
+	x.Record.Route = route.Name
+	Serve(route.Handler, x)
+}
+
+func (r *Router) notFound(x *Exchange) {
+	if r.NotFound != nil {
+		Serve(r.NotFound, x)
+		return
+	}
+	x.Error(http.StatusNotFound, End{ByProxy, PhaseRequest})
+}
+
+// ServeHTTP implements [http.Handler].
+func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) { ServeHTTP(r, w, req) }

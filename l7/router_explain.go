@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// An Explanation says of one route whether it matches an exchange and, if
+// not, which matcher said no.
+type Explanation struct {
+	Index   int // in the list given to Set
+	Route   string
+	Matches bool
+	Taken   bool   // it is the one that would serve
+	Why     string // "Method(GET)" if that did not match; "" for a match
+}
+
+func (e Explanation) String() string {
+	switch {
+	case e.Taken:
+		return fmt.Sprintf("%d %q: taken", e.Index, e.Route)
+	case e.Matches:
+		return fmt.Sprintf("%d %q: matches, but comes later", e.Index, e.Route)
+	}
+	return fmt.Sprintf("%d %q: no %s", e.Index, e.Route, e.Why)
+}
+
+// Explain says route by route, as listed, what matches x and what does not.
+// It asks every matcher itself, not the index.
+func (r *Router) Explain(x *Exchange) []Explanation {
+	t := r.table.Load()
+	if t == nil {
+		return nil
+	}
+	list := make([]Explanation, len(t.routes))
+	for i, route := range t.routes {
+		why, matches := explain(route.Match, x)
+		list[i] = Explanation{Index: i, Route: route.Name, Matches: matches, Why: why}
+	}
+	if c := t.find(x); c != nil {
+		list[c.route].Taken = true
+	}
+	return list
+}
+
+// explain names the matcher in m that does not match x, or reports a match.
+func explain(m Matcher, x *Exchange) (why string, matches bool) {
+	switch m := m.(type) {
+	case nil:
+		return "", true
+	case And:
+		for _, m := range m {
+			if why, ok := explain(m, x); !ok {
+				return why, false
+			}
+		}
+		return "", true
+	case Or:
+		var whys []string
+		for _, m := range m {
+			why, ok := explain(m, x)
+			if ok {
+				return "", true
+			}
+			whys = append(whys, why)
+		}
+		return "any of [" + strings.Join(whys, ", ") + "]", false
+	}
+	if m.Match(x) {
+		return "", true
+	}
+	return describe(m), false
+}
+
+// describe writes a matcher as it would be in code, more or less.
+func describe(m Matcher) string {
+	v := reflect.ValueOf(m)
+	name := strings.TrimPrefix(v.Type().String(), "l7.")
+	switch m := m.(type) {
+	case fmt.Stringer: // *regexp.Regexp within
+		return fmt.Sprintf("%s(%s)", name, m)
+	case Not:
+		return "Not(" + describe(m.Matcher) + ")"
+	case Header:
+		return describeNamed(name, m.Name, m.Value, m.Test != nil)
+	case Cookie:
+		return describeNamed(name, m.Name, m.Value, m.Test != nil)
+	case Query:
+		return describeNamed(name, m.Name, m.Value, m.Test != nil)
+	case ClientCert:
+		return fmt.Sprintf("ClientCert(subject %q, issuer %q)", m.Subject, m.Issuer)
+	}
+	if v.Kind() == reflect.Func {
+		return name
+	}
+	return fmt.Sprintf("%s(%v)", name, m)
+}
+
+func describeNamed(kind, name, value string, test bool) string {
+	switch {
+	case test:
+		value = " func"
+	case value != "":
+		value = "=" + value
+	}
+	return kind + "(" + name + value + ")"
+}

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // A Router hands each exchange to one of its routes: the first that matches,
@@ -124,7 +126,7 @@ func (r *Router) notFound(x *Exchange) {
 		Serve(r.NotFound, x)
 		return
 	}
-	x.Error(http.StatusNotFound, End{ByProxy, PhaseRequest})
+	x.Error(http.StatusNotFound, endOf(l4.Denied, l4.PhaseRequest))
 }
 
 // ServeHTTP implements [http.Handler].

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// BasicAuth lets pass who names a user and a password that Check accepts (RFC
+// 7617); others get a 401 that asks for them. Put a [Limit] before it: it
+// does not count failures itself.
+type BasicAuth struct {
+	Realm string // "" means "restricted"; must not hold quotes or backslashes
+
+	// Check reports whether the password is the user's. It may be called by
+	// many goroutines at once and should take the same time for users that it
+	// does not know. See Passwords and HTPasswd.
+	Check func(user, password string) bool
+
+	// Forward leaves the Authorization field in the request. By default the
+	// server does not see the password.
+	Forward bool
+
+	// UserField, if set, is a request field that tells the server the user's
+	// name. What the client sends under that name is removed in any case.
+	UserField string
+
+	Next http.Handler
+}
+
+var userKey Key[string]
+
+// User returns the name that [BasicAuth] accepted, or "".
+func User(x *Exchange) string {
+	u, _ := userKey.Get(x)
+	return u
+}
+
+// ServeExchange implements [Handler].
+func (h *BasicAuth) ServeExchange(x *Exchange) {
+	user, password, ok := basicAuth(x.Header.Get("Authorization"))
+	if !ok || !h.Check(user, password) {
+		h.refuse(x)
+		return
+	}
+	if !h.Forward {
+		x.Header.Del("Authorization")
+	}
+	if h.UserField != "" {
+		x.Header.Set(h.UserField, user)
+	}
+	userKey.Set(x, user)
+	Serve(h.Next, x)
+}
+
+func (h *BasicAuth) refuse(x *Exchange) {
+	realm := h.Realm
+	if realm == "" {
+		realm = "restricted"
+	}
+	x.OnReply(ReplyFunc(func(_ *Exchange, r *Reply) {
+		r.Header.Set("WWW-Authenticate", `Basic realm="`+realm+`", charset="UTF-8"`)
+	}))
+	x.Error(http.StatusUnauthorized, endOf(l4.Denied, l4.PhaseRequest))
+}
+
+// basicAuth parses the credentials of RFC 7617, section 2.
+func basicAuth(value string) (user, password string, ok bool) {
+	const scheme = "basic "
+	if len(value) < len(scheme) || !equalFold(value[:len(scheme)], scheme) {
+		return "", "", false
+	}
+	raw, err := base64.StdEncoding.DecodeString(strings.Trim(value[len(scheme):], " "))
+	if err != nil {
+		return "", "", false
+	}
+	return strings.Cut(string(raw), ":")
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *BasicAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
+
+// Passwords returns a Check over passwords by user, kept in memory as SHA-256
+// sums. It takes the same time whether or not the user is known. It is for
+// passwords that are random; people's belong under a slow hash (HTPasswd).
+func Passwords(users map[string]string) func(user, password string) bool {
+	sums := make(map[string][sha256.Size]byte, len(users))
+	for user, password := range users {
+		sums[user] = sha256.Sum256([]byte(password))
+	}
+	return func(user, password string) bool {
+		want, known := sums[user]
+		have := sha256.Sum256([]byte(password))
+		same := subtle.ConstantTimeCompare(want[:], have[:]) == 1
+		return known && same
+	}
+}
+
+// HTPasswd reads a file of user:hash lines, as htpasswd writes them, and
+// returns a Check. Compare tells whether a password fits a hash; that of
+// golang.org/x/crypto/bcrypt is
+//
+//	func(hash, password string) bool {
+//		return bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)) == nil
+//	}
+//
+// For a user that is not in the file it compares with the hash of another, so
+// that the time does not tell who is. Empty lines and those that begin with #
+// are skipped; of two lines for one user the first counts.
+func HTPasswd(file io.Reader, compare func(hash, password string) bool) (func(user, password string) bool, error) {
+	hashes := make(map[string]string)
+	other := ""
+	lines := bufio.NewScanner(file)
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		user, hash, ok := strings.Cut(line, ":")
+		if !ok || user == "" || hash == "" {
+			return nil, fmt.Errorf("l7: line %d of the password file is not user:hash", n)
+		}
+		if _, ok := hashes[user]; !ok {
+			hashes[user] = hash
+		}
+		other = hash
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("l7: reading the password file: %w", err)
+	}
+	return func(user, password string) bool {
+		hash, known := hashes[user]
+		if !known {
+			hash = other
+		}
+		return compare(hash, password) && known
+	}, nil
+}

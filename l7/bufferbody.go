@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// BufferBody reads the request body before it passes the exchange on, so that
+// a slow client holds no server, and what is inside can look at the body or
+// send it again. A body that does not come in time is answered 408, one that
+// is too long 413.
+type BufferBody struct {
+	// MaxBytes is the longest body; 0 means 1 MiB, negative is an error and
+	// counts as 0. With AtLeast it bounds only what is waited for.
+	MaxBytes int
+
+	// AtLeast passes the exchange on when that many bytes are there, and has
+	// the rest stream; 0 waits for the whole body.
+	AtLeast int
+
+	Timeout time.Duration // for the bytes waited for; 0 means 10s, negative none
+
+	Next http.Handler
+}
+
+// ServeExchange implements [Handler].
+func (h *BufferBody) ServeExchange(x *Exchange) {
+	if x.ContentLength == 0 {
+		Serve(h.Next, x)
+		return
+	}
+	limit := h.MaxBytes
+	if limit <= 0 {
+		limit = 1 << 20
+	}
+	stream := h.AtLeast > 0
+	if stream {
+		limit = min(limit, h.AtLeast)
+	} else if x.ContentLength > int64(limit) {
+		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.Denied, l4.PhaseRequest))
+		return
+	}
+	body := x.Body()
+	buf, ended, late, err := h.read(x, body, limit)
+	switch {
+	case late && !ended:
+		x.Error(http.StatusRequestTimeout, endOf(l4.ClientTimeout, l4.PhaseRequest))
+		return
+	case err != nil:
+		x.Record.Err = err
+		x.Error(http.StatusBadRequest, endOf(l4.ClientAborted, l4.PhaseRequest))
+		return
+	case ended:
+		x.SetBody(bytes.NewReader(buf), int64(len(buf)))
+	case stream:
+		x.SetBody(io.MultiReader(bytes.NewReader(buf), body), x.ContentLength)
+	default:
+		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.Denied, l4.PhaseRequest))
+		return
+	}
+	Serve(h.Next, x)
+}
+
+// read reads up to limit bytes, and one more to see whether the body ends
+// there unless the rest is to stream.
+func (h *BufferBody) read(x *Exchange, body io.Reader, limit int) (buf []byte, ended, late bool, err error) {
+	timeout := h.Timeout
+	if timeout == 0 {
+		timeout = 10 * time.Second
+	}
+	if timeout > 0 {
+		stop := x.stopBodyAfter(timeout)
+		defer func() { late = stop() }()
+	}
+	want := limit + 1
+	if h.AtLeast > 0 {
+		want = limit
+	}
+	buf = make([]byte, 0, min(want, max(512, int(x.ContentLength)+1)))
+	for len(buf) < want {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := body.Read(buf[len(buf):min(cap(buf), want)])
+		buf = buf[:len(buf)+n]
+		if errors.Is(err, io.EOF) {
+			return buf, true, false, nil
+		}
+		if err != nil {
+			return buf, false, false, err
+		}
+	}
+	return buf, false, false, nil
+}
+
+// stopBodyAfter has reads of the body fail after d. Stop ends that and
+// reports whether it came to it.
+func (x *Exchange) stopBodyAfter(d time.Duration) (stop func() bool) {
+	var mu sync.Mutex
+	stopped, fired := false, false
+	t := time.AfterFunc(d, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !stopped {
+			fired = true
+			x.down.stopBody()
+		}
+	})
+	return func() bool {
+		t.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		if fired {
+			x.down.resumeBody()
+		}
+		return fired
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *BufferBody) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }

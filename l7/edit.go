@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+)
+
+// EditHeader changes the header fields of requests, of replies, or of both.
+// Replies that the gateway makes itself (errors, redirects) are changed too.
+// Edits are made in order; fields that no edit is about keep their order and
+// their bytes.
+//
+//	&l7.EditHeader{
+//		Request: []l7.FieldEdit{l7.SetField{Name: "X-Env", Value: "prod"}},
+//		Reply:   []l7.FieldEdit{l7.DelField{Prefix: "X-Internal-"}},
+//		Next:    proxy,
+//	}
+type EditHeader struct {
+	Request []FieldEdit
+	Reply   []FieldEdit
+
+	Next http.Handler
+}
+
+// A FieldEdit changes a list of fields: the request's or the reply's. It may
+// be asked by several goroutines at once.
+type FieldEdit interface {
+	EditFields(x *Exchange, f *Fields)
+}
+
+// FieldEditFunc is a func as a [FieldEdit].
+type FieldEditFunc func(x *Exchange, f *Fields)
+
+// EditFields calls e.
+func (e FieldEditFunc) EditFields(x *Exchange, f *Fields) { e(x, f) }
+
+// ServeExchange implements [Handler].
+func (h *EditHeader) ServeExchange(x *Exchange) {
+	for _, e := range h.Request {
+		e.EditFields(x, &x.Header)
+	}
+	if len(h.Reply) > 0 {
+		x.OnReply(h)
+	}
+	Serve(h.Next, x)
+}
+
+// EditReply implements [ReplyEditor].
+func (h *EditHeader) EditReply(x *Exchange, r *Reply) {
+	for _, e := range h.Reply {
+		e.EditFields(x, &r.Header)
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *EditHeader) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
+
+// SetField gives a field one line, whatever it had before.
+type SetField struct {
+	Name  string
+	Value string
+	From  func(x *Exchange) string // instead of Value; "" leaves the field as it is
+
+	IfNone bool // only if there is no line of that name yet
+}
+
+// EditFields implements [FieldEdit].
+func (s SetField) EditFields(x *Exchange, f *Fields) {
+	if s.IfNone && f.Has(s.Name) {
+		return
+	}
+	v := s.Value
+	if s.From != nil {
+		if v = s.From(x); v == "" {
+			return
+		}
+	}
+	f.Set(s.Name, v)
+}
+
+// AddField adds a line to a field.
+type AddField struct {
+	Name  string
+	Value string
+	From  func(x *Exchange) string // instead of Value; "" adds nothing
+}
+
+// EditFields implements [FieldEdit].
+func (a AddField) EditFields(x *Exchange, f *Fields) {
+	v := a.Value
+	if a.From != nil {
+		if v = a.From(x); v == "" {
+			return
+		}
+	}
+	f.Add(a.Name, v)
+}
+
+// DelField removes the lines of every field whose name fits one of the
+// criteria that are set. All but Regexp ignore case; Regexp sees names as
+// they were sent.
+type DelField struct {
+	Name     string
+	Prefix   string
+	Suffix   string
+	Contains string
+	Regexp   *regexp.Regexp
+}
+
+// EditFields implements [FieldEdit].
+func (d DelField) EditFields(_ *Exchange, f *Fields) {
+	if d == (DelField{Name: d.Name}) {
+		f.Del(d.Name)
+		return
+	}
+	f.DelFunc(func(name, _ string) bool { return d.fits(name) })
+}
+
+func (d DelField) fits(name string) bool {
+	n := len(name)
+	return d.Name != "" && equalFold(name, d.Name) ||
+		d.Prefix != "" && n >= len(d.Prefix) && equalFold(name[:len(d.Prefix)], d.Prefix) ||
+		d.Suffix != "" && n >= len(d.Suffix) && equalFold(name[n-len(d.Suffix):], d.Suffix) ||
+		d.Contains != "" && strings.Contains(strings.ToLower(name), strings.ToLower(d.Contains)) ||
+		d.Regexp != nil && d.Regexp.MatchString(name)
+}
+
+// ReplaceField replaces what an expression finds in the lines of a field by
+// With, in which $1 and ${name} stand for groups (regexp.Regexp.Expand). It
+// replaces each time the expression is found; anchor it to replace whole
+// values.
+type ReplaceField struct {
+	Name   string
+	Regexp *regexp.Regexp
+	With   string
+
+	// Items has the expression look at each item of the comma-separated list
+	// by itself. Items that it empties are removed.
+	Items bool
+}
+
+// EditFields implements [FieldEdit].
+func (e ReplaceField) EditFields(_ *Exchange, f *Fields) {
+	f.Edit(func(name, value string) string {
+		switch {
+		case !equalFold(name, e.Name):
+			return value
+		case !e.Items:
+			return e.Regexp.ReplaceAllString(value, e.With)
+		}
+		var items []string
+		changed := false
+		eachItem(value, func(item string) {
+			v := e.Regexp.ReplaceAllString(item, e.With)
+			changed = changed || v != item
+			if v != "" {
+				items = append(items, v)
+			}
+		})
+		if !changed {
+			return value // as it was, spaces and all
+		}
+		return strings.Join(items, ", ")
+	})
+}

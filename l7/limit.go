@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/ratelimit"
+)
+
+// A KeyLimiter decides by key: a *ratelimit.Keyed[K] or *ratelimit.Shared[K].
+// Take must be safe for use at once by several goroutines and should not
+// block for long.
+type KeyLimiter[K comparable] interface {
+	Take(key K, n int) ratelimit.Decision
+	Refund(key K, d ratelimit.Decision)
+}
+
+// A Limit asks a limiter before each exchange. What is refused is answered
+// 429 with a Retry-After; what is let through after a wait, waits.
+//
+//	&l7.Limit[netip.Addr]{
+//		Limiter: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(10)}},
+//		Next:    proxy,
+//	}
+//
+// What was taken is given back if the exchange failed before it reached a
+// server and neither the client nor a rule was the reason, and always at the
+// end under ratelimit.InFlight.
+type Limit[K comparable] struct {
+	Limiter KeyLimiter[K]
+
+	// Key is what is limited; exchanges without one pass. Nil means ByClient,
+	// for which K must be netip.Addr.
+	Key func(x *Exchange) (key K, ok bool)
+
+	Cost func(x *Exchange) int // nil means 1; an exchange of cost 0 passes
+
+	// Refuse answers what is refused, which gets a Retry-After in any case;
+	// nil means status 429.
+	Refuse http.Handler
+
+	// Policy, if not empty, has RateLimit and RateLimit-Policy fields of that
+	// name added to every reply (draft-ietf-httpapi-ratelimit-headers-10).
+	Policy string
+	Window time.Duration // told in RateLimit-Policy; 0 means not
+
+	// OnOver is told of each exchange over the limit, those let through in
+	// count-only mode too. It must not block.
+	OnOver func(x *Exchange, key K, d ratelimit.Decision)
+
+	Next http.Handler
+}
+
+// ServeExchange implements [Handler].
+func (l *Limit[K]) ServeExchange(x *Exchange) {
+	key, ok := l.key(x)
+	if !ok {
+		Serve(l.Next, x)
+		return
+	}
+	cost := 1
+	if l.Cost != nil {
+		cost = max(0, l.Cost(x))
+	}
+	d := l.Limiter.Take(key, cost)
+	if d.Over && l.OnOver != nil {
+		l.OnOver(x, key, d)
+	}
+	if l.Policy != "" {
+		x.OnReply(l)
+	}
+	if !d.OK {
+		l.refuse(x, d)
+		return
+	}
+	if d.Wait > 0 && pause(x.Context(), d.Wait) != nil {
+		l.Limiter.Refund(key, d)
+		x.Drop(endOf(l4.ClientAborted, l4.PhaseQueue))
+		return
+	}
+	if d.Reset == ratelimit.Never {
+		defer l.Limiter.Refund(key, d) // in flight; a handler that panics is over too
+		Serve(l.Next, x)
+		return
+	}
+	Serve(l.Next, x)
+	if x.Record.Tries == 0 && unserved(x.Record.Termination) {
+		l.Limiter.Refund(key, d)
+	}
+}
+
+func (l *Limit[K]) key(x *Exchange) (K, bool) {
+	if l.Key != nil {
+		return l.Key(x)
+	}
+	addr, ok := ByClient(x)
+	key, is := any(addr).(K)
+	if !is {
+		panic("l7: Limit without a Key, and its keys are no addresses")
+	}
+	return key, ok
+}
+
+// unserved reports whether an exchange ended by no doing of the client or of
+// a rule.
+func unserved(t l4.Termination) bool {
+	switch t.Cause {
+	case l4.ServerAborted, l4.ServerTimeout, l4.Resource, l4.Internal, l4.ServerDown, l4.Killed:
+		return true
+	}
+	return false
+}
+
+func (l *Limit[K]) refuse(x *Exchange, d ratelimit.Decision) {
+	if s := d.RetryAfter(); s > 0 {
+		x.OnReply(ReplyFunc(func(_ *Exchange, r *Reply) { r.Header.Set("Retry-After", strconv.Itoa(s)) }))
+	}
+	if l.Refuse != nil {
+		Serve(l.Refuse, x)
+		return
+	}
+	x.Error(http.StatusTooManyRequests, endOf(l4.Denied, l4.PhaseRequest))
+}
+
+// EditReply implements [ReplyEditor]: it adds the RateLimit fields.
+func (l *Limit[K]) EditReply(x *Exchange, r *Reply) {
+	key, ok := l.key(x)
+	if !ok {
+		return
+	}
+	d := l.Limiter.Take(key, 0)
+	var buf [64]byte
+	r.Header.Set("RateLimit", string(d.AppendRateLimit(buf[:0], l.Policy)))
+	r.Header.Set("RateLimit-Policy", string(d.AppendPolicy(buf[:0], l.Policy, l.Window)))
+}
+
+// ServeHTTP implements [http.Handler].
+func (l *Limit[K]) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(l, w, r) }
+
+// pause waits for d, or until ctx ends, whose error it returns.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var _ KeyLimiter[netip.Addr] = (*ratelimit.Keyed[netip.Addr])(nil)

@@ -44,7 +44,7 @@ func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
 		if a.Others != nil {
 			return a.Others.ServeConn(ctx, conn)
 		}
-		return giveUp(ctx, conn, fmt.Errorf("%w: not trusted to send a PROXY header", ErrRejected))
+		return giveUp(ctx, conn, fmt.Errorf("%w: not trusted to send a PROXY header", ErrRejected), false)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	h, err := a.read(conn)
@@ -52,7 +52,7 @@ func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return giveUp(ctx, conn, err)
+		return giveUp(ctx, conn, err, len(conn.Buffered()) == 0)
 	}
 	conn.proxied.Store(&h)
 	return a.Next.ServeConn(ctx, conn)

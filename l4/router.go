@@ -69,7 +69,7 @@ func (r *Router) ServeConn(ctx context.Context, c net.Conn) error {
 	conn := NewConn(c)
 	h, err := r.Handler(ctx, conn)
 	if err != nil {
-		return giveUp(ctx, conn, err)
+		return giveUp(ctx, conn, err, len(conn.Buffered()) == 0)
 	}
 	return h.ServeConn(ctx, conn)
 }

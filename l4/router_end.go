@@ -14,23 +14,35 @@ import (
 
 // giveUp closes a connection that failed before it was known what it wants, and
 // notes why in its record. It returns what a handler returns: err, or nil for a
-// client that left without a word, as those do that only look whether the port is open.
-func giveUp(ctx context.Context, c *Conn, err error) error {
+// client that left without having said a word, as those do that only look
+// whether the port is open.
+func giveUp(ctx context.Context, c *Conn, err error, silent bool) error {
 	t := Termination{Cause: Denied, Phase: PhaseRequest}
 	switch {
 	case ctx.Err() != nil:
 		t.Cause, err = Killed, context.Cause(ctx)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		t.Cause = ClientTimeout
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, net.ErrClosed):
+	case peerLeft(err):
 		t.Cause = ClientAborted
 	}
 	RecordOf(c).End(t, err)
-	silent := t.Cause == ClientAborted && len(c.Buffered()) == 0
 	remote := c.RemoteAddr()
 	c.Close()
-	if silent {
+	if silent && t.Cause == ClientAborted {
 		return nil
 	}
 	return fmt.Errorf("from %v: %w", remote, err)
+}
+
+// peerLeft reports whether err says that the peer ended the connection, by
+// whatever means.
+func peerLeft(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" // an alert, as crypto/tls puts it
 }

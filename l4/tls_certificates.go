@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"cmp"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync/atomic"
+)
+
+// ErrNoCertificate is matched by the error of [Certificates.Get] when no
+// certificate may be shown to the client.
+var ErrNoCertificate = errors.New("l4: no certificate for the client")
+
+// Certificates chooses the certificate of a TLS server by the name the client
+// asks for:
+//
+//	certs := new(l4.Certificates)
+//	err := certs.Set(a, b)
+//	config := &tls.Config{GetCertificate: certs.Get}
+//
+// First come the certificates that have the name, then those that have it with
+// * for the first label, then those that share the names of the first certificate of all. Of several, an
+// ECDSA one is preferred if the client can use it, else the first in the order of Set.
+//
+// The zero value has no certificate. All methods may be called at once.
+type Certificates struct {
+	// Strict refuses clients that ask for a name no certificate has, or for
+	// none, instead of showing them the first certificate. It must not change once Get is called.
+	Strict bool
+
+	set atomic.Pointer[certificateSet]
+}
+
+// certificateSet does not change.
+type certificateSet struct {
+	all    []*tls.Certificate
+	byName map[string][]*tls.Certificate // the preferred first
+	def    []*tls.Certificate
+}
+
+// Set replaces all certificates at once: handshakes that have begun keep the
+// old ones. On an error nothing changes. Names are the DNS names in the
+// certificates (subject alternative names); other kinds do not count.
+func (s *Certificates) Set(certs ...tls.Certificate) error {
+	next := &certificateSet{byName: make(map[string][]*tls.Certificate)}
+	for i := range certs {
+		c := certs[i]
+		if len(c.Certificate) == 0 || c.PrivateKey == nil {
+			return fmt.Errorf("l4: certificate %d has no chain or no key", i)
+		}
+		if c.Leaf == nil {
+			leaf, err := x509.ParseCertificate(c.Certificate[0])
+			if err != nil {
+				return fmt.Errorf("l4: certificate %d: %w", i, err)
+			}
+			c.Leaf = leaf
+		}
+		next.all = append(next.all, &c)
+		for _, name := range c.Leaf.DNSNames {
+			name = canonicalName(name)
+			if !slices.Contains(next.byName[name], &c) {
+				next.byName[name] = append(next.byName[name], &c)
+			}
+		}
+	}
+	for _, list := range next.byName {
+		slices.SortStableFunc(list, preferECDSA)
+	}
+	if len(next.all) > 0 {
+		next.def = next.all[:1]
+		if names := next.all[0].Leaf.DNSNames; len(names) > 0 {
+			next.def = next.byName[canonicalName(names[0])]
+		}
+	}
+	s.set.Store(next)
+	return nil
+}
+
+func preferECDSA(a, b *tls.Certificate) int { return cmp.Compare(rank(a), rank(b)) }
+
+func rank(c *tls.Certificate) int {
+	if _, ok := c.Leaf.PublicKey.(*ecdsa.PublicKey); ok {
+		return 0
+	}
+	return 1
+}
+
+// All yields the certificates in the order of Set: to watch over their expiry,
+// say. They must not be changed.
+func (s *Certificates) All() iter.Seq[*tls.Certificate] {
+	return func(yield func(*tls.Certificate) bool) {
+		if set := s.set.Load(); set != nil {
+			for _, c := range set.all {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Get is the GetCertificate of a [tls.Config].
+func (s *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	set := s.set.Load()
+	if set == nil {
+		set = &certificateSet{}
+	}
+	name := canonicalName(hello.ServerName)
+	list, ok := set.byName[name]
+	if !ok {
+		list, ok = set.byName[wildcardOf(name)]
+	}
+	if !ok && !s.Strict {
+		list = set.def
+	}
+	switch len(list) {
+	case 0:
+		return nil, fmt.Errorf("%w: it asks for %q", ErrNoCertificate, hello.ServerName)
+	case 1:
+		return list[0], nil // crypto/tls says better what is wrong, if anything is
+	}
+	unnamed := *hello
+	unnamed.ServerName = "" // the name was looked at
+	for _, c := range list {
+		if unnamed.SupportsCertificate(c) == nil {
+			return c, nil
+		}
+	}
+	return list[len(list)-1], nil
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// ErrTLS is matched, with [errors.Is], by the error of a TLS handshake that
+// failed, with a client or with a server. [errors.As] finds those of crypto/tls and crypto/x509 in it.
+var ErrTLS = errors.New("l4: TLS handshake")
+
+// TerminateTLS is a handler that ends the TLS of its clients and gives what is inside to Next:
+//
+//	&l4.TerminateTLS{Config: config, Next: proxy}                                // offload
+//	&l4.Router{Routes: []l4.Route{{Match: l4.SNI("a.test"), Handler: proxy}}}    // or passthrough
+//
+// The conn that Next gets is a [*Conn] whose TLS method tells what was agreed on; SNI, ALPN
+// and TLSVersion of a [Router] look at that. Any number of connections may be served at once.
+type TerminateTLS struct {
+	Config  *tls.Config // must have a certificate: see [Certificates]
+	Next    Handler
+	Timeout time.Duration // of the handshake; 0 means 10 s, negative means none
+}
+
+// ServeConn shakes hands over c and has Next serve what is inside. A handshake
+// that fails closes c, and its error matches [ErrTLS].
+func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
+	conn := NewConn(c)
+	before := conn.BytesRead() - int64(len(conn.Buffered()))
+	inside := tls.Server(conn, t.Config)
+	if err := handshake(ctx, inside, cmp.Or(t.Timeout, 10*time.Second)); err != nil {
+		silent := conn.BytesRead() == before && errors.Is(err, io.EOF)
+		return giveUp(ctx, conn, err, silent)
+	}
+	return t.Next.ServeConn(ctx, NewConn(inside))
+}
+
+// handshake runs the handshake of c within timeout, if that is positive.
+func handshake(ctx context.Context, c *tls.Conn, timeout time.Duration) error {
+	if timeout > 0 {
+		if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+			return err
+		}
+	}
+	if err := c.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrTLS, err)
+	}
+	if timeout > 0 {
+		return c.SetDeadline(time.Time{})
+	}
+	return nil
+}

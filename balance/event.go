@@ -13,10 +13,11 @@ const (
 	StateChanged                  // a server changed from Event.From to Event.To
 	PanicBegan                    // too few servers are usable: a tier uses all of them
 	PanicEnded
+	SourceFailed // what Follow follows has an error, or says what cannot be: the last good set stays
 )
 
 func (k EventKind) String() string {
-	return word(k, "joined", "left", "state changed", "panic began", "panic ended")
+	return word(k, "joined", "left", "state changed", "panic began", "panic ended", "source failed")
 }
 
 // An Event is a change that an operator wants to know of.
@@ -26,6 +27,7 @@ type Event struct {
 	Server   *Server // nil if it is about the pool
 	From, To State   // of the server
 	Reason   string  // why, in words
+	Err      error   // of SourceFailed
 	Time     time.Time
 }
 

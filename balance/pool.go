@@ -44,6 +44,10 @@ type Pool struct {
 	// gets no work until a check has reported it Up.
 	Unproven bool
 
+	// AllowEmpty lets Follow empty the pool when its source says that there is
+	// no endpoint. Set may always do so.
+	AllowEmpty bool
+
 	Observers []func(*Server, Outcome) // called by Lease.Done; must not block
 	OnEvent   func(Event)              // called in order of events, without a lock; must not block
 

@@ -21,7 +21,7 @@ import (
 func (p *Pool) Set(endpoints ...Endpoint) error {
 	p.init()
 	if p.core.conf != p {
-		return &ConfigError{Field: "Set", Value: p.Name, Reason: "is a subset: its members are set on the pool it was made of"}
+		return p.subsetError()
 	}
 	if err := p.check(endpoints); err != nil {
 		return err
@@ -36,6 +36,11 @@ func (p *Pool) Set(endpoints ...Endpoint) error {
 		c.tellWatchers()
 	}
 	return nil
+}
+
+// subsetError says that p is a subset.
+func (p *Pool) subsetError() error {
+	return &ConfigError{Field: "Pool", Value: p.Name, Reason: "is a subset: its members are set on the pool it was made of"}
 }
 
 // check returns the first thing wrong with p or the endpoints.

@@ -39,6 +39,7 @@ type Conn struct {
 	closed       atomic.Bool
 	gone         atomic.Bool
 	proxied      atomic.Pointer[ProxyHeader] // accepted on c, or nil
+	closing      atomic.Pointer[closeHook]   // the last that OnClose added
 	parker       atomic.Pointer[Parker]      // that has a slot for c, or nil
 	parked       parked
 	member       member
@@ -270,6 +271,7 @@ func (c *Conn) Close() error {
 	if ready != nil {
 		go ready()
 	}
+	c.runCloseHooks()
 	if s := c.member.server; s != nil {
 		s.closed(c)
 	}

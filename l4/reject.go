@@ -2,8 +2,56 @@
 
 package l4
 
-import "errors"
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+)
 
-// ErrRejected is matched, with [errors.Is], by the error of every handler that
-// turned a connection away because the host said so.
+// ErrRejected is matched, with [errors.Is], by the error in the record of a
+// connection that was turned away because the host said so, and by those of
+// handlers that turn away what should not have come at all.
 var ErrRejected = errors.New("l4: rejected")
+
+// Reject is a handler that resets connections at once.
+type Reject struct{}
+
+// ServeConn resets c. That is as it should be, so the error is nil.
+func (Reject) ServeConn(_ context.Context, c net.Conn) error {
+	RecordOf(c).End(Termination{Denied, PhaseRequest}, ErrRejected)
+	abort(c)
+	c.Close()
+	return nil
+}
+
+// Tarpit is a handler that says nothing for a while and then resets the
+// connection: it slows down those who try again and again. What the client sends is not read. Its fields
+// must not change once it serves; it may serve any number of connections at once.
+type Tarpit struct {
+	Delay time.Duration // 0 means 10 s; negative means that of Reject
+	Max   int           // held at once; more are reset at once; 0 means 1024, negative means none
+
+	held atomic.Int64
+}
+
+// ServeConn holds c for Delay, less if ctx ends or the server begins to shut
+// down, and resets it. The error is nil.
+func (t *Tarpit) ServeConn(ctx context.Context, c net.Conn) error {
+	if t.held.Add(1) <= int64(cmp.Or(t.Max, 1024)) {
+		timer := time.NewTimer(cmp.Or(t.Delay, 10*time.Second))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-Draining(ctx):
+		}
+		timer.Stop()
+	}
+	t.held.Add(-1)
+	RecordOf(c).End(Termination{Denied, PhaseTarpit}, ErrRejected)
+	abort(c)
+	c.Close()
+	return nil
+}

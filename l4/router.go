@@ -60,7 +60,7 @@ type Router struct {
 // A Route sends what Match takes to Handler.
 type Route struct {
 	Match   Matcher // nil takes everything
-	Handler Handler // nil closes the connection at once, with [ErrRejected]
+	Handler Handler // nil is Reject{}
 }
 
 // ServeConn routes c and returns the handler's error. It closes c itself only
@@ -111,7 +111,7 @@ func (r *Router) decide(p *Peeked) (Handler, error) {
 		}
 		switch {
 		case v == Match && route.Handler == nil:
-			return nil, ErrRejected
+			return Reject{}, nil
 		case v == Match:
 			return route.Handler, nil
 		case v == NeedMore && !p.Final:

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/ratelimit"
+)
+
+// A Limiter says whether n more, connections or bytes, may pass now: of a yes
+// after Wait, of a no not before Wait. *ratelimit.Limiter and *ratelimit.Bucket are Limiters.
+// Any number of goroutines ask at once.
+type Limiter interface {
+	Take(n int) ratelimit.Decision
+}
+
+// A ClientLimiter is a Limiter for each client address, of which an IPv4-mapped
+// one is given as IPv4. *ratelimit.Keyed[netip.Addr] is one. If it also has
+//
+//	Refund(client netip.Addr, d ratelimit.Decision)
+//
+// and is asked about connections, that is called when the connection is closed
+// if the limit is on how many are open at once: a Decision of yes whose Reset is ratelimit.Never.
+type ClientLimiter interface {
+	Take(client netip.Addr, n int) ratelimit.Decision
+}
+
+// Limit is a handler that admits connections to Next as far as its limiters
+// allow. One that may pass later, by a yes with a Wait, waits for it. Its fields must
+// not change once it serves; it may serve any number of connections at once.
+//
+// To leave what is too much in the backlog of the kernel, rather than to accept and refuse it, see
+// [Server].MaxConns and [PacedListener].
+type Limit struct {
+	Next      Handler
+	All       Limiter       // all connections together; nil means no limit
+	PerClient ClientLimiter // those of one client; nil means no limit
+	Over      Handler       // takes what is refused; nil is Reject{}
+}
+
+// ServeConn asks the limiters about c, PerClient first so that one client's
+// excess does not use up what is there for all. A client without an IP address, as on a Unix
+// socket, is the zero netip.Addr.
+func (l *Limit) ServeConn(ctx context.Context, c net.Conn) error {
+	conn := NewConn(c)
+	var wait time.Duration
+	if l.PerClient != nil {
+		client, _ := addrPort(conn.RemoteAddr())
+		d := l.PerClient.Take(client.Addr(), 1)
+		if !d.OK {
+			return l.over(ctx, conn)
+		}
+		wait = d.Wait
+		if r, ok := l.PerClient.(refunder); ok && d.Reset == ratelimit.Never {
+			conn.OnClose(func() { r.Refund(client.Addr(), d) })
+		}
+	}
+	if l.All != nil {
+		d := l.All.Take(1)
+		if !d.OK {
+			return l.over(ctx, conn)
+		}
+		wait = max(wait, d.Wait)
+	}
+	if wait > 0 {
+		if err := sleep(ctx, wait); err != nil {
+			return giveUp(ctx, conn, err, false)
+		}
+	}
+	return l.Next.ServeConn(ctx, conn)
+}
+
+// refunder is the optional half of a ClientLimiter.
+type refunder interface {
+	Refund(client netip.Addr, d ratelimit.Decision)
+}
+
+func (l *Limit) over(ctx context.Context, c *Conn) error {
+	if l.Over != nil {
+		return l.Over.ServeConn(ctx, c)
+	}
+	return Reject{}.ServeConn(ctx, c)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// A PacedListener accepts connections no faster than Rate says; more wait in
+// the backlog of the kernel, and are refused by it when that is full. A Rate
+// that never says yes accepts nothing. Its fields must not change once Accept is called.
+type PacedListener struct {
+	net.Listener
+	Rate Limiter // of connections
+
+	once  sync.Once
+	done  chan struct{}
+	close sync.Once
+}
+
+func (l *PacedListener) init() { l.done = make(chan struct{}) }
+
+// Accept waits until Rate allows one more connection, then for that.
+func (l *PacedListener) Accept() (net.Conn, error) {
+	l.once.Do(l.init)
+	for {
+		d := l.Rate.Take(1)
+		if wait := decisionWait(d); wait > 0 {
+			t := time.NewTimer(wait)
+			select {
+			case <-t.C:
+			case <-l.done:
+				t.Stop()
+				return nil, &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: net.ErrClosed}
+			}
+		}
+		if d.OK {
+			return l.Listener.Accept()
+		}
+	}
+}
+
+// Close closes the listener and ends Accept.
+func (l *PacedListener) Close() error {
+	l.once.Do(l.init)
+	l.close.Do(func() { close(l.done) })
+	return l.Listener.Close()
+}
+
+// decisionWait is how long to wait before going ahead, or asking again: a while
+// if d is a no that does not tell.
+func decisionWait(d ratelimit.Decision) time.Duration {
+	if !d.OK && (d.Wait <= 0 || d.Wait == ratelimit.Never) {
+		return 10 * time.Millisecond
+	}
+	return d.Wait
+}

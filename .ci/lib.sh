@@ -4,8 +4,8 @@
 tmp=$(mktemp -d) || exit 1
 started=()
 cleanup() {
-	[ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null
-	wait 2>/dev/null
+	[ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true # some have ended
+	wait 2>/dev/null || true
 	rm -rf "$tmp"
 }
 trap cleanup EXIT

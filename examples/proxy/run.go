@@ -39,7 +39,7 @@ type front struct {
 // address of each front, by flag, once all of them listen.
 func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) error {
 	policy, _ := policyOf(o.Balance)
-	pool := &balance.Pool{Name: "servers", Policy: policy, OnEvent: logEvent}
+	pool := &balance.Pool{Name: "servers", Policy: policy}
 	if err := pool.Set(o.Endpoints()...); err != nil {
 		return err
 	}
@@ -135,10 +135,4 @@ func (o *Options) checker(pool *balance.Pool) *health.Checker {
 		c.Probe = health.HTTP{Path: o.CheckPath}
 	}
 	return c
-}
-
-func logEvent(e balance.Event) {
-	if e.Server != nil && e.Kind == balance.StateChanged {
-		slog.Info("server", "name", e.Server.Name(), "from", e.From, "to", e.To, "reason", e.Reason)
-	}
 }

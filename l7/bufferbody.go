@@ -52,13 +52,15 @@ func (h *BufferBody) ServeExchange(x *Exchange) {
 	buf, ended, late, err := h.read(x, body, limit)
 	switch {
 	case late && !ended:
+		x.down.mustClose() // the rest of the body may still come
 		x.Error(http.StatusRequestTimeout, endOf(l4.ClientTimeout, l4.PhaseRequest))
 		return
 	case err != nil:
+		x.down.mustClose()
 		x.Record.Err = err
 		x.Error(http.StatusBadRequest, endOf(l4.ClientAborted, l4.PhaseRequest))
 		return
-	case ended:
+	case ended && len(buf) <= limit:
 		x.SetBody(bytes.NewReader(buf), int64(len(buf)))
 	case stream:
 		x.SetBody(io.MultiReader(bytes.NewReader(buf), body), x.ContentLength)

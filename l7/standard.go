@@ -253,8 +253,10 @@ func (s *standard) writeHead(r *Reply) error {
 	if r.ContentLength >= 0 && r.Status != http.StatusNoContent {
 		h.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	}
-	if s.x.ContentLength != 0 && s.x.proto1x <= 1 {
-		// The reply may begin before the request body has been read.
+	if r.Server != nil && s.x.ContentLength != 0 && s.x.proto1x <= 1 {
+		// The reply may begin before the request body has been read. Not so for
+		// our own: net/http then reads what is left of the body before the
+		// reply, and in this mode it would trip over doing so after it.
 		_ = http.NewResponseController(s.w).EnableFullDuplex()
 	}
 	s.w.WriteHeader(r.Status)

@@ -81,6 +81,7 @@ func (t *attempt) exchange(c *upConn, s *balance.Server, sent time.Time) *failur
 		return f
 	}
 	now := time.Now()
+	x.now, c.idleAt = now, now
 	x.Record.FirstByte = now.Sub(x.Record.Start)
 	t.outcome = balance.Outcome{Status: c.rep.Status, Latency: now.Sub(sent)}
 	if c.rep.Status >= 500 {
@@ -285,8 +286,8 @@ func (t *attempt) cut(c *upConn, err error) {
 // relayBody passes the body on as it comes.
 func (t *attempt) relayBody(c *upConn) error {
 	x := t.x
-	c.down = x.down
-	defer func() { c.down = nil }()
+	c.x = x
+	defer func() { c.x = nil }()
 	for {
 		data, err := c.next()
 		if err == io.EOF {

@@ -59,6 +59,7 @@ type Exchange struct {
 	trailers bool // TE: trailers
 	expect   bool // Expect: 100-continue, not answered yet
 
+	now     time.Time // the clock as last read by who works on x; zero if that is not known to be recent
 	down    downstream
 	editors []ReplyEditor
 	filters []BodyFilter
@@ -261,6 +262,13 @@ func (x *Exchange) reset() {
 		editors: x.editors[:0], filters: x.filters[:0], values: x.values[:0],
 	}
 	x.Header.reset()
+}
+
+// slim gives up memory that an idle connection has no use for.
+func (x *Exchange) slim() {
+	x.Header, x.editors, x.filters, x.values = Fields{}, nil, nil, nil
+	x.Record = Record{}
+	x.Method, x.Host, x.Path, x.Query = "", "", "", ""
 }
 
 // writeHead runs the editors and sends the head.

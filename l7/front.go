@@ -62,14 +62,17 @@ type byteConn struct {
 	req   reqBody
 	rep   repBody
 
-	served  int
-	close   bool // the connection ends with this exchange
-	broken  bool // nothing more can be written
-	handed  bool // the connection is the standard front's, or a tunnel's
-	linger  bool // the client may be sending still: wait for it before closing
-	idle    atomic.Bool
-	stopped atomic.Bool // the body is not wanted any more
-	gone    atomic.Bool // the client has closed its side
+	served   int
+	close    bool // the connection ends with this exchange
+	broken   bool // nothing more can be written
+	handed   bool // the connection is the standard front's, or a tunnel's
+	linger   bool // the client may be sending still: wait for it before closing
+	settled  bool // off the stack that served the last exchange
+	parkedAt time.Time
+	state    atomic.Int32
+	idleTick atomic.Int64 // when it became idle
+	stopped  atomic.Bool  // the body is not wanted any more
+	gone     atomic.Bool  // the client has closed its side
 
 	mu       sync.Mutex
 	upstream *upConn // to be interrupted when the client goes away
@@ -98,8 +101,8 @@ func (c *coarse) due(now time.Time, d time.Duration) (time.Time, bool) {
 
 // start runs in the connection's goroutine.
 func (c *byteConn) start(cfg *tls.Config) {
-	defer c.end()
 	if cfg != nil && !c.handshake(cfg) {
+		c.end()
 		return
 	}
 	c.c = l4.NewConn(c.nc)
@@ -112,7 +115,27 @@ func (c *byteConn) start(cfg *tls.Config) {
 	}
 	x.Remote, x.Local = addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr())
 	c.watch()
-	for c.next() {
+	c.loop()
+}
+
+// loop serves requests until the connection ends or is settled.
+func (c *byteConn) loop() {
+	settle := false
+	defer func() {
+		if !settle {
+			c.end()
+		}
+	}()
+	for {
+		more, idle := c.next()
+		if idle {
+			settle = true
+			c.settle()
+			return
+		}
+		if !more {
+			return
+		}
 		c.serve()
 		if !c.finishExchange() {
 			return
@@ -144,18 +167,27 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 
 // end closes what is still ours.
 func (c *byteConn) end() {
-	if c.c != nil {
+	switch {
+	case c.c == nil:
+		if !c.handed {
+			_ = c.nc.Close()
+		}
+	case c.handed:
 		c.unwatch()
 		c.cancel()
-	}
-	if !c.handed {
+	default:
+		c.cancel()
 		if c.linger && !c.broken {
 			c.waitForClose()
 		}
-		_ = c.nc.Close()
+		if c.watched != nil && c.watched != c.c {
+			c.unwatch()
+		}
+		_ = c.c.Close()
 	}
 	c.release()
 	c.srv.forget(c)
+	c.srv.wg.Done()
 }
 
 // release gives the buffers back.
@@ -184,21 +216,23 @@ func (c *byteConn) waitForClose() {
 	}
 }
 
-// interruptIdle ends the connection if no exchange is under way.
-func (c *byteConn) interruptIdle() {
-	if c.idle.Load() {
-		_ = c.nc.SetReadDeadline(past)
+// cut closes the connection under whatever uses it.
+func (c *byteConn) cut() {
+	if c.state.Load() == stateParked {
+		_ = c.c.Close() // has it resumed
+		return
 	}
+	_ = c.nc.Close()
 }
 
-// cut closes the connection under whatever uses it.
-func (c *byteConn) cut() { _ = c.nc.Close() }
-
-// next waits for a request and reads its head. False means that the connection
-// has ended; what there was to say to the client has been said.
-func (c *byteConn) next() bool {
-	if c.in == nil && !c.waitRequest() {
-		return false
+// next waits for a request and reads its head. If more is false the connection
+// has ended, and what there was to say to the client has been said; unless it
+// is idle, which means that it is to be settled.
+func (c *byteConn) next() (more, idle bool) {
+	if c.in == nil {
+		if more, idle = c.waitRequest(); !more {
+			return false, idle
+		}
 	}
 	now := time.Now()
 	c.x.reset()
@@ -209,33 +243,39 @@ func (c *byteConn) next() bool {
 		}
 		n, err := headEnd(c.in.B[c.pos:], 0)
 		if err != nil {
-			return c.refuse(err)
+			return c.refuse(err), false
 		}
 		if n > 0 {
-			return c.parse(n)
+			return c.parse(n), false
 		}
 		if !c.moreHead(now) {
-			return false
+			return false, false
 		}
 	}
 }
 
 // waitRequest waits for the first bytes of a request, holding no buffer.
-func (c *byteConn) waitRequest() bool {
-	if at, ok := c.readAt.due(time.Now(), orDefault(c.srv.IdleTimeout, defaultIdleTimeout)); ok {
+func (c *byteConn) waitRequest() (more, idle bool) {
+	now := c.x.now
+	if now.IsZero() {
+		now = time.Now()
+	}
+	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
+	if at, ok := c.readAt.due(now, limit); ok {
 		_ = c.c.SetReadDeadline(at)
 	}
-	c.idle.Store(true)
+	c.goIdle()
 	if c.srv.stopping.Load() { // seen here, or idle seen by Shutdown
-		return false
+		c.goBusy()
+		return false, false
 	}
 	b, err := c.c.ReadBuffer(&c.srv.pool)
-	c.idle.Store(false)
+	interrupted := c.goBusy()
 	if err != nil {
-		return false
+		return false, interrupted && errors.Is(err, os.ErrDeadlineExceeded) && !c.settled && !c.srv.stopping.Load()
 	}
-	c.in, c.pos = b, 0
-	return true
+	c.in, c.pos, c.settled = b, 0, false
+	return true, false
 }
 
 // moreHead reads more of a head that is not complete.

@@ -286,7 +286,11 @@ func (c *byteConn) send(p []byte) error {
 	if c.broken {
 		return net.ErrClosed
 	}
-	if at, ok := c.sendAt.due(time.Now(), orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
+	now := c.x.now
+	if now.IsZero() {
+		now = time.Now()
+	}
+	if at, ok := c.sendAt.due(now, orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
 		_ = c.c.SetWriteDeadline(at)
 	}
 	if _, err := c.c.Write(p); err != nil {

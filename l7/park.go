@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/penstock-lb/penstock/l4"
 )
@@ -31,6 +33,13 @@ func (p *parking) get() *l4.Parker {
 			p.run.Go(func() { _ = parker.Run() })
 		}
 	}
+	return p.parker
+}
+
+// peek is get without starting one.
+func (p *parking) peek() *l4.Parker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return p.parker
 }
 
@@ -75,4 +84,123 @@ func (c *byteConn) unwatch() {
 		p.Unwatch(c.watched)
 	}
 	c.watched = nil
+}
+
+// What a connection is doing, as far as others may interrupt it.
+const (
+	stateBusy        int32 = iota // serving an exchange
+	stateIdle                     // waiting for a request
+	stateInterrupted              // its wait was ended by somebody
+	stateParked                   // held by the Parker, no goroutine
+)
+
+// goIdle says that the connection waits from now on.
+func (c *byteConn) goIdle() {
+	c.state.Store(stateIdle)
+	c.idleTick.Store(c.srv.sweeper.tick.Load())
+	if !c.settled {
+		c.srv.sweeper.arm(c.srv)
+	}
+}
+
+// goBusy says that the wait is over. It reports whether it was ended by
+// somebody else, in which case the read deadline is in the past.
+func (c *byteConn) goBusy() (interrupted bool) {
+	if c.state.CompareAndSwap(stateIdle, stateBusy) {
+		return false
+	}
+	c.mu.Lock() // until the deadline is set
+	defer c.mu.Unlock()
+	c.state.Store(stateBusy)
+	c.readAt.at = past
+	return true
+}
+
+// interruptIdle ends the wait for a request, if that is what is going on.
+func (c *byteConn) interruptIdle() {
+	c.mu.Lock()
+	idle := c.state.CompareAndSwap(stateIdle, stateInterrupted)
+	if idle {
+		_ = c.nc.SetReadDeadline(past)
+	}
+	parked := c.state.Load() == stateParked
+	c.mu.Unlock()
+	if parked {
+		_ = c.c.Close() // which has it resumed, to find that out
+	}
+}
+
+// settle moves a connection that has been idle for a while off the stack that
+// served it: to the Parker, or where there is none to a new goroutine. The
+// caller's goroutine must end.
+func (c *byteConn) settle() {
+	c.settled = true
+	c.x.slim()
+	c.parkedAt = time.Now()
+	if p := c.srv.parking.peek(); p != nil {
+		c.state.Store(stateParked)
+		if p.Park(c.c, c.resume) {
+			return
+		}
+	}
+	c.state.Store(stateBusy)
+	go c.loop()
+}
+
+// resume is the goroutine of a connection that the Parker has let go.
+func (c *byteConn) resume() {
+	c.state.Store(stateBusy)
+	c.loop()
+}
+
+// A sweeper looks after idle connections, once in a while and only if there
+// are any: it has them settled, and ends those that have been parked for too
+// long.
+type sweeper struct {
+	tick  atomic.Int64
+	armed atomic.Bool
+}
+
+// sweepEvery is how often connections are looked at; one that has been idle
+// for a whole period is settled.
+const sweepEvery = 250 * time.Millisecond
+
+func (w *sweeper) arm(s *Server) {
+	if !w.armed.Load() && !w.armed.Swap(true) {
+		time.AfterFunc(sweepEvery, func() { w.sweep(s) })
+	}
+}
+
+func (w *sweeper) sweep(s *Server) {
+	now, tick := time.Now(), w.tick.Add(1)
+	limit := orDefault(s.IdleTimeout, defaultIdleTimeout)
+	var settle, expired []*byteConn
+	again := false
+	s.mu.Lock()
+	for c := range s.conns {
+		switch c.state.Load() {
+		case stateIdle:
+			if since := c.idleTick.Load(); tick-since > 1 {
+				settle = append(settle, c)
+			} else {
+				again = true
+			}
+		case stateParked:
+			again = true
+			if limit > 0 && now.Sub(c.parkedAt) > limit {
+				expired = append(expired, c)
+			}
+		}
+	}
+	w.armed.Store(again && !s.stopping.Load())
+	s.mu.Unlock()
+	if w.armed.Load() {
+		time.AfterFunc(sweepEvery, func() { w.sweep(s) })
+	}
+	for _, c := range settle {
+		c.interruptIdle()
+	}
+	for _, c := range expired {
+		c.interruptIdle()
+	}
 }

@@ -66,6 +66,7 @@ type Server struct {
 	pool    l4.BufferPool
 	bulk    l4.BufferPool
 	parking parking
+	sweeper sweeper
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -242,7 +243,8 @@ func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	}
 	c := &byteConn{srv: s, base: base, nc: nc}
 	s.conns[c] = struct{}{}
-	s.wg.Go(func() { c.start(cfg) })
+	s.wg.Add(1) // until the connection ends, with or without a goroutine
+	go c.start(cfg)
 }
 
 func (s *Server) track(ln net.Listener) bool {

@@ -26,7 +26,7 @@ type upReply struct {
 	trailer   *Fields
 	gotHead   bool // at least a byte of the reply has come
 	bodyLimit time.Duration
-	down      downstream // to be flushed before waiting; nil if there is nobody to
+	x         *Exchange // whose client gets what there is before a wait; nil if there is nobody
 }
 
 const untilClose = -2
@@ -218,12 +218,16 @@ func (c *upConn) readTrailer() error {
 
 // more reads a buffer of body, a large one where much is to come.
 func (c *upConn) more() error {
-	if c.down != nil {
-		if err := c.down.flush(); err != nil { // the client gets what there is before we wait
+	if c.x != nil {
+		if err := c.x.down.flush(); err != nil {
 			return &clientError{err}
 		}
 	}
-	c.wait(time.Now(), c.bodyLimit)
+	c.idleAt = time.Now()
+	if c.x != nil {
+		c.x.now = c.idleAt
+	}
+	c.wait(c.idleAt, c.bodyLimit)
 	pool := &c.host.up.pool
 	if c.left == untilClose || c.left > headBuffer || c.left == -1 && c.chunk.n > headBuffer {
 		pool = &c.host.up.bulk

@@ -188,12 +188,10 @@ func (h *upHost) take() *upConn {
 
 // put keeps a connection for later, or closes it.
 func (h *upHost) put(c *upConn) {
-	now := time.Now()
-	if m := h.up.MaxRequests; m > 0 && c.requests >= m || h.up.MaxAge > 0 && now.After(c.expires) {
+	if m := h.up.MaxRequests; m > 0 && c.requests >= m || h.up.MaxAge > 0 && c.idleAt.After(c.expires) {
 		c.close()
 		return
 	}
-	c.idleAt = now
 	h.mu.Lock()
 	if h.dead || len(h.idle) >= orDefault(h.up.MaxIdle, defaultMaxIdle) {
 		h.mu.Unlock()
@@ -281,7 +279,7 @@ type upConn struct {
 	host     *upHost
 	c        *l4.Conn
 	expires  time.Time // zero means never
-	idleAt   time.Time
+	idleAt   time.Time // when it was last known to be in use
 	requests int
 	reused   bool
 	quiet    *quiet

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+const (
+	defaultUDPIdle  = time.Minute
+	defaultMaxFlows = 1 << 14
+	maxDatagram     = 1<<16 - 1
+)
+
+// A UDPProxy relays datagrams between clients and the servers of a pool. What
+// comes from one address and port is a flow: it has a server, picked when it
+// begins, and a socket of its own towards it, by which replies are told apart.
+//
+// A server that refuses (an ICMP error comes back) before it has replied is replaced by another, if the retry
+// budget of the pool allows, and gets the datagrams again; the flows of a server that goes down end, and the
+// next datagram of the client begins a new one.
+//
+// Its fields must not change once Serve is called. All methods may be called
+// at once.
+type UDPProxy struct {
+	Pool *balance.Pool
+
+	// Dial connects to servers, network "udp"; nil means a net.Dialer.
+	Dial DialFunc
+
+	// Key returns the hash key of a flow for policies that hash; nil means the
+	// client's address, without the port.
+	Key func(client netip.AddrPort) uint64
+
+	// Accept says whether a client may begin a flow; nil means that all may.
+	// It must not block.
+	Accept func(client netip.AddrPort) bool
+
+	// Replies is how many datagrams the server sends for each of the client's,
+	// in protocols where that is known: 1 for DNS. A flow is over as soon as they are there, and one that ends without
+	// counts as a timeout of the server. 0 means not known: a flow ends by IdleTimeout alone.
+	Replies int
+
+	IdleTimeout time.Duration // of a flow, without a datagram either way; 0 means 1 min, negative means none
+	MaxFlows    int           // at once; the datagrams of more are dropped; 0 means 16384, negative means no limit
+	Tries       int           // how many servers are tried; 0 means 3; less than 0 means 1
+
+	// OnDone, if not nil, is called once for each flow when it is over, and must
+	// not block. The record is valid only during the call.
+	OnDone func(*Record)
+	Logger *slog.Logger // nil means slog.Default()
+
+	mu        sync.Mutex
+	state     *udpState // made by the first use
+	listeners map[*udpListener]struct{}
+	flows     int
+	down      bool // Shutdown or Close was called
+}
+
+// udpState is what exists once a UDPProxy is in use.
+type udpState struct {
+	ctx    context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	idle   chan struct{} // closed when down and there is no flow
+	flows  sync.WaitGroup
+
+	buffers BufferPool // of maxDatagram
+}
+
+// open returns the state, made on first use; p.mu is held.
+func (p *UDPProxy) open() *udpState {
+	if p.state == nil {
+		st := &udpState{idle: make(chan struct{}), buffers: BufferPool{Size: maxDatagram}}
+		st.ctx, st.cancel = context.WithCancelCause(context.Background())
+		p.state = st
+		p.listeners = make(map[*udpListener]struct{})
+	}
+	return p.state
+}
+
+// Serve relays what pc receives until Shutdown or Close, then returns
+// ErrServerClosed. It closes pc. It may be called for many at once, sockets of one port with SO_REUSEPORT
+// among them.
+//
+// If pc listens on all addresses of a host that has several, the system chooses the one that
+// replies come from: listen on each instead.
+func (p *UDPProxy) Serve(pc net.PacketConn) error {
+	defer pc.Close()
+	l := &udpListener{p: p, pc: pc, flows: make(map[netip.AddrPort]*udpFlow)}
+	l.udp, _ = pc.(*net.UDPConn)
+	p.mu.Lock()
+	l.st = p.open()
+	if p.down {
+		p.mu.Unlock()
+		return ErrServerClosed
+	}
+	p.listeners[l] = struct{}{}
+	p.mu.Unlock()
+
+	err := l.read()
+	p.mu.Lock()
+	delete(p.listeners, l)
+	down := p.down
+	p.mu.Unlock()
+	l.end(ErrServerClosed)
+	if down {
+		return ErrServerClosed
+	}
+	return err
+}
+
+// Shutdown begins no more flows, waits until those there are have ended, and
+// closes all sockets. When ctx ends first it ends the flows that are left, and
+// returns its error.
+func (p *UDPProxy) Shutdown(ctx context.Context) error {
+	st := p.stop()
+	var err error
+	select {
+	case <-st.idle:
+	default:
+		select {
+		case <-st.idle:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+	}
+	p.cut(st)
+	return err
+}
+
+// Close ends all flows and closes all sockets. It returns when nothing is left
+// running but Serve, which is about to return.
+func (p *UDPProxy) Close() error {
+	p.cut(p.stop())
+	return nil
+}
+
+func (p *UDPProxy) stop() *udpState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.open()
+	if !p.down {
+		p.down = true
+		if p.flows == 0 {
+			close(st.idle)
+		}
+	}
+	return st
+}
+
+func (p *UDPProxy) cut(st *udpState) {
+	st.cancel(ErrServerClosed)
+	p.mu.Lock()
+	var all []*udpListener
+	for l := range p.listeners {
+		all = append(all, l)
+	}
+	p.mu.Unlock()
+	for _, l := range all {
+		l.end(ErrServerClosed)
+		l.pc.Close()
+	}
+	st.flows.Wait()
+}
+
+// Flows returns how many flows there are.
+func (p *UDPProxy) Flows() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.flows
+}
+
+// begin counts a new flow, if there may be one.
+func (p *UDPProxy) begin(client netip.AddrPort) bool {
+	if p.Accept != nil && !p.Accept(client) {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	limit := cmp.Or(p.MaxFlows, defaultMaxFlows)
+	if p.down || limit > 0 && p.flows >= limit {
+		return false
+	}
+	p.flows++
+	p.state.flows.Add(1)
+	return true
+}
+
+func (p *UDPProxy) ended() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.flows--
+	p.state.flows.Done()
+	if p.down && p.flows == 0 {
+		close(p.state.idle)
+	}
+}
+
+func (p *UDPProxy) dial(ctx context.Context, addr string) (net.Conn, error) {
+	if network, _ := SplitAddr(addr); network != "tcp" {
+		return nil, errors.New("l4: no datagrams to " + addr)
+	}
+	ctx, cancel := context.WithTimeout(ctx, defaultConnectTimeout) // to look up a name
+	defer cancel()
+	if p.Dial != nil {
+		return p.Dial(ctx, "udp", addr)
+	}
+	return new(net.Dialer).DialContext(ctx, "udp", addr)
+}
+
+func (p *UDPProxy) key(client netip.AddrPort) uint64 {
+	if p.Key != nil {
+		return p.Key(client)
+	}
+	return balance.HashAddr(client.Addr())
+}
+
+func (p *UDPProxy) logger() *slog.Logger {
+	if p.Logger != nil {
+		return p.Logger
+	}
+	return slog.Default()
+}

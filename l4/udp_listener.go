@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A udpListener is one socket that clients send to, and its flows. One
+// goroutine reads it.
+type udpListener struct {
+	p   *UDPProxy
+	st  *udpState
+	pc  net.PacketConn
+	udp *net.UDPConn // pc if it is one, which needs no allocation for an address; else nil
+
+	mu    sync.Mutex
+	flows map[netip.AddrPort]*udpFlow
+}
+
+// read hands each datagram to its flow until the socket is closed, or fails
+// ten times in a row.
+func (l *udpListener) read() error {
+	b := make([]byte, maxDatagram)
+	for failures := 0; ; {
+		n, client, err := l.readFrom(b)
+		switch {
+		case err == nil:
+			failures = 0
+			if client.IsValid() {
+				l.deliver(client, b[:n])
+			}
+		case errors.Is(err, net.ErrClosed), failures == 10:
+			return fmt.Errorf("l4: udp: %w", err)
+		default: // on some systems the ICMP error of a reply comes up here
+			failures++
+			select {
+			case <-time.After(5 * time.Millisecond << failures):
+			case <-l.st.ctx.Done():
+			}
+		}
+	}
+}
+
+func (l *udpListener) readFrom(b []byte) (int, netip.AddrPort, error) {
+	if l.udp != nil {
+		n, client, err := l.udp.ReadFromUDPAddrPort(b)
+		return n, client, err
+	}
+	n, addr, err := l.pc.ReadFrom(b)
+	client, _ := addrPort(addr)
+	return n, client, err
+}
+
+// writeTo replies to a client. A datagram that cannot be sent is lost, as they are.
+func (l *udpListener) writeTo(b []byte, client netip.AddrPort) error {
+	if l.udp != nil {
+		_, err := l.udp.WriteToUDPAddrPort(b, client)
+		return err
+	}
+	_, err := l.pc.WriteTo(b, net.UDPAddrFromAddrPort(client))
+	return err
+}
+
+// deliver gives a datagram to the flow of its client, a new one if need be.
+func (l *udpListener) deliver(client netip.AddrPort, b []byte) {
+	l.mu.Lock()
+	f := l.flows[client]
+	l.mu.Unlock()
+	if f != nil && f.send(b) {
+		return
+	}
+	// No flow, or one that is just ending.
+	plain := netip.AddrPortFrom(client.Addr().Unmap().WithZone(""), client.Port())
+	if !l.p.begin(plain) {
+		return
+	}
+	f = newUDPFlow(l, client, plain)
+	f.send(b)
+	l.mu.Lock()
+	l.flows[client] = f
+	l.mu.Unlock()
+	go f.run()
+}
+
+// remove forgets f, unless another has taken its place.
+func (l *udpListener) remove(f *udpFlow) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.flows[f.client] == f {
+		delete(l.flows, f.client)
+	}
+}
+
+// end ends all flows.
+func (l *udpListener) end(err error) {
+	l.mu.Lock()
+	all := make([]*udpFlow, 0, len(l.flows))
+	for _, f := range l.flows {
+		all = append(all, f)
+	}
+	l.mu.Unlock()
+	for _, f := range all {
+		f.end(Termination{Killed, PhaseData}, err)
+	}
+}

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A packetNet is a network of datagrams in memory: one socket for clients, and
+// servers that are funcs from a datagram to replies.
+type packetNet struct {
+	in, out chan packet
+	closed  chan struct{}
+	once    sync.Once
+
+	mu      sync.Mutex
+	servers map[string]func(b []byte) ([]string, error) // an error is an ICMP one
+	dials   []string
+}
+
+type packet struct {
+	addr netip.AddrPort
+	data string
+}
+
+func newPacketNet() *packetNet {
+	return &packetNet{
+		in: make(chan packet), out: make(chan packet, 1000), closed: make(chan struct{}),
+		servers: make(map[string]func([]byte) ([]string, error)),
+	}
+}
+
+func (n *packetNet) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case p := <-n.in:
+		return copy(b, p.data), net.UDPAddrFromAddrPort(p.addr), nil
+	case <-n.closed:
+		return 0, nil, net.ErrClosed
+	}
+}
+
+func (n *packetNet) WriteTo(b []byte, addr net.Addr) (int, error) {
+	n.out <- packet{addr.(*net.UDPAddr).AddrPort(), string(b)}
+	return len(b), nil
+}
+
+func (n *packetNet) Close() error                     { n.once.Do(func() { close(n.closed) }); return nil }
+func (n *packetNet) LocalAddr() net.Addr              { return &net.UDPAddr{Port: 53} }
+func (n *packetNet) SetDeadline(time.Time) error      { return nil }
+func (n *packetNet) SetReadDeadline(time.Time) error  { return nil }
+func (n *packetNet) SetWriteDeadline(time.Time) error { return nil }
+
+// dial connects to a server; each datagram is a read of a pipe.
+func (n *packetNet) dial(_ context.Context, network, addr string) (net.Conn, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dials = append(n.dials, addr)
+	serve, ok := n.servers[addr]
+	if !ok {
+		return nil, errors.New("no such host")
+	}
+	a, b := net.Pipe()
+	c := &packetConn{Conn: a}
+	go func() {
+		defer b.Close()
+		buf := make([]byte, maxDatagram)
+		for {
+			k, err := b.Read(buf)
+			if err != nil {
+				return
+			}
+			replies, err := serve(buf[:k])
+			if err != nil {
+				c.refuse.Store(err)
+				return
+			}
+			go func() { // a pipe has no room
+				for _, r := range replies {
+					io.WriteString(b, r)
+				}
+			}()
+		}
+	}()
+	return c, nil
+}
+
+// packetConn fails as its server says.
+type packetConn struct {
+	net.Conn
+	refuse syncError
+}
+
+func (c *packetConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if e := c.refuse.Load(); e != nil && err == io.EOF {
+		err = e
+	}
+	return n, err
+}
+
+type syncError struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (s *syncError) Store(err error) { s.mu.Lock(); s.err = err; s.mu.Unlock() }
+func (s *syncError) Load() error     { s.mu.Lock(); defer s.mu.Unlock(); return s.err }
+
+// udpRun is a UDPProxy at work in a bubble.
+type udpRun struct {
+	*packetNet
+	p       *UDPProxy
+	served  chan error
+	records chan string // server, tries, termination, bytes
+}
+
+func startUDP(t *testing.T, p *UDPProxy, servers ...string) *udpRun {
+	r := &udpRun{packetNet: newPacketNet(), p: p, served: make(chan error, 1), records: make(chan string, 100)}
+	for _, s := range servers {
+		r.servers[s] = func(b []byte) ([]string, error) { return []string{s + " " + string(b)}, nil }
+	}
+	p.Dial = r.dial
+	p.Logger = slog.New(slog.DiscardHandler)
+	if p.Pool == nil {
+		p.Pool = poolOf(t, servers...)
+	}
+	p.OnDone = func(rec *Record) {
+		r.records <- fmt.Sprintf("%s %d %s %d/%d", rec.Server, rec.Tries, rec.Termination, rec.BytesIn, rec.BytesOut)
+	}
+	go func() { r.served <- p.Serve(r) }()
+	return r
+}
+
+func (r *udpRun) send(client, data string) {
+	r.in <- packet{netip.MustParseAddrPort(client), data}
+	synctest.Wait()
+}
+
+func (r *udpRun) want(t *testing.T, client, data string) {
+	t.Helper()
+	synctest.Wait()
+	select {
+	case p := <-r.out:
+		require.Equal(t, client+" "+data, p.addr.String()+" "+p.data)
+	default:
+		require.Fail(t, "no reply", "%s %s", client, data)
+	}
+}
+
+func (r *udpRun) stop(t *testing.T) {
+	require.NoError(t, r.p.Close())
+	require.ErrorIs(t, <-r.served, ErrServerClosed)
+	require.Zero(t, r.p.Flows())
+}
+
+func TestUDPFlows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startUDP(t, &UDPProxy{IdleTimeout: 10 * time.Second}, "10.0.0.1:53")
+		for _, client := range []string{"192.0.2.1:1000", "192.0.2.2:1000", "192.0.2.1:1001"} {
+			for _, data := range []string{"a", "b", ""} {
+				r.send(client, data)
+				r.want(t, client, "10.0.0.1:53 "+data)
+			}
+		}
+		require.Equal(t, 3, r.p.Flows(), "one for each address and port")
+		require.Len(t, r.dials, 3)
+		require.Equal(t, 3, r.p.Pool.Server("10.0.0.1:53").InFlight())
+
+		time.Sleep(8 * time.Second)
+		r.send("192.0.2.2:1000", "c")
+		r.want(t, "192.0.2.2:1000", "10.0.0.1:53 c")
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		require.Equal(t, 1, r.p.Flows(), "the others were idle")
+		require.Equal(t, "10.0.0.1:53 1 -- 2/38", <-r.records)
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		require.Zero(t, r.p.Flows())
+		require.Zero(t, r.p.Pool.Server("10.0.0.1:53").InFlight())
+		r.stop(t)
+	})
+}
+
+// TestUDPReplies: a flow is over when the replies are there, however many
+// queries are on their way at once.
+func TestUDPReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startUDP(t, &UDPProxy{Replies: 1, IdleTimeout: time.Second}, "10.0.0.1:53")
+		delay := make(chan struct{})
+		r.servers["10.0.0.1:53"] = func(b []byte) ([]string, error) { <-delay; return []string{string(b)}, nil }
+		r.send("192.0.2.1:1000", "A?")
+		go func() { r.in <- packet{netip.MustParseAddrPort("192.0.2.1:1000"), "AAAA?"} }()
+		delay <- struct{}{}
+		delay <- struct{}{}
+		r.want(t, "192.0.2.1:1000", "A?")
+		r.want(t, "192.0.2.1:1000", "AAAA?")
+		require.Zero(t, r.p.Flows(), "both are answered")
+		require.Len(t, r.dials, 1)
+		require.Equal(t, "10.0.0.1:53 1 -- 7/7", <-r.records)
+
+		r.servers["10.0.0.1:53"] = func(b []byte) ([]string, error) { return nil, nil }
+		r.send("192.0.2.1:1000", "A?")
+		time.Sleep(2 * time.Second)
+		require.Equal(t, "10.0.0.1:53 1 sD 2/0", <-r.records, "no reply speaks against the server")
+		r.stop(t)
+	})
+}
+
+func TestUDPRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuse := func([]byte) ([]string, error) { return nil, syscall.ECONNREFUSED }
+		r := startUDP(t, &UDPProxy{Pool: &balance.Pool{Policy: balance.First{}}}, "10.0.0.1:53", "10.0.0.2:53")
+		require.NoError(t, r.p.Pool.Set(balance.Endpoint{Addr: "10.0.0.1:53"}, balance.Endpoint{Addr: "10.0.0.2:53"}))
+		r.servers["10.0.0.1:53"] = refuse
+		r.send("192.0.2.1:1000", "q")
+		r.want(t, "192.0.2.1:1000", "10.0.0.2:53 q")
+		require.Equal(t, []string{"10.0.0.1:53", "10.0.0.2:53"}, r.dials, "the same datagram went to another server")
+
+		r.servers["10.0.0.2:53"] = refuse
+		r.send("192.0.2.9:1000", "q")
+		require.Equal(t, "10.0.0.2:53 2 SC 1/0", <-r.records)
+
+		delete(r.servers, "10.0.0.1:53")
+		delete(r.servers, "10.0.0.2:53")
+		r.send("192.0.2.9:1000", "q")
+		require.Equal(t, "10.0.0.2:53 2 SC 1/0", <-r.records, "one that cannot be dialed, too")
+
+		require.NoError(t, r.p.Pool.Set())
+		r.send("192.0.2.9:1000", "q")
+		require.Contains(t, []string{<-r.records, <-r.records}, " 0 SC 1/0", "no server at all")
+		r.stop(t)
+	})
+}
+
+// TestUDPServerDown: its flows end, the next datagram goes elsewhere.
+func TestUDPServerDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool := &balance.Pool{Policy: balance.First{}}
+		require.NoError(t, pool.Set(balance.Endpoint{Addr: "10.0.0.1:53"}, balance.Endpoint{Addr: "10.0.0.2:53"}))
+		r := startUDP(t, &UDPProxy{Pool: pool}, "10.0.0.1:53", "10.0.0.2:53")
+		r.send("192.0.2.1:1000", "a")
+		r.want(t, "192.0.2.1:1000", "10.0.0.1:53 a")
+		pool.Server("10.0.0.1:53").Report(balance.Check, balance.Down, "test")
+		synctest.Wait()
+		require.Equal(t, "10.0.0.1:53 1 DD 1/13", <-r.records)
+		r.send("192.0.2.1:1000", "b")
+		r.want(t, "192.0.2.1:1000", "10.0.0.2:53 b")
+		r.stop(t)
+	})
+}
+
+func TestUDPBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startUDP(t, &UDPProxy{MaxFlows: 2, Accept: func(c netip.AddrPort) bool { return c.Port() != 666 }}, "10.0.0.1:53")
+		r.send("192.0.2.1:666", "x")
+		require.Zero(t, r.p.Flows())
+		r.send("192.0.2.1:1", "a")
+		r.send("192.0.2.1:2", "a")
+		r.send("192.0.2.1:3", "a")
+		require.Equal(t, 2, r.p.Flows())
+		require.Len(t, r.dials, 2)
+		r.stop(t)
+
+		// What is kept for a server that is not there yet is bounded.
+		f := &udpFlow{room: udpKeep}
+		for range 10_000 {
+			f.send([]byte(strings.Repeat("x", 1000)))
+			f.send(nil)
+		}
+		kept := 0
+		for _, b := range f.kept {
+			kept += len(b)
+		}
+		require.LessOrEqual(t, kept, udpKeep)
+		require.LessOrEqual(t, len(f.kept), udpKeep/64+1)
+	})
+}
+
+func TestUDPShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startUDP(t, &UDPProxy{IdleTimeout: 10 * time.Second}, "10.0.0.1:53")
+		r.send("192.0.2.1:1", "a")
+		r.want(t, "192.0.2.1:1", "10.0.0.1:53 a")
+		ended := make(chan error, 1)
+		go func() { ended <- r.p.Shutdown(context.Background()) }()
+		synctest.Wait()
+		r.send("192.0.2.1:1", "b")
+		r.want(t, "192.0.2.1:1", "10.0.0.1:53 b")
+		r.send("192.0.2.2:2", "c")
+		require.Equal(t, 1, r.p.Flows(), "what there is goes on, nothing new begins")
+		require.NoError(t, <-ended)
+		require.Equal(t, 10*time.Second, time.Since(started(t)), "the flow was idle")
+		require.ErrorIs(t, <-r.served, ErrServerClosed)
+		require.ErrorIs(t, r.p.Serve(newPacketNet()), ErrServerClosed)
+
+		r = startUDP(t, &UDPProxy{}, "10.0.0.1:53")
+		r.send("192.0.2.1:1", "a")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, r.p.Shutdown(ctx), context.DeadlineExceeded)
+		require.Equal(t, "10.0.0.1:53 1 KD 1/13", <-r.records)
+		require.ErrorIs(t, <-r.served, ErrServerClosed)
+	})
+}
+
+// TestUDPSockets uses real ones: replies, the largest datagram, and a port
+// that nobody listens on.
+func TestUDPSockets(t *testing.T) {
+	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	defer server.Close()
+	go func() {
+		b := make([]byte, maxDatagram)
+		for {
+			n, from, err := server.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			server.WriteToUDPAddrPort(b[:n], from)
+		}
+	}()
+	dead, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(t, err)
+	require.NoError(t, dead.Close())
+
+	pool := &balance.Pool{Policy: balance.First{}}
+	require.NoError(t, pool.Set(balance.Endpoint{Addr: dead.LocalAddr().String()}, balance.Endpoint{Addr: server.LocalAddr().String()}))
+	p := &UDPProxy{Pool: pool}
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(pc) }()
+	c, err := net.Dial("udp", pc.LocalAddr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	b := make([]byte, maxDatagram)
+	for _, n := range []int{0, 1, 1400, 65507} {
+		_, err := c.Write(make([]byte, n))
+		require.NoError(t, err)
+		got, err := c.Read(b)
+		require.NoError(t, err, "a datagram of %d bytes", n)
+		require.Equal(t, n, got)
+	}
+	require.NoError(t, p.Close())
+	require.ErrorIs(t, <-served, ErrServerClosed)
+}
+
+// BenchmarkUDP holds a relayed round trip against a direct one.
+func BenchmarkUDP(b *testing.B) {
+	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	require.NoError(b, err)
+	defer server.Close()
+	go func() {
+		buf := make([]byte, maxDatagram)
+		for {
+			n, from, err := server.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			server.WriteToUDPAddrPort(buf[:n], from)
+		}
+	}()
+	pool := new(balance.Pool)
+	require.NoError(b, pool.Set(balance.Endpoint{Addr: server.LocalAddr().String()}))
+	p := &UDPProxy{Pool: pool}
+	defer p.Close()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(b, err)
+	go p.Serve(pc)
+	for name, addr := range map[string]string{"direct": server.LocalAddr().String(), "relayed": pc.LocalAddr().String()} {
+		b.Run(name, func(b *testing.B) {
+			c, err := net.Dial("udp", addr)
+			require.NoError(b, err)
+			defer c.Close()
+			buf := make([]byte, 512)
+			b.ReportAllocs()
+			for b.Loop() {
+				c.Write(buf[:128])
+				if _, err := c.Read(buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func ExampleUDPProxy() {
+	pool := new(balance.Pool)
+	if err := pool.Set(balance.Endpoint{Addr: "127.0.0.1:5301"}, balance.Endpoint{Addr: "127.0.0.1:5302"}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	dns := &UDPProxy{
+		Pool:        pool,
+		Replies:     1, // each query has one answer
+		IdleTimeout: 5 * time.Second,
+		Accept:      func(c netip.AddrPort) bool { return c.Addr().IsLoopback() },
+	}
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	done := make(chan error)
+	go func() { done <- dns.Serve(pc) }()
+	fmt.Println(dns.Shutdown(context.Background()), <-done)
+	// Output: <nil> l4: server closed
+}

@@ -71,6 +71,7 @@ type Checker struct {
 	Logger   *slog.Logger // for changes of state; nil means slog.Default()
 	Seed     uint64       // of the jitter; 0 means at random
 
+	agents  *AgentChecker // not nil: this Checker is its schedule
 	running atomic.Bool
 	watched atomic.Pointer[watch] // nil while Run does not run
 }

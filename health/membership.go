@@ -50,6 +50,21 @@ func (r *round) sync(now time.Time) {
 	if changed {
 		r.publish()
 	}
+	r.moved(now)
+}
+
+// moved begins anew with targets whose address changed.
+func (r *round) moved(now time.Time) {
+	for _, t := range r.targets {
+		addr := t.servers[0].Addr()
+		if t.addr != "" && t.addr != addr {
+			r.begin(t, now, true)
+			if t.due = now; !t.busy {
+				r.rota.set(t)
+			}
+		}
+		t.addr = addr
+	}
 }
 
 // replace makes t.next the servers of t, and tells the new ones their state.
@@ -57,7 +72,7 @@ func (r *round) replace(t *target, now time.Time) {
 	old := t.servers
 	t.servers, t.next = t.next, nil
 	if len(old) == 0 {
-		r.begin(t, now)
+		r.begin(t, now, false)
 		return
 	}
 	st := t.read()

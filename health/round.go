@@ -34,10 +34,11 @@ type round struct {
 
 // A finding is what one probe brought back.
 type finding struct {
-	t    *target
-	at   time.Time // start
-	took time.Duration
-	err  error
+	t     *target
+	epoch int       // of t when it began
+	at    time.Time // when it began
+	took  time.Duration
+	err   error
 }
 
 func newRound(c *Checker, s settings) *round {
@@ -118,12 +119,12 @@ func (r *round) start(ctx context.Context, probes *sync.WaitGroup, t *target, no
 	}
 	if t.paused {
 		t.paused = false
-		r.begin(t, now)
+		r.begin(t, now, true)
 	}
 	r.rota.remove(t)
 	r.busy++
 	t.busy = true
-	e := t.servers[i].Endpoint()
+	e, epoch := t.servers[i].Endpoint(), t.epoch
 	probes.Go(func() {
 		ctx, cancel := ctx, func() {}
 		if r.timeout > 0 {
@@ -131,7 +132,7 @@ func (r *round) start(ctx context.Context, probes *sync.WaitGroup, t *target, no
 		}
 		err := r.probe.Probe(ctx, e)
 		cancel()
-		r.found <- finding{t: t, at: now, took: time.Since(now), err: err}
+		r.found <- finding{t: t, epoch: epoch, at: now, took: time.Since(now), err: err}
 	})
 }
 
@@ -140,6 +141,16 @@ func (r *round) finish(f finding) {
 	t := f.t
 	t.busy = false
 	if t.gone {
+		return
+	}
+	if f.epoch != t.epoch {
+		r.rota.set(t) // it is due already
+		return
+	}
+	if r.c.agents != nil {
+		r.c.agents.take(t, f.err, r.log)
+		t.due = f.at.Add(r.jittered(r.interval))
+		r.rota.set(t)
 		return
 	}
 	switch CodeOf(f.err) {
@@ -167,8 +178,13 @@ func (r *round) jittered(d time.Duration) time.Duration {
 	return d + time.Duration(float64(d)*r.c.Jitter*(2*r.rand.Float64()-1))
 }
 
-// begin gives t its initial state.
-func (r *round) begin(t *target, now time.Time) {
+// begin gives t its initial state. One that is up is reported only if report is
+// set: a new server may have begun unproven, see [balance.Pool.Unproven].
+func (r *round) begin(t *target, now time.Time, report bool) {
+	t.epoch++
+	if r.c.agents != nil {
+		return
+	}
 	t.machine = machine{rise: r.rise, fall: r.fall}
 	t.machine.start(r.c.Initial)
 	n, of := t.machine.progress()
@@ -176,7 +192,9 @@ func (r *round) begin(t *target, now time.Time) {
 	t.status = Status{Health: t.machine.state, Since: now, Reason: "not checked yet", Count: n, Of: of, Pending: true}
 	t.mu.Unlock()
 	for _, s := range t.servers {
-		s.Report(balance.Check, t.machine.state, "not checked yet")
+		if report || t.machine.state != balance.Up {
+			s.Report(balance.Check, t.machine.state, "not checked yet")
+		}
 	}
 }
 

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/health"
+)
+
+func TestAgentReplies(t *testing.T) {
+	for _, tt := range []struct{ line, want, verdict string }{
+		{"75%,maxconn:30,maint,down\n", "health=down admin=maint percent=75 limit=30", "bad status / agent: down"},
+		{"up", "health=up", "ok"},
+		{"UP\tready  100%\r\nignored\n", "health=up admin=ready percent=100", "ok"},
+		{"drain", "admin=drain", "stopping / agent: drain"},
+		{"maint # disk replaced", `admin=maint text="disk replaced"`, "bad status / agent: maint: disk replaced"},
+		{"0%", "percent=0", "stopping / agent: no weight"},
+		{"weight:0 up", "health=up weight=0", "stopping / agent: no weight"},
+		{"stopped #nightly job\n", `health=stopped text="nightly job"`, "bad status / agent: stopped: nightly job"},
+		{"failed", "health=failed", "bad status / agent: failed"},
+		{"", "", "closed / agent: connection closed"},
+		{"\n", "", `protocol error / agent: the line is empty`},
+		{"# nothing\n", "", `protocol error / agent: the line is empty`},
+		{"up maybe", "", `protocol error / agent: unexpected word "maybe"`},
+		{"-5%", "", `protocol error / agent: unexpected word "-5%"`},
+		{"99999%", "", `protocol error / agent: unexpected word "99999%"`},
+		{"weight:", "", `protocol error / agent: unexpected word "weight:"`},
+	} {
+		t.Run(tt.line, func(t *testing.T) {
+			addr := speaking(t, tt.line)
+			r, err := health.Agent{}.Ask(t.Context(), balance.Endpoint{Addr: addr})
+			if err == nil {
+				require.Equal(t, tt.want, words(r))
+			}
+			require.Equal(t, tt.verdict, verdict(probe(t, health.Agent{}, addr)))
+		})
+	}
+}
+
+// words prints what r speaks of.
+func words(r health.Reply) (s string) {
+	add := func(name string, v any) {
+		if s != "" {
+			s += " "
+		}
+		s += fmt.Sprintf("%s=%v", name, v)
+	}
+	for _, f := range []struct{ name, v string }{{"health", r.Health}, {"admin", r.Admin}} {
+		if f.v != "" {
+			add(f.name, f.v)
+		}
+	}
+	for _, f := range []struct {
+		name string
+		v    *int
+	}{{"percent", r.Percent}, {"weight", r.Weight}, {"limit", r.Limit}} {
+		if f.v != nil {
+			add(f.name, *f.v)
+		}
+	}
+	if r.Text != "" {
+		add("text", fmt.Sprintf("%q", r.Text))
+	}
+	return s
+}
+
+// speaking returns the address of a server that speaks first, and at once.
+func speaking(t testing.TB, line string) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, line)
+			c.Close()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// TestAgentChecker plays a day of one server through its agent.
+func TestAgentChecker(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	var line atomic.Pointer[string]
+	say := func(s string) { line.Store(&s) }
+	say("up\n")
+	asked := make(chan string, 10)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			b := make([]byte, 100)
+			n, _ := c.Read(b)
+			asked <- string(b[:n])
+			io.WriteString(c, *line.Load())
+			c.Close()
+		}
+	}()
+	p := &balance.Pool{}
+	require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: ln.Addr().String(), Weight: 100}, balance.Endpoint{Name: "b", Addr: "127.0.0.1:1"}))
+	replies := make(chan error, 10)
+	a := &health.AgentChecker{
+		Pools: []*balance.Pool{p.Subset(func(e balance.Endpoint) bool { return e.Name == "a" })},
+		Agent: health.Agent{Send: "how?\n"}, Interval: 20 * time.Millisecond, Timeout: time.Second, Logger: quiet,
+		OnReply: func(_ *balance.Server, _ health.Reply, err error) { replies <- err },
+	}
+	done := make(chan error)
+	go func() { done <- a.Run(t.Context()) }()
+	s := p.Server("a")
+	// next waits for a question that began after now.
+	next := func() error {
+		for range 2 {
+			<-asked
+		}
+		for len(replies) > 1 {
+			<-replies
+		}
+		return <-replies
+	}
+	for _, step := range []struct {
+		says  string
+		state balance.State
+		why   string
+	}{
+		{"up\n", balance.StateUp, ""},
+		{"75%,maxconn:30,maint,down\n", balance.StateDown, "down and maint"},
+		{"up\n", balance.StateDown, "still in maint"},
+		{"50%\n", balance.StateDown, "says nothing of it"},
+		{"ready\n", balance.StateUp, ""},
+		{"drain\n", balance.StateStopping, ""},
+		{"nonsense\n", balance.StateStopping, "changes nothing"},
+		{"ready\n", balance.StateUp, ""},
+		{"0%\n", balance.StateUnweighted, ""},
+		{"100%\n", balance.StateUp, ""},
+	} {
+		say(step.says)
+		next()
+		require.Eventually(t, func() bool { return s.State() == step.state }, time.Second, time.Millisecond, "%q: %v, %s", step.says, s.State(), step.why)
+	}
+	s.SetAdmin(balance.Maint, "operator")
+	say("ready up\n")
+	next()
+	require.Equal(t, balance.StateMaint, s.State(), "an agent does not undo what the operator does")
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// An AgentChecker asks the agents of servers again and again, and does what
+// they say: it reports as [balance.Agent], and sets weight and limit.
+//
+// What an agent says counts at once, and stays until it says otherwise: a
+// server that it called down is down until it says up, and one in drain or
+// maint stays so until it says ready. An agent that cannot be reached, or that
+// says something else, changes nothing.
+//
+// Other than in HAProxy, drain and maint of an agent are the agent's own: they
+// neither change what the operator set, nor can its ready undo that. Weights
+// are whole numbers, rounded up: give servers a weight of 100 if their agents
+// speak in percent. Weight and limit hold until the next Set that changes them.
+//
+// The fields must not change once Run is called.
+type AgentChecker struct {
+	Pools []*balance.Pool // whose servers have agents
+	Agent Agent
+
+	Interval    time.Duration // from the start of a question to the start of the next; 0 means 2s
+	Timeout     time.Duration // of one question; 0 means Interval, negative means none
+	Jitter      float64       // as in Checker
+	Spread      time.Duration // as in Checker
+	Concurrency int           // as in Checker
+
+	OnReply func(*balance.Server, Reply, error) // called after each question by Run's own goroutine, must not block; may be nil
+	Logger  *slog.Logger                        // for changes of state; nil means slog.Default()
+	Seed    uint64                              // of the jitter; 0 means at random
+
+	running atomic.Bool
+}
+
+// Run asks until ctx is done, and returns its cause; see [Checker.Run].
+func (a *AgentChecker) Run(ctx context.Context) error {
+	if !a.running.CompareAndSwap(false, true) {
+		return ErrRunning
+	}
+	defer a.running.Store(false)
+	c := &Checker{
+		Pools: a.Pools, Probe: Func(a.ask), Interval: a.Interval, Timeout: a.Timeout, Jitter: a.Jitter,
+		Spread: a.Spread, Concurrency: a.Concurrency, Logger: a.Logger, Seed: a.Seed,
+	}
+	c.agents = a
+	return c.Run(ctx)
+}
+
+// answer carries a Reply out of a Probe.
+type answer struct{ Reply }
+
+func (*answer) Error() string { return "answered" }
+
+// ask is the probe of the Checker that is the schedule.
+func (a *AgentChecker) ask(ctx context.Context, e balance.Endpoint) error {
+	r, err := a.Agent.Ask(ctx, e)
+	if err != nil {
+		return err
+	}
+	return &answer{r}
+}
+
+// agentState is what an agent has said of a server so far.
+type agentState struct {
+	said   Reply
+	health balance.Health
+	reason string
+}
+
+// take does what an agent says.
+func (a *AgentChecker) take(t *target, err error, log *slog.Logger) {
+	s := t.servers[0]
+	var r Reply
+	if got, ok := err.(*answer); ok {
+		r, err = got.Reply, nil
+		a.apply(s, &t.agent, r, log)
+	}
+	if a.OnReply != nil {
+		a.OnReply(s, r, err)
+	}
+}
+
+func (a *AgentChecker) apply(s *balance.Server, st *agentState, r Reply, log *slog.Logger) {
+	old := *st
+	st.health, st.reason = r.judge(st.said)
+	st.said = r.merge(st.said)
+	var errs [2]error
+	if w, ok := r.weight(s.Endpoint()); ok {
+		errs[0] = s.SetWeight(w)
+	}
+	if r.Limit != nil {
+		errs[1] = s.SetMaxConns(*r.Limit)
+	}
+	for _, err := range errs {
+		if err != nil {
+			log.Warn("agent ignored", "server", s.Name(), "error", err)
+		}
+	}
+	if st.health != old.health || st.reason != old.reason {
+		s.Report(balance.Agent, st.health, st.reason)
+	}
+	if st.health != old.health {
+		log.Info("agent changed", "server", s.Name(), "health", st.health, "reason", st.reason)
+	}
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"math"
+	"time"
+)
+
+// A phase is where a server stands with an Outlier.
+//
+//	isIn --(row of errors, share, deviation)--> isOut --(time is up)--> onTrial
+//	  ^                                           ^                        |
+//	  |                                           +--------(bad)-----------+
+//	  +----------------------------(good)----------------------------------+
+type phase uint32
+
+const (
+	isIn phase = iota
+	isOut
+	onTrial
+)
+
+// An ejection is the record of one server: pure, it is told the time.
+type ejection struct {
+	now   phase
+	until time.Time // of isOut
+	times int       // recent ejections
+	kept  bool      // Kept was said in this interval
+}
+
+// eject begins an ejection and returns how long it lasts: base for each recent
+// one, at most limit.
+func (e *ejection) eject(now time.Time, base, limit, extra time.Duration) time.Duration {
+	e.times++
+	span := limit
+	if limit/time.Duration(e.times) > base { // base * times, without its overflow
+		span = base * time.Duration(e.times)
+	}
+	span = min(span, max(limit, base)) + extra
+	e.now, e.until = isOut, now.Add(span)
+	return span
+}
+
+// due reports whether the time is up.
+func (e *ejection) due(now time.Time) bool { return e.now == isOut && !now.Before(e.until) }
+
+// sweep ends an interval: one that was spent in use makes up for one ejection.
+func (e *ejection) sweep() {
+	e.kept = false
+	if e.now == isIn && e.times > 0 {
+		e.times--
+	}
+}
+
+// mayEject reports whether one more of members may be out: MaxShare of them, or
+// one, and never if fewer than keep would be usable.
+func mayEject(members, out, usableLeft int, share float64, keep int) bool {
+	if usableLeft < keep {
+		return false
+	}
+	return out == 0 || float64(out+1) <= share*float64(members)+1e-9
+}
+
+// bound returns the success rate below which a server stands out from rates:
+// the mean less factor standard deviations (of the population).
+func bound(rates []float64, factor float64) float64 {
+	var sum, squares float64
+	for _, r := range rates {
+		sum += r
+	}
+	mean := sum / float64(len(rates))
+	for _, r := range rates {
+		squares += (r - mean) * (r - mean)
+	}
+	return mean - factor*math.Sqrt(squares/float64(len(rates)))
+}

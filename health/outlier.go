@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// An Outlier takes servers out of use that do worse than the others, by how
+// live work goes. It reports as [balance.Outlier] and asks nothing of its own.
+//
+// It needs the outcomes, and Run:
+//
+//	pool.Observers = append(pool.Observers, outlier.Observe)
+//	err := outlier.Run(ctx)
+//
+// A server is ejected at once after a row of errors, or at the end of an interval
+// for its share of them. It stays out for Base times the number of its recent
+// ejections. Then it gets one piece of work at a time: the first that goes well
+// brings it back, the first that does not ejects it again, for longer.
+//
+// At most MaxShare of the members are out at once, but one always may be, and
+// Keep of them stay usable: when everything fails, everything being ejected
+// would only make it worse.
+//
+// Sources: Envoy, outlier_detection.proto and outlier_detection_impl.cc; gRFC A50;
+// the single piece of work is Finagle's failure accrual.
+//
+// The fields must not change once Run is called.
+type Outlier struct {
+	Pool     *balance.Pool
+	Classify func(balance.Outcome) Verdict // nil means Layer7
+
+	Consecutive  int     // bad outcomes in a row that eject; 0 means 5, negative means never
+	Gateway      int     // the same, of those that look like a dead process: no answer, or 502, 503, 504; 0 means never
+	Deviation    float64 // eject below mean - Deviation * standard deviation of the success rates; 0 means 1.9, negative means never
+	FailureShare float64 // eject at this share of bad outcomes in an interval, as in 0.85; 0 means never
+	Volume       int     // outcomes in an interval that a server needs to be judged by share or deviation; 0 means 100
+	Servers      int     // servers with that volume that are needed; 0 means 5
+
+	Interval time.Duration // over which shares are taken; 0 means 10s
+	Base     time.Duration // out for the first time; 0 means 30s
+	Max      time.Duration // out at most; 0 means 300s, or Base if that is more
+	Jitter   time.Duration // up to this much more, at random; 0 means none
+
+	MaxShare float64 // of the members out at once; 0 means 0.1
+	Keep     int     // usable members that stay; 0 means 1
+
+	OnChange func(Ejection) // called by Run's own goroutine, must not block; may be nil
+	Logger   *slog.Logger   // nil means slog.Default()
+	Seed     uint64         // of the jitter; 0 means at random
+
+	running atomic.Bool
+	watched atomic.Pointer[map[*balance.Server]*suspect] // nil while Run does not run
+	wake    atomic.Pointer[chan struct{}]
+}
+
+// An Ejection is a change that an [Outlier] made, or did not make.
+type Ejection struct {
+	Server *balance.Server
+	Kind   EjectionKind
+	Reason string        // "5 errors in a row, last status 503"
+	For    time.Duration // out for so long; of Ejected
+	Times  int           // recent ejections of the server; they are forgotten one each interval
+}
+
+// EjectionKind says what became of a server.
+type EjectionKind uint8
+
+const (
+	Ejected  EjectionKind = iota // out of use
+	OnTrial                      // one piece of work at a time
+	Returned                     // in full use
+	Kept                         // would be ejected, but for MaxShare or Keep; said once each interval
+)
+
+func (k EjectionKind) String() string {
+	switch k {
+	case Ejected:
+		return "ejected"
+	case OnTrial:
+		return "on trial"
+	case Returned:
+		return "returned"
+	}
+	return "kept"
+}
+
+// A suspect is what is counted of one server: by Observe, on any goroutine.
+type suspect struct {
+	good, bad atomic.Uint32 // in this interval
+	row       atomic.Int32  // bad in a row
+	gateway   atomic.Int32  // of the gateway kind in a row
+	phase     atomic.Uint32 // a phase
+	news      atomic.Pointer[news]
+
+	ejection // of Run's goroutine
+}
+
+// news is what Observe tells Run.
+type news struct {
+	last balance.Outcome
+	row  int  // length of the row of errors
+	good bool // of one on trial
+}
+
+// Observe takes in how a piece of work went. It never blocks, and does nothing
+// while Run does not run. Any goroutine may call it.
+func (o *Outlier) Observe(s *balance.Server, out balance.Outcome) {
+	m := o.watched.Load()
+	if m == nil {
+		return
+	}
+	x := (*m)[s]
+	if x == nil {
+		return
+	}
+	classify := o.Classify
+	if classify == nil {
+		classify = Layer7
+	}
+	verdict := classify(out)
+	ph := phase(x.phase.Load())
+	switch {
+	case verdict == Ignored || ph == isOut: // the rest of what began before
+	case ph == onTrial:
+		o.tell(x, news{last: out, good: verdict == Good})
+	case verdict == Good:
+		x.good.Add(1)
+		if x.row.Load() != 0 {
+			x.row.Store(0)
+		}
+		if x.gateway.Load() != 0 {
+			x.gateway.Store(0)
+		}
+	default:
+		x.bad.Add(1)
+		row := int(x.row.Add(1))
+		limit := or(o.Consecutive, 5)
+		if o.Gateway > 0 {
+			if !gatewayKind(out) {
+				x.gateway.Store(0)
+			} else if g := int(x.gateway.Add(1)); g >= o.Gateway {
+				o.tell(x, news{last: out, row: g})
+				return
+			}
+		}
+		if limit > 0 && row >= limit {
+			o.tell(x, news{last: out, row: row})
+		}
+	}
+}
+
+// tell wakes Run, unless it has been told and has not looked yet.
+func (o *Outlier) tell(x *suspect, n news) {
+	if x.news.Load() == nil && x.news.CompareAndSwap(nil, &n) {
+		if c := o.wake.Load(); c != nil {
+			poke(*c)
+		}
+	}
+}
+
+// gatewayKind reports whether a bad outcome looks like a dead process behind.
+func gatewayKind(o balance.Outcome) bool {
+	return o.Class != balance.StatusError || o.Status >= 502 && o.Status <= 504
+}
+
+// Run ejects and returns servers until ctx is done, and returns its cause. It
+// returns a *[ConfigError] at once if a field cannot be used, and [ErrRunning]
+// if another Run is active. When it ends, all servers are back: an ejection
+// without an end would be worse than none.
+func (o *Outlier) Run(ctx context.Context) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	if !o.running.CompareAndSwap(false, true) {
+		return ErrRunning
+	}
+	defer o.running.Store(false)
+	return newTribunal(o).run(ctx)
+}
+
+func (o *Outlier) check() error {
+	if o.Pool == nil {
+		return &ConfigError{Field: "Outlier.Pool", Value: nil, Reason: "must not be nil"}
+	}
+	for _, f := range []struct {
+		name  string
+		value any
+		bad   bool
+	}{
+		{"Gateway", o.Gateway, o.Gateway < 0},
+		{"Volume", o.Volume, o.Volume < 0},
+		{"Servers", o.Servers, o.Servers < 0},
+		{"Interval", o.Interval, o.Interval < 0},
+		{"Base", o.Base, o.Base < 0},
+		{"Max", o.Max, o.Max < 0},
+		{"Jitter", o.Jitter, o.Jitter < 0},
+		{"Keep", o.Keep, o.Keep < 0},
+	} {
+		if f.bad {
+			return &ConfigError{Field: "Outlier." + f.name, Value: f.value, Reason: "must not be negative"}
+		}
+	}
+	if !(o.FailureShare >= 0 && o.FailureShare <= 1) {
+		return &ConfigError{Field: "Outlier.FailureShare", Value: o.FailureShare, Reason: "must be from 0 to 1"}
+	}
+	if !(o.MaxShare >= 0 && o.MaxShare <= 1) {
+		return &ConfigError{Field: "Outlier.MaxShare", Value: o.MaxShare, Reason: "must be from 0 to 1"}
+	}
+	if o.Deviation != o.Deviation {
+		return &ConfigError{Field: "Outlier.Deviation", Value: o.Deviation, Reason: "must be a number"}
+	}
+	return nil
+}

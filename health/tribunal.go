@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A tribunal is one Run of an Outlier. Its goroutine owns all ejections.
+type tribunal struct {
+	o        *Outlier
+	interval time.Duration
+	base     time.Duration
+	max      time.Duration
+	volume   int
+	servers  int
+	share    float64
+	keep     int
+	log      *slog.Logger
+	rand     *rand.Rand
+
+	order    []*balance.Server // the members, in the order of the pool
+	suspects map[*balance.Server]*suspect
+	members  chan struct{} // the pool changed
+	wake     chan struct{} // somebody has news
+}
+
+func newTribunal(o *Outlier) *tribunal {
+	seed := o.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	base := or(o.Base, 30*time.Second)
+	t := &tribunal{
+		o:        o,
+		interval: or(o.Interval, 10*time.Second),
+		base:     base,
+		max:      max(or(o.Max, 300*time.Second), base),
+		volume:   or(o.Volume, 100),
+		servers:  or(o.Servers, 5),
+		share:    or(o.MaxShare, 0.1),
+		keep:     or(o.Keep, 1),
+		log:      o.Logger,
+		rand:     rand.New(rand.NewPCG(seed, seed)),
+		suspects: make(map[*balance.Server]*suspect),
+		members:  make(chan struct{}, 1),
+		wake:     make(chan struct{}, 1),
+	}
+	if t.log == nil {
+		t.log = slog.Default()
+	}
+	return t
+}
+
+func (t *tribunal) run(ctx context.Context) error {
+	defer t.o.Pool.Watch(func() { poke(t.members) })()
+	t.o.wake.Store(&t.wake)
+	t.sync()
+	defer t.release()
+
+	sweep := time.Now().Add(t.interval)
+	timer := time.NewTimer(t.interval)
+	defer timer.Stop()
+	for {
+		next := sweep
+		for _, x := range t.suspects {
+			if x.now == isOut && x.until.Before(next) {
+				next = x.until
+			}
+		}
+		timer.Reset(time.Until(next))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-t.members:
+			t.sync()
+		case <-t.wake:
+			t.hear(time.Now())
+		case <-timer.C:
+			now := time.Now()
+			t.try(now)
+			if !now.Before(sweep) {
+				t.sweep(now)
+				sweep = now.Add(t.interval)
+			}
+		}
+	}
+}
+
+// sync brings the suspects in line with the pool.
+func (t *tribunal) sync() {
+	t.order = slices.Collect(t.o.Pool.All())
+	seen := make(map[*balance.Server]*suspect, len(t.order))
+	for _, s := range t.order {
+		x := t.suspects[s]
+		if x == nil {
+			x = new(suspect)
+		}
+		seen[s] = x
+	}
+	for s, x := range t.suspects {
+		if seen[s] == nil {
+			t.acquit(s, x, "left the set") // it may come back
+		}
+	}
+	t.suspects = seen
+	t.o.watched.Store(&seen)
+}
+
+// release ends all ejections.
+func (t *tribunal) release() {
+	t.o.watched.Store(nil)
+	for s, x := range t.suspects {
+		t.acquit(s, x, "outlier ejection ended")
+	}
+}
+
+// acquit puts s into full use.
+func (t *tribunal) acquit(s *balance.Server, x *suspect, reason string) {
+	if x.now == isIn {
+		return
+	}
+	x.set(isIn)
+	s.SetTrial(false)
+	s.Report(balance.Outlier, balance.Up, reason)
+}
+
+// set changes the phase, and begins to count anew.
+func (x *suspect) set(p phase) {
+	x.now = p
+	x.phase.Store(uint32(p))
+	x.good.Store(0)
+	x.bad.Store(0)
+	x.row.Store(0)
+	x.gateway.Store(0)
+}
+
+// hear takes in what Observe had to tell.
+func (t *tribunal) hear(now time.Time) {
+	for _, s := range t.order {
+		x := t.suspects[s]
+		n := x.news.Swap(nil)
+		switch {
+		case n == nil:
+		case x.now == onTrial && n.good:
+			t.acquit(s, x, "well again")
+			t.said(s, x, Returned, "well again", 0)
+		case x.now == onTrial && n.row == 0:
+			t.eject(now, s, x, "failed on trial: "+describe(n.last))
+		case x.now == isIn && n.row > 0:
+			t.judge(now, s, x, fmt.Sprintf("%d errors in a row, last %s", n.row, describe(n.last)))
+		}
+	}
+}
+
+// judge ejects s if one more may be out.
+func (t *tribunal) judge(now time.Time, s *balance.Server, x *suspect, reason string) {
+	out := 0
+	for _, other := range t.suspects {
+		if other.now != isIn {
+			out++
+		}
+	}
+	left := t.o.Pool.Usable()
+	if s.Usable() {
+		left--
+	}
+	if mayEject(len(t.order), out, left, t.share, t.keep) {
+		t.eject(now, s, x, reason)
+		return
+	}
+	x.row.Store(0)
+	x.gateway.Store(0)
+	if !x.kept {
+		x.kept = true
+		t.said(s, x, Kept, fmt.Sprintf("%s; %d of %d are out, %d would be left", reason, out, len(t.order), left), 0)
+	}
+}
+
+// eject takes s out of use.
+func (t *tribunal) eject(now time.Time, s *balance.Server, x *suspect, reason string) {
+	var extra time.Duration
+	if t.o.Jitter > 0 {
+		extra = time.Duration(t.rand.Int64N(int64(t.o.Jitter)))
+	}
+	span := x.eject(now, t.base, t.max, extra)
+	x.set(isOut)
+	s.Report(balance.Outlier, balance.Down, reason)
+	s.SetTrial(false)
+	t.said(s, x, Ejected, reason, span)
+}
+
+// try puts those on trial whose time is up.
+func (t *tribunal) try(now time.Time) {
+	for _, s := range t.order {
+		if x := t.suspects[s]; x.due(now) {
+			x.news.Store(nil)
+			x.set(onTrial)
+			s.SetTrial(true)
+			s.Report(balance.Outlier, balance.Up, "on trial")
+			t.said(s, x, OnTrial, "time is up", 0)
+		}
+	}
+}
+
+// sweep ends an interval: it compares the shares of those with enough volume,
+// and ejects the worst first.
+func (t *tribunal) sweep(now time.Time) {
+	type share struct {
+		s    *balance.Server
+		x    *suspect
+		rate float64 // of success
+		bad  float64 // share of errors
+	}
+	var shares []share
+	var rates []float64
+	for _, s := range t.order {
+		x := t.suspects[s]
+		good, bad := float64(x.good.Swap(0)), float64(x.bad.Swap(0))
+		if x.now == isIn && good+bad >= float64(t.volume) {
+			shares = append(shares, share{s, x, good / (good + bad), bad / (good + bad)})
+			rates = append(rates, good/(good+bad))
+		}
+		x.sweep()
+	}
+	if len(shares) < t.servers {
+		return
+	}
+	slices.SortStableFunc(shares, func(a, b share) int { return cmp.Compare(a.rate, b.rate) })
+	factor := or(t.o.Deviation, 1.9)
+	low := bound(rates, factor)
+	for _, h := range shares {
+		switch {
+		case t.o.FailureShare > 0 && h.bad >= t.o.FailureShare:
+			t.judge(now, h.s, h.x, fmt.Sprintf("%.1f%% errors", 100*h.bad))
+		case factor > 0 && h.rate < low:
+			t.judge(now, h.s, h.x, fmt.Sprintf("%.1f%% success where %.1f%% is the least", 100*h.rate, 100*low))
+		}
+	}
+}
+
+// said makes a change known.
+func (t *tribunal) said(s *balance.Server, x *suspect, kind EjectionKind, reason string, span time.Duration) {
+	level := slog.LevelInfo
+	if kind == Ejected || kind == Kept {
+		level = slog.LevelWarn
+	}
+	t.log.Log(context.Background(), level, "outlier "+kind.String(), "server", s.Name(), "reason", reason, "times", x.times, "for", span)
+	if t.o.OnChange != nil {
+		t.o.OnChange(Ejection{Server: s, Kind: kind, Reason: reason, For: span, Times: x.times})
+	}
+}

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -89,73 +87,4 @@ func speaking(t testing.TB, line string) string {
 		}
 	}()
 	return ln.Addr().String()
-}
-
-// TestAgentChecker plays a day of one server through its agent.
-func TestAgentChecker(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	var line atomic.Pointer[string]
-	say := func(s string) { line.Store(&s) }
-	say("up\n")
-	asked := make(chan string, 10)
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			b := make([]byte, 100)
-			n, _ := c.Read(b)
-			asked <- string(b[:n])
-			io.WriteString(c, *line.Load())
-			c.Close()
-		}
-	}()
-	p := &balance.Pool{}
-	require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: ln.Addr().String(), Weight: 100}, balance.Endpoint{Name: "b", Addr: "127.0.0.1:1"}))
-	replies := make(chan error, 10)
-	a := &health.AgentChecker{
-		Pools: []*balance.Pool{p.Subset(func(e balance.Endpoint) bool { return e.Name == "a" })},
-		Agent: health.Agent{Send: "how?\n"}, Interval: 20 * time.Millisecond, Timeout: time.Second, Logger: quiet,
-		OnReply: func(_ *balance.Server, _ health.Reply, err error) { replies <- err },
-	}
-	done := make(chan error)
-	go func() { done <- a.Run(t.Context()) }()
-	s := p.Server("a")
-	// next waits for a question that began after now.
-	next := func() error {
-		for range 2 {
-			<-asked
-		}
-		for len(replies) > 1 {
-			<-replies
-		}
-		return <-replies
-	}
-	for _, step := range []struct {
-		says  string
-		state balance.State
-		why   string
-	}{
-		{"up\n", balance.StateUp, ""},
-		{"75%,maxconn:30,maint,down\n", balance.StateDown, "down and maint"},
-		{"up\n", balance.StateDown, "still in maint"},
-		{"50%\n", balance.StateDown, "says nothing of it"},
-		{"ready\n", balance.StateUp, ""},
-		{"drain\n", balance.StateStopping, ""},
-		{"nonsense\n", balance.StateStopping, "changes nothing"},
-		{"ready\n", balance.StateUp, ""},
-		{"0%\n", balance.StateUnweighted, ""},
-		{"100%\n", balance.StateUp, ""},
-	} {
-		say(step.says)
-		next()
-		require.Eventually(t, func() bool { return s.State() == step.state }, time.Second, time.Millisecond, "%q: %v, %s", step.says, s.State(), step.why)
-	}
-	s.SetAdmin(balance.Maint, "operator")
-	say("ready up\n")
-	next()
-	require.Equal(t, balance.StateMaint, s.State(), "an agent does not undo what the operator does")
 }

@@ -19,8 +19,9 @@ const maxSyscall = 64 << 10
 // made once, so that reads and writes allocate nothing.
 type input struct {
 	ready func(fd uintptr) bool
-	p     []byte      // read into this,
-	pool  *BufferPool // or if this is set into a buffer borrowed from it
+	now   func(fd uintptr) // reads once into p; made when the Conn is wired
+	p     []byte           // read into this,
+	pool  *BufferPool      // or if this is set into a buffer borrowed from it
 	buf   *Buffer
 	n     int
 	err   error
@@ -28,7 +29,8 @@ type input struct {
 
 type output struct {
 	ready func(fd uintptr) bool
-	p     []byte // what is left to write
+	now   func(fd uintptr) // writes what goes without waiting
+	p     []byte           // what is left to write
 	err   error
 }
 
@@ -145,6 +147,55 @@ func (c *Conn) writeRaw(p []byte) (int, error) {
 		err = c.opError("write", err)
 	}
 	return n, err
+}
+
+// readNow reads once without waiting: 0 and nil is the end of the stream,
+// syscall.EAGAIN means that there is nothing. readOnce has to be in c.in.now.
+func (c *Conn) readNow(p []byte) (int, error) {
+	in := &c.in
+	in.p = p
+	err := c.raw.Control(in.now)
+	n := in.n
+	if err == nil {
+		err = in.err
+	}
+	in.p, in.n, in.err = nil, 0, nil
+	if n > 0 {
+		c.bytesRead.Add(int64(n))
+	}
+	return n, err
+}
+
+func (c *Conn) readOnce(fd uintptr) {
+	n, errno := sysRead(fd, c.in.p)
+	if errno != 0 {
+		c.in.err = errno
+		return
+	}
+	c.in.n = n
+}
+
+// writeNow writes what goes without waiting; the error is syscall.EAGAIN if
+// that is not all.
+func (c *Conn) writeNow(p []byte) (int, error) {
+	out := &c.out
+	out.p = p
+	err := c.raw.Control(out.now)
+	n := len(p) - len(out.p)
+	if err == nil {
+		err = out.err
+	}
+	out.p, out.err = nil, nil
+	if n > 0 {
+		c.bytesWritten.Add(int64(n))
+	}
+	return n, err
+}
+
+func (c *Conn) writeOnce(fd uintptr) {
+	if !c.writable(fd) {
+		c.out.err = syscall.EAGAIN
+	}
 }
 
 // opError gives err the form that package net gives it.

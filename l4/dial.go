@@ -5,7 +5,6 @@ package l4
 import (
 	"context"
 	"net"
-	"net/netip"
 	"strings"
 )
 
@@ -20,18 +19,4 @@ func SplitAddr(addr string) (network, address string) {
 		return "unix", path
 	}
 	return "tcp", addr
-}
-
-// dialTCP is DialContext of d, by a shorter way for an address without a name.
-func dialTCP(ctx context.Context, d *net.Dialer, network, addr string) (net.Conn, error) {
-	if network == "tcp" && d.LocalAddr == nil {
-		if to, err := netip.ParseAddrPort(addr); err == nil {
-			c, err := d.DialTCP(ctx, network, netip.AddrPort{}, to)
-			if err != nil {
-				return nil, err // not a nil *net.TCPConn
-			}
-			return c, nil
-		}
-	}
-	return d.DialContext(ctx, network, addr)
 }

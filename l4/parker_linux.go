@@ -27,6 +27,9 @@ type Parker struct {
 	closed bool
 	slots  []slot
 	free   []int32
+
+	buffers BufferPool // of wired relays, larger than most
+	pipes   []*pipe    // spare ones; guarded by mu
 }
 
 // A slot is what an event refers to. Its generation tells an event of a
@@ -41,14 +44,17 @@ type slot struct {
 type parked struct {
 	slot  int32
 	added bool   // to the epoll instance
+	out   bool   // wired, and told when writable
 	ready func() // called once when readable; nil if not parked
 	gone  func() // called once when the peer has gone; nil if not watched
+	wired *relay // told of everything; nil if not wired
 }
 
 const (
 	epollET     = 1 << 31 // syscall.EPOLLET is negative
 	eventsPark  = syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT
 	eventsWatch = syscall.EPOLLRDHUP | epollET
+	eventsWired = syscall.EPOLLIN | syscall.EPOLLRDHUP | epollET
 	eventsGone  = syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR
 )
 
@@ -62,7 +68,9 @@ func NewParker() (*Parker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("l4: parker: %w", err)
 	}
-	return &Parker{file: os.NewFile(uintptr(ep), "epoll"), ep: ep}, nil
+	p := &Parker{file: os.NewFile(uintptr(ep), "epoll"), ep: ep}
+	p.buffers.Size = maxSyscall
+	return p, nil
 }
 
 // Run waits for events until Close, then for the goroutines it has started,
@@ -75,26 +83,33 @@ func (p *Parker) Run() error {
 	}
 	var (
 		events [128]syscall.EpollEvent
-		n      int
+		broken error
 	)
-	wait := func(fd uintptr) bool {
-		n, err = epollPoll(int(fd), events[:])
-		return n > 0 || err != nil
-	}
-	for {
-		if closed := raw.Read(wait); closed != nil {
-			if errors.Is(closed, os.ErrClosed) {
-				return nil
+	// All is done within one call of Read: between two, the runtime forgets
+	// that the descriptor became readable, and it would take an epoll_wait that
+	// finds nothing to be sure of it.
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, err := epollPoll(int(fd), events[:])
+			if err != nil {
+				broken = err
+				return true
 			}
-			return fmt.Errorf("l4: parker: %w", closed)
+			for _, ev := range events[:n] {
+				p.handle(ev)
+			}
+			if n < len(events) {
+				return false
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("l4: parker: %w", err)
-		}
-		for _, ev := range events[:n] {
-			p.handle(ev)
-		}
+	})
+	if err == nil {
+		err = broken
 	}
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("l4: parker: %w", err)
 }
 
 // Close ends Run. Connections that are parked stay so and nobody is told:
@@ -102,6 +117,10 @@ func (p *Parker) Run() error {
 func (p *Parker) Close() error {
 	p.mu.Lock()
 	p.closed = true
+	for _, pipe := range p.pipes {
+		pipe.close()
+	}
+	p.pipes = nil
 	p.mu.Unlock()
 	return p.file.Close()
 }
@@ -114,6 +133,11 @@ func (p *Parker) handle(ev syscall.EpollEvent) {
 		return
 	}
 	k := &s.c.parked
+	if r := k.wired; r != nil {
+		p.mu.Unlock()
+		r.event(s.c, ev.Events)
+		return
+	}
 	ready, gone := k.ready, (func())(nil)
 	k.ready = nil
 	if ev.Events&eventsGone != 0 {
@@ -182,6 +206,52 @@ func (p *Parker) Unpark(c *Conn) bool {
 	return true
 }
 
+// wire has r told of what happens to c from now on; it must not be parked.
+func (p *Parker) wire(c *Conn, r *relay) bool {
+	if c.in.now == nil {
+		c.in.now, c.out.now = c.readOnce, c.writeOnce
+	}
+	return p.set(c, func(k *parked) { k.wired = r })
+}
+
+// unwire undoes wire, for a connection that is closed next.
+func (p *Parker) unwire(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.parker.Load() == p && c.parked.wired != nil {
+		p.drop(c, false)
+	}
+}
+
+func (r *relay) unwire() {
+	if r.wired {
+		r.parker.unwire(r.up.src)
+		r.parker.unwire(r.up.dst)
+	}
+}
+
+// rearm has the state of c reported again, and with out from now on also when
+// it becomes writable.
+func (p *Parker) rearm(c *Conn, out bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.parker.Load() != p || out && c.parked.out {
+		return
+	}
+	c.parked.out = c.parked.out || out
+	p.control(c)
+}
+
+func (p *Parker) putPipe(pipe *pipe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pipe.n == 0 && len(p.pipes) < sparePipes && !p.closed {
+		p.pipes = append(p.pipes, pipe)
+		return
+	}
+	pipe.close()
+}
+
 // set changes what is asked for c, which gets a slot if it has none.
 func (p *Parker) set(c *Conn, change func(*parked)) bool {
 	if c.raw == nil {
@@ -205,7 +275,7 @@ func (p *Parker) set(c *Conn, change func(*parked)) bool {
 	case !before.added:
 		p.drop(c, false)
 	default:
-		k.ready, k.gone = before.ready, before.gone
+		k.ready, k.gone, k.wired = before.ready, before.gone, before.wired
 	}
 	return false
 }
@@ -231,7 +301,12 @@ func (p *Parker) add(c *Conn) bool {
 func (p *Parker) control(c *Conn) bool {
 	k := &c.parked
 	ev := syscall.EpollEvent{Events: eventsWatch, Fd: k.slot, Pad: p.slots[k.slot].generation}
-	if k.ready != nil {
+	switch {
+	case k.wired != nil && k.out:
+		ev.Events = eventsWired | syscall.EPOLLOUT
+	case k.wired != nil:
+		ev.Events = eventsWired
+	case k.ready != nil:
 		ev.Events = eventsPark
 	}
 	op := syscall.EPOLL_CTL_MOD
@@ -272,7 +347,11 @@ func (c *Conn) unparkClosed() (ready func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.parker.Load() == p {
-		if f := c.parked.ready; f != nil {
+		f, r := c.parked.ready, c.parked.wired
+		if r != nil {
+			f = func() { r.event(c, syscall.EPOLLHUP) }
+		}
+		if f != nil {
 			p.run.Add(1)
 			ready = func() { defer p.run.Done(); f() }
 		}

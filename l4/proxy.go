@@ -232,7 +232,7 @@ func (s *session) dial(ctx context.Context, try int) error {
 func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Server) (net.Conn, error) {
 	network, addr := SplitAddr(server.Addr())
 	if p.Dial == nil && p.Handshake == nil {
-		return dialTCP(ctx, &p.dialer, network, addr)
+		return p.dialer.DialContext(ctx, network, addr)
 	}
 	if t := p.connectTimeout(); t > 0 {
 		var cancel context.CancelFunc
@@ -246,7 +246,7 @@ func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Serve
 	if p.Dial != nil {
 		c, err = p.Dial(ctx, network, addr)
 	} else {
-		c, err = dialTCP(ctx, &p.dialer, network, addr)
+		c, err = p.dialer.DialContext(ctx, network, addr)
 	}
 	if err != nil || p.Handshake == nil {
 		return c, err
@@ -302,13 +302,12 @@ func (s *session) start(ctx context.Context) {
 	var parker *Parker
 	if m := underlying(s.client); m == nil { // nobody else would close it
 		s.stop = context.AfterFunc(ctx, func() { s.relay.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
-	} else if s.client.raw != nil || s.server.raw != nil {
+	} else if s.client.raw != nil && s.server.raw != nil {
 		parker = m.member.server.parker()
 	}
-	s.relay.init(s.client, s.server, &s.p.relay, parker, func(*relay) { s.finish() })
+	s.relay.init(s.client, s.server, &s.p.relay, s.finish)
 	s.lease.Server().Attach(s)
-	go s.down.run()
-	s.up.run()
+	s.relay.run(parker)
 }
 
 // Cut is told by the server's pool that it is in trouble; see balance.Attached.
@@ -319,7 +318,7 @@ func (s *session) Cut(live bool, reason string) {
 }
 
 // finish is called when the relay has ended.
-func (s *session) finish() {
+func (s *session) finish(*relay) {
 	if s.stop != nil {
 		s.stop()
 	}

@@ -24,17 +24,16 @@ type RelayOptions struct {
 	Lifetime          time.Duration // in all; 0 means no limit
 
 	Buffers *BufferPool // to borrow from while there is something to move; nil means a pool of its own
-	Parker  *Parker     // holds idle connections without a goroutine; nil means none
+	Parker  *Parker     // moves data between plain sockets without a goroutine for each; nil means that goroutines do
 }
 
 const (
 	defaultIdleTimeout       = time.Hour
 	defaultHalfClosedTimeout = 30 * time.Second
 
-	// linger is how long a goroutine waits for more data before it leaves an
-	// idle connection to the Parker: longer than any pause of a busy one.
-	// Where there is no Parker a new goroutine takes over at that time, once:
-	// the first has served calls that made its stack grow, and would keep it.
+	// linger is how long the goroutine that a relay began with may stay idle
+	// before a new one takes over, once: the first has made deep calls, which
+	// made its stack grow, and would keep it.
 	linger = 50 * time.Millisecond
 )
 
@@ -55,23 +54,23 @@ type RelayResult struct {
 func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	ended := make(chan struct{})
 	r := &relay{}
-	r.init(a, b, opt.complete(), opt.Parker, func(*relay) { close(ended) })
+	r.init(a, b, opt.complete(), func(*relay) { close(ended) })
 	stop := context.AfterFunc(ctx, func() { r.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
 	defer stop()
-	go r.down.run()
-	r.up.run()
+	r.run(opt.Parker)
 	<-ended
 	return r.result()
 }
 
 // StartRelay is Relay that does not keep the caller's goroutine: ended is
-// called once, by the last goroutine of the relay, and closes a and b.
+// called once, when the relay is over, and closes a and b. It must not block.
 // The options must not change until then. To end the relay close a and b.
 func StartRelay(a, b *Conn, opt *RelayOptions, ended func(RelayResult)) {
 	r := &relay{}
-	r.init(a, b, opt.complete(), opt.Parker, func(r *relay) { ended(r.result()) })
-	go r.down.run()
-	go r.up.run()
+	r.init(a, b, opt.complete(), func(r *relay) { ended(r.result()) })
+	if !r.wire(opt.Parker) {
+		go r.run(nil)
+	}
 }
 
 // complete returns o with buffers.
@@ -86,14 +85,16 @@ func (o *RelayOptions) complete() *RelayOptions {
 
 // A relay is two directions, and the one timer that watches over both.
 //
-//	     up.run         until src ends: dst.CloseWrite
-//	a -----------> b    silent for linger: parked, without a goroutine
-//	  <-----------      one breaks, or a timeout: cut, both end at once
-//	    down.run        both ended: ended is called
+//	       up           until src ends: dst.CloseWrite
+//	a -----------> b    one breaks, or a timeout: cut, both end at once
+//	  <-----------      both have ended: ended is called
+//	      down
+//
+// Between plain sockets on Linux data is moved by events, see wire_linux.go.
+// Otherwise each direction has a goroutine, see below.
 type relay struct {
 	up, down direction
 	opt      *RelayOptions // shared by many
-	parker   *Parker       // instead of that in opt
 	start    time.Time
 	ended    func(*relay)
 
@@ -104,37 +105,56 @@ type relay struct {
 	end     Termination
 	err     error
 	aborted bool
+	wired   bool // moves by events
 	isCut   atomic.Bool
+	parker  *Parker // if wired
 }
 
 // A direction is one half of a relay. Only its own goroutine reads src,
-// writes and half-closes dst.
+// writes and half-closes dst; or whoever holds r.mu, if it moves by events.
 type direction struct {
 	r        *relay
 	src, dst *Conn
-	wake     func()       // run after parking
 	last     atomic.Int64 // when data was moved last, since r.start; 0 means not yet
 	first    int64        // when data was moved first
 	moved    int64        // bytes
 	state    atomic.Int32
 	over     bool // guarded by r.mu
+	flow
 }
 
 // States of a direction.
 const (
 	running int32 = iota // a goroutine waits or moves data
 	kicked               // it was woken, to see that it is idle
-	resting              // parked, or as good as
+	resting              // it may be idle for ever
 )
 
-func (r *relay) init(a, b *Conn, opt *RelayOptions, parker *Parker, ended func(*relay)) {
-	r.opt, r.parker, r.ended, r.running = opt, parker, ended, 2
+func (r *relay) init(a, b *Conn, opt *RelayOptions, ended func(*relay)) {
+	r.opt, r.ended, r.running = opt, ended, 2
 	r.start = time.Now()
 	r.up = direction{r: r, src: a, dst: b}
 	r.down = direction{r: r, src: b, dst: a}
+}
+
+// run moves data until the end in this goroutine and another, or starts to
+// move it by events.
+func (r *relay) run(p *Parker) {
+	if r.wire(p) {
+		return
+	}
+	r.watch(linger)
+	go r.down.run()
+	r.up.run()
+}
+
+// watch starts the timer.
+func (r *relay) watch(first time.Duration) {
 	r.mu.Lock() // the timer may be quick
 	defer r.mu.Unlock()
-	r.timer = time.AfterFunc(linger, r.tick)
+	if r.running > 0 {
+		r.timer = time.AfterFunc(first, r.tick)
+	}
 }
 
 func (r *relay) result() RelayResult {
@@ -219,27 +239,8 @@ func (d *direction) rest() bool {
 		return false
 	}
 	d.state.Store(resting)
-	first := d.wake == nil
-	if first {
-		d.wake = d.resume
-	}
-	if p := d.r.parker; p != nil && p.Park(d.src, d.wake) {
-		if d.r.isCut.Load() && p.Unpark(d.src) { // cut came just before Park
-			d.finish()
-		}
-		return true
-	}
-	if first {
-		go d.run() // with a small stack, and it rests no more
-	}
-	return first
-}
-
-// resume is where a parked direction goes on.
-func (d *direction) resume() {
-	d.state.Store(running)
-	d.r.retick()
-	d.run()
+	go d.run() // with a small stack, and it rests no more
+	return true
 }
 
 // stop ends the direction for err.
@@ -247,6 +248,9 @@ func (d *direction) stop(err error) {
 	var broken *writeError
 	switch {
 	case errors.Is(err, io.EOF):
+		if d.r.last() {
+			break // what ended is closed next
+		}
 		if errors.Is(d.dst.CloseWrite(), errors.ErrUnsupported) {
 			d.r.cut(Termination{}, nil) // a full close is all that is left
 		}
@@ -267,25 +271,52 @@ func (d *direction) gone(c *Conn) Termination {
 	return Termination{ServerAborted, PhaseData}
 }
 
+// last reports whether one direction is over.
+func (r *relay) last() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running == 1
+}
+
 // finish is the last that a direction does.
 func (d *direction) finish() {
 	r := d.r
 	r.mu.Lock()
-	d.over = true
 	d.state.Store(resting)
+	last := d.overNow()
+	r.mu.Unlock()
+	if last {
+		r.close()
+	}
+}
+
+// overNow notes that d is over, and is true if both are; r.mu is held.
+func (d *direction) overNow() (last bool) {
+	r := d.r
+	d.over = true
 	r.running--
 	r.half = r.now()
-	last, aborted := r.running == 0, r.aborted
-	if last {
-		r.timer.Stop()
-		r.timer = nil
+	if r.timer == nil {
+		return r.running == 0
 	}
-	r.mu.Unlock()
-	if !last {
-		r.retick() // the half-closed timeout begins
-		return
+	if r.running > 0 { // the half-closed timeout begins
+		due, _ := r.nextTimeout()
+		due -= r.half
+		if !r.wired {
+			due = min(due, linger)
+		}
+		r.timer.Reset(due)
+		return false
 	}
-	if aborted {
+	r.timer.Stop()
+	r.timer = nil
+	return true
+}
+
+// close is called once both directions are over.
+func (r *relay) close() {
+	r.unwire()
+	if r.aborted {
 		abort(r.up.src)
 		abort(r.up.dst)
 	}
@@ -319,6 +350,10 @@ func abort(c net.Conn) {
 func (r *relay) note(t Termination, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.noteNow(t, err)
+}
+
+func (r *relay) noteNow(t Termination, err error) {
 	if r.end == (Termination{}) && r.err == nil {
 		r.end, r.err = t, err
 	}
@@ -327,17 +362,16 @@ func (r *relay) note(t Termination, err error) {
 
 // cut ends both directions at once.
 func (r *relay) cut(t Termination, err error) {
-	r.note(t, err)
 	if r.isCut.Swap(true) {
 		return
 	}
-	past := time.Unix(1, 0)
-	for _, d := range []*direction{&r.up, &r.down} {
-		d.src.SetDeadline(past)
-		if p := r.parker; p != nil && p.Unpark(d.src) {
-			d.finish()
-		}
+	r.note(t, err)
+	if r.cutWire() {
+		return
 	}
+	past := time.Unix(1, 0)
+	r.up.src.SetDeadline(past)
+	r.down.src.SetDeadline(past)
 }
 
 // retick has tick called once linger has passed, if not earlier anyway.
@@ -349,9 +383,10 @@ func (r *relay) retick() {
 	}
 }
 
-// tick looks after both directions: it wakes those that have become idle so
-// that they rest, cuts the relay if a timeout has passed, and calls itself
-// when the next thing is due. A message costs no timer, only a note of the time.
+// tick looks after both directions: it wakes goroutines that have become idle
+// so that others take over, cuts the relay if a timeout has passed, and has
+// itself called when the next thing is due. A message costs no timer, only a
+// note of the time.
 func (r *relay) tick() {
 	now := r.now()
 	r.mu.Lock()
@@ -365,8 +400,8 @@ func (r *relay) tick() {
 		r.cut(t, errRelayTimeout)
 		return
 	}
-	for _, d := range []*direction{&r.up, &r.down} {
-		if d.state.Load() != running {
+	for _, d := range [...]*direction{&r.up, &r.down} {
+		if r.wired || d.state.Load() != running {
 			continue
 		}
 		if idle := time.Duration(d.last.Load()) + linger; idle > now {

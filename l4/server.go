@@ -253,10 +253,10 @@ func (s *Server) stop() *serverState {
 		return st
 	}
 	s.down = true
+	close(st.draining) // first: Serve asks it when accepting fails
 	for ln := range s.listeners {
 		ln.Close()
 	}
-	close(st.draining)
 	if s.conns.n == 0 {
 		close(st.idle)
 	}

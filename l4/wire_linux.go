@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"syscall"
+	"time"
+)
+
+// A relay between two plain sockets is wired: the Parker's goroutine moves
+// what there is to move when epoll says so, and nothing waits in between. No
+// goroutine, stack or buffer is held by a connection that is idle, and a
+// message costs one read and one write. Events are edges:
+//
+//	IN      src has something new: read until a read is short of the buffer
+//	RDHUP   ... or, if the peer has ended its stream, until it says so
+//	OUT     dst takes more again: asked for once a write did not go through
+//
+// Everything below happens with r.mu held.
+
+// turn is how much one direction moves before others get their turn.
+const turn = 256 << 10
+
+// A flow is what a wired direction remembers.
+type flow struct {
+	readable bool    // src may have something to read
+	hup      bool    // src's peer has ended its stream: only a read of 0 is the end
+	ended    bool    // src has
+	full     int     // reads in a row that filled the buffer
+	held     *Buffer // what dst did not take yet, if that was borrowed
+	pending  []byte  // what dst did not take yet
+	pipe     *pipe   // while data goes by splice
+}
+
+// wire makes p move the relay's data; false if it cannot.
+func (r *relay) wire(p *Parker) bool {
+	a, b := r.up.src, r.up.dst
+	if p == nil || a.raw == nil || b.raw == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.isCut.Load() {
+		return false
+	}
+	r.wired = true
+	r.parker = p
+	for _, d := range [...]*direction{&r.up, &r.down} {
+		d.pending = d.src.ahead // what was read ahead goes first
+		d.src.ahead = nil
+	}
+	if !p.wire(a, r) || !p.wire(b, r) {
+		p.unwire(a)
+		r.up.src.ahead, r.down.src.ahead = r.up.pending, r.down.pending
+		r.up.pending, r.down.pending = nil, nil
+		r.wired = false
+		return false
+	}
+	if due, _ := r.nextTimeout(); due < forever {
+		r.timer = time.AfterFunc(due, r.tick)
+	}
+	if len(r.up.pending) > 0 {
+		r.up.pump()
+	}
+	if len(r.down.pending) > 0 {
+		r.down.pump()
+	}
+	if r.running == 0 {
+		go r.close()
+	}
+	return true
+}
+
+// event is told by the Parker, or by Close of c, what has happened to c.
+func (r *relay) event(c *Conn, events uint32) {
+	r.mu.Lock()
+	if r.running == 0 {
+		r.mu.Unlock()
+		return
+	}
+	from, to := &r.up, &r.down
+	if c != from.src {
+		from, to = to, from
+	}
+	if events&^syscall.EPOLLOUT != 0 {
+		from.readable = true
+		from.hup = from.hup || events&eventsGone != 0
+		from.pump()
+	}
+	if events&(syscall.EPOLLOUT|syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
+		to.pump()
+	}
+	last := r.running == 0
+	r.mu.Unlock()
+	if last {
+		r.close()
+	}
+}
+
+// cutWire ends a wired relay; false if it is not wired.
+func (r *relay) cutWire() bool {
+	r.mu.Lock()
+	if !r.wired {
+		r.mu.Unlock()
+		return false
+	}
+	was := r.running
+	r.cutNow()
+	r.mu.Unlock()
+	if was > 0 {
+		r.close()
+	}
+	return true
+}
+
+func (r *relay) cutNow() {
+	r.isCut.Store(true)
+	r.up.endWire()
+	r.down.endWire()
+}
+
+// endWire is the end of one direction.
+func (d *direction) endWire() {
+	if !d.over {
+		d.drop()
+		d.overNow()
+	}
+}
+
+// drop gives back what the direction has borrowed.
+func (d *direction) drop() {
+	d.r.parker.buffers.Put(d.held)
+	d.held, d.pending = nil, nil
+	if d.pipe != nil {
+		d.r.parker.putPipe(d.pipe)
+		d.pipe = nil
+	}
+}
+
+// pump moves data until there is none, dst takes no more, or it was enough
+// for one turn.
+func (d *direction) pump() {
+	for room := turn; !d.over; {
+		if len(d.pending) > 0 && !d.flush() {
+			return
+		}
+		if d.ended {
+			d.endStream()
+			return
+		}
+		if !d.readable {
+			return
+		}
+		if room <= 0 {
+			d.r.parker.rearm(d.src, false) // says again that it is readable
+			return
+		}
+		n, err := d.fill()
+		if err != nil {
+			d.broken(err)
+			return
+		}
+		room -= n
+	}
+}
+
+// fill reads once, and says how much.
+func (d *direction) fill() (int, error) {
+	pool := &d.r.parker.buffers
+	b := pool.Get()
+	n, err := d.src.readNow(b.B)
+	switch {
+	case n > 0:
+		d.touch()
+		d.held, d.pending = b, b.B[:n]
+		if n < len(b.B) && !d.hup {
+			d.readable = false // all there was; more makes another edge
+		}
+		return n, nil
+	case err == syscall.EAGAIN:
+		d.readable, err = false, nil
+	case err == nil:
+		d.ended = true
+		d.src.gone.Store(true)
+	}
+	pool.Put(b)
+	return 0, err
+}
+
+// flush writes what is pending; false if it did not all go.
+func (d *direction) flush() bool {
+	n, err := d.dst.writeNow(d.pending)
+	if n > 0 {
+		d.moved += int64(n)
+		d.touch()
+	}
+	d.pending = d.pending[n:]
+	switch {
+	case err == syscall.EAGAIN:
+		d.r.parker.rearm(d.dst, true)
+		return false
+	case err != nil:
+		d.refused(err)
+		return false
+	}
+	d.r.parker.buffers.Put(d.held)
+	d.held, d.pending = nil, nil
+	return true
+}
+
+// endStream passes on the end of src.
+func (d *direction) endStream() {
+	if d.r.running == 2 { // else what ended is closed next
+		d.dst.CloseWrite()
+	}
+	d.endWire()
+}
+
+// refused is what becomes of an error of dst: it takes no more, but what it
+// sent last may still be on its way.
+func (d *direction) refused(err error) {
+	d.r.noteNow(d.gone(d.dst), d.dst.opError("write", err))
+	d.endWire()
+}
+
+// broken is what becomes of an error of src.
+func (d *direction) broken(err error) {
+	d.src.gone.Store(true)
+	d.r.noteNow(d.gone(d.src), d.src.opError("read", err))
+	d.r.cutNow()
+}

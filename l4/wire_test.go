@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"io"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A stage is a proxy on real sockets.
+type stage struct {
+	t       *testing.T
+	server  *Server
+	proxy   *Proxy
+	addr    string
+	backend net.Listener
+	records chan Record
+}
+
+// onSockets runs f with a proxy at addr before one server, and checks that
+// nothing is left behind. Network is that of the server: tcp or unix.
+func onSockets(t *testing.T, network string, p *Proxy, f func(t *testing.T, s *stage)) {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	s := &stage{t: t, proxy: p, records: make(chan Record, 1000)}
+	addr, name := "127.0.0.1:0", ""
+	if network == "unix" {
+		addr, name = filepath.Join(t.TempDir(), "s"), "unix:"
+	}
+	var err error
+	s.backend, err = net.Listen(network, addr)
+	require.NoError(t, err)
+	p.Pool = pool(t, name+s.backend.Addr().String())
+	s.server = &Server{Handler: p, Logger: quiet, OnDone: func(r *Record) { s.records <- *r }}
+	front, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s.addr = front.Addr().String()
+	wait := serve(s.server, front)
+	f(t, s)
+	s.backend.Close()
+	require.NoError(t, s.server.Close())
+	require.ErrorIs(t, wait(), ErrServerClosed)
+	for m := range p.Pool.All() {
+		require.Zero(t, m.InFlight())
+	}
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			stacks := make([]byte, 1<<16)
+			t.Fatalf("goroutines left behind:\n%s", stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
+
+func (s *stage) connect() (client *net.TCPConn, server net.Conn) {
+	s.t.Helper()
+	c, err := net.Dial("tcp", s.addr)
+	require.NoError(s.t, err)
+	b, err := s.backend.Accept()
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { c.Close(); b.Close() })
+	return c.(*net.TCPConn), b
+}
+
+func (s *stage) record() Record {
+	s.t.Helper()
+	select {
+	case r := <-s.records:
+		return r
+	case <-time.After(5 * time.Second):
+		s.t.Fatal("no record")
+		return Record{}
+	}
+}
+
+func closeWrite(t *testing.T, c net.Conn) {
+	t.Helper()
+	require.NoError(t, c.(interface{ CloseWrite() error }).CloseWrite())
+}
+
+// TestWireEnds plays on sockets what TestProxyEnds plays in memory.
+func TestWireEnds(t *testing.T) {
+	cases := []struct {
+		name  string
+		proxy *Proxy
+		act   func(t *testing.T, client *net.TCPConn, server net.Conn)
+		want  string
+	}{
+		{"client ends first", &Proxy{}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
+			send(t, client, "question")
+			closeWrite(t, client)
+			wantRead(t, server, "question")
+			wantError(t, server, io.EOF)
+			send(t, server, "answer")
+			server.Close()
+			wantRead(t, client, "answer")
+			wantError(t, client, io.EOF)
+		}, "--"},
+		{"server ends first", &Proxy{}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
+			send(t, server, "banner")
+			closeWrite(t, server)
+			wantRead(t, client, "banner")
+			wantError(t, client, io.EOF)
+			send(t, client, "bye")
+			client.Close()
+			wantRead(t, server, "bye")
+			wantError(t, server, io.EOF)
+			server.Close()
+		}, "--"},
+		{"client resets", &Proxy{}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
+			wantEchoBetween(t, client, server)
+			client.SetLinger(0)
+			client.Close()
+			wantError(t, server, syscall.ECONNRESET)
+		}, "CD"},
+		{"server resets", &Proxy{}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
+			wantEchoBetween(t, client, server)
+			server.(*net.TCPConn).SetLinger(0)
+			server.Close()
+			wantError(t, client, syscall.ECONNRESET)
+		}, "SD"},
+		{"nobody says anything", &Proxy{IdleTimeout: 50 * time.Millisecond}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
+			wantError(t, client, syscall.ECONNRESET)
+			wantError(t, server, syscall.ECONNRESET)
+		}, "cD"},
+		{"server is silent after FIN", &Proxy{HalfClosedTimeout: 50 * time.Millisecond}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
+			closeWrite(t, client)
+			wantError(t, server, io.EOF)
+			wantError(t, client, syscall.ECONNRESET)
+		}, "sD"},
+		{"client does not read", &Proxy{IdleTimeout: 50 * time.Millisecond}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
+			_, err := server.Write(make([]byte, 64<<20))
+			require.Error(t, err)
+		}, "cD"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			onSockets(t, "tcp", c.proxy, func(t *testing.T, s *stage) {
+				client, server := s.connect()
+				c.act(t, client, server)
+				r := s.record()
+				require.Equal(t, c.want, r.Termination.String(), "%v", r.Err)
+			})
+		})
+	}
+}
+
+// TestWireBulk sends a lot both ways at once, in pieces of all sizes.
+func TestWireBulk(t *testing.T) {
+	size := 64 << 20
+	if testing.Short() {
+		size = 4 << 20
+	}
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			onSockets(t, network, &Proxy{}, func(t *testing.T, s *stage) {
+				client, server := s.connect()
+				var wg sync.WaitGroup
+				stream := func(from, to net.Conn, seed uint64) {
+					sum := make(chan [32]byte, 1)
+					wg.Go(func() {
+						h := sha256.New()
+						rng := rand.New(rand.NewPCG(seed, 0))
+						for left := size; left > 0; {
+							p := bytes.Repeat([]byte{byte(rng.Uint32())}, min(left, 1+rng.IntN(300_000)))
+							h.Write(p)
+							if _, err := from.Write(p); err != nil {
+								t.Error(err)
+								return
+							}
+							left -= len(p)
+						}
+						from.(interface{ CloseWrite() error }).CloseWrite()
+						sum <- [32]byte(h.Sum(nil))
+					})
+					wg.Go(func() {
+						h := sha256.New()
+						n, err := io.Copy(h, to)
+						if n != int64(size) || err != nil {
+							t.Errorf("read %d of %d, %v", n, size, err)
+							return
+						}
+						if got, want := [32]byte(h.Sum(nil)), <-sum; got != want {
+							t.Error("not what was sent")
+						}
+					})
+				}
+				stream(client, server, 1)
+				stream(server, client, 2)
+				wg.Wait()
+				r := s.record()
+				require.Equal(t, "--", r.Termination.String(), "%v", r.Err)
+				require.EqualValues(t, size, r.BytesIn)
+				require.EqualValues(t, size, r.BytesOut)
+			})
+		})
+	}
+}
+
+// TestWireMany opens and closes connections from many goroutines, in all
+// manners at once.
+func TestWireMany(t *testing.T) {
+	onSockets(t, "tcp", &Proxy{}, func(t *testing.T, s *stage) {
+		go (&Server{Handler: echo, Logger: quiet}).Serve(s.backend)
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				for j := range 50 {
+					c, err := net.Dial("tcp", s.addr)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					text := []byte("hello")
+					c.Write(text)
+					if _, err := io.ReadFull(c, text); err != nil || string(text) != "hello" {
+						t.Errorf("%q, %v", text, err)
+					}
+					switch (i + j) % 3 {
+					case 0:
+						c.(*net.TCPConn).SetLinger(0)
+					case 1:
+						c.(*net.TCPConn).CloseWrite()
+						io.Copy(io.Discard, c)
+					}
+					c.Close()
+				}
+			})
+		}
+		wg.Wait()
+		for range 400 {
+			s.record()
+		}
+		require.Zero(t, s.server.Open())
+	})
+}
+
+// TestWireShutdown cuts what does not end by itself.
+func TestWireShutdown(t *testing.T) {
+	onSockets(t, "tcp", &Proxy{}, func(t *testing.T, s *stage) {
+		client, server := s.connect()
+		wantEchoBetween(t, client, server)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, s.server.Shutdown(ctx), context.DeadlineExceeded)
+		_, err := client.Read(make([]byte, 1))
+		require.Error(t, err)
+		_, err = server.Read(make([]byte, 1))
+		require.Error(t, err)
+		require.Equal(t, "KD", s.record().Termination.String())
+	})
+}
+
+// TestRelayTunnel relays by the exported function, with what was read ahead,
+// with and without a Parker.
+func TestRelayTunnel(t *testing.T) {
+	for _, wired := range []bool{false, true} {
+		client, a := tcpPair(t)
+		b, server := tcpPair(t)
+		var opt RelayOptions
+		if wired {
+			p, err := NewParker()
+			if err != nil {
+				t.Skip(err)
+			}
+			done := make(chan struct{})
+			go func() { p.Run(); close(done) }()
+			defer func() { p.Close(); <-done }()
+			opt.Parker = p
+		}
+		front, back := NewConn(a), NewConn(b)
+		send(t, client, "read ahead")
+		_, err := front.Peek(10)
+		require.NoError(t, err)
+		result := make(chan RelayResult)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { result <- Relay(ctx, front, back, opt) }()
+		wantRead(t, server, "read ahead")
+		wantEchoBetween(t, client, server)
+		cancel()
+		r := <-result
+		require.Equal(t, Termination{Killed, PhaseData}, r.Termination)
+		require.ErrorIs(t, r.Err, context.Canceled)
+		require.EqualValues(t, 14, r.AtoB)
+		require.EqualValues(t, 4, r.BtoA)
+		front.Close()
+		back.Close()
+		wantError(t, client, syscall.ECONNRESET)
+	}
+}

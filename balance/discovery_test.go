@@ -7,6 +7,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +17,37 @@ import (
 
 	"github.com/penstock-lb/penstock/balance"
 )
+
+// record keeps what it is told, from any goroutine.
+type record struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (r *record) add(line string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(r.lines, line)
+}
+
+// failures is an OnEvent that keeps why sources failed.
+func (r *record) failures(e balance.Event) {
+	if e.Kind == balance.SourceFailed {
+		r.add(e.Reason)
+	}
+}
+
+func (r *record) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.lines)
+}
+
+func (r *record) last() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines[len(r.lines)-1]
+}
 
 // names returns the names of all members.
 func names(p *balance.Pool) string {
@@ -52,31 +85,26 @@ func TestFollow(t *testing.T) {
 			{append(endpoints(1), endpoints(1)...), nil, "a b", "already the name"},
 			{endpoints(3), nil, "a b c", ""},
 		}
-		var events []string
-		p := &balance.Pool{OnEvent: func(e balance.Event) {
-			if e.Kind == balance.SourceFailed {
-				events = append(events, e.Reason)
-			}
-		}}
-		i := -1
+		events := new(record)
+		p := &balance.Pool{OnEvent: events.failures}
+		var asked atomic.Int64
 		follow(t, p, balance.Poll(10*time.Second, func(context.Context) ([]balance.Endpoint, error) {
-			i++
-			a := answers[min(i, len(answers)-1)]
+			a := answers[min(int(asked.Add(1)), len(answers))-1]
 			return a.eps, a.err
 		}))
 		for step, a := range answers {
-			require.Equal(t, step, i)
+			require.Equal(t, step+1, int(asked.Load()))
 			require.Equal(t, a.want, names(p))
 			if a.says != "" {
-				require.Contains(t, events[len(events)-1], a.says)
+				require.Contains(t, events.last(), a.says)
 			}
 			// An interval is 9 to 11 seconds long.
-			for step == i && i < len(answers)-1 {
+			for int(asked.Load()) == step+1 && step < len(answers)-1 {
 				time.Sleep(time.Second)
 				synctest.Wait()
 			}
 		}
-		require.Len(t, events, 3)
+		require.Equal(t, 3, events.len())
 	})
 }
 
@@ -93,15 +121,15 @@ func TestFollowAllowEmpty(t *testing.T) {
 func TestFollowAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &balance.Pool{OnEvent: func(balance.Event) {}}
-		calls := 0
+		var calls atomic.Int64
 		follow(t, p, balance.SourceFunc(func(context.Context, func([]balance.Endpoint, error)) error {
-			calls++
+			calls.Add(1)
 			return errors.New("no connection")
 		}))
-		require.Equal(t, 1, calls)
+		require.EqualValues(t, 1, calls.Load())
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		require.InDelta(t, 3600/30, calls, 40, "backs off to 30 s")
+		require.InDelta(t, 3600/30, calls.Load(), 40, "backs off to 30 s")
 	})
 	var p balance.Pool
 	ends := balance.SourceFunc(func(_ context.Context, update func([]balance.Endpoint, error)) error {
@@ -116,10 +144,10 @@ func TestFollowAgain(t *testing.T) {
 
 func TestMerge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p balance.Pool
-		fails := true
+		p := balance.Pool{OnEvent: func(balance.Event) {}}
+		var works atomic.Bool
 		flaky := balance.SourceFunc(func(ctx context.Context, update func([]balance.Endpoint, error)) error {
-			if fails {
+			if !works.Load() {
 				return errors.New("no connection")
 			}
 			update([]balance.Endpoint{{Name: "b", Addr: "other:1"}, {Name: "z", Addr: "z:1"}}, nil)
@@ -128,7 +156,7 @@ func TestMerge(t *testing.T) {
 		})
 		follow(t, &p, balance.Merge(balance.Static(endpoints(2)...), flaky))
 		require.Equal(t, "a b", names(&p), "one source is enough to begin")
-		fails = false
+		works.Store(true)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.Equal(t, "a b z", names(&p))

@@ -36,7 +36,7 @@ func newTurns(weights []int) turns {
 	case sum <= uint64(max(1<<16, 8*len(weights))):
 		t.table = spread(weights, unit, int(sum), classes)
 	default:
-		t.long = newLongTurns(classes, sum)
+		t.long = newLongTurns(classes)
 	}
 	return t
 }
@@ -104,7 +104,7 @@ type turnClass struct {
 	members []int32
 }
 
-func newLongTurns(classes map[int][]int32, sum uint64) *longTurns {
+func newLongTurns(classes map[int][]int32) *longTurns {
 	t := &longTurns{}
 	for w, members := range classes {
 		t.rounds = max(t.rounds, w)

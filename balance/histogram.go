@@ -71,7 +71,7 @@ type Histogram struct {
 }
 
 // Count returns how many latencies there are.
-func (h *Histogram) Count() uint64 {
+func (h Histogram) Count() uint64 {
 	var sum uint64
 	for _, n := range h.counts {
 		sum += n
@@ -81,7 +81,7 @@ func (h *Histogram) Count() uint64 {
 
 // Quantile returns a latency that a part q of all latencies is not above, such
 // as 0.99 of them. It is 0 if there are none.
-func (h *Histogram) Quantile(q float64) time.Duration {
+func (h Histogram) Quantile(q float64) time.Duration {
 	total := h.Count()
 	if total == 0 {
 		return 0
@@ -99,7 +99,7 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 // Buckets yields the end of each bucket and how many latencies are below it,
 // lower buckets included: what a Prometheus histogram wants. Latencies beyond
 // the last are counted there.
-func (h *Histogram) Buckets() iter.Seq2[time.Duration, uint64] {
+func (h Histogram) Buckets() iter.Seq2[time.Duration, uint64] {
 	return func(yield func(time.Duration, uint64) bool) {
 		var sum uint64
 		for i, n := range h.counts {

@@ -11,7 +11,7 @@ import (
 type Outcomes [classes]uint64
 
 // Total returns the sum of all classes.
-func (o *Outcomes) Total() uint64 {
+func (o Outcomes) Total() uint64 {
 	var sum uint64
 	for _, n := range o {
 		sum += n
@@ -20,7 +20,7 @@ func (o *Outcomes) Total() uint64 {
 }
 
 // Failed returns the sum of the classes that speak against the server.
-func (o *Outcomes) Failed() uint64 {
+func (o Outcomes) Failed() uint64 {
 	var sum uint64
 	for c, n := range o {
 		if Class(c).ServerFault() {

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+func Example() {
+	pool := &balance.Pool{Policy: balance.RoundRobin{}}
+	if err := pool.Set(
+		balance.Endpoint{Name: "a", Addr: "10.0.0.1:80", Weight: 3},
+		balance.Endpoint{Name: "b", Addr: "10.0.0.2:80"},
+	); err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 4 {
+		lease, err := pool.Acquire(context.Background(), balance.Request{})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(lease.Server().Name(), lease.Server().Addr())
+		lease.Done(balance.Outcome{Class: balance.OK, Latency: 3 * time.Millisecond})
+	}
+	// Output:
+	// a 10.0.0.1:80
+	// a 10.0.0.1:80
+	// b 10.0.0.2:80
+	// a 10.0.0.1:80
+}
+
+// A failed try is repeated on another server, as far as the budget allows.
+func ExampleRequest_Avoid() {
+	pool := &balance.Pool{Policy: balance.First{}}
+	_ = pool.Set(balance.Endpoint{Name: "a", Addr: "a:80"}, balance.Endpoint{Name: "b", Addr: "b:80"})
+	dial := func(s *balance.Server) error {
+		if s.Name() == "a" {
+			return errors.New("connection refused")
+		}
+		return nil
+	}
+	var req balance.Request
+	for {
+		lease, err := pool.Acquire(context.Background(), req)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		if err = dial(lease.Server()); err == nil {
+			fmt.Println("connected to", lease.Server())
+			lease.Done(balance.Outcome{Class: balance.OK})
+			return
+		}
+		fmt.Println(lease.Server(), err)
+		lease.Done(balance.Outcome{Class: balance.ConnectFailed, Err: err})
+		req.Avoid(lease.Server())
+		retry, ok := pool.TryRetry()
+		if !ok {
+			fmt.Println("too many retries going on")
+			return
+		}
+		defer retry.Done()
+	}
+	// Output:
+	// a connection refused
+	// connected to b
+}
+
+// An algorithm of one's own: the server with the shortest name.
+func ExamplePolicyFunc() {
+	shortest := balance.PolicyFunc(func(v balance.View) balance.Picker { return byLength(v.Servers) })
+	pool := &balance.Pool{Policy: shortest}
+	_ = pool.Set(balance.Endpoint{Name: "long", Addr: "a:80"}, balance.Endpoint{Name: "b", Addr: "b:80"})
+	lease, _ := pool.Acquire(context.Background(), balance.Request{})
+	fmt.Println(lease.Server())
+	lease.Done(balance.Outcome{})
+	// Output: b
+}
+
+type byLength []*balance.Server
+
+func (p byLength) Pick(_ uint64, f balance.Filter) *balance.Server {
+	var best *balance.Server
+	for _, s := range p {
+		if f.Allows(s) && (best == nil || len(s.Name()) < len(best.Name())) {
+			best = s
+		}
+	}
+	return best
+}
+
+func ExamplePool_Explain() {
+	pool := &balance.Pool{}
+	_ = pool.Set(balance.Endpoint{Name: "a", Addr: "a:80"}, balance.Endpoint{Name: "b", Addr: "b:80"})
+	pool.Server("a").Report(balance.Check, balance.Down, "connect refused, 3 of 3")
+	for _, e := range pool.Explain() {
+		fmt.Println(e)
+	}
+	// Output:
+	// a: not used: check says down: connect refused, 3 of 3
+	// b: used
+}
+
+func ExamplePool_Subset() {
+	pool := &balance.Pool{Policy: balance.RoundRobin{}}
+	canary := pool.Subset(func(e balance.Endpoint) bool { return e.Labels["version"] == "2" })
+	_ = pool.Set(
+		balance.Endpoint{Name: "old", Addr: "a:80"},
+		balance.Endpoint{Name: "new", Addr: "b:80", Labels: map[string]string{"version": "2"}},
+	)
+	lease, _ := canary.Acquire(context.Background(), balance.Request{})
+	fmt.Println(lease.Server())
+	lease.Done(balance.Outcome{})
+	// Output: new
+}
+
+func ExampleServer_Drain() {
+	pool := &balance.Pool{}
+	_ = pool.Set(balance.Endpoint{Name: "a", Addr: "a:80"})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s := pool.Server("a")
+	if err := s.Drain(ctx); err != nil {
+		s.Cut(true, "drain deadline")
+	}
+	fmt.Println(s.State(), s.InFlight())
+	// Output: drain 0
+}

@@ -34,7 +34,7 @@ type Proxy struct {
 	Dial DialFunc
 
 	// Handshake, if not nil, is run on a new connection to s before anything
-	// is relayed to it: the place for a PROXY header or TLS. It returns the
+	// is relayed to it: [SendProxy], [OriginateTLS] or both. It returns the
 	// connection to go on with. It is bounded by ConnectTimeout together with
 	// Dial, by its context and as a deadline of server; an error counts as a
 	// failed try, and server is closed.
@@ -179,6 +179,8 @@ func whyNot(ctx context.Context, err error) (balance.Class, Termination) {
 		return balance.Canceled, Termination{Killed, PhaseConnect}
 	case isTimeout(err):
 		return balance.ConnectTimeout, Termination{ServerTimeout, PhaseConnect}
+	case errors.Is(err, ErrTLS):
+		return balance.TLSFailed, Termination{ServerAborted, PhaseConnect}
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.ENOBUFS):
 		return balance.Canceled, Termination{Resource, PhaseConnect}
 	}

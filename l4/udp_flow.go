@@ -152,9 +152,10 @@ func (f *udpFlow) try(try int) (again bool, end Termination, err error) {
 	f.record.Server, f.record.Tries = server.Name(), try
 	c, err := p.dial(f.l.st.ctx, server.Addr())
 	if err != nil {
-		lease.Done(balance.Outcome{Class: balance.ConnectFailed, Err: err})
+		class, end := whyNot(f.l.st.ctx, err)
+		lease.Done(balance.Outcome{Class: class, Err: err})
 		f.req.Avoid(server)
-		return true, Termination{ServerAborted, PhaseConnect}, err
+		return class.ServerFault(), end, err
 	}
 	if idle := f.idle(); idle > 0 {
 		c.SetReadDeadline(time.Now().Add(idle))

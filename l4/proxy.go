@@ -162,11 +162,15 @@ func (s *session) connect(ctx context.Context) (failed error) {
 		if try >= p.tries() || ctx.Err() != nil {
 			return failed
 		}
-		retry, ok := p.Pool.TryRetry()
-		if !ok {
-			return failed
+		// A refused connection cost the server nothing: trying elsewhere does
+		// not multiply load, which is all that the budget is against.
+		if class != balance.ConnectFailed {
+			retry, ok := p.Pool.TryRetry()
+			if !ok {
+				return failed
+			}
+			defer retry.Done()
 		}
-		defer retry.Done()
 		req.Avoid(server)
 		req.Prefer = ""
 	}

@@ -285,6 +285,20 @@ func TestProxyTriesAnother(t *testing.T) {
 	})
 }
 
+// TestProxyRefusedNeedsNoBudget has a connection go on to the next server
+// without any retry budget, since the first has refused.
+func TestProxyRefusedNeedsNoBudget(t *testing.T) {
+	p := &balance.Pool{Policy: balance.RoundRobin{}, Budget: balance.Budget{Share: -1, Min: -1}}
+	require.NoError(t, p.Set(balance.Endpoint{Addr: "10.0.1.1:80"}, balance.Endpoint{Addr: "10.0.1.2:80"}))
+	play(t, &Proxy{Pool: p}, func(t *testing.T, s *scene) {
+		client, server := s.connect(s.backend("10.0.1.2:80"))
+		wantEchoBetween(t, client, server)
+		client.Close()
+		server.Close()
+		require.Equal(t, 2, s.record().Tries)
+	})
+}
+
 func wantEchoBetween(t *testing.T, client, server net.Conn) {
 	t.Helper()
 	send(t, client, "ping")

@@ -47,7 +47,8 @@ type Proxy struct {
 }
 
 // Retry says when a request that failed is tried again on another server. A
-// retry also needs the pool's retry budget, and a request that can be repeated:
+// retry also needs the pool's retry budget, unless no connection could be made
+// (balance.ConnectFailed), and a request that can be repeated:
 // one of which nothing has reached a server, or whose method is idempotent
 // (RFC 9110, section 9.2.2) and whose body, if any, is still at hand.
 type Retry struct {
@@ -196,7 +197,10 @@ func (p *Proxy) again(x *Exchange, t *attempt, try int, f *failure) bool {
 			return false
 		}
 	}
-	if !t.retry.ok {
+	// A refused connection cost no server any work, so trying elsewhere does not
+	// multiply load: it is not the budget's business, which would be used up at
+	// once when a server dies under load.
+	if !t.retry.ok && f.class != balance.ConnectFailed {
 		r, ok := p.Pool.TryRetry()
 		if !ok {
 			return false

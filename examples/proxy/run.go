@@ -40,6 +40,7 @@ type front struct {
 func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) error {
 	policy, _ := policyOf(o.Balance)
 	pool := &balance.Pool{Name: "servers", Policy: policy}
+	checker := o.checker(pool)
 	if err := pool.Set(o.Endpoints()...); err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) er
 	if ready != nil {
 		ready(listening)
 	}
-	return run(ctx, fronts, o.checker(pool))
+	return run(ctx, fronts, checker)
 }
 
 // run starts the fronts and the checker and waits for ctx or the first failure.
@@ -125,14 +126,21 @@ func (o *Options) fronts(pool *balance.Pool) []front {
 	return all
 }
 
-// checker returns nil if there are to be no checks.
+// checker returns nil if there are to be no checks. It listens to the traffic
+// as well: connections that fail one after another count as a failed check.
 func (o *Options) checker(pool *balance.Pool) *health.Checker {
 	if o.CheckInterval == 0 {
 		return nil
 	}
-	c := &health.Checker{Pools: []*balance.Pool{pool}, Interval: o.CheckInterval}
+	c := &health.Checker{
+		Pools:    []*balance.Pool{pool},
+		Interval: o.CheckInterval,
+		Fast:     min(o.CheckInterval, 500*time.Millisecond),
+		Observe:  health.Observe{Classify: health.Layer4},
+	}
 	if o.CheckPath != "" {
 		c.Probe = health.HTTP{Path: o.CheckPath}
 	}
+	pool.Observers = append(pool.Observers, c.Observed)
 	return c
 }

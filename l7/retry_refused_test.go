@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7_test
+
+import (
+	"bufio"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4/l4test"
+	"github.com/penstock-lb/penstock/l7"
+)
+
+// TestRefusedIsNotTheBudgetsBusiness has a server refuse every connection,
+// with no retry budget at all: the other one serves every request, so that a
+// server which dies under load costs no reply.
+func TestRefusedIsNotTheBudgetsBusiness(t *testing.T) {
+	site := func(n *l4test.Network) http.Handler {
+		pool := &balance.Pool{Policy: balance.RoundRobin{}, Budget: balance.Budget{Share: -1, Min: -1}}
+		if err := pool.Set(
+			balance.Endpoint{Name: "gone", Addr: "10.0.0.1:80"},
+			balance.Endpoint{Name: "here", Addr: "10.0.0.2:80"},
+		); err != nil {
+			t.Fatal(err)
+		}
+		return &l7.Proxy{Pool: pool, Upstream: &l7.Upstream{Dial: n.DialContext}}
+	}
+	fronts(t, site, func(t *testing.T, f *front) {
+		serveOrigin(t, f.network, "10.0.0.2:80", func(c *l4test.Conn, br *bufio.Reader) {
+			for {
+				if _, err := http.ReadRequest(br); err != nil {
+					return
+				}
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			}
+		})
+		tries := 0
+		for range 6 {
+			if status, body := f.get(t, "/"); status != 200 || body != "ok" {
+				t.Fatalf("GET = %d %q; want 200 ok", status, body)
+			}
+			tries += f.last(t).Tries
+		}
+		if tries <= 6 {
+			t.Errorf("6 requests took %d tries; want some to be refused", tries)
+		}
+	})
+}

@@ -264,13 +264,6 @@ func (x *Exchange) reset() {
 	x.Header.reset()
 }
 
-// slim gives up memory that an idle connection has no use for.
-func (x *Exchange) slim() {
-	x.Header, x.editors, x.filters, x.values = Fields{}, nil, nil, nil
-	x.Record = Record{}
-	x.Method, x.Host, x.Path, x.Query = "", "", "", ""
-}
-
 // writeHead runs the editors and sends the head.
 func (x *Exchange) writeHead(r *Reply) error {
 	x.edit(r)

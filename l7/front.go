@@ -51,31 +51,66 @@ type byteConn struct {
 	ctx     context.Context // of all its exchanges: ends when the client is gone
 	cancel  context.CancelFunc
 
+	*work // nil while the connection is settled
+
 	in     *l4.Buffer // bytes read, those before pos consumed; nil when there are none
-	pos    int
 	out    *l4.Buffer // bytes of the reply to be written; nil when there are none
+	pos    int
 	readAt coarse
 	sendAt coarse
+	now    time.Time // the clock as last read for this connection
 
+	served   int32
+	state    atomic.Int32
+	close    bool        // the connection ends with this exchange
+	broken   bool        // nothing more can be written
+	handed   bool        // the connection is the standard front's, or a tunnel's
+	linger   bool        // the client may be sending still: wait for it before closing
+	settled  bool        // off the stack that served the last exchange
+	stopped  atomic.Bool // the body is not wanted any more
+	gone     atomic.Bool // the client has closed its side
+	idleTick atomic.Int64
+
+	mu       sync.Mutex
+	upstream *upConn // to be interrupted when the client goes away
+}
+
+// work is what a connection needs while it has requests to serve. One that is
+// settled does without.
+type work struct {
 	x     Exchange
 	frame framing
 	req   reqBody
 	rep   repBody
+}
 
-	served   int
-	close    bool // the connection ends with this exchange
-	broken   bool // nothing more can be written
-	handed   bool // the connection is the standard front's, or a tunnel's
-	linger   bool // the client may be sending still: wait for it before closing
-	settled  bool // off the stack that served the last exchange
-	parkedAt time.Time
-	state    atomic.Int32
-	idleTick atomic.Int64 // when it became idle
-	stopped  atomic.Bool  // the body is not wanted any more
-	gone     atomic.Bool  // the client has closed its side
+// equip gives the connection what it needs to serve.
+func (c *byteConn) equip() {
+	w, ok := c.srv.works.Get().(*work)
+	if !ok {
+		w = new(work)
+	}
+	c.work = w
+	x := &w.x
+	x.down = c
+	x.Scheme, x.TLS = "http", tlsState(c.nc)
+	if x.TLS != nil {
+		x.Scheme = "https"
+	}
+	x.Remote, x.Local = addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr())
+}
 
-	mu       sync.Mutex
-	upstream *upConn // to be interrupted when the client goes away
+// strip gives it back.
+func (c *byteConn) strip() {
+	w := c.work
+	if w == nil {
+		return
+	}
+	c.work = nil
+	w.x.reset()
+	w.x.down, w.x.TLS = nil, nil
+	w.frame, w.req, w.rep = framing{}, reqBody{}, repBody{}
+	c.srv.works.Put(w)
 }
 
 // coarse is a deadline that is only moved when it has come too near: setting
@@ -107,13 +142,7 @@ func (c *byteConn) start(cfg *tls.Config) {
 	}
 	c.c = l4.NewConn(c.nc)
 	c.ctx, c.cancel = context.WithCancel(c.base)
-	x := &c.x
-	x.down = c
-	x.Scheme, x.TLS = "http", tlsState(c.nc)
-	if x.TLS != nil {
-		x.Scheme = "https"
-	}
-	x.Remote, x.Local = addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr())
+	c.now = time.Now()
 	c.watch()
 	c.loop()
 }
@@ -186,6 +215,7 @@ func (c *byteConn) end() {
 		_ = c.c.Close()
 	}
 	c.release()
+	c.strip()
 	c.srv.forget(c)
 	c.srv.wg.Done()
 }
@@ -235,6 +265,9 @@ func (c *byteConn) next() (more, idle bool) {
 		}
 	}
 	now := time.Now()
+	if c.now = now; c.work == nil {
+		c.equip()
+	}
 	c.x.reset()
 	c.x.Record.Start = now
 	for {
@@ -256,12 +289,8 @@ func (c *byteConn) next() (more, idle bool) {
 
 // waitRequest waits for the first bytes of a request, holding no buffer.
 func (c *byteConn) waitRequest() (more, idle bool) {
-	now := c.x.now
-	if now.IsZero() {
-		now = time.Now()
-	}
 	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
-	if at, ok := c.readAt.due(now, limit); ok {
+	if at, ok := c.readAt.due(c.now, limit); ok {
 		_ = c.c.SetReadDeadline(at)
 	}
 	c.goIdle()
@@ -385,7 +414,7 @@ func (c *byteConn) parse(n int) bool {
 	c.rep = repBody{}
 	c.served++
 	f := &c.frame
-	c.close = f.close || c.x.proto1x == 0 && !f.keepAlive || c.served == c.srv.MaxRequests || c.srv.stopping.Load()
+	c.close = f.close || c.x.proto1x == 0 && !f.keepAlive || int(c.served) == c.srv.MaxRequests || c.srv.stopping.Load()
 	return true
 }
 

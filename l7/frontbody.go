@@ -286,11 +286,10 @@ func (c *byteConn) send(p []byte) error {
 	if c.broken {
 		return net.ErrClosed
 	}
-	now := c.x.now
-	if now.IsZero() {
-		now = time.Now()
+	if c.now = c.x.now; c.now.IsZero() {
+		c.now = time.Now()
 	}
-	if at, ok := c.sendAt.due(now, orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
+	if at, ok := c.sendAt.due(c.now, orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
 		_ = c.c.SetWriteDeadline(at)
 	}
 	if _, err := c.c.Write(p); err != nil {

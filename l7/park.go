@@ -135,8 +135,8 @@ func (c *byteConn) interruptIdle() {
 // caller's goroutine must end.
 func (c *byteConn) settle() {
 	c.settled = true
-	c.x.slim()
-	c.parkedAt = time.Now()
+	c.strip()
+	c.now = time.Now()
 	if p := c.srv.parking.peek(); p != nil {
 		c.state.Store(stateParked)
 		if p.Park(c.c, c.resume) {
@@ -187,7 +187,7 @@ func (w *sweeper) sweep(s *Server) {
 			}
 		case stateParked:
 			again = true
-			if limit > 0 && now.Sub(c.parkedAt) > limit {
+			if limit > 0 && now.Sub(c.now) > limit {
 				expired = append(expired, c)
 			}
 		}

@@ -65,6 +65,7 @@ type Server struct {
 	handed  map[*handedConn]struct{} // connections of the standard front, guarded by mu
 	pool    l4.BufferPool
 	bulk    l4.BufferPool
+	works   sync.Pool // of *work
 	parking parking
 	sweeper sweeper
 

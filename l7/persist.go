@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"iter"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// Persist keeps a client on its server by a cookie. A request with a good
+// cookie prefers that server: the pool gives it the server while it is usable
+// or draining, and another once it is down or gone, whose cookie the reply
+// then carries.
+//
+//	&l7.Persist{Pool: pool, Keys: keys, Next: &l7.Proxy{Pool: pool}}
+//
+// Values are opaque and sealed: a client can neither read which server it is
+// on nor choose one, and a cookie of one pool means nothing to another.
+// Gateways that share Keys and the names of servers need nothing else to
+// agree.
+type Persist struct {
+	Pool *balance.Pool // whose servers are meant; its Name is part of the seal
+
+	Name string // of the cookie; "" means "SERVER"
+	Mode PersistMode
+
+	// Keys seal the values, each of 16 random bytes or more. The first seals
+	// and all open: to change keys put the new one first, and remove the old
+	// when its cookies have died. No keys means a random one, and cookies that
+	// do not outlive this Persist.
+	Keys [][]byte
+
+	// Plain values are the names of the servers, for cookies that others read
+	// or write. Who can set a cookie can then choose a server.
+	Plain bool
+
+	MaxIdle time.Duration // after which an unused cookie is ignored, to a tenth; 0 means never. Not for Plain
+	MaxLife time.Duration // after which a cookie is ignored in any case; 0 means never. Not for Plain
+
+	Domain   string
+	Path     string        // "" means "/"
+	SameSite http.SameSite // 0 means Lax
+	Secure   bool          // set Secure although the client does not speak TLS to us; if it does it is set anyway
+	Script   bool          // leave out HttpOnly
+
+	Forward   bool // let the server see an inserted cookie
+	Preserve  bool // a cookie of that name that the server sets wins
+	PostOnly  bool // insert in replies to POST only
+	Cacheable bool // do not add Cache-Control: private to replies that set the cookie
+
+	Next http.Handler
+
+	seal sealer
+	seen Key[opened]
+}
+
+// PersistMode says whose the cookie is.
+type PersistMode uint8
+
+const (
+	CookieInsert  PersistMode = iota // ours: set where needed, removed from what servers see
+	CookieRewrite                    // the server's: our value takes the place of the one it sets
+	CookiePrefix                     // the server's: our value and "~" go before its own, and are taken off again
+	CookiePassive                    // the server's, which sets server names itself (as Plain); only read
+)
+
+// ServeExchange implements [Handler].
+func (p *Persist) ServeExchange(x *Exchange) {
+	p.init()
+	if value, ok := CookieValue(x, p.name()); ok {
+		p.use(x, value)
+		switch {
+		case p.Mode == CookieInsert && !p.Forward:
+			dropCookie(&x.Header, p.name())
+		case p.Mode == CookiePrefix:
+			if _, own, ok := strings.Cut(value, "~"); ok {
+				replaceCookie(&x.Header, p.name(), own)
+			}
+		}
+	}
+	if p.Mode != CookiePassive {
+		x.OnReply(p)
+	}
+	Serve(p.Next, x)
+}
+
+// ServeHTTP implements [http.Handler].
+func (p *Persist) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(p, w, r) }
+
+func (p *Persist) init() { p.seal.init(p.Keys, p.name()+"\x00"+p.Pool.Name) }
+
+func (p *Persist) name() string {
+	if p.Name == "" {
+		return "SERVER"
+	}
+	return p.Name
+}
+
+// use prefers the server that value names.
+func (p *Persist) use(x *Exchange, value string) {
+	if p.Mode == CookiePrefix {
+		var ok bool
+		if value, _, ok = strings.Cut(value, "~"); !ok {
+			return
+		}
+	}
+	if p.Plain || p.Mode == CookiePassive {
+		if name, err := url.QueryUnescape(value); err == nil && p.Pool.Server(name) != nil {
+			x.Balance.Prefer = name
+		}
+		return
+	}
+	now := time.Now()
+	o, ok := p.seal.open(value, now, p.names())
+	if !ok || o.expired(now, p.MaxIdle, p.MaxLife) {
+		return
+	}
+	x.Balance.Prefer = o.name
+	if o.old || p.MaxIdle > 0 && now.Sub(o.last) > p.MaxIdle/10 {
+		p.seen.Set(x, o) // to be renewed
+	}
+}
+
+// expired reports whether a value is too old, or dated more than a day ahead.
+func (o *opened) expired(now time.Time, idle, life time.Duration) bool {
+	return idle > 0 && now.Sub(o.last) > idle || life > 0 && now.Sub(o.first) > life ||
+		o.last.Sub(now) > 24*time.Hour || o.first.Sub(now) > 24*time.Hour
+}
+
+func (p *Persist) names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for s := range p.Pool.All() {
+			if !yield(s.Name()) {
+				return
+			}
+		}
+	}
+}
+
+// EditReply implements [ReplyEditor].
+func (p *Persist) EditReply(x *Exchange, r *Reply) {
+	if r.Server == nil {
+		return
+	}
+	if p.Mode != CookieInsert {
+		p.change(r)
+		return
+	}
+	old, renew := p.seen.Get(x)
+	kept := x.Balance.Prefer == r.Server.Name()
+	if kept && !renew || p.PostOnly && x.Method != http.MethodPost || p.Preserve && setsCookie(&r.Header, p.name()) {
+		return
+	}
+	if !kept {
+		old.first = time.Time{}
+	}
+	r.Header.Add("Set-Cookie", p.line(x, p.value(r.Server, old.first)))
+	if !p.Cacheable && !hasItem(r.Header.Get("Cache-Control"), "private") && !hasItem(r.Header.Get("Cache-Control"), "no-store") {
+		r.Header.Add("Cache-Control", "private")
+	}
+}
+
+// value returns the value for a server. A zero first means now.
+func (p *Persist) value(s *balance.Server, first time.Time) string {
+	if p.Plain {
+		return url.QueryEscape(s.Name())
+	}
+	now := time.Now()
+	if first.IsZero() {
+		first = now
+	}
+	return p.seal.seal(s.Name(), first, now)
+}
+
+func (p *Persist) line(x *Exchange, value string) string {
+	c := http.Cookie{
+		Name: p.name(), Value: value, Path: p.Path, Domain: p.Domain,
+		Secure: p.Secure || x.Scheme == "https", HttpOnly: !p.Script, SameSite: p.SameSite,
+	}
+	if c.Path == "" {
+		c.Path = "/"
+	}
+	if c.SameSite == 0 {
+		c.SameSite = http.SameSiteLaxMode
+	}
+	return c.String()
+}
+
+// change rewrites the cookies that a server sets itself.
+func (p *Persist) change(r *Reply) {
+	r.Header.Edit(func(name, value string) string {
+		if !equalFold(name, "Set-Cookie") {
+			return value
+		}
+		pair, attrs, more := strings.Cut(value, ";")
+		cookie, own, ok := strings.Cut(pair, "=")
+		if !ok || trimOWS(cookie) != p.name() {
+			return value
+		}
+		ours := p.value(r.Server, time.Time{})
+		if p.Mode == CookiePrefix {
+			ours += "~" + trimOWS(own)
+		}
+		if more {
+			attrs = ";" + attrs
+		}
+		return cookie + "=" + ours + attrs
+	})
+}
+
+// setsCookie reports whether a reply sets a cookie of that name.
+func setsCookie(f *Fields, name string) bool {
+	for v := range f.Values("Set-Cookie") {
+		if n, _, ok := strings.Cut(v, "="); ok && trimOWS(n) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// dropCookie removes the cookies of that name from a request, and lines that
+// held nothing else.
+func dropCookie(f *Fields, name string) {
+	editCookie(f, name, func(pair string) string { return "" })
+}
+
+// replaceCookie changes the value of the cookies of that name.
+func replaceCookie(f *Fields, name, value string) {
+	editCookie(f, name, func(string) string { return name + "=" + value })
+}
+
+// editCookie replaces the pairs of that name; an empty one is removed. The
+// bytes of other pairs stay.
+func editCookie(f *Fields, name string, edit func(pair string) string) {
+	keep := f.list[:0]
+	for _, fd := range f.list {
+		if equalFold(fd.Name, "Cookie") {
+			v := editPairs(fd.Value, name, edit)
+			f.edited = f.edited || v != fd.Value
+			if fd.Value = v; v == "" {
+				continue
+			}
+		}
+		keep = append(keep, fd)
+	}
+	f.truncate(keep)
+}
+
+// editPairs goes through the line once, however many cookies it holds, and
+// copies only if it must: not to remove its first or last pair.
+func editPairs(line, name string, edit func(pair string) string) string {
+	start, end := findPair(line, 0, name)
+	if start < 0 {
+		return line
+	}
+	again, _ := findPair(line, end+1, name)
+	pair := edit(line[start:end])
+	switch {
+	case pair != "" || again >= 0:
+	case start == 0:
+		return trimOWS(line[min(end+1, len(line)):])
+	case end == len(line):
+		return line[:start-1]
+	}
+	var b strings.Builder
+	at := 0
+	for start >= 0 {
+		b.WriteString(line[at:start])
+		if pair = edit(line[start:end]); pair != "" {
+			if start > 0 {
+				b.WriteByte(' ')
+			}
+			b.WriteString(pair)
+			at = end
+		} else {
+			at = min(end+1, len(line))
+		}
+		start, end = findPair(line, end+1, name)
+	}
+	b.WriteString(line[at:])
+	return strings.TrimRight(trimOWS(b.String()), ";")
+}
+
+// findPair returns where the first pair of that name is, at or behind from,
+// or -1.
+func findPair(line string, from int, name string) (start, end int) {
+	for from < len(line) {
+		end := len(line)
+		if i := strings.IndexByte(line[from:], ';'); i >= 0 {
+			end = from + i
+		}
+		n, _, _ := strings.Cut(line[from:end], "=")
+		if trimOWS(n) == name {
+			return from, end
+		}
+		from = end + 1
+	}
+	return -1, -1
+}

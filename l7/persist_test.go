@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+var testKey = []byte("0123456789abcdef")
+
+// named is a server that answers with its name and the cookies it saw.
+func (s *site) named(p *balance.Pool, names ...string) {
+	var list []balance.Endpoint
+	for i, name := range names {
+		addr := fmt.Sprintf("10.1.0.%d:80", i+1)
+		s.origin(addr, func(w http.ResponseWriter, r *http.Request) {
+			if v := r.URL.Query().Get("set"); v != "" {
+				w.Header().Add("Set-Cookie", v)
+				w.Header().Add("Set-Cookie", "other=1")
+			}
+			fmt.Fprintf(w, "%s [%s]", name, r.Header.Get("Cookie"))
+		})
+		list = append(list, balance.Endpoint{Name: name, Addr: addr})
+	}
+	require.NoError(s, p.Set(list...))
+}
+
+func cookieOf(a answer, name string) *http.Cookie {
+	for _, c := range a.Cookies() {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+func TestPersist(t *testing.T) {
+	var pool *balance.Pool
+	onBoth(t, func(s *site) http.Handler {
+		pool = &balance.Pool{Name: "shop", Policy: balance.RoundRobin{}}
+		s.named(pool, "a", "b")
+		return &Persist{Pool: pool, Keys: [][]byte{testKey}, Next: s.proxyTo(pool)}
+	}, func(s *site) {
+		t := s.T
+		first := s.get("/")
+		c := cookieOf(first, "SERVER")
+		require.NotNil(t, c)
+		require.Regexp(t, "^[A-Za-z0-9_-]{22}$", c.Value)
+		require.Equal(t, "SERVER="+c.Value+"; Path=/; HttpOnly; SameSite=Lax", c.Raw)
+		require.Equal(t, "private", first.Header.Get("Cache-Control"))
+
+		for _, line := range []string{"SERVER=" + c.Value, "x=1; SERVER=" + c.Value, "SERVER=" + c.Value + "; x=1", "y=2; SERVER=" + c.Value + "; x=1"} {
+			a := s.get("/", "Cookie", line)
+			require.Equal(t, first.body[:1], a.body[:1], "the same server")
+			require.NotContains(t, a.body, "SERVER", "which does not see the cookie")
+			require.Empty(t, a.Header.Values("Set-Cookie"), "that is not set again")
+			require.Empty(t, a.Header.Get("Cache-Control"))
+		}
+
+		srv := pool.Server(first.body[:1])
+		srv.SetAdmin(balance.Drain, "deploy")
+		require.Equal(t, first.body, s.get("/", "Cookie", "SERVER="+c.Value).body, "a draining server keeps its clients")
+		require.NotEqual(t, first.body, s.get("/").body, "and gets no others")
+
+		srv.SetAdmin(balance.Maint, "deploy")
+		a := s.get("/", "Cookie", "SERVER="+c.Value)
+		require.NotEqual(t, first.body, a.body, "one that is down does not")
+		moved := cookieOf(a, "SERVER")
+		require.NotNil(t, moved, "and the cookie follows")
+		require.Equal(t, a.body, s.get("/", "Cookie", "SERVER="+moved.Value).body)
+
+		for _, forged := range []string{"a", "", strings.Repeat("A", 22), c.Value[:21] + "!", c.Value + "A"} {
+			require.NotNil(t, cookieOf(s.get("/", "Cookie", "SERVER="+forged), "SERVER"), forged)
+		}
+	})
+}
+
+func TestPersistTimes(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		pool := &balance.Pool{Policy: balance.RoundRobin{}}
+		s.named(pool, "a", "b", "c")
+		return &Persist{Pool: pool, MaxIdle: time.Hour, MaxLife: 3 * time.Hour, Next: s.proxyTo(pool)}
+	}, func(s *site) {
+		t := s.T
+		start := time.Now()
+		c := cookieOf(s.get("/"), "SERVER")
+		renewed := 0
+		for time.Since(start) < 3*time.Hour {
+			time.Sleep(10 * time.Minute)
+			if next := cookieOf(s.get("/", "Cookie", "SERVER="+c.Value), "SERVER"); next != nil {
+				c = next
+				renewed++
+			}
+		}
+		require.Equal(t, 18, renewed)
+		time.Sleep(time.Second)
+		a := s.get("/", "Cookie", "SERVER="+c.Value) // its life has ended
+		fresh := cookieOf(a, "SERVER")
+		require.NotNil(t, fresh)
+		time.Sleep(time.Minute)
+		require.Nil(t, cookieOf(s.get("/", "Cookie", "SERVER="+fresh.Value), "SERVER"))
+		time.Sleep(time.Hour + time.Second)
+		require.NotNil(t, cookieOf(s.get("/", "Cookie", "SERVER="+fresh.Value), "SERVER"), "unused for too long")
+	})
+}
+
+func TestPersistModes(t *testing.T) {
+	var h *Persist
+	onBoth(t, func(s *site) http.Handler {
+		pool := &balance.Pool{Policy: balance.RoundRobin{}}
+		s.named(pool, "a", "b")
+		h = &Persist{Pool: pool, Name: "id", Keys: [][]byte{testKey}, Next: s.proxyTo(pool)}
+		at := func(mode PersistMode, change func(*Persist)) *Persist {
+			p := &Persist{Pool: pool, Name: "id", Keys: [][]byte{testKey}, Mode: mode, Next: h.Next}
+			if change != nil {
+				change(p)
+			}
+			return p
+		}
+		return NewRouter(
+			Route{Match: Path("/rewrite"), Handler: at(CookieRewrite, nil)},
+			Route{Match: Path("/prefix"), Handler: at(CookiePrefix, nil)},
+			Route{Match: Path("/passive"), Handler: at(CookiePassive, nil)},
+			Route{Match: Path("/plain"), Handler: at(CookieInsert, func(p *Persist) { p.Plain, p.Forward, p.Cacheable = true, true, true })},
+			Route{Match: Path("/preserve"), Handler: at(CookieInsert, func(p *Persist) { p.Preserve = true })},
+			Route{Match: Path("/post"), Handler: at(CookieInsert, func(p *Persist) { p.PostOnly = true })},
+			Route{Match: Path("/attrs"), Handler: at(CookieInsert, func(p *Persist) {
+				p.Domain, p.Path, p.Secure, p.Script, p.SameSite = "example.com", "/x", true, true, http.SameSiteStrictMode
+			})},
+		)
+	}, func(s *site) {
+		t := s.T
+		require.Empty(t, s.get("/rewrite").Cookies(), "the server sets none")
+		a := s.get("/rewrite?set=id%3Dmine%3B%20Path%3D/x")
+		require.Regexp(t, `^id=[A-Za-z0-9_-]{22}; Path=/x$`, a.Header.Values("Set-Cookie")[0])
+		require.Equal(t, "other=1", a.Header.Values("Set-Cookie")[1])
+		require.Equal(t, a.body[:1], s.get("/rewrite", "Cookie", "id="+a.Cookies()[0].Value).body[:1])
+
+		a = s.get("/prefix?set=id%3Dmine%3B%20Path%3D/x")
+		require.Regexp(t, `^id=[A-Za-z0-9_-]{22}~mine; Path=/x$`, a.Header.Values("Set-Cookie")[0])
+		for range 3 {
+			b := s.get("/prefix", "Cookie", "x=1; id="+a.Cookies()[0].Value+"; y=2")
+			require.Equal(t, a.body[:1]+" [x=1; id=mine; y=2]", b.body)
+		}
+
+		for range 3 {
+			require.Equal(t, "b [id=b]", s.get("/passive", "Cookie", "id=b").body)
+		}
+		a = s.get("/plain")
+		require.Equal(t, a.body[:1], cookieOf(a, "id").Value)
+		require.Empty(t, a.Header.Get("Cache-Control"))
+		require.Equal(t, "b [id=b]", s.get("/plain", "Cookie", "id=b").body)
+
+		require.Equal(t, []string{"id=mine", "other=1"}, s.get("/preserve?set=id%3Dmine").Header.Values("Set-Cookie"))
+		require.Empty(t, s.get("/post").Cookies())
+		require.Len(t, s.get("/post", "Method", "POST").Cookies(), 1)
+		require.Regexp(t, `^id=[^;]*; Path=/x; Domain=example.com; Secure; SameSite=Strict$`, s.get("/attrs").Header.Get("Set-Cookie"))
+	})
+}
+
+// Values cannot be read, forged, or taken to another pool or another cookie;
+// a new first key renews those of the old.
+func TestPersistSeals(t *testing.T) {
+	names := slices.Values([]string{"a", "b"})
+	now := time.Unix(1_800_000_000, 0)
+	seal := func(scope string, keys ...[]byte) *sealer {
+		s := new(sealer)
+		s.init(keys, scope)
+		return s
+	}
+	other := []byte("another key of 16")
+	s := seal("pool", testKey)
+	value := s.seal("a", now, now.Add(time.Minute))
+	o, ok := s.open(value, now, names)
+	require.True(t, ok)
+	require.Equal(t, opened{name: "a", first: now, last: now.Add(time.Minute)}, o)
+	require.NotEqual(t, value, s.seal("a", now.Add(time.Second), now))
+
+	for _, wrong := range []*sealer{seal("pool 2", testKey), seal("pool", other), seal("pool"), seal("pool")} {
+		_, ok := wrong.open(value, now, names)
+		require.False(t, ok)
+	}
+	rotated := seal("pool", other, testKey)
+	o, ok = rotated.open(value, now, names)
+	require.True(t, ok)
+	require.True(t, o.old)
+	o, ok = rotated.open(rotated.seal("b", now, now), now, names)
+	require.True(t, ok)
+	require.False(t, o.old)
+
+	_, ok = s.open(s.seal("c", now, now), now, names) // a name that is gone
+	require.False(t, ok)
+
+	rnd := rand.New(rand.NewPCG(1, 1))
+	for range 20_000 {
+		forged := []byte(value)
+		for range 1 + rnd.IntN(3) {
+			forged[rnd.IntN(len(forged))] = "ABCabc019-_"[rnd.IntN(11)]
+		}
+		if _, ok := s.open(string(forged), now, names); ok {
+			require.Equal(t, value, string(forged))
+		}
+	}
+}
+
+// A server that comes later is known a second later at most.
+func TestPersistLearnsNames(t *testing.T) {
+	s := new(sealer)
+	s.init([][]byte{testKey}, "")
+	now := time.Unix(1_800_000_000, 0)
+	value := s.seal("new", now, now)
+	_, ok := s.open(value, now, slices.Values([]string{"old"}))
+	require.False(t, ok)
+	_, ok = s.open(value, now.Add(500*time.Millisecond), slices.Values([]string{"old", "new"}))
+	require.False(t, ok, "tables are not made anew for each bad cookie")
+	_, ok = s.open(value, now.Add(time.Second), slices.Values([]string{"old", "new"}))
+	require.True(t, ok)
+}
+
+func FuzzPersistOpen(f *testing.F) {
+	s := new(sealer)
+	s.init([][]byte{testKey}, "")
+	now := time.Unix(1_800_000_000, 0)
+	good := s.seal("a", now, now)
+	f.Add(good)
+	f.Fuzz(func(t *testing.T, value string) {
+		if _, ok := s.open(value, now, slices.Values([]string{"a"})); ok && value != good {
+			t.Errorf("%q opens", value)
+		}
+	})
+}
+
+// Other cookies keep their bytes and their order.
+func FuzzDropCookie(f *testing.F) {
+	f.Add("a=1; S=2 ;b=3;S=4;  c")
+	f.Add("S=1")
+	f.Fuzz(func(t *testing.T, line string) {
+		if !validValue([]byte(line)) {
+			return
+		}
+		fields := MakeFields("Cookie", line)
+		pairs := func() (list []string) {
+			eachCookie(&fields, func(n, v string) bool {
+				list = append(list, n+"="+v)
+				return true
+			})
+			return list
+		}
+		want := slices.DeleteFunc(pairs(), func(p string) bool { return strings.HasPrefix(p, "S=") })
+		dropCookie(&fields, "S")
+		require.Equal(t, strings.Join(want, ";"), strings.Join(pairs(), ";"), "%q", fields.Get("Cookie"))
+	})
+}
+
+// However many cookies a line has, taking one name out of it is one pass.
+func TestDropCookieIsLinear(t *testing.T) {
+	f := MakeFields("Cookie", strings.Repeat("S=1; a=2; ", 100_000))
+	dropCookie(&f, "S")
+	require.Equal(t, 100_000, strings.Count(f.Get("Cookie"), "a=2"))
+	require.NotContains(t, f.Get("Cookie"), "S=1")
+}
+
+// P2: pools that share a table send a key to the server of the same name,
+// however they list their servers.
+func TestP2_SharedTable(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		one, two := &balance.Pool{Policy: balance.RoundRobin{}}, &balance.Pool{Policy: balance.RoundRobin{}}
+		s.named(one, "s1", "s2", "s3")
+		require.NoError(s, two.Set(
+			balance.Endpoint{Name: "s3", Addr: "10.1.0.3:80"}, balance.Endpoint{Name: "s1", Addr: "10.1.0.1:80"}, balance.Endpoint{Name: "s2", Addr: "10.1.0.2:80"}))
+		table := &StickTable{}
+		return NewRouter(
+			Route{Match: PathPrefix("/one"), Handler: &Stick{Key: ByQuery("client"), Table: table, Next: s.proxyTo(one)}},
+			Route{Match: PathPrefix("/two"), Handler: &Stick{Key: ByQuery("client"), Table: table, Next: s.proxyTo(two)}},
+		)
+	}, func(s *site) {
+		t := s.T
+		for _, client := range []string{"x", "y", "z"} {
+			want := s.get("/one?client=" + client).body
+			for range 4 {
+				require.Equal(t, want, s.get("/two?client="+client).body)
+				require.Equal(t, want, s.get("/one?client="+client).body)
+			}
+		}
+	})
+}
+
+// P3: remembered by address, a server is found under another name.
+func TestP3_StickByAddr(t *testing.T) {
+	var pool *balance.Pool
+	onBoth(t, func(s *site) http.Handler {
+		pool = &balance.Pool{Policy: balance.RoundRobin{}}
+		s.named(pool, "a", "b")
+		return &Stick{Key: ByHeader("X-A"), ByAddr: pool, Next: s.proxyTo(pool)}
+	}, func(s *site) {
+		t := s.T
+		want := s.get("/", "X-A", "1").body
+		require.NoError(t, pool.Set(
+			balance.Endpoint{Name: "new b", Addr: "10.1.0.2:80"}, balance.Endpoint{Name: "new a", Addr: "10.1.0.1:80"}))
+		for range 3 {
+			require.Equal(t, want, s.get("/", "X-A", "1").body)
+		}
+	})
+}
+
+func TestStickTable(t *testing.T) {
+	table := &StickTable{Max: 10}
+	for i := range 100 {
+		table.Remember(fmt.Sprint(i), "s")
+		if _, ok := table.Lookup("0"); !ok {
+			t.Fatalf("0 is forgotten at %d, though it is asked for", i)
+		}
+		require.LessOrEqual(t, table.Len(), 10)
+	}
+	for i := 96; i < 100; i++ {
+		_, ok := table.Lookup(fmt.Sprint(i))
+		require.True(t, ok, "%d", i)
+	}
+	_, ok := table.Lookup("50")
+	require.False(t, ok)
+}
+
+func TestStickTableExpires(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler { return text }, func(s *site) { // for its bubble
+		t := s.T
+		table := &StickTable{Expire: time.Minute}
+		table.Remember("a", "s")
+		for range 10 {
+			time.Sleep(50 * time.Second)
+			_, ok := table.Lookup("a")
+			require.True(t, ok, "asking keeps it")
+		}
+		time.Sleep(61 * time.Second)
+		_, ok := table.Lookup("a")
+		require.False(t, ok)
+	})
+}
+
+func TestHashBy(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		pool := &balance.Pool{Policy: balance.Maglev{}}
+		s.named(pool, "a", "b", "c")
+		return &HashBy[string]{Key: ByHeader("X-A"), Next: s.proxyTo(pool)}
+	}, func(s *site) {
+		t := s.T
+		servers := map[string]bool{}
+		for i := range 20 {
+			want := s.get("/", "X-A", fmt.Sprint(i)).body
+			require.Equal(t, want, s.get("/", "X-A", fmt.Sprint(i)).body)
+			servers[want] = true
+		}
+		require.Len(t, servers, 3)
+	})
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A sealer makes the values of persistence cookies and reads them. A value is
+// one block, 22 characters of base64url:
+//
+//	AES-128( first use, 4 bytes | last use, 4 bytes | tag, 8 bytes )
+//
+// where the tag is a MAC of the name under the scope of the cookie. Whoever
+// lacks the key sees and makes only random blocks, of which one in 2^64 per
+// name opens to a tag that exists; so a value can be neither read nor forged,
+// and one of another scope (pool, cookie, purpose) is nothing. A block cipher
+// instead of a longer construction keeps the value short and opening it free
+// of allocation.
+//
+// The first key seals; all open. All methods may be called at once.
+type sealer struct {
+	once  sync.Once
+	keys  []sealKey
+	scope string
+
+	names   atomic.Pointer[map[uint64]sealed] // by tag
+	rebuilt atomic.Int64                      // when, in Unix milliseconds
+	mu      sync.Mutex                        // guards rebuilding
+}
+
+type sealKey struct {
+	block cipher.Block
+	tags  []byte // the key of the MAC
+}
+
+// sealed is the name behind a tag, and which key made it.
+type sealed struct {
+	name string
+	key  int
+}
+
+// opened is what a value says.
+type opened struct {
+	name        string
+	first, last time.Time
+	old         bool // sealed with a key that is not the first
+}
+
+// valueEpoch is the zero of the times in values, which last until 2136.
+const valueEpoch = 946684800 // 2000-01-01
+
+// init takes the keys; without any a random one is made.
+func (s *sealer) init(keys [][]byte, scope string) {
+	s.once.Do(func() {
+		if len(keys) == 0 {
+			key := make([]byte, 32)
+			_, _ = rand.Read(key) // never fails
+			keys = [][]byte{key}
+		}
+		for _, k := range keys {
+			block, err := aes.NewCipher(mac(k, "penstock value")[:16])
+			if err != nil {
+				panic(err) // 16 is a size of AES
+			}
+			s.keys = append(s.keys, sealKey{block, mac(k, "penstock tag")})
+		}
+		s.scope = scope
+	})
+}
+
+func mac(key []byte, text string) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(text))
+	return h.Sum(nil)
+}
+
+func (s *sealer) tag(key int, name string) uint64 {
+	return binary.BigEndian.Uint64(mac(s.keys[key].tags, s.scope+"\x00"+name))
+}
+
+// seal returns the value for a name.
+func (s *sealer) seal(name string, first, last time.Time) string {
+	var block [aes.BlockSize]byte
+	binary.BigEndian.PutUint32(block[:], uint32(first.Unix()-valueEpoch))
+	binary.BigEndian.PutUint32(block[4:], uint32(last.Unix()-valueEpoch))
+	binary.BigEndian.PutUint64(block[8:], s.tag(0, name))
+	s.keys[0].block.Encrypt(block[:], block[:])
+	return base64.RawURLEncoding.EncodeToString(block[:])
+}
+
+// open returns what a value says. All is where names come from, should the
+// tag be of one that is not known yet; it is asked once a second at most.
+func (s *sealer) open(value string, now time.Time, all iter.Seq[string]) (opened, bool) {
+	var raw [aes.BlockSize]byte
+	if !decodeValue(&raw, value) {
+		return opened{}, false
+	}
+	if o, ok := s.lookup(&raw); ok {
+		return o, true
+	}
+	if at := now.UnixMilli(); at-s.rebuilt.Load() < 1000 || !s.rebuild(at, all) {
+		return opened{}, false
+	}
+	return s.lookup(&raw)
+}
+
+func (s *sealer) lookup(raw *[aes.BlockSize]byte) (opened, bool) {
+	names := s.names.Load()
+	if names == nil {
+		return opened{}, false
+	}
+	for i := range s.keys {
+		var block [aes.BlockSize]byte
+		s.keys[i].block.Decrypt(block[:], raw[:])
+		if n, ok := (*names)[binary.BigEndian.Uint64(block[8:])]; ok && n.key == i {
+			return opened{
+				name:  n.name,
+				first: time.Unix(valueEpoch+int64(binary.BigEndian.Uint32(block[:])), 0),
+				last:  time.Unix(valueEpoch+int64(binary.BigEndian.Uint32(block[4:])), 0),
+				old:   i > 0,
+			}, true
+		}
+	}
+	return opened{}, false
+}
+
+// rebuild makes the table of tags anew. It fails if another goroutine does.
+func (s *sealer) rebuild(at int64, all iter.Seq[string]) bool {
+	if !s.mu.TryLock() {
+		return false
+	}
+	defer s.mu.Unlock()
+	names := make(map[uint64]sealed)
+	for name := range all {
+		for i := range s.keys {
+			names[s.tag(i, name)] = sealed{name, i}
+		}
+	}
+	s.names.Store(&names)
+	s.rebuilt.Store(at)
+	return true
+}
+
+// valueLen is the length of a value: 16 bytes in base64url without padding.
+const valueLen = (aes.BlockSize*8 + 5) / 6
+
+// decodeValue is base64.RawURLEncoding.Strict().Decode without allocation.
+func decodeValue(dst *[aes.BlockSize]byte, value string) bool {
+	if len(value) != valueLen {
+		return false
+	}
+	var acc, bits, n uint32
+	for i := range len(value) {
+		c := value[i]
+		var v byte
+		switch {
+		case 'A' <= c && c <= 'Z':
+			v = c - 'A'
+		case 'a' <= c && c <= 'z':
+			v = c - 'a' + 26
+		case '0' <= c && c <= '9':
+			v = c - '0' + 52
+		case c == '-':
+			v = 62
+		case c == '_':
+			v = 63
+		default:
+			return false
+		}
+		acc, bits = acc<<6|uint32(v), bits+6
+		if bits >= 8 {
+			bits -= 8
+			dst[n] = byte(acc >> bits)
+			n++
+		}
+	}
+	return acc&(1<<bits-1) == 0 // one value, one spelling
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"iter"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// Choose has a func name the handler: a lookup in a [Map], a decision by load.
+// If it returns nil the exchange goes to Default.
+type Choose struct {
+	By      func(x *Exchange) http.Handler
+	Default http.Handler // nil means status 503
+}
+
+// ServeExchange implements [Handler].
+func (h *Choose) ServeExchange(x *Exchange) {
+	if next := h.By(x); next != nil {
+		Serve(next, x)
+		return
+	}
+	if h.Default != nil {
+		Serve(h.Default, x)
+		return
+	}
+	x.Error(http.StatusServiceUnavailable, endOf(l4.Denied, l4.PhaseRequest))
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *Choose) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
+
+// PoolUsable matches while at least Min servers of a pool are usable: a route
+// with it is passed over while its pool is down. A Min of 0 means 1.
+type PoolUsable struct {
+	Pool *balance.Pool
+	Min  int
+}
+
+// Match implements [Matcher].
+func (u PoolUsable) Match(*Exchange) bool { return u.Pool.Usable() >= max(1, u.Min) }
+
+// Fallback takes the first choice whose pool has a usable server, and the last
+// if none has.
+type Fallback []PoolChoice
+
+// A PoolChoice is a pool, and the handler to take while it can serve.
+type PoolChoice struct {
+	Pool    *balance.Pool
+	Handler http.Handler // often a *Proxy to Pool
+}
+
+// ServeExchange implements [Handler].
+func (f Fallback) ServeExchange(x *Exchange) {
+	for i, c := range f {
+		if i == len(f)-1 || c.Pool.Usable() > 0 {
+			Serve(c.Handler, x)
+			return
+		}
+	}
+	x.Error(http.StatusServiceUnavailable, endOf(l4.Denied, l4.PhaseRequest))
+}
+
+// ServeHTTP implements [http.Handler].
+func (f Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
+
+// Split shares exchanges among arms by weight: canaries, blue and green, A and
+// B. An exchange with a Key goes to the arm of its key; else the arm is drawn,
+// and a cookie, if it has a name, keeps the client on it. When weights change,
+// no more clients move than must.
+type Split struct {
+	// Key, if set, assigns by what it returns: the same key, the same arm, on
+	// every gateway.
+	Key func(x *Exchange) (key string, ok bool)
+
+	Cookie string   // name of a session cookie that keeps clients on their arm; "" sets none
+	Keys   [][]byte // seal the cookie, as in Persist
+
+	Field string // of replies, that tells the arm; "" means none
+
+	arms atomic.Pointer[[]Arm]
+	seal sealer
+	arm  Key[string]
+}
+
+// An Arm is one side of a [Split].
+type Arm struct {
+	Name    string
+	Weight  int // share of the sum of all; 0 or less gets only those a cookie keeps there
+	Handler http.Handler
+}
+
+// NewSplit returns a split over arms.
+func NewSplit(arms ...Arm) *Split {
+	var s Split
+	s.Set(arms...)
+	return &s
+}
+
+// Set replaces the arms, atomically. Clients whose arm is gone are assigned
+// anew.
+func (s *Split) Set(arms ...Arm) {
+	list := append([]Arm(nil), arms...)
+	s.arms.Store(&list)
+}
+
+// ServeExchange implements [Handler].
+func (s *Split) ServeExchange(x *Exchange) {
+	a := s.kept(x)
+	if a == nil {
+		if a = s.draw(x); a == nil {
+			x.Error(http.StatusServiceUnavailable, endOf(l4.Denied, l4.PhaseRequest))
+			return
+		}
+		if s.Cookie != "" {
+			s.arm.Set(x, a.Name)
+			x.OnReply(s)
+		}
+	}
+	if s.Field != "" {
+		name := a.Name
+		x.OnReply(ReplyFunc(func(_ *Exchange, r *Reply) { r.Header.Set(s.Field, name) }))
+	}
+	Serve(a.Handler, x)
+}
+
+// kept returns the arm that the client's cookie names.
+func (s *Split) kept(x *Exchange) *Arm {
+	if s.Cookie == "" {
+		return nil
+	}
+	value, ok := CookieValue(x, s.Cookie)
+	if !ok {
+		return nil
+	}
+	dropCookie(&x.Header, s.Cookie)
+	s.init()
+	o, ok := s.seal.open(value, time.Now(), s.names())
+	if !ok || o.old {
+		return nil
+	}
+	for i, arms := 0, s.list(); i < len(arms); i++ {
+		if arms[i].Name == o.name {
+			return &arms[i]
+		}
+	}
+	return nil
+}
+
+func (s *Split) init() { s.seal.init(s.Keys, s.Cookie+"\x00split") }
+
+func (s *Split) list() []Arm {
+	if p := s.arms.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (s *Split) names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, a := range s.list() {
+			if !yield(a.Name) {
+				return
+			}
+		}
+	}
+}
+
+// draw returns an arm by key or by chance, or nil if none has a weight. Each
+// arm makes a bid of its weight and a number in (0, 1); that the number is of
+// key and arm, not of the list, is what keeps clients where they are when the
+// list changes (weighted rendezvous hashing: Schindelhauer and Schomaker,
+// 2005).
+func (s *Split) draw(x *Exchange) *Arm {
+	seed := rand.Uint64()
+	if s.Key != nil {
+		if key, ok := s.Key(x); ok {
+			seed = balance.Hash(key)
+		}
+	}
+	var best *Arm
+	highest := 0.0
+	for i, arms := 0, s.list(); i < len(arms); i++ {
+		a := &arms[i]
+		if a.Weight <= 0 {
+			continue
+		}
+		u := (float64(mix(seed^balance.Hash(a.Name))>>11) + 0.5) / (1 << 53)
+		if bid := float64(a.Weight) / -math.Log(u); best == nil || bid > highest {
+			best, highest = a, bid
+		}
+	}
+	return best
+}
+
+// mix is the finaliser of SplitMix64 (Steele, Lea, Flood, 2014).
+func mix(h uint64) uint64 {
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return h ^ h>>31
+}
+
+// EditReply implements [ReplyEditor]: it sets the cookie.
+func (s *Split) EditReply(x *Exchange, r *Reply) {
+	name, ok := s.arm.Get(x)
+	if !ok {
+		return
+	}
+	s.init()
+	now := time.Now()
+	c := http.Cookie{
+		Name: s.Cookie, Value: s.seal.seal(name, now, now), Path: "/",
+		HttpOnly: true, Secure: x.Scheme == "https", SameSite: http.SameSiteLaxMode,
+	}
+	r.Header.Add("Set-Cookie", c.String())
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Split) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(s, w, r) }

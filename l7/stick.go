@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// HashBy has a hash policy (balance.Maglev, Ring, Rendezvous) choose the
+// server by a key: the same key, the same server, as long as it is there. An
+// exchange without a key is balanced like any other.
+type HashBy[K comparable] struct {
+	Key  func(x *Exchange) (key K, ok bool) // ByClient, ByHeader(...), ...
+	Next http.Handler
+}
+
+// ServeExchange implements [Handler].
+func (h *HashBy[K]) ServeExchange(x *Exchange) {
+	if k, ok := h.Key(x); ok {
+		x.Balance.Key = hashOf(k)
+	}
+	Serve(h.Next, x)
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *HashBy[K]) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
+
+// Stick keeps all that has one key on one server, by remembering in a table
+// which server answered it. It needs no cookie, and tables can be shared by
+// pools whose servers have the same names.
+type Stick struct {
+	Key func(x *Exchange) (key string, ok bool) // exchanges without one are not remembered
+
+	// Table remembers; nil means a StickTable of this Stick. Several may share
+	// one, and its keys.
+	Table StickStore
+
+	// ByAddr, if set, remembers the address of the server, not its name, and
+	// takes the server of this pool that has it.
+	ByAddr *balance.Pool
+
+	Next http.Handler
+
+	own StickTable
+}
+
+// A StickStore remembers servers by key. Methods may be called at once by
+// several goroutines, and should not block for long: they are asked for every
+// exchange. Errors are the store's own affair: what it cannot find is not
+// known.
+type StickStore interface {
+	Lookup(key string) (server string, ok bool)
+	Remember(key, server string)
+}
+
+func (s *Stick) table() StickStore {
+	if s.Table == nil {
+		return &s.own
+	}
+	return s.Table
+}
+
+// ServeExchange implements [Handler].
+func (s *Stick) ServeExchange(x *Exchange) {
+	if key, ok := s.Key(x); ok {
+		if server, ok := s.table().Lookup(key); ok {
+			x.Balance.Prefer = s.named(server)
+		}
+		x.OnReply(s)
+	}
+	Serve(s.Next, x)
+}
+
+// named returns the name of the server that is remembered as such.
+func (s *Stick) named(server string) string {
+	if s.ByAddr == nil {
+		return server
+	}
+	for srv := range s.ByAddr.All() {
+		if srv.Addr() == server {
+			return srv.Name()
+		}
+	}
+	return ""
+}
+
+// EditReply implements [ReplyEditor]: it learns who answered.
+func (s *Stick) EditReply(x *Exchange, r *Reply) {
+	if r.Server == nil || x.Balance.Prefer == r.Server.Name() {
+		return
+	}
+	key, ok := s.Key(x)
+	if !ok {
+		return
+	}
+	if s.ByAddr != nil {
+		s.table().Remember(key, r.Server.Addr())
+	} else {
+		s.table().Remember(key, r.Server.Name())
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Stick) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(s, w, r) }
+
+// A StickTable is a [StickStore] in memory, of bounded size. When it is full
+// the keys that were not asked for the longest make place: it is kept as two
+// generations, and when the young one holds half of Max keys the old one is
+// dropped. So at least the Max/2 keys used last are remembered. The zero
+// StickTable is ready to use; all methods may be called at once.
+type StickTable struct {
+	Max    int           // keys at most; 0 means 100 000, negative counts as 0
+	Expire time.Duration // since a key was last asked for; 0 means 30 minutes, negative never
+
+	mu         sync.Mutex
+	young, old map[string]stuck
+}
+
+type stuck struct {
+	server string
+	at     time.Time
+}
+
+// Lookup implements [StickStore].
+func (t *StickTable) Lookup(key string) (server string, ok bool) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, young := t.young[key]
+	if !young {
+		if e, ok = t.old[key]; !ok {
+			return "", false
+		}
+	}
+	if expire := t.expire(); expire > 0 && now.Sub(e.at) > expire {
+		return "", false
+	}
+	// A key asked for moves on in time, and to the young ones, but not more
+	// often than needed: the clock of each is coarse.
+	if !young || now.Sub(e.at) > t.expire()/16 {
+		t.put(key, stuck{e.server, now})
+	}
+	return e.server, true
+}
+
+// Remember implements [StickStore].
+func (t *StickTable) Remember(key, server string) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.put(strings.Clone(key), stuck{server, now})
+}
+
+// Len returns the number of keys that are held, expired ones too.
+func (t *StickTable) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(t.young)
+	for k := range t.old {
+		if _, both := t.young[k]; !both {
+			n++
+		}
+	}
+	return n
+}
+
+// put holds the lock.
+func (t *StickTable) put(key string, e stuck) {
+	limit := t.Max
+	if limit <= 0 {
+		limit = 100_000
+	}
+	if _, known := t.young[key]; !known && len(t.young) >= (limit+1)/2 {
+		t.old, t.young = t.young, nil
+	}
+	if t.young == nil {
+		t.young = make(map[string]stuck)
+	}
+	t.young[key] = e
+}
+
+func (t *StickTable) expire() time.Duration {
+	if t.Expire == 0 {
+		return 30 * time.Minute
+	}
+	return t.Expire
+}

@@ -7,34 +7,36 @@
 // There is nothing to call here. The five packages below do the work, and each
 // is of use without the others:
 //
-//		    clients
-//		       |
-//		+------|-------------------------------------------------+
-//		|      v                            your program         |
-//		|  net.Listener                                          |
-//		|      |                                                 |
-//		|      v                                                 |
-//		|  l4.Server ---> l4.Router ---> l4.Proxy --------+      |
-//		|  (bytes)            |                           |      |
-//		|                     v                           |      |
-//		|  l7.Server ---> l7.Router ---> middleware       |      |
-//		|  (requests)                       |             |      |
-//		|                                   v             |      |
-//		|               ratelimit?      l7.Proxy ---------+      |
-//		|               may it now?                       |      |
-//		|                                                 v      |
-//		|  health.Checker --- up, down --->  balance.Pool        |
-//		|  (is it well?)                     (which server?)     |
-//		+-------------------------------------------------|------+
-//		                                                  v
-//		                                               servers
+//	    clients
+//	       |
+//	+------|-------------------------------------------------+
+//	|      v                            your program         |
+//	|  net.Listener                                          |
+//	|      |                                                 |
+//	|      v                                                 |
+//	|  l4.Server ---> l4.Router ---> l4.Proxy --------+      |
+//	|  (bytes)            |                           |      |
+//	|                     v                           |      |
+//	|  l7.Server ---> l7.Router ---> middleware       |      |
+//	|  (requests)                       |             |      |
+//	|                                   v             |      |
+//	|               ratelimit?      l7.Proxy ---------+      |
+//	|               may it now?                       |      |
+//	|                                                 v      |
+//	|  health.Checker --- up, down --->  balance.Pool        |
+//	|  (is it well?)                     (which server?)     |
+//	+-------------------------------------------------|------+
+//	                                                  v
+//	                                               servers
 //
-//	  - package balance chooses a server: a Pool of Endpoints, a Policy, and a
-//	    Lease for each piece of work. It does no I/O and knows no protocol.
-//	  - package health probes the servers of pools and takes those that fail out.
-//	  - package ratelimit says whether something may happen now.
-//	  - package l4 relays connections.
-//	  - package l7 relays requests: HTTP/1.1, HTTP/2, WebSocket.
+// Their parts in it:
+//
+//   - balance chooses a server: a Pool of Endpoints, a Policy, and a Lease for
+//     each piece of work. It does no I/O and knows no protocol.
+//   - health probes the servers of pools, and takes out those that fail.
+//   - ratelimit says whether something may happen now.
+//   - l4 relays connections and datagrams.
+//   - l7 relays requests: HTTP/1.1, HTTP/2, WebSocket.
 //
 // Arrows between the packages only point down:
 //

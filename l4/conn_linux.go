@@ -40,6 +40,8 @@ func (c *Conn) openRaw() {
 	switch nc := c.nc.(type) {
 	case *net.TCPConn:
 		c.raw, _ = nc.SyscallConn()
+	case *sock:
+		c.raw = rawSock{nc}
 	case *net.UnixConn:
 		if a := nc.LocalAddr(); a == nil || a.Network() == "unix" {
 			c.raw, _ = nc.SyscallConn()

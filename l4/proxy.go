@@ -223,7 +223,7 @@ func (s *session) dial(ctx context.Context, try int) error {
 		return nil
 	}
 	before := time.Now()
-	c, err := s.p.dial(ctx, s.client, server)
+	c, err := s.dialServer(ctx, server)
 	s.took = time.Since(before)
 	s.record.Note(func(r *Record) {
 		r.Server, r.Tries = server.Name(), try
@@ -233,6 +233,26 @@ func (s *session) dial(ctx context.Context, try int) error {
 		s.server = NewConn(c)
 	}
 	return err
+}
+
+func (s *session) dialServer(ctx context.Context, server *balance.Server) (net.Conn, error) {
+	p := s.p
+	if p.Dial == nil && p.Handshake == nil && s.client.raw != nil {
+		if m := underlying(s.client); m != nil {
+			s.parker = m.member.server.parker()
+		}
+		if s.parker != nil {
+			network, addr := SplitAddr(server.Addr())
+			c, ok, err := s.relay.dial(ctx, s.parker, network, addr, p.connectTimeout())
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				return c, nil
+			}
+		}
+	}
+	return p.dial(ctx, s.client, server)
 }
 
 func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Server) (net.Conn, error) {
@@ -305,15 +325,15 @@ func (s *session) serveLocally(ctx context.Context, h Handler) error {
 
 // start relays until the end.
 func (s *session) start(ctx context.Context) {
-	var parker *Parker
-	if m := underlying(s.client); m == nil { // nobody else would close it
+	switch m := underlying(s.client); {
+	case m == nil: // nobody else would close it
 		s.stop = context.AfterFunc(ctx, func() { s.relay.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
-	} else if s.client.raw != nil && s.server.raw != nil {
-		parker = m.member.server.parker()
+	case s.client.raw != nil && s.server.raw != nil && s.parker == nil:
+		s.parker = m.member.server.parker()
 	}
 	s.relay.init(s.client, s.server, &s.p.relay, s.finish)
 	s.lease.Server().Attach(s)
-	s.relay.run(parker)
+	s.relay.run(s.parker)
 }
 
 // Cut is told by the server's pool that it is in trouble; see balance.Attached.
@@ -342,8 +362,8 @@ func (s *session) finish(*relay) {
 	}
 	s.record.Note(func(r *Record) { r.FirstByte = s.relay.firstByte() })
 	s.record.End(result.Termination, result.Err)
-	s.client.Close()
 	s.lease.Done(outcome)
+	s.client.Close()
 }
 
 // A ServerError says which server a try has failed on.

@@ -108,6 +108,7 @@ type relay struct {
 	wired   bool // moves by events
 	isCut   atomic.Bool
 	parker  *Parker // if wired
+	dialing dialing
 }
 
 // A direction is one half of a relay. Only its own goroutine reads src,

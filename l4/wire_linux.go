@@ -43,8 +43,7 @@ func (r *relay) wire(p *Parker) bool {
 	if r.isCut.Load() {
 		return false
 	}
-	r.wired = true
-	r.parker = p
+	r.wired, r.parker = true, p
 	for _, d := range [...]*direction{&r.up, &r.down} {
 		d.pending = d.src.ahead // what was read ahead goes first
 		d.src.ahead = nil
@@ -62,7 +61,9 @@ func (r *relay) wire(p *Parker) bool {
 	if len(r.up.pending) > 0 {
 		r.up.pump()
 	}
-	if len(r.down.pending) > 0 {
+	early := r.dialing.early &^ syscall.EPOLLOUT
+	r.down.readable, r.down.hup = early != 0, early&eventsGone != 0
+	if r.down.readable || len(r.down.pending) > 0 {
 		r.down.pump()
 	}
 	if r.running == 0 {
@@ -74,7 +75,11 @@ func (r *relay) wire(p *Parker) bool {
 // event is told by the Parker, or by Close of c, what has happened to c.
 func (r *relay) event(c *Conn, events uint32) {
 	r.mu.Lock()
-	if r.running == 0 {
+	switch {
+	case !r.wired:
+		r.answered(c, events)
+		fallthrough
+	case r.running == 0:
 		r.mu.Unlock()
 		return
 	}

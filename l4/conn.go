@@ -29,9 +29,10 @@ type Conn struct {
 	raw syscall.RawConn // of nc, if it is one that may be read and written directly; else nil
 	tls *tlsReader      // if nc is a *tls.Conn, else nil
 
-	ahead []byte // read ahead and not yet consumed; nil when empty, so that an idle Conn holds nothing
-	in    input
-	out   output
+	ahead  []byte // read ahead and not yet consumed; nil when empty, so that an idle Conn holds nothing
+	in     input
+	out    output
+	asking asking
 
 	bytesRead    atomic.Int64
 	bytesWritten atomic.Int64

@@ -100,9 +100,11 @@ func (c *Conn) readRawBuffer(p *BufferPool) (*Buffer, error) {
 }
 
 // readIn does what c.in asks for, and clears it.
-func (c *Conn) readIn() (int, *Buffer, error) {
+func (c *Conn) readIn() (int, *Buffer, error) { return c.readWith(c.in.ready) }
+
+func (c *Conn) readWith(ready func(fd uintptr) bool) (int, *Buffer, error) {
 	in := &c.in
-	err := c.raw.Read(in.ready)
+	err := c.raw.Read(ready)
 	n, b := in.n, in.buf
 	if err == nil {
 		err = in.err
@@ -204,7 +206,7 @@ func (c *Conn) writeOnce(fd uintptr) {
 func (c *Conn) opError(op string, err error) error {
 	var known *net.OpError
 	switch {
-	case err == io.EOF:
+	case err == io.EOF || err == ErrNotQuiet:
 		return err
 	case errors.As(err, &known):
 		err = known.Err

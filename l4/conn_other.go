@@ -9,6 +9,7 @@ package l4
 type (
 	input  struct{}
 	output struct{}
+	asking struct{}
 )
 
 func (c *Conn) openRaw() {}
@@ -18,3 +19,5 @@ func (c *Conn) readRaw([]byte) (int, error) { panic("l4: no raw connection") }
 func (c *Conn) readRawBuffer(*BufferPool) (*Buffer, error) { panic("l4: no raw connection") }
 
 func (c *Conn) writeRaw([]byte) (int, error) { panic("l4: no raw connection") }
+
+func (c *Conn) askRaw([]byte, *BufferPool) (*Buffer, int, error) { panic("l4: no raw connection") }

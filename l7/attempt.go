@@ -27,7 +27,7 @@ func (t *attempt) run(s *balance.Server) *failure {
 		x.Record.Assigned = now.Sub(x.Record.Start)
 		var c *upConn
 		if !fresh {
-			c = h.take()
+			c = h.take(t.whole && !x.expect)
 		}
 		if x.Record.Reused = c != nil; c == nil {
 			var err error
@@ -72,7 +72,7 @@ func (t *attempt) exchange(c *upConn, s *balance.Server, sent time.Time) *failur
 		err = t.readHead(c, &pump, sent)
 	}
 	if err != nil {
-		unsent := pump == nil && c.c.BytesWritten() == 0
+		unsent := pump == nil && (c.c.BytesWritten() == 0 || errors.Is(err, l4.ErrNotQuiet))
 		f := t.fail(c, pump, err)
 		f.unsent = unsent
 		pump.stop(x)
@@ -117,7 +117,17 @@ func (t *attempt) retryStatus(c *upConn, pump *pump) *failure {
 // sendRequest writes the request. What has to be waited for of its body is
 // sent by a pump meanwhile.
 func (t *attempt) sendRequest(c *upConn, now time.Time) (*pump, error) {
-	if err := c.send(t.req.B, now, orDefault(t.p.BodyTimeout, defaultBodyTimeout)); err != nil {
+	limit := orDefault(t.p.BodyTimeout, defaultBodyTimeout)
+	rest := t.req.B
+	if t.whole && !t.x.expect && c.reused {
+		c.wait(now, orDefault(t.p.HeaderTimeout, defaultHeaderLimit))
+		n, err := c.ask(rest)
+		if err != nil || n == len(rest) {
+			return nil, err
+		}
+		rest = rest[n:]
+	}
+	if err := c.send(rest, now, limit); err != nil {
 		// The server may have replied and closed without reading.
 		if !errors.Is(err, os.ErrDeadlineExceeded) && t.readEarly(c, now) {
 			return nil, nil
@@ -141,7 +151,7 @@ func (t *attempt) readEarly(c *upConn, now time.Time) bool {
 // on.
 func (t *attempt) readHead(c *upConn, pump **pump, now time.Time) error {
 	x := t.x
-	limit := orDefault(t.p.HeaderTimeout, defaultBodyTimeout)
+	limit := orDefault(t.p.HeaderTimeout, defaultHeaderLimit)
 	waiting := x.expect
 	for interim := 0; ; {
 		if waiting {

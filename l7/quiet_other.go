@@ -12,3 +12,5 @@ type quiet struct{}
 func newQuiet(net.Conn) *quiet { return new(quiet) }
 
 func (*quiet) is() bool { return true }
+
+func (*quiet) bare() bool { return false }

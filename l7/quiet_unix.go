@@ -7,6 +7,7 @@ package l7
 import (
 	"crypto/tls"
 	"net"
+	"runtime"
 	"syscall"
 )
 
@@ -15,11 +16,13 @@ type quiet struct {
 	raw    syscall.RawConn // nil if there is no socket to look at
 	look   func(fd uintptr) bool
 	silent bool
+	tls    bool
 }
 
 func newQuiet(c net.Conn) *quiet {
 	q := new(quiet)
 	if t, ok := c.(*tls.Conn); ok {
+		q.tls = true
 		c = t.NetConn()
 	}
 	switch c := c.(type) {
@@ -45,3 +48,6 @@ func (q *quiet) is() bool {
 	}
 	return q.raw.Read(q.look) == nil && q.silent
 }
+
+// bare reports whether Ask of an [l4.Conn] over the connection looks as well.
+func (q *quiet) bare() bool { return runtime.GOOS == "linux" && q.raw != nil && !q.tls }

@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	defaultHeaderLimit = 30 * time.Second // until the head of a reply
+
 	maxReplyHead   = 64 << 10
 	maxReplyFields = 256
 	maxInterim     = 16
@@ -47,6 +49,16 @@ func (c *upConn) send(p []byte, now time.Time, d time.Duration) error {
 	}
 	_, err := c.c.Write(p)
 	return err
+}
+
+// ask writes a whole request and waits for the beginning of the reply. If n is
+// short without an error, the rest is to be sent. With ErrNotQuiet nothing was.
+func (c *upConn) ask(req []byte) (n int, err error) {
+	b, n, err := c.c.Ask(req, &c.host.up.pool)
+	if b != nil {
+		c.in, c.pos, c.gotHead = b, 0, true
+	}
+	return n, err
 }
 
 // lost reports whether somebody has given up on the connection.

@@ -163,8 +163,9 @@ func (h *upHost) expire() {
 	}
 }
 
-// take returns an idle connection that looks alive, or nil.
-func (h *upHost) take() *upConn {
+// take returns an idle connection that looks alive, or nil. If ask is true,
+// the caller will look by [l4.Conn.Ask] where that can.
+func (h *upHost) take(ask bool) *upConn {
 	for {
 		h.mu.Lock()
 		n := len(h.idle)
@@ -178,7 +179,7 @@ func (h *upHost) take() *upConn {
 		h.mu.Unlock()
 		// What a server sends between replies is never a reply, and one that
 		// closed an idle connection has done no wrong.
-		if c.quiet.is() {
+		if ask && c.quiet.bare() || c.quiet.is() {
 			c.reused = true
 			return c
 		}

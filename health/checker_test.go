@@ -169,7 +169,10 @@ func TestSpreadAndConcurrency(t *testing.T) {
 		b.took = time.Second
 		run(t, &health.Checker{Pools: []*balance.Pool{p}, Probe: b, Interval: 10 * time.Second, Spread: -1, Concurrency: 2})
 		b.after(5 * time.Second)
-		require.Equal(t, 2, b.most)
+		b.mu.Lock()
+		most := b.most
+		b.mu.Unlock()
+		require.Equal(t, 2, most)
 		for _, s := range []string{"a:1", "b:1", "c:1", "d:1"} {
 			require.NotEmpty(t, b.probed(s), "%s had its turn", s)
 		}
@@ -181,6 +184,8 @@ func TestJitter(t *testing.T) {
 		b, p := newBackends(), pool(t, "a")
 		run(t, &health.Checker{Pools: []*balance.Pool{p}, Probe: b, Interval: 10 * time.Second, Jitter: 0.2, Seed: 7})
 		b.after(24 * time.Hour)
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		seen := b.seen["a:1"]
 		least, most := time.Hour, time.Duration(0)
 		for i := range len(seen) - 1 {
@@ -364,7 +369,8 @@ func TestDayOfFlapping(t *testing.T) {
 			}
 		}}
 		run(t, c)
-		time.Sleep(24 * time.Hour)
+		time.Sleep(24*time.Hour + time.Second)
+		synctest.Wait()
 		require.InDelta(t, 8640, probes, 2)
 		require.Greater(t, len(changes), 1000)
 	})

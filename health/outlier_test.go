@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +23,9 @@ type court struct {
 	p     *balance.Pool
 	o     *health.Outlier
 	begin time.Time
-	said  []string
+
+	mu   sync.Mutex // guards said
+	said []string
 }
 
 // try runs o over a pool of the named servers.
@@ -34,7 +37,9 @@ func try(t *testing.T, o *health.Outlier, names string) *court {
 		if e.Kind == health.Ejected {
 			line += fmt.Sprintf(" (%v)", e.For)
 		}
+		c.mu.Lock()
 		c.said = append(c.said, line)
+		c.mu.Unlock()
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -65,6 +70,8 @@ func (c *court) send(name, outcomes string) {
 func (c *court) after(d time.Duration) string {
 	time.Sleep(d - time.Since(c.begin))
 	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	said := strings.Join(c.said, "\n")
 	c.said = nil
 	return said

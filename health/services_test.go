@@ -240,8 +240,8 @@ func TestAgentChecker(t *testing.T) {
 			Pools: []*balance.Pool{p}, Logger: quiet, Interval: time.Second,
 			Agent: health.Agent{Send: "a\n", Dialer: health.Dialer{Dial: n.DialContext}},
 		}
-		var last error
-		a.OnReply = func(_ *balance.Server, _ health.Reply, err error) { last = err }
+		last := make(chan error, 100)
+		a.OnReply = func(_ *balance.Server, _ health.Reply, err error) { last <- err }
 		says <- "up"
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -263,11 +263,14 @@ func TestAgentChecker(t *testing.T) {
 			{"100%", balance.StateUp, ""},
 		} {
 			synctest.Wait()
+			for len(last) > 0 {
+				<-last
+			}
 			says <- step.says
 			time.Sleep(time.Second)
 			synctest.Wait()
 			require.Equal(t, step.state, s.State(), "step %d, %q: %s", i, step.says, step.why)
-			require.Equal(t, step.says == "nonsense", last != nil)
+			require.Equal(t, step.says == "nonsense", <-last != nil)
 		}
 		s.SetAdmin(balance.Maint, "operator")
 		says <- "ready up"

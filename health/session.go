@@ -172,9 +172,9 @@ func (s *session) tooLong() *Error {
 	return s.error(CodeProtocol, "answer longer than %d bytes", s.max)
 }
 
-// cut reports whether err means that the bound was reached, and not the end.
+// cut reports whether err came of the bound: whoever read was told of an end too early.
 func (s *session) cut(err error) bool {
-	return errors.Is(err, errTooLong) || s.raw != nil && s.raw.over.Load() || s.in.R != nil && s.in.N <= 0 && isClosed(err)
+	return errors.Is(err, errTooLong) || s.raw != nil && s.raw.over.Load() || s.r != nil && s.in.N <= 0 && s.r.Buffered() == 0
 }
 
 // fail turns an error of the connection into an *Error of the current step; nil stays nil.

@@ -62,7 +62,7 @@ func grpcReply(s *session, r *http.Response) error {
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxGRPC+1))
 	if err != nil {
-		return s.fail(err)
+		return s.failHTTP2(err)
 	}
 	if len(body) > maxGRPC {
 		return s.error(CodeProtocol, "answer longer than %d bytes", maxGRPC)

@@ -193,6 +193,9 @@ func (p *HTTP) judge(s *session, r *http.Response) error {
 		body, err = io.ReadAll(io.LimitReader(r.Body, int64(s.max)))
 		if err != nil && !s.cut(err) {
 			s.step = "body"
+			if p.HTTP2 {
+				return s.failHTTP2(err)
+			}
 			return s.fail(err)
 		}
 	}

@@ -36,14 +36,23 @@ func (d *Dialer) http2(ctx context.Context, e balance.Endpoint, max int, req *ht
 	t.Protocols.SetUnencryptedHTTP2(d.TLS == nil)
 	cc, err := t.NewClientConn(ctx, req.URL.Scheme, "server:0") // the name is not looked at: conn is what it dials
 	if err != nil {
-		return s.fail(err)
+		return s.failHTTP2(err)
 	}
 	defer cc.Close()
 	defer s.close() // first, so that the transport cannot wait for the peer
 	resp, err := cc.RoundTrip(req)
 	if err != nil {
-		return s.fail(err)
+		return s.failHTTP2(err)
 	}
 	defer resp.Body.Close()
 	return use(s, resp)
+}
+
+// failHTTP2 is fail for errors of the transport, which has many words for a
+// connection that ended: what ended it says more.
+func (s *session) failHTTP2(err error) error {
+	if end := s.raw.end.Load(); end != nil {
+		err = *end
+	}
+	return s.fail(err)
 }

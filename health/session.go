@@ -44,16 +44,19 @@ type session struct {
 type bounded struct {
 	net.Conn
 	left int
-	over atomic.Bool // another goroutine may read
+	end  atomic.Pointer[error] // of the first read that failed; another goroutine may read
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		b.over.Store(true)
+		b.end.CompareAndSwap(nil, new(error(errTooLong)))
 		return 0, errTooLong
 	}
 	n, err := b.Conn.Read(p[:min(len(p), b.left)])
 	b.left -= n
+	if err != nil {
+		b.end.CompareAndSwap(nil, &err)
+	}
 	return n, err
 }
 
@@ -174,7 +177,7 @@ func (s *session) tooLong() *Error {
 
 // cut reports whether err came of the bound: whoever read was told of an end too early.
 func (s *session) cut(err error) bool {
-	return errors.Is(err, errTooLong) || s.raw != nil && s.raw.over.Load() || s.r != nil && s.in.N <= 0 && s.r.Buffered() == 0
+	return errors.Is(err, errTooLong) || s.r != nil && s.in.N <= 0 && s.r.Buffered() == 0
 }
 
 // fail turns an error of the connection into an *Error of the current step; nil stays nil.

@@ -78,6 +78,8 @@ func grpcReply(s *session, r *http.Response) error {
 	case "0":
 	case "":
 		return s.error(CodeProtocol, "no grpc-status")
+	case "4": // the server watches the deadline too, and may be the first to see it pass
+		return s.error(CodeTimeout, "no answer in time")
 	case "5":
 		return s.error(CodeStatus, "service unknown")
 	case "7", "16":

@@ -4,6 +4,7 @@ package balance
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,18 +120,18 @@ func TestSlowStartLimit(t *testing.T) {
 // TestRampSteps counts how often a hashing policy is built in one ramp.
 func TestRampSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		builds := 0
+		var builds atomic.Int64
 		p := &Pool{SlowStart: SlowStart{Window: time.Minute}, Policy: PolicyFunc(func(v View) Picker {
-			builds++
+			builds.Add(1)
 			return Maglev{Size: 1009}.Picker(v)
 		})}
 		require.NoError(t, p.Set(Endpoint{Addr: "a:1"}, Endpoint{Addr: "b:1"}))
 		time.Sleep(time.Hour)
 		p.Server("a:1").SetAdmin(Maint, "")
 		p.Server("a:1").SetAdmin(Ready, "")
-		builds = 0
+		builds.Store(0)
 		time.Sleep(time.Hour)
-		require.LessOrEqual(t, builds, 10)
-		require.GreaterOrEqual(t, builds, 9)
+		require.LessOrEqual(t, builds.Load(), int64(10))
+		require.GreaterOrEqual(t, builds.Load(), int64(9))
 	})
 }

@@ -13,7 +13,7 @@ import (
 // TestTurns checks the law: each aligned cycle gives everybody its weight.
 func TestTurns(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, most := range []int{1, 3, 10, 256, 5000} {
+	for _, most := range []int{1, 3, 10, 256, 2000} {
 		for _, n := range []int{1, 2, 3, 50} {
 			weights := make([]int, n)
 			for i := range weights {
@@ -56,7 +56,9 @@ func checkTurns(t *testing.T, turns *turns, weights []int, slack float64) {
 		counts[i]++
 		if last[i] >= 0 {
 			even := float64(sum) / float64(weights[i]/unit)
-			require.LessOrEqual(t, float64(k-last[i]), slack*even+float64(len(weights)), "server %d of weight %d waits too long", i, weights[i])
+			if gap := float64(k - last[i]); gap > slack*even+float64(len(weights)) {
+				t.Fatalf("server %d of weight %d waits for %v turns; %v would be even", i, weights[i], gap, even)
+			}
 		}
 		last[i] = k
 		if k == sum-1 || k == 2*sum-1 {

@@ -5,6 +5,7 @@ package balance_test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,9 +144,9 @@ func TestBudget(t *testing.T) {
 // TestDayOfFlapping has a server that goes down and up each minute for a day.
 func TestDayOfFlapping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		changes := 0
+		var changes atomic.Int64
 		p := &balance.Pool{Policy: balance.RoundRobin{}, SlowStart: balance.SlowStart{Window: 20 * time.Second},
-			OnEvent: func(balance.Event) { changes++ }}
+			OnEvent: func(balance.Event) { changes.Add(1) }}
 		require.NoError(t, p.Set(endpoints(3)...))
 		b := p.Server("b")
 		for range 24 * 60 {
@@ -157,6 +158,6 @@ func TestDayOfFlapping(t *testing.T) {
 			synctest.Wait()
 			require.Equal(t, 4, strings.Count(picks(t, p, 12), "b"))
 		}
-		require.Equal(t, 3+2+3*24*60, changes) // joined; two warm up from the start; down, warming, up
+		require.EqualValues(t, 3+2+3*24*60, changes.Load()) // joined; two warm up from the start; down, warming, up
 	})
 }

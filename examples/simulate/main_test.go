@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestPlots draws everything twice, shortly: the same seed gives the same picture.
+func TestPlots(t *testing.T) {
+	for _, p := range plots {
+		t.Run(p.file, func(t *testing.T) {
+			c := p.draw(t, 1, time.Second)
+			require.NotEmpty(t, c.series)
+			for _, s := range c.series {
+				require.Len(t, s.values, len(c.x), s.name)
+			}
+			svg := c.svg()
+			for d := xml.NewDecoder(strings.NewReader(svg)); ; {
+				if _, err := d.Token(); errors.Is(err, io.EOF) {
+					break
+				} else {
+					require.NoError(t, err)
+				}
+			}
+			require.Equal(t, svg, p.draw(t, 1, time.Second).svg(), "not deterministic")
+		})
+	}
+}
+
+// TestClaims keeps what the README says true.
+func TestClaims(t *testing.T) {
+	value := func(c *chart, x, name string) float64 {
+		t.Helper()
+		for i := range c.x {
+			for _, s := range c.series {
+				if c.x[i] == x && s.name == name {
+					return s.values[i]
+				}
+			}
+		}
+		t.Fatalf("%s has no %s of %s", c.title, name, x)
+		return 0
+	}
+	const length = 3 * time.Second
+	c := oneSlow(t, 1, length)
+	require.Greater(t, value(c, "RoundRobin", "p99"), 10*value(c, "TwoChoices", "p99"))
+	c = oneFailing(t, 1, length)
+	require.Greater(t, value(c, "LeastConn", "failed"), 2*value(c, "RoundRobin", "failed"))
+	require.Less(t, value(c, "PeakEWMA", "failed"), 1.0)
+	c = keysMoved(t, 1, length)
+	require.Zero(t, value(c, "Ring", "of servers that stayed"))
+	require.Zero(t, value(c, "Rendezvous", "of servers that stayed"))
+	require.Less(t, value(c, "Maglev", "of servers that stayed"), 1.0)
+	c = keySpread(t, 1, length)
+	require.LessOrEqual(t, value(c, "Ring 1.25", "few hot keys"), 1.26)
+}

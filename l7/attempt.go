@@ -240,8 +240,8 @@ func (t *attempt) relay(c *upConn, pump *pump) {
 	err := x.writeHead(r)
 	if err != nil {
 		err = &clientError{err}
-	} else if body := r.filters; len(body) > 0 {
-		err = t.relayFiltered(c, body)
+	} else if len(r.filters) > 0 {
+		err = t.relayFiltered(c)
 	} else {
 		err = t.relayBody(c)
 	}
@@ -314,11 +314,9 @@ func (t *attempt) relayBody(c *upConn) error {
 }
 
 // relayFiltered passes the body on through filters.
-func (t *attempt) relayFiltered(c *upConn, filters []BodyFilter) error {
-	var body io.Reader = (*upBody)(c)
-	for _, f := range filters {
-		body = f(body)
-	}
+func (t *attempt) relayFiltered(c *upConn) error {
+	t.x.now = time.Time{} // filters may wait for what they like
+	body := c.rep.filter((*upBody)(c))
 	b := t.up.pool.Get()
 	defer t.up.pool.Put(b)
 	for {

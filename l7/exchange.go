@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -189,7 +190,12 @@ func (x *Exchange) Respond(status int, header *Fields, body string) {
 	}
 	r := Reply{Status: status, ContentLength: int64(len(body)), Local: true}
 	if header != nil {
-		r.Header = *header
+		if r.Header = *header; len(x.editors) > 0 {
+			r.Header = header.Clone() // it may be a constant of the host's
+		}
+	}
+	if status == http.StatusNotModified && body == "" {
+		r.ContentLength = -1 // what GET would have got is not known
 	}
 	if x.Record.Termination.Cause == l4.Normal {
 		x.Record.Termination = endOf(l4.Local, l4.PhaseRequest)
@@ -198,7 +204,14 @@ func (x *Exchange) Respond(status int, header *Fields, body string) {
 		return
 	}
 	if x.Method != http.MethodHead && bodyAllowed(r.Status) {
-		_ = x.writeBody(unsafeBytes(body))
+		if len(r.filters) > 0 {
+			if x.copyBody(r.filter(strings.NewReader(body))) != nil {
+				x.down.abort()
+				return
+			}
+		} else {
+			_ = x.writeBody(unsafeBytes(body))
+		}
 	}
 	_ = x.down.finish(nil)
 }
@@ -283,6 +296,25 @@ func (x *Exchange) edit(r *Reply) {
 func (x *Exchange) writeBody(p []byte) error {
 	x.Record.ReplyBytes += int64(len(p))
 	return x.down.writeBody(p)
+}
+
+// copyBody sends what there is to read.
+func (x *Exchange) copyBody(body io.Reader) error {
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := body.Read(buf)
+		if n > 0 {
+			if werr := x.writeBody(buf[:n]); werr != nil {
+				return werr
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // A Key names a value of type T that handlers of one exchange share. Use the

@@ -45,7 +45,8 @@ var past = time.Unix(1, 0)
 type byteConn struct {
 	srv     *Server
 	base    context.Context
-	nc      net.Conn
+	raw     net.Conn // as accepted
+	nc      net.Conn // raw, or TLS over it
 	c       *l4.Conn
 	watched *l4.Conn        // by the Parker; nil if it is not
 	ctx     context.Context // of all its exchanges: ends when the client is gone
@@ -141,7 +142,6 @@ func (c *byteConn) start(cfg *tls.Config) {
 		return
 	}
 	c.c = l4.NewConn(c.nc)
-	c.ctx, c.cancel = context.WithCancel(c.base)
 	c.now = time.Now()
 	c.watch()
 	c.loop()
@@ -196,6 +196,7 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 
 // end closes what is still ours.
 func (c *byteConn) end() {
+	c.cancel()
 	switch {
 	case c.c == nil:
 		if !c.handed {
@@ -203,9 +204,7 @@ func (c *byteConn) end() {
 		}
 	case c.handed:
 		c.unwatch()
-		c.cancel()
 	default:
-		c.cancel()
 		if c.linger && !c.broken {
 			c.waitForClose()
 		}
@@ -246,13 +245,15 @@ func (c *byteConn) waitForClose() {
 	}
 }
 
-// cut closes the connection under whatever uses it.
+// cut closes the connection under whatever uses it, and ends the work that is
+// done for it.
 func (c *byteConn) cut() {
 	if c.state.Load() == stateParked {
 		_ = c.c.Close() // has it resumed
 		return
 	}
-	_ = c.nc.Close()
+	_ = c.raw.Close()
+	c.clientGone()
 }
 
 // next waits for a request and reads its head. If more is false the connection
@@ -452,6 +453,10 @@ func (c *byteConn) serve() {
 func (c *byteConn) panicked(p any) {
 	x := &c.x
 	x.Record.Err = fmt.Errorf("l7: handler panicked: %v", p)
+	if c.handed {
+		x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
+		return
+	}
 	if p != http.ErrAbortHandler {
 		c.srv.logger().Error("l7: handler panicked", "panic", p, "path", x.Path, "stack", string(debug.Stack()))
 	}
@@ -468,8 +473,9 @@ func (c *byteConn) panicked(p any) {
 // finishExchange sends what is left of the reply, closes the record and
 // reports whether the connection goes on.
 func (c *byteConn) finishExchange() bool {
-	if c.handed {
-		return false // the record was closed by who took it
+	if c.handed { // and what it was handed to has come to its end
+		c.endRecord()
+		return false
 	}
 	if !c.broken && !c.rep.done {
 		c.abort() // the handler promised more than it wrote
@@ -478,12 +484,20 @@ func (c *byteConn) finishExchange() bool {
 	if c.flush() != nil && completed(c.x.Record.Termination) {
 		c.x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
 	}
-	c.x.end(c.srv.OnDone)
+	c.endRecord()
 	if c.out != nil {
 		c.srv.pool.Put(c.out)
 		c.out = nil
 	}
 	return more && !c.broken && !c.gone.Load()
+}
+
+// endRecord closes the record of the exchange.
+func (c *byteConn) endRecord() {
+	if t := &c.x.Record.Termination; t.Cause == l4.ClientAborted && c.srv.cutting.Load() {
+		t.Cause = l4.Killed
+	}
+	c.x.end(c.srv.OnDone)
 }
 
 // drain reads what is left of the request body, if that is little, so that

@@ -45,10 +45,13 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 	if b.ended() {
 		return 0, io.EOF
 	}
+	if len(p) == 0 {
+		return 0, nil
+	}
 	if b.failed {
 		return 0, errStopped
 	}
-	if c.x.expect {
+	if c.x.expect && !c.rep.begun {
 		c.x.expect = false
 		if err := c.send([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
 			return 0, err
@@ -187,7 +190,7 @@ func (c *byteConn) writeInterim(r *Reply) error {
 }
 
 func (c *byteConn) writeHead(r *Reply) error {
-	if c.srv.stopping.Load() {
+	if c.srv.stopping.Load() || c.unreadable(r) {
 		c.close = true
 	}
 	rep := &c.rep
@@ -220,6 +223,13 @@ func (c *byteConn) writeHead(r *Reply) error {
 	}
 	b.B = append(b.B, "\r\n"...)
 	return nil
+}
+
+// unreadable reports whether it is known, as the reply begins, that the rest of
+// the request body will not be read to keep the connection.
+func (c *byteConn) unreadable(r *Reply) bool {
+	b := &c.req
+	return !b.ended() && (c.x.expect || b.failed || r.Local && b.left > maxUnread)
 }
 
 func (c *byteConn) writeBody(p []byte) error {

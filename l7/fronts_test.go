@@ -19,6 +19,7 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/l7/l7test"
 )
 
 // siteAddr is where the fronts under test listen.
@@ -112,6 +113,7 @@ func (f *front) run(t *testing.T, serve func(net.Listener) error, stop func() er
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("Serve = %v; want ErrServerClosed", err)
 		}
+		time.Sleep(time.Second) // net/http lingers for half of one
 	}()
 	do(t, f)
 }
@@ -322,4 +324,17 @@ func TestFrontsProxy(t *testing.T) {
 			t.Errorf("record = %+v", r)
 		}
 	})
+}
+
+// origin serves scripts at addr of network n.
+func origin(t *testing.T, n *l4test.Network, addr string, scripts ...l7test.Script) *l7test.Origin {
+	t.Helper()
+	ln, err := n.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &l7test.Origin{Scripts: scripts}
+	go o.Serve(ln)
+	t.Cleanup(func() { o.Close() })
+	return o
 }

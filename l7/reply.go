@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"io"
 	"net/http"
 	"strconv"
 
@@ -25,11 +26,19 @@ type Reply struct {
 	filters []BodyFilter
 }
 
-// FilterBody has f change the body on its way to the client. Its length is
-// unknown from then on.
+// FilterBody has f change the body on its way to the client, wherever it comes
+// from. Its length is unknown from then on.
 func (r *Reply) FilterBody(f BodyFilter) {
 	r.filters = append(r.filters, f)
 	r.ContentLength = -1
+}
+
+// filter returns body with the filters applied, in the order they were added.
+func (r *Reply) filter(body io.Reader) io.Reader {
+	for _, f := range r.filters {
+		body = f(body)
+	}
+	return body
 }
 
 // A ReplyEditor changes the head of a reply before it is sent.

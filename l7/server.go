@@ -73,6 +73,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	conns     map[*byteConn]struct{}
 	stopping  atomic.Bool
+	cutting   atomic.Bool   // Shutdown is out of patience, or Close was called
 	done      chan struct{} // closed when stopping
 	wg        sync.WaitGroup
 	warned    sync.Map // handler types whose loss of the byte front has been logged
@@ -242,7 +243,8 @@ func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 		_ = nc.Close()
 		return
 	}
-	c := &byteConn{srv: s, base: base, nc: nc}
+	c := &byteConn{srv: s, base: base, raw: nc, nc: nc}
+	c.ctx, c.cancel = context.WithCancel(base)
 	s.conns[c] = struct{}{}
 	s.wg.Add(1) // until the connection ends, with or without a goroutine
 	go c.start(cfg)
@@ -331,6 +333,7 @@ func (s *Server) Close() error {
 
 // cut closes every connection.
 func (s *Server) cut() {
+	s.cutting.Store(true)
 	for _, c := range s.stop() {
 		c.cut()
 	}

@@ -3,7 +3,6 @@
 package l7
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -31,9 +30,10 @@ type standard struct {
 	own      Exchange // what x points to, unless the byte front began it
 	w        http.ResponseWriter
 	r        *http.Request
-	srv      *Server     // nil if the http.Server is the host's
-	stopGone func() bool // ends what attach began
-	noBody   bool        // of the reply: its head says that none follows
+	srv      *Server      // nil if the http.Server is the host's
+	body     standardBody // of the request
+	stopGone func() bool  // ends what attach began
+	noBody   bool         // of the reply: its head says that none follows
 	chunked  bool
 	aborted  bool
 }
@@ -54,6 +54,7 @@ func (s *standard) run(h http.Handler) {
 		if !clean {
 			x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
 		}
+		s.lingerBody()
 		if s.srv != nil {
 			x.end(s.srv.OnDone)
 		}
@@ -112,9 +113,12 @@ func (s *standard) parse() *headError {
 func (s *standard) parseHeader() *headError {
 	x, r := s.x, s.r
 	f := framing{length: -1}
-	n := 0
+	n, maxFields := 0, defaultMaxFields
+	if s.srv != nil {
+		maxFields = orDefault(s.srv.MaxFields, defaultMaxFields)
+	}
 	for name, values := range r.Header {
-		if n += len(values); n > defaultMaxFields && (s.srv == nil || n > orDefault(s.srv.MaxFields, defaultMaxFields)) {
+		if n += len(values); maxFields > 0 && n > maxFields {
 			return &headError{http.StatusRequestHeaderFieldsTooLarge, "too many fields"}
 		}
 		k := kindOf(name)
@@ -136,6 +140,9 @@ func (s *standard) parseHeader() *headError {
 		return bad("Content-Length is not that of the body") // HTTP/2 (RFC 9113, section 8.1.1)
 	case f.hosts > 1 || f.hosts == 1 && f.host != x.Host:
 		return bad("Host is not the authority") // HTTP/2
+	}
+	if s.srv != nil && s.srv.MaxBodyBytes > 0 && x.ContentLength > s.srv.MaxBodyBytes {
+		return &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
 	if x.ContentLength < 0 && x.proto1x == 1 || x.ContentLength != 0 && x.proto1x == 0 {
 		// net/http has removed a Content-Length that came with a
@@ -193,27 +200,6 @@ func (s *standard) request() *http.Request {
 	return &r
 }
 
-func (s *standard) readBody(p []byte) (int, error) {
-	if s.r.Body == nil {
-		return 0, io.EOF
-	}
-	n, err := s.r.Body.Read(p)
-	s.x.Record.RequestBytes += int64(n)
-	return n, err
-}
-
-func (s *standard) bodyReady() bool { return s.x.ContentLength == 0 }
-
-// stopBody makes a read of the body under way return.
-func (s *standard) stopBody() {
-	_ = http.NewResponseController(s.w).SetReadDeadline(past)
-	if s.r.Body != nil {
-		_ = s.r.Body.Close()
-	}
-}
-
-func (s *standard) resumeBody() {}
-
 func (s *standard) trailer() *Fields {
 	if len(s.r.Trailer) == 0 {
 		return nil
@@ -235,6 +221,7 @@ func (s *standard) writeInterim(r *Reply) error {
 	}
 	h := s.w.Header()
 	saved := maps.Clone(h)
+	clear(h) // what is meant for the final reply
 	addFields(h, &r.Header)
 	s.w.WriteHeader(r.Status)
 	clear(h)
@@ -253,12 +240,7 @@ func (s *standard) writeHead(r *Reply) error {
 	if r.ContentLength >= 0 && r.Status != http.StatusNoContent {
 		h.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	}
-	if r.Server != nil && s.x.ContentLength != 0 && s.x.proto1x <= 1 {
-		// The reply may begin before the request body has been read. Not so for
-		// our own: net/http then reads what is left of the body before the
-		// reply, and in this mode it would trip over doing so after it.
-		_ = http.NewResponseController(s.w).EnableFullDuplex()
-	}
+	s.beforeHead(r.Server != nil)
 	s.w.WriteHeader(r.Status)
 	return nil
 }
@@ -332,11 +314,19 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 // reply.
 func (s *standard) serveForeign(h http.Handler) {
 	r := s.request()
+	if s.srv != nil && s.x.ContentLength != 0 {
+		r.Body = &boundBody{s} // the limits of the byte front hold here, too
+	}
 	s.x.applyTo(r)
 	ew := &editingWriter{ResponseWriter: s.w, s: s}
+	defer ew.end(false)
 	h.ServeHTTP(ew, r)
 	if !ew.wrote && !ew.hijacked {
 		ew.WriteHeader(http.StatusOK)
+	}
+	ew.end(true)
+	if s.srv != nil && s.srv.cutting.Load() && r.Context().Err() != nil {
+		s.x.Record.Termination = endOf(l4.Killed, l4.PhaseData)
 	}
 }
 
@@ -365,98 +355,6 @@ func (x *Exchange) applyTo(r *http.Request) {
 		delete(r.Header, "Content-Length")
 	}
 }
-
-// editingWriter is the ResponseWriter of a foreign handler: it runs the
-// editors on the head and counts for the record.
-type editingWriter struct {
-	http.ResponseWriter
-	s        *standard
-	wrote    bool
-	hijacked bool
-}
-
-func (w *editingWriter) WriteHeader(status int) {
-	if w.wrote {
-		w.ResponseWriter.WriteHeader(status) // net/http complains, with the place
-		return
-	}
-	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		w.ResponseWriter.WriteHeader(status)
-		return
-	}
-	w.wrote = true
-	x := w.s.x
-	if len(x.editors) > 0 {
-		h := w.Header()
-		r := Reply{Status: status, ContentLength: -1, Local: true}
-		for name, values := range h {
-			if k := kindOf(name); !k.owned() && !strings.HasPrefix(name, http.TrailerPrefix) {
-				for _, v := range values {
-					r.Header.list = append(r.Header.list, Field{name, v, k})
-				}
-			}
-		}
-		r.Header.edited = false
-		x.edit(&r)
-		status = r.Status
-		if r.Header.edited {
-			maps.DeleteFunc(h, func(name string, _ []string) bool {
-				return !kindOf(name).owned() && !strings.HasPrefix(name, http.TrailerPrefix)
-			})
-			addFields(h, &r.Header)
-		}
-	}
-	x.replied = true
-	x.Record.Status = status
-	x.Record.FirstByte = time.Since(x.Record.Start)
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *editingWriter) Write(p []byte) (int, error) {
-	if !w.wrote {
-		if _, ok := w.Header()["Content-Type"]; !ok && w.Header().Get("Content-Encoding") == "" && len(p) > 0 {
-			w.Header().Set("Content-Type", http.DetectContentType(p))
-		}
-		w.WriteHeader(http.StatusOK)
-	}
-	n, err := w.ResponseWriter.Write(p)
-	w.s.x.Record.ReplyBytes += int64(n)
-	return n, err
-}
-
-// ReadFrom keeps sendfile and splice within reach.
-func (w *editingWriter) ReadFrom(src io.Reader) (int64, error) {
-	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.wrote {
-		n, err := rf.ReadFrom(src)
-		w.s.x.Record.ReplyBytes += n
-		return n, err
-	}
-	return io.Copy(struct{ io.Writer }{w}, src)
-}
-
-func (w *editingWriter) Flush() { _ = w.FlushError() }
-
-// FlushError is what http.ResponseController looks for.
-func (w *editingWriter) FlushError() error {
-	if !w.wrote {
-		w.WriteHeader(http.StatusOK)
-	}
-	return http.NewResponseController(w.ResponseWriter).Flush()
-}
-
-// Hijack gives the connection to the handler.
-func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c, brw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err == nil {
-		w.hijacked = true
-		w.s.x.replied = true
-		w.s.x.Record.Status = http.StatusSwitchingProtocols
-	}
-	return c, brw, err
-}
-
-// Unwrap is for http.ResponseController.
-func (w *editingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // addrPort returns the address of a TCP connection, zero for any other.
 func addrPort(a net.Addr) netip.AddrPort {

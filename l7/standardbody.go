@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// standardBody is how far a request body has been read on the standard front.
+type standardBody struct {
+	read   int64
+	ended  atomic.Bool // it has been read to its end, or there is none
+	readAt coarse
+}
+
+func (s *standard) readBody(p []byte) (int, error) {
+	r, b := s.r, &s.body
+	if r.Body == nil {
+		return 0, io.EOF
+	}
+	if s.srv != nil && !b.ended.Load() {
+		if at, ok := b.readAt.due(time.Now(), orDefault(s.srv.BodyTimeout, defaultBodyTimeout)); ok {
+			_ = http.NewResponseController(s.w).SetReadDeadline(at)
+		}
+	}
+	n, err := r.Body.Read(p)
+	b.read += int64(n)
+	s.x.Record.RequestBytes = b.read
+	if s.srv != nil && s.srv.MaxBodyBytes > 0 && b.read > s.srv.MaxBodyBytes {
+		return n, &headError{http.StatusRequestEntityTooLarge, "body too long"}
+	}
+	if err == io.EOF || b.read == r.ContentLength {
+		if !b.ended.Swap(true) && !b.readAt.at.IsZero() {
+			_ = http.NewResponseController(s.w).SetReadDeadline(time.Time{}) // or it would end the request
+		}
+	}
+	return n, err
+}
+
+// boundBody is the body that a foreign handler gets.
+type boundBody struct{ s *standard }
+
+func (b *boundBody) Read(p []byte) (int, error) { return b.s.readBody(p) }
+func (b *boundBody) Close() error               { return b.s.r.Body.Close() }
+
+func (s *standard) bodyReady() bool { return s.r.ContentLength == 0 }
+
+// unread reports whether there may be more of the request body to come on an
+// HTTP/1 connection: net/http must not take it for the next request.
+func (s *standard) unread() bool {
+	return s.r.ProtoMajor == 1 && s.r.ContentLength != 0 && !s.body.ended.Load()
+}
+
+// beforeHead prepares for a reply that begins before the request body has been
+// read.
+func (s *standard) beforeHead(relayed bool) {
+	if !s.unread() {
+		return
+	}
+	rc := http.NewResponseController(s.w)
+	if relayed {
+		// The body goes on being forwarded. Where that ends, net/http would
+		// read the next request, so the connection has to end.
+		s.w.Header().Set("Connection", "close")
+		_ = rc.EnableFullDuplex()
+		return
+	}
+	// net/http reads what is left before it sends the head, and closes the
+	// connection if that takes too long or is too much.
+	_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
+}
+
+// stopBody makes a read of the body under way return.
+func (s *standard) stopBody() {
+	err := http.NewResponseController(s.w).SetReadDeadline(past)
+	if s.r.Body != nil && (err != nil || s.r.ProtoMajor > 1) {
+		_ = s.r.Body.Close()
+	}
+}
+
+func (s *standard) resumeBody() {}
+
+// lingerBody reads on for a moment behind a reply that came early: a client
+// that is still sending when the connection is closed might never see it.
+func (s *standard) lingerBody() {
+	if !s.x.replied || s.aborted || !s.unread() {
+		return
+	}
+	rc := http.NewResponseController(s.w)
+	if s.chunked && !s.noBody || rc.Flush() != nil {
+		_ = rc.SetReadDeadline(past) // the end of the reply is still to be sent
+		return
+	}
+	_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.CopyN(io.Discard, s.r.Body, 4*maxUnread)
+}

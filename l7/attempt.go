@@ -237,6 +237,9 @@ func (t *attempt) fail(c *upConn, p *pump, err error) *failure {
 func (t *attempt) relay(c *upConn, pump *pump) {
 	x := t.x
 	r := &c.rep
+	if pump == nil && !t.whole {
+		x.down.mustClose() // nobody asked the client for its body
+	}
 	err := x.writeHead(r)
 	if err != nil {
 		err = &clientError{err}

@@ -228,8 +228,11 @@ func (c *byteConn) writeHead(r *Reply) error {
 // unreadable reports whether it is known, as the reply begins, that the rest of
 // the request body will not be read to keep the connection.
 func (c *byteConn) unreadable(r *Reply) bool {
+	if !r.Local { // a pump may be reading it
+		return false
+	}
 	b := &c.req
-	return !b.ended() && (c.x.expect || b.failed || r.Local && b.left > maxUnread)
+	return !b.ended() && (c.x.expect || b.failed || b.left > maxUnread)
 }
 
 func (c *byteConn) writeBody(p []byte) error {

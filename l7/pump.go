@@ -117,9 +117,11 @@ func (p *pump) stop(x *Exchange) bool {
 	default:
 	}
 	x.down.stopBody()
+	p.c.enough.Store(true)
 	_ = p.c.c.SetWriteDeadline(past)
-	p.c.sendAt.at = past
 	<-p.done
+	p.c.enough.Store(false)
+	p.c.sendAt.at = past
 	x.down.resumeBody()
 	return p.whole
 }

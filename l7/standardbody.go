@@ -11,9 +11,10 @@ import (
 
 // standardBody is how far a request body has been read on the standard front.
 type standardBody struct {
-	read   int64
-	ended  atomic.Bool // it has been read to its end, or there is none
-	readAt coarse
+	read    int64
+	ended   atomic.Bool // it has been read to its end
+	stopped atomic.Bool // it is not wanted any more
+	readAt  coarse
 }
 
 func (s *standard) readBody(p []byte) (int, error) {
@@ -25,6 +26,9 @@ func (s *standard) readBody(p []byte) (int, error) {
 		if at, ok := b.readAt.due(time.Now(), orDefault(s.srv.BodyTimeout, defaultBodyTimeout)); ok {
 			_ = http.NewResponseController(s.w).SetReadDeadline(at)
 		}
+	}
+	if b.stopped.Load() { // seen here, or the deadline stands
+		return 0, errStopped
 	}
 	n, err := r.Body.Read(p)
 	b.read += int64(n)
@@ -75,6 +79,7 @@ func (s *standard) beforeHead(relayed bool) {
 
 // stopBody makes a read of the body under way return.
 func (s *standard) stopBody() {
+	s.body.stopped.Store(true)
 	err := http.NewResponseController(s.w).SetReadDeadline(past)
 	if s.r.Body != nil && (err != nil || s.r.ProtoMajor > 1) {
 		_ = s.r.Body.Close()

@@ -43,8 +43,8 @@ func (e *badReply) Unwrap() error { return e.err }
 func (c *upConn) send(p []byte, now time.Time, d time.Duration) error {
 	if at, ok := c.sendAt.due(now, d); ok {
 		_ = c.c.SetWriteDeadline(at)
-		if c.lost() { // a deadline in the past must not be undone
-			_ = c.c.SetDeadline(past)
+		if c.lost() || c.enough.Load() { // a deadline in the past must not be undone
+			_ = c.c.SetWriteDeadline(past)
 		}
 	}
 	_, err := c.c.Write(p)

@@ -289,6 +289,7 @@ type upConn struct {
 
 	interrupted atomic.Bool            // the client went away
 	cutReason   atomic.Pointer[string] // the server was taken away
+	enough      atomic.Bool            // the rest of the request body is not to be sent
 
 	in   *l4.Buffer // bytes read, those before pos consumed; nil when there are none
 	pos  int

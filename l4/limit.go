@@ -34,6 +34,7 @@ type ClientLimiter interface {
 // allow. One that may pass later, by a yes with a Wait, waits for it. Its fields must
 // not change once it serves; it may serve any number of connections at once.
 //
+// Behind another proxy it goes after [AcceptProxy], which knows the clients.
 // To leave what is too much in the backlog of the kernel, rather than to accept and refuse it, see
 // [Server].MaxConns and [PacedListener].
 type Limit struct {
@@ -103,7 +104,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // that never says yes accepts nothing. Its fields must not change once Accept is called.
 type PacedListener struct {
 	net.Listener
-	Rate Limiter // of connections
+	Rate Limiter // of connections; must not be nil
 
 	once  sync.Once
 	done  chan struct{}

@@ -342,3 +342,26 @@ func TestRouterRecord(t *testing.T) {
 		})
 	}
 }
+
+// TestRouterKeepsSocket shows that what was routed, and had a PROXY header
+// taken off, is still a bare socket: the relay may splice.
+func TestRouterKeepsSocket(t *testing.T) {
+	a, b := tcpPair(t)
+	defer b.Close()
+	_, err := io.WriteString(b, headerV1+"SSH-2.0-x\r\n")
+	require.NoError(t, err)
+	before := NewConn(a)
+	var got net.Conn
+	h := &AcceptProxy{Trusted: MustParsePrefixes("127.0.0.0/8", "::1"), Next: &Router{Routes: []Route{{
+		Match: All(SSH, From(MustParsePrefixes("203.0.113.9"))), // the address in the header
+		Handler: HandlerFunc(func(_ context.Context, c net.Conn) error {
+			got = c
+			return nil
+		}),
+	}}}}
+	require.NoError(t, h.ServeConn(t.Context(), before))
+	defer got.Close()
+	require.True(t, got == before, "no wrapper")
+	require.Same(t, a, got.(*Conn).NetConn())
+	require.Equal(t, "SSH-2.0-x\r\n", string(got.(*Conn).Buffered()))
+}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -34,7 +35,8 @@ const (
 type UDPProxy struct {
 	Pool *balance.Pool
 
-	// Dial connects to servers, network "udp"; nil means a net.Dialer.
+	// Dial connects to servers, network "udp"; nil means a net.Dialer. A write
+	// to what it returns must not wait: all flows of a socket wait with it.
 	Dial DialFunc
 
 	// Key returns the hash key of a flow for policies that hash; nil means the
@@ -64,6 +66,8 @@ type UDPProxy struct {
 	listeners map[*udpListener]struct{}
 	flows     int
 	down      bool // Shutdown or Close was called
+
+	dropped atomic.Uint64
 }
 
 // udpState is what exists once a UDPProxy is in use.
@@ -178,6 +182,10 @@ func (p *UDPProxy) Flows() int {
 	defer p.mu.Unlock()
 	return p.flows
 }
+
+// Dropped returns how many datagrams were not relayed since Accept, MaxFlows or
+// Shutdown allowed no new flow.
+func (p *UDPProxy) Dropped() uint64 { return p.dropped.Load() }
 
 // begin counts a new flow, if there may be one.
 func (p *UDPProxy) begin(client netip.AddrPort) bool {

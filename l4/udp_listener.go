@@ -35,9 +35,10 @@ func (l *udpListener) read() error {
 			if client.IsValid() {
 				l.deliver(client, b[:n])
 			}
+		case strayReset(err):
 		case errors.Is(err, net.ErrClosed), failures == 10:
 			return fmt.Errorf("l4: udp: %w", err)
-		default: // on some systems the ICMP error of a reply comes up here
+		default:
 			failures++
 			select {
 			case <-time.After(5 * time.Millisecond << failures):
@@ -78,6 +79,7 @@ func (l *udpListener) deliver(client netip.AddrPort, b []byte) {
 	// No flow, or one that is just ending.
 	plain := netip.AddrPortFrom(client.Addr().Unmap().WithZone(""), client.Port())
 	if !l.p.begin(plain) {
+		l.p.dropped.Add(1)
 		return
 	}
 	f = newUDPFlow(l, client, plain)

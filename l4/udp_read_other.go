@@ -4,7 +4,11 @@
 
 package l4
 
-import "net"
+import (
+	"errors"
+	"net"
+	"syscall"
+)
 
 // A datagramReader reads datagrams; here it holds a buffer while it waits.
 type datagramReader struct {
@@ -18,3 +22,7 @@ func newDatagramReader(c net.Conn, pool *BufferPool) *datagramReader {
 
 // read returns one datagram, which its caller gives back to the pool.
 func (r *datagramReader) read() (*Buffer, error) { return readDatagram(r.c, r.pool) }
+
+// strayReset reports whether err, from a socket that clients send to, is only
+// the ICMP error of a reply to one that has gone: WSAECONNRESET on Windows.
+func strayReset(err error) bool { return errors.Is(err, syscall.Errno(10054)) }

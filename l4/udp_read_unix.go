@@ -5,6 +5,7 @@
 package l4
 
 import (
+	"errors"
 	"net"
 	"os"
 	"syscall"
@@ -64,3 +65,7 @@ func (r *datagramReader) tryRead(fd uintptr) bool {
 		return true
 	}
 }
+
+// strayReset reports whether err, from a socket that clients send to, is only
+// the ICMP error of a reply to one that has gone.
+func strayReset(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

@@ -77,7 +77,14 @@ func (n *packetNet) dial(_ context.Context, network, addr string) (net.Conn, err
 	}
 	a, b := net.Pipe()
 	c := &packetConn{Conn: a}
+	out := make(chan string, 100) // a pipe has no room
 	go func() {
+		for r := range out {
+			io.WriteString(b, r)
+		}
+	}()
+	go func() {
+		defer close(out)
 		defer b.Close()
 		buf := make([]byte, maxDatagram)
 		for {
@@ -90,11 +97,9 @@ func (n *packetNet) dial(_ context.Context, network, addr string) (net.Conn, err
 				c.refuse.Store(err)
 				return
 			}
-			go func() { // a pipe has no room
-				for _, r := range replies {
-					io.WriteString(b, r)
-				}
-			}()
+			for _, r := range replies {
+				out <- r
+			}
 		}
 	}()
 	return c, nil
@@ -206,6 +211,7 @@ func TestUDPReplies(t *testing.T) {
 		r.servers["10.0.0.1:53"] = func(b []byte) ([]string, error) { <-delay; return []string{string(b)}, nil }
 		r.send("192.0.2.1:1000", "A?")
 		go func() { r.in <- packet{netip.MustParseAddrPort("192.0.2.1:1000"), "AAAA?"} }()
+		synctest.Wait() // both are under way
 		delay <- struct{}{}
 		delay <- struct{}{}
 		r.want(t, "192.0.2.1:1000", "A?")
@@ -275,6 +281,7 @@ func TestUDPBounds(t *testing.T) {
 		r.send("192.0.2.1:3", "a")
 		require.Equal(t, 2, r.p.Flows())
 		require.Len(t, r.dials, 2)
+		require.EqualValues(t, 2, r.p.Dropped())
 		r.stop(t)
 
 		// What is kept for a server that is not there yet is bounded.

@@ -23,6 +23,7 @@ type Decision struct {
 	OK     bool // go ahead, after Wait
 	Over   bool // the limit is exceeded; with OK it is only counted (see Keyed.CountOnly)
 	Banned bool // refused because of earlier refusals (see Ban)
+	Local  bool // decided by this process alone, as the store is away (see Shared)
 
 	// Wait, of a yes, is how long to wait before going ahead; 0 means not at
 	// all, and only a law with a MaxWait says anything else. Of a no it is

@@ -3,7 +3,9 @@
 package ratelimit_test
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -44,4 +46,49 @@ func ExampleDecision_AppendRateLimit() {
 	fmt.Printf("RateLimit: %s\n", d.AppendRateLimit(nil, "default")[:16])
 	// Output:
 	// RateLimit: "default";r=70;t
+}
+
+func ExampleConcurrency() {
+	reports := ratelimit.Concurrency{Max: 1, MaxQueue: 10, MaxWait: time.Second}
+	if err := reports.Acquire(context.Background()); err != nil {
+		fmt.Println("busy")
+		return
+	}
+	defer reports.Release(0)
+	fmt.Println(reports.Held())
+	// Output: 1
+}
+
+func ExampleAdaptive() {
+	var limit ratelimit.Adaptive
+	if limit.TryAcquire() {
+		start := time.Now()
+		// ask the server
+		limit.Release(time.Since(start))
+	}
+	fmt.Println(limit.Limit())
+	// Output: 20
+}
+
+func ExampleBandwidth() {
+	downloads := &ratelimit.Bandwidth{BytesPerSecond: 10 << 20}
+	w := downloads.Writer(context.Background(), io.Discard)
+	n, err := w.Write(make([]byte, 100_000))
+	fmt.Println(n, err)
+	// Output: 100000 <nil>
+}
+
+func ExampleShared() {
+	// In life the store is a redisstore.Store, the same for all gateways.
+	store := &ratelimit.MemoryStore{}
+	one := ratelimit.Shared[string]{Store: store, Law: ratelimit.Window{Rate: ratelimit.PerHour(2)}, Prefix: "tenant:"}
+	two := ratelimit.Shared[string]{Store: store, Law: ratelimit.Window{Rate: ratelimit.PerHour(2)}, Prefix: "tenant:"}
+	fmt.Println(one.Take("acme", 1).OK, two.Take("acme", 1).OK, one.Take("acme", 1).OK)
+	// Output: true true false
+}
+
+func ExampleBucket() {
+	b := ratelimit.Bucket{Rate: ratelimit.PerSecond(10), Burst: 2}
+	fmt.Println(b.Take(1).OK, b.Take(1).OK, b.Take(1).OK)
+	// Output: true true false
 }

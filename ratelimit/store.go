@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ratelimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Store keeps the state of keys where several gateways find it. [MemoryStore]
+// is one for a single process, package redisstore one for Redis. Its methods
+// may be called at once.
+type Store interface {
+	// Take is Law.Take on the state of key, on the clock of the store. An
+	// error means that nothing was decided; it wraps ErrLaw if the store
+	// cannot keep that law.
+	Take(ctx context.Context, key string, law Law, n int) (Decision, error)
+
+	// Refund is Law.Refund.
+	Refund(ctx context.Context, key string, law Law, d Decision) error
+}
+
+// ErrLaw is the error of a [Store] that is asked to keep a law that it cannot.
+var ErrLaw = errors.New("ratelimit: the store does not know this law")
+
+// Shared is a limit for each key that all gateways with the same Store keep
+// together. While the store is away each gateway keeps to limits of its own,
+// so that no request fails or waits for it: Decision.Local, Logger and
+// OnChange say so.
+//
+// All methods may be called at once; the fields must not change after first
+// use.
+type Shared[K comparable] struct {
+	Store Store // nil means that limits are local
+	Law   Law   // for every key; nil refuses everything
+	LawOf func(K) Law
+
+	Prefix string         // of keys in the store, to tell limits apart
+	Key    func(K) string // the key in the store; nil means the text of it
+
+	// Local decides while the store is away. Nil means a Keyed under the same
+	// laws; with n gateways one might want an n-th of them.
+	Local *Keyed[K]
+
+	Timeout time.Duration // for one answer of the store; 0 or less means 100ms
+	Retry   time.Duration // after which a store that failed is asked again; 0 or less means 1s
+
+	Logger   *slog.Logger    // told when the store goes and comes back; nil means slog.Default()
+	OnChange func(err error) // likewise, nil meaning that it is back; must not block
+
+	once  sync.Once
+	local *Keyed[K]
+	clock clock
+	retry atomic.Int64 // when to ask again, on clock; 0 means that the store is there
+}
+
+func (s *Shared[K]) init() {
+	s.once.Do(func() {
+		if s.local = s.Local; s.local == nil {
+			s.local = &Keyed[K]{Law: s.Law, LawOf: s.LawOf}
+		}
+	})
+}
+
+func (s *Shared[K]) law(key K) Law {
+	if s.LawOf != nil {
+		if law := s.LawOf(key); law != nil {
+			return law
+		}
+	}
+	return s.Law
+}
+
+// Take takes n for key, or tells why not. It blocks for Timeout at most.
+func (s *Shared[K]) Take(key K, n int) Decision {
+	s.init()
+	n = max(0, n)
+	law := s.law(key)
+	if law == nil {
+		return nothing(n)
+	}
+	if s.Store == nil || !s.ask() {
+		return s.takeLocal(key, n)
+	}
+	ctx, cancel := s.deadline()
+	defer cancel()
+	d, err := s.Store.Take(ctx, s.text(key), law, n)
+	s.heard(err)
+	if err != nil {
+		return s.takeLocal(key, n)
+	}
+	return d
+}
+
+func (s *Shared[K]) takeLocal(key K, n int) Decision {
+	d := s.local.Take(key, n)
+	d.Local = true
+	return d
+}
+
+// Wait is that of [Keyed].
+func (s *Shared[K]) Wait(ctx context.Context, key K, n int) (Decision, error) {
+	d := s.Take(key, n)
+	if !d.OK {
+		return d, ErrRefused
+	}
+	if err := sleep(ctx, d.Wait); err != nil {
+		s.Refund(key, d)
+		return d, err
+	}
+	return d, nil
+}
+
+// Refund gives back what d took. If the store is away now, what it took is
+// not given back.
+func (s *Shared[K]) Refund(key K, d Decision) {
+	s.init()
+	law := s.law(key)
+	switch {
+	case d.Cost == 0 || law == nil:
+	case d.Local:
+		s.local.Refund(key, d)
+	case s.ask():
+		ctx, cancel := s.deadline()
+		defer cancel()
+		s.heard(s.Store.Refund(ctx, s.text(key), law, d))
+	}
+}
+
+// ask reports whether the store is there, or it is time to see.
+func (s *Shared[K]) ask() bool {
+	at := s.retry.Load()
+	if at == 0 {
+		return true
+	}
+	now := int64(s.clock.now())
+	// One caller sees, the others stay with their own limits meanwhile.
+	return now >= at && s.retry.CompareAndSwap(at, now+int64(s.pause()))
+}
+
+// heard notes an answer of the store, or that there was none.
+func (s *Shared[K]) heard(err error) {
+	if err == nil {
+		if s.retry.Load() != 0 && s.retry.Swap(0) != 0 {
+			s.say(nil)
+		}
+		return
+	}
+	if s.retry.Swap(max(1, int64(s.clock.now()+s.pause()))) == 0 {
+		s.say(err)
+	}
+}
+
+func (s *Shared[K]) say(err error) {
+	l := s.Logger
+	if l == nil {
+		l = slog.Default()
+	}
+	if err != nil {
+		l.Warn("rate limits are local: the store is away", "prefix", s.Prefix, "error", err)
+	} else {
+		l.Info("rate limits are shared again", "prefix", s.Prefix)
+	}
+	if s.OnChange != nil {
+		s.OnChange(err)
+	}
+}
+
+func (s *Shared[K]) deadline() (context.Context, context.CancelFunc) {
+	d := s.Timeout
+	if d <= 0 {
+		d = 100 * time.Millisecond
+	}
+	return context.WithTimeout(context.Background(), d)
+}
+
+func (s *Shared[K]) pause() time.Duration {
+	if s.Retry <= 0 {
+		return time.Second
+	}
+	return s.Retry
+}
+
+func (s *Shared[K]) text(key K) string {
+	if s.Key != nil {
+		return s.Prefix + s.Key(key)
+	}
+	switch k := any(key).(type) {
+	case string:
+		return s.Prefix + k
+	case netip.Addr:
+		return s.Prefix + k.String()
+	}
+	return s.Prefix + fmt.Sprint(key)
+}
+
+// MemoryStore is a [Store] in memory, with a [Keyed] for each law: for tests,
+// and for limits that one day will be shared. The laws must be comparable. The
+// zero MemoryStore is ready to use.
+type MemoryStore struct {
+	Max int // keys of each law; see Keyed
+
+	laws sync.Map // Law -> *Keyed[string]
+}
+
+func (m *MemoryStore) keyed(law Law) *Keyed[string] {
+	if l, ok := m.laws.Load(law); ok {
+		return l.(*Keyed[string])
+	}
+	l, _ := m.laws.LoadOrStore(law, &Keyed[string]{Law: law, Max: m.Max})
+	return l.(*Keyed[string])
+}
+
+// Take implements [Store].
+func (m *MemoryStore) Take(_ context.Context, key string, law Law, n int) (Decision, error) {
+	return m.keyed(law).Take(key, n), nil
+}
+
+// Refund implements [Store].
+func (m *MemoryStore) Refund(_ context.Context, key string, law Law, d Decision) error {
+	m.keyed(law).Refund(key, d)
+	return nil
+}

@@ -3,7 +3,6 @@
 package l4
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -106,7 +105,9 @@ func (p *Parker) Run() error {
 	if err == nil {
 		err = broken
 	}
-	if errors.Is(err, os.ErrClosed) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
 		return nil
 	}
 	return fmt.Errorf("l4: parker: %w", err)

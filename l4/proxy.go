@@ -29,9 +29,11 @@ const (
 type Proxy struct {
 	Pool *balance.Pool
 
-	// Dial connects to servers; nil means a net.Dialer without keep-alive
-	// probes. The context bounds it by ConnectTimeout.
+	// Dial connects to servers; nil means sockets with the options of Socket.
+	// The context bounds it by ConnectTimeout.
 	Dial DialFunc
+
+	Socket SocketOptions // of connections to servers, unless Dial makes them
 
 	// Handshake, if not nil, is run on a new connection to s before anything
 	// is relayed to it: [SendProxy], [OriginateTLS] or both. It returns the
@@ -68,7 +70,6 @@ type Proxy struct {
 	once    sync.Once
 	relay   RelayOptions
 	buffers BufferPool
-	dialer  net.Dialer
 }
 
 func (p *Proxy) init() {
@@ -76,10 +77,6 @@ func (p *Proxy) init() {
 	p.relay = RelayOptions{
 		IdleTimeout: p.IdleTimeout, ClientTimeout: p.ClientTimeout, ServerTimeout: p.ServerTimeout,
 		HalfClosedTimeout: p.HalfClosedTimeout, Lifetime: p.Lifetime, Buffers: &p.buffers,
-	}
-	p.dialer.KeepAlive = -1
-	if t := p.connectTimeout(); t > 0 {
-		p.dialer.Timeout = t
 	}
 }
 
@@ -237,7 +234,7 @@ func (s *session) dial(ctx context.Context, try int) error {
 
 func (s *session) dialServer(ctx context.Context, server *balance.Server) (net.Conn, error) {
 	p := s.p
-	if p.Dial == nil && p.Handshake == nil && s.client.raw != nil {
+	if p.Dial == nil && p.Handshake == nil && p.Socket.plain() && s.client.raw != nil {
 		if m := underlying(s.client); m != nil {
 			s.parker = m.member.server.parker()
 		}
@@ -255,24 +252,17 @@ func (s *session) dialServer(ctx context.Context, server *balance.Server) (net.C
 	return p.dial(ctx, s.client, server)
 }
 
-func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Server) (net.Conn, error) {
+func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Server) (c net.Conn, err error) {
 	network, addr := SplitAddr(server.Addr())
-	if p.Dial == nil && p.Handshake == nil {
-		return p.dialer.DialContext(ctx, network, addr)
-	}
 	if t := p.connectTimeout(); t > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, t)
 		defer cancel()
 	}
-	var (
-		c   net.Conn
-		err error
-	)
 	if p.Dial != nil {
 		c, err = p.Dial(ctx, network, addr)
 	} else {
-		c, err = p.dialer.DialContext(ctx, network, addr)
+		c, err = p.Socket.DialContext(ctx, network, addr)
 	}
 	if err != nil || p.Handshake == nil {
 		return c, err

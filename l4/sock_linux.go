@@ -61,7 +61,7 @@ func (r rawSock) Read(f func(fd uintptr) (done bool)) error {
 	if err != nil {
 		return err
 	}
-	return closedError(poll.Read(f))
+	return r.s.why(poll.Read(f))
 }
 
 func (r rawSock) Write(f func(fd uintptr) (done bool)) error {
@@ -69,16 +69,22 @@ func (r rawSock) Write(f func(fd uintptr) (done bool)) error {
 	if err != nil {
 		return err
 	}
-	return closedError(poll.Write(f))
+	return r.s.why(poll.Write(f))
 }
 
-// closedError makes the error of a closed file that of a closed connection.
-func closedError(err error) error {
-	if p, ok := err.(*os.PathError); ok {
-		err = p.Err
+// why returns err as a connection has it: files have other words for closed.
+func (s *sock) why(err error) error {
+	if err == nil || err == io.EOF {
+		return err
 	}
-	if err == os.ErrClosed {
-		err = net.ErrClosed
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return net.ErrClosed
+	}
+	if p, ok := err.(*os.PathError); ok {
+		return p.Err
 	}
 	return err
 }
@@ -109,7 +115,7 @@ func (s *sock) opError(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &net.OpError{Op: op, Net: s.network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: closedError(err)}
+	return &net.OpError{Op: op, Net: s.network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: s.why(err)}
 }
 
 // Close closes the socket; an operation that waits ends with net.ErrClosed.

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+)
+
+// A listener accepts socks.
+type listener struct {
+	file *os.File
+	raw  syscall.RawConn
+	addr net.Addr
+	path string // of a Unix socket, to be removed
+
+	closed atomic.Bool
+}
+
+// FileListener returns a listener for a listening socket that was handed over
+// by another process, as a descriptor that the host made an *os.File of. It
+// works on a copy: closing f does not affect it. The socket's options are what
+// they were.
+func (lc *ListenConfig) FileListener(f *os.File) (net.Listener, error) {
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	if u, ok := ln.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(true)
+	}
+	return lighten(ln)
+}
+
+// lighten takes over the socket of ln.
+func lighten(ln net.Listener) (net.Listener, error) {
+	l := &listener{addr: ln.Addr()}
+	var err error
+	switch ln := ln.(type) {
+	case *net.TCPListener:
+		l.file, err = ln.File()
+	case *net.UnixListener:
+		l.file, err = ln.File()
+		if a := l.addr.(*net.UnixAddr); a.Name != "" && a.Name[0] != '@' {
+			l.path = a.Name
+		}
+		ln.SetUnlinkOnClose(false)
+	default:
+		return ln, nil
+	}
+	ln.Close()
+	if err == nil {
+		l.raw, err = l.file.SyscallConn()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("l4: listen: %w", err)
+	}
+	return l, nil
+}
+
+// Accept waits for a connection. After Close its error wraps net.ErrClosed.
+func (l *listener) Accept() (net.Conn, error) {
+	var (
+		s      *sock
+		failed error
+	)
+	err := l.raw.Read(func(fd uintptr) bool {
+		for {
+			nfd, sa, err := syscall.Accept4(int(fd), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+			switch err {
+			case nil:
+				s = &sock{fd: nfd, unix: l.addr.Network() == "unix"}
+				if !s.unix {
+					s.remote = tcpAddr(sa)
+				}
+			case syscall.EAGAIN:
+				return false
+			case syscall.EINTR, syscall.ECONNABORTED:
+				continue
+			default:
+				failed = os.NewSyscallError("accept4", err)
+			}
+			return true
+		}
+	})
+	if err == nil {
+		err = failed
+	}
+	if err != nil {
+		return nil, l.opError("accept", err)
+	}
+	return s, nil
+}
+
+func (l *listener) opError(op string, err error) error {
+	if l.closed.Load() { // files have other words for it
+		err = net.ErrClosed
+	}
+	return &net.OpError{Op: op, Net: l.addr.Network(), Addr: l.addr, Err: err}
+}
+
+func (l *listener) Addr() net.Addr { return l.addr }
+
+func (l *listener) Close() error {
+	if l.closed.Swap(true) {
+		return l.opError("close", net.ErrClosed)
+	}
+	if l.path != "" {
+		os.Remove(l.path)
+	}
+	return l.file.Close()
+}
+
+// File returns a copy of the socket's descriptor, to hand the listener over
+// to another process.
+func (l *listener) File() (f *os.File, err error) {
+	cerr := l.raw.Control(func(fd uintptr) {
+		var n int
+		if n, err = dupCloseOnExec(int(fd)); err == nil {
+			f = os.NewFile(uintptr(n), l.file.Name())
+		}
+	})
+	if cerr != nil {
+		err = l.opError("dup", cerr)
+	}
+	return f, err
+}
+
+func dupCloseOnExec(fd int) (int, error) {
+	n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, 0)
+	if errno != 0 {
+		return -1, os.NewSyscallError("fcntl", errno)
+	}
+	return int(n), nil
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/nettest"
+)
+
+func lightPair(t testing.TB, network, addr string) (client, server net.Conn) {
+	t.Helper()
+	ln, err := (&ListenConfig{}).Listen(context.Background(), network, addr)
+	require.NoError(t, err)
+	defer ln.Close()
+	client, err = net.Dial(network, ln.Addr().String())
+	require.NoError(t, err)
+	server, err = ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
+func TestListenIsNetConn(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+				addr := "127.0.0.1:0"
+				if network == "unix" {
+					addr = filepath.Join(t.TempDir(), "s")
+				}
+				c1, c2 = lightPair(t, network, addr)
+				return c2, c1, func() { c1.Close(); c2.Close() }, nil
+			})
+		})
+	}
+}
+
+func TestListenAddresses(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		client, server := lightPair(t, "tcp", addr)
+		for range 2 { // looked up, then known
+			require.Equal(t, client.LocalAddr().String(), server.RemoteAddr().String())
+			require.Equal(t, client.RemoteAddr().String(), server.LocalAddr().String())
+		}
+		server.Close()
+		require.NotNil(t, server.LocalAddr())
+		require.ErrorIs(t, server.Close(), net.ErrClosed)
+		_, err := server.Read(make([]byte, 1))
+		require.ErrorIs(t, err, net.ErrClosed)
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	client, server := lightPair(t, "unix", path)
+	require.Equal(t, path, server.LocalAddr().String())
+	require.Equal(t, "unix", server.RemoteAddr().Network())
+	require.NoFileExists(t, path)
+	send(t, client, "x")
+	wantRead(t, server, "x")
+}
+
+func TestListenCloseEndsAccept(t *testing.T) {
+	ln, err := (&ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	time.AfterFunc(10*time.Millisecond, func() { ln.Close() })
+	_, err = ln.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+	require.ErrorIs(t, ln.Close(), net.ErrClosed)
+	again, err := net.Listen("tcp", ln.Addr().String())
+	require.NoError(t, err, "the address is free")
+	again.Close()
+}
+
+// TestListenHandOver gives a listener to what would be another process.
+func TestListenHandOver(t *testing.T) {
+	lc := &ListenConfig{}
+	old, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	f, err := old.(interface{ File() (*os.File, error) }).File()
+	require.NoError(t, err)
+	ln, err := lc.FileListener(f)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.Equal(t, old.Addr().String(), ln.Addr().String())
+	require.NoError(t, old.Close())
+
+	s := &Server{Handler: echo}
+	wait := serve(s, ln)
+	c, err := net.Dial("tcp", old.Addr().String())
+	require.NoError(t, err)
+	wantEcho(t, c, "handed over")
+	c.Close()
+	require.NoError(t, s.Shutdown(t.Context()))
+	require.ErrorIs(t, wait(), ErrServerClosed)
+	_, err = lc.FileListener(os.Stdin)
+	require.Error(t, err)
+}
+
+func TestListenReusePort(t *testing.T) {
+	lc := &ListenConfig{ReusePort: true}
+	a, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer a.Close()
+	b, err := lc.Listen(t.Context(), "tcp", a.Addr().String())
+	require.NoError(t, err)
+	defer b.Close()
+	_, err = (&ListenConfig{}).Listen(t.Context(), "tcp", a.Addr().String())
+	require.ErrorIs(t, err, syscall.EADDRINUSE)
+}
+
+func TestSocketOptions(t *testing.T) {
+	get := func(c net.Conn, level, option int) (v int) {
+		raw, err := c.(syscall.Conn).SyscallConn()
+		require.NoError(t, err)
+		require.NoError(t, raw.Control(func(fd uintptr) { v, err = syscall.GetsockoptInt(int(fd), level, option) }))
+		require.NoError(t, err)
+		return v
+	}
+	controlled := 0
+	options := SocketOptions{
+		KeepAlive:   net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Count: 4},
+		UserTimeout: 7 * time.Second,
+		Delay:       true,
+		FastOpen:    true,
+		Control:     func(network, address string, c syscall.RawConn) error { controlled++; return nil },
+	}
+	ln, err := (&ListenConfig{Socket: options}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	options.Source = netip.MustParseAddr("127.0.0.2")
+	client, err := options.DialContext(t.Context(), "tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	send(t, client, "x") // fast open connects now
+	server, err := ln.Accept()
+	require.NoError(t, err)
+	defer server.Close()
+	require.Equal(t, 2, controlled)
+	for _, c := range []net.Conn{client, server} {
+		require.Equal(t, 1, get(c, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE))
+		require.Equal(t, 30, get(c, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE))
+		require.Equal(t, 15, get(c, syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL))
+		require.Equal(t, 4, get(c, syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT))
+		require.Equal(t, 7000, get(c, syscall.IPPROTO_TCP, tcpUserTimeout))
+		require.Equal(t, 0, get(c, syscall.IPPROTO_TCP, syscall.TCP_NODELAY))
+	}
+	require.Equal(t, "127.0.0.2", addrOf(server).String())
+
+	client, server = lightPair(t, "tcp", "127.0.0.1:0")
+	require.Equal(t, 1, get(server, syscall.IPPROTO_TCP, syscall.TCP_NODELAY))
+	require.Equal(t, 0, get(server, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE))
+	require.NoError(t, server.(*sock).SetNoDelay(false))
+	require.Equal(t, 0, get(server, syscall.IPPROTO_TCP, syscall.TCP_NODELAY))
+	require.NoError(t, server.(*sock).SetLinger(0))
+	server.Close()
+	wantError(t, client, syscall.ECONNRESET)
+}
+
+// TestListenForHTTP has an http.Server take the connections.
+func TestListenForHTTP(t *testing.T) {
+	ln, err := (&ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "from "+r.RemoteAddr) })}
+	go s.Serve(ln)
+	defer s.Close()
+	resp, err := http.Get("http://" + ln.Addr().String())
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(body), "from 127.0.0.1:")
+	http.DefaultClient.CloseIdleConnections()
+}

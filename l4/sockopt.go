@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+// SocketOptions are the options of the sockets of a listener's connections,
+// or of those to servers. The zero value sends small writes at once, as
+// package net does, and no keep-alive probes, as it does not: they cost four
+// system calls a connection, and the timeouts of a relay do their work.
+// Options marked Linux fail with errors.ErrUnsupported elsewhere, those of
+// TCP are ignored for Unix sockets.
+type SocketOptions struct {
+	KeepAlive   net.KeepAliveConfig // probes to a silent peer; zero means none
+	UserTimeout time.Duration       // for sent data to be acknowledged, in ms; 0 means the system's (about 15 min). Linux
+	Delay       bool                // hold back small writes while data is unacknowledged (Nagle)
+	FastOpen    bool                // data in the SYN (RFC 7413). Linux
+	Mark        uint32              // firewall mark; 0 means none. Needs CAP_NET_ADMIN. Linux
+	Interface   string              // to bind to; empty means any. Linux
+	Source      netip.Addr          // local address to dial from; the zero Addr means the system's choice; ignored by listeners
+
+	// Control, if not nil, is called last, before the socket is bound or
+	// connected, as that of net.Dialer and net.ListenConfig.
+	Control func(network, address string, c syscall.RawConn) error
+}
+
+// plain reports whether o asks for nothing.
+func (o *SocketOptions) plain() bool {
+	return !o.KeepAlive.Enable && o.UserTimeout == 0 && !o.Delay && !o.FastOpen && o.Mark == 0 &&
+		o.Interface == "" && !o.Source.IsValid() && o.Control == nil
+}
+
+// control is a Control for net.Dialer and net.ListenConfig.
+func (o *SocketOptions) control(network, address string, c syscall.RawConn, listen bool) error {
+	var failed error
+	err := c.Control(func(fd uintptr) { failed = o.apply(fd, network, listen) })
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("l4: socket option: %w", err)
+	}
+	if o.Control != nil {
+		return o.Control(network, address, c)
+	}
+	return nil
+}
+
+// DialContext connects as net.Dialer does, with the options.
+func (o *SocketOptions) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{KeepAlive: -1, KeepAliveConfig: o.KeepAlive}
+	if o.Source.IsValid() && network != "unix" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Source, 0))
+	}
+	if !o.plain() {
+		d.Control = func(network, address string, c syscall.RawConn) error {
+			return o.control(network, address, c, false)
+		}
+	}
+	c, err := d.DialContext(ctx, network, addr)
+	if t, ok := c.(*net.TCPConn); ok && o.Delay {
+		t.SetNoDelay(false)
+	}
+	return c, err
+}

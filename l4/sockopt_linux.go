@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Options that package syscall does not name on all architectures.
+const (
+	soReusePort        = 15
+	soReusePortMIPS    = 0x200
+	tcpUserTimeout     = 18
+	tcpFastOpen        = 23
+	tcpFastOpenConnect = 30
+	fastOpenQueue      = 256 // SYNs with data that are not yet connections
+)
+
+func setReusePort(fd uintptr) error {
+	option := soReusePort
+	if strings.HasPrefix(runtime.GOARCH, "mips") {
+		option = soReusePortMIPS
+	}
+	return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, option, 1))
+}
+
+// apply sets the options on a socket before it is bound or connected.
+// Sockets that a listener accepts inherit its own.
+func (o *SocketOptions) apply(socket uintptr, network string, listen bool) (err error) {
+	fd := int(socket)
+	set := func(level, option, value int) {
+		if err == nil {
+			err = os.NewSyscallError("setsockopt", syscall.SetsockoptInt(fd, level, option, value))
+		}
+	}
+	if o.Mark != 0 {
+		set(syscall.SOL_SOCKET, syscall.SO_MARK, int(o.Mark))
+	}
+	if o.Interface != "" && err == nil {
+		err = os.NewSyscallError("setsockopt", syscall.BindToDevice(fd, o.Interface))
+	}
+	if !strings.HasPrefix(network, "tcp") {
+		return err
+	}
+	if !o.Delay {
+		set(syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+	}
+	if o.UserTimeout > 0 {
+		set(syscall.IPPROTO_TCP, tcpUserTimeout, int(o.UserTimeout.Milliseconds()))
+	}
+	if o.FastOpen && listen {
+		set(syscall.IPPROTO_TCP, tcpFastOpen, fastOpenQueue)
+	} else if o.FastOpen {
+		set(syscall.IPPROTO_TCP, tcpFastOpenConnect, 1)
+	}
+	if k := o.KeepAlive; k.Enable {
+		set(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
+		seconds := func(option int, d, std time.Duration) {
+			if d == 0 {
+				d = std
+			}
+			if d > 0 {
+				set(syscall.IPPROTO_TCP, option, int((d+time.Second-1)/time.Second))
+			}
+		}
+		seconds(syscall.TCP_KEEPIDLE, k.Idle, 15*time.Second)
+		seconds(syscall.TCP_KEEPINTVL, k.Interval, 15*time.Second)
+		if k.Count == 0 {
+			k.Count = 9
+		}
+		if k.Count > 0 {
+			set(syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, k.Count)
+		}
+	}
+	return err
+}

@@ -301,7 +301,13 @@ func (t *attempt) relayBody(c *upConn) error {
 	x := t.x
 	c.x = x
 	defer func() { c.x = nil }()
-	for {
+	for direct := c.left >= spliceMin; ; {
+		if direct && !c.behind() {
+			direct = false
+			if err := t.relayDirect(c); err != nil {
+				return err
+			}
+		}
 		data, err := c.next()
 		if err == io.EOF {
 			return nil
@@ -314,6 +320,39 @@ func (t *attempt) relayBody(c *upConn) error {
 			return &clientError{err}
 		}
 	}
+}
+
+// spliceMin is from how many bytes on a body is worth a pipe.
+const spliceMin = 512 << 10
+
+// relayDirect moves a long body inside the kernel, if both connections allow.
+func (t *attempt) relayDirect(c *upConn) error {
+	down := t.x.down
+	dst := down.direct(c.left)
+	if dst == nil {
+		return nil
+	}
+	if c.in != nil {
+		c.consumed()
+	}
+	reading := false
+	n, err := l4.Transfer(dst, c.c, c.left, func(side *l4.Conn) {
+		if reading = side == c.c; reading {
+			c.idleAt = time.Now()
+			c.wait(c.idleAt, c.bodyLimit)
+		} else {
+			down.sending()
+		}
+	})
+	c.left -= n
+	down.sent(n)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil
+	case err != nil && !reading:
+		return &clientError{err}
+	}
+	return err
 }
 
 // relayFiltered passes the body on through filters.

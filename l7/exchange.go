@@ -94,6 +94,13 @@ type downstream interface {
 	writeHead(r *Reply) error
 	writeBody(p []byte) error
 	flush() error
+	// direct returns the client's connection if the next n bytes of the body
+	// may be written to it as they are, and nil otherwise; what was gathered
+	// has been written then. The caller renews its write deadline by sending,
+	// and says by sent how many bytes it has written.
+	direct(n int64) *l4.Conn
+	sending()
+	sent(n int64)
 	// finish ends the reply, with a trailer if there is one.
 	finish(trailer *Fields) error
 	// abort makes the reply look cut to the client, or, without one, closes

@@ -284,6 +284,27 @@ func (c *byteConn) finish(trailer *Fields) error {
 	return nil
 }
 
+func (c *byteConn) direct(n int64) *l4.Conn {
+	rep := &c.rep
+	if rep.none || rep.chunked || rep.left >= 0 && rep.left < n || c.x.TLS != nil || c.flush() != nil {
+		return nil
+	}
+	return c.c
+}
+
+func (c *byteConn) sending() {
+	if at, ok := c.sendAt.due(time.Now(), orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
+		_ = c.c.SetWriteDeadline(at)
+	}
+}
+
+func (c *byteConn) sent(n int64) {
+	if c.rep.left > 0 {
+		c.rep.left -= n
+	}
+	c.x.Record.ReplyBytes += n
+}
+
 // flush writes what has been gathered.
 func (c *byteConn) flush() error {
 	if c.out == nil || len(c.out.B) == 0 {

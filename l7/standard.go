@@ -262,6 +262,12 @@ func (s *standard) writeBody(p []byte) error {
 	return err
 }
 
+func (s *standard) direct(int64) *l4.Conn { return nil }
+
+func (s *standard) sending() {}
+
+func (s *standard) sent(int64) {}
+
 func (s *standard) flush() error {
 	err := http.NewResponseController(s.w).Flush()
 	if errors.Is(err, http.ErrNotSupported) {

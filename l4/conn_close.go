@@ -10,11 +10,11 @@ type closeHook struct {
 	next *closeHook
 }
 
-// OnClose has f called once when the connection is closed, by whoever closes it:
-// at once if it is closed already. It is for handlers that keep count of connections, since
-// those may outlive ServeConn. f must not block. It is added to the innermost Conn that c wraps,
-// so that it does not matter which layer is closed. It may be called at any
-// time by anybody.
+// OnClose has f called once when the connection is closed, by whoever closes
+// it: at once if it is closed already. It is for handlers that keep count of
+// connections, since those may outlive ServeConn. f must not block. It is added
+// to the innermost Conn that c wraps, so that it does not matter which layer is
+// closed. It may be called at any time by anybody.
 func (c *Conn) OnClose(f func()) {
 	var nc net.Conn = c
 	for nc != nil {

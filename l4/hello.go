@@ -39,7 +39,8 @@ func (h *ClientHello) MaxVersion() uint16 {
 }
 
 // ParseClientHello reads the ClientHello that b, bytes of a TLS connection,
-// begins with. It may be split over any number of records. The result keeps nothing of b.
+// begins with. It may be split over any number of records. The result keeps
+// nothing of b.
 //
 // The error is [io.ErrUnexpectedEOF] if more bytes may complete it, and matches
 // [ErrClientHello] as soon as no byte that follows could.

@@ -228,7 +228,8 @@ func FuzzClientHello(f *testing.F) {
 			checked := slices.ContainsFunc(got.Extensions, func(e uint16) bool { return slices.Contains(strictOnlyInStd, e) })
 			require.True(t, checked, "crypto/tls refuses %q", b)
 		case want != nil && len(want.Extensions) <= helloMaxExtensions:
-			// crypto/tls skips warnings and does not look at the version of records.
+			// crypto/tls skips warnings and does not look at the version of
+			// records.
 			require.True(t, oddRecords(b), "crypto/tls accepts %q: %v", b, err)
 		}
 		if err == nil {

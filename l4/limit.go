@@ -13,8 +13,8 @@ import (
 )
 
 // A Limiter says whether n more, connections or bytes, may pass now: of a yes
-// after Wait, of a no not before Wait. *ratelimit.Limiter and *ratelimit.Bucket are Limiters.
-// Any number of goroutines ask at once.
+// after Wait, of a no not before Wait. *ratelimit.Limiter and *ratelimit.Bucket
+// are Limiters. Any number of goroutines ask at once.
 type Limiter interface {
 	Take(n int) ratelimit.Decision
 }
@@ -25,18 +25,20 @@ type Limiter interface {
 //	Refund(client netip.Addr, d ratelimit.Decision)
 //
 // and is asked about connections, that is called when the connection is closed
-// if the limit is on how many are open at once: a Decision of yes whose Reset is ratelimit.Never.
+// if the limit is on how many are open at once: a Decision of yes whose Reset
+// is ratelimit.Never.
 type ClientLimiter interface {
 	Take(client netip.Addr, n int) ratelimit.Decision
 }
 
 // Limit is a handler that admits connections to Next as far as its limiters
-// allow. One that may pass later, by a yes with a Wait, waits for it. Its fields must
-// not change once it serves; it may serve any number of connections at once.
+// allow. One that may pass later, by a yes with a Wait, waits for it. Its
+// fields must not change once it serves; it may serve any number of connections
+// at once.
 //
-// Behind another proxy it goes after [AcceptProxy], which knows the clients.
-// To leave what is too much in the backlog of the kernel, rather than to accept and refuse it, see
-// [Server].MaxConns and [PacedListener].
+// Behind another proxy it goes after [AcceptProxy], which knows the clients. To
+// leave what is too much in the backlog of the kernel, rather than to accept
+// and refuse it, see [Server].MaxConns and [PacedListener].
 type Limit struct {
 	Next      Handler
 	All       Limiter       // all connections together; nil means no limit
@@ -45,8 +47,8 @@ type Limit struct {
 }
 
 // ServeConn asks the limiters about c, PerClient first so that one client's
-// excess does not use up what is there for all. A client without an IP address, as on a Unix
-// socket, is the zero netip.Addr.
+// excess does not use up what is there for all. A client without an IP address,
+// as on a Unix socket, is the zero netip.Addr.
 func (l *Limit) ServeConn(ctx context.Context, c net.Conn) error {
 	conn := NewConn(c)
 	var wait time.Duration
@@ -101,7 +103,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // A PacedListener accepts connections no faster than Rate says; more wait in
 // the backlog of the kernel, and are refused by it when that is full. A Rate
-// that never says yes accepts nothing. Its fields must not change once Accept is called.
+// that never says yes accepts nothing. Its fields must not change once Accept
+// is called.
 type PacedListener struct {
 	net.Listener
 	Rate Limiter // of connections; must not be nil

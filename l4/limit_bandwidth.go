@@ -22,17 +22,17 @@ import (
 //		Next: proxy,
 //	}
 //
-// What passes through it moves in user space, without splice. It may serve any number of
-// connections at once; its fields must not change then.
+// What passes through it moves in user space, without splice. It may serve any
+// number of connections at once; its fields must not change then.
 type Throttle struct {
 	Next Handler
 	In   Bandwidth // what clients send
 	Out  Bandwidth // what clients are sent
 }
 
-// Bandwidth is limits in bytes, all of which hold. The zero value is none. Limiters that say
-// after how long what they refuse would pass are waited for as long as that;
-// bursts of less than 16 KiB cost more, smaller writes.
+// Bandwidth is limits in bytes, all of which hold. The zero value is none.
+// Limiters that say after how long what they refuse would pass are waited for
+// as long as that; bursts of less than 16 KiB cost more, smaller writes.
 type Bandwidth struct {
 	All       Limiter                         // of all connections together; nil means none
 	PerClient ClientLimiter                   // of the connections of one client; nil means none

@@ -345,3 +345,25 @@ func ExampleThrottle() {
 	fmt.Println(n, err, time.Since(start) > 200*time.Millisecond)
 	// Output: 307200 <nil> true
 }
+
+func ExampleLimit() {
+	h := &Limit{
+		PerClient: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerMinute(60), Burst: 2}},
+		Next: HandlerFunc(func(_ context.Context, c net.Conn) error {
+			fmt.Println("served")
+			return c.Close()
+		}),
+		Over: HandlerFunc(func(_ context.Context, c net.Conn) error {
+			fmt.Println("too many from", c.RemoteAddr().(*net.TCPAddr).IP)
+			return c.Close()
+		}),
+	}
+	for range 3 {
+		_, server := l4test.Pipe()
+		h.ServeConn(context.Background(), server)
+	}
+	// Output:
+	// served
+	// served
+	// too many from 192.0.2.1
+}

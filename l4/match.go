@@ -30,7 +30,8 @@ func (v Verdict) String() string {
 // A Matcher looks at a connection that is being routed. It is asked again each
 // time bytes arrive, and must answer No or Match as soon as no byte that may
 // follow can change the answer: a client that waits for us to speak is not kept
-// waiting by a matcher that could have known. It must not block, and may be called for many connections at once.
+// waiting by a matcher that could have known. It must not block, and may be
+// called for many connections at once.
 //
 // SNI and the like make one; TLS, SSH and the like are one.
 type Matcher func(*Peeked) Verdict

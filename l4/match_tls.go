@@ -11,8 +11,9 @@ import (
 // or, if the TLS of the connection was ended here, by what was said then.
 //
 // Case does not matter. A name whose first label is * stands for any one label
-// in its place, as in a certificate (RFC 9525, section 6.3): *.a.test takes b.a.test, neither a.test nor c.b.a.test.
-// Anywhere else a * is an ordinary character. An empty name takes clients that send none.
+// in its place, as in a certificate (RFC 9525, section 6.3): *.a.test takes
+// b.a.test, neither a.test nor c.b.a.test. Anywhere else a * is an ordinary
+// character. An empty name takes clients that send none.
 func SNI(names ...string) Matcher {
 	set := make(map[string]bool, len(names))
 	for _, n := range names {
@@ -54,8 +55,8 @@ func wildcardOf(name string) string {
 }
 
 // ALPN matches a TLS client that offers at least one of the protocols, as in
-// [RFC 7301]: "h2", "http/1.1", "postgresql". If the TLS of the connection was ended here, it is
-// the protocol that was agreed on that counts.
+// [RFC 7301]: "h2", "http/1.1", "postgresql". If the TLS of the connection was
+// ended here, it is the protocol that was agreed on that counts.
 //
 // [RFC 7301]: https://www.rfc-editor.org/rfc/rfc7301
 func ALPN(protocols ...string) Matcher {

@@ -26,19 +26,21 @@ type ProxyHeader struct {
 	// for example: the addresses are those of the socket. Version 2 only.
 	Local bool
 
-	// Source and Destination are the client's address and the one it connected to:
-	// both *net.TCPAddr, *net.UDPAddr or *net.UnixAddr, or both nil if the header does not tell
-	// (LOCAL, UNKNOWN, UNSPEC). When written, anything else counts as nil.
-	// IPv4 addresses in their IPv6-mapped form are read and written as IPv4.
+	// Source and Destination are the client's address and the one it connected
+	// to: both *net.TCPAddr, *net.UDPAddr or *net.UnixAddr, or both nil if the
+	// header does not tell (LOCAL, UNKNOWN, UNSPEC). When written, anything
+	// else counts as nil. IPv4 addresses in their IPv6-mapped form are read and
+	// written as IPv4.
 	Source, Destination net.Addr
 
-	// TLVs are the extensions, in order. Version 1 has none: they are then left out.
-	// Of one of type [TLVCRC32C] the value is computed when the header is written
-	// and was verified when it was read.
+	// TLVs are the extensions, in order. Version 1 has none: they are then left
+	// out. Of one of type [TLVCRC32C] the value is computed when the header is
+	// written and was verified when it was read.
 	TLVs []TLV
 }
 
-// TLV returns the value of the first extension of type t. It shares the memory of h.
+// TLV returns the value of the first extension of type t. It shares the memory
+// of h.
 func (h *ProxyHeader) TLV(t TLVType) (value []byte, ok bool) {
 	return findTLV(h.TLVs, t)
 }

@@ -12,18 +12,20 @@ import (
 )
 
 // AcceptProxy is a handler that takes the PROXY header, of either version, off
-// connections that come from a trusted proxy, and gives them to Next. From then on their
-// RemoteAddr and LocalAddr are those of the header, if it tells, and
+// connections that come from a trusted proxy, and gives them to Next. From then
+// on their RemoteAddr and LocalAddr are those of the header, if it tells, and
 // [ProxyHeaderOf] has the rest.
 //
-// From a trusted address a header is mandatory, from any other there is none: nothing is guessed,
-// since whoever can choose whether to send a header can choose its address
-// (section 5). A connection that breaks this is closed. Any number of
-// connections may be served at once; one that is slow to send its header holds up no other.
+// From a trusted address a header is mandatory, from any other there is none:
+// nothing is guessed, since whoever can choose whether to send a header can
+// choose its address (section 5). A connection that breaks this is closed. Any
+// number of connections may be served at once; one that is slow to send its
+// header holds up no other.
 type AcceptProxy struct {
 	Next Handler
 
-	// Trusted are the addresses of the proxies before us. The zero value trusts nobody.
+	// Trusted are the addresses of the proxies before us. The zero value trusts
+	// nobody.
 	Trusted Prefixes
 
 	// TrustUnix trusts what comes over a Unix socket, whose permissions say

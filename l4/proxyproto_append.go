@@ -14,11 +14,12 @@ import (
 )
 
 // AppendBinary appends the header as it goes over the wire. It fails on a
-// version other than 0, 1 and 2, on an extension or a header of more than 65535 bytes,
-// on a unique id of more than 128, and on a path of a Unix socket that does not fit in 108.
+// version other than 0, 1 and 2, on an extension or a header of more than 65535
+// bytes, on a unique id of more than 128, and on a path of a Unix socket that
+// does not fit in 108.
 //
-// Addresses of two families, IPv4 and IPv6, are written as IPv6 with the IPv4 one mapped.
-// In version 1 all but TCP addresses are written as UNKNOWN.
+// Addresses of two families, IPv4 and IPv6, are written as IPv6 with the IPv4
+// one mapped. In version 1 all but TCP addresses are written as UNKNOWN.
 func (h *ProxyHeader) AppendBinary(b []byte) ([]byte, error) {
 	switch h.Version {
 	case 1:
@@ -100,7 +101,8 @@ func proxyPair(src, dst net.Addr) (s, d netip.AddrPort, ok bool) {
 	return s, d, true
 }
 
-// appendProxyAddrs appends the address block of version 2 and says of which family it is.
+// appendProxyAddrs appends the address block of version 2 and says of which
+// family it is.
 func appendProxyAddrs(b []byte, src, dst net.Addr) (family byte, _ []byte, err error) {
 	if s, ok := src.(*net.UnixAddr); ok {
 		d, ok := dst.(*net.UnixAddr)

@@ -15,15 +15,17 @@ import (
 //	proxy.Handshake = (&l4.SendProxy{Checksum: true}).Handshake
 //
 // The addresses are the client's RemoteAddr and LocalAddr: those of the header
-// that we accepted, if we did. The zero value sends version 2 without extensions. Its fields must
-// not change once it is used; it may be used for any number of connections at once.
+// that we accepted, if we did. The zero value sends version 2 without
+// extensions. Its fields must not change once it is used; it may be used for
+// any number of connections at once.
 type SendProxy struct {
 	Version int // 1 or 2; 0 means 2. All below is of version 2
 
 	Checksum bool // add a [TLVCRC32C]
 
-	// Details adds what [TLSExtensions] says of the client's TLS, if it ended here; if
-	// it passes through, the name in its ClientHello, as far as that was read ahead by a Router.
+	// Details adds what [TLSExtensions] says of the client's TLS, if it ended
+	// here; if it passes through, the name in its ClientHello, as far as that
+	// was read ahead by a Router.
 	Details bool
 
 	// UniqueID returns the id of the connection, at most 128 bytes; nil means none.

@@ -58,8 +58,8 @@ type ProxySSL struct {
 // TLV returns the value of the first inner extension of type t.
 func (s *ProxySSL) TLV(t TLVType) (value []byte, ok bool) { return findTLV(s.TLVs, t) }
 
-// SSL reads the [TLVSSL] extension; false if h has none.
-// It shares the memory of h.
+// SSL reads the [TLVSSL] extension; false if h has none. It shares the memory
+// of h.
 func (h *ProxyHeader) SSL() (ProxySSL, bool) {
 	v, ok := h.TLV(TLVSSL)
 	if !ok {

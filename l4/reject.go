@@ -28,8 +28,9 @@ func (Reject) ServeConn(_ context.Context, c net.Conn) error {
 }
 
 // Tarpit is a handler that says nothing for a while and then resets the
-// connection: it slows down those who try again and again. What the client sends is not read. Its fields
-// must not change once it serves; it may serve any number of connections at once.
+// connection: it slows down those who try again and again. What the client
+// sends is not read. Its fields must not change once it serves; it may serve
+// any number of connections at once.
 type Tarpit struct {
 	Delay time.Duration // 0 means 10 s; negative means that of Reject
 	Max   int           // held at once; more are reset at once; 0 means 1024, negative means none

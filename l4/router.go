@@ -18,9 +18,10 @@ import (
 // ended the reading, if anything did: io.EOF or os.ErrDeadlineExceeded.
 var ErrNoRoute = errors.New("l4: no route takes the connection")
 
-// A Router chooses a handler for a connection by its addresses and by the first bytes of
-// the client. It reads ahead only while a route cannot decide without more, and what it has read is not lost:
-// the handler gets a [*Conn] that reads those bytes first.
+// A Router chooses a handler for a connection by its addresses and by the first
+// bytes of the client. It reads ahead only while a route cannot decide without
+// more, and what it has read is not lost: the handler gets a [*Conn] that reads
+// those bytes first.
 //
 //	&l4.Router{
 //		Routes: []l4.Route{
@@ -47,9 +48,10 @@ type Router struct {
 	// decision, however the bytes trickle in; 0 means 5 s, negative means none.
 	Timeout time.Duration
 
-	// Silence is how long a client may send nothing at all before it goes
-	// where no bytes are needed, most often to Default: where the server
-	// speaks first, it is added to the time to connect. 0 or more than Timeout means Timeout.
+	// Silence is how long a client may send nothing at all before it goes where
+	// no bytes are needed, most often to Default: where the server speaks
+	// first, it is added to the time to connect. 0 or more than Timeout means
+	// Timeout.
 	Silence time.Duration
 
 	// MaxBytes bounds what is read ahead; 0 means 64 KiB, negative means
@@ -64,7 +66,8 @@ type Route struct {
 }
 
 // ServeConn routes c and returns the handler's error. It closes c itself only
-// if there is no handler for it; if the client left without a byte, that is no error.
+// if there is no handler for it; if the client left without a byte, that is no
+// error.
 func (r *Router) ServeConn(ctx context.Context, c net.Conn) error {
 	conn := NewConn(c)
 	h, err := r.Handler(ctx, conn)

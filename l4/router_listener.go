@@ -15,7 +15,8 @@ import (
 // not be copied then.
 //
 // A connection whose TLS was ended here comes out as the *tls.Conn itself if
-// nothing was read ahead of it, so that an http.Server sees HTTP/2; else as one that has its ConnectionState.
+// nothing was read ahead of it, so that an http.Server sees HTTP/2; else as one
+// that has its ConnectionState.
 type Listener struct {
 	Address net.Addr // what Addr returns; nil means an address of network "l4"
 

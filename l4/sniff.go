@@ -27,8 +27,8 @@ func SSH(p *Peeked) Verdict { return startsWith(p.Data, "SSH-") }
 // Source: PostgreSQL 18 documentation, section 54.7 (message formats).
 func PostgreSQL(p *Peeked) Verdict { return sniffPostgreSQL(p.Data) }
 
-// Redis matches a client that sends a command as a RESP array of bulk strings, as all
-// client libraries do; not one that types inline commands.
+// Redis matches a client that sends a command as a RESP array of bulk strings,
+// as all client libraries do; not one that types inline commands.
 //
 // Source: https://redis.io/docs/latest/develop/reference/protocol-spec/
 func Redis(p *Peeked) Verdict { return sniffRedis(p.Data) }
@@ -187,7 +187,8 @@ func rdpRequest(b []byte) (variable []byte, whole bool, v Verdict) {
 		return nil, false, NeedMore
 	}
 	n := int(b[2])<<8 | int(b[3])
-	// The length indicator leaves out its own byte; 0xE0 is a connection request of class 0.
+	// The length indicator leaves out its own byte; 0xE0 is a connection
+	// request of class 0.
 	if n < tpktBytes+x224Bytes || int(b[4]) != n-tpktBytes-1 || b[5] != 0xE0 || b[10] != 0 {
 		return nil, false, No
 	}
@@ -196,8 +197,9 @@ func rdpRequest(b []byte) (variable []byte, whole bool, v Verdict) {
 
 // RDPCookie returns what a Remote Desktop client says for the sake of a load
 // balancer: name "msts" with a routing token, or "mstshash" with the beginning
-// of the user's name ([MS-RDPBCGR], sections 2.2.1.1 and 3.2.5.3.1). b is how the connection begins.
-// The verdict is No if there is no such cookie, NeedMore if b ends before it does.
+// of the user's name ([MS-RDPBCGR], sections 2.2.1.1 and 3.2.5.3.1). b is how
+// the connection begins. The verdict is No if there is no such cookie, NeedMore
+// if b ends before it does.
 func RDPCookie(b []byte) (name, value string, v Verdict) {
 	variable, whole, v := rdpRequest(b)
 	if v != Match {

@@ -26,13 +26,15 @@ var ErrNoCertificate = errors.New("l4: no certificate for the client")
 //	config := &tls.Config{GetCertificate: certs.Get}
 //
 // First come the certificates that have the name, then those that have it with
-// * for the first label, then those that share the names of the first certificate of all. Of several, an
-// ECDSA one is preferred if the client can use it, else the first in the order of Set.
+// * for the first label, then those that share the names of the first
+// certificate of all. Of several, an ECDSA one is preferred if the client can
+// use it, else the first in the order of Set.
 //
 // The zero value has no certificate. All methods may be called at once.
 type Certificates struct {
 	// Strict refuses clients that ask for a name no certificate has, or for
-	// none, instead of showing them the first certificate. It must not change once Get is called.
+	// none, instead of showing them the first certificate. It must not change
+	// once Get is called.
 	Strict bool
 
 	set atomic.Pointer[certificateSet]

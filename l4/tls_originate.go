@@ -16,7 +16,8 @@ import (
 type HandshakeFunc = func(ctx context.Context, client, server net.Conn, s *balance.Server) (net.Conn, error)
 
 // Handshakes is all of them in order, each on what the one before returned:
-// [SendProxy] first and [OriginateTLS] after it, since the header goes in front of TLS.
+// [SendProxy] first and [OriginateTLS] after it, since the header goes in front
+// of TLS.
 func Handshakes(all ...HandshakeFunc) HandshakeFunc {
 	return func(ctx context.Context, client, server net.Conn, s *balance.Server) (net.Conn, error) {
 		for _, f := range all {
@@ -34,24 +35,28 @@ func Handshakes(all ...HandshakeFunc) HandshakeFunc {
 //	proxy.Handshake = (&l4.OriginateTLS{Config: config}).Handshake
 //
 // Together with [TerminateTLS] that is re-encryption, without it TLS is added
-// for clients that have none. The zero value trusts the authorities of the system. It must not be
-// copied or changed once it is used; it may be used for any number of connections at once.
+// for clients that have none. The zero value trusts the authorities of the
+// system. It must not be copied or changed once it is used; it may be used for
+// any number of connections at once.
 type OriginateTLS struct {
 	// Config is used for all servers; nil means an empty one. Sessions are
-	// resumed even if it has no ClientSessionCache, each with the server it began with.
+	// resumed even if it has no ClientSessionCache, each with the server it
+	// began with.
 	//
 	// If it has no NextProtos, the server is offered what was agreed on with
-	// the client by ALPN, and must take it unless it is http/1.1: the bytes are of that protocol.
+	// the client by ALPN, and must take it unless it is http/1.1: the bytes are
+	// of that protocol.
 	Config *tls.Config
 
 	// PerServer returns the configuration for one server, with its own
-	// authorities or client certificate; nil, or a nil result, means Config.
-	// It should return the same pointer each time: sessions are resumed only under it.
+	// authorities or client certificate; nil, or a nil result, means Config. It
+	// should return the same pointer each time: sessions are resumed only under
+	// it.
 	PerServer func(s *balance.Server) *tls.Config
 
 	// ServerName returns the name to ask the server for, and to find in its
-	// certificate; nil or an empty result means the ServerName of the configuration, and
-	// if that is empty the host in the server's address.
+	// certificate; nil or an empty result means the ServerName of the
+	// configuration, and if that is empty the host in the server's address.
 	ServerName func(client net.Conn, s *balance.Server) string
 
 	sessions sessions

@@ -14,16 +14,19 @@ import (
 )
 
 // ErrTLS is matched, with [errors.Is], by the error of a TLS handshake that
-// failed, with a client or with a server. [errors.As] finds those of crypto/tls and crypto/x509 in it.
+// failed, with a client or with a server. [errors.As] finds those of crypto/tls
+// and crypto/x509 in it.
 var ErrTLS = errors.New("l4: TLS handshake")
 
-// TerminateTLS is a handler that ends the TLS of its clients and gives what is inside to Next:
+// TerminateTLS is a handler that ends the TLS of its clients and gives what is
+// inside to Next:
 //
 //	&l4.TerminateTLS{Config: config, Next: proxy}                                // offload
 //	&l4.Router{Routes: []l4.Route{{Match: l4.SNI("a.test"), Handler: proxy}}}    // or passthrough
 //
-// The conn that Next gets is a [*Conn] whose TLS method tells what was agreed on; SNI, ALPN
-// and TLSVersion of a [Router] look at that. Any number of connections may be served at once.
+// The conn that Next gets is a [*Conn] whose TLS method tells what was agreed
+// on; SNI, ALPN and TLSVersion of a [Router] look at that. Any number of
+// connections may be served at once.
 type TerminateTLS struct {
 	Config  *tls.Config // must have a certificate: see [Certificates]
 	Next    Handler

@@ -26,9 +26,10 @@ const (
 // comes from one address and port is a flow: it has a server, picked when it
 // begins, and a socket of its own towards it, by which replies are told apart.
 //
-// A server that refuses (an ICMP error comes back) before it has replied is replaced by another, if the retry
-// budget of the pool allows, and gets the datagrams again; the flows of a server that goes down end, and the
-// next datagram of the client begins a new one.
+// A server that refuses (an ICMP error comes back) before it has replied is
+// replaced by another, if the retry budget of the pool allows, and gets the
+// datagrams again; the flows of a server that goes down end, and the next
+// datagram of the client begins a new one.
 //
 // Its fields must not change once Serve is called. All methods may be called
 // at once.
@@ -48,8 +49,9 @@ type UDPProxy struct {
 	Accept func(client netip.AddrPort) bool
 
 	// Replies is how many datagrams the server sends for each of the client's,
-	// in protocols where that is known: 1 for DNS. A flow is over as soon as they are there, and one that ends without
-	// counts as a timeout of the server. 0 means not known: a flow ends by IdleTimeout alone.
+	// in protocols where that is known: 1 for DNS. A flow is over as soon as
+	// they are there, and one that ends without counts as a timeout of the
+	// server. 0 means not known: a flow ends by IdleTimeout alone.
 	Replies int
 
 	IdleTimeout time.Duration // of a flow, without a datagram either way; 0 means 1 min, negative means none
@@ -92,11 +94,11 @@ func (p *UDPProxy) open() *udpState {
 }
 
 // Serve relays what pc receives until Shutdown or Close, then returns
-// ErrServerClosed. It closes pc. It may be called for many at once, sockets of one port with SO_REUSEPORT
-// among them.
+// ErrServerClosed. It closes pc. It may be called for many at once, sockets of
+// one port with SO_REUSEPORT among them.
 //
-// If pc listens on all addresses of a host that has several, the system chooses the one that
-// replies come from: listen on each instead.
+// If pc listens on all addresses of a host that has several, the system chooses
+// the one that replies come from: listen on each instead.
 func (p *UDPProxy) Serve(pc net.PacketConn) error {
 	defer pc.Close()
 	l := &udpListener{p: p, pc: pc, flows: make(map[netip.AddrPort]*udpFlow)}

@@ -234,7 +234,8 @@ func (f *udpFlow) relay(c net.Conn) error {
 			if err := f.refusal(); err != nil {
 				return err
 			}
-			// The deadline is not moved for each datagram, but looked at when it has passed.
+			// The deadline is not moved for each datagram, but looked at when
+			// it has passed.
 			quiet := time.Since(f.start) - time.Duration(f.last.Load())
 			if quiet >= idle {
 				return os.ErrDeadlineExceeded

@@ -6,8 +6,9 @@
 //	go run ./examples/postgres -write :5432 -read :5433 -primary db1:5432 -replica db2:5432 -replica db3:5432
 //	psql -h localhost -p 5433 -c 'select * from orders'
 //
-// TLS between clients and servers passes through. Connections of a server that goes
-// down are cut, so that clients connect again at once rather than wait for a timeout.
+// TLS between clients and servers passes through. Connections of a server that
+// goes down are cut, so that clients connect again at once rather than wait for
+// a timeout.
 package main
 
 import (

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Sni routes TLS by the name the client asks for. Names that have servers of
-// their own pass through, unread and with their own certificates; all others end here, with the certificate given.
-// HTTP without TLS is sent to HTTPS.
+// their own pass through, unread and with their own certificates; all others
+// end here, with the certificate given. HTTP without TLS is sent to HTTPS.
 //
 //	go run ./examples/sni -listen :443 -cert local.pem -key local.key \
 //		-pass a.example.com=10.0.0.1:443 -pass '*.b.example.com=10.0.0.2:443'

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"crypto/tls"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// askCertificate asks certs as a client would that supports what cfg says.
+func askCertificate(t *testing.T, certs *Certificates, cfg *tls.Config) (*tls.Certificate, error) {
+	t.Helper()
+	info := stdClientHello(clientHello(t, cfg))
+	require.NotNil(t, info)
+	return certs.Get(info)
+}
+
+func TestCertificates(t *testing.T) {
+	a, wild, first := testCert(t, nil, "a.test", "A2.test"), testCert(t, nil, "*.w.test"), testCert(t, nil, "first.test")
+	certs := new(Certificates)
+	require.NoError(t, certs.Set(first, a, wild, testCert(t, nil, "a.test")))
+	for name, want := range map[string]*tls.Certificate{
+		"a.test": &a, "A.TEST": &a, "a2.test": &a,
+		"x.w.test": &wild, "y.x.w.test": &first, "w.test": &first,
+		"other.test": &first, "": &first,
+	} {
+		got, err := askCertificate(t, certs, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		require.NoError(t, err, name)
+		require.Equal(t, want.Certificate, got.Certificate, name)
+	}
+	strict := &Certificates{Strict: true}
+	require.NoError(t, strict.Set(first, a, wild))
+	for name, ok := range map[string]bool{"a.test": true, "x.w.test": true, "other.test": false, "": false} {
+		_, err := askCertificate(t, strict, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		require.Equal(t, ok, err == nil, name)
+		if !ok {
+			require.ErrorIs(t, err, ErrNoCertificate)
+		}
+	}
+	_, err := askCertificate(t, new(Certificates), &tls.Config{ServerName: "a.test"})
+	require.ErrorIs(t, err, ErrNoCertificate)
+	n := 0
+	for range certs.All() {
+		n++
+	}
+	require.Equal(t, 4, n)
+}
+
+// TestCertificatesByKey: ECDSA if the client can, else RSA; neither is used
+// for a name it does not have.
+func TestCertificatesByKey(t *testing.T) {
+	rsaCert, ecdsaCert := testCert(t, rsaKey(t), "a.test"), testCert(t, nil, "a.test")
+	certs := new(Certificates)
+	require.NoError(t, certs.Set(rsaCert, ecdsaCert))
+	rsaOnly := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	for _, tt := range []struct {
+		name   string
+		suites []uint16
+		want   tls.Certificate
+	}{
+		{"a.test", nil, ecdsaCert},
+		{"a.test", rsaOnly, rsaCert},
+		{"other.test", nil, ecdsaCert}, // the first certificate stands for its names
+		{"other.test", rsaOnly, rsaCert},
+	} {
+		got, err := askCertificate(t, certs, &tls.Config{ServerName: tt.name, CipherSuites: tt.suites, MaxVersion: tls.VersionTLS12})
+		require.NoError(t, err)
+		require.Equal(t, tt.want.Certificate, got.Certificate, "%v", tt)
+	}
+}
+
+// TestCertificatesSwap: a set that fails changes nothing, one that works is
+// used by the next handshake.
+func TestCertificatesSwap(t *testing.T) {
+	before, after := testCert(t, nil, "a.test"), testCert(t, nil, "a.test")
+	after.Leaf = nil // is parsed
+	certs := &Certificates{Strict: true}
+	ask := func(name string) *tls.Certificate {
+		c, _ := askCertificate(t, certs, &tls.Config{ServerName: name})
+		return c
+	}
+	require.NoError(t, certs.Set(before))
+	require.Error(t, certs.Set(after, tls.Certificate{}))
+	require.Error(t, certs.Set(after, tls.Certificate{Certificate: [][]byte{{1}}, PrivateKey: rsaKey(t)}))
+	require.Equal(t, before.Certificate, ask("a.test").Certificate)
+	require.NoError(t, certs.Set(after, testCert(t, nil, "b.test")))
+	require.Equal(t, after.Certificate, ask("a.test").Certificate)
+	require.NotNil(t, ask("b.test"))
+	require.NoError(t, certs.Set())
+	require.Nil(t, ask("a.test"))
+}

@@ -60,6 +60,7 @@ func (c *byteConn) serveForeign(h http.Handler) {
 		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.ClientAborted, l4.PhaseRequest))
 		return
 	}
+	c.stopPeek()
 	c.unwatch()
 	_ = c.c.SetDeadline(time.Time{})
 	k := &continuation{ready: make(chan struct{}), done: make(chan any, 1)}

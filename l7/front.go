@@ -74,6 +74,7 @@ type byteConn struct {
 
 	mu       sync.Mutex
 	upstream *upConn // to be interrupted when the client goes away
+	peek     *peek   // instead of the Parker; nil if there is none
 }
 
 // work is what a connection needs while it has requests to serve. One that is
@@ -444,6 +445,7 @@ func (c *byteConn) serve() {
 			c.panicked(p)
 		}
 	}()
+	c.startPeek()
 	Serve(c.srv.handler(), x)
 	x.mustReply()
 }
@@ -473,6 +475,7 @@ func (c *byteConn) panicked(p any) {
 // finishExchange sends what is left of the reply, closes the record and
 // reports whether the connection goes on.
 func (c *byteConn) finishExchange() bool {
+	c.stopPeek()
 	if c.handed { // and what it was handed to has come to its end
 		c.endRecord()
 		return false

@@ -349,6 +349,7 @@ func (c *byteConn) abort() {
 func (c *byteConn) mustClose() { c.close, c.linger = true, true }
 
 func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
+	c.stopPeek()
 	b := c.room()
 	b.B = appendSwitch(b.B, r, c.x.upgrade)
 	if err := c.flush(); err != nil {

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// peekAfter is how long an exchange on a connection that no Parker watches
+// takes before the client is looked after.
+const peekAfter = 50 * time.Millisecond
+
+// A peek reads ahead from a client, while nobody else reads, to learn that it
+// has gone. It is what stands in for the Parker on other systems and for
+// connections in memory.
+type peek struct {
+	timer *time.Timer
+	done  chan struct{} // closed at the end of the read; nil if it has not begun. Guarded by mu of the connection
+	over  bool          // it must not begin any more; likewise
+}
+
+// startPeek arms a peek if one is needed and possible.
+func (c *byteConn) startPeek() {
+	if c.watched != nil || c.srv.HalfClose || c.in != nil || !c.req.ended() {
+		return
+	}
+	p := new(peek)
+	c.peek = p
+	p.timer = time.AfterFunc(peekAfter, func() {
+		c.mu.Lock()
+		if p.over {
+			c.mu.Unlock()
+			return
+		}
+		p.done = make(chan struct{})
+		c.mu.Unlock()
+		defer close(p.done)
+		if _, err := c.c.Peek(1); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			c.clientGone()
+		}
+	})
+}
+
+// stopPeek ends it, so that the connection can be read again.
+func (c *byteConn) stopPeek() {
+	p := c.peek
+	if p == nil {
+		return
+	}
+	c.peek = nil
+	c.mu.Lock()
+	p.over = true
+	c.mu.Unlock()
+	p.timer.Stop()
+	if p.done != nil {
+		_ = c.c.SetReadDeadline(past)
+		<-p.done
+		c.readAt.at = past
+	}
+}

@@ -23,6 +23,7 @@ type input struct {
 	p     []byte           // read into this,
 	pool  *BufferPool      // or if this is set into a buffer borrowed from it
 	buf   *Buffer
+	pipe  *pipe // or into this
 	n     int
 	err   error
 }
@@ -30,7 +31,8 @@ type input struct {
 type output struct {
 	ready func(fd uintptr) bool
 	now   func(fd uintptr) // writes what goes without waiting
-	p     []byte           // what is left to write
+	p     []byte           // what is left to write,
+	pipe  *pipe            // or is written if set
 	err   error
 }
 
@@ -153,17 +155,18 @@ func (c *Conn) writeRaw(p []byte) (int, error) {
 	return n, err
 }
 
-// readNow reads once without waiting: 0 and nil is the end of the stream,
-// syscall.EAGAIN means that there is nothing. readOnce has to be in c.in.now.
-func (c *Conn) readNow(p []byte) (int, error) {
+// readNow reads once without waiting, into p or the pipe: 0 and nil is the end
+// of the stream, syscall.EAGAIN means that there is nothing. readOnce has to
+// be in c.in.now.
+func (c *Conn) readNow(p []byte, pipe *pipe) (int, error) {
 	in := &c.in
-	in.p = p
+	in.p, in.pipe = p, pipe
 	err := c.raw.Control(in.now)
 	n := in.n
 	if err == nil {
 		err = in.err
 	}
-	in.p, in.n, in.err = nil, 0, nil
+	in.p, in.pipe, in.n, in.err = nil, nil, 0, nil
 	if n > 0 {
 		c.bytesRead.Add(int64(n))
 	}
@@ -171,25 +174,35 @@ func (c *Conn) readNow(p []byte) (int, error) {
 }
 
 func (c *Conn) readOnce(fd uintptr) {
-	n, errno := sysRead(fd, c.in.p)
-	if errno != 0 {
-		c.in.err = errno
-		return
+	in := &c.in
+	var errno syscall.Errno
+	if in.pipe != nil {
+		in.n, errno = in.pipe.take(fd)
+	} else {
+		in.n, errno = sysRead(fd, in.p)
 	}
-	c.in.n = n
+	if errno != 0 {
+		in.n, in.err = 0, errno
+	}
 }
 
-// writeNow writes what goes without waiting; the error is syscall.EAGAIN if
-// that is not all.
-func (c *Conn) writeNow(p []byte) (int, error) {
+// writeNow writes what goes without waiting, of p or the pipe; the error is
+// syscall.EAGAIN if that is not all.
+func (c *Conn) writeNow(p []byte, pipe *pipe) (n int, err error) {
 	out := &c.out
-	out.p = p
-	err := c.raw.Control(out.now)
-	n := len(p) - len(out.p)
+	if out.p, out.pipe = p, pipe; pipe != nil {
+		n = pipe.n
+	}
+	err = c.raw.Control(out.now)
+	if pipe != nil {
+		n -= pipe.n
+	} else {
+		n = len(p) - len(out.p)
+	}
 	if err == nil {
 		err = out.err
 	}
-	out.p, out.err = nil, nil
+	out.p, out.pipe, out.err = nil, nil, nil
 	if n > 0 {
 		c.bytesWritten.Add(int64(n))
 	}
@@ -197,8 +210,20 @@ func (c *Conn) writeNow(p []byte) (int, error) {
 }
 
 func (c *Conn) writeOnce(fd uintptr) {
-	if !c.writable(fd) {
-		c.out.err = syscall.EAGAIN
+	out := &c.out
+	if out.pipe == nil {
+		if !c.writable(fd) {
+			out.err = syscall.EAGAIN
+		}
+		return
+	}
+	for out.pipe.n > 0 {
+		n, errno := out.pipe.give(fd)
+		if errno != 0 {
+			out.err = errno
+			return
+		}
+		out.pipe.n -= n
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// sysRead and sysWrite are read(2) and write(2) on a non-blocking socket,
+// sysRead, sysWrite and sysSplice are the calls on non-blocking sockets,
 // without the notice to the scheduler that syscall.Read gives: when a call
 // with that notice takes longer than 20 us, as a write to loopback does, the
 // runtime wakes another thread to take over the processor.
@@ -31,5 +31,15 @@ func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
 			continue
 		}
 		return int(n), errno
+	}
+}
+
+func sysSplice(from, to uintptr, n int) (int, syscall.Errno) {
+	for {
+		m, _, errno := syscall.RawSyscall6(syscall.SYS_SPLICE, from, 0, to, 0, uintptr(n), spliceFlags)
+		if errno == syscall.EINTR {
+			continue
+		}
+		return int(m), errno
 	}
 }

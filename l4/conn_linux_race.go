@@ -6,7 +6,7 @@ package l4
 
 import "syscall"
 
-// sysRead and sysWrite are the calls that the race detector knows.
+// sysRead, sysWrite and sysSplice are calls that the race detector knows.
 
 func sysRead(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
@@ -27,5 +27,15 @@ func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
 		}
 		errno, _ := err.(syscall.Errno)
 		return n, errno
+	}
+}
+
+func sysSplice(from, to uintptr, n int) (int, syscall.Errno) {
+	for {
+		m, _, errno := syscall.Syscall6(syscall.SYS_SPLICE, from, 0, to, 0, uintptr(n), spliceFlags)
+		if errno == syscall.EINTR {
+			continue
+		}
+		return int(m), errno
 	}
 }

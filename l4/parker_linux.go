@@ -243,6 +243,17 @@ func (p *Parker) rearm(c *Conn, out bool) {
 	p.control(c)
 }
 
+func (p *Parker) getPipe() *pipe {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.pipes); n > 0 {
+		pipe := p.pipes[n-1]
+		p.pipes = p.pipes[:n-1]
+		return pipe
+	}
+	return newPipe()
+}
+
 func (p *Parker) putPipe(pipe *pipe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

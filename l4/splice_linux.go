@@ -12,13 +12,13 @@ type pipe struct {
 }
 
 const (
-	pipeBytes     = 1 << 20 // asked for; the kernel may give less
-	sparePipes    = 4       // kept by a Parker
-	fSetPipeSize  = 1031    // F_SETPIPE_SZ
-	spliceMove    = 1
-	spliceNoBlock = 2
+	pipeBytes    = 256 << 10 // asked for; the kernel may give less
+	sparePipes   = 4         // kept by a Parker
+	fSetPipeSize = 1031      // F_SETPIPE_SZ
+	spliceFlags  = 1 | 2     // SPLICE_F_MOVE, SPLICE_F_NONBLOCK
 )
 
+// newPipe returns nil if there are no descriptors left.
 func newPipe() *pipe {
 	var fds [2]int
 	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
@@ -31,4 +31,14 @@ func newPipe() *pipe {
 func (p *pipe) close() {
 	syscall.Close(p.r)
 	syscall.Close(p.w)
+}
+
+// take moves up to pipeBytes from a socket into p.
+func (p *pipe) take(fd uintptr) (int, syscall.Errno) {
+	return sysSplice(fd, uintptr(p.w), pipeBytes)
+}
+
+// give moves what is in p to a socket.
+func (p *pipe) give(fd uintptr) (int, syscall.Errno) {
+	return sysSplice(uintptr(p.r), fd, p.n)
 }

@@ -18,15 +18,17 @@ import (
 //
 // Everything below happens with r.mu held.
 
-// turn is how much one direction moves before others get their turn.
-const turn = 256 << 10
+const (
+	turn      = 256 << 10 // bytes that one direction moves before others get their turn
+	bulkAfter = 4         // full buffers in a row after which data goes by splice
+)
 
 // A flow is what a wired direction remembers.
 type flow struct {
 	readable bool    // src may have something to read
 	hup      bool    // src's peer has ended its stream: only a read of 0 is the end
 	ended    bool    // src has
-	full     int     // reads in a row that filled the buffer
+	full     int     // reads in a row that filled the buffer, of bulkAfter
 	held     *Buffer // what dst did not take yet, if that was borrowed
 	pending  []byte  // what dst did not take yet
 	pipe     *pipe   // while data goes by splice
@@ -146,7 +148,7 @@ func (d *direction) drop() {
 // for one turn.
 func (d *direction) pump() {
 	for room := turn; !d.over; {
-		if len(d.pending) > 0 && !d.flush() {
+		if (len(d.pending) > 0 || d.pipe != nil && d.pipe.n > 0) && !d.flush() {
 			return
 		}
 		if d.ended {
@@ -169,37 +171,80 @@ func (d *direction) pump() {
 	}
 }
 
-// fill reads once, and says how much.
+// fill takes once from src, and says how much.
 func (d *direction) fill() (int, error) {
+	if d.full == bulkAfter && d.pipe == nil {
+		if d.pipe = d.r.parker.getPipe(); d.pipe == nil {
+			d.full++ // never again
+		}
+	}
+	if d.pipe != nil {
+		return d.fillPipe()
+	}
 	pool := &d.r.parker.buffers
 	b := pool.Get()
-	n, err := d.src.readNow(b.B)
-	switch {
-	case n > 0:
+	n, err := d.src.readNow(b.B, nil)
+	if n > 0 {
 		d.touch()
 		d.held, d.pending = b, b.B[:n]
+		switch {
+		case n == len(b.B) && d.full < bulkAfter:
+			d.full++
+		case n < len(b.B) && d.full <= bulkAfter:
+			d.full = 0
+		}
 		if n < len(b.B) && !d.hup {
 			d.readable = false // all there was; more makes another edge
 		}
 		return n, nil
-	case err == syscall.EAGAIN:
-		d.readable, err = false, nil
-	case err == nil:
+	}
+	pool.Put(b)
+	return 0, d.nothing(err)
+}
+
+// fillPipe is fill by splice. A pipe may be full before src is empty, so that
+// only EAGAIN ends it.
+func (d *direction) fillPipe() (int, error) {
+	n, err := d.src.readNow(nil, d.pipe)
+	if n > 0 {
+		d.touch()
+		d.pipe.n = n
+		return n, nil
+	}
+	d.r.parker.putPipe(d.pipe)
+	d.pipe, d.full = nil, 0
+	return 0, d.nothing(err)
+}
+
+// nothing is what it means that src gave nothing.
+func (d *direction) nothing(err error) error {
+	switch err {
+	case syscall.EAGAIN:
+		d.readable = false
+		return nil
+	case nil:
 		d.ended = true
 		d.src.gone.Store(true)
 	}
-	pool.Put(b)
-	return 0, err
+	return err
 }
 
 // flush writes what is pending; false if it did not all go.
 func (d *direction) flush() bool {
-	n, err := d.dst.writeNow(d.pending)
+	var (
+		n   int
+		err error
+	)
+	if len(d.pending) > 0 {
+		n, err = d.dst.writeNow(d.pending, nil)
+		d.pending = d.pending[n:]
+	} else {
+		n, err = d.dst.writeNow(nil, d.pipe)
+	}
 	if n > 0 {
 		d.moved += int64(n)
 		d.touch()
 	}
-	d.pending = d.pending[n:]
 	switch {
 	case err == syscall.EAGAIN:
 		d.r.parker.rearm(d.dst, true)
@@ -208,8 +253,11 @@ func (d *direction) flush() bool {
 		d.refused(err)
 		return false
 	}
-	d.r.parker.buffers.Put(d.held)
-	d.held, d.pending = nil, nil
+	if d.held != nil {
+		d.r.parker.buffers.Put(d.held)
+		d.held = nil
+	}
+	d.pending = nil
 	return true
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -27,13 +28,14 @@ type stage struct {
 	addr    string
 	backend net.Listener
 	records chan Record
+	clients int // connections that the test holds two ends of
 }
 
 // onSockets runs f with a proxy at addr before one server, and checks that
 // nothing is left behind. Network is that of the server: tcp or unix.
 func onSockets(t *testing.T, network string, p *Proxy, f func(t *testing.T, s *stage)) {
 	t.Helper()
-	before := runtime.NumGoroutine()
+	before, files := runtime.NumGoroutine(), descriptors()
 	s := &stage{t: t, proxy: p, records: make(chan Record, 1000)}
 	addr, name := "127.0.0.1:0", ""
 	if network == "unix" {
@@ -61,6 +63,13 @@ func onSockets(t *testing.T, network string, p *Proxy, f func(t *testing.T, s *s
 			t.Fatalf("goroutines left behind:\n%s", stacks[:runtime.Stack(stacks, true)])
 		}
 	}
+	require.LessOrEqual(t, descriptors(), files+2*s.clients, "descriptors left behind")
+}
+
+// descriptors returns how many the process has open, 0 if it cannot know.
+func descriptors() int {
+	all, _ := os.ReadDir("/proc/self/fd")
+	return len(all)
 }
 
 func (s *stage) connect() (client *net.TCPConn, server net.Conn) {
@@ -70,6 +79,7 @@ func (s *stage) connect() (client *net.TCPConn, server net.Conn) {
 	b, err := s.backend.Accept()
 	require.NoError(s.t, err)
 	s.t.Cleanup(func() { c.Close(); b.Close() })
+	s.clients++
 	return c.(*net.TCPConn), b
 }
 
@@ -203,6 +213,7 @@ func TestWireBulk(t *testing.T) {
 				require.Equal(t, "--", r.Termination.String(), "%v", r.Err)
 				require.EqualValues(t, size, r.BytesIn)
 				require.EqualValues(t, size, r.BytesOut)
+				wantPipes(t, s.server)
 			})
 		})
 	}

@@ -37,6 +37,9 @@ func TestPlots(t *testing.T) {
 
 // TestClaims keeps what the README says true.
 func TestClaims(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	value := func(c *chart, x, name string) float64 {
 		t.Helper()
 		for i := range c.x {

@@ -63,7 +63,7 @@ func steady(t *testing.T, seed uint64, length time.Duration) *chart {
 // oneSlow has one server that takes three times as long.
 func oneSlow(t *testing.T, seed uint64, length time.Duration) *chart {
 	names, seen := contest(t, seed, length, func(w *world) {
-		w.machines["server3"].mean = func(*machine) time.Duration { return 30 * time.Millisecond }
+		w.machines["server3"].set(always(30 * time.Millisecond))
 	})
 	return latencies("One of ten servers is three times as slow: latency", names, seen)
 }
@@ -117,10 +117,9 @@ func oneCold(t *testing.T, seed uint64, length time.Duration) *chart {
 			w.start = time.Now()
 			cold.Report(balance.Check, balance.Down, "restarting")
 			time.AfterFunc(length/3, func() {
-				m.served = 0
-				m.mean = func(m *machine) time.Duration {
-					return time.Duration(float64(10*time.Millisecond) * (1 + 4*max(0, 1-float64(m.served)/1000)))
-				}
+				m.set(func(served int) time.Duration {
+					return time.Duration(float64(10*time.Millisecond) * (1 + 4*max(0, 1-float64(served)/1000)))
+				})
 				cold.Report(balance.Check, balance.Up, "")
 			})
 			w.run(seed, load, length)

@@ -17,14 +17,16 @@ import (
 // common queue.
 type machine struct {
 	workers chan struct{}
-	mean    func(m *machine) time.Duration // of the time that one request takes a worker
-	fails   func() bool                    // at once, without a worker; nil means never
-	served  int
+	fails   func() bool // at once, without a worker; nil means never
+
+	mu     sync.Mutex
+	mean   func(served int) time.Duration // of the time that one request takes a worker
+	served int
 }
 
 // newMachine returns a machine of 4 workers, which serve 400 requests in a second.
 func newMachine() *machine {
-	return &machine{workers: make(chan struct{}, 4), mean: func(*machine) time.Duration { return 10 * time.Millisecond }}
+	return &machine{workers: make(chan struct{}, 4), mean: always(10 * time.Millisecond)}
 }
 
 // serve serves a request that is work times as long as the average.
@@ -34,11 +36,29 @@ func (m *machine) serve(work float64) balance.Class {
 		return balance.StatusError
 	}
 	m.workers <- struct{}{}
-	d := m.mean(m)
-	m.served++
-	time.Sleep(time.Duration(work * float64(d)))
+	time.Sleep(time.Duration(work * float64(m.next())))
 	<-m.workers
 	return balance.OK
+}
+
+// next returns the mean time for the next request.
+func (m *machine) next() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.served++
+	return m.mean(m.served)
+}
+
+// set replaces the mean time, for a machine that starts anew.
+func (m *machine) set(mean func(served int) time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mean, m.served = mean, 0
+}
+
+// always is a mean time that never changes.
+func always(d time.Duration) func(int) time.Duration {
+	return func(int) time.Duration { return d }
 }
 
 // A world is a pool, its machines, and what the clients saw.

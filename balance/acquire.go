@@ -52,7 +52,11 @@ func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req Request) (Lease
 	}
 	if sn.core.queue.pooled.Load() == 0 {
 		if s := sn.take(req.Key, f); s != nil {
-			return Lease{s: s}, nil
+			l := Lease{s: s}
+			if req.Prefer != "" && req.Prefer == s.name { // it has a slot again
+				l.flags = leasePreferred
+			}
+			return l, nil
 		}
 	}
 	return p.wait(ctx, req, nil)

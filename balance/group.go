@@ -54,7 +54,7 @@ func (p *Pool) picker(v View) Picker {
 }
 
 // weightUnit is what a weight of 1 counts while servers are in slow start.
-const weightUnit = 1000
+const weightUnit = 100
 
 // viewOf makes the View of servers, with slow start applied.
 func viewOf(servers []*Server, cursor *Cursor, rand Rand) View {

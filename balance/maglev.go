@@ -21,7 +21,7 @@ import (
 // (Eisenbud et al.: Maglev, A Fast and Reliable Software Network Load Balancer, NSDI 2016, section
 // 3.4; weights as in Envoy.)
 type Maglev struct {
-	Size  int     // entries of the table, made prime; 0 means 65537 up to 650 servers, 655373 up to 6500, 5000011 above
+	Size  int     // entries of the table, made prime; 0 means 65537 up to 1000 servers, 655373 up to 10000, 5000011 above
 	Bound float64 // as in [Ring]
 }
 
@@ -33,9 +33,9 @@ func (m Maglev) Picker(v View) Picker {
 	size := m.Size
 	if size <= 0 {
 		switch n := len(v.Servers); {
-		case n <= 650:
+		case n <= 1000:
 			size = 65537
-		case n <= 6500:
+		case n <= 10000:
 			size = 655373
 		default:
 			size = maglevMax

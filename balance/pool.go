@@ -80,7 +80,8 @@ type core struct {
 	ramp     *time.Timer
 	events   []Event
 	cuts     []cut
-	touched  []*Server // may have got room for those who wait
+	touched  []*Server        // may have got room for those who wait
+	forced   map[*Server]bool // in use because of panic, whatever their state
 	flushing bool
 	watchers []*func() // never changed in place
 }
@@ -161,8 +162,7 @@ func (p *Pool) Subset(match func(Endpoint) bool) *Pool {
 	c.mu.Lock()
 	c.views = append(c.views, &sub.view)
 	sub.view.members(c.set.Load())
-	c.rebuild(&sub.view)
-	c.rehook()
+	c.publish(nil, time.Now())
 	c.unlock()
 	return sub
 }

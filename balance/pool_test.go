@@ -75,12 +75,15 @@ func TestSet(t *testing.T) {
 	require.Equal(t, []string{"b", "d"}, names)
 
 	// b leaves with work in flight and comes back before it is done.
+	b.Report(balance.Check, balance.Down, "refused")
 	require.NoError(t, p.Set())
 	require.Equal(t, balance.StateLeft, b.State())
 	_, err := p.Acquire(ctx, balance.Request{})
 	require.ErrorIs(t, err, balance.ErrNoServer)
 	require.NoError(t, p.Set(endpoints(2)...))
-	require.Same(t, b, p.Server("b"), "takes up where it was")
+	require.Same(t, b, p.Server("b"))
+	require.Equal(t, 1, b.InFlight(), "takes up where it was")
+	require.Equal(t, balance.StateUp, b.State(), "nobody has said anything yet")
 	lease.Done(balance.Outcome{})
 	require.Equal(t, 0, b.InFlight())
 	require.Panics(t, func() { lease.Done(balance.Outcome{}) })

@@ -11,7 +11,7 @@ import (
 // name: one that stays keeps its state, counters and leases; a new one starts,
 // in slow start if that is set; one that is gone takes no more work, hands on
 // those who wait for it, and ends with its last lease. A name that comes back
-// before that takes up where it was.
+// before that keeps its leases and counters, but nothing that was said of its health.
 //
 // A change of weight or limits here replaces what SetWeight and SetMaxConns
 // said. A change of address closes idle connections and starts a new slow start.
@@ -144,7 +144,10 @@ func (c *core) assign(endpoints []Endpoint, now time.Time) {
 func (c *core) join(e *Endpoint, now time.Time) *Server {
 	if s := c.leaving[e.name()]; s != nil {
 		delete(c.leaving, s.name)
-		s.status.left = false
+		// Its leases and figures go on; what was said of it is forgotten, as it
+		// would be had it been gone for a moment longer.
+		s.status, s.trial = status{weight: s.status.weight}, false
+		c.unproven(s)
 		if !e.equal(s.ep.Load()) {
 			c.amend(s, e)
 		}
@@ -157,12 +160,17 @@ func (c *core) join(e *Endpoint, now time.Time) *Server {
 	s.published = StateLeft // so that publish sees it come
 	s.state.Store(uint32(StateLeft))
 	s.factor = 1
-	if c.conf.Unproven {
-		s.status.report(report{Check, Down, "not checked yet"})
-	}
+	c.unproven(s)
 	s.slot = c.freeSlot()
 	c.slots[s.slot] = s
 	return s
+}
+
+// unproven applies Pool.Unproven to a server that joins.
+func (c *core) unproven(s *Server) {
+	if c.conf.Unproven {
+		s.status.report(report{Check, Down, "not checked yet"})
+	}
 }
 
 // freeSlot returns the index of a free slot.

@@ -2,9 +2,7 @@
 
 package balance
 
-import (
-	"time"
-)
+import "time"
 
 // A snapshot is what a pick needs. It never changes once it is published.
 type snapshot struct {
@@ -24,15 +22,28 @@ type snapshot struct {
 // change runs f, which changes what is said of s, and lets it take effect.
 func (c *core) change(s *Server, f func()) {
 	c.mu.Lock()
-	state, weight, limit, trial := s.status.state(), s.status.weight, s.maxConns, s.trial
+	was := s.settings()
 	f()
-	if s.status.state() != state || s.status.weight != weight || s.maxConns != limit || s.trial != trial {
-		if s.maxConns != limit {
+	if is := s.settings(); is != was {
+		if is.maxConns != was.maxConns {
 			c.fullConns.Store(c.conf.fullConns(c.set.Load().members))
 		}
 		c.publish([]*Server{s}, time.Now())
 	}
 	c.unlock()
+}
+
+// settings is what of a server decides on picks.
+type settings struct {
+	state            State
+	admin            Admin // in a panic it counts even if the state is Down
+	weight, maxConns int
+	trial            bool
+}
+
+// settings returns those of s. c.mu is held.
+func (s *Server) settings() settings {
+	return settings{s.status.state(), s.status.admin, s.status.weight, s.maxConns, s.trial}
 }
 
 // publish lets changes of servers take effect: state, events, limits, snapshots.
@@ -43,10 +54,35 @@ func (c *core) publish(changed []*Server, now time.Time) {
 	}
 	c.touched = append(c.touched, changed...)
 	c.ramps(now)
+	forced := c.forced
+	c.forced = make(map[*Server]bool)
 	for _, v := range c.views {
 		c.rebuild(v)
 	}
+	// Doors open before the new snapshots can lead there, and close before
+	// those who wait behind them are sent elsewhere.
+	for s := range c.forced {
+		s.setOpen(balanced)
+	}
+	for s := range forced {
+		c.reopen(s)
+	}
+	for _, s := range changed {
+		c.reopen(s)
+	}
+	for _, s := range changed {
+		if !s.published.persistent() {
+			c.queue.handOn(s)
+		}
+	}
 	c.rehook()
+}
+
+// reopen lets s give the leases that its state allows, or panic.
+func (c *core) reopen(s *Server) {
+	if !c.forced[s] {
+		s.setOpen(s.published.openness())
+	}
 }
 
 // settle brings the published state of s in line with its status.
@@ -65,13 +101,9 @@ func (c *core) settle(s *Server, now time.Time) {
 	}
 	s.published, s.since = state, now
 	s.state.Store(uint32(state))
-	s.open.Store(uint32(state.openness()))
 	c.emit(Event{Kind: kindOf(was, state), Server: s, From: was, To: state, Reason: s.status.reason(), Time: now})
-	if !state.persistent() {
-		if was.persistent() {
-			c.cuts = append(c.cuts, cut{s, s.status.reason()})
-		}
-		c.queue.handOn(s)
+	if was.persistent() && !state.persistent() {
+		c.cuts = append(c.cuts, cut{s, s.status.reason()})
 	}
 }
 

@@ -56,7 +56,7 @@ func (c *core) parts(members []*Server) (parts []part, panicky bool) {
 			panicky = true
 			servers = slices.DeleteFunc(servers, func(s *Server) bool { return s.status.admin != Ready || s.status.weight == 0 })
 			for _, s := range servers {
-				s.setOpen(balanced)
+				c.forced[s] = true
 			}
 		}
 		if len(servers) > 0 {

@@ -134,6 +134,15 @@ func TestPanic(t *testing.T) {
 	p.Server("b").Report(Check, Up, "")
 	require.Len(t, share(t, p, 100), 2)
 	require.Equal(t, []string{"panic began", "panic ended"}, events)
+	l, err := p.Acquire(context.Background(), Request{Prefer: "d"})
+	require.NoError(t, err)
+	require.NotEqual(t, "d", l.s.name, "it is down, and shut again")
+
+	// A change that the state does not show counts in panic too.
+	down(t, p, "a", "b")
+	require.Len(t, share(t, p, 100), 3)
+	p.Server("a").SetAdmin(Drain, "")
+	require.Len(t, share(t, p, 100), 2)
 }
 
 // TestLocality has three zones of callers; this one is in zone a.

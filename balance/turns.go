@@ -19,11 +19,22 @@ type turns struct {
 	long  *longTurns
 }
 
+// maxRounds bounds the memory of long cycles. Weights with a larger ratio are rounded.
+const maxRounds = 1 << 18
+
 // newTurns returns the turns for weights, which must be greater than 0.
 func newTurns(weights []int) turns {
-	unit, sum := 0, uint64(0)
+	unit, sum, heaviest := 0, uint64(0), 0
 	for _, w := range weights {
 		unit = gcd(w, unit)
+		heaviest = max(heaviest, w)
+	}
+	if heaviest/unit > maxRounds {
+		rounded := make([]int, len(weights))
+		for i, w := range weights {
+			rounded[i] = max(1, int(int64(w)*maxRounds/int64(heaviest)))
+		}
+		return newTurns(rounded)
 	}
 	classes := make(map[int][]int32)
 	for i, w := range weights {
@@ -126,7 +137,8 @@ func newLongTurns(classes map[int][]int32) *longTurns {
 
 // hasTurn reports whether servers of c have a turn in round g.
 func (c *turnClass) hasTurn(g, rounds int) bool {
-	return (g+1)*c.weight/rounds > g*c.weight/rounds
+	g64, w, n := int64(g), int64(c.weight), int64(rounds)
+	return (g64+1)*w/n > g64*w/n
 }
 
 func (t *longTurns) at(k uint64) int {

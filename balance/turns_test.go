@@ -36,6 +36,17 @@ func TestTurns(t *testing.T) {
 	}
 }
 
+// TestTurnsRounded has weights so different that the cycle would be too long.
+func TestTurnsRounded(t *testing.T) {
+	turns := newTurns([]int{MaxWeight * weightUnit, 1})
+	require.LessOrEqual(t, turns.n, uint64(maxRounds+1))
+	ones := 0
+	for k := range turns.n {
+		ones += turns.at(k)
+	}
+	require.Equal(t, 1, ones)
+}
+
 // checkTurns looks at two cycles. The distance of two turns of one server may be
 // up to slack times what is even, and one more.
 func checkTurns(t *testing.T, turns *turns, weights []int, slack float64) {

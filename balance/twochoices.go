@@ -2,6 +2,8 @@
 
 package balance
 
+import "slices"
+
 // TwoChoices draws N different servers at random, by weight, and picks the one
 // with the least work taken on, relative to its weight. It is nearly as good as
 // LeastConn at the cost of Random, and does not send all balancers of a fleet to
@@ -12,13 +14,15 @@ type TwoChoices struct {
 	N int // servers drawn; 0 means 2, at most 16; 1 is [Random]
 }
 
+const maxChoices = 16
+
 // Picker implements [Policy].
 func (c TwoChoices) Picker(v View) Picker {
 	n := c.N
 	if n <= 0 {
 		n = 2
 	}
-	return &choices{view: v, draw: newLottery(v.Weights), n: min(n, len(v.Servers), 16)}
+	return &choices{view: v, draw: newLottery(v.Weights), n: min(n, len(v.Servers), maxChoices)}
 }
 
 type choices struct {
@@ -29,31 +33,30 @@ type choices struct {
 
 func (p *choices) Pick(_ uint64, f Filter) *Server {
 	v := &p.view
-	best, found := -1, 0
+	var drawn [maxChoices]int32
+	var best *Server
 	var least rank
-	// A draw that repeats the best so far or is not allowed is drawn again, a
-	// few times: by then few servers are left, and a scan finds them.
+	n := 0
+	// What was drawn before, or is not allowed, is drawn again, a few times: if that
+	// does not help few servers are left, and a scan finds them.
 	for range 2*p.n + 2 {
 		i := p.draw.draw(v.Rand.Uint64())
-		if i == best {
-			continue
-		}
 		s := v.Servers[i]
-		if !f.Allows(s) {
+		if slices.Contains(drawn[:n], int32(i)) || !f.Allows(s) {
 			continue
 		}
-		r := rank{uint64(s.load()) + 1, uint64(v.Weights[i])}
-		if best < 0 || r.less(least) {
-			best, least = i, r
+		if r := (rank{uint64(s.load()) + 1, uint64(v.Weights[i])}); best == nil || r.less(least) {
+			best, least = s, r
 		}
-		if found++; found == p.n {
+		drawn[n] = int32(i)
+		if n++; n == p.n {
 			break
 		}
 	}
-	if best >= 0 {
-		return v.Servers[best]
+	if best != nil {
+		return best
 	}
-	return p.view.firstFrom(v.Rand.IntN(len(v.Servers)), f)
+	return v.firstFrom(v.Rand.IntN(len(v.Servers)), f)
 }
 
 // firstFrom returns the first server from index i on that f allows.

@@ -3,161 +3,47 @@
 package balance_test
 
 import (
-	"fmt"
-	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/penstock-lb/penstock/balance"
 )
 
-func TestEvents(t *testing.T) {
-	var log []string
-	var p *balance.Pool
-	p = &balance.Pool{Name: "web", OnEvent: func(e balance.Event) {
-		log = append(log, fmt.Sprintf("%s %s: %s->%s %s", e.Server, e.Kind, e.From, e.To, e.Reason))
-		if e.To == balance.StateDown { // events may change things: those come later
-			p.Server("b").SetAdmin(balance.Drain, "b goes with a")
-		}
-	}}
-	require.NoError(t, p.Set(endpoints(2)...))
-	a := p.Server("a")
-	a.Report(balance.Check, balance.Down, "connect refused, 3 of 3")
-	a.Report(balance.Check, balance.Down, "still") // no news
-	a.Report(balance.Check, balance.Up, "")
-	require.NoError(t, p.Set(endpoints(1)...))
-	require.Equal(t, []string{
-		"a joined: left->up ",
-		"b joined: left->up ",
-		"a state changed: up->down check says down: connect refused, 3 of 3",
-		"b state changed: up->drain drain: b goes with a",
-		"a state changed: down->up ",
-		"b left: drain->left left the set",
-	}, log)
-}
-
-func TestExplain(t *testing.T) {
+func TestWatch(t *testing.T) {
 	p := &balance.Pool{}
-	eps := endpoints(6)
-	eps[2].MaxConns = 1
-	eps[3].Weight = -1
-	eps[5].Tier = 1
-	require.NoError(t, p.Set(eps...))
-	p.Server("a").Report(balance.Check, balance.Down, "connect refused, 3 of 3")
-	p.Server("a").Report(balance.Agent, balance.Down, "")
-	p.Server("b").SetAdmin(balance.Drain, "deploy 42")
-	acquire(t, p, balance.Request{Prefer: "c"})
-	var lines []string
-	for _, e := range p.Explain() {
-		lines = append(lines, e.String())
-	}
-	require.Equal(t, []string{
-		"a: not used: check says down: connect refused, 3 of 3; agent says down",
-		"b: not used: drain: deploy 42",
-		"c: used: at its limit: 1 of 1",
-		"d: not used: no weight: persistent traffic only",
-		"e: used",
-		`f: not used: spare: others carry the load (tier 1, zone "")`,
-	}, lines)
-}
-
-func TestStats(t *testing.T) {
-	p := &balance.Pool{Policy: balance.RoundRobin{}}
-	require.NoError(t, p.Set(endpoints(2)...))
-	for i := range 100 {
-		o := balance.Outcome{Class: balance.OK, Latency: time.Duration(i+1) * time.Millisecond}
-		if i%10 == 0 {
-			o.Class = balance.Reset
+	a := balance.Endpoint{Addr: "a:1"}
+	sub := p.Subset(func(balance.Endpoint) bool { return true })
+	var calls, members, subCalls int
+	stop := p.Watch(func() {
+		calls++
+		members = 0
+		for range p.All() {
+			members++
 		}
-		acquire(t, p, balance.Request{}).Done(o)
-	}
-	open := acquire(t, p, balance.Request{})
-	st := p.Stats()
-	require.EqualValues(t, 101, st.Picks)
-	require.Equal(t, 1, st.InFlight)
-	require.EqualValues(t, 90, st.Outcomes[balance.OK])
-	require.EqualValues(t, 10, st.Outcomes[balance.Reset])
-	require.EqualValues(t, 10, st.Outcomes.Failed())
-	require.EqualValues(t, 100, st.Latency.Count())
-	require.Equal(t, 5050*time.Millisecond, st.Latency.Sum)
-	for q, want := range map[float64]float64{0: 1, 0.5: 50, 0.99: 99, 1: 100} {
-		got := st.Latency.Quantile(q).Seconds() * 1000
-		require.GreaterOrEqual(t, got, want, "quantile %v", q)
-		require.LessOrEqual(t, got, want*1.26, "quantile %v", q)
-	}
-	// Figures of servers that left stay in the sum.
-	open.Done(balance.Outcome{Class: balance.OK})
-	require.NoError(t, p.Set())
-	require.NoError(t, p.Set())
-	require.EqualValues(t, 101, p.Stats().Outcomes.Total())
-	require.EqualValues(t, 100, p.Stats().Latency.Count())
-}
-
-func TestBuckets(t *testing.T) {
-	var h balance.Histogram
-	var last time.Duration
-	for end := range h.Buckets() {
-		require.Greater(t, end, last)
-		if last > 4*time.Microsecond {
-			require.LessOrEqual(t, float64(end)/float64(last), 1.25+1e-9)
-		}
-		last = end
-	}
-	require.Greater(t, last, 2*time.Minute)
-	require.Zero(t, h.Quantile(0.5))
-}
-
-func TestBudget(t *testing.T) {
-	p := &balance.Pool{}
-	require.NoError(t, p.Set(endpoints(1)...))
-	retries := func() (n int) {
-		var all []balance.Retry
-		for {
-			r, ok := p.TryRetry()
-			if !ok {
-				break
-			}
-			all = append(all, r)
-		}
-		require.Equal(t, len(all), p.Stats().Retries)
-		for _, r := range all {
-			r.Done()
-		}
-		return len(all)
-	}
-	require.Equal(t, 3, retries(), "the minimum")
-	for range 50 {
-		acquire(t, p, balance.Request{})
-	}
-	require.Equal(t, 10, retries(), "a fifth of what goes on")
-	require.Zero(t, p.Stats().Retries)
-	balance.Retry{}.Done()
-	none := &balance.Pool{Budget: balance.Budget{Share: -1, Min: -1}}
-	_, ok := none.TryRetry()
-	require.False(t, ok)
-}
-
-// TestDayOfFlapping has a server that goes down and up each minute for a day.
-func TestDayOfFlapping(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var changes atomic.Int64
-		p := &balance.Pool{Policy: balance.RoundRobin{}, SlowStart: balance.SlowStart{Window: 20 * time.Second},
-			OnEvent: func(balance.Event) { changes.Add(1) }}
-		require.NoError(t, p.Set(endpoints(3)...))
-		b := p.Server("b")
-		for range 24 * 60 {
-			b.Report(balance.Check, balance.Down, "refused")
-			require.NotContains(t, picks(t, p, 12), "b")
-			time.Sleep(30 * time.Second)
-			b.Report(balance.Check, balance.Up, "")
-			time.Sleep(30 * time.Second)
-			synctest.Wait()
-			require.Equal(t, 4, strings.Count(picks(t, p, 12), "b"))
-		}
-		require.EqualValues(t, 3+2+3*24*60, changes.Load()) // joined; two warm up from the start; down, warming, up
 	})
+	sub.Watch(func() { subCalls++ })
+
+	require.NoError(t, p.Set(a))
+	require.Equal(t, []int{1, 1}, []int{calls, members}, "after the set is in force")
+	require.NoError(t, p.Set(a))
+	require.Equal(t, 1, calls, "nothing changed")
+	require.NoError(t, p.Set(balance.Endpoint{Addr: "a:1", Weight: 3}))
+	require.Equal(t, 2, calls, "an endpoint changed")
+	stop()
+	require.NoError(t, p.Set())
+	require.Equal(t, []int{2, 3}, []int{calls, subCalls})
+}
+
+func TestUnproven(t *testing.T) {
+	p := &balance.Pool{Unproven: true}
+	require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: "a:1"}))
+	_, err := p.Acquire(t.Context(), balance.Request{})
+	require.ErrorIs(t, err, balance.ErrNoServer)
+	p.Server("a").Report(balance.Check, balance.Up, "passed")
+	lease, err := p.Acquire(t.Context(), balance.Request{})
+	require.NoError(t, err)
+	lease.Done(balance.Outcome{})
+	require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: "a:1"}, balance.Endpoint{Name: "b", Addr: "b:1"}))
+	require.Equal(t, 1, p.Usable(), "who stays keeps what was found")
 }

@@ -3,217 +3,435 @@
 package l7
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
-	"io"
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// run does one try on server s. A failure means that the client has got
-// nothing yet.
-func (t *attempt) run(s *balance.Server) *failure {
-	if h, ok := s.Value().(http.Handler); ok {
-		return t.runLocal(h)
+// attempt is the state of forwarding one exchange, over all its tries. A Proxy
+// has it deliver the reply downstream; a Transport hands the reply out.
+type attempt struct {
+	p  *Proxy
+	x  *Exchange
+	up *Upstream
+
+	req       *l4.Buffer // the request as HTTP/1 sends it, with its body if that was at hand
+	whole     bool       // the body is in req, or there is none
+	headLen   int        // of req without the body
+	body      *replay    // the body that is streamed; nil as long as none of it was asked for
+	stuck     bool       // reading the body had to be broken off: there is no more of it
+	tries     int
+	deadline  time.Time // of everything; zero means none
+	distrust  string    // a TLS name that a server had no certificate for
+	forceOne  bool      // HTTP/1 only: the request asks for the connection
+	leg       leg       // the try that is under way, then the one that is answered
+	mirroring *Mirror   // gets a copy at the end
+	retry     struct {
+		balance.Retry
+		ok bool
 	}
-	x := t.x
-	h := t.up.host(s)
-	for fresh := false; ; fresh = true {
-		now := time.Now()
-		x.Record.Assigned = now.Sub(x.Record.Start)
-		var c *upConn
-		if !fresh {
-			c = h.take(t.whole && !x.expect)
-		}
-		if x.Record.Reused = c != nil; c == nil {
-			var err error
-			if c, err = h.dial(x.Context()); err != nil {
-				return t.connectFailure(err)
+}
+
+// A leg is one try: a lease on a server, the request on its way there, and the
+// reply as it comes. Of local and src one is set once the leg stands.
+type leg struct {
+	lease balance.Lease
+	local http.Handler // a member of the pool in this process
+	src   source
+	race  *race // with another leg; nil if this one is alone
+
+	deadline  time.Time // until the head of the reply; zero means none
+	reused    bool
+	assigned  time.Duration
+	connected time.Duration
+	firstByte time.Duration
+	outcome   balance.Outcome
+}
+
+// A source is a reply from a server, over a connection of HTTP/1 or a stream
+// of HTTP/2. One goroutine at a time uses it; interrupt is for any.
+type source interface {
+	interrupter
+	end() *fate
+
+	// roundTrip sends the request and waits for the head of the final reply.
+	roundTrip(t *attempt, l *leg, now time.Time) error
+	reply() *Reply
+	tlsState() *tls.ConnectionState
+
+	// expectBody is called before the first next: each wait takes at most
+	// limit and does not go beyond end, if that is not zero; what there is for
+	// the client of x, if that is not nil, is sent before it.
+	expectBody(x *Exchange, limit time.Duration, end time.Time)
+	// next returns the next piece of the body, valid until the call after,
+	// and io.EOF at the end of a complete one.
+	next() ([]byte, error)
+	ended() bool
+	trailers() *Fields
+
+	// stopSending ends the sending of the request body and reports whether all
+	// of it had been sent.
+	stopSending(t *attempt) bool
+	// release ends the use: clean means that request and reply are complete.
+	release(clean bool)
+	close()
+}
+
+// fate is what happened to a source from outside.
+type fate struct {
+	interrupted atomic.Bool            // the client went away
+	cutReason   atomic.Pointer[string] // the server was taken away
+	reused      bool                   // the connection was open before
+	gotHead     bool                   // at least a byte of the reply has come
+}
+
+// lost reports whether somebody has given up on the source.
+func (f *fate) lost() bool { return f.interrupted.Load() || f.cutReason.Load() != nil }
+
+// begin puts the request into its buffer.
+func (t *attempt) begin() {
+	x, p := t.x, t.p
+	t.req = t.up.pool.Get()
+	b := appendRequest(t.req.B[:0], x, p)
+	t.headLen = len(b)
+	t.forceOne = x.upgrade != "" || x.Method == http.MethodConnect
+	t.whole = x.ContentLength == 0 && len(x.filters) == 0
+	if !t.whole && len(x.filters) == 0 && x.ContentLength > 0 && !x.expect &&
+		x.ContentLength <= int64(cap(b)-len(b)) && x.down.bodyReady() {
+		n := len(b)
+		b = b[:n+int(x.ContentLength)]
+		for n < len(b) {
+			m, err := x.down.readBody(b[n:])
+			if n += m; err != nil {
+				break
 			}
+		}
+		t.whole = n == len(b) // or else who streams it finds the error
+		b = b[:n]
+	}
+	t.req.B = b
+	if p.Timeout > 0 {
+		t.deadline = x.Record.Start.Add(p.Timeout)
+	}
+	if p.Mirror != nil {
+		p.Mirror.begin(t)
+	}
+}
+
+func (t *attempt) end() {
+	if t.mirroring != nil {
+		t.mirroring.finish(t)
+	}
+	t.up.pool.Put(t.req)
+	if t.retry.ok {
+		t.retry.Done()
+	}
+}
+
+// stream returns the request body from its beginning.
+func (t *attempt) stream() *replay {
+	if t.body == nil {
+		t.body = &replay{src: t.x.Body(), limit: t.keepBytes()}
+	}
+	return t.body
+}
+
+// keepBytes returns how much of the body is worth keeping.
+func (t *attempt) keepBytes() int {
+	n := 0
+	r := &t.p.Retry
+	if r.tries() > 1 && r.repeatable(t.x) {
+		n = orDefault(r.BodyBytes, defaultBodyBytes)
+	}
+	if t.mirroring != nil {
+		n = max(n, t.mirroring.bodyBytes())
+	}
+	if t.x.ContentLength > int64(n) {
+		return 0
+	}
+	return n
+}
+
+// rewind makes the body ready to be sent again.
+func (t *attempt) rewind() bool {
+	if t.body == nil {
+		return true
+	}
+	if r, ok := t.x.down.(interface{ rewindBody() bool }); ok && r.rewindBody() {
+		t.body, t.stuck = nil, false
+		return true
+	}
+	return !(t.stuck && !t.body.complete()) && t.body.rewind()
+}
+
+// answer tries servers until one replies: then nil is returned, and t.leg is
+// the reply with its lease.
+func (t *attempt) answer() *failure {
+	x, p := t.x, t.p
+	ctx := x.Context()
+	if !t.deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, t.deadline)
+		defer cancel()
+	}
+	var last *failure
+	for {
+		lease, err := p.Pool.Acquire(ctx, x.Balance)
+		if err != nil {
+			return t.noServer(err, last)
+		}
+		t.tries++
+		x.Record.Tries = t.tries
+		t.leg = leg{lease: lease}
+		if p.Hedge.enabled() && t.hedgeable() {
+			last = t.raceLegs(ctx)
+		} else {
+			last = t.open(ctx, &t.leg)
+		}
+		t.note(&t.leg)
+		if last == nil {
+			return nil
+		}
+		s := t.leg.lease.Server()
+		t.leg.done(balance.Outcome{Class: last.class, Err: last.err, Latency: t.leg.outcome.Latency, Status: last.status})
+		if last.distrust != "" {
+			t.distrust = last.distrust
+		}
+		if !t.again(last) {
+			return last
+		}
+		x.Balance.Avoid(s)
+	}
+}
+
+// done gives the lease back.
+func (l *leg) done(o balance.Outcome) {
+	l.lease.Done(o)
+	l.lease = balance.Lease{}
+}
+
+// abandon ends a reply under way that nobody will take.
+func (t *attempt) abandon() {
+	l := &t.leg
+	if l.src != nil {
+		l.src.stopSending(t)
+		t.x.down.detach()
+		l.src.close()
+	}
+	l.done(balance.Outcome{Class: balance.ClientAborted})
+}
+
+// note puts what is known of a try into the record.
+func (t *attempt) note(l *leg) {
+	r := &t.x.Record
+	r.Server, r.Reused = l.lease.Server().Name(), l.reused
+	r.Assigned, r.Connected, r.FirstByte = l.assigned, l.connected, l.firstByte
+}
+
+// open does one try, up to the head of the reply.
+func (t *attempt) open(ctx context.Context, l *leg) *failure {
+	x := t.x
+	s := l.lease.Server()
+	start := x.Record.Start
+	now := time.Now()
+	l.assigned = now.Sub(start)
+	if h, ok := s.Value().(http.Handler); ok {
+		l.local, l.connected = h, l.assigned
+		return nil
+	}
+	l.deadline = t.deadline
+	if d := t.p.TryTimeout; d > 0 && (l.deadline.IsZero() || now.Add(d).Before(l.deadline)) {
+		l.deadline = now.Add(d)
+	}
+	h := t.up.host(s)
+	id, err := t.up.identify(x, s)
+	if err != nil {
+		return t.connectFailure(l, err)
+	}
+	for fresh := false; ; fresh = true {
+		src, dialed, err := h.get(ctx, id, t, l, fresh)
+		if err != nil {
+			l.reused = false
+			return t.connectFailure(l, err)
+		}
+		if l.reused = !dialed; dialed {
 			now = time.Now()
 		}
-		x.Record.Connected = now.Sub(x.Record.Start)
-		f := t.exchange(c, s, now)
+		l.connected = now.Sub(start)
+		f := t.exchange(l, src, now)
 		if f == nil {
 			return nil
 		}
 		// A reused connection that ended without a byte of a reply was most
 		// likely closed as we sent. That is nobody's fault and no try.
-		if !c.reused || !f.quiet || f.by != l4.ServerAborted || !t.repeatable(f) {
+		if dialed || fresh || !f.quiet || f.by != l4.ServerAborted || !t.repeatable(f) {
 			return f
-		}
-	}
-}
-
-// runLocal serves by a member of the pool that is a handler of this process.
-func (t *attempt) runLocal(h http.Handler) *failure {
-	x := t.x
-	x.Record.Connected = time.Since(x.Record.Start)
-	Serve(h, x)
-	t.outcome = balance.Outcome{Status: x.Record.Status}
-	if x.Record.Status >= 500 {
-		t.outcome.Class = balance.StatusError
-	}
-	return nil
-}
-
-// exchange sends the request over c and relays the reply.
-func (t *attempt) exchange(c *upConn, s *balance.Server, sent time.Time) *failure {
-	x := t.x
-	c.requests++
-	c.gotHead = false
-	x.down.attach(c)
-	pump, err := t.sendRequest(c, sent)
-	if err == nil {
-		err = t.readHead(c, &pump, sent)
-	}
-	if err != nil {
-		unsent := pump == nil && (c.c.BytesWritten() == 0 || errors.Is(err, l4.ErrNotQuiet))
-		f := t.fail(c, pump, err)
-		f.unsent = unsent
-		pump.stop(x)
-		x.down.detach()
-		c.close()
-		return f
-	}
-	now := time.Now()
-	x.now, c.idleAt = now, now
-	x.Record.FirstByte = now.Sub(x.Record.Start)
-	t.outcome = balance.Outcome{Status: c.rep.Status, Latency: now.Sub(sent)}
-	if c.rep.Status >= 500 {
-		t.outcome.Class = balance.StatusError
-		if f := t.retryStatus(c, pump); f != nil {
-			return f
-		}
-	}
-	c.rep.Server = s
-	c.bodyLimit = orDefault(t.p.BodyTimeout, defaultBodyTimeout)
-	if c.rep.Status == http.StatusSwitchingProtocols {
-		return t.tunnel(c, pump)
-	}
-	t.relay(c, pump)
-	return nil
-}
-
-// retryStatus makes a failure of a reply whose status is to be retried for.
-func (t *attempt) retryStatus(c *upConn, pump *pump) *failure {
-	for _, st := range t.p.Retry.Statuses {
-		if st == c.rep.Status && pump == nil {
-			f := &failure{class: balance.StatusError, status: st, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server replied " + statusLine(st))}
-			if t.p.again(t.x, t, t.x.Record.Tries, f) {
-				t.x.down.detach()
-				c.close()
-				return f
-			}
-		}
-	}
-	return nil
-}
-
-// sendRequest writes the request. What has to be waited for of its body is
-// sent by a pump meanwhile.
-func (t *attempt) sendRequest(c *upConn, now time.Time) (*pump, error) {
-	limit := orDefault(t.p.BodyTimeout, defaultBodyTimeout)
-	rest := t.req.B
-	if t.whole && !t.x.expect && c.reused {
-		c.wait(now, orDefault(t.p.HeaderTimeout, defaultHeaderLimit))
-		n, err := c.ask(rest)
-		if err != nil || n == len(rest) {
-			return nil, err
-		}
-		rest = rest[n:]
-	}
-	if err := c.send(rest, now, limit); err != nil {
-		// The server may have replied and closed without reading.
-		if !errors.Is(err, os.ErrDeadlineExceeded) && t.readEarly(c, now) {
-			return nil, nil
-		}
-		return nil, err
-	}
-	if t.whole || t.x.expect {
-		return nil, nil
-	}
-	return t.startPump(c), nil
-}
-
-// readEarly reports whether a reply is there although the request could not
-// be written.
-func (t *attempt) readEarly(c *upConn, now time.Time) bool {
-	c.wait(now, time.Second)
-	return c.fill(&t.up.pool) == nil
-}
-
-// readHead reads heads up to that of the final reply, and passes interim ones
-// on.
-func (t *attempt) readHead(c *upConn, pump **pump, now time.Time) error {
-	x := t.x
-	limit := orDefault(t.p.HeaderTimeout, defaultHeaderLimit)
-	waiting := x.expect
-	for interim := 0; ; {
-		if waiting {
-			_ = c.c.SetReadDeadline(now.Add(expectWait))
-			c.readAt.at = past
-		} else {
-			c.wait(now, limit)
-		}
-		err := c.readHead(x.Method)
-		switch {
-		case waiting && errors.Is(err, os.ErrDeadlineExceeded) && !c.lost() && !c.gotHead:
-			// The server does not say: it gets the body.
-			waiting = false
-			*pump = t.startPump(c)
-			now = time.Now()
-			continue
-		case err != nil:
-			return err
-		case c.rep.Status >= 200 || c.rep.Status == http.StatusSwitchingProtocols:
-			return nil
-		}
-		if interim++; interim > maxInterim {
-			return &badReply{errors.New("too many interim replies")}
-		}
-		if err := x.down.writeInterim(&c.rep); err != nil {
-			return &clientError{err}
-		}
-		if waiting && c.rep.Status == http.StatusContinue {
-			waiting = false
-			x.expect = false
-			*pump = t.startPump(c)
 		}
 		now = time.Now()
 	}
 }
 
-// expectWait is how long a server may take to say 100 Continue before the
-// body is sent anyway (RFC 9110, section 10.1.1).
-const expectWait = time.Second
+// exchange sends the request and waits for the head of the reply.
+func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
+	if !t.hold(l, src) {
+		src.close()
+		return &failure{class: balance.Canceled, by: l4.ClientAborted, phase: l4.PhaseConnect, err: errRaceLost, unsent: true}
+	}
+	if err := src.roundTrip(t, l, sent); err != nil {
+		f := t.classify(src, err)
+		t.letGo(l, src)
+		return f
+	}
+	now := time.Now()
+	if c, ok := src.(*upConn); ok {
+		c.idleAt = now
+	}
+	if l.race == nil {
+		t.x.now = now
+	}
+	r := src.reply()
+	l.firstByte = now.Sub(t.x.Record.Start)
+	l.outcome = balance.Outcome{Status: r.Status, Latency: now.Sub(sent)}
+	if r.Status >= 400 {
+		if r.Status >= 500 {
+			l.outcome.Class = balance.StatusError
+		}
+		if len(t.p.Retry.Statuses) > 0 {
+			if f := t.retryStatus(l, src); f != nil {
+				return f
+			}
+		}
+	}
+	if r.Status == http.StatusSwitchingProtocols && !t.switchAgreed(src) {
+		t.letGo(l, src)
+		return &failure{class: balance.Protocol, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server changed to a protocol that was not asked for")}
+	}
+	r.Server = l.lease.Server()
+	l.src = src
+	return nil
+}
+
+// hold has the source interrupted if the client goes away. False means that
+// its leg has lost a race already.
+func (t *attempt) hold(l *leg, src source) bool {
+	if l.race != nil {
+		return l.race.hold(l, src)
+	}
+	t.x.down.attach(src)
+	return true
+}
+
+// letGo ends a try without a reply to pass on.
+func (t *attempt) letGo(l *leg, src source) {
+	src.stopSending(t)
+	if l.race != nil {
+		l.race.drop(l)
+	} else {
+		t.x.down.detach()
+	}
+	src.close()
+}
+
+// retryStatus makes a failure of a reply whose status is to be retried for.
+func (t *attempt) retryStatus(l *leg, src source) *failure {
+	r := src.reply()
+	for _, st := range t.p.Retry.Statuses {
+		if st != r.Status {
+			continue
+		}
+		f := &failure{class: balance.StatusError, status: st, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server replied " + statusLine(st))}
+		f.after = retryAfter(r.Header.Get("Retry-After"), time.Now())
+		if l.race != nil || !t.mayRepeat(f) {
+			return nil
+		}
+		// The rest of a short body is worth a connection.
+		src.expectBody(nil, time.Second, time.Time{})
+		clean := src.stopSending(t)
+		for n := 0; clean && !src.ended() && n < maxUnread; {
+			p, err := src.next()
+			n += len(p)
+			clean = err == nil || src.ended()
+		}
+		if t.x.down.detach() && clean && src.ended() {
+			src.release(true)
+		} else {
+			src.close()
+		}
+		return f
+	}
+	return nil
+}
+
+// retryAfter reads a Retry-After: seconds or a date (RFC 9110, section
+// 10.2.3). What is neither counts as 0.
+func retryAfter(v string, now time.Time) time.Duration {
+	if v == "" {
+		return 0
+	}
+	if n, ok := parseLength(v); ok {
+		return time.Duration(min(n, 1<<31)) * time.Second
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return max(at.Sub(now), 0)
+	}
+	return 0
+}
+
+// switchAgreed reports whether the client asked for what a 101 changes to.
+func (t *attempt) switchAgreed(src source) bool {
+	c, ok := src.(*upConn)
+	asked := t.x.upgrade
+	return ok && asked != "" && c.protocol != "" && (equalFold(asked, c.protocol) || strings.Contains(asked, ",") && hasItem(asked, c.protocol))
+}
+
+// connectFailure classifies a failed dial.
+func (t *attempt) connectFailure(l *leg, err error) *failure {
+	f := &failure{class: balance.ConnectFailed, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err, unsent: true}
+	var te *tlsError
+	switch {
+	case t.x.Context().Err() != nil:
+		f.class, f.by, f.status = balance.Canceled, l4.ClientAborted, 0
+	case l.race != nil && l.race.lost(l):
+		f.class, f.by = balance.Canceled, l4.ClientAborted
+	case errors.Is(err, errConnectTimeout), errors.Is(err, context.DeadlineExceeded):
+		f.class, f.by, f.status = balance.ConnectTimeout, l4.ServerTimeout, http.StatusGatewayTimeout
+	case errors.As(err, &te):
+		f.class = balance.TLSFailed
+		if te.untrusted() {
+			f.distrust = te.name
+		}
+	}
+	return f
+}
 
 // clientError marks an error on the client's side of an exchange.
 type clientError struct{ error }
 
 func (e *clientError) Unwrap() error { return e.error }
 
-// fail classifies an error of an exchange whose reply has not begun.
-func (t *attempt) fail(c *upConn, p *pump, err error) *failure {
-	f := &failure{class: balance.Reset, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: err, quiet: !c.gotHead}
+// classify makes a failure of an error before the reply.
+func (t *attempt) classify(src source, err error) *failure {
+	f := &failure{class: balance.Reset, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: err}
+	end := src.end()
 	var ce *clientError
 	var br *badReply
 	var he *headError
-	if p != nil {
-		if perr := p.clientError(); perr != nil {
-			err = &clientError{perr}
-			f.err = perr
-		}
-	}
+	var un *unsentError
+	f.unsent = errors.As(err, &un)
 	switch {
-	case c.cutReason.Load() != nil:
+	case end.cutReason.Load() != nil:
 		f.by, f.status = l4.ServerDown, http.StatusServiceUnavailable
-		f.err = errors.New("l7: server taken away: " + *c.cutReason.Load())
-	case c.interrupted.Load():
+		f.err = errors.New("l7: server taken away: " + *end.cutReason.Load())
+		f.quiet = !end.gotHead
+	case end.interrupted.Load():
 		f.class, f.by, f.status = balance.ClientAborted, l4.ClientAborted, 0
 	case errors.As(err, &ce):
 		f.class, f.by, f.phase, f.status = balance.ClientAborted, l4.ClientAborted, l4.PhaseRequest, 0
@@ -227,230 +445,33 @@ func (t *attempt) fail(c *upConn, p *pump, err error) *failure {
 		f.class, f.by, f.status = balance.Timeout, l4.ServerTimeout, http.StatusGatewayTimeout
 	case errors.As(err, &br):
 		f.class = balance.Protocol
-	case c.reused && !c.gotHead:
-		f.class = balance.Stale
+	case !end.gotHead:
+		if f.quiet = true; end.reused {
+			f.class = balance.Stale
+		}
 	}
 	return f
 }
 
-// relay sends the reply to the client.
-func (t *attempt) relay(c *upConn, pump *pump) {
-	x := t.x
-	r := &c.rep
-	if pump == nil && !t.whole {
-		x.down.mustClose() // nobody asked the client for its body
-	}
-	err := x.writeHead(r)
-	if err != nil {
-		err = &clientError{err}
-	} else if len(r.filters) > 0 {
-		err = t.relayFiltered(c)
-	} else {
-		err = t.relayBody(c)
-	}
-	if err == nil {
-		trailer := c.trailer
-		if err = x.down.finish(trailer); err == nil && pump != nil {
-			err = x.down.flush() // the client may wait for it before it goes on
-		}
-		if err != nil {
-			err = &clientError{err}
-		}
-	}
-	whole := pump.stop(x)
-	untouched := x.down.detach()
-	switch {
-	case err == nil:
-		c.release(untouched && c.keep && whole && !c.behind())
-		return
-	case !x.replied:
-	default:
-		x.down.abort()
-	}
-	t.cut(c, err)
-	c.close()
+// within returns how long something may take that has limit to itself, 0
+// meaning none, and is part of the leg.
+func (l *leg) within(now time.Time, limit time.Duration) time.Duration {
+	return until(now, limit, l.deadline)
 }
 
-// cut notes how a reply that had begun ended before its end.
-func (t *attempt) cut(c *upConn, err error) {
-	x := t.x
-	end := endOf(l4.ServerAborted, l4.PhaseData)
-	t.outcome.Class, t.outcome.Err = balance.Reset, err
-	var ce *clientError
-	var br *badReply
-	switch {
-	case c.cutReason.Load() != nil:
-		end.Cause = l4.ServerDown
-	case c.interrupted.Load() || errors.As(err, &ce):
-		end.Cause = l4.ClientAborted
-		if errors.Is(err, os.ErrDeadlineExceeded) && !c.interrupted.Load() {
-			end.Cause = l4.ClientTimeout
-		}
-		t.outcome.Class = balance.ClientAborted
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		end.Cause = l4.ServerTimeout
-		t.outcome.Class = balance.Timeout
-	case errors.As(err, &br):
-		t.outcome.Class = balance.Protocol
+// until returns limit, or what is left until the deadline if that is less. Zero
+// means none.
+func until(now time.Time, limit time.Duration, deadline time.Time) time.Duration {
+	if deadline.IsZero() {
+		return limit
 	}
-	x.Record.Termination, x.Record.Err = end, err
+	if left := max(deadline.Sub(now), 1); limit <= 0 || left < limit {
+		return left
+	}
+	return limit
 }
 
-// relayBody passes the body on as it comes.
-func (t *attempt) relayBody(c *upConn) error {
-	x := t.x
-	c.x = x
-	defer func() { c.x = nil }()
-	for direct := c.left >= spliceMin; ; {
-		if direct && !c.behind() {
-			direct = false
-			if err := t.relayDirect(c); err != nil {
-				return err
-			}
-		}
-		data, err := c.next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			_ = x.down.flush()
-			return err
-		}
-		if err = x.writeBody(data); err != nil {
-			return &clientError{err}
-		}
-	}
-}
+// unsentError marks a request that the server has not looked at.
+type unsentError struct{ error }
 
-// spliceMin is from how many bytes on a body is worth a pipe.
-const spliceMin = 512 << 10
-
-// relayDirect moves a long body inside the kernel, if both connections allow.
-func (t *attempt) relayDirect(c *upConn) error {
-	down := t.x.down
-	dst := down.direct(c.left)
-	if dst == nil {
-		return nil
-	}
-	if c.in != nil {
-		c.consumed()
-	}
-	reading := false
-	n, err := l4.Transfer(dst, c.c, c.left, func(side *l4.Conn) {
-		if reading = side == c.c; reading {
-			c.idleAt = time.Now()
-			c.wait(c.idleAt, c.bodyLimit)
-		} else {
-			down.sending()
-		}
-	})
-	c.left -= n
-	down.sent(n)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		return nil
-	case err != nil && !reading:
-		return &clientError{err}
-	}
-	return err
-}
-
-// relayFiltered passes the body on through filters.
-func (t *attempt) relayFiltered(c *upConn) error {
-	t.x.now = time.Time{} // filters may wait for what they like
-	body := c.rep.filter((*upBody)(c))
-	b := t.up.pool.Get()
-	defer t.up.pool.Put(b)
-	for {
-		n, err := body.Read(b.B[:cap(b.B)])
-		if n > 0 {
-			if werr := t.x.writeBody(b.B[:n]); werr != nil {
-				return &clientError{werr}
-			}
-			if werr := t.x.down.flush(); werr != nil {
-				return &clientError{werr}
-			}
-		}
-		if err == io.EOF {
-			return t.drainBody(c)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// drainBody leaves a connection whose body was not read to its end unusable.
-func (t *attempt) drainBody(c *upConn) error {
-	if !c.ended() {
-		c.keep = false
-	}
-	return nil
-}
-
-// upBody is the body of a reply as a Reader.
-type upBody upConn
-
-func (b *upBody) Read(p []byte) (int, error) {
-	c := (*upConn)(b)
-	if len(c.held) == 0 {
-		var err error
-		if c.held, err = c.next(); err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, c.held)
-	c.held = c.held[n:]
-	return n, nil
-}
-
-// tunnel gives both connections to a relay after a 101.
-func (t *attempt) tunnel(c *upConn, pump *pump) *failure {
-	x := t.x
-	if x.upgrade == "" || !upgradeAgreed(x.upgrade, c.protocol) {
-		f := &failure{class: balance.Protocol, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server changed to a protocol that was not asked for")}
-		pump.stop(x)
-		x.down.detach()
-		c.close()
-		return f
-	}
-	x.edit(&c.rep)
-	client, early, err := x.down.hijack(&c.rep)
-	x.down.detach()
-	if err != nil {
-		c.close()
-		x.Record.Termination, x.Record.Err = endOf(l4.ClientAborted, l4.PhaseData), err
-		t.outcome.Class = balance.ClientAborted
-		return nil
-	}
-	defer c.close()
-	defer client.Close()
-	t.splice(c, client, early)
-	return nil
-}
-
-// splice relays an upgraded connection, what was read ahead first.
-func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
-	x := t.x
-	_ = c.c.SetDeadline(time.Time{})
-	var err error
-	if len(early) > 0 {
-		_, err = c.c.Write(early)
-	}
-	if err == nil && c.in != nil {
-		_, err = client.Write(c.in.B[c.pos:])
-		x.Record.ReplyBytes += int64(len(c.in.B) - c.pos)
-	}
-	c.releaseInput()
-	if err != nil {
-		x.Record.Termination, x.Record.Err = endOf(l4.ServerAborted, l4.PhaseData), err
-		return
-	}
-	relayTunnel(x, client, c.c, orDefault(t.p.TunnelTimeout, defaultTunnelTimeout))
-}
-
-// upgradeAgreed reports whether the protocol that a server changed to is one
-// of those the client asked for.
-func upgradeAgreed(asked, got string) bool {
-	return got != "" && (equalFold(asked, got) || strings.Contains(asked, ",") && hasItem(asked, got))
-}
+func (e *unsentError) Unwrap() error { return e.error }

@@ -108,18 +108,24 @@ type downstream interface {
 	abort()
 	// mustClose has the connection end with this exchange.
 	mustClose()
-	// hijack answers 101 with the fields of r and gives the connection away,
-	// with the bytes that the client has sent behind its request.
+	// hijack answers 101, or 2xx to CONNECT, with the fields of r and gives the
+	// connection away, with the bytes that the client has sent behind its
+	// request.
 	hijack(r *Reply) (c *l4.Conn, early []byte, err error)
 
 	// attach has u interrupted if the client goes away before detach, which
 	// reports whether u is untouched.
-	attach(u *upConn)
+	attach(u interrupter)
 	detach() bool
 
 	// serveForeign has a handler that is not native answer.
 	serveForeign(h http.Handler)
 }
+
+// An interrupter is work for a client that has to end when the client goes
+// away. Interrupt may be called at any time, by any goroutine, and does not
+// wait.
+type interrupter interface{ interrupt() }
 
 // Context ends when the client is gone, the server is cut, or, on the
 // standard front, when the request's context does.

@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -124,15 +125,24 @@ func (c *byteConn) headWithout(drop func(kind) bool) string {
 
 // request builds the request from the exchange.
 func (c *byteConn) request() *http.Request {
-	x := &c.x
+	r := c.x.newRequest(c.ctx)
+	r.RemoteAddr = c.nc.RemoteAddr().String()
+	return r
+}
+
+// newRequest builds a request for net/http.
+func (x *Exchange) newRequest(ctx context.Context) *http.Request {
 	r := &http.Request{
 		Method: x.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto1x),
 		Header: make(http.Header, len(x.Header.list)), Host: x.Host,
 		ContentLength: x.ContentLength, Body: http.NoBody,
-		RemoteAddr: c.nc.RemoteAddr().String(), RequestURI: x.Path + x.Query, TLS: x.TLS,
+		RemoteAddr: x.Remote.String(), RequestURI: x.Path + x.Query, TLS: x.TLS,
 	}
-	if x.proto1x == 0 {
+	switch x.proto1x {
+	case 0:
 		r.Proto = "HTTP/1.0"
+	case 2:
+		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
 	}
 	if x.ContentLength != 0 {
 		r.Body = io.NopCloser(bodyReader{x})
@@ -143,5 +153,5 @@ func (c *byteConn) request() *http.Request {
 		r.URL = &url.URL{Path: x.Path, RawQuery: strings.TrimPrefix(x.Query, "?")}
 	}
 	addFields(r.Header, &x.Header)
-	return r.WithContext(c.ctx)
+	return r.WithContext(ctx)
 }

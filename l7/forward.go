@@ -59,6 +59,11 @@ func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
 		b = append(b, "\r\n"...)
 	}
 	b = appendForwarded(b, x, p.Forward)
+	if p.Via != "" {
+		b = append(b, "Via: "...)
+		b = append(b, x.viaVersion()...)
+		b = append(append(b, p.Via...), "\r\n"...)
+	}
 	switch {
 	case x.ContentLength > 0:
 		b = append(b, "Content-Length: "...)
@@ -80,6 +85,17 @@ func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
 		b = append(b, "Connection: TE\r\nTE: trailers\r\n"...)
 	}
 	return append(b, "\r\n"...)
+}
+
+// viaVersion names the protocol of the request for Via.
+func (x *Exchange) viaVersion() string {
+	switch x.proto1x {
+	case 0:
+		return "1.0 "
+	case 1:
+		return "1.1 "
+	}
+	return strconv.Itoa(int(x.proto1x)) + ".0 "
 }
 
 // bodyExpected reports whether a request of that method says so when it has

@@ -73,8 +73,8 @@ type byteConn struct {
 	idleTick atomic.Int64
 
 	mu       sync.Mutex
-	upstream *upConn // to be interrupted when the client goes away
-	peek     *peek   // instead of the Parker; nil if there is none
+	upstream interrupter // to be interrupted when the client goes away
+	peek     *peek       // instead of the Parker; nil if there is none
 }
 
 // work is what a connection needs while it has requests to serve. One that is
@@ -549,7 +549,7 @@ func (c *byteConn) withTLS(h *handedConn) net.Conn {
 // connection is.
 func (c *byteConn) context() context.Context { return c.ctx }
 
-func (c *byteConn) attach(u *upConn) {
+func (c *byteConn) attach(u interrupter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.upstream = u

@@ -392,10 +392,13 @@ func appendFields(b []byte, f *Fields) []byte {
 	return b
 }
 
-// appendSwitch appends the head of a 101.
+// appendSwitch appends the head of a 101, or of a 2xx to CONNECT.
 func appendSwitch(b []byte, r *Reply, protocol string) []byte {
 	b = appendStatus(b, r.Status)
 	b = appendFields(b, &r.Header)
+	if r.Status != http.StatusSwitchingProtocols {
+		return append(b, "\r\n"...)
+	}
 	b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
 	b = append(b, protocol...)
 	return append(b, "\r\n\r\n"...)

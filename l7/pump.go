@@ -21,18 +21,20 @@ type pump struct {
 	done  chan struct{}
 
 	fromClient atomic.Pointer[error] // what ended it, if that was the client
-	whole      bool                  // all was sent; to be read once done is closed
+	whole      bool                  // all was sent; to be read once done is closed, as ended is
+	ended      time.Time
 }
 
-func (t *attempt) startPump(c *upConn) *pump {
-	t.streamed = true
-	p := &pump{x: t.x, c: c, limit: orDefault(t.p.BodyTimeout, defaultBodyTimeout), body: t.x.Body(), done: make(chan struct{})}
-	go p.run(&t.up.bulk)
-	return p
+func (c *upConn) startPump(t *attempt) {
+	c.pump = &pump{x: t.x, c: c, limit: orDefault(t.p.BodyTimeout, defaultBodyTimeout), body: t.stream(), done: make(chan struct{})}
+	go c.pump.run(&t.up.bulk)
 }
 
 func (p *pump) run(pool *l4.BufferPool) {
-	defer close(p.done)
+	defer func() {
+		p.ended = time.Now()
+		close(p.done)
+	}()
 	b := pool.Get()
 	defer pool.Put(b)
 	buf := b.B[:cap(b.B)]
@@ -105,23 +107,30 @@ func (p *pump) clientError() error {
 	return nil
 }
 
-// stop ends the pump, if there is one, and reports whether the whole body has
-// been sent.
-func (p *pump) stop(x *Exchange) bool {
-	if p == nil {
-		return true
-	}
+// running reports whether the pump is at work, or when it ended.
+func (p *pump) running() (bool, time.Time) {
 	select {
 	case <-p.done:
-		return p.whole
+		return false, p.ended
 	default:
+		return true, time.Time{}
 	}
-	x.down.stopBody()
-	p.c.enough.Store(true)
-	_ = p.c.c.SetWriteDeadline(past)
-	<-p.done
-	p.c.enough.Store(false)
-	p.c.sendAt.at = past
-	x.down.resumeBody()
+}
+
+// stopSending implements source.
+func (c *upConn) stopSending(t *attempt) bool {
+	p := c.pump
+	if p == nil {
+		return t.whole
+	}
+	c.pump = nil
+	if on, _ := p.running(); on {
+		t.x.down.stopBody()
+		_ = c.c.SetWriteDeadline(past)
+		c.sendAt.at = past
+		<-p.done
+		t.x.down.resumeBody()
+		t.stuck = true
+	}
 	return p.whole
 }

@@ -6,14 +6,13 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
 )
 
 const (
-	defaultHeaderLimit = 30 * time.Second // until the head of a reply
-
 	maxReplyHead   = 64 << 10
 	maxReplyFields = 256
 	maxInterim     = 16
@@ -24,11 +23,12 @@ type upReply struct {
 	left      int64 // bytes of the body to come, -1 if chunked, -2 if until the connection ends
 	chunk     chunkDecoder
 	keep      bool   // the server keeps the connection
+	private   bool   // the connection itself has been logged in
 	protocol  string // Upgrade
 	trailer   *Fields
-	gotHead   bool // at least a byte of the reply has come
-	bodyLimit time.Duration
-	x         *Exchange // whose client gets what there is before a wait; nil if there is nobody
+	bodyLimit time.Duration // of each wait for the body
+	bodyEnd   time.Time     // of all of it; zero means none
+	x         *Exchange     // whose client gets what there is before a wait; nil if there is nobody
 }
 
 const untilClose = -2
@@ -61,15 +61,15 @@ func (c *upConn) ask(req []byte) (n int, err error) {
 	return n, err
 }
 
-// lost reports whether somebody has given up on the connection.
-func (c *upConn) lost() bool { return c.interrupted.Load() || c.cutReason.Load() != nil }
-
 // wait bounds the next read.
 func (c *upConn) wait(now time.Time, d time.Duration) {
 	if at, ok := c.readAt.due(now, d); ok {
 		_ = c.c.SetReadDeadline(at)
 		if c.lost() {
 			_ = c.c.SetDeadline(past)
+		}
+		if c.pump != nil && c.pump.clientError() != nil {
+			c.interruptBody()
 		}
 	}
 }
@@ -145,10 +145,13 @@ func (c *upConn) parseHead(n int, method string) error {
 		return &badReply{bad}
 	}
 	c.keep = !f.close && (minor > 0 || f.keepAlive)
+	c.private = c.private || logsIn(r)
 	c.protocol = f.protocol
 	c.trailer = nil
 	r.Local, r.ContentLength, r.filters = false, f.length, r.filters[:0]
 	switch {
+	case method == http.MethodConnect && r.Status/100 == 2:
+		c.left, r.ContentLength = 0, -1 // a tunnel (RFC 9110, section 9.3.6)
 	case method == http.MethodHead || !bodyAllowed(r.Status):
 		c.left = 0
 		if r.Status == http.StatusNoContent {
@@ -163,6 +166,23 @@ func (c *upConn) parseHead(n int, method string) error {
 		c.left, c.keep = untilClose, false
 	}
 	return nil
+}
+
+// logsIn reports whether a reply begins a login of the whole connection: what
+// comes over it later would pass for that client's.
+func logsIn(r *Reply) bool {
+	if r.Status != http.StatusUnauthorized && r.Status != http.StatusProxyAuthRequired {
+		return false
+	}
+	for _, name := range [...]string{"WWW-Authenticate", "Proxy-Authenticate"} {
+		for v := range r.Header.Values(name) {
+			scheme, _, _ := strings.Cut(v, " ")
+			if equalFold(scheme, "ntlm") || equalFold(scheme, "negotiate") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // consumed gives the input buffer back once all of it has been used.
@@ -239,7 +259,7 @@ func (c *upConn) more() error {
 	if c.x != nil {
 		c.x.now = c.idleAt
 	}
-	c.wait(c.idleAt, c.bodyLimit)
+	c.wait(c.idleAt, until(c.idleAt, c.bodyLimit, c.bodyEnd))
 	pool := &c.host.up.pool
 	if c.left == untilClose || c.left > headBuffer || c.left == -1 && c.chunk.n > headBuffer {
 		pool = &c.host.up.bulk
@@ -255,6 +275,5 @@ func (c *upConn) more() error {
 	return io.ErrUnexpectedEOF
 }
 
-// behind reports whether bytes follow what has been read as the reply: there
-// is no telling what they are, so the connection is not used again.
+// behind reports whether there are bytes that have been read and not used.
 func (c *upConn) behind() bool { return c.in != nil && c.pos < len(c.in.B) }

@@ -3,11 +3,10 @@
 package l7
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
-	"math/rand/v2"
-	"net"
+	"net/http"
+	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,53 +15,123 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// An Upstream makes and keeps the HTTP/1 connections to servers. Several
-// proxies and transports may share one. The zero value is ready to use; its
-// fields must not change once it is used.
+// An Upstream makes and keeps the connections to servers. Several proxies and
+// transports may share one. The zero value is ready to use; its fields must not
+// change once it is used.
 //
 // A connection is reused for any client (HAProxy's http-reuse always, made
 // safe by replaying what can be replayed), the one that was used last first.
+// Two requests may share a connection only if it would be opened in the same
+// way for both: to the same server, the same address, under the same TLS name
+// and with the same PROXY header. A connection on which a server asks for NTLM
+// or Negotiate, which log in connections and not requests, is not used again.
 type Upstream struct {
 	// Dial connects to a server; nil means a [net.Dialer] without keep-alive
-	// probes.
+	// probes. It must end when its context does.
 	Dial l4.DialFunc
 
 	// TLS returns the client configuration for a server, and nil for plain
-	// text; a nil TLS means plain text to all. Where the configuration has no
-	// ServerName, the host part of the server's address is verified. Sessions
-	// are resumed if it has a ClientSessionCache.
+	// text; a nil TLS means plain text to all. It is called for each connection,
+	// and once for each server before that.
+	//
+	// Certificates are verified unless the configuration says otherwise, under
+	// the name that TLSName or its ServerName gives, or else the host part of
+	// the server's address. Sessions are resumed: without a ClientSessionCache,
+	// each server gets one. GetClientCertificate is asked for each connection, so that is
+	// where a client certificate is renewed; connections that are open keep the old
+	// one until MaxAge or CloseIdle ends them. A server whose
+	// certificate is not valid is not asked in plain text instead, and no other
+	// server is tried under the same name.
 	TLS func(s *balance.Server) *tls.Config
+
+	// TLSName returns the name to ask a server for (SNI) and to verify. Nil, and
+	// an empty name, mean what is said of TLS. [HostOnly] takes the name that
+	// the client asked for.
+	TLSName func(x *Exchange, s *balance.Server) string
+
+	// ProxyHeader returns the PROXY protocol header that a connection to a
+	// server begins with, or nil for none. A header that tells the client's
+	// address restricts the connection to the requests of that address and
+	// port.
+	ProxyHeader func(x *Exchange, s *balance.Server) *l4.ProxyHeader
+
+	// Protocols are those spoken with servers; nil means HTTP/1 only, which
+	// costs the least by far. With HTTP1 and HTTP2, TLS servers are offered
+	// both (ALPN); HTTP2 alone insists on it. UnencryptedHTTP2 without HTTP1 is
+	// HTTP/2 by prior knowledge (h2c). NextProtos in what TLS returns have the
+	// last word. Requests that change the protocol (WebSocket) and CONNECT take
+	// HTTP/1 where it is allowed; over HTTP/2 they lose the wish to change.
+	Protocols *http.Protocols
 
 	ConnectTimeout time.Duration // of dial and TLS handshake together; 0 means 3s, negative none
 
-	MaxIdle     int           // idle connections kept for a server; 0 means 512, negative none
+	MaxIdle     int           // idle HTTP/1 connections kept for a server; 0 means 512, negative none
 	IdleTimeout time.Duration // of an idle connection; 0 means 30s, less than most servers allow; negative none
 	MaxAge      time.Duration // of a connection, up to a tenth less by chance; 0 means no limit
 	MaxRequests int           // over one connection; 0 means no limit
+	PingTimeout time.Duration // of an HTTP/2 connection that is silent: after it a PING is sent, and after as long again without an answer the connection is closed; 0 means 15s, negative none
 
-	once  sync.Once
-	pool  l4.BufferPool
-	bulk  l4.BufferPool
-	mu    sync.RWMutex
-	hosts map[hostKey]*upHost
+	once     sync.Once
+	pool     l4.BufferPool
+	bulk     l4.BufferPool
+	attempts sync.Pool
+	two      *http.Transport // makes the connections of HTTP/2
+	mu       sync.RWMutex
+	hosts    map[hostKey]*upHost
 }
 
 const (
 	defaultConnectTimeout = 3 * time.Second
 	defaultMaxIdle        = 512
 	defaultKeepIdle       = 30 * time.Second
+	defaultPingTimeout    = 15 * time.Second
 )
 
-// hostKey is what connections must have in common to be exchanged.
+// hostKey says which connections are kept together.
 type hostKey struct {
 	server *balance.Server
 	addr   string
+}
+
+// identity is what connections to one server must have in common to be
+// exchanged: how they were opened.
+type identity struct {
+	tlsName string // asked for by TLSName
+	proxy   string // PROXY header
+}
+
+// identify returns the identity of a connection for x.
+func (u *Upstream) identify(x *Exchange, s *balance.Server) (id identity, err error) {
+	if u.TLSName != nil {
+		id.tlsName = u.TLSName(x, s)
+	}
+	if u.ProxyHeader != nil {
+		if h := u.ProxyHeader(x, s); h != nil {
+			b, err := h.AppendBinary(nil)
+			if err != nil {
+				return id, err
+			}
+			id.proxy = string(b)
+		}
+	}
+	return id, nil
+}
+
+// HostOnly is a TLSName of [Upstream]: the host that the client asked for,
+// without the port. It leaves out what is an address, as SNI does.
+func HostOnly(x *Exchange, _ *balance.Server) string {
+	host := hostName(x.Host)
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return ""
+	}
+	return host
 }
 
 func (u *Upstream) init() {
 	u.once.Do(func() {
 		u.pool.Size = headBuffer
 		u.bulk.Size = bulkBuffer
+		u.two = u.newTwo()
 		u.hosts = make(map[hostKey]*upHost)
 	})
 }
@@ -80,6 +149,7 @@ func (u *Upstream) host(s *balance.Server) *upHost {
 	defer u.mu.Unlock()
 	if h = u.hosts[key]; h == nil {
 		h = &upHost{up: u, key: key, conns: make(map[*upConn]struct{})}
+		h.learnProtocols()
 		u.hosts[key] = h
 		s.Attach(h)
 	}
@@ -96,6 +166,12 @@ func (u *Upstream) CloseIdle() {
 	u.mu.RUnlock()
 	for _, h := range hosts {
 		h.closeIdle(time.Time{})
+		h.mu.Lock()
+		twos := h.twos
+		h.mu.Unlock()
+		for _, c := range twos {
+			c.closeIfIdle()
+		}
 	}
 }
 
@@ -109,6 +185,11 @@ type upHost struct {
 	conns map[*upConn]struct{}
 	timer *time.Timer // closes idle connections in time; nil if there are none
 	dead  bool        // the server went down or away: what comes back is closed
+
+	protocols
+	sessions tls.ClientSessionCache // nil as long as there was no TLS
+	twos     []*h2Conn              // never changed in place
+	dialing  *h2Dial                // of HTTP/2, under way
 }
 
 // Cut implements [balance.Attached].
@@ -126,7 +207,11 @@ func (h *upHost) Cut(live bool, reason string) {
 			c.cut(reason)
 		}
 	}
+	twos := h.twos
 	h.mu.Unlock()
+	for _, c := range twos {
+		c.cut(live, reason)
+	}
 	h.closeIdle(time.Time{})
 }
 
@@ -165,17 +250,23 @@ func (h *upHost) expire() {
 
 // take returns an idle connection that looks alive, or nil. If ask is true,
 // the caller will look by [l4.Conn.Ask] where that can.
-func (h *upHost) take(ask bool) *upConn {
+func (h *upHost) take(id identity, ask bool) *upConn {
 	for {
 		h.mu.Lock()
-		n := len(h.idle)
-		if n == 0 {
+		i := len(h.idle) - 1
+		for i >= 0 && h.idle[i].id != id {
+			i--
+		}
+		if i < 0 {
 			h.mu.Unlock()
 			return nil
 		}
-		c := h.idle[n-1]
-		h.idle[n-1] = nil
-		h.idle = h.idle[:n-1]
+		c := h.idle[i]
+		if i < len(h.idle)-1 {
+			copy(h.idle[i:], h.idle[i+1:])
+		}
+		h.idle[len(h.idle)-1] = nil
+		h.idle = h.idle[:len(h.idle)-1]
 		h.mu.Unlock()
 		// What a server sends between replies is never a reply, and one that
 		// closed an idle connection has done no wrong.
@@ -208,73 +299,6 @@ func (h *upHost) put(c *upConn) {
 	h.mu.Unlock()
 }
 
-// dial opens a connection.
-func (h *upHost) dial(ctx context.Context) (*upConn, error) {
-	if d := orDefault(h.up.ConnectTimeout, defaultConnectTimeout); d > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, d, errConnectTimeout)
-		defer cancel()
-	}
-	dial := h.up.Dial
-	if dial == nil {
-		dial = (&net.Dialer{KeepAlive: -1}).DialContext
-	}
-	network, addr := l4.SplitAddr(h.key.addr)
-	nc, err := dial(ctx, network, addr)
-	if err != nil {
-		return nil, connectError(ctx, err)
-	}
-	if nc, err = h.handshake(ctx, nc, addr); err != nil {
-		return nil, &tlsError{connectError(ctx, err)}
-	}
-	c := &upConn{host: h, c: l4.NewConn(nc), quiet: newQuiet(nc)}
-	if age := h.up.MaxAge; age > 0 {
-		c.expires = time.Now().Add(age - rand.N(age/10+1)) // not all at once
-	}
-	h.mu.Lock()
-	h.conns[c] = struct{}{}
-	h.mu.Unlock()
-	return c, nil
-}
-
-// handshake does the TLS handshake where there is to be one.
-func (h *upHost) handshake(ctx context.Context, nc net.Conn, addr string) (net.Conn, error) {
-	if h.up.TLS == nil {
-		return nc, nil
-	}
-	cfg := h.up.TLS(h.key.server)
-	if cfg == nil {
-		return nc, nil
-	}
-	if cfg.ServerName == "" && !cfg.InsecureSkipVerify {
-		cfg = cfg.Clone()
-		if host, _, err := net.SplitHostPort(addr); err == nil {
-			cfg.ServerName = host
-		}
-	}
-	t := tls.Client(nc, cfg)
-	if err := t.HandshakeContext(ctx); err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
-	return t, nil
-}
-
-var errConnectTimeout = errors.New("l7: connect timeout")
-
-// connectError tells our own time limit from other ends of the context.
-func connectError(ctx context.Context, err error) error {
-	if context.Cause(ctx) == errConnectTimeout {
-		return errors.Join(errConnectTimeout, err)
-	}
-	return err
-}
-
-// tlsError marks a failure after the TCP connection was there.
-type tlsError struct{ error }
-
-func (e *tlsError) Unwrap() error { return e.error }
-
 // upConn is an HTTP/1 connection to a server. One request at a time has it.
 type upConn struct {
 	host     *upHost
@@ -282,19 +306,17 @@ type upConn struct {
 	expires  time.Time // zero means never
 	idleAt   time.Time // when it was last known to be in use
 	requests int
-	reused   bool
+	id       identity
 	quiet    *quiet
 	readAt   coarse
 	sendAt   coarse
 
-	interrupted atomic.Bool            // the client went away
-	cutReason   atomic.Pointer[string] // the server was taken away
-	enough      atomic.Bool            // the rest of the request body is not to be sent
-
-	in   *l4.Buffer // bytes read, those before pos consumed; nil when there are none
-	pos  int
-	held []byte // a piece of the body that a filter has not taken yet
-	rep  Reply
+	enough atomic.Bool // the rest of the request body is not to be sent
+	in     *l4.Buffer  // bytes read, those before pos consumed; nil when there are none
+	pos    int
+	pump   *pump // sends the request body; nil if there is nothing to wait for
+	rep    Reply
+	fate
 	upReply
 }
 
@@ -315,6 +337,7 @@ func (c *upConn) cut(reason string) {
 
 // close closes the connection for good.
 func (c *upConn) close() {
+	c.x = nil
 	c.releaseInput()
 	h := c.host
 	h.mu.Lock()
@@ -326,8 +349,8 @@ func (c *upConn) close() {
 // release ends the use of a connection: clean means that request and reply
 // are complete and that nothing but the next reply can follow.
 func (c *upConn) release(clean bool) {
-	clean = clean && c.in == nil && !c.interrupted.Load() && c.cutReason.Load() == nil
-	if !clean {
+	c.x = nil
+	if !clean || !c.keep || c.private || c.in != nil || c.lost() {
 		c.close()
 		return
 	}

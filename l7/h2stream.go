@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// An h2Stream is a request and its reply over a connection of HTTP/2.
+type h2Stream struct {
+	conn   *h2Conn
+	ctx    context.Context // of the stream: its end resets it
+	cancel context.CancelFunc
+	begun  bool // the reserved stream is in use
+	body   h2Body
+	resp   *http.Response
+	rep    Reply
+	fate
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	late    atomic.Bool // a time limit has passed
+	interim int
+	closed  bool // interim replies are not passed on any more
+
+	x        *Exchange // whose client gets what there is before a wait; nil if there is nobody
+	limit    time.Duration
+	bodyEnd  time.Time
+	buf      *l4.Buffer
+	bodyErr  error
+	trailing *Fields
+}
+
+func newH2Stream(c *h2Conn, reused bool) *h2Stream {
+	s := &h2Stream{conn: c}
+	s.reused = reused
+	s.ctx, s.cancel = context.WithCancel(bg)
+	c.requests.Add(1)
+	return s
+}
+
+func (s *h2Stream) interrupt() {
+	s.interrupted.Store(true)
+	s.cancel()
+}
+
+func (s *h2Stream) end() *fate                     { return &s.fate }
+func (s *h2Stream) reply() *Reply                  { return &s.rep }
+func (s *h2Stream) tlsState() *tls.ConnectionState { return s.conn.tls }
+func (s *h2Stream) trailers() *Fields              { return s.trailing }
+func (s *h2Stream) ended() bool                    { return s.bodyErr == io.EOF }
+
+// arm has the stream reset after d, unless disarmed; 0 means never.
+func (s *h2Stream) arm(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.armLocked(d)
+}
+
+// armHead is arm while the head of the reply has not come.
+func (s *h2Stream) armHead(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.armLocked(d)
+	}
+}
+
+func (s *h2Stream) armLocked(d time.Duration) {
+	switch {
+	case s.timer != nil && d > 0:
+		s.timer.Reset(d)
+	case s.timer != nil:
+		s.timer.Stop()
+	case d > 0:
+		s.timer = time.AfterFunc(d, func() {
+			s.late.Store(true)
+			s.cancel()
+		})
+	}
+}
+
+// roundTrip implements source.
+func (s *h2Stream) roundTrip(t *attempt, l *leg, now time.Time) error {
+	limit := orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
+	s.body = h2Body{s: s, t: t, limit: limit, turn: make(chan struct{}, 1)}
+	s.body.turn <- struct{}{}
+	req, err := s.request(t, l)
+	if err != nil {
+		return err
+	}
+	s.begun = true
+	if t.whole {
+		s.arm(l.within(now, limit))
+	} else {
+		s.body.deadline = l.deadline
+		s.arm(until(now, 0, l.deadline))
+	}
+	s.resp, err = s.conn.cc.RoundTrip(req)
+	s.mu.Lock()
+	s.closed = true // and whoever passes one on has done so
+	s.mu.Unlock()
+	if err != nil {
+		return s.failure(err)
+	}
+	s.arm(0)
+	s.gotHead = true
+	return s.makeReply(t.x.Method)
+}
+
+// failure says what an error of net/http means here.
+func (s *h2Stream) failure(err error) error {
+	if r := s.conn.reason.Load(); r != nil {
+		s.cutReason.Store(r)
+	}
+	if p := s.body.fromClient.Load(); p != nil {
+		return &clientError{*p}
+	}
+	if s.late.Load() {
+		return os.ErrDeadlineExceeded
+	}
+	var se http2.StreamError
+	switch {
+	case errors.As(err, &se) && se.Code == http2.ErrCodeRefusedStream, unprocessed(err):
+		return &unsentError{err} // RFC 9113, section 8.7
+	case errors.As(err, &se) && se.Code == http2.ErrCodeProtocol, strings.Contains(err.Error(), "malformed response"):
+		return &badReply{err}
+	}
+	return err
+}
+
+// unprocessed reports whether the connection ended before the server looked at
+// the request. net/http has no values for these errors, only texts.
+func unprocessed(err error) bool {
+	switch err.Error() {
+	case "http2: Transport received Server's graceful shutdown GOAWAY", "http2: client conn not usable",
+		"http2: client conn could not be established":
+		return true
+	}
+	return false
+}
+
+// request makes the request for net/http of the one for HTTP/1, so that what
+// is forwarded is decided in one place.
+func (s *h2Stream) request(t *attempt, l *leg) (*http.Request, error) {
+	x := t.x
+	if x.Method == http.MethodConnect {
+		return nil, &badReply{errors.New("l7: CONNECT needs a server of HTTP/1")}
+	}
+	ctx := httptrace.WithClientTrace(s.ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+			return s.passInterim(t, l, code, http.Header(header))
+		},
+	})
+	req := &http.Request{
+		Method: x.Method, Host: x.Host, URL: targetURL(x), ContentLength: x.ContentLength,
+		Header: headerOf(string(t.req.B[:t.headLen])), Body: http.NoBody,
+	}
+	if x.Host == "" {
+		req.Host = s.conn.host.key.addr // HTTP/1.0 without Host
+		req.URL.Host = req.Host
+	}
+	if s.conn.tls != nil {
+		req.URL.Scheme = "https"
+	}
+	if x.trailers {
+		req.Header["Te"] = []string{"trailers"}
+	}
+	if x.expect {
+		req.Header["Expect"] = []string{"100-continue"}
+	}
+	switch {
+	case t.whole && x.ContentLength != 0:
+		s.body.src = bytes.NewReader(t.req.B[t.headLen:])
+		s.body.whole = true
+		req.Body = &s.body
+	case !t.whole:
+		s.body.src = t.stream()
+		s.body.trailer = x.requestTrailer()
+		req.Trailer = s.body.trailer
+		req.Body = &s.body
+	}
+	return req.WithContext(ctx), nil
+}
+
+// targetURL makes a URL that is sent byte for byte as the target came.
+func targetURL(x *Exchange) *url.URL {
+	u := &url.URL{Scheme: "http", Host: x.Host, Opaque: x.Path}
+	if strings.HasPrefix(x.Path, "//") {
+		u.Opaque = "//" + x.Host + x.Path // taken off again by net/http
+	}
+	if x.Query != "" {
+		u.RawQuery, u.ForceQuery = x.Query[1:], true
+	}
+	return u
+}
+
+// headerOf makes a header map of a request head. The strings are parts of it.
+func headerOf(head string) http.Header {
+	h := make(http.Header, 16)
+	_, rest, _ := cutLine(head)
+	for {
+		line, more, ok := cutLine(rest)
+		if !ok || line == "" {
+			break
+		}
+		rest = more
+		name, value, _ := strings.Cut(line, ": ")
+		if k := kindOf(name); k.owned() || k == kindExpect || k == kindTrailer {
+			continue
+		}
+		name = http.CanonicalHeaderKey(name)
+		h[name] = append(h[name], value)
+	}
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = []string{""} // or net/http sends its own
+	}
+	return h
+}
+
+// requestTrailer returns the names of the fields that the client says it will
+// send behind the body, nil if there are none.
+func (x *Exchange) requestTrailer() http.Header {
+	if x.ContentLength >= 0 {
+		return nil
+	}
+	var h http.Header
+	add := func(name string) {
+		if isToken(name) && !forbiddenTrailer(name) {
+			if h == nil {
+				h = make(http.Header)
+			}
+			h[http.CanonicalHeaderKey(name)] = nil
+		}
+	}
+	for v := range x.Header.Values("Trailer") {
+		eachItem(v, add)
+	}
+	if s, ok := x.down.(*standard); ok { // net/http has taken the field away
+		for name := range s.r.Trailer {
+			add(name)
+		}
+	}
+	return h
+}
+
+// passInterim passes an interim reply on. It is called by the connection's
+// goroutine while roundTrip waits.
+func (s *h2Stream) passInterim(t *attempt, l *leg, code int, header http.Header) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.interim++; s.interim > maxInterim || code == http.StatusSwitchingProtocols {
+		return &badReply{errors.New("too many interim replies, or one that HTTP/2 does not have")}
+	}
+	s.gotHead = true
+	if s.closed || l.race != nil {
+		return nil
+	}
+	r := Reply{Status: code, ContentLength: -1, Header: fieldsOf(header)}
+	if err := t.x.down.writeInterim(&r); err != nil {
+		return &clientError{err}
+	}
+	return nil
+}
+
+// fieldsOf lists a header map in the order of names, without what belongs to a
+// connection.
+func fieldsOf(h http.Header) Fields {
+	var f Fields
+	f.list = make([]Field, 0, len(h)+2)
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		k := kindOf(name)
+		if k.owned() || !isToken(name) {
+			continue
+		}
+		for _, v := range h[name] {
+			f.list = append(f.list, Field{name, cleanValue(v), k})
+		}
+	}
+	return f
+}
+
+// makeReply turns the head of the response into that of a reply.
+func (s *h2Stream) makeReply(method string) error {
+	resp, r := s.resp, &s.rep
+	if resp.StatusCode < 200 || resp.StatusCode > 999 {
+		return &badReply{errors.New("status " + strconv.Itoa(resp.StatusCode))}
+	}
+	n := 0
+	for _, v := range resp.Header {
+		n += len(v)
+	}
+	if n > maxReplyFields {
+		return &badReply{errors.New("too many fields")}
+	}
+	*r = Reply{Status: resp.StatusCode, Header: fieldsOf(resp.Header), ContentLength: resp.ContentLength}
+	if len(resp.Trailer) > 0 {
+		r.Header.list = append(r.Header.list, Field{"Trailer", strings.Join(slices.Sorted(maps.Keys(resp.Trailer)), ", "), kindTrailer})
+	}
+	switch {
+	case resp.Body == http.NoBody:
+		s.bodyErr = io.EOF
+		if method != http.MethodHead && bodyAllowed(r.Status) && r.ContentLength < 0 {
+			r.ContentLength = 0
+		}
+	case method == http.MethodHead || !bodyAllowed(r.Status):
+	}
+	if r.Status == http.StatusNoContent {
+		r.ContentLength = -1
+	}
+	return nil
+}
+
+func (s *h2Stream) expectBody(x *Exchange, limit time.Duration, end time.Time) {
+	s.x, s.limit, s.bodyEnd = x, limit, end
+}
+
+// next implements source. It cannot know whether there is more at hand, so it
+// flushes each time.
+func (s *h2Stream) next() ([]byte, error) {
+	if s.bodyErr != nil {
+		return nil, s.bodyErr
+	}
+	if s.buf == nil {
+		s.buf = s.conn.host.up.bulk.Get()
+	}
+	now := time.Now()
+	if s.x != nil {
+		if err := s.x.down.flush(); err != nil {
+			return nil, &clientError{err}
+		}
+		s.x.now = time.Time{} // who knows how long the wait will be
+	}
+	s.arm(until(now, s.limit, s.bodyEnd))
+	n, err := s.resp.Body.Read(s.buf.B[:cap(s.buf.B)])
+	s.arm(0)
+	switch {
+	case err == io.EOF:
+		s.bodyErr = err
+		s.trailing = trailerOf(s.resp.Trailer)
+	case err != nil:
+		s.bodyErr = s.failure(err)
+	}
+	if n > 0 {
+		return s.buf.B[:n], nil
+	}
+	if s.bodyErr == nil {
+		return s.next()
+	}
+	return nil, s.bodyErr
+}
+
+// trailerOf lists the trailer fields that may be forwarded, nil if there are
+// none.
+func trailerOf(h http.Header) *Fields {
+	if len(h) == 0 {
+		return nil
+	}
+	f := fieldsOf(h)
+	f.DelFunc(func(name, _ string) bool { return forbiddenTrailer(name) })
+	return &f
+}
+
+// grpcOutcome has a gRPC status speak for the server as its HTTP status would:
+// a gRPC server fails with 200.
+func (s *h2Stream) grpcOutcome(o *balance.Outcome) {
+	if !strings.HasPrefix(s.rep.Header.Get("Content-Type"), "application/grpc") {
+		return
+	}
+	v := s.rep.Header.Get("Grpc-Status") // without a body, it is in the head
+	if s.trailing != nil {
+		v = cmpOr(s.trailing.Get("Grpc-Status"), v)
+	}
+	if status, ok := grpcHTTP[v]; ok && o.Class == balance.OK {
+		o.Class, o.Status = balance.StatusError, status
+		o.Err = errors.New("l7: grpc-status " + v)
+	}
+}
+
+// grpcHTTP are the codes of gRPC with which a server says that it failed, as
+// HTTP would say it (Envoy's mapping).
+var grpcHTTP = map[string]int{
+	"2":  http.StatusInternalServerError, // UNKNOWN
+	"4":  http.StatusGatewayTimeout,      // DEADLINE_EXCEEDED
+	"12": http.StatusNotImplemented,      // UNIMPLEMENTED
+	"13": http.StatusInternalServerError, // INTERNAL
+	"14": http.StatusServiceUnavailable,  // UNAVAILABLE
+	"15": http.StatusInternalServerError, // DATA_LOSS
+}
+
+func (s *h2Stream) stopSending(t *attempt) bool {
+	return s.body.src == nil || s.body.stop(t)
+}
+
+// release implements source. A stream that is not complete is reset.
+func (s *h2Stream) release(bool) { s.close() }
+
+func (s *h2Stream) close() {
+	s.arm(0)
+	s.cancel()
+	if !s.begun {
+		s.conn.cc.Release()
+	}
+	if s.resp != nil {
+		_ = s.resp.Body.Close()
+	}
+	s.x = nil
+	s.conn.host.up.bulk.Put(s.buf)
+	s.buf = nil
+}

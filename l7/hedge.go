@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"errors"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// Hedge says when a request that has had no reply yet is sent to a second
+// server as well: the first reply counts, the other try is broken off. A hedge
+// needs a share of the pool's retry budget, and a request that may be sent
+// twice ([Retry.Repeatable]) and has no body, or a small one that came with the
+// head. Interim replies are not passed on for such requests. (gRPC proposal A6;
+// "The Tail at Scale", Dean and Barroso, 2013.)
+type Hedge struct {
+	// Delay is how long to wait for a reply before hedging. 0 means that
+	// Quantile says.
+	Delay time.Duration
+	// Quantile of the time that replies have taken lately, 0.95 for example,
+	// after which to hedge, but not before Delay. As long as fewer than 100
+	// replies are known, only Delay counts, and without one there is no
+	// hedging. 0 means Delay only. At 0.95, one request in twenty goes out
+	// twice.
+	Quantile float64
+}
+
+func (h *Hedge) enabled() bool { return h.Delay > 0 || h.Quantile > 0 }
+
+// after returns how long to wait for a reply; false means for ever.
+func (h *Hedge) after(known *latencies) (time.Duration, bool) {
+	d := h.Delay
+	if h.Quantile > 0 {
+		if q, ok := known.quantile(); ok {
+			d = max(d, q)
+		}
+	}
+	return d, d > 0
+}
+
+// hedgeable reports whether the request may go to two servers at once.
+func (t *attempt) hedgeable() bool {
+	return t.whole && !t.forceOne && t.p.Retry.repeatable(t.x)
+}
+
+// A race is two legs of one request. The first runs in the goroutine of the
+// exchange, the second, if it comes to that, in one that is awaited.
+type race struct {
+	t      attempt // a copy: both legs only read it
+	req    balance.Request
+	legs   [2]leg
+	cancel [2]context.CancelFunc
+
+	mu     sync.Mutex
+	srcs   [2]source // interruptible
+	winner *leg
+	left   bool // by the client
+
+	done chan struct{} // closed when the second leg has ended
+	fail *failure      // of the second leg; to be read once done is closed
+}
+
+var errRaceLost = errors.New("l7: another server was faster")
+
+// raceLegs is open with a hedge. The leg that counts is put into t.leg; the
+// lease of the other one is done.
+func (t *attempt) raceLegs(ctx context.Context) *failure {
+	delay, ok := t.p.Hedge.after(t.p.latencies)
+	start := time.Now()
+	if !ok {
+		f := t.open(ctx, &t.leg)
+		t.p.latencies.note(f, time.Since(start))
+		return f
+	}
+	r := &race{t: *t, req: t.x.Balance, done: make(chan struct{})}
+	r.legs[0] = leg{lease: t.leg.lease, race: r}
+	r.req.Avoid(t.leg.lease.Server())
+	var first context.Context
+	first, r.cancel[0] = context.WithCancel(ctx)
+	hedge, cancel := context.WithCancel(ctx)
+	r.cancel[1] = cancel
+	defer r.cancel[0]()
+	defer cancel()
+	t.x.down.attach(r)
+	timer := time.AfterFunc(delay, func() { r.runSecond(hedge) })
+	fail := r.t.open(first, &r.legs[0])
+	if fail == nil {
+		r.win(&r.legs[0])
+	}
+	if !timer.Stop() {
+		<-r.done
+	}
+	f := r.settle(t, fail)
+	t.p.latencies.note(f, time.Since(start))
+	return f
+}
+
+// runSecond is the second leg.
+func (r *race) runSecond(ctx context.Context) {
+	defer close(r.done)
+	if r.over() {
+		return
+	}
+	share, ok := r.t.p.Pool.TryRetry()
+	if !ok {
+		return
+	}
+	defer share.Done()
+	lease, err := r.t.p.Pool.Acquire(ctx, r.req)
+	if err != nil {
+		return
+	}
+	l := &r.legs[1]
+	l.lease, l.race = lease, r
+	if lease.Server() == r.legs[0].lease.Server() { // there is no other
+		lease.Done(balance.Outcome{Class: balance.Canceled})
+		l.lease = balance.Lease{}
+		return
+	}
+	if r.fail = r.t.open(ctx, l); r.fail == nil {
+		r.win(l)
+	}
+}
+
+// over reports whether there is nothing to win any more.
+func (r *race) over() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.winner != nil || r.left
+}
+
+// hold notes what is to be interrupted of a leg; false means that the race is
+// over.
+func (r *race) hold(l *leg, src source) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.winner != nil || r.left {
+		return false
+	}
+	r.srcs[r.index(l)] = src
+	return true
+}
+
+func (r *race) drop(l *leg) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.srcs[r.index(l)] = nil
+}
+
+func (r *race) index(l *leg) int {
+	if l == &r.legs[0] {
+		return 0
+	}
+	return 1
+}
+
+// lost reports whether the other leg has won.
+func (r *race) lost(l *leg) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.winner != nil && r.winner != l
+}
+
+// win makes l the winner unless there is one, and breaks the other leg off.
+func (r *race) win(l *leg) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.winner != nil {
+		return
+	}
+	r.winner = l
+	other := 1 - r.index(l)
+	r.cancel[other]()
+	if src := r.srcs[other]; src != nil {
+		src.interrupt()
+	}
+}
+
+// interrupt ends both legs: the client has gone.
+func (r *race) interrupt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left = true
+	r.cancel[0]()
+	r.cancel[1]()
+	for _, src := range r.srcs {
+		if src != nil {
+			src.interrupt()
+		}
+	}
+}
+
+// interrupted reports whether the client left.
+func (r *race) interrupted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.left
+}
+
+// settle ends the race, whose legs have both ended. Fail is the failure of the
+// first one.
+func (r *race) settle(t *attempt, fail *failure) *failure {
+	second := &r.legs[1]
+	ran := second.lease.Server() != nil
+	if ran {
+		t.x.Record.Tries++
+		t.tries++
+	}
+	switch {
+	case r.winner == nil:
+		if ran {
+			f := r.fail
+			t.x.Balance.Avoid(second.lease.Server())
+			second.done(balance.Outcome{Class: f.class, Err: f.err, Status: f.status})
+		}
+		t.leg = r.legs[0]
+	case r.winner == second:
+		r.legs[0].lose(&r.t, fail)
+		t.leg, fail = *second, nil
+	default:
+		if ran {
+			second.lose(&r.t, r.fail)
+		}
+		t.leg = r.legs[0]
+	}
+	t.leg.race = nil
+	untouched := t.x.down.detach()
+	if fail == nil && t.leg.src != nil {
+		t.x.down.attach(t.leg.src)
+		if !untouched || r.interrupted() {
+			t.leg.src.interrupt()
+		}
+	}
+	return fail
+}
+
+// lose gives back what the slower leg has.
+func (l *leg) lose(t *attempt, f *failure) {
+	o := l.outcome
+	switch {
+	case f == nil: // it replied as well
+		if l.src != nil {
+			l.src.stopSending(t)
+			l.src.close()
+		}
+	case f.class.ServerFault() && f.err != errRaceLost:
+		o = balance.Outcome{Class: f.class, Err: f.err, Status: f.status}
+	default:
+		o = balance.Outcome{Class: balance.ClientAborted, Err: errRaceLost}
+	}
+	l.done(o)
+}
+
+// latencies is how long replies took lately: counts in buckets, four for each
+// power of two of microseconds. The quantile is found anew every so often, and
+// old counts fade by then.
+type latencies struct {
+	q       float64
+	counts  [4 * 26]atomic.Uint32
+	n       atomic.Uint32
+	current atomic.Int64 // the quantile in nanoseconds; 0 means not known yet
+}
+
+const latencyRound = 100 // replies between two looks
+
+// note counts a reply.
+func (s *latencies) note(f *failure, d time.Duration) {
+	if s == nil || f != nil {
+		return
+	}
+	s.counts[latencyBucket(d)].Add(1)
+	if s.n.Add(1)%latencyRound == 0 {
+		s.find()
+	}
+}
+
+func (s *latencies) quantile() (time.Duration, bool) {
+	if s == nil {
+		return 0, false
+	}
+	d := time.Duration(s.current.Load())
+	return d, d > 0
+}
+
+// find computes the quantile and lets the counts fade by an eighth.
+func (s *latencies) find() {
+	total := uint64(0)
+	for i := range s.counts {
+		total += uint64(s.counts[i].Load())
+	}
+	want, sum := uint64(s.q*float64(total)), uint64(0)
+	found := false
+	for i := range s.counts {
+		c := s.counts[i].Load()
+		if sum += uint64(c); !found && sum > want {
+			s.current.Store(int64(latencyBound(i)))
+			found = true
+		}
+		s.counts[i].Add(-(c / 8))
+	}
+}
+
+// latencyBucket returns the bucket of d.
+func latencyBucket(d time.Duration) int {
+	us := uint64(max(d, 0) / time.Microsecond)
+	if us < 4 {
+		return int(us)
+	}
+	exp := bits.Len64(us) - 1
+	return min((exp-1)*4+int(us>>(exp-2)&3), 4*26-1)
+}
+
+// latencyBound returns the shortest latency above bucket i.
+func latencyBound(i int) time.Duration {
+	if i < 3 {
+		return time.Duration(i+1) * time.Microsecond
+	}
+	i++
+	return time.Duration(uint64(4+i%4)<<(i/4-1)) * time.Microsecond
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// A Mirror sends a copy of some requests to another handler, a [Proxy] with a
+// pool of its own as a rule, and throws the replies away. The original never
+// waits for it: a copy of a request without a body, or with one that came with the
+// head, goes out at once, that of another when the original is done; and
+// there is no copy when too many are under way. Requests that change the
+// protocol, and CONNECT, are not copied.
+//
+// A Mirror may serve several proxies. Its fields must not change once it is
+// used.
+type Mirror struct {
+	To    http.Handler
+	Share float64 // of the requests that are copied, at random; 0 means all
+
+	BodyBytes   int           // a longer body is not copied, nor its request; 0 means 64 KiB, negative none
+	MaxInFlight int           // copies at once; 0 means 64, negative no limit
+	Timeout     time.Duration // of a copy; 0 means 10s, negative none
+
+	going   atomic.Int64
+	dropped atomic.Uint64
+	wg      sync.WaitGroup
+}
+
+const (
+	defaultMirrored      = 64
+	defaultMirrorTimeout = 10 * time.Second
+)
+
+// Dropped returns how many copies there were not because of MaxInFlight or
+// BodyBytes.
+func (m *Mirror) Dropped() uint64 { return m.dropped.Load() }
+
+// Wait waits until no copy is under way.
+func (m *Mirror) Wait() { m.wg.Wait() }
+
+func (m *Mirror) bodyBytes() int { return orDefault(m.BodyBytes, defaultBodyBytes) }
+
+// begin decides whether the request of t is copied.
+func (m *Mirror) begin(t *attempt) {
+	if t.forceOne || m.Share > 0 && rand.Float64() >= m.Share {
+		return
+	}
+	limit := int64(orDefault(m.MaxInFlight, defaultMirrored))
+	if m.going.Add(1) > limit && limit > 0 || t.x.ContentLength > int64(m.bodyBytes()) {
+		m.drop()
+		return
+	}
+	if t.whole {
+		m.send(t.x, append([]byte(nil), t.req.B[t.headLen:]...))
+		return
+	}
+	t.mirroring = m
+}
+
+func (m *Mirror) drop() {
+	m.going.Add(-1)
+	m.dropped.Add(1)
+}
+
+// finish sends a copy of a request whose body had to be waited for.
+func (m *Mirror) finish(t *attempt) {
+	if t.body == nil || !t.body.complete() {
+		m.drop()
+		return
+	}
+	m.send(t.x, t.body.kept)
+}
+
+// send has the copy served. Nothing of x is used afterwards but its strings.
+func (m *Mirror) send(x *Exchange, body []byte) {
+	c := &Exchange{
+		Method: x.Method, Scheme: x.Scheme, Host: x.Host, Path: x.Path, Query: x.Query,
+		Header: x.Header.Clone(), ContentLength: int64(len(body)),
+		Remote: x.Remote, Local: x.Local, Client: x.Client, TLS: x.TLS,
+		proto1x: x.proto1x, trailers: x.trailers, trusted: x.trusted,
+	}
+	c.Balance.Key, c.Balance.Priority = x.Balance.Key, x.Balance.Priority
+	c.Record.Start = time.Now()
+	c.begin(x.Record.Front)
+	c.Record.Host = x.Record.Host
+	m.wg.Go(func() {
+		defer m.going.Add(-1)
+		ctx, cancel := bg, context.CancelFunc(func() {})
+		if d := orDefault(m.Timeout, defaultMirrorTimeout); d > 0 {
+			ctx, cancel = context.WithTimeout(ctx, d)
+		}
+		defer cancel()
+		c.down = &nobody{x: c, ctx: ctx, body: body}
+		defer func() { _ = recover() }() // a panic of the shadow is no reason to fail
+		Serve(m.To, c)
+	})
+}
+
+// nobody is the downstream of an exchange whose reply nobody gets.
+type nobody struct {
+	x    *Exchange
+	ctx  context.Context
+	body []byte
+	stop func() bool
+}
+
+func (n *nobody) context() context.Context { return n.ctx }
+func (n *nobody) request() *http.Request   { return n.x.newRequest(n.ctx) }
+
+func (n *nobody) readBody(p []byte) (int, error) {
+	if len(n.body) == 0 {
+		return 0, io.EOF
+	}
+	c := copy(p, n.body)
+	n.body = n.body[c:]
+	return c, nil
+}
+
+func (n *nobody) bodyReady() bool             { return true }
+func (n *nobody) stopBody()                   {}
+func (n *nobody) resumeBody()                 {}
+func (n *nobody) trailer() *Fields            { return nil }
+func (n *nobody) writeInterim(*Reply) error   { return nil }
+func (n *nobody) writeHead(*Reply) error      { return nil }
+func (n *nobody) writeBody([]byte) error      { return nil }
+func (n *nobody) flush() error                { return nil }
+func (n *nobody) direct(int64) *l4.Conn       { return nil }
+func (n *nobody) sending()                    {}
+func (n *nobody) sent(int64)                  {}
+func (n *nobody) finish(*Fields) error        { return nil }
+func (n *nobody) abort()                      {}
+func (n *nobody) mustClose()                  {}
+func (n *nobody) attach(u interrupter)        { n.stop = context.AfterFunc(n.ctx, u.interrupt) }
+func (n *nobody) detach() bool                { return n.stop() }
+func (n *nobody) serveForeign(h http.Handler) { h.ServeHTTP(noWriter{}, n.request()) }
+
+func (n *nobody) hijack(*Reply) (*l4.Conn, []byte, error) {
+	return nil, nil, http.ErrNotSupported
+}
+
+// noWriter is an [http.ResponseWriter] that forgets.
+type noWriter struct{}
+
+func (noWriter) Header() http.Header         { return make(http.Header) }
+func (noWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (noWriter) WriteHeader(int)             {}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// deliver passes the reply on to the client.
+func (t *attempt) deliver() {
+	l := &t.leg
+	if l.local != nil {
+		t.serveLocal(l)
+		return
+	}
+	r := l.src.reply()
+	if v := t.p.Via; v != "" {
+		r.Header.Add("Via", viaVersion(l.src)+v)
+	}
+	if c, ok := l.src.(*upConn); ok && c.tunnels(t.x.Method) {
+		t.tunnel(c)
+		return
+	}
+	l.src.expectBody(t.x, orDefault(t.p.BodyTimeout, defaultBodyTimeout), t.deadline)
+	t.relay(l.src)
+}
+
+// viaVersion names the protocol of a reply for Via.
+func viaVersion(src source) string {
+	if _, ok := src.(*upConn); ok {
+		return "1.1 "
+	}
+	return "2.0 "
+}
+
+// serveLocal serves by a member of the pool that is a handler of this process.
+func (t *attempt) serveLocal(l *leg) {
+	Serve(l.local, t.x)
+	l.outcome = balance.Outcome{Status: t.x.Record.Status}
+	if t.x.Record.Status >= 500 {
+		l.outcome.Class = balance.StatusError
+	}
+}
+
+// relay sends the reply to the client.
+func (t *attempt) relay(src source) {
+	x := t.x
+	r := src.reply()
+	if t.body == nil && !t.whole {
+		x.down.mustClose() // nobody asked the client for its body
+	}
+	err := x.writeHead(r)
+	switch {
+	case err != nil:
+		err = &clientError{err}
+	case len(r.filters) > 0:
+		err = t.relayFiltered(src)
+	default:
+		err = t.relayBody(src)
+	}
+	if err == nil {
+		if err = x.down.finish(src.trailers()); err == nil && t.body != nil {
+			err = x.down.flush() // the client may wait for it before it goes on
+		}
+		if err != nil {
+			err = &clientError{err}
+		}
+	}
+	whole := src.stopSending(t)
+	untouched := x.down.detach()
+	if err == nil {
+		if s, ok := src.(*h2Stream); ok {
+			s.grpcOutcome(&t.leg.outcome)
+		}
+		src.release(untouched && whole && src.ended())
+		return
+	}
+	if x.replied {
+		x.down.abort()
+	}
+	t.cut(src, err)
+	src.close()
+}
+
+// cut notes how a reply that had begun ended before its end.
+func (t *attempt) cut(src source, err error) {
+	x := t.x
+	end := endOf(l4.ServerAborted, l4.PhaseData)
+	o := &t.leg.outcome
+	o.Class, o.Err = balance.Reset, err
+	var ce *clientError
+	var br *badReply
+	f := src.end()
+	switch {
+	case f.cutReason.Load() != nil:
+		end.Cause = l4.ServerDown
+	case f.interrupted.Load() || errors.As(err, &ce):
+		end.Cause = l4.ClientAborted
+		if errors.Is(err, os.ErrDeadlineExceeded) && !f.interrupted.Load() {
+			end.Cause = l4.ClientTimeout
+		}
+		o.Class = balance.ClientAborted
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		end.Cause = l4.ServerTimeout
+		o.Class = balance.Timeout
+	case errors.As(err, &br):
+		o.Class = balance.Protocol
+	}
+	x.Record.Termination, x.Record.Err = end, err
+}
+
+// relayBody passes the body on as it comes.
+func (t *attempt) relayBody(src source) error {
+	x := t.x
+	c, _ := src.(*upConn)
+	for direct := c != nil && c.left >= spliceMin; ; {
+		if direct && !c.behind() {
+			direct = false
+			if err := t.relayDirect(c); err != nil {
+				return err
+			}
+		}
+		data, err := src.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			_ = x.down.flush()
+			return err
+		}
+		if err = x.writeBody(data); err != nil {
+			return &clientError{err}
+		}
+	}
+}
+
+// spliceMin is from how many bytes on a body is worth a pipe.
+const spliceMin = 512 << 10
+
+// relayDirect moves a long body inside the kernel, if both connections allow.
+func (t *attempt) relayDirect(c *upConn) error {
+	down := t.x.down
+	dst := down.direct(c.left)
+	if dst == nil {
+		return nil
+	}
+	if c.in != nil {
+		c.consumed()
+	}
+	reading := false
+	n, err := l4.Transfer(dst, c.c, c.left, func(side *l4.Conn) {
+		if reading = side == c.c; reading {
+			c.idleAt = time.Now()
+			c.wait(c.idleAt, until(c.idleAt, c.bodyLimit, c.bodyEnd))
+		} else {
+			down.sending()
+		}
+	})
+	c.left -= n
+	down.sent(n)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil
+	case err != nil && !reading:
+		return &clientError{err}
+	}
+	return err
+}
+
+// relayFiltered passes the body on through filters. What they leave unread
+// costs the connection.
+func (t *attempt) relayFiltered(src source) error {
+	t.x.now = time.Time{} // filters may wait for what they like
+	body := src.reply().filter(&sourceBody{src: src})
+	b := t.up.pool.Get()
+	defer t.up.pool.Put(b)
+	for {
+		n, err := body.Read(b.B[:cap(b.B)])
+		if n > 0 {
+			if werr := t.x.writeBody(b.B[:n]); werr != nil {
+				return &clientError{werr}
+			}
+			if werr := t.x.down.flush(); werr != nil {
+				return &clientError{werr}
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// sourceBody is the body of a source as a Reader.
+type sourceBody struct {
+	src  source
+	held []byte // of the piece that next returned last
+}
+
+func (b *sourceBody) Read(p []byte) (int, error) {
+	if len(b.held) == 0 {
+		var err error
+		if b.held, err = b.src.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, b.held)
+	b.held = b.held[n:]
+	return n, nil
+}
+
+// tunnel gives both connections to a relay after a 101, or a 2xx to CONNECT.
+func (t *attempt) tunnel(c *upConn) {
+	x := t.x
+	if len(x.editors) > 0 {
+		x.edit(&c.rep)
+	}
+	x.replied, x.Record.Status = true, c.rep.Status
+	client, early, err := x.down.hijack(&c.rep)
+	x.down.detach()
+	if err != nil {
+		c.close()
+		x.Record.Termination, x.Record.Err = endOf(l4.ClientAborted, l4.PhaseData), err
+		t.leg.outcome.Class = balance.ClientAborted
+		return
+	}
+	defer c.close()
+	defer client.Close()
+	t.splice(c, client, early)
+}
+
+// splice relays an upgraded connection, what was read ahead first.
+func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
+	x := t.x
+	_ = c.c.SetDeadline(time.Time{})
+	var err error
+	if len(early) > 0 {
+		_, err = c.c.Write(early)
+	}
+	if err == nil && c.in != nil {
+		_, err = client.Write(c.in.B[c.pos:])
+		x.Record.ReplyBytes += int64(len(c.in.B) - c.pos)
+	}
+	c.releaseInput()
+	if err != nil {
+		x.Record.Termination, x.Record.Err = endOf(l4.ServerAborted, l4.PhaseData), err
+		return
+	}
+	relayTunnel(x, client, c.c, orDefault(t.p.TunnelTimeout, defaultTunnelTimeout))
+}
+
+// tunnels reports whether the connection is a tunnel now.
+func (c *upConn) tunnels(method string) bool {
+	return c.rep.Status == http.StatusSwitchingProtocols || method == http.MethodConnect && c.rep.Status/100 == 2
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import "io"
+
+// A replay is a request body that is streamed. It keeps what it has read, up
+// to a limit, for another try.
+type replay struct {
+	src   io.Reader
+	limit int    // bytes to keep
+	kept  []byte // what has been read, unless over
+	pos   int    // of the reader in kept
+	over  bool   // more has been read than is kept: there is no second time
+	err   error  // that src ended with
+}
+
+// Read implements [io.Reader].
+func (r *replay) Read(p []byte) (int, error) {
+	if r.pos < len(r.kept) {
+		n := copy(p, r.kept[r.pos:])
+		r.pos += n
+		return n, nil
+	}
+	if r.err != nil {
+		return 0, r.err
+	}
+	n, err := r.src.Read(p)
+	r.err = err
+	switch {
+	case r.over:
+	case len(r.kept)+n > r.limit:
+		r.over, r.kept, r.pos = true, nil, 0
+	default:
+		r.kept = append(r.kept, p[:n]...)
+		r.pos += n
+	}
+	return n, err
+}
+
+// rewind goes back to the beginning, if all that was read is kept.
+func (r *replay) rewind() bool {
+	if r.over || r.err != nil && r.err != io.EOF {
+		return false
+	}
+	r.pos = 0
+	return true
+}
+
+// complete reports whether the whole body has been read and kept.
+func (r *replay) complete() bool { return r.err == io.EOF && !r.over }

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// protocols is what may be spoken with a server.
+type protocols struct {
+	one  bool        // HTTP/1
+	two  atomic.Bool // HTTP/2; no more once a server has chosen HTTP/1
+	alpn []string    // to offer over TLS, in order; nil means no ALPN
+}
+
+// learnProtocols finds out what to speak with the server of h.
+func (h *upHost) learnProtocols() {
+	u := h.up
+	h.one = true
+	p := u.Protocols
+	if u.TLS != nil {
+		if cfg := u.TLS(h.key.server); cfg != nil {
+			switch {
+			case len(cfg.NextProtos) > 0:
+				h.alpn = cfg.NextProtos
+			case p != nil && p.HTTP2() && p.HTTP1():
+				h.alpn = []string{"h2", "http/1.1"}
+			case p != nil && p.HTTP2():
+				h.alpn = []string{"h2"}
+			}
+			h.two.Store(slices.Contains(h.alpn, "h2"))
+			h.one = !h.two.Load() || slices.Contains(h.alpn, "http/1.1")
+			return
+		}
+	}
+	if p != nil && p.UnencryptedHTTP2() && !p.HTTP1() {
+		h.one = false
+		h.two.Store(true)
+	}
+}
+
+// get returns a connection for one request, and whether it is new. With fresh
+// a connection of HTTP/1 is always new.
+func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *leg, fresh bool) (source, bool, error) {
+	if h.one && !fresh {
+		if c := h.take(id, t.whole && !t.x.expect); c != nil {
+			return c, false, nil
+		}
+	}
+	if h.two.Load() && !(t.forceOne && h.one) {
+		return h.stream(ctx, id, t, l)
+	}
+	nc, err := h.dial(ctx, id, h.oneOnly(), t.distrust, l.deadline)
+	if err != nil {
+		return nil, false, err
+	}
+	return h.newConn(nc, id), true, nil
+}
+
+// oneOnly returns what to offer when HTTP/2 is not wanted.
+func (h *upHost) oneOnly() []string {
+	if len(h.alpn) == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(h.alpn), func(p string) bool { return p == "h2" })
+}
+
+// newConn makes a connection of HTTP/1 of nc.
+func (h *upHost) newConn(nc net.Conn, id identity) *upConn {
+	c := &upConn{host: h, id: id, c: l4.NewConn(nc), quiet: newQuiet(nc), expires: h.expiry()}
+	h.mu.Lock()
+	h.conns[c] = struct{}{}
+	h.mu.Unlock()
+	return c
+}
+
+// expiry returns when a connection opened now is too old; zero means never.
+func (h *upHost) expiry() time.Time {
+	age := h.up.MaxAge
+	if age <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(age - rand.N(age/10+1)) // not all at once
+}
+
+// dial opens a connection: TCP, PROXY header, TLS.
+func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust string, deadline time.Time) (net.Conn, error) {
+	now := time.Now()
+	if d := until(now, orDefault(h.up.ConnectTimeout, defaultConnectTimeout), deadline); d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, d, errConnectTimeout)
+		defer cancel()
+	}
+	network, addr := l4.SplitAddr(h.key.addr)
+	cfg := h.tlsConfig(id, addr, alpn)
+	if cfg != nil && distrust != "" && cfg.ServerName == distrust {
+		return nil, &tlsError{cfg.ServerName, errDistrusted}
+	}
+	dial := h.up.Dial
+	if dial == nil {
+		dial = (&net.Dialer{KeepAlive: -1}).DialContext
+	}
+	nc, err := dial(ctx, network, addr)
+	if err != nil {
+		return nil, connectError(ctx, err)
+	}
+	if id.proxy != "" {
+		at, _ := ctx.Deadline()
+		_ = nc.SetWriteDeadline(at)
+		if _, err := nc.Write([]byte(id.proxy)); err != nil {
+			_ = nc.Close()
+			return nil, connectError(ctx, err)
+		}
+		_ = nc.SetWriteDeadline(time.Time{})
+	}
+	if cfg == nil {
+		return nc, nil
+	}
+	t := tls.Client(nc, cfg)
+	if err := t.HandshakeContext(ctx); err != nil {
+		_ = nc.Close()
+		return nil, &tlsError{cfg.ServerName, connectError(ctx, err)}
+	}
+	return t, nil
+}
+
+// tlsConfig returns the configuration of a new connection, nil for plain text.
+func (h *upHost) tlsConfig(id identity, addr string, alpn []string) *tls.Config {
+	if h.up.TLS == nil {
+		return nil
+	}
+	cfg := h.up.TLS(h.key.server)
+	if cfg == nil {
+		return nil
+	}
+	cfg = cfg.Clone()
+	if id.tlsName != "" {
+		cfg.ServerName = id.tlsName
+	} else if cfg.ServerName == "" {
+		if host, _, err := net.SplitHostPort(addr); err == nil {
+			cfg.ServerName = host
+		}
+	}
+	if alpn != nil {
+		cfg.NextProtos = alpn
+	}
+	if cfg.ClientSessionCache == nil {
+		h.mu.Lock()
+		if h.sessions == nil {
+			h.sessions = tls.NewLRUClientSessionCache(0)
+		}
+		cfg.ClientSessionCache = h.sessions
+		h.mu.Unlock()
+	}
+	return cfg
+}
+
+var (
+	errConnectTimeout = errors.New("l7: connect timeout")
+	errDistrusted     = errors.New("another server had no valid certificate for this name")
+)
+
+// connectError tells our own time limit from other ends of the context.
+func connectError(ctx context.Context, err error) error {
+	if context.Cause(ctx) == errConnectTimeout {
+		return errors.Join(errConnectTimeout, err)
+	}
+	return err
+}
+
+// tlsError marks a failure after the TCP connection was there.
+type tlsError struct {
+	name string // that was asked for
+	err  error
+}
+
+func (e *tlsError) Error() string { return fmt.Sprintf("l7: TLS to %q: %v", e.name, e.err) }
+func (e *tlsError) Unwrap() error { return e.err }
+
+// untrusted reports whether the server showed a certificate that is not valid.
+func (e *tlsError) untrusted() bool {
+	_, ok := errors.AsType[*tls.CertificateVerificationError](e.err)
+	return ok
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// roundTrip implements source: it writes the request, and reads heads up to
+// that of the final reply.
+func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
+	c.requests++
+	c.gotHead = false
+	err := c.sendRequest(t, l, now)
+	if err == nil {
+		err = c.awaitHead(t, l, now)
+	}
+	if err == nil {
+		return nil
+	}
+	if c.pump != nil {
+		if perr := c.pump.clientError(); perr != nil {
+			return &clientError{perr}
+		}
+	} else if c.c.BytesWritten() == 0 || errors.Is(err, l4.ErrNotQuiet) {
+		return &unsentError{err}
+	}
+	return err
+}
+
+// sendRequest writes the request. What has to be waited for of its body is
+// sent by a pump meanwhile.
+func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) error {
+	rest := t.req.B
+	if t.whole && !t.x.expect && c.reused {
+		c.wait(now, l.within(now, orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)))
+		n, err := c.ask(rest)
+		if err != nil || n == len(rest) {
+			return err
+		}
+		rest = rest[n:]
+	}
+	if err := c.send(rest, now, l.within(now, orDefault(t.p.BodyTimeout, defaultBodyTimeout))); err != nil {
+		// The server may have replied and closed without reading.
+		if !errors.Is(err, os.ErrDeadlineExceeded) && c.readEarly(now) {
+			return nil
+		}
+		return err
+	}
+	if !t.whole && !t.x.expect {
+		c.startPump(t)
+	}
+	return nil
+}
+
+// readEarly reports whether a reply is there although the request could not
+// be written.
+func (c *upConn) readEarly(now time.Time) bool {
+	c.wait(now, time.Second)
+	return c.fill(&c.host.up.pool) == nil
+}
+
+// awaitHead reads heads up to that of the final reply, and passes interim ones
+// on.
+func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
+	x := t.x
+	limit := orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
+	waiting := x.expect // with the body, for a 100
+	left := limit
+	for interim := 0; ; {
+		if waiting {
+			_ = c.c.SetReadDeadline(now.Add(expectWait))
+			c.readAt.at = past
+		} else {
+			c.wait(now, l.within(now, left))
+		}
+		err := c.readHead(x.Method)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && !c.lost():
+			now = time.Now()
+			if waiting && !c.gotHead { // the server does not say: it gets the body
+				waiting = false
+				c.startPump(t)
+				continue
+			}
+			if !l.deadline.IsZero() && !now.Before(l.deadline) {
+				return err
+			}
+			if left = c.headTime(now, limit); left <= 0 {
+				return err
+			}
+			continue
+		case err != nil:
+			return err
+		case c.rep.Status >= 200 || c.rep.Status == http.StatusSwitchingProtocols:
+			return nil
+		}
+		if interim++; interim > maxInterim {
+			return &badReply{errors.New("too many interim replies")}
+		}
+		if l.race == nil {
+			if err := x.down.writeInterim(&c.rep); err != nil {
+				return &clientError{err}
+			}
+		}
+		if waiting && c.rep.Status == http.StatusContinue {
+			waiting = false
+			x.expect = false
+			c.startPump(t)
+		}
+		now = time.Now()
+	}
+}
+
+// headTime returns how much longer the head of the reply may take, as its time
+// begins with the end of the request.
+func (c *upConn) headTime(now time.Time, limit time.Duration) time.Duration {
+	if c.pump == nil || c.pump.clientError() != nil {
+		return 0
+	}
+	on, ended := c.pump.running()
+	if on {
+		return limit
+	}
+	return limit - now.Sub(ended)
+}
+
+// expectWait is how long a server may take to say 100 Continue before the
+// body is sent anyway (RFC 9110, section 10.1.1).
+const expectWait = time.Second
+
+// defaultHeadersTimeout is how long a server may take to reply.
+const defaultHeadersTimeout = 30 * time.Second
+
+func (c *upConn) end() *fate    { return &c.fate }
+func (c *upConn) reply() *Reply { return &c.rep }
+
+func (c *upConn) trailers() *Fields { return c.trailer }
+
+func (c *upConn) tlsState() *tls.ConnectionState { return c.c.TLS() }
+
+func (c *upConn) expectBody(x *Exchange, limit time.Duration, end time.Time) {
+	c.x, c.bodyLimit, c.bodyEnd = x, limit, end
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// HTTP/2 connections are those of net/http, one ClientConn each; which of them
+// a request takes is decided here. A connection takes streams as long as the
+// server and net/http let it, then another one is opened; only one is opened
+// at a time, so that a burst does not open one for each request.
+
+// newTwo returns what makes connections of HTTP/2 of connections.
+func (u *Upstream) newTwo() *http.Transport {
+	given := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return ctx.Value(givenConn{}).(net.Conn), nil
+	}
+	p := new(http.Protocols)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
+	ping := orDefault(u.PingTimeout, defaultPingTimeout)
+	return &http.Transport{
+		DialContext: given, DialTLSContext: given,
+		Protocols:              p,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxReplyHead,
+		ExpectContinueTimeout:  expectWait,
+		IdleConnTimeout:        orDefault(u.IdleTimeout, defaultKeepIdle),
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerStream:     256 << 10, // what a client that does not read can pin
+			MaxReceiveBufferPerConnection: 8 << 20,
+			SendPingTimeout:               ping,
+			PingTimeout:                   ping,
+			WriteByteTimeout:              defaultWriteTimeout,
+		},
+	}
+}
+
+type givenConn struct{}
+
+// h2Conn is an HTTP/2 connection to a server.
+type h2Conn struct {
+	host     *upHost
+	id       identity
+	cc       *http.ClientConn
+	nc       net.Conn
+	tls      *tls.ConnectionState
+	expires  time.Time // zero means never
+	requests atomic.Int64
+	retired  atomic.Bool            // takes no more streams
+	reason   atomic.Pointer[string] // why it was cut
+}
+
+// h2Dial is a dial that others wait for.
+type h2Dial struct {
+	done chan struct{}
+	err  error // to be read once done is closed
+}
+
+// stream returns a stream of HTTP/2 to the server, or a connection of HTTP/1 if
+// that is what the server wants.
+func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (source, bool, error) {
+	for {
+		h.mu.Lock()
+		twos, d := h.twos, h.dialing
+		h.mu.Unlock()
+		now := time.Now()
+		for _, c := range twos {
+			if c.id == id && c.reserve(now) {
+				return newH2Stream(c, true), false, nil
+			}
+		}
+		h.mu.Lock()
+		d = h.dialing
+		if d == nil && !slices.Equal(h.twos, twos) {
+			h.mu.Unlock()
+			continue // somebody was faster
+		}
+		if d == nil {
+			d = &h2Dial{done: make(chan struct{})}
+			h.dialing = d
+			h.mu.Unlock()
+			return h.dialStream(ctx, id, t, l, d)
+		}
+		h.mu.Unlock()
+		select {
+		case <-d.done:
+			if d.err != nil {
+				return nil, false, d.err
+			}
+		case <-ctx.Done():
+			return nil, false, context.Cause(ctx)
+		}
+	}
+}
+
+// dialStream opens a connection, which those who wait for d may share.
+func (h *upHost) dialStream(ctx context.Context, id identity, t *attempt, l *leg, d *h2Dial) (source, bool, error) {
+	nc, err := h.dial(ctx, id, h.alpn, t.distrust, l.deadline)
+	var src source
+	if err == nil {
+		src, err = h.speak(ctx, nc, id)
+	}
+	h.mu.Lock()
+	h.dialing = nil
+	if err != nil && ctx.Err() == nil {
+		d.err = err // not where it was our own client that left
+	}
+	h.mu.Unlock()
+	close(d.done)
+	if err != nil {
+		return nil, false, err
+	}
+	return src, true, nil
+}
+
+// speak begins the protocol that was agreed on.
+func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity) (source, error) {
+	st := tlsState(nc)
+	scheme := "http"
+	if st != nil {
+		scheme = "https"
+		if st.NegotiatedProtocol != "h2" {
+			if !h.one {
+				_ = nc.Close()
+				return nil, &tlsError{st.ServerName, errors.New("server does not speak HTTP/2")}
+			}
+			h.two.Store(false) // it will not change its mind: no need to queue for dials
+			return h.newConn(nc, id), nil
+		}
+	}
+	cc, err := h.up.two.NewClientConn(context.WithValue(ctx, givenConn{}, nc), scheme, "upstream:443")
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	c := &h2Conn{host: h, id: id, cc: cc, nc: nc, tls: st, expires: h.expiry()}
+	if err := cc.Reserve(); err != nil {
+		_ = cc.Close()
+		return nil, &unsentError{err}
+	}
+	h.mu.Lock()
+	h.twos = append(slices.Clip(h.twos), c)
+	dead := h.dead
+	h.mu.Unlock()
+	if dead {
+		c.retired.Store(true)
+	}
+	cc.SetStateHook(c.changed)
+	return newH2Stream(c, false), nil
+}
+
+// reserve takes a stream, if the connection gives one.
+func (c *h2Conn) reserve(now time.Time) bool {
+	switch m := c.host.up.MaxRequests; {
+	case c.retired.Load():
+		return false
+	case !c.expires.IsZero() && now.After(c.expires), m > 0 && c.requests.Load() >= int64(m):
+		c.retire()
+		return false
+	}
+	return c.cc.Reserve() == nil
+}
+
+// retire lets the streams under way end, then the connection.
+func (c *h2Conn) retire() {
+	c.retired.Store(true)
+	c.changed(c.cc)
+}
+
+// changed is the connection's state hook.
+func (c *h2Conn) changed(cc *http.ClientConn) {
+	gone := cc.Err() != nil
+	if !gone && !(c.retired.Load() && cc.InFlight() == 0) {
+		return
+	}
+	c.forget()
+	if !gone {
+		_ = cc.Close()
+	}
+}
+
+func (c *h2Conn) forget() {
+	h := c.host
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if i := slices.Index(h.twos, c); i >= 0 {
+		h.twos = slices.Concat(h.twos[:i], h.twos[i+1:])
+	}
+}
+
+// cut ends the connection, at once if live, else when its streams have ended.
+func (c *h2Conn) cut(live bool, reason string) {
+	if live {
+		c.reason.Store(&reason)
+		c.retired.Store(true)
+		c.forget()
+		_ = c.cc.Close()
+		return
+	}
+	c.retire()
+}
+
+// closeIfIdle closes a connection without streams.
+func (c *h2Conn) closeIfIdle() {
+	if c.cc.InFlight() == 0 {
+		c.retire()
+	}
+}

@@ -36,5 +36,5 @@ func (p TLS) Probe(ctx context.Context, e balance.Endpoint) error {
 	if p.Dialer.TLS == nil {
 		p.Dialer.TLS = &tls.Config{}
 	}
-	return TCP{Dialer: p.Dialer}.Probe(ctx, e)
+	return TCP(p).Probe(ctx, e)
 }

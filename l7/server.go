@@ -229,7 +229,8 @@ func l4AcceptPause(err error, last time.Duration) time.Duration {
 		return 0
 	}
 	var ne net.Error
-	if !errors.As(err, &ne) || !ne.Temporary() { //nolint:staticcheck // the one use Temporary is good for
+	//lint:ignore SA1019 accepting is the one use that Temporary is good for
+	if !errors.As(err, &ne) || !ne.Temporary() {
 		return 0
 	}
 	return min(max(2*last, 5*time.Millisecond), time.Second)

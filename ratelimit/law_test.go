@@ -4,6 +4,7 @@ package ratelimit
 
 import (
 	"fmt"
+	"math"
 	"math/big"
 	"math/rand/v2"
 	"testing"
@@ -69,8 +70,8 @@ func TestLaws(t *testing.T) {
 			{0, 1, false, Never, 0, 0},
 			{0, 0, true, 0, 0, 0},
 		}},
-		{"gcra, a cost beyond all numbers", GCRA{Rate: PerHour(1), Burst: 1 << 62}, []step{
-			{0, 1 << 62, true, 0, 0, Never / 4},
+		{"gcra, a cost beyond all numbers", GCRA{Rate: PerHour(1), Burst: math.MaxInt / 2}, []step{
+			{0, math.MaxInt / 2, true, 0, 0, Never / 4},
 			{0, 1, false, time.Hour, 0, Never / 4},
 		}},
 		{"window, slides", Window{Rate: PerSecond(10)}, []step{
@@ -98,7 +99,7 @@ func TestLaws(t *testing.T) {
 			{time.Hour, 3, false, Never, 0, Never},
 		}},
 		{"unlimited", Unlimited{}, []step{
-			{0, 1 << 30, true, 0, 1<<63 - 1, 0},
+			{0, 1 << 30, true, 0, math.MaxInt, 0},
 		}},
 	}
 	for _, tt := range tests {
@@ -233,9 +234,9 @@ func TestRefund(t *testing.T) {
 
 func FuzzLaws(f *testing.F) {
 	f.Add(int64(0), int64(0), 1, 10, int64(time.Second), 3)
-	f.Add(int64(1)<<62, int64(1)<<60, 1<<40, 1<<40, int64(1), -1)
+	f.Add(int64(1)<<62, int64(1)<<60, math.MaxInt/2, math.MaxInt/2, int64(1), -1)
 	f.Fuzz(func(t *testing.T, state, now int64, n, count int, per int64, burst int) {
-		state, now, n = state&(1<<62-1), now&(1<<60-1), n&(1<<62-1)
+		state, now, n = state&(1<<62-1), now&(1<<60-1), n&(math.MaxInt/2)
 		rate := Rate{count, time.Duration(per)}
 		for _, law := range []Law{GCRA{rate, burst, time.Duration(burst)}, Window{rate, burst > 0}, InFlight{count}} {
 			next, d := law.Take(state, time.Duration(now), n)

@@ -10,8 +10,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -156,4 +158,32 @@ func TestReencryptALPN(t *testing.T) {
 			up.Close()
 		}
 	})
+}
+
+// TestSessions: configurations do not share sessions, and are not kept alive.
+func TestSessions(t *testing.T) {
+	s := new(sessions)
+	state := new(tls.ClientSessionState)
+	a, b := &tls.Config{ServerName: "a"}, &tls.Config{ServerName: "b"}
+	s.of(a, "one", nil).Put("name", state)
+	get := func(base *tls.Config, server string, given tls.ClientSessionCache) bool {
+		_, ok := s.of(base, server, given).Get("name")
+		return ok
+	}
+	require.True(t, get(a, "one", nil))
+	require.False(t, get(a, "two", nil))
+	require.False(t, get(b, "one", nil))
+	require.False(t, get(nil, "one", nil))
+	given := tls.NewLRUClientSessionCache(1)
+	require.False(t, get(a, "one", given))
+	s.of(b, "one", given).Put("name", state)
+	require.True(t, get(a, "one", given), "the host's own cache is shared as the host likes")
+	runtime.KeepAlive(a)
+	runtime.KeepAlive(b)
+	configs := func() (n int) {
+		s.own.Range(func(any, any) bool { n++; return true })
+		return n
+	}
+	require.Equal(t, 3, configs())
+	require.Eventually(t, func() bool { runtime.GC(); return configs() == 1 }, 5*time.Second, 10*time.Millisecond)
 }

@@ -219,7 +219,6 @@ func (f *udpFlow) finish(lease balance.Lease, err error) (again bool, end Termin
 // relay sends replies to the client until the flow is over or the server
 // fails. The error is os.ErrDeadlineExceeded when it was idle.
 func (f *udpFlow) relay(c net.Conn) error {
-	idle := f.idle()
 	r := newDatagramReader(c, &f.l.st.buffers)
 	for {
 		b, err := r.read()
@@ -231,16 +230,9 @@ func (f *udpFlow) relay(c net.Conn) error {
 				return errFlowOver
 			}
 		case isTimeout(err):
-			if err := f.refusal(); err != nil {
+			if err := f.timedOut(c); err != nil {
 				return err
 			}
-			// The deadline is not moved for each datagram, but looked at when
-			// it has passed.
-			quiet := time.Since(f.start) - time.Duration(f.last.Load())
-			if quiet >= idle {
-				return os.ErrDeadlineExceeded
-			}
-			c.SetReadDeadline(time.Now().Add(idle - quiet))
 		case lostDatagram(err):
 		default:
 			return err
@@ -250,10 +242,19 @@ func (f *udpFlow) relay(c net.Conn) error {
 
 func (f *udpFlow) idle() time.Duration { return cmp.Or(f.l.p.IdleTimeout, defaultUDPIdle) }
 
-func (f *udpFlow) refusal() error {
-	f.mu.Lock()
+// timedOut says why a read was woken by its deadline; nil means that it was for
+// nothing: the deadline is not moved for each datagram, but when it has passed.
+func (f *udpFlow) timedOut(c net.Conn) error {
+	f.mu.Lock() // or the deadline of a write that was refused could be lost
 	defer f.mu.Unlock()
-	return f.refused
+	if f.refused != nil {
+		return f.refused
+	}
+	quiet := time.Since(f.start) - time.Duration(f.last.Load())
+	if quiet >= f.idle() {
+		return os.ErrDeadlineExceeded
+	}
+	return c.SetReadDeadline(time.Now().Add(f.idle() - quiet))
 }
 
 // reply sends a datagram to the client and says whether that was the last.

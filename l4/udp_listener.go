@@ -21,6 +21,7 @@ type udpListener struct {
 
 	mu    sync.Mutex
 	flows map[netip.AddrPort]*udpFlow
+	over  bool // end was called
 }
 
 // read hands each datagram to its flow until the socket is closed, or fails
@@ -86,7 +87,11 @@ func (l *udpListener) deliver(client netip.AddrPort, b []byte) {
 	f.send(b)
 	l.mu.Lock()
 	l.flows[client] = f
+	over := l.over
 	l.mu.Unlock()
+	if over {
+		f.end(Termination{Killed, PhaseData}, ErrServerClosed)
+	}
 	go f.run()
 }
 
@@ -102,6 +107,7 @@ func (l *udpListener) remove(f *udpFlow) {
 // end ends all flows.
 func (l *udpListener) end(err error) {
 	l.mu.Lock()
+	l.over = true
 	all := make([]*udpFlow, 0, len(l.flows))
 	for _, f := range l.flows {
 		all = append(all, f)

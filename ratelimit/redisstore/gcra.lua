@@ -1,0 +1,44 @@
+-- GCRA on the clock of Redis. The value of KEYS[1] is the time at which the
+-- bucket will be full, in microseconds since 2020, which leaves 53-bit numbers
+-- a thirty-second of a microsecond.
+--
+-- ARGV: take or refund, n, interval, burst, longest wait (all times in
+-- microseconds). Returns: ok, wait (-1: never), limit, remaining, reset, now.
+local epoch = 1577836800
+local t = redis.call('TIME')
+local now = (tonumber(t[1]) - epoch) * 1000000 + tonumber(t[2])
+local n, interval = tonumber(ARGV[2]), tonumber(ARGV[3])
+local burst, patience = tonumber(ARGV[4]), tonumber(ARGV[5])
+
+local full = tonumber(redis.call('GET', KEYS[1]) or '0')
+local room, cost = burst * interval, n * interval
+
+local function keep(at)
+	if at > now then
+		redis.call('SET', KEYS[1], string.format('%.17g', at), 'PX', math.ceil((at - now) / 1000) + 1)
+	else
+		redis.call('DEL', KEYS[1])
+	end
+end
+
+if ARGV[1] == 'refund' then
+	if full > 0 then
+		keep(full - cost)
+	end
+	return {1, 0, burst, 0, 0, now}
+end
+
+local used = math.max(0, full - now)
+local ok, wait = 1, 0
+if cost > room then
+	ok, wait = 0, -1
+elseif used > room + patience - cost then
+	ok, wait = 0, math.ceil(used - (room + patience - cost))
+else
+	used = used + cost
+	if n > 0 then
+		wait = math.max(0, math.ceil(used - room))
+		keep(now + used)
+	end
+end
+return {ok, wait, burst, math.floor(math.max(0, room - used) / interval), math.ceil(used), now}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package redisstore
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/ratelimit"
+)
+
+func TestLaws(t *testing.T) {
+	s := start(t)
+	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	defer client.Close()
+	store := &Store{Client: client}
+	ctx := context.Background()
+	take := func(key string, law ratelimit.Law, n int) ratelimit.Decision {
+		t.Helper()
+		d, err := store.Take(ctx, key, law, n)
+		require.NoError(t, err)
+		return d
+	}
+	for name, law := range map[string]ratelimit.Law{
+		"gcra": ratelimit.GCRA{Rate: ratelimit.PerHour(5)}, "window": ratelimit.Window{Rate: ratelimit.PerHour(5)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := take(name, law, 0)
+			require.Equal(t, 5, d.Remaining)
+			require.Zero(t, client.Exists(ctx, "penstock:"+name).Val(), "a look keeps nothing")
+			d = take(name, law, 3)
+			require.True(t, d.OK)
+			require.Equal(t, 2, d.Remaining)
+			require.Equal(t, 3, d.Cost)
+			no := take(name, law, 3)
+			require.False(t, no.OK)
+			require.True(t, no.Over)
+			require.Positive(t, no.Wait)
+			require.LessOrEqual(t, no.Wait, 2*time.Hour)
+			require.NoError(t, store.Refund(ctx, name, law, d))
+			require.True(t, take(name, law, 5).OK)
+			require.Equal(t, ratelimit.Never, take(name, law, 6).Wait)
+			require.Positive(t, client.PTTL(ctx, "penstock:"+name).Val())
+			require.LessOrEqual(t, client.PTTL(ctx, "penstock:"+name).Val(), 2*time.Hour+time.Second)
+		})
+	}
+
+	paced := ratelimit.GCRA{Rate: ratelimit.PerHour(3600), Burst: 1, MaxWait: 3 * time.Second}
+	take("paced", paced, 1)
+	d := take("paced", paced, 1)
+	require.True(t, d.OK)
+	require.InDelta(t, time.Second, d.Wait, float64(200*time.Millisecond))
+
+	strict := ratelimit.Window{Rate: ratelimit.PerHour(2), CountRefused: true}
+	take("strict", strict, 2)
+	take("strict", strict, 1)
+	v, err := client.Get(ctx, "penstock:strict").Result()
+	require.NoError(t, err)
+	require.Regexp(t, `:3$`, v, "refusals count")
+
+	require.False(t, take("none", ratelimit.GCRA{}, 1).OK)
+	_, err = store.Take(ctx, "held", ratelimit.InFlight{Max: 1}, 1)
+	require.ErrorIs(t, err, ratelimit.ErrLaw)
+}
+
+// The scripts decide as the laws do in memory, on the same clock.
+func TestScriptsAgreeWithTheLaws(t *testing.T) {
+	s := start(t)
+	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	defer client.Close()
+	store := &Store{Client: client}
+	laws := []ratelimit.Law{
+		ratelimit.GCRA{Rate: ratelimit.Rate{Count: 7, Per: 100 * time.Millisecond}, Burst: 5},
+		ratelimit.GCRA{Rate: ratelimit.PerSecond(100), Burst: 2, MaxWait: 20 * time.Millisecond},
+		ratelimit.Window{Rate: ratelimit.Rate{Count: 9, Per: 50 * time.Millisecond}},
+		ratelimit.Window{Rate: ratelimit.Rate{Count: 4, Per: 30 * time.Millisecond}, CountRefused: true},
+	}
+	for i, law := range laws {
+		var state int64
+		admitted := 0
+		for step := range 300 {
+			n := 1 + step%3
+			d, err := store.Take(context.Background(), key(t, i), law, n)
+			require.NoError(t, err)
+			next, want := law.Take(state, d.At, n)
+			state = next
+			require.Equal(t, want.OK, d.OK, "%+v step %d: %+v, want %+v", law, step, d, want)
+			require.Equal(t, want.Remaining, d.Remaining, "%+v step %d", law, step)
+			require.InDelta(t, want.Wait, d.Wait, float64(20*time.Microsecond))
+			if d.OK {
+				admitted++
+			}
+			time.Sleep(time.Duration(step%5) * time.Millisecond)
+		}
+		require.Greater(t, admitted, 10)
+	}
+}
+
+// Two gateways share one limit exactly: what both admit together is what the
+// law allows, whoever asks.
+func TestTwoGateways(t *testing.T) {
+	for _, kind := range []string{"single", "cluster"} {
+		t.Run(kind, func(t *testing.T) {
+			var addrs []string
+			if kind == "single" {
+				addrs = []string{start(t).addr}
+			} else {
+				addrs = cluster(t)
+			}
+			law := ratelimit.GCRA{Rate: ratelimit.PerHour(50)}
+			const keys = 20
+			var admitted [keys]atomic.Int64
+			var wg sync.WaitGroup
+			for range 2 {
+				client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs})
+				defer client.Close()
+				limit := &ratelimit.Shared[string]{Store: &Store{Client: client}, Law: law, Timeout: 10 * time.Second}
+				for g := range 4 {
+					wg.Go(func() {
+						for i := range 500 {
+							k := (i + g) % keys
+							d := limit.Take(key(t, k), 1)
+							if d.Local {
+								t.Error("the store is there, and was not asked")
+							}
+							if d.OK {
+								admitted[k].Add(1)
+							}
+						}
+					})
+				}
+			}
+			wg.Wait()
+			for k := range admitted {
+				require.Equal(t, int64(50), admitted[k].Load(), "key %d", k)
+			}
+		})
+	}
+}
+
+// Redis is killed and restarted under load: nobody waits for it, nobody is
+// refused because of it, and it is said when limits are local.
+func TestRedisGoesAndComes(t *testing.T) {
+	s := start(t)
+	client := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1})
+	defer client.Close()
+	var changes atomic.Int64
+	limit := &ratelimit.Shared[string]{
+		Store: &Store{Client: client}, Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(1_000_000)},
+		Retry: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+		OnChange: func(error) { changes.Add(1) },
+	}
+	var slowest, refused, local, shared atomic.Int64
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				begin := time.Now()
+				d := limit.Take("k", 1)
+				if took := int64(time.Since(begin)); took > slowest.Load() {
+					slowest.Store(took)
+				}
+				switch {
+				case !d.OK:
+					refused.Add(1)
+				case d.Local:
+					local.Add(1)
+				default:
+					shared.Add(1)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	for range 2 {
+		time.Sleep(300 * time.Millisecond)
+		s.down()
+		require.Eventually(t, func() bool { return limit.Take("k", 1).Local }, 5*time.Second, time.Millisecond)
+		time.Sleep(300 * time.Millisecond)
+		s.up()
+		require.Eventually(t, func() bool { return !limit.Take("k", 1).Local }, 5*time.Second, time.Millisecond)
+	}
+	cancel()
+	wg.Wait()
+	t.Logf("%d shared, %d local, slowest %v", shared.Load(), local.Load(), time.Duration(slowest.Load()))
+	require.Zero(t, refused.Load())
+	require.Positive(t, local.Load())
+	require.Positive(t, shared.Load())
+	require.Equal(t, int64(4), changes.Load())
+}

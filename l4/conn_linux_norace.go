@@ -36,7 +36,7 @@ func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
 
 func sysSplice(from, to uintptr, n int) (int, syscall.Errno) {
 	for {
-		m, _, errno := syscall.RawSyscall6(syscall.SYS_SPLICE, from, 0, to, 0, uintptr(n), spliceFlags)
+		m, _, errno := syscall.RawSyscall6(syscall.SYS_SPLICE, from, 0, to, 0, uintptr(n), spliceMove|spliceNoBlock)
 		if errno == syscall.EINTR {
 			continue
 		}

@@ -12,10 +12,11 @@ type pipe struct {
 }
 
 const (
-	pipeBytes    = 256 << 10 // asked for; the kernel may give less
-	sparePipes   = 4         // kept by a Parker
-	fSetPipeSize = 1031      // F_SETPIPE_SZ
-	spliceFlags  = 1 | 2     // SPLICE_F_MOVE, SPLICE_F_NONBLOCK
+	pipeBytes     = 256 << 10 // asked for; the kernel may give less
+	sparePipes    = 4         // kept by a Parker
+	fSetPipeSize  = 1031      // F_SETPIPE_SZ
+	spliceMove    = 1         // SPLICE_F_MOVE
+	spliceNoBlock = 2         // SPLICE_F_NONBLOCK
 )
 
 // newPipe returns nil if there are no descriptors left.

@@ -223,7 +223,9 @@ func TestWireBulk(t *testing.T) {
 // manners at once.
 func TestWireMany(t *testing.T) {
 	onSockets(t, "tcp", &Proxy{}, func(t *testing.T, s *stage) {
-		go (&Server{Handler: echo, Logger: quiet}).Serve(s.backend)
+		back := &Server{Handler: echo, Logger: quiet}
+		go back.Serve(s.backend)
+		defer back.Close()
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {

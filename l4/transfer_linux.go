@@ -63,7 +63,7 @@ func (m *moving) give(fd uintptr) bool {
 
 func (m *moving) splice(from, to, n int) bool {
 	for {
-		k, err := syscall.Splice(from, nil, to, nil, n, spliceFlags)
+		k, err := syscall.Splice(from, nil, to, nil, n, spliceMove|spliceNoBlock)
 		switch {
 		case err == syscall.EINTR:
 			continue

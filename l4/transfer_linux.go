@@ -62,19 +62,15 @@ func (m *moving) give(fd uintptr) bool {
 }
 
 func (m *moving) splice(from, to, n int) bool {
-	for {
-		k, err := syscall.Splice(from, nil, to, nil, n, spliceMove|spliceNoBlock)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			return false
-		case err != nil:
-			m.err = err
-		case k == 0:
-			m.err = io.EOF
-		}
-		m.n = int64(k)
-		return true
+	k, errno := sysSplice(uintptr(from), uintptr(to), n)
+	switch {
+	case errno == syscall.EAGAIN:
+		return false
+	case errno != 0:
+		m.err = errno
+	case k == 0:
+		m.err = io.EOF
 	}
+	m.n = int64(max(k, 0))
+	return true
 }

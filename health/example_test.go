@@ -40,7 +40,7 @@ func ExampleChecker() {
 		r := <-results
 		fmt.Printf("%s is %v: %s\n", r.Servers[0].Name(), r.Status.Health, r.Status.Reason)
 	}
-	// Output:
+	// Unordered output:
 	// a is up: passed
 	// b is down: connect: connection refused
 }

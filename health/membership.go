@@ -112,7 +112,11 @@ func (r *round) spread(now time.Time) {
 				continue
 			}
 			t.spread = true
-			t.due = now.Add(over * time.Duration(i) / time.Duration(n))
+			at := over * time.Duration(i) / time.Duration(n)
+			if over/time.Duration(n) < r.grid {
+				at = at.Truncate(r.grid)
+			}
+			t.due = now.Add(at)
 			r.rota.set(t)
 			i++
 		}

@@ -6,6 +6,7 @@ package health_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -76,6 +77,16 @@ func (d *daemon) file(name, text string) string {
 	path := filepath.Join(d.dir, name)
 	require.NoError(d.t, os.WriteFile(path, []byte(text), 0o644))
 	return path
+}
+
+// certificate writes a certificate for localhost and its key.
+func (d *daemon) certificate() (cert, key string) {
+	cert, key = certificate(d.t, d.dir)
+	require.NoError(d.t, os.Chmod(key, 0o600))
+	if d.as != nil {
+		require.NoError(d.t, os.Chown(key, int(d.as.Uid), int(d.as.Gid)))
+	}
+	return cert, key
 }
 
 // run runs a program to its end, as the daemon's account.
@@ -223,6 +234,12 @@ func TestRealPostgreSQL(t *testing.T) {
 	start := func(more ...string) {
 		d.start(filepath.Join(bin, "postgres"), append([]string{"-D", data, "-p", d.port, "-k", d.dir, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"}, more...)...)
 	}
+	cert, key := d.certificate()
+	start("-c", "ssl=on", "-c", "ssl_cert_file="+cert, "-c", "ssl_key_file="+key)
+	d.becomes("healthy", health.PostgreSQL{Dialer: health.Dialer{TLS: trustOnly(t, cert)}}, "ok")
+	d.says("a certificate not trusted", health.PostgreSQL{Dialer: health.Dialer{TLS: &tls.Config{}}}, "TLS failed / TLS: ")
+	d.kill(syscall.SIGQUIT)
+
 	start("-c", "max_connections=5", "-c", "superuser_reserved_connections=0")
 	d.becomes("healthy", health.PostgreSQL{}, "ok")
 	d.says("asks for a password", health.PostgreSQL{User: "secret"}, "ok")
@@ -275,6 +292,13 @@ func TestRealMariaDB(t *testing.T) {
 	start := func(more ...string) {
 		d.start("mariadbd", append([]string{"--no-defaults", "--datadir=" + data, "--port=" + d.port, "--bind-address=127.0.0.1", "--socket=" + filepath.Join(d.dir, "s"), "--skip-name-resolve", "--init-file=" + users}, more...)...)
 	}
+	cert, key := d.certificate()
+	secure := health.Dialer{TLS: trustOnly(t, cert)}
+	start("--ssl-cert="+cert, "--ssl-key="+key)
+	d.becomes("healthy", health.MySQL{User: "check", Dialer: secure}, "ok")
+	d.says("by the greeting, over TLS", health.MySQL{Dialer: secure}, "ok")
+	d.kill(syscall.SIGTERM)
+
 	start("--max-connections=10")
 	before := d.becomes("healthy", health.MySQL{User: "check"}, "ok")
 	t.Logf("%-28s %v", "on the way to it", before)
@@ -299,9 +323,8 @@ func TestRealMariaDB(t *testing.T) {
 
 func TestRealNginx(t *testing.T) {
 	d := real(t, "root", "nginx")
-	cert, key := certificate(t, d.dir)
-	_ = key
-	tls := refusedAddr(t)
+	cert, key := d.certificate()
+	secure := refusedAddr(t)
 	conf := func(status string) string {
 		return d.file("nginx.conf", fmt.Sprintf(`daemon off; master_process off; pid %[1]s/pid; error_log %[1]s/error.log;
 events {}
@@ -312,15 +335,15 @@ http {
 	server { listen %[3]s ssl http2; ssl_certificate %[5]s; ssl_certificate_key %[6]s; location / { return 200 "$server_protocol $ssl_server_name\n"; } }
 	server { listen unix:%[1]s/proxied proxy_protocol; location / { return 200 "$proxy_protocol_addr.\n"; } }
 }
-`, d.dir, d.addr, tls, status, cert, key))
+`, d.dir, d.addr, secure, status, cert, key))
 	}
 	d.start("nginx", "-p", d.dir, "-c", conf("200"))
 	d.becomes("healthy", health.HTTP{}, "ok")
 	d.says("its body", health.HTTP{Content: health.Match{Contains: "state: 200"}}, "ok")
 	d.says("wants a password", health.HTTP{Path: "/private"}, "bad status / HTTP: status 401")
-	d.says("HTTP/2 by ALPN", health.HTTP{HTTP2: true, Dialer: health.Dialer{Addr: tls, TLS: trustOnly(t, cert)}, Content: health.Match{Contains: "HTTP/2.0 localhost"}}, "ok")
-	d.says("HTTP/1.1 over TLS", health.HTTP{Dialer: health.Dialer{Addr: tls, TLS: trustOnly(t, cert)}, Content: health.Match{Contains: "HTTP/1.1 localhost"}}, "ok")
-	d.says("a certificate not trusted", health.TLS{Dialer: health.Dialer{Addr: tls}}, "TLS failed / TLS: ")
+	d.says("HTTP/2 by ALPN", health.HTTP{HTTP2: true, Dialer: health.Dialer{Addr: secure, TLS: trustOnly(t, cert)}, Content: health.Match{Contains: "HTTP/2.0 localhost"}}, "ok")
+	d.says("HTTP/1.1 over TLS", health.HTTP{Dialer: health.Dialer{Addr: secure, TLS: trustOnly(t, cert)}, Content: health.Match{Contains: "HTTP/1.1 localhost"}}, "ok")
+	d.says("a certificate not trusted", health.TLS{Dialer: health.Dialer{Addr: secure}}, "TLS failed / TLS: ")
 	d.says("HTTP/2 that it has not", health.HTTP{HTTP2: true}, "")
 	for _, v := range []health.ProxyHeader{health.ProxyV1, health.ProxyV2} {
 		d.says(fmt.Sprintf("PROXY header, version %d", v), health.HTTP{Dialer: health.Dialer{Addr: "unix:" + d.dir + "/proxied", Proxy: v}}, "ok")
@@ -339,8 +362,7 @@ http {
 
 func TestRealOpenSMTPD(t *testing.T) {
 	d := real(t, "root", "smtpd")
-	cert, key := certificate(t, d.dir)
-	require.NoError(t, os.Chmod(key, 0o600))
+	cert, key := d.certificate()
 	require.NoError(t, os.Chmod(d.dir, 0o755))
 	conf := d.file("smtpd.conf", fmt.Sprintf("pki here cert %q\npki here key %q\nlisten on 127.0.0.1 port %s tls pki here hostname mail.test\naction \"out\" relay\nmatch from local for any action \"out\"\n", cert, key, d.port))
 	_ = os.MkdirAll("/var/spool/smtpd", 0o711)

@@ -26,6 +26,11 @@ type round struct {
 	found   chan finding // has room for all of them: no probe waits to report
 	rand    *rand.Rand
 
+	// grid is what the times of many servers are cut to, so that they are
+	// probed in small batches: a process that wakes up for each of a thousand
+	// servers spends more on waking than on probing.
+	grid time.Duration
+
 	members chan struct{} // a pool changed
 	wake    chan struct{} // something is in rows
 	mu      sync.Mutex    // guards rows
@@ -52,6 +57,7 @@ func newRound(c *Checker, s settings) *round {
 		targets:  make(map[key]*target),
 		found:    make(chan finding, s.concurrency),
 		rand:     rand.New(rand.NewPCG(seed, seed)),
+		grid:     min(s.interval/20, 50*time.Millisecond),
 		members:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 	}
@@ -149,8 +155,7 @@ func (r *round) finish(f finding) {
 	}
 	if r.c.agents != nil {
 		r.c.agents.take(t, f.err, r.log)
-		t.due = f.at.Add(r.jittered(r.interval))
-		r.rota.set(t)
+		r.after(&f, r.interval)
 		return
 	}
 	switch CodeOf(f.err) {
@@ -165,17 +170,23 @@ func (r *round) finish(f finding) {
 	default:
 		t.machine.fail()
 	}
-	t.due = f.at.Add(r.jittered(t.machine.interval(r.interval, r.fast, r.down)))
-	r.rota.set(t)
+	r.after(&f, t.machine.interval(r.interval, r.fast, r.down))
 	r.tell(Result{Err: f.err, Took: f.took}, t, f.at.Add(f.took))
 }
 
-// jittered returns d, longer or shorter by at most the jitter.
-func (r *round) jittered(d time.Duration) time.Duration {
-	if r.c.Jitter == 0 {
-		return d
+// after sets the time of the next probe: d after the start of the last, longer or
+// shorter by at most the jitter.
+func (r *round) after(f *finding, d time.Duration) {
+	if r.c.Jitter > 0 {
+		by := time.Duration(float64(d) * r.c.Jitter * (2*r.rand.Float64() - 1))
+		d += by.Truncate(r.grid)
 	}
-	return d + time.Duration(float64(d)*r.c.Jitter*(2*r.rand.Float64()-1))
+	begin := f.t.due // not the start, or the little by which it was late would add up
+	if f.at.Sub(begin) > r.grid {
+		begin = f.at
+	}
+	f.t.due = begin.Add(d)
+	r.rota.set(f.t)
 }
 
 // begin gives t its initial state. One that is up is reported only if report is

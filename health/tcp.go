@@ -5,6 +5,7 @@ package health
 import (
 	"context"
 	"crypto/tls"
+	"time"
 
 	"github.com/penstock-lb/penstock/balance"
 )
@@ -20,6 +21,18 @@ type TCP struct {
 
 // Probe connects and closes.
 func (p TCP) Probe(ctx context.Context, e balance.Endpoint) error {
+	if p.Dialer.TLS == nil { // nothing is read: it needs no session
+		s := session{ctx: ctx}
+		if t, ok := ctx.Deadline(); ok {
+			s.limit = time.Until(t)
+		}
+		c, err := p.Dialer.dial(ctx, e)
+		if err != nil {
+			return s.fail(err)
+		}
+		c.Close()
+		return nil
+	}
 	s, err := p.Dialer.open(ctx, e, 0)
 	s.close()
 	return err

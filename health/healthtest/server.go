@@ -145,7 +145,7 @@ func (s *Server) serve(c net.Conn) {
 			}
 		}
 	case Slow:
-		tick := time.NewTicker(time.Second)
+		tick := time.NewTicker(time.Second + time.Millisecond) // never at the same moment as a timeout of whole seconds
 		defer tick.Stop()
 		for {
 			select {

@@ -80,18 +80,22 @@ func (p *Proxy) init() {
 	}
 }
 
-func (p *Proxy) connectTimeout() time.Duration {
-	if p.ConnectTimeout == 0 {
+func (p *Proxy) connectTimeout() time.Duration { return connectTimeout(p.ConnectTimeout) }
+
+// connectTimeout and tries apply the defaults.
+
+func connectTimeout(d time.Duration) time.Duration {
+	if d == 0 {
 		return defaultConnectTimeout
 	}
-	return p.ConnectTimeout
+	return d
 }
 
-func (p *Proxy) tries() int {
-	if p.Tries == 0 {
+func tries(n int) int {
+	if n == 0 {
 		return defaultTries
 	}
-	return max(p.Tries, 1)
+	return max(n, 1)
 }
 
 // ServeConn connects c to a server and relays. It may return while the relay
@@ -156,7 +160,7 @@ func (s *session) connect(ctx context.Context) (failed error) {
 		class, end = whyNot(ctx, err)
 		s.lease.Done(balance.Outcome{Class: class, Err: err})
 		failed = errors.Join(failed, &ServerError{Server: server.Name(), Addr: server.Addr(), Err: err})
-		if try >= p.tries() || ctx.Err() != nil {
+		if try >= tries(p.Tries) || ctx.Err() != nil {
 			return failed
 		}
 		// A refused connection cost the server nothing: trying elsewhere does

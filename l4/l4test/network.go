@@ -139,14 +139,21 @@ func (n *Network) dial(ctx context.Context, network, addr string, src netip.Addr
 		}
 	}
 	if err != nil {
-		op := &net.OpError{Op: "dial", Net: network, Err: err}
-		if client != nil {
-			op.Addr = client.remote
-		}
-		return nil, op
+		return nil, &net.OpError{Op: "dial", Net: network, Addr: n.place(network, addr), Err: err}
 	}
 	l.sweep()
 	return client, nil
+}
+
+// place returns the address that addr stands for, or nil.
+func (n *Network) place(network, addr string) net.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	k, err := n.resolve(network, addr, false)
+	if err != nil {
+		return nil
+	}
+	return k.netAddr()
 }
 
 // connect waits while addr is dropped, then makes the two ends.
@@ -338,11 +345,13 @@ func (l *Listener) sweep() {
 }
 
 // Addr returns where the listener listens, a *net.TCPAddr or *net.UnixAddr.
-func (l *Listener) Addr() net.Addr {
-	if l.key.path != "" {
-		return &net.UnixAddr{Name: l.key.path, Net: "unix"}
+func (l *Listener) Addr() net.Addr { return l.key.netAddr() }
+
+func (k key) netAddr() net.Addr {
+	if k.path != "" {
+		return &net.UnixAddr{Name: k.path, Net: "unix"}
 	}
-	return net.TCPAddrFromAddrPort(l.key.addr)
+	return net.TCPAddrFromAddrPort(k.addr)
 }
 
 // String names the listener for messages of tests.

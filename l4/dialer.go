@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A Dialer is a pool as a DialContext: balancing on the client's side, for
+// database drivers, Redis clients, an http.Transport and whatever else takes
+// such a function. Its fields must not change once it is used; DialContext may
+// be called at once by many goroutines.
+//
+// A connection holds its lease until it is closed, so that limits and
+// least-connections mean connections.
+type Dialer struct {
+	Pool *balance.Pool
+
+	Dial   DialFunc      // nil means sockets with the options of Socket
+	Socket SocketOptions // unless Dial makes the connections
+
+	// Key returns the hash key of a dial for policies that hash. Nil means none.
+	Key func(ctx context.Context, network, addr string) uint64
+
+	ConnectTimeout time.Duration // of one try; 0 means 3s, negative means none
+	Tries          int           // how many servers are tried; 0 means 3; less than 0 means 1
+
+	CutOnDown bool // close connections of a server that goes down, into maintenance, or leaves the pool
+}
+
+// DialContext connects to a server of the pool, waiting in its queue if need
+// be, and trying others if that fails. The network and address are ignored,
+// but for Key: they are what the driver was configured with.
+//
+// The error wraps those of the pool (balance.ErrNoServer and so on), the
+// *ServerError of each try, and the context's cause.
+func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	var req balance.Request
+	if d.Key != nil {
+		req.Key = d.Key(ctx, network, addr)
+	}
+	var failed error
+	for try := 1; ; try++ {
+		lease, err := d.Pool.Acquire(ctx, req)
+		if err != nil {
+			return nil, errors.Join(failed, fmt.Errorf("l4: %w", err))
+		}
+		server := lease.Server()
+		before := time.Now()
+		c, err := d.connect(ctx, server)
+		if err == nil {
+			l := &leased{Conn: c, lease: lease, took: time.Since(before), cutOnDown: d.CutOnDown}
+			server.Attach(l)
+			return l, nil
+		}
+		class, _ := whyNot(ctx, err)
+		lease.Done(balance.Outcome{Class: class, Err: err})
+		failed = errors.Join(failed, &ServerError{Server: server.Name(), Addr: server.Addr(), Err: err})
+		if try >= tries(d.Tries) || ctx.Err() != nil {
+			return nil, failed
+		}
+		retry, ok := d.Pool.TryRetry()
+		if !ok {
+			return nil, failed
+		}
+		defer retry.Done()
+		req.Avoid(server)
+	}
+}
+
+func (d *Dialer) connect(ctx context.Context, server *balance.Server) (net.Conn, error) {
+	if t := connectTimeout(d.ConnectTimeout); t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t)
+		defer cancel()
+	}
+	network, addr := SplitAddr(server.Addr())
+	if d.Dial != nil {
+		return d.Dial(ctx, network, addr)
+	}
+	return d.Socket.DialContext(ctx, network, addr)
+}
+
+// A leased connection ends its lease when it is closed.
+type leased struct {
+	net.Conn
+	lease     balance.Lease
+	took      time.Duration // to connect
+	cutOnDown bool
+	broken    atomic.Pointer[error] // the first that says that the server broke the connection
+	closed    atomic.Bool
+}
+
+func (c *leased) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.note(err)
+	return n, err
+}
+
+func (c *leased) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.note(err)
+	return n, err
+}
+
+func (c *leased) note(err error) {
+	if err == nil || err == io.EOF || c.closed.Load() || isTimeout(err) {
+		return
+	}
+	c.broken.CompareAndSwap(nil, &err)
+}
+
+// Close closes the connection and ends the lease.
+func (c *leased) Close() error {
+	if c.closed.Swap(true) {
+		return c.Conn.Close()
+	}
+	server := c.lease.Server()
+	server.Detach(c)
+	err := c.Conn.Close()
+	outcome := balance.Outcome{Latency: c.took}
+	if broken := c.broken.Load(); broken != nil {
+		outcome.Class, outcome.Err = balance.Reset, *broken
+	}
+	c.lease.Done(outcome)
+	return err
+}
+
+// CloseWrite ends the stream to the server, if the connection can.
+func (c *leased) CloseWrite() error {
+	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// NetConn returns the connection without its lease.
+func (c *leased) NetConn() net.Conn { return c.Conn }
+
+// Cut is told by the server's pool that it is in trouble; see balance.Attached.
+// The lease stays until the owner closes the connection, too.
+func (c *leased) Cut(live bool, reason string) {
+	if live || c.cutOnDown {
+		c.Conn.Close()
+	}
+}

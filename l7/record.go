@@ -42,13 +42,14 @@ type Record struct {
 // Front names the front that carried an exchange.
 type Front uint8
 
-// The two fronts.
+// The two fronts, and what is none.
 const (
-	FrontStandard Front = iota // an http.Server
-	FrontByte                  // the byte front of Server
+	FrontStandard  Front = iota // an http.Server
+	FrontByte                   // the byte front of Server
+	FrontTransport              // a Transport: the client is this program
 )
 
-func (f Front) String() string { return [...]string{"standard", "byte"}[f] }
+func (f Front) String() string { return [...]string{"standard", "byte", "transport"}[f] }
 
 // LogValue implements [slog.LogValuer], for a record as a group of a log line.
 func (r *Record) LogValue() slog.Value {

@@ -339,11 +339,15 @@ func (c *upConn) cut(reason string) {
 func (c *upConn) close() {
 	c.x = nil
 	c.releaseInput()
-	h := c.host
-	h.mu.Lock()
-	delete(h.conns, c)
-	h.mu.Unlock()
+	c.forget()
 	_ = c.c.Close()
+}
+
+// forget takes the connection off the list.
+func (c *upConn) forget() {
+	c.host.mu.Lock()
+	defer c.host.mu.Unlock()
+	delete(c.host.conns, c)
 }
 
 // release ends the use of a connection: clean means that request and reply

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// A Transport is an [http.RoundTripper] over the servers of a pool: what a
+// [Proxy] does for the clients of a gateway, it does for a program that calls
+// other services. Pool and Upstream may be those of a proxy.
+//
+// The pool decides which server a request goes to, and Upstream whether that is
+// in plain text or over TLS; host and scheme of the URL only say what the
+// request claims. A request is retried as [Retry] says; a body is kept for that up
+// to Retry.BodyBytes, or got anew from Request.GetBody. The lease of the server
+// is given back when the body of the reply has been read to its end, or closed.
+// Interim replies go to the hooks of [net/http/httptrace]. A reply of 101 has a
+// Body that is an [io.ReadWriteCloser].
+//
+// Unlike [http.Transport] it adds no field to a request, neither User-Agent
+// nor Accept-Encoding, so that a compressed body stays compressed, and it uses no proxy.
+//
+// An error is a [*TransportError]. The fields must not change once the
+// transport is used; RoundTrip may be called by several goroutines at once.
+type Transport struct {
+	Pool     *balance.Pool
+	Upstream *Upstream // connections to the servers; nil means one of its own
+
+	Retry Retry
+	Hedge Hedge // zero means none
+
+	// Balance returns what is known about the choice of a server for a request:
+	// a hash key, a preferred server. Nil means nothing.
+	Balance func(*http.Request) balance.Request
+
+	Timeout       time.Duration // as in Proxy, all of these
+	TryTimeout    time.Duration
+	HeaderTimeout time.Duration
+	BodyTimeout   time.Duration
+	TunnelTimeout time.Duration // of a Body after 101 on which a Read, or a Write, does not end; 0 means 1h, negative none
+
+	OnDone func(*Record) // called at the end of each request, that is of the reply's body; must not block or keep the record
+
+	once  sync.Once
+	proxy Proxy // does the work
+}
+
+// A TransportError is a request that got no reply.
+type TransportError struct {
+	Server      string         // name of the server tried last; "" if none was
+	Tries       int            // requests begun
+	Class       balance.Class  // of the last failure
+	Termination l4.Termination // who ended it, and when
+	Err         error          // matches balance.ErrNoServer, ErrQueueFull, the context's error, ...
+}
+
+func (e *TransportError) Error() string {
+	if e.Server == "" {
+		return fmt.Sprintf("l7: no reply: %v", e.Err)
+	}
+	return fmt.Sprintf("l7: no reply from %s after %d tries (%v): %v", e.Server, e.Tries, e.Class, e.Err)
+}
+
+func (e *TransportError) Unwrap() error { return e.Err }
+
+// Timeout reports whether a time limit was the reason, as [net.Error] does.
+func (e *TransportError) Timeout() bool {
+	return e.Termination.Cause == l4.ServerTimeout || e.Termination.Cause == l4.ClientTimeout || errors.Is(e.Err, context.DeadlineExceeded)
+}
+
+func (t *Transport) init() {
+	t.proxy = Proxy{
+		Pool: t.Pool, Upstream: t.Upstream, Retry: t.Retry, Hedge: t.Hedge, Forward: ForwardNone,
+		Timeout: t.Timeout, TryTimeout: t.TryTimeout, HeaderTimeout: t.HeaderTimeout, BodyTimeout: t.BodyTimeout, TunnelTimeout: t.TunnelTimeout,
+	}
+	t.proxy.once.Do(t.proxy.init)
+}
+
+// CloseIdleConnections closes the connections that no request uses, for
+// [http.Client.CloseIdleConnections]. It does the same to whoever shares
+// Upstream.
+func (t *Transport) CloseIdleConnections() {
+	t.once.Do(t.init)
+	t.proxy.upstream.CloseIdle()
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	t.once.Do(t.init)
+	c := &caller{t: t, req: req, ctx: req.Context(), body: req.Body}
+	err := c.ctx.Err()
+	if err == nil {
+		err = c.parse()
+	}
+	if err != nil {
+		c.closeBody()
+		return nil, err
+	}
+	x := &c.x
+	x.Record.Start = time.Now()
+	x.begin(FrontTransport)
+	x.Record.Pool = t.Pool.Name
+	if t.Balance != nil {
+		x.Balance = t.Balance(req)
+	}
+	c.try = attempt{p: &t.proxy, x: x, up: t.proxy.upstream}
+	c.try.begin()
+	if f := c.try.answer(); f != nil {
+		return nil, c.failed(f)
+	}
+	if h := c.try.leg.local; h != nil {
+		return c.serveLocal(h)
+	}
+	return c.response(), nil
+}
+
+// parse fills the exchange with the request.
+func (c *caller) parse() error {
+	req, x := c.req, &c.x
+	switch {
+	case req.URL == nil:
+		return errors.New("l7: request without URL")
+	case req.URL.Scheme != "http" && req.URL.Scheme != "https":
+		return fmt.Errorf("l7: scheme %q is not HTTP", req.URL.Scheme)
+	case req.Method == http.MethodConnect:
+		return errors.New("l7: CONNECT is not for a Transport")
+	}
+	x.down = c
+	x.Method, x.Scheme, x.proto1x = cmpOr(req.Method, http.MethodGet), req.URL.Scheme, 1
+	if !isToken(x.Method) {
+		return fmt.Errorf("l7: malformed method %q", req.Method)
+	}
+	if err := x.setTarget(req.URL.RequestURI()); err != nil {
+		return err
+	}
+	if x.Host = cmpOr(req.Host, req.URL.Host); !validHost(x.Host) {
+		return fmt.Errorf("l7: malformed host %q", x.Host)
+	}
+	x.ContentLength = req.ContentLength
+	switch {
+	case req.Body == nil || req.Body == http.NoBody:
+		x.ContentLength = 0
+	case req.ContentLength == 0:
+		x.ContentLength = -1
+	}
+	return c.parseHeader()
+}
+
+// parseHeader lists the fields in the order of their names.
+func (c *caller) parseHeader() error {
+	req, x := c.req, &c.x
+	f := framing{length: -1}
+	for _, name := range slices.Sorted(maps.Keys(req.Header)) {
+		if !isToken(name) {
+			return fmt.Errorf("l7: malformed field name %q", name)
+		}
+		k := kindOf(name)
+		for _, v := range req.Header[name] {
+			if !validValue(unsafeBytes(v)) {
+				return fmt.Errorf("l7: control character in field %s", name)
+			}
+			fd := Field{name, trimOWS(v), k}
+			if k == kindContentLength || k == kindTransferEncoding || k == kindHost {
+				continue // the Request has fields for them
+			}
+			if k == kindOther || k == kindForwarded {
+				fd.kind = kindOther // the program's own word
+				x.Header.list = append(x.Header.list, fd)
+			} else if err := f.field(&x.Header, fd); err != nil {
+				return err
+			}
+		}
+	}
+	if f.upgrade && x.ContentLength == 0 {
+		x.upgrade = f.protocol
+	}
+	c.noKeep = req.Close || f.close
+	x.trailers = f.trailers
+	x.expect = f.expect && x.ContentLength != 0
+	if len(req.Trailer) > 0 && x.ContentLength < 0 && !x.Header.Has("Trailer") {
+		x.Header.list = append(x.Header.list, Field{"Trailer", strings.Join(slices.Sorted(maps.Keys(req.Trailer)), ", "), kindTrailer})
+	}
+	return nil
+}
+
+// failed ends a request without a reply.
+func (c *caller) failed(f *failure) error {
+	r := &c.x.Record
+	r.Termination, r.Err = endOf(f.by, f.phase), f.err
+	err := &TransportError{Server: r.Server, Tries: r.Tries, Class: f.class, Termination: r.Termination, Err: f.err}
+	if cause := context.Cause(c.ctx); cause != nil {
+		err.Err = c.ctx.Err()
+		if !errors.Is(cause, err.Err) {
+			err.Err = errors.Join(c.ctx.Err(), cause)
+		}
+	}
+	c.settle()
+	return err
+}
+
+// settle ends the request: its body, its buffers, its record.
+func (c *caller) settle() {
+	c.closeBody()
+	c.try.end()
+	c.x.end(c.t.OnDone)
+}
+
+// response makes the response of the reply.
+func (c *caller) response() *http.Response {
+	src, req := c.try.leg.src, c.req
+	r := src.reply()
+	resp := &http.Response{
+		StatusCode: r.Status, Status: statusLine(r.Status), Request: req, TLS: src.tlsState(),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: make(http.Header, len(r.Header.list)), ContentLength: r.ContentLength,
+	}
+	if _, ok := src.(*h2Stream); ok {
+		resp.Proto, resp.ProtoMajor, resp.ProtoMinor = "HTTP/2.0", 2, 0
+	}
+	c.x.Record.Status = r.Status
+	for i := range r.Header.list {
+		if fd := &r.Header.list[i]; fd.kind == kindTrailer {
+			eachItem(fd.Value, func(name string) {
+				if isToken(name) && !forbiddenTrailer(name) {
+					if resp.Trailer == nil {
+						resp.Trailer = make(http.Header)
+					}
+					resp.Trailer[http.CanonicalHeaderKey(name)] = nil
+				}
+			})
+		}
+	}
+	addFields(resp.Header, &r.Header)
+	if r.ContentLength >= 0 {
+		resp.Header.Set("Content-Length", formatInt(r.ContentLength))
+	}
+	u, h1 := src.(*upConn)
+	if h1 && u.tunnels(req.Method) {
+		resp.Header.Set("Connection", "Upgrade")
+		resp.Header.Set("Upgrade", u.protocol)
+		resp.Body = newTunnelBody(c, u)
+		return resp
+	}
+	if h1 && r.ContentLength < 0 && !u.ended() && u.left == -1 {
+		resp.TransferEncoding = []string{"chunked"}
+	}
+	src.expectBody(nil, orDefault(c.t.BodyTimeout, defaultBodyTimeout), c.try.deadline)
+	b := &replyBody{c: c, resp: resp, turn: make(chan struct{}, 1)}
+	resp.Body = b
+	if src.ended() { // no body: all is known
+		b.end(nil)
+		resp.Body = http.NoBody
+	}
+	return resp
+}

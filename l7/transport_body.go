@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// replyBody is the body of a response: it gives lease and connection back at
+// its end, or when it is closed.
+type replyBody struct {
+	c      *caller
+	resp   *http.Response
+	held   []byte
+	err    error         // what Read returns from now on; nil as long as it reads
+	turn   chan struct{} // held by who reads, or closes
+	closed atomic.Bool
+}
+
+var errBodyClosed = errors.New("l7: read of a closed body")
+
+// Read implements [io.Reader].
+func (b *replyBody) Read(p []byte) (int, error) {
+	b.turn <- struct{}{}
+	defer func() { <-b.turn }()
+	if b.err != nil {
+		return 0, b.err
+	}
+	if b.closed.Load() {
+		return 0, errBodyClosed
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	src := b.c.try.leg.src
+	if len(b.held) == 0 {
+		var err error
+		if b.held, err = src.next(); err != nil {
+			if err == io.EOF {
+				b.end(nil)
+			} else {
+				b.end(err)
+			}
+			return 0, b.err
+		}
+	}
+	n := copy(p, b.held)
+	b.held = b.held[n:]
+	b.c.x.Record.ReplyBytes += int64(n)
+	if len(b.held) == 0 && src.ended() { // with Content-Length, that is known at once
+		b.end(nil)
+		return n, b.err
+	}
+	return n, nil
+}
+
+// Close implements [io.Closer]. It breaks off a Read under way.
+func (b *replyBody) Close() error {
+	b.closed.Store(true)
+	select {
+	case b.turn <- struct{}{}:
+	default:
+		b.c.try.leg.src.interrupt()
+		b.turn <- struct{}{}
+	}
+	defer func() { <-b.turn }()
+	if b.err == nil {
+		b.end(errBodyClosed)
+	}
+	return nil
+}
+
+// end gives everything back. Err is nil if the body is complete.
+func (b *replyBody) end(err error) {
+	c := b.c
+	t := &c.try
+	src := t.leg.src
+	whole := src.stopSending(t)
+	untouched := c.detach()
+	switch {
+	case err == nil:
+		b.err = io.EOF
+		if f := src.trailers(); f != nil && f.Len() > 0 {
+			if b.resp.Trailer == nil {
+				b.resp.Trailer = make(http.Header)
+			}
+			addFields(b.resp.Trailer, f)
+		}
+		if s, ok := src.(*h2Stream); ok {
+			s.grpcOutcome(&t.leg.outcome)
+		}
+		src.release(untouched && whole && !c.noKeep && src.ended())
+	case b.closed.Load():
+		b.err = errBodyClosed
+		c.x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
+		t.leg.outcome.Class = balance.ClientAborted
+		src.close()
+	default:
+		t.cut(src, err)
+		if b.err = err; c.ctx.Err() != nil {
+			b.err = c.ctx.Err()
+		}
+		src.close()
+	}
+	t.leg.done(t.leg.outcome)
+	c.settle()
+}
+
+// tunnelBody is the Body after a 101: the connection itself.
+type tunnelBody struct {
+	c    *caller
+	conn *upConn
+	once sync.Once
+
+	limit time.Duration
+}
+
+func newTunnelBody(c *caller, u *upConn) *tunnelBody {
+	_ = u.c.SetDeadline(time.Time{})
+	if u.lost() {
+		u.interrupt()
+	}
+	return &tunnelBody{c: c, conn: u, limit: orDefault(c.t.TunnelTimeout, defaultTunnelTimeout)}
+}
+
+// Read returns what the server sends. One goroutine may read while another
+// one writes.
+func (b *tunnelBody) Read(p []byte) (int, error) {
+	u := b.conn
+	if u.in != nil {
+		n := copy(p, u.in.B[u.pos:])
+		if u.pos += n; u.pos == len(u.in.B) {
+			u.releaseInput()
+		}
+		return n, nil
+	}
+	u.wait(time.Now(), b.limit)
+	n, err := u.c.Read(p)
+	b.c.x.Record.ReplyBytes += int64(n)
+	return n, err
+}
+
+// Write sends to the server.
+func (b *tunnelBody) Write(p []byte) (int, error) {
+	if err := b.conn.send(p, time.Now(), b.limit); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// CloseWrite tells the server that nothing more comes.
+func (b *tunnelBody) CloseWrite() error { return b.conn.c.CloseWrite() }
+
+// Close ends the tunnel and gives the lease back. It may be called while
+// others read and write.
+func (b *tunnelBody) Close() error {
+	b.once.Do(func() {
+		c, t := b.c, &b.c.try
+		c.detach()
+		b.conn.interrupt()
+		_ = b.conn.c.Close()
+		b.conn.forget()
+		t.leg.done(t.leg.outcome)
+		c.settle()
+	})
+	return nil
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync/atomic"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// caller is the downstream of an exchange that a Transport does for a program:
+// the request is the program's, and the reply is handed out as a response.
+type caller struct {
+	t    *Transport
+	req  *http.Request
+	ctx  context.Context
+	x    Exchange
+	try  attempt
+	body io.ReadCloser // of the request; nil if there is none
+
+	noKeep  bool // the connection is not to be used again
+	closed  atomic.Bool
+	unwatch func() bool
+}
+
+func (c *caller) context() context.Context { return c.ctx }
+func (c *caller) request() *http.Request   { return c.req.Clone(c.ctx) }
+
+func (c *caller) readBody(p []byte) (int, error) {
+	if c.body == nil {
+		return 0, io.EOF
+	}
+	if c.closed.Load() {
+		return 0, errStopped
+	}
+	n, err := c.body.Read(p)
+	c.x.Record.RequestBytes += int64(n)
+	return n, err
+}
+
+// bodyReady takes a body that can be had again for one that is in memory.
+func (c *caller) bodyReady() bool { return c.body == nil || c.req.GetBody != nil }
+
+// stopBody closes the body, which is what ends a Read of one.
+func (c *caller) stopBody()   { c.closeBody() }
+func (c *caller) resumeBody() {}
+
+func (c *caller) closeBody() {
+	if c.body != nil && !c.closed.Swap(true) {
+		_ = c.body.Close()
+	}
+}
+
+// rewindBody gets the body anew.
+func (c *caller) rewindBody() bool {
+	if c.req.GetBody == nil {
+		return false
+	}
+	body, err := c.req.GetBody()
+	if err != nil {
+		return false
+	}
+	c.closeBody()
+	c.body = body
+	c.closed.Store(false)
+	c.x.Record.RequestBytes = 0
+	return true
+}
+
+func (c *caller) trailer() *Fields {
+	if len(c.req.Trailer) == 0 {
+		return nil
+	}
+	return trailerOf(c.req.Trailer)
+}
+
+// writeInterim has the hooks of httptrace called.
+func (c *caller) writeInterim(r *Reply) error {
+	trace := httptrace.ContextClientTrace(c.ctx)
+	if trace == nil {
+		return nil
+	}
+	if trace.Got1xxResponse != nil {
+		h := make(http.Header, r.Header.Len())
+		addFields(h, &r.Header)
+		if err := trace.Got1xxResponse(r.Status, textproto.MIMEHeader(h)); err != nil {
+			return err
+		}
+	}
+	if r.Status == http.StatusContinue && trace.Got100Continue != nil {
+		trace.Got100Continue()
+	}
+	return nil
+}
+
+func (c *caller) attach(u interrupter) { c.unwatch = context.AfterFunc(c.ctx, u.interrupt) }
+func (c *caller) detach() bool         { return c.unwatch() }
+
+// The reply is handed out, not written.
+
+func (c *caller) writeHead(*Reply) error    { return nil }
+func (c *caller) writeBody([]byte) error    { return nil }
+func (c *caller) flush() error              { return nil }
+func (c *caller) direct(int64) *l4.Conn     { return nil }
+func (c *caller) sending()                  {}
+func (c *caller) sent(int64)                {}
+func (c *caller) finish(*Fields) error      { return nil }
+func (c *caller) abort()                    {}
+func (c *caller) mustClose()                {}
+func (c *caller) serveForeign(http.Handler) {}
+func (c *caller) hijack(*Reply) (*l4.Conn, []byte, error) {
+	return nil, nil, http.ErrNotSupported
+}

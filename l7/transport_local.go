@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"io"
+	"maps"
+	"net/http"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// serveLocal has a member of the pool that is a handler of this process answer.
+// Its goroutine ends with the handler; closing the response's body cancels the
+// handler's context.
+func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	pr, pw := io.Pipe()
+	w := &localWriter{header: make(http.Header), pipe: pw, head: make(chan struct{})}
+	r := c.req.Clone(ctx)
+	r.Host, r.RequestURI = c.x.Host, c.x.Path+c.x.Query
+	r.URL.Scheme, r.URL.Host, r.RemoteAddr = "", "", "@"
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	go func() {
+		defer cancel()
+		defer w.end(c)
+		h.ServeHTTP(w, r)
+	}()
+	select {
+	case <-w.head:
+	case <-c.ctx.Done(): // the handler ends when it will
+		_ = pr.CloseWithError(c.ctx.Err())
+		return nil, c.ctx.Err()
+	}
+	resp := &http.Response{
+		StatusCode: w.status, Status: statusLine(w.status), Request: c.req,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: w.sent, ContentLength: -1,
+	}
+	if n, ok := parseLength(w.sent.Get("Content-Length")); ok {
+		resp.ContentLength = n
+	}
+	resp.Body = &localBody{pr, cancel}
+	return resp, nil
+}
+
+type localBody struct {
+	*io.PipeReader
+	cancel context.CancelFunc
+}
+
+func (b *localBody) Close() error {
+	b.cancel()
+	return b.PipeReader.Close()
+}
+
+// localWriter is the [http.ResponseWriter] of a handler whose response goes
+// to a caller in this process.
+type localWriter struct {
+	header http.Header
+	sent   http.Header // as it was when the head was sent
+	status int         // 0 as long as there is no head
+	bytes  int64
+	pipe   *io.PipeWriter
+	head   chan struct{} // closed when there is a head
+}
+
+func (w *localWriter) Header() http.Header { return w.header }
+
+func (w *localWriter) WriteHeader(status int) {
+	if w.status != 0 || status < 200 && status != http.StatusSwitchingProtocols {
+		return
+	}
+	w.status, w.sent = status, maps.Clone(w.header)
+	close(w.head)
+}
+
+func (w *localWriter) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	n, err := w.pipe.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Flush implements [http.Flusher]: nothing is held back.
+func (w *localWriter) Flush() { w.WriteHeader(http.StatusOK) }
+
+// end closes the response and the request.
+func (w *localWriter) end(c *caller) {
+	t := &c.try
+	p := recover()
+	if p != nil && w.status == 0 {
+		w.WriteHeader(http.StatusInternalServerError)
+	}
+	w.WriteHeader(http.StatusOK)
+	c.x.Record.Status, c.x.Record.ReplyBytes = w.status, w.bytes
+	t.leg.outcome = balance.Outcome{Status: w.status}
+	if w.status >= 500 {
+		t.leg.outcome.Class = balance.StatusError
+	}
+	t.leg.done(t.leg.outcome)
+	c.settle()
+	if p != nil {
+		_ = w.pipe.CloseWithError(io.ErrUnexpectedEOF)
+		return
+	}
+	_ = w.pipe.Close()
+}

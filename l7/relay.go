@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -42,11 +43,26 @@ func viaVersion(src source) string {
 
 // serveLocal serves by a member of the pool that is a handler of this process.
 func (t *attempt) serveLocal(l *leg) {
+	if b := t.readBody(); b != nil {
+		t.x.SetBody(b, t.x.ContentLength)
+	}
 	Serve(l.local, t.x)
 	l.outcome = balance.Outcome{Status: t.x.Record.Status}
 	if t.x.Record.Status >= 500 {
 		l.outcome.Class = balance.StatusError
 	}
+}
+
+// readBody returns the request body from its beginning if some of it has been
+// read, nil if none has.
+func (t *attempt) readBody() io.Reader {
+	switch {
+	case t.body != nil:
+		return t.body
+	case len(t.req.B) > t.headLen:
+		return bytes.NewReader(bytes.Clone(t.req.B[t.headLen:]))
+	}
+	return nil
 }
 
 // relay sends the reply to the client.

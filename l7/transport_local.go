@@ -21,7 +21,9 @@ func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 	r := c.req.Clone(ctx)
 	r.Host, r.RequestURI = c.x.Host, c.x.Path+c.x.Query
 	r.URL.Scheme, r.URL.Host, r.RemoteAddr = "", "", "@"
-	if r.Body == nil {
+	if b := c.try.readBody(); b != nil {
+		r.Body = io.NopCloser(b)
+	} else if r.Body == nil {
 		r.Body = http.NoBody
 	}
 	go func() {

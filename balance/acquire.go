@@ -17,8 +17,8 @@ type Request struct {
 // returns ErrNoServer. It allocates nothing for the first three servers.
 func (r *Request) Avoid(s *Server) { r.tried.avoid(s) }
 
-// OnFull says what happens to a request whose server is at its limit, if a key
-// or [Request.Prefer] says which one that is.
+// OnFull says what happens to a request whose server is at its limit, if a key or
+// [Request.Prefer] says which one that is.
 type OnFull uint8
 
 const (
@@ -27,9 +27,9 @@ const (
 	WaitOrGoOn               // wait in that server's own queue, go on if it has no room
 )
 
-// Acquire picks a server for req. If every server is at its limit it waits in
-// the queue until there is a free slot, the timeout of the queue has passed or
-// ctx ends; a ctx that is done does no harm if there is no need to wait.
+// Acquire picks a server for req. If every server is at its limit it waits in the queue
+// until there is a free slot, the timeout of the queue has passed or ctx ends; a ctx
+// that is done does no harm if there is no need to wait.
 //
 // The error is ErrNoServer, ErrQueueFull, ErrQueueTimeout or ctx's cause. The caller
 // must call [Lease.Done] exactly once if there is no error.

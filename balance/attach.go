@@ -2,18 +2,18 @@
 
 package balance
 
-// Attached is something that a server holds open: a live or an idle connection.
-// It must be comparable, as a pointer is.
+// Attached is something that a server holds open: a live or an idle connection. It must
+// be comparable, as a pointer is.
 type Attached interface {
-	// Cut says that the server is in trouble or gone. With live false it asks to
-	// close what carries no work; with live true to close at once. It may be
-	// called more than once, from any goroutine, and must not block.
+	// Cut says that the server is in trouble or gone. With live false it asks to close
+	// what carries no work; with live true to close at once. It may be called more than
+	// once, from any goroutine, and must not block.
 	Cut(live bool, reason string)
 }
 
-// Attach registers a to be told when s goes down, into maintenance or leaves.
-// If that is so already, a is told at once. It is meant to be called once per
-// connection, never per request.
+// Attach registers a to be told when s goes down, into maintenance or leaves. If that
+// is so already, a is told at once. It is meant to be called once per connection, never
+// per request.
 func (s *Server) Attach(a Attached) {
 	s.mu.Lock()
 	if s.attached == nil {
@@ -33,9 +33,9 @@ func (s *Server) Detach(a Attached) {
 	s.mu.Unlock()
 }
 
-// Cut calls Cut of all that is attached. The pool itself calls it with live
-// false when s goes down, into maintenance, gets another address or leaves;
-// live true is for the host.
+// Cut calls Cut of all that is attached. The pool itself calls it with live false when
+// s goes down, into maintenance, gets another address or leaves; live true is for the
+// host.
 func (s *Server) Cut(live bool, reason string) {
 	s.mu.Lock()
 	all := make([]Attached, 0, len(s.attached))

@@ -7,15 +7,15 @@ import (
 	"sync/atomic"
 )
 
-// bounds keeps the load of each server of a hashing policy within factor of its
-// fair part of the load of all of them:
+// bounds keeps the load of each server of a hashing policy within factor of its fair
+// part of the load of all of them:
 //
 //	slots    = ceil((leases + 1) * factor)
 //	slots(i) = max(1, ceil(slots * weight(i) / sum of weights))
 //
 // A server may take one more lease if it has less than slots(i). As factor is greater
-// than 1 somebody always may. (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing
-// with Bounded Loads, arXiv 1608.01350; formula as in Envoy and HAProxy.)
+// than 1 somebody always may. (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with
+// Bounded Loads, arXiv 1608.01350; formula as in Envoy and HAProxy.)
 type bounds struct {
 	factor float64
 	sum    float64 // of weights
@@ -58,8 +58,8 @@ func (b *bounds) seat(s *Server) *seat {
 	return &b.seats[s.slot]
 }
 
-// Changed brings the total up to date. Of many that do so at once for one
-// server, the last sees the latest count.
+// Changed brings the total up to date. Of many that do so at once for one server, the
+// last sees the latest count.
 func (b *bounds) Changed(s *Server) {
 	seat := b.seat(s)
 	if seat == nil {
@@ -122,8 +122,8 @@ func (h *hashed) allows(s *Server, f Filter) bool {
 	return f.Allows(s) && (h.bounds == nil || f.loose || h.bounds.within(s))
 }
 
-// any returns a server for a request without a key, or when the order of
-// fallback has come to its end: the first from index i on that is allowed.
+// any returns a server for a request without a key, or when the order of fallback has
+// come to its end: the first from index i on that is allowed.
 func (h *hashed) any(i uint64, f Filter) *Server {
 	n := uint64(len(h.view.Servers))
 	for k := range n {

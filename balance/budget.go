@@ -4,8 +4,8 @@ package balance
 
 import "sync/atomic"
 
-// Budget bounds how many retries and hedges a pool has going at once, whoever
-// makes them: max(Min, Share * (leases + waiting requests)). Without it, retries multiply the
+// Budget bounds how many retries and hedges a pool has going at once, whoever makes
+// them: max(Min, Share * (leases + waiting requests)). Without it, retries multiply the
 // load of servers that fail because of load. (Envoy, "Retry budgets".)
 type Budget struct {
 	Share float64 // 0 means 0.2; negative means none beyond Min
@@ -33,8 +33,8 @@ type retryBudget struct {
 // A Retry is a share of the budget, to be given back.
 type Retry struct{ b *retryBudget }
 
-// TryRetry asks the budget for one retry or hedge. If it may happen, Done must be called on
-// the Retry once it is over.
+// TryRetry asks the budget for one retry or hedge. If it may happen, Done must be
+// called on the Retry once it is over.
 func (p *Pool) TryRetry() (Retry, bool) {
 	p.init()
 	c := p.core

@@ -14,10 +14,10 @@ import (
 
 // A Source knows which endpoints there are, and hears of changes.
 type Source interface {
-	// Watch calls update with the complete set, at first and after each change, or
-	// with an error if the set is not known at present. It returns when ctx ends, or when it cannot
-	// go on; it may be called again then. It calls update from one goroutine at a time,
-	// and not after it has returned.
+	// Watch calls update with the complete set, at first and after each change, or with
+	// an error if the set is not known at present. It returns when ctx ends, or when it
+	// cannot go on; it may be called again then. It calls update from one goroutine at
+	// a time, and not after it has returned.
 	Watch(ctx context.Context, update func([]Endpoint, error)) error
 }
 
@@ -33,12 +33,13 @@ func (f SourceFunc) Watch(ctx context.Context, update func([]Endpoint, error)) e
 var errEmpty = errors.New("balance: empty set not followed")
 
 // Follow calls Set with each set that src knows, until ctx ends, and then returns ctx's
-// cause. It returns nil if src has come to its end, and a *ConfigError at once if p is a subset.
+// cause. It returns nil if src has come to its end, and a *ConfigError at once if p is
+// a subset.
 //
-// Errors do not empty p: the last set that was good stays, and the event SourceFailed tells
-// the error. That also goes for a set that is refused, and for an empty one unless
-// [Pool.AllowEmpty] is set. (Without OnEvent it goes to slog.Default.) A source that fails is watched again after 100 ms,
-// and ever later up to 30 s.
+// Errors do not empty p: the last set that was good stays, and the event SourceFailed
+// tells the error. That also goes for a set that is refused, and for an empty one
+// unless [Pool.AllowEmpty] is set. (Without OnEvent it goes to slog.Default.) A source
+// that fails is watched again after 100 ms, and ever later up to 30 s.
 func (p *Pool) Follow(ctx context.Context, src Source) error {
 	p.init()
 	if p.core.conf != p {
@@ -92,8 +93,8 @@ func Static(endpoints ...Endpoint) Source {
 	})
 }
 
-// Poll returns a source that asks f at once and then each interval, give or take
-// a tenth; 0 means 10s. An error of f leaves the set as it is.
+// Poll returns a source that asks f at once and then each interval, give or take a
+// tenth; 0 means 10s. An error of f leaves the set as it is.
 func Poll(interval time.Duration, f func(context.Context) ([]Endpoint, error)) Source {
 	if interval <= 0 {
 		interval = 10 * time.Second
@@ -109,8 +110,8 @@ func Poll(interval time.Duration, f func(context.Context) ([]Endpoint, error)) S
 }
 
 // Merge returns a source of the endpoints of all sources together. If two have the same
-// name that of the earlier source counts. A source that has not said anything yet has none, and one
-// that fails keeps those it had: it is watched again by itself.
+// name that of the earlier source counts. A source that has not said anything yet has
+// none, and one that fails keeps those it had: it is watched again by itself.
 func Merge(sources ...Source) Source {
 	return SourceFunc(func(ctx context.Context, update func([]Endpoint, error)) error {
 		m := merger{sets: make([][]Endpoint, len(sources)), update: update}

@@ -2,9 +2,9 @@
 
 // Package balance decides which server serves the next piece of work.
 //
-// A host describes its servers as [Endpoint] values and gives them to a [Pool].
-// Whoever has work to do (a TCP proxy, an HTTP proxy, a dialer, a job runner)
-// acquires a [Lease], uses the server it names, and says how it went:
+// A host describes its servers as [Endpoint] values and gives them to a [Pool]. Whoever
+// has work to do (a TCP proxy, an HTTP proxy, a dialer, a job runner) acquires a
+// [Lease], uses the server it names, and says how it went:
 //
 //	pool := &balance.Pool{Policy: balance.RoundRobin{}}
 //	if err := pool.Set(
@@ -27,17 +27,16 @@
 //	                    ^                                     | Pick
 //	                    +---- Lease.Done <---- Lease <--------+-- Acquire
 //
-// Set compares the endpoints with the servers at hand: what stays keeps its
-// state, what is new is added, what is gone drains. Every change of the set or
-// of a server's state makes a new immutable snapshot of the servers which are
-// usable now, and the [Policy] builds a [Picker] over it. A pick loads the
-// snapshot and asks the picker: it takes no lock, reads no clock and allocates
-// nothing. Only a request which finds every server full takes a lock, to wait
-// in a bounded queue.
+// Set compares the endpoints with the servers at hand: what stays keeps its state, what
+// is new is added, what is gone drains. Every change of the set or of a server's state
+// makes a new immutable snapshot of the servers which are usable now, and the [Policy]
+// builds a [Picker] over it. A pick loads the snapshot and asks the picker: it takes no
+// lock, reads no clock and allocates nothing. Only a request which finds every server
+// full takes a lock, to wait in a bounded queue.
 //
-// A server is usable while nobody says it is not: the operator ([Server.SetAdmin])
-// and any number of independent observers ([Server.Report]), each with its own
-// [Cause]. [Pool.Explain] says in words why each server is or is not in use.
+// A server is usable while nobody says it is not: the operator ([Server.SetAdmin]) and
+// any number of independent observers ([Server.Report]), each with its own [Cause].
+// [Pool.Explain] says in words why each server is or is not in use.
 //
 // # Where to read next
 //

@@ -53,8 +53,8 @@ func (e *Endpoint) equal(o *Endpoint) bool {
 		e.Tier == o.Tier && e.Zone == o.Zone && maps.Equal(e.Labels, o.Labels) && sameValue(e.Value, o.Value)
 }
 
-// sameValue compares without the panic of == on values that have no equality,
-// such as a func: those count as changed.
+// sameValue compares without the panic of == on values that have no equality, such as a
+// func: those count as changed.
 func sameValue(a, b any) bool {
 	if a == nil || b == nil {
 		return a == b

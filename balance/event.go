@@ -64,8 +64,8 @@ func (c *core) emitPanic(began bool) {
 	c.emit(e)
 }
 
-// unlock unlocks c.mu and does what must not be done under it: serves those
-// who wait in the queue, closes connections and tells the events. Events are told in order: whoever
+// unlock unlocks c.mu and does what must not be done under it: serves those who wait in
+// the queue, closes connections and tells the events. Events are told in order: whoever
 // tells them takes on those that come up meanwhile, also from OnEvent itself.
 func (c *core) unlock() {
 	touched := c.touched

@@ -2,10 +2,9 @@
 
 package balance
 
-// First fills one server before it uses the next, in the order of Set, so that
-// those at the end can be switched off. It goes by [Endpoint.MaxConns]: without it, the
-// first server gets everything. Weights do not count, but for none at all.
-// (HAProxy, first.)
+// First fills one server before it uses the next, in the order of Set, so that those at
+// the end can be switched off. It goes by [Endpoint.MaxConns]: without it, the first
+// server gets everything. Weights do not count, but for none at all. (HAProxy, first.)
 type First struct{}
 
 // Picker implements [Policy].

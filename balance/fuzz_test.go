@@ -15,8 +15,8 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// FuzzPool runs bytes as a program on a pool, two bytes for each step: what to
-// do, and with what. After each step everything that must always hold is checked.
+// FuzzPool runs bytes as a program on a pool, two bytes for each step: what to do, and
+// with what. After each step everything that must always hold is checked.
 func FuzzPool(f *testing.F) {
 	f.Add([]byte{0, 3, 0x10, 7, 0x31, 2, 0x42, 1, 0x31, 2, 0x50, 0, 0x60, 1, 0x43, 0})
 	f.Add([]byte{2, 5, 0x10, 15, 0x34, 0, 0x34, 0, 0x34, 0, 0x34, 0, 0x70, 0, 0x10, 3, 0x40, 0, 0x40, 0})

@@ -84,8 +84,8 @@ func (v *View) same(o *View) bool {
 		slices.Equal(v.Servers, o.Servers)
 }
 
-// choose finishes the groups of sn: the bounds of their shares, and which
-// servers they hold.
+// choose finishes the groups of sn: the bounds of their shares, and which servers they
+// hold.
 func (sn *snapshot) choose(slots int, overflow bool) {
 	sn.chosen = make([]*Server, slots)
 	sn.spare = make([]*Server, slots)
@@ -136,8 +136,8 @@ func (sn *snapshot) pick(key uint64, f Filter) *Server {
 	return sn.each(key, f, (*group).pick)
 }
 
-// each calls try on the group that is drawn, then on the others of its tier,
-// then on the other tiers as far as they may serve, until one returns a server.
+// each calls try on the group that is drawn, then on the others of its tier, then on
+// the other tiers as far as they may serve, until one returns a server.
 func (sn *snapshot) each(key uint64, f Filter, try func(*group, uint64, Filter) *Server) *Server {
 	if len(sn.groups) == 0 {
 		return nil
@@ -165,8 +165,8 @@ func (sn *snapshot) each(key uint64, f Filter, try func(*group, uint64, Filter) 
 	return nil
 }
 
-// exhausted reports whether f allows no server of the tiers in service, full or
-// not: then the next tier is a better answer than none.
+// exhausted reports whether f allows no server of the tiers in service, full or not:
+// then the next tier is a better answer than none.
 func (sn *snapshot) exhausted(key uint64, f Filter) bool {
 	f.full = anyRoom
 	for i := range sn.groups {
@@ -188,8 +188,8 @@ func (sn *snapshot) eligible(key uint64, f Filter) bool {
 	return false
 }
 
-// draw returns the group that this pick goes to. The same key goes to the same
-// group as long as the shares are the same.
+// draw returns the group that this pick goes to. The same key goes to the same group as
+// long as the shares are the same.
 func (sn *snapshot) draw(key uint64) int {
 	if len(sn.groups) == 1 || sn.groups[0].upTo == 1<<53 {
 		return 0

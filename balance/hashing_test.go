@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The numbers of this test come from a separate program (Python's zlib.crc32)
-// that follows nginx's documented construction:
+// The numbers of this test come from a separate program (Python's zlib.crc32) that
+// follows nginx's documented construction:
 //
 //	point = crc32(host "\0" port, previous point as 4 bytes little-endian), 160 for each weight
 //	server = that of the first point that is not below crc32(key)
@@ -49,7 +49,8 @@ func TestKetama(t *testing.T) {
 	require.Equal(t, "cbbbabaabbbbccbcabbbbcbcbcccbbccabacbbba", got)
 }
 
-// TestRingMerge changes a ring step by step, and wants it to be what it would be if built at once.
+// TestRingMerge changes a ring step by step, and wants it to be what it would be if
+// built at once.
 func TestRingMerge(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	p := &Pool{Policy: Ring{Points: 20}}
@@ -98,7 +99,8 @@ func TestBound(t *testing.T) {
 				l, err := p.Acquire(context.Background(), Request{Key: key})
 				require.NoError(t, err)
 				leases = append(leases, l)
-				// (leases before + 1) * factor, rounded up, times the weight, rounded up.
+				// (leases before + 1) * factor, rounded up, times the weight, rounded
+				// up.
 				slots := ceilDiv(len(leases)*5, 4)
 				most := max(1, ceilDiv(slots*l.s.Endpoint().Weight, weights))
 				require.LessOrEqual(t, l.s.InFlight(), most, "%s with %d leases in all", l.s, len(leases))

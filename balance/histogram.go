@@ -33,8 +33,8 @@ func (h *histogram) add(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// bucketOf returns the bucket of d: the two bits below the highest say which
-// quarter of its power of two it is in.
+// bucketOf returns the bucket of d: the two bits below the highest say which quarter of
+// its power of two it is in.
 func bucketOf(d time.Duration) int {
 	us := uint64(max(d, 0) / time.Microsecond)
 	if us < 4 {
@@ -63,8 +63,8 @@ func (h *histogram) read() Histogram {
 	return r
 }
 
-// A Histogram counts latencies. Its buckets are a quarter of a power of two
-// wide, from 1 µs to about 2 minutes, so that a quantile is at most a quarter too high.
+// A Histogram counts latencies. Its buckets are a quarter of a power of two wide, from
+// 1 µs to about 2 minutes, so that a quantile is at most a quarter too high.
 type Histogram struct {
 	Sum    time.Duration
 	counts [histBuckets]uint64
@@ -79,8 +79,8 @@ func (h Histogram) Count() uint64 {
 	return sum
 }
 
-// Quantile returns a latency that a part q of all latencies is not above, such
-// as 0.99 of them. It is 0 if there are none.
+// Quantile returns a latency that a part q of all latencies is not above, such as 0.99
+// of them. It is 0 if there are none.
 func (h Histogram) Quantile(q float64) time.Duration {
 	total := h.Count()
 	if total == 0 {
@@ -96,9 +96,9 @@ func (h Histogram) Quantile(q float64) time.Duration {
 	return bucketEnd(histBuckets - 1)
 }
 
-// Buckets yields the end of each bucket and how many latencies are below it,
-// lower buckets included: what a Prometheus histogram wants. Latencies beyond
-// the last are counted there.
+// Buckets yields the end of each bucket and how many latencies are below it, lower
+// buckets included: what a Prometheus histogram wants. Latencies beyond the last are
+// counted there.
 func (h Histogram) Buckets() iter.Seq2[time.Duration, uint64] {
 	return func(yield func(time.Duration, uint64) bool) {
 		var sum uint64

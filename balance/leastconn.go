@@ -2,13 +2,14 @@
 
 package balance
 
-// LeastConn picks the server with the least work taken on, that is leases and
-// requests in its own queue, relative to its weight: it compares (work+1)/weight. An idle server comes
-// before any busy one, whatever its weight, but for one in slow start. Among equals it takes turns.
+// LeastConn picks the server with the least work taken on, that is leases and requests
+// in its own queue, relative to its weight: it compares (work+1)/weight. An idle server
+// comes before any busy one, whatever its weight, but for one in slow start. Among
+// equals it takes turns.
 //
-// Up to 256 servers a pick looks at all of them; above, a tree of winners is kept up
-// to date. It suits long work of unequal length: TCP sessions, queries, streams.
-// (HAProxy, leastconn.)
+// Up to 256 servers a pick looks at all of them; above, a tree of winners is kept up to
+// date. It suits long work of unequal length: TCP sessions, queries, streams. (HAProxy,
+// leastconn.)
 type LeastConn struct{}
 
 // Picker implements [Policy].

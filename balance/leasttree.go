@@ -4,14 +4,14 @@ package balance
 
 import "sync/atomic"
 
-// leastTree finds the least loaded of many servers: a tournament in which every
-// inner node knows the winner of its two children, so that a change of one
-// server replays the matches between it and the root, and no others.
+// leastTree finds the least loaded of many servers: a tournament in which every inner
+// node knows the winner of its two children, so that a change of one server replays the
+// matches between it and the root, and no others.
 //
-// There is no lock. A node is a version and a winner; replaying a match reads
-// both children and swaps the node, and starts over if the node was swapped
-// meanwhile. So whoever replays a match last has seen the latest loads: a node
-// can be wrong only while somebody is on the way to it.
+// There is no lock. A node is a version and a winner; replaying a match reads both
+// children and swaps the node, and starts over if the node was swapped meanwhile. So
+// whoever replays a match last has seen the latest loads: a node can be wrong only
+// while somebody is on the way to it.
 type leastTree struct {
 	view    View
 	leaves  int             // a power of two
@@ -52,8 +52,8 @@ func (t *leastTree) Pick(_ uint64, f Filter) *Server {
 	return t.view.Servers[i]
 }
 
-// best returns the winner below node n among those that f allows, or -1. It
-// only goes down where the winner is not allowed.
+// best returns the winner below node n among those that f allows, or -1. It only goes
+// down where the winner is not allowed.
 func (t *leastTree) best(n int, f Filter) int {
 	i := t.winner(n)
 	if i < 0 || f.Allows(t.view.Servers[i]) {

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLeastTree compares the tree with a look at every server, after each of
-// many changes.
+// TestLeastTree compares the tree with a look at every server, after each of many
+// changes.
 func TestLeastTree(t *testing.T) {
 	for _, n := range []int{257, 300, 512, 1000} {
 		p := &Pool{Policy: LeastConn{}}
@@ -72,8 +72,8 @@ func leastOf(v View) *Server {
 	return best
 }
 
-// TestLeastTreeContended lets many goroutines loose on a tree. When they are
-// done, every match must have the right winner.
+// TestLeastTreeContended lets many goroutines loose on a tree. When they are done,
+// every match must have the right winner.
 func TestLeastTreeContended(t *testing.T) {
 	p := &Pool{Policy: LeastConn{}}
 	var eps []Endpoint

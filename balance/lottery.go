@@ -4,15 +4,16 @@ package balance
 
 import "math/bits"
 
-// A lottery draws indexes by weight, in the same time for any number of them.
-// (Walker's alias method, as in Vose: A Linear Algorithm for Generating Random Numbers with a Given Distribution, 1991.)
+// A lottery draws indexes by weight, in the same time for any number of them. (Walker's
+// alias method, as in Vose: A Linear Algorithm for Generating Random Numbers with a
+// Given Distribution, 1991.)
 type lottery struct {
 	n     uint64
 	cells []cell // nil: all weights are equal
 }
 
-// A cell is drawn with the same probability as any other. It stands for its own
-// index if the rest of the random number is below keep, and for alias otherwise.
+// A cell is drawn with the same probability as any other. It stands for its own index
+// if the rest of the random number is below keep, and for alias otherwise.
 type cell struct {
 	keep  uint32
 	alias int32

@@ -9,16 +9,17 @@ import (
 	"strings"
 )
 
-// Maglev looks the key up in a table in which every server has nearly the same
-// number of entries, by weight. It spreads keys more evenly than [Ring] and picks faster; the
-// price is that a few more keys move when a server comes or goes. Balancers
-// that know the same servers agree, whatever the order of Set.
+// Maglev looks the key up in a table in which every server has nearly the same number
+// of entries, by weight. It spreads keys more evenly than [Ring] and picks faster; the
+// price is that a few more keys move when a server comes or goes. Balancers that know
+// the same servers agree, whatever the order of Set.
 //
-// If the server of a key is not allowed, the key is hashed again for another entry, and again.
-// A request without a key is served round robin. The table is built where the
+// If the server of a key is not allowed, the key is hashed again for another entry, and
+// again. A request without a key is served round robin. The table is built where the
 // servers change, in Set or Report, while picks go on with the old one.
 //
-// (Eisenbud et al.: Maglev, A Fast and Reliable Software Network Load Balancer, NSDI 2016, section
+// (Eisenbud et al.: Maglev, A Fast and Reliable Software Network Load Balancer, NSDI
+// 2016, section
 // 3.4; weights as in Envoy.)
 type Maglev struct {
 	Size  int     // entries of the table, made prime; 0 means 65537 up to 1000 servers, 655373 up to 10000, 5000011 above
@@ -71,8 +72,9 @@ func (p *maglev) entry(key uint64) uint64 {
 	return hi
 }
 
-// maglevTable fills a table of a prime size. Each server has a permutation of the entries,
-// and takes the next free one of it when it is its turn. The heaviest have a turn in each round.
+// maglevTable fills a table of a prime size. Each server has a permutation of the
+// entries, and takes the next free one of it when it is its turn. The heaviest have a
+// turn in each round.
 func maglevTable(v View, size int) []uint32 {
 	turns := make([]maglevTurn, len(v.Servers))
 	var heaviest uint64
@@ -108,8 +110,8 @@ func maglevTable(v View, size int) []uint32 {
 	}
 }
 
-// maglevTurn is where one server is in its permutation: entry n of it is
-// (offset + n*skip) mod size.
+// maglevTurn is where one server is in its permutation: entry n of it is (offset +
+// n*skip) mod size.
 type maglevTurn struct {
 	server         int
 	next, skip     uint64

@@ -39,8 +39,8 @@ type Outcome struct {
 	Err     error         // what went wrong
 }
 
-// A Lease is the right to use one server once. It is a value; the copy on which
-// Done is called does not matter, but it must be called exactly once.
+// A Lease is the right to use one server once. It is a value; the copy on which Done is
+// called does not matter, but it must be called exactly once.
 type Lease struct {
 	s     *Server
 	flags leaseFlags
@@ -59,12 +59,12 @@ func (l Lease) Server() *Server { return l.s }
 // Queued reports whether the request waited in a queue.
 func (l Lease) Queued() bool { return l.flags&leaseQueued != 0 }
 
-// Preferred reports whether the server is the one that [Request.Prefer] named.
-// If it is not, persistence was broken and should be established anew.
+// Preferred reports whether the server is the one that [Request.Prefer] named. If it is
+// not, persistence was broken and should be established anew.
 func (l Lease) Preferred() bool { return l.flags&leasePreferred != 0 }
 
-// Done gives the slot back and says what happened. More calls of Done than
-// leases make it panic, as in [sync.WaitGroup]. Done on the zero Lease panics.
+// Done gives the slot back and says what happened. More calls of Done than leases make
+// it panic, as in [sync.WaitGroup]. Done on the zero Lease panics.
 func (l Lease) Done(o Outcome) {
 	s := l.s
 	s.count(&o)

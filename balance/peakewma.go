@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// PeakEWMA draws two servers at random, by weight, and picks the one where an
-// answer is to be expected first:
+// PeakEWMA draws two servers at random, by weight, and picks the one where an answer is
+// to be expected first:
 //
 //	load = cost * (leases + 1) / weight
 //
-// The cost is a moving average of [Outcome.Latency] that jumps up at once and
-// comes down with time constant Tau. A failure counts as a latency of at least Penalty, since
+// The cost is a moving average of [Outcome.Latency] that jumps up at once and comes
+// down with time constant Tau. A failure counts as a latency of at least Penalty, since
 // failing fast must not look cheap. A server not measured yet gets one lease at a time.
 //
 // Time moves with the outcomes: a pick reads no clock, and Done takes the time from

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestCost has values computed by hand from Finagle's formula:
-// cost = rtt if rtt > cost, else cost*k + rtt*(1-k), with k = exp(-td/tau).
+// TestCost has values computed by hand from Finagle's formula: cost = rtt if rtt >
+// cost, else cost*k + rtt*(1-k), with k = exp(-td/tau).
 func TestCost(t *testing.T) {
 	const tau = 10 * time.Second
 	var c cost

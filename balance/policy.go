@@ -2,8 +2,8 @@
 
 package balance
 
-// A Policy is an algorithm. It runs once for each new set of usable servers,
-// off the hot path, and returns the Picker that serves until the next one.
+// A Policy is an algorithm. It runs once for each new set of usable servers, off the
+// hot path, and returns the Picker that serves until the next one.
 //
 // The policies of this package are plain values: RoundRobin{}, LeastConn{},
 // TwoChoices{}, and so on. They may be shared by pools.
@@ -17,8 +17,8 @@ type PolicyFunc func(View) Picker
 // Picker calls f(v).
 func (f PolicyFunc) Picker(v View) Picker { return f(v) }
 
-// A View is what a Policy sees: the servers that are usable now, of one tier.
-// It is never empty. Its slices must not be changed.
+// A View is what a Policy sees: the servers that are usable now, of one tier. It is
+// never empty. Its slices must not be changed.
 type View struct {
 	Servers []*Server // in the order of [Pool.Set]
 	Weights []int     // greater than 0, slow start applied, in parts of Unit
@@ -41,8 +41,8 @@ func (v *View) Uniform() bool {
 // warming reports whether server i is in slow start.
 func (v *View) warming(i int) bool { return v.Warming != nil && v.Warming[i] }
 
-// A Picker picks from the servers of one View. It is called by many goroutines
-// at once and must neither block nor allocate.
+// A Picker picks from the servers of one View. It is called by many goroutines at once
+// and must neither block nor allocate.
 //
 // It may have any of these methods as well, which the pool then calls:
 //
@@ -52,8 +52,8 @@ func (v *View) warming(i int) bool { return v.Warming != nil && v.Warming[i] }
 //	Keyed() bool              // whether the pick follows from the key; see [Pool.OnFull]
 //	Next(View) Picker         // the picker for another set, called instead of Policy.Picker; nil asks that after all
 type Picker interface {
-	// Pick returns the best server that f allows, or nil if it allows none.
-	// A key of 0 is no key.
+	// Pick returns the best server that f allows, or nil if it allows none. A key of 0
+	// is no key.
 	Pick(key uint64, f Filter) *Server
 }
 
@@ -65,9 +65,9 @@ type (
 	nexter   interface{ Next(View) Picker }
 )
 
-// A Filter says which servers a pick may return. The zero value allows all of
-// them. It is passed by value and compares pointers, so that a pick with a
-// filter allocates nothing.
+// A Filter says which servers a pick may return. The zero value allows all of them. It
+// is passed by value and compares pointers, so that a pick with a filter allocates
+// nothing.
 type Filter struct {
 	a, b, c *Server   // tried already
 	more    []*Server // further ones
@@ -92,8 +92,8 @@ func (f Filter) Allows(s *Server) bool {
 	return f.full == anyRoom || s.roomy(f.full)
 }
 
-// Loose reports whether bounds do not count (see Bound in [Picker]), because no
-// server within its bound could be had.
+// Loose reports whether bounds do not count (see Bound in [Picker]), because no server
+// within its bound could be had.
 func (f Filter) Loose() bool { return f.loose }
 
 // tried looks s up among the servers that did not fit in the struct.

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// A Pool is a set of servers that can do the same work, and what decides
-// between them. The zero value is a pool without servers. A Pool must not be
-// copied after first use, and its exported fields must not change then.
-// All methods may be called by many goroutines at once.
+// A Pool is a set of servers that can do the same work, and what decides between them.
+// The zero value is a pool without servers. A Pool must not be copied after first use,
+// and its exported fields must not change then. All methods may be called by many
+// goroutines at once.
 //
 // A Pool starts no goroutine. While servers are in slow start it keeps one timer.
 type Pool struct {
@@ -28,24 +28,23 @@ type Pool struct {
 	Locality  Locality  // zero means that zones do not count
 	Budget    Budget    // of retries
 
-	// Panic is the share of usable servers, by weight, below which a tier uses
-	// all its servers, as many health checks failing at once is rather the
-	// checker's fault. It applies if the other tiers cannot take over either.
-	// 0 means never; at most 1. Drained servers stay out.
-	// (Envoy, "Panic threshold".)
+	// Panic is the share of usable servers, by weight, below which a tier uses all its
+	// servers, as many health checks failing at once is rather the checker's fault. It
+	// applies if the other tiers cannot take over either. 0 means never; at most 1.
+	// Drained servers stay out. (Envoy, "Panic threshold".)
 	Panic float64
 
-	// FullConns is how many requests at once make every server with MinConns
-	// use its full MaxConns; below, its limit is in proportion, but at least
-	// MinConns. 0 means the sum of all MaxConns. (HAProxy, fullconn.)
+	// FullConns is how many requests at once make every server with MinConns use its
+	// full MaxConns; below, its limit is in proportion, but at least MinConns. 0 means
+	// the sum of all MaxConns. (HAProxy, fullconn.)
 	FullConns int
 
-	// Unproven makes each new server begin Down for the cause Check, so that it
-	// gets no work until a check has reported it Up.
+	// Unproven makes each new server begin Down for the cause Check, so that it gets no
+	// work until a check has reported it Up.
 	Unproven bool
 
-	// AllowEmpty lets Follow empty the pool when its source says that there is
-	// no endpoint. Set may always do so.
+	// AllowEmpty lets Follow empty the pool when its source says that there is no
+	// endpoint. Set may always do so.
 	AllowEmpty bool
 
 	Observers []func(*Server, Outcome) // called by Lease.Done; must not block
@@ -148,9 +147,10 @@ func (p *Pool) Usable() int {
 	return p.snap.Load().usable
 }
 
-// Subset returns a pool of those members that match. It shares the servers, their state,
-// the queue and all settings with p, so that limits hold over both, and follows each Set of p.
-// Set on a subset is an error. A subset lives as long as p: make it once, not per request.
+// Subset returns a pool of those members that match. It shares the servers, their
+// state, the queue and all settings with p, so that limits hold over both, and follows
+// each Set of p. Set on a subset is an error. A subset lives as long as p: make it
+// once, not per request.
 func (p *Pool) Subset(match func(Endpoint) bool) *Pool {
 	p.init()
 	c := p.core
@@ -189,8 +189,8 @@ func (e Endpoint) clone() *Endpoint {
 	return &e
 }
 
-// tally counts the leases of a pool. It is spread over several cache lines,
-// because every lease writes it twice; only the sum means something.
+// tally counts the leases of a pool. It is spread over several cache lines, because
+// every lease writes it twice; only the sum means something.
 type tally struct {
 	lanes [16]struct {
 		n atomic.Int64

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Queue bounds where requests wait when every server is at its limit. There is
-// one queue for the pool and one for each server, for requests that want it and no other.
-// A slot that gets free goes to the lowest class of [Request.Priority] that
-// waits for it, to the oldest within the class.
+// Queue bounds where requests wait when every server is at its limit. There is one
+// queue for the pool and one for each server, for requests that want it and no other. A
+// slot that gets free goes to the lowest class of [Request.Priority] that waits for it,
+// to the oldest within the class.
 type Queue struct {
 	Size      int           // waiters for any server; 0 means 1024, negative means none
 	PerServer int           // waiters for one certain server; 0 means 128, negative means none
@@ -114,8 +114,8 @@ func (l *waitList) remove(w *waiter) {
 	l.n--
 }
 
-// wait puts req in the queue of fixed, or of the pool if that is nil, and
-// waits for a slot.
+// wait puts req in the queue of fixed, or of the pool if that is nil, and waits for a
+// slot.
 func (p *Pool) wait(ctx context.Context, req Request, fixed *Server) (Lease, error) {
 	q := &p.core.queue
 	w := &waiter{view: &p.view, key: req.Key, filter: req.tried, priority: req.Priority, server: fixed, grant: make(chan grant, 1)}
@@ -161,8 +161,8 @@ func (r *Request) lease(g grant) (Lease, error) {
 	return l, nil
 }
 
-// enter puts w into its queue, unless that has no room or w has no hope.
-// It may be granted a slot at once.
+// enter puts w into its queue, unless that has no room or w has no hope. It may be
+// granted a slot at once.
 func (q *queue) enter(w *waiter) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -270,8 +270,8 @@ func (q *queue) give(s *Server) (given int) {
 	}
 }
 
-// first returns who is to get the next slot of s. At equal rank those who wait
-// for s and no other come first.
+// first returns who is to get the next slot of s. At equal rank those who wait for s
+// and no other come first.
 func (q *queue) first(s *Server) *waiter {
 	own := s.queue.head
 	if openness(s.open.Load()) < balanced {
@@ -297,8 +297,8 @@ func (w *waiter) mayUse(s *Server) bool {
 	return sn.holds(s, false) || sn.holds(s, true) && sn.exhausted(w.key, w.filter)
 }
 
-// handOn lets those who wait for s, and no other, wait for any server: s is
-// closed. They keep their rank.
+// handOn lets those who wait for s, and no other, wait for any server: s is closed.
+// They keep their rank.
 func (q *queue) handOn(s *Server) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -310,8 +310,8 @@ func (q *queue) handOn(s *Server) {
 	}
 }
 
-// review looks after the waiters when servers have changed: those who have no
-// hope any more are told, those who can go on do.
+// review looks after the waiters when servers have changed: those who have no hope any
+// more are told, those who can go on do.
 func (q *queue) review(touched []*Server) {
 	if q.waiting.Load() == 0 {
 		return

@@ -177,8 +177,8 @@ func TestQueueHandsOn(t *testing.T) {
 	})
 }
 
-// TestOnFull is about requests whose server follows from a key.
-// (HAProxy, hash-preserve-affinity: maxconn, maxqueue, always.)
+// TestOnFull is about requests whose server follows from a key. (HAProxy,
+// hash-preserve-affinity: maxconn, maxqueue, always.)
 func TestOnFull(t *testing.T) {
 	for _, test := range []struct {
 		onFull balance.OnFull
@@ -216,7 +216,8 @@ func TestOnFull(t *testing.T) {
 	}
 }
 
-// TestDynamicLimit has values of HAProxy's formula: max(minconn, load*maxconn/fullconn).
+// TestDynamicLimit has values of HAProxy's formula: max(minconn,
+// load*maxconn/fullconn).
 func TestDynamicLimit(t *testing.T) {
 	p := &balance.Pool{Policy: balance.RoundRobin{}, FullConns: 20, Queue: balance.Queue{Size: -1}}
 	a, b := one("a", 10), one("b", 0)
@@ -232,8 +233,8 @@ func TestDynamicLimit(t *testing.T) {
 	}
 }
 
-// TestNoLostWakeUp has far more requests than slots and no timeout: if one
-// release went unheard, it would not end.
+// TestNoLostWakeUp has far more requests than slots and no timeout: if one release went
+// unheard, it would not end.
 func TestNoLostWakeUp(t *testing.T) {
 	for _, onFull := range []balance.OnFull{balance.GoOn, balance.Wait, balance.WaitOrGoOn} {
 		p := &balance.Pool{Policy: balance.Maglev{}, OnFull: onFull, Queue: balance.Queue{Timeout: -1, PerServer: 1000}}

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// cacheLine is as far apart as two counters must be, so that writing one does
-// not slow the readers of the other. Some processors fetch lines in pairs.
+// cacheLine is as far apart as two counters must be, so that writing one does not slow
+// the readers of the other. Some processors fetch lines in pairs.
 const cacheLine = 128
 
 // A Cursor counts picks. It is safe for use by many goroutines at once.
@@ -22,8 +22,8 @@ type Cursor struct {
 // Next returns 0, then 1, and so on.
 func (c *Cursor) Next() uint64 { return c.n.Add(1) - 1 }
 
-// A Rand is a source of random numbers, for use by many goroutines at once.
-// The zero value is seeded at random.
+// A Rand is a source of random numbers, for use by many goroutines at once. The zero
+// value is seeded at random.
 type Rand struct {
 	seed uint64
 	n    *Cursor // nil: use the runtime's own source, which is the fastest by far
@@ -34,8 +34,8 @@ func (r Rand) Uint64() uint64 {
 	if r.n == nil {
 		return rand.Uint64()
 	}
-	// SplitMix64: a hash of a counter needs no lock and has no bad seeds.
-	// Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014.
+	// SplitMix64: a hash of a counter needs no lock and has no bad seeds. Steele, Lea,
+	// Flood: Fast Splittable Pseudorandom Number Generators, 2014.
 	return mix(r.seed + r.n.Next()*0x9e3779b97f4a7c15)
 }
 

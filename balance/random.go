@@ -2,9 +2,9 @@
 
 package balance
 
-// Random draws a server by weight. It needs no memory of earlier picks, so
-// balancers that do not know of each other do not fall into step.
-// Use [TwoChoices] unless the load of the servers says nothing.
+// Random draws a server by weight. It needs no memory of earlier picks, so balancers
+// that do not know of each other do not fall into step. Use [TwoChoices] unless the
+// load of the servers says nothing.
 type Random struct{}
 
 // Picker implements [Policy].

@@ -4,15 +4,15 @@ package balance
 
 import "math"
 
-// Rendezvous gives every server a score made of the key and its name, and picks
-// the highest. When a server leaves only its own keys move, evenly to all others, and the order
-// of scores is the order of fallback. It needs no table, but each pick looks at every server:
-// use it up to some dozens, [Maglev] or [Ring] above.
+// Rendezvous gives every server a score made of the key and its name, and picks the
+// highest. When a server leaves only its own keys move, evenly to all others, and the
+// order of scores is the order of fallback. It needs no table, but each pick looks at
+// every server: use it up to some dozens, [Maglev] or [Ring] above.
 //
 // A request without a key is served round robin.
 //
-// (Thaler, Ravishankar: Using Name-Based Mappings to Increase Hit Rates, 1998; weights as in
-// Schindler, Schomaker: Weighted Distributed Hash Tables, 2005.)
+// (Thaler, Ravishankar: Using Name-Based Mappings to Increase Hit Rates, 1998; weights
+// as in Schindler, Schomaker: Weighted Distributed Hash Tables, 2005.)
 type Rendezvous struct {
 	Bound float64 // most load of a server, as a multiple of its fair part; 0 means no bound, 1.25 to 2 is usual
 }

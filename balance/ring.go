@@ -11,17 +11,17 @@ import (
 	"strings"
 )
 
-// Ring places every server at many points of a circle, and picks the one at or
-// after the key. When a server leaves only its own keys move, to the servers at the points
+// Ring places every server at many points of a circle, and picks the one at or after
+// the key. When a server leaves only its own keys move, to the servers at the points
 // that follow; going on clockwise is also the order of fallback.
 //
-// The placement is ketama's as nginx and Pingora have it, 160 points for a
-// weight of 1, of the server's name: servers named host:port there and here are
-// at the same points. To have the same keys at the same servers too use [HashKetama].
-// A request without a key is served round robin.
+// The placement is ketama's as nginx and Pingora have it, 160 points for a weight of 1,
+// of the server's name: servers named host:port there and here are at the same points.
+// To have the same keys at the same servers too use [HashKetama]. A request without a
+// key is served round robin.
 //
-// A pick takes time logarithmic in the number of points. A change merges the points
-// of the servers that changed.
+// A pick takes time logarithmic in the number of points. A change merges the points of
+// the servers that changed.
 type Ring struct {
 	Points int     // of a weight of 1; 0 means 160. Fewer are used if there were more than 8 million in all
 	Bound  float64 // most load of a server, as a multiple of its fair part; 0 means no bound, 1.25 to 2 is usual, below 1.01 means that
@@ -40,8 +40,8 @@ func (r Ring) picker(v View, old *ring) Picker {
 	return p.finish(p)
 }
 
-// HashKetama returns a key that is at the point of a Ring where nginx and
-// Pingora have s: its CRC-32. It is never 0.
+// HashKetama returns a key that is at the point of a Ring where nginx and Pingora have
+// s: its CRC-32. It is never 0.
 func HashKetama(s string) uint64 { return 1<<32 | uint64(crc32.ChecksumIEEE([]byte(s))) }
 
 type ring struct {
@@ -77,8 +77,8 @@ func (p *ring) Pick(key uint64, f Filter) *Server {
 	}
 	h := uint32(key)
 	i := sort.Search(len(p.points), func(i int) bool { return p.points[i].hash >= h })
-	// Far more points than there are servers to try; should none of
-	// them do, nearly all servers are full and order does not help.
+	// Far more points than there are servers to try; should none of them do, nearly all
+	// servers are full and order does not help.
 	for range min(len(p.points), 2048) {
 		if i == len(p.points) {
 			i = 0
@@ -154,8 +154,8 @@ func (p *ring) has(slot int, pl place) bool { return slot < len(p.places) && p.p
 //	point(0) = crc32(HOST "\0" PORT, 0)
 //	point(i) = crc32(HOST "\0" PORT, point(i-1))
 //
-// with the number as 4 bytes, little-endian. (nginx, "hash ... consistent", which
-// has it from Cache::Memcached::Fast.)
+// with the number as 4 bytes, little-endian. (nginx, "hash ... consistent", which has
+// it from Cache::Memcached::Fast.)
 func appendPoints(to []point, name string, slot uint32, n int) []point {
 	host, port := splitKetama(name)
 	base := crc32.ChecksumIEEE(append(append([]byte(host), 0), port...))

@@ -2,10 +2,10 @@
 
 package balance
 
-// RoundRobin gives every server its turns: in each aligned cycle of as many
-// picks as the weights (divided by what they have in common) add up to, every server
-// gets exactly its weight, spread out over the cycle. With equal weights that is the order of Set.
-// Servers without room are passed over.
+// RoundRobin gives every server its turns: in each aligned cycle of as many picks as
+// the weights (divided by what they have in common) add up to, every server gets
+// exactly its weight, spread out over the cycle. With equal weights that is the order
+// of Set. Servers without room are passed over.
 type RoundRobin struct{}
 
 // Picker implements [Policy].
@@ -21,8 +21,8 @@ type roundRobin struct {
 func (p *roundRobin) Pick(_ uint64, f Filter) *Server {
 	servers := p.view.Servers
 	var i int
-	// Passed over servers lose their turn, so that the load of a full one is
-	// spread over all others and not over its neighbour alone.
+	// Passed over servers lose their turn, so that the load of a full one is spread
+	// over all others and not over its neighbour alone.
 	for range 4 {
 		i = p.turns.at(p.view.Cursor.Next())
 		if s := servers[i]; f.Allows(s) {

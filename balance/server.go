@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A Server is the live handle of one member of a [Pool]. It lives as long as
-// its name stays in the set, whatever else changes. All methods may be called
-// by many goroutines at once.
+// A Server is the live handle of one member of a [Pool]. It lives as long as its name
+// stays in the set, whatever else changes. All methods may be called by many goroutines
+// at once.
 type Server struct {
 	name string
 	core *core
@@ -40,8 +40,8 @@ type Server struct {
 
 	hist atomic.Pointer[histogram]
 
-	// What every lease writes, on lines of its own. Limit and open are seldom
-	// written, but read whenever the rest is.
+	// What every lease writes, on lines of its own. Limit and open are seldom written,
+	// but read whenever the rest is.
 	_        [cacheLine]byte
 	inflight atomic.Int64
 	limit    atomic.Int64 // most leases at once, slow start applied; 0 means none
@@ -52,8 +52,8 @@ type Server struct {
 	_        [cacheLine]byte
 }
 
-// openness says which leases may be taken. It is checked again after a slot was
-// taken, so that nobody with an old snapshot slips in once Drain has looked.
+// openness says which leases may be taken. It is checked again after a slot was taken,
+// so that nobody with an old snapshot slips in once Drain has looked.
 type openness uint32
 
 const (
@@ -137,8 +137,8 @@ const (
 	closed        // the server is not open to this request
 )
 
-// take takes a slot of s if there is one below its limit and below bound.
-// A bound of 0 is none.
+// take takes a slot of s if there is one below its limit and below bound. A bound of 0
+// is none.
 func (s *Server) take(need openness, bound int64) taking {
 	limit := s.capacity()
 	if limit == 0 || bound > 0 && bound < limit {
@@ -149,8 +149,8 @@ func (s *Server) take(need openness, bound int64) taking {
 	} else if !s.takeBelow(limit) {
 		return full
 	}
-	// Checked after the slot was taken: either this sees the door shut, or
-	// whoever shut it sees the lease.
+	// Checked after the slot was taken: either this sees the door shut, or whoever shut
+	// it sees the lease.
 	if openness(s.open.Load()) < need {
 		s.giveBack()
 		return closed
@@ -194,8 +194,8 @@ func (s *Server) release() {
 	if h := c.hooks.Load(); h != nil {
 		h.changed(s)
 	}
-	// Whoever waits first says so and then looks for a slot; here the slot is
-	// first given and then waiters are looked for. So one sees the other.
+	// Whoever waits first says so and then looks for a slot; here the slot is first
+	// given and then waiters are looked for. So one sees the other.
 	if c.queue.waiting.Load() != 0 {
 		c.queue.dispatch(s)
 	}
@@ -204,7 +204,8 @@ func (s *Server) release() {
 // Report says what the observer c thinks of s and why. It takes effect at once;
 // reporting the same health again costs little.
 //
-// A c above [MaxCause] makes it panic. A report on a server that has left is kept, without effect.
+// A c above [MaxCause] makes it panic. A report on a server that has left is kept,
+// without effect.
 func (s *Server) Report(c Cause, h Health, reason string) {
 	if c > MaxCause {
 		panic("balance: no such cause")
@@ -212,14 +213,14 @@ func (s *Server) Report(c Cause, h Health, reason string) {
 	s.core.change(s, func() { s.status.report(report{c, h, reason}) })
 }
 
-// SetAdmin says what the operator wants of s and why. See [Server.Drain] to
-// wait until the work in flight is done.
+// SetAdmin says what the operator wants of s and why. See [Server.Drain] to wait until
+// the work in flight is done.
 func (s *Server) SetAdmin(a Admin, reason string) {
 	s.core.change(s, func() { s.status.admin, s.status.adminReason = a, reason })
 }
 
-// SetWeight changes the weight of s until [Pool.Set] brings another one.
-// Here 0 means none: persistent traffic only.
+// SetWeight changes the weight of s until [Pool.Set] brings another one. Here 0 means
+// none: persistent traffic only.
 func (s *Server) SetWeight(w int) error {
 	if w < 0 || w > MaxWeight {
 		return &ConfigError{Field: "SetWeight", Value: w, Reason: "must be between 0 and MaxWeight"}
@@ -238,9 +239,9 @@ func (s *Server) SetMaxConns(n int) error {
 	return nil
 }
 
-// Drain sets the admin state to [Drain] and waits for the last lease to end.
-// It returns ctx's error if ctx ends first; s stays in Drain then. To cut what is
-// left at the deadline:
+// Drain sets the admin state to [Drain] and waits for the last lease to end. It returns
+// ctx's error if ctx ends first; s stays in Drain then. To cut what is left at the
+// deadline:
 //
 //	if err := s.Drain(ctx); err != nil {
 //		s.Cut(true, "drain deadline")

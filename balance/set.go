@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// Set makes endpoints the members of p, in one step. Servers are told apart by
-// name: one that stays keeps its state, counters and leases; a new one starts,
-// in slow start if that is set; one that is gone takes no more work, hands on
-// those who wait for it, and ends with its last lease. A name that comes back
-// before that keeps its leases and counters, but nothing that was said of its health.
+// Set makes endpoints the members of p, in one step. Servers are told apart by name:
+// one that stays keeps its state, counters and leases; a new one starts, in slow start
+// if that is set; one that is gone takes no more work, hands on those who wait for it,
+// and ends with its last lease. A name that comes back before that keeps its leases and
+// counters, but nothing that was said of its health.
 //
-// A change of weight or limits here replaces what SetWeight and SetMaxConns
-// said. A change of address closes idle connections and starts a new slow start.
+// A change of weight or limits here replaces what SetWeight and SetMaxConns said. A
+// change of address closes idle connections and starts a new slow start.
 //
-// The error is a *ConfigError that names the field and the value, of an
-// endpoint or of p itself. Nothing has changed then.
+// The error is a *ConfigError that names the field and the value, of an endpoint or of
+// p itself. Nothing has changed then.
 func (p *Pool) Set(endpoints ...Endpoint) error {
 	p.init()
 	if p.core.conf != p {
@@ -144,8 +144,8 @@ func (c *core) assign(endpoints []Endpoint, now time.Time) {
 func (c *core) join(e *Endpoint, now time.Time) *Server {
 	if s := c.leaving[e.name()]; s != nil {
 		delete(c.leaving, s.name)
-		// Its leases and figures go on; what was said of it is forgotten, as it
-		// would be had it been gone for a moment longer.
+		// Its leases and figures go on; what was said of it is forgotten, as it would
+		// be had it been gone for a moment longer.
 		s.status, s.trial = status{weight: s.status.weight}, false
 		c.unproven(s)
 		if !e.equal(s.ep.Load()) {
@@ -225,8 +225,8 @@ func (p *Pool) fullConns(members []*Server) int64 {
 	return sum
 }
 
-// dynamicLimit is HAProxy's rule for minconn and fullconn: the limit follows
-// the load of the whole pool (queue.c, srv_dynamic_maxconn).
+// dynamicLimit is HAProxy's rule for minconn and fullconn: the limit follows the load
+// of the whole pool (queue.c, srv_dynamic_maxconn).
 func (c *core) dynamicLimit(floor, limit int64) int64 {
 	full := c.fullConns.Load()
 	load := c.active.sum() + c.queue.waiting.Load()

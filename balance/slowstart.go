@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// SlowStart gives a server that is new, or comes back from Down or Maint, only
-// a part of its weight and of its MaxConns at first:
+// SlowStart gives a server that is new, or comes back from Down or Maint, only a part
+// of its weight and of its MaxConns at first:
 //
 //	part = max(Floor, (t/Window)^(1/Aggression))
 //
-// where t is the time since it became usable. The part moves in steps of a
-// tenth, and is relative to the largest part in the tier, so that a pool in which
-// everybody is new is not throttled.
+// where t is the time since it became usable. The part moves in steps of a tenth, and
+// is relative to the largest part in the tier, so that a pool in which everybody is new
+// is not throttled.
 //
 // (Envoy, "Slow start mode"; HAProxy's slowstart is the linear case.)
 type SlowStart struct {
@@ -48,8 +48,8 @@ func (ss SlowStart) part(t time.Duration) (part float64, next time.Duration) {
 	return max(floor, float64(k)/rampSteps), max(at(k+1)-t, 1)
 }
 
-// ramps brings the parts of all members up to date, and the limits which
-// follow from them. It arms the timer for the next step. c.mu is held.
+// ramps brings the parts of all members up to date, and the limits which follow from
+// them. It arms the timer for the next step. c.mu is held.
 func (c *core) ramps(now time.Time) {
 	var next time.Duration
 	members := c.set.Load().members

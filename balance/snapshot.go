@@ -9,8 +9,8 @@ type snapshot struct {
 	core   *core
 	set    *set
 	groups []group
-	// chosen holds, by slot, the servers that may be given to requests in the
-	// queue; spare those of the tiers that serve only when nobody else does.
+	// chosen holds, by slot, the servers that may be given to requests in the queue;
+	// spare those of the tiers that serve only when nobody else does.
 	chosen, spare []*Server
 
 	usable  int
@@ -46,8 +46,8 @@ func (s *Server) settings() settings {
 	return settings{s.status.state(), s.status.admin, s.status.weight, s.maxConns, s.trial}
 }
 
-// publish lets changes of servers take effect: state, events, limits, snapshots.
-// c.mu is held.
+// publish lets changes of servers take effect: state, events, limits, snapshots. c.mu
+// is held.
 func (c *core) publish(changed []*Server, now time.Time) {
 	for _, s := range changed {
 		c.settle(s, now)
@@ -59,8 +59,8 @@ func (c *core) publish(changed []*Server, now time.Time) {
 	for _, v := range c.views {
 		c.rebuild(v)
 	}
-	// Doors open before the new snapshots can lead there, and close before
-	// those who wait behind them are sent elsewhere.
+	// Doors open before the new snapshots can lead there, and close before those who
+	// wait behind them are sent elsewhere.
 	for s := range c.forced {
 		s.setOpen(balanced)
 	}
@@ -142,9 +142,9 @@ func (c *core) rebuild(v *view) {
 	}
 }
 
-// rehook tells the new pickers of v about leases, and publishes the snapshots.
-// The order matters: a picker that follows the load must hear of every change
-// after it has looked. c.mu is held.
+// rehook tells the new pickers of v about leases, and publishes the snapshots. The
+// order matters: a picker that follows the load must hear of every change after it has
+// looked. c.mu is held.
 func (c *core) rehook() {
 	h := &hooks{funcs: c.conf.Observers}
 	var fresh []changer

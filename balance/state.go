@@ -34,8 +34,8 @@ func (h Health) String() string {
 	return word(h, "up", "stopping", "down")
 }
 
-// A Cause is one observer of a server's health. Observers do not overrule each
-// other: a server is usable while none of them says otherwise.
+// A Cause is one observer of a server's health. Observers do not overrule each other: a
+// server is usable while none of them says otherwise.
 type Cause uint8
 
 const (

@@ -30,8 +30,8 @@ func (o Outcomes) Failed() uint64 {
 	return sum
 }
 
-// ServerStats are figures of one server since it joined. They are read one by
-// one while work goes on, so sums may be off by what happens meanwhile.
+// ServerStats are figures of one server since it joined. They are read one by one while
+// work goes on, so sums may be off by what happens meanwhile.
 type ServerStats struct {
 	InFlight int    // leases
 	Queued   int    // waiting for this server and no other
@@ -53,8 +53,7 @@ func (s *Server) Stats() ServerStats {
 	return st
 }
 
-// Stats are figures of a pool: the sum of its servers, including those that
-// have left.
+// Stats are figures of a pool: the sum of its servers, including those that have left.
 type Stats struct {
 	Servers  int // members
 	Usable   int // of them
@@ -66,8 +65,8 @@ type Stats struct {
 	Latency  Histogram
 }
 
-// Stats returns the figures of p. For a subset they are those of its present
-// members; Queued and Retries are of the whole pool.
+// Stats returns the figures of p. For a subset they are those of its present members;
+// Queued and Retries are of the whole pool.
 func (p *Pool) Stats() Stats {
 	p.init()
 	c := p.core

@@ -10,13 +10,13 @@ import (
 
 // Tiers says when the servers of [Endpoint.Tier] 1 and above serve.
 type Tiers struct {
-	// Overprovision is how much more than its share a tier can carry: as long
-	// as the usable part of it, by weight, times Overprovision is at least 1,
-	// it serves everything; below, the rest goes to the next tier. Envoy uses 1.4.
-	// 0 means that the next tier serves only when this one has no usable server.
+	// Overprovision is how much more than its share a tier can carry: as long as the
+	// usable part of it, by weight, times Overprovision is at least 1, it serves
+	// everything; below, the rest goes to the next tier. Envoy uses 1.4. 0 means that
+	// the next tier serves only when this one has no usable server.
 	Overprovision float64
-	// Overflow also uses the next tier when all servers of this one are at
-	// their limits, instead of letting requests wait.
+	// Overflow also uses the next tier when all servers of this one are at their
+	// limits, instead of letting requests wait.
 	Overflow bool
 }
 

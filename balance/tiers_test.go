@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestDivide has the examples of Envoy's documentation of priority levels:
-// percentages of usable servers in each level and of the load they get.
+// TestDivide has the examples of Envoy's documentation of priority levels: percentages
+// of usable servers in each level and of the load they get.
 func TestDivide(t *testing.T) {
 	for _, test := range []struct {
 		usable []float64
@@ -154,7 +154,8 @@ func TestLocality(t *testing.T) {
 	}{
 		{"enough at home", 4, 4, 4, [3]float64{100, 0, 0}},
 		{"more than enough", 6, 2, 2, [3]float64{100, 0, 0}},
-		// a has 20 % of the servers and 33 % of the callers: 60 % stay. b and c have 6.7 % to spare each.
+		// a has 20 % of the servers and 33 % of the callers: 60 % stay. b and c have
+		// 6.7 % to spare each.
 		{"too little", 2, 4, 4, [3]float64{60, 20, 20}},
 		// 30 % stay; c has 10 % and none to spare.
 		{"one can help", 1, 8, 1, [3]float64{30, 70, 0}},

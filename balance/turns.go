@@ -11,8 +11,8 @@ import "sort"
 //	3 1        0 0 1 0
 //	5 1 1      0 1 0 0 0 2 0
 //
-// Any element can be asked for without the ones before, so a counter is all the
-// state that many goroutines need to share.
+// Any element can be asked for without the ones before, so a counter is all the state
+// that many goroutines need to share.
 type turns struct {
 	n     uint64  // length of the cycle
 	table []int32 // the cycle; nil if all weights are equal, or if it would be too long
@@ -64,10 +64,10 @@ func (t *turns) at(k uint64) int {
 	return int(k)
 }
 
-// spread lays out a cycle of n turns. The j-th of m servers of weight w has its
-// k-th turn at the ideal time (k + (j+1/2)/m) * n/w, so that its turns are evenly
-// apart, and those of servers with the same weight are too. A turn takes
-// the place of its rank among all ideal times.
+// spread lays out a cycle of n turns. The j-th of m servers of weight w has its k-th
+// turn at the ideal time (k + (j+1/2)/m) * n/w, so that its turns are evenly apart, and
+// those of servers with the same weight are too. A turn takes the place of its rank
+// among all ideal times.
 func spread(weights []int, unit, n int, classes map[int][]int32) []int32 {
 	rank := make([]int, len(weights))
 	for _, class := range classes {
@@ -75,7 +75,8 @@ func spread(weights []int, unit, n int, classes map[int][]int32) []int32 {
 			rank[i] = j
 		}
 	}
-	// Sort by counting: the times of a cycle fall into n slots, one turn each on average.
+	// Sort by counting: the times of a cycle fall into n slots, one turn each on
+	// average.
 	slot := func(i, k int) int {
 		w, m := weights[i]/unit, len(classes[weights[i]/unit])
 		return int((uint64(k)*2*uint64(m) + uint64(2*rank[i]+1)) * uint64(n) / (2 * uint64(m) * uint64(w)))
@@ -100,10 +101,10 @@ func spread(weights []int, unit, n int, classes map[int][]int32) []int32 {
 	return table
 }
 
-// longTurns is for cycles that are too long for a table. The cycle is made of rounds, as
-// many as the largest weight; in round g every server has a turn whose
-// weight w makes floor(g*w/rounds) step up. (Static stride scheduling as in gRPC's weighted_round_robin,
-// with random access.)
+// longTurns is for cycles that are too long for a table. The cycle is made of rounds,
+// as many as the largest weight; in round g every server has a turn whose weight w
+// makes floor(g*w/rounds) step up. (Static stride scheduling as in gRPC's
+// weighted_round_robin, with random access.)
 type longTurns struct {
 	rounds  int
 	starts  []uint64 // by round: how many turns came before

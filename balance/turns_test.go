@@ -47,8 +47,8 @@ func TestTurnsRounded(t *testing.T) {
 	require.Equal(t, 1, ones)
 }
 
-// checkTurns looks at two cycles. The distance of two turns of one server may be
-// up to slack times what is even, and one more.
+// checkTurns looks at two cycles. The distance of two turns of one server may be up to
+// slack times what is even, and one more.
 func checkTurns(t *testing.T, turns *turns, weights []int, slack float64) {
 	t.Helper()
 	counts := make([]int, len(weights))

@@ -4,12 +4,13 @@ package balance
 
 import "slices"
 
-// TwoChoices draws N different servers at random, by weight, and picks the one
-// with the least work taken on, relative to its weight. It is nearly as good as
-// LeastConn at the cost of Random, and does not send all balancers of a fleet to
-// the same idle server at once. It is the default.
+// TwoChoices draws N different servers at random, by weight, and picks the one with the
+// least work taken on, relative to its weight. It is nearly as good as LeastConn at the
+// cost of Random, and does not send all balancers of a fleet to the same idle server at
+// once. It is the default.
 //
-// (Mitzenmacher: The Power of Two Choices in Randomized Load Balancing, 2001; HAProxy, random(2).)
+// (Mitzenmacher: The Power of Two Choices in Randomized Load Balancing, 2001; HAProxy,
+// random(2).)
 type TwoChoices struct {
 	N int // servers drawn; 0 means 2, at most 16; 1 is [Random]
 }

@@ -5,9 +5,9 @@ package balance
 import "slices"
 
 // Watch calls changed after each Set that changed a member of p's set, until stop is
-// called; a call that has begun may then still go on. It is for observers that
-// must look at new servers at once. changed must not block; it may be called
-// from several goroutines at once, and may itself use the pool.
+// called; a call that has begun may then still go on. It is for observers that must
+// look at new servers at once. changed must not block; it may be called from several
+// goroutines at once, and may itself use the pool.
 func (p *Pool) Watch(changed func()) (stop func()) {
 	p.init()
 	c := p.core

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package balancetest checks that a [balance.Policy] does what a pool and its
-// users rely on. A host runs it on its own algorithm:
+// Package balancetest checks that a [balance.Policy] does what a pool and its users
+// rely on. A host runs it on its own algorithm:
 //
 //	func TestMine(t *testing.T) {
 //		balancetest.TestPolicy(t, Mine{}, balancetest.Law{Share: 0.1})
@@ -25,13 +25,13 @@ import (
 
 // A Law is what a policy promises beyond what every policy must do.
 type Law struct {
-	// Share is how far the part of the work that a server gets may be from its
-	// part of the weights, relative to that: 0.1 is a tenth. 0 means that weights do not count.
+	// Share is how far the part of the work that a server gets may be from its part of
+	// the weights, relative to that: 0.1 is a tenth. 0 means that weights do not count.
 	Share float64
 	// Keyed says that the pick follows from the key.
 	Keyed bool
-	// Moved is the part of the keys of servers that stay which may move when
-	// another one leaves; 0 means none. It counts if Keyed is set.
+	// Moved is the part of the keys of servers that stay which may move when another
+	// one leaves; 0 means none. It counts if Keyed is set.
 	Moved float64
 	// Seed is that of the pool; 0 means 1.
 	Seed uint64
@@ -288,8 +288,8 @@ func (s suite) single(t *testing.T) {
 	idle(t, p)
 }
 
-// hold takes n leases without giving one back, as policies that go by load
-// show their shares only then. It returns how many each server has.
+// hold takes n leases without giving one back, as policies that go by load show their
+// shares only then. It returns how many each server has.
 func (s suite) hold(t *testing.T, p *balance.Pool, n int, request func(int) balance.Request) {
 	t.Helper()
 	var leases []balance.Lease

@@ -9,8 +9,8 @@ import (
 	"github.com/penstock-lb/penstock/balance/balancetest"
 )
 
-// The bounds below are what the policies state. Random draws are off by about
-// 3 / sqrt(picks of the server); tables and rings by how they place servers.
+// The bounds below are what the policies state. Random draws are off by about 3 /
+// sqrt(picks of the server); tables and rings by how they place servers.
 func TestPolicies(t *testing.T) {
 	for _, test := range []struct {
 		name   string

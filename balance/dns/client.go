@@ -34,9 +34,9 @@ type answer struct {
 	ttl     time.Duration // the shortest, of aliases too
 }
 
-// addresses returns the addresses of name, in ascending order. A name without addresses of one
-// family is fine; but if the name servers fail for one, so does the whole: not to know half the
-// servers is not the same as their being gone.
+// addresses returns the addresses of name, in ascending order. A name without addresses
+// of one family is fine; but if the name servers fail for one, so does the whole: not
+// to know half the servers is not the same as their being gone.
 func (c *client) addresses(ctx context.Context, name, network string) ([]netip.Addr, time.Duration, error) {
 	var kinds []dnsmessage.Type
 	if network != "ip6" {
@@ -227,8 +227,8 @@ func (q *question) parse(msg []byte) (ans answer, truncated bool, err error) {
 	return ans, false, nil
 }
 
-// follow picks the records of the name asked for out of an answer, by way of
-// its aliases (CNAME), which come in any order.
+// follow picks the records of the name asked for out of an answer, by way of its
+// aliases (CNAME), which come in any order.
 func (q *question) follow(all []dnsmessage.Resource) answer {
 	var ans answer
 	name := q.name.String()

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package dns finds the endpoints of a pool in the DNS: the addresses of a name
-// (A and AAAA), or the servers of a service (SRV).
+// Package dns finds the endpoints of a pool in the DNS: the addresses of a name (A and
+// AAAA), or the servers of a service (SRV).
 //
 //	src := &dns.Source{Name: "web.internal.example", Port: 8080}
 //	err := pool.Follow(ctx, src)
 //
-// It asks the name servers itself, as the resolver of package net does not tell
-// how long an answer is valid.
+// It asks the name servers itself, as the resolver of package net does not tell how
+// long an answer is valid.
 package dns
 
 import (
@@ -30,12 +30,12 @@ var (
 	ErrNoAnswer = errors.New("dns: no answer")
 )
 
-// A Source watches a name and is a [balance.Source]. It asks again when the
-// shortest TTL of the answer has passed. Its fields must not change once Watch is called.
+// A Source watches a name and is a [balance.Source]. It asks again when the shortest
+// TTL of the answer has passed. Its fields must not change once Watch is called.
 //
-// If a name server fails or says that the name does not exist, the last set
-// stays for Hold; then the source says that there is none. (A pool follows that only
-// with [balance.Pool.AllowEmpty].)
+// If a name server fails or says that the name does not exist, the last set stays for
+// Hold; then the source says that there is none. (A pool follows that only with
+// [balance.Pool.AllowEmpty].)
 type Source struct {
 	Name    string // a full domain name: there is no search list
 	Port    int    // of all servers; SRV records bring their own

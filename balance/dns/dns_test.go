@@ -244,7 +244,8 @@ func TestSRV(t *testing.T) {
 		src := &dns.Source{Name: "example", Service: "http", Servers: []string{"ns1:53"}, DialContext: ns.dial,
 			Edit: func(e *balance.Endpoint) { e.MaxConns = 100 }}
 		w := start(t, src)
-		// A weight of 3 on two addresses is half as much on each; 0 is the least there is.
+		// A weight of 3 on two addresses is half as much on each; 0 is the least there
+		// is.
 		require.Equal(t, "10.0.0.1:8080/18/0 10.0.0.2:8080/18/0 10.0.0.3:8080/1/0 [2001:db8::1]:8081/12/1", w.last())
 
 		ctx, cancel := context.WithCancel(context.Background())

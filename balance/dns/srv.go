@@ -20,8 +20,8 @@ import (
 // weightScale leaves room to divide the weight of a target among its addresses.
 const weightScale = 12
 
-// services makes endpoints of the SRV records: the priority becomes the tier,
-// lowest first, and the weight is divided among the addresses of the target. A weight of 0
+// services makes endpoints of the SRV records: the priority becomes the tier, lowest
+// first, and the weight is divided among the addresses of the target. A weight of 0
 // becomes as small as can be (RFC 2782). A target whose address is not to be found is
 // left out, unless none is to be found.
 func (s *Source) services(ctx context.Context, c *client) ([]balance.Endpoint, time.Duration, error) {

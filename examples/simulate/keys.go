@@ -59,8 +59,8 @@ func acquire(p *balance.Pool, key uint64) balance.Lease {
 	return l
 }
 
-// keySpread shows how much more than the average the busiest server has to do, for
-// keys that are asked for equally often, and for some that are asked for far more often.
+// keySpread shows how much more than the average the busiest server has to do, for keys
+// that are asked for equally often, and for some that are asked for far more often.
 func keySpread(_ *testing.T, seed uint64, _ time.Duration) *chart {
 	const leases = 20000
 	c := &chart{title: "Load of the busiest of ten servers, 20000 leases open", y: "times the average"}

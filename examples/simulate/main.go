@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Simulate compares the algorithms of package balance: it lets real pools
-// balance over simulated servers, in virtual time, and draws what came of it.
+// Simulate compares the algorithms of package balance: it lets real pools balance over
+// simulated servers, in virtual time, and draws what came of it.
 //
 //	go run ./examples/simulate -out plots
 //
 // The code reads like a program that waits in real time. It runs in a bubble of
-// testing/synctest, where time moves on as soon as everybody waits: minutes of
-// work take seconds, and the same seed gives the same figures.
+// testing/synctest, where time moves on as soon as everybody waits: minutes of work
+// take seconds, and the same seed gives the same figures.
 package main
 
 import (

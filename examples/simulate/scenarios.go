@@ -68,8 +68,8 @@ func oneSlow(t *testing.T, seed uint64, length time.Duration) *chart {
 	return latencies("One of ten servers is three times as slow: latency", names, seen)
 }
 
-// oneFailing has one server that fails fast in the second third of the time.
-// Nobody ejects it: this is what the algorithm alone makes of it.
+// oneFailing has one server that fails fast in the second third of the time. Nobody
+// ejects it: this is what the algorithm alone makes of it.
 func oneFailing(t *testing.T, seed uint64, length time.Duration) *chart {
 	names, seen := contest(t, seed, length, func(w *world) {
 		w.machines["server3"].fails = func() bool {

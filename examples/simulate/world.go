@@ -97,8 +97,8 @@ func newWorld(pool *balance.Pool, seed uint64) *world {
 	return w
 }
 
-// run sends requests for length: perSecond of them on average, at random times, of random
-// work, from users of whom some send far more than others.
+// run sends requests for length: perSecond of them on average, at random times, of
+// random work, from users of whom some send far more than others.
 func (w *world) run(seed uint64, perSecond float64, length time.Duration) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	users := rand.NewZipf(rng, 1.1, 20, 9999)
@@ -131,8 +131,8 @@ func (w *world) add(s sample) {
 	w.seen = append(w.seen, s)
 }
 
-// quantile returns the latency that a part q of the good answers was not above,
-// in milliseconds.
+// quantile returns the latency that a part q of the good answers was not above, in
+// milliseconds.
 func quantile(seen []sample, q float64) float64 {
 	var all []time.Duration
 	for _, s := range seen {

@@ -34,8 +34,8 @@ type seat struct {
 func newBounds(v View, factor float64) *bounds {
 	b := &bounds{factor: factor}
 	for i, s := range v.Servers {
-		if s.slot >= len(b.seats) {
-			grown := make([]seat, s.slot*2+1)
+		if int(s.slot) >= len(b.seats) {
+			grown := make([]seat, int(s.slot)*2+1)
 			for j := range b.seats {
 				grown[j].server, grown[j].weight = b.seats[j].server, b.seats[j].weight
 			}
@@ -52,7 +52,7 @@ func newBounds(v View, factor float64) *bounds {
 
 // seat returns that of s, or nil.
 func (b *bounds) seat(s *Server) *seat {
-	if s.slot >= len(b.seats) || b.seats[s.slot].server != s {
+	if int(s.slot) >= len(b.seats) || b.seats[s.slot].server != s {
 		return nil
 	}
 	return &b.seats[s.slot]

@@ -15,6 +15,7 @@ type group struct {
 	picker Picker
 	bound  bounder // nil: none
 	upTo   uint64  // a draw below it, and not below that of the group before, goes here
+	kept   bool    // the picker is that of the snapshot before
 	spare  bool    // gets no part: it is for what the others cannot take
 }
 
@@ -30,7 +31,7 @@ func (c *core) group(p part, v *view, i int, rand Rand) group {
 	case old == nil:
 		g.picker = c.conf.picker(g.view)
 	case old.view.same(&g.view):
-		g.view, g.picker = old.view, old.picker
+		g.view, g.picker, g.kept = old.view, old.picker, true
 	default:
 		if n, ok := old.picker.(nexter); ok {
 			g.picker = n.Next(g.view)
@@ -120,7 +121,7 @@ func (sn *snapshot) primary(tier int) bool {
 
 // holds reports whether s may be given to a request in the queue.
 func (sn *snapshot) holds(s *Server, spill bool) bool {
-	return s.slot < len(sn.chosen) && (sn.chosen[s.slot] == s || spill && sn.spare[s.slot] == s)
+	return int(s.slot) < len(sn.chosen) && (sn.chosen[s.slot] == s || spill && sn.spare[s.slot] == s)
 }
 
 // take picks a server and takes a slot of it, or returns nil.

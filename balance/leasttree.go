@@ -28,7 +28,7 @@ func newLeastTree(v View) *leastTree {
 	t.nodes = make([]atomic.Uint64, t.leaves)
 	slots := 0
 	for _, s := range v.Servers {
-		slots = max(slots, s.slot+1)
+		slots = max(slots, int(s.slot)+1)
 	}
 	t.indexes = make([]int32, slots)
 	for i := range t.indexes {
@@ -97,7 +97,7 @@ func (t *leastTree) better(i, j int) int {
 
 // Changed replays the matches of s.
 func (t *leastTree) Changed(s *Server) {
-	if s.slot >= len(t.indexes) {
+	if int(s.slot) >= len(t.indexes) {
 		return
 	}
 	i := int(t.indexes[s.slot])

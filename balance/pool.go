@@ -74,7 +74,7 @@ type core struct {
 	leaving  map[string]*Server
 	gone     ServerStats // of those which have left for good
 	slots    []*Server   // by Server.slot
-	free     []int       // slots
+	free     []int32     // slots
 	pass     uint64      // number of the Set
 	ramp     *time.Timer
 	events   []Event
@@ -193,12 +193,13 @@ func (e Endpoint) clone() *Endpoint {
 // every lease writes it twice; only the sum means something.
 type tally struct {
 	lanes [16]struct {
-		n atomic.Int64
 		_ [cacheLine - 8]byte
+		n atomic.Int64
 	}
+	_ [cacheLine]byte
 }
 
-func (t *tally) add(lane int, n int64) { t.lanes[lane%len(t.lanes)].n.Add(n) }
+func (t *tally) add(lane int32, n int64) { t.lanes[uint32(lane)%uint32(len(t.lanes))].n.Add(n) }
 
 func (t *tally) sum() int64 {
 	var sum int64

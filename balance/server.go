@@ -13,10 +13,24 @@ import (
 // stays in the set, whatever else changes. All methods may be called by many goroutines
 // at once.
 type Server struct {
-	name string
-	core *core
-	slot int // index, dense and unique in the pool; reused once the server has left
-	ep   atomic.Pointer[Endpoint]
+	// What every lease reads and writes comes first, on one cache line, together with
+	// what is read then and seldom written: 56 bytes, as the allocator may put 8 before.
+	inflight atomic.Int64
+	limit    atomic.Int64 // most leases at once, slow start applied; 0 means none
+	queued   atomic.Int64
+	core     *core
+	drainers atomic.Pointer[chan struct{}] // closed when the last lease ends
+	open     atomic.Uint32                 // an openness
+	slot     int32                         // index, dense and unique in the pool; reused once the server has left
+	outcomes [classes]atomic.Uint64        // OK is the last on the line
+	peak     atomic.Uint64                 // of PeakEWMA
+	hist     atomic.Pointer[histogram]
+	_        [cacheLine]byte
+
+	name     string
+	ep       atomic.Pointer[Endpoint]
+	state    atomic.Uint32
+	minLimit atomic.Int64 // floor of a dynamic limit; 0 means static
 
 	mu       sync.Mutex // guards attached
 	attached map[Attached]struct{}
@@ -33,23 +47,6 @@ type Server struct {
 	factor    float64   // of slow start, in (0, 1]
 
 	queue waitList // those who wait for this server and no other; guarded by core.queue.mu
-
-	minLimit atomic.Int64 // floor of a dynamic limit; 0 means static
-	state    atomic.Uint32
-	drainers atomic.Pointer[chan struct{}] // closed when the last lease ends
-
-	hist atomic.Pointer[histogram]
-
-	// What every lease writes, on lines of its own. Limit and open are seldom written,
-	// but read whenever the rest is.
-	_        [cacheLine]byte
-	inflight atomic.Int64
-	limit    atomic.Int64 // most leases at once, slow start applied; 0 means none
-	queued   atomic.Int64
-	open     atomic.Uint32 // an openness
-	peak     atomic.Uint64 // of PeakEWMA
-	outcomes [classes]atomic.Uint64
-	_        [cacheLine]byte
 }
 
 // openness says which leases may be taken. It is checked again after a slot was taken,

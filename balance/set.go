@@ -174,14 +174,14 @@ func (c *core) unproven(s *Server) {
 }
 
 // freeSlot returns the index of a free slot.
-func (c *core) freeSlot() int {
+func (c *core) freeSlot() int32 {
 	if n := len(c.free); n > 0 {
 		slot := c.free[n-1]
 		c.free = c.free[:n-1]
 		return slot
 	}
 	c.slots = append(c.slots, nil)
-	return len(c.slots) - 1
+	return int32(len(c.slots) - 1)
 }
 
 // amend applies what e says differently from the endpoint of s.

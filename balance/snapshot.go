@@ -150,14 +150,11 @@ func (c *core) rehook() {
 	var fresh []changer
 	for _, v := range c.views {
 		sn := v.next
-		if sn == nil {
-			sn = v.snap.Load()
-		}
 		for i := range sn.groups {
 			p := sn.groups[i].picker
 			if ch, ok := p.(changer); ok {
 				h.changers = append(h.changers, ch)
-				if v.next != nil {
+				if !sn.groups[i].kept {
 					fresh = append(fresh, ch)
 				}
 			}
@@ -178,10 +175,8 @@ func (c *core) rehook() {
 		}
 	}
 	for _, v := range c.views {
-		if v.next != nil {
-			v.snap.Store(v.next)
-			v.next = nil
-		}
+		v.snap.Store(v.next)
+		v.next = nil
 	}
 }
 

@@ -79,7 +79,8 @@ func basicAuth(value string) (user, password string, ok bool) {
 	if len(value) < len(scheme) || !equalFold(value[:len(scheme)], scheme) {
 		return "", "", false
 	}
-	raw, err := base64.StdEncoding.DecodeString(strings.Trim(value[len(scheme):], " "))
+	var room [256]byte
+	raw, err := base64.StdEncoding.AppendDecode(room[:0], unsafeBytes(strings.Trim(value[len(scheme):], " ")))
 	if err != nil {
 		return "", "", false
 	}

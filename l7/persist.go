@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -55,6 +56,7 @@ type Persist struct {
 
 	Next http.Handler
 
+	once sync.Once
 	seal sealer
 	seen Key[opened]
 }
@@ -92,7 +94,9 @@ func (p *Persist) ServeExchange(x *Exchange) {
 // ServeHTTP implements [http.Handler].
 func (p *Persist) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(p, w, r) }
 
-func (p *Persist) init() { p.seal.init(p.Keys, p.name()+"\x00"+p.Pool.Name) }
+func (p *Persist) init() { p.once.Do(p.start) }
+
+func (p *Persist) start() { p.seal.init(p.Keys, p.name()+"\x00"+p.Pool.Name, p.names()) }
 
 func (p *Persist) name() string {
 	if p.Name == "" {
@@ -116,7 +120,7 @@ func (p *Persist) use(x *Exchange, value string) {
 		return
 	}
 	now := time.Now()
-	o, ok := p.seal.open(value, now, p.names())
+	o, ok := p.seal.open(value, now)
 	if !ok || o.expired(now, p.MaxIdle, p.MaxLife) {
 		return
 	}

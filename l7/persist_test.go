@@ -175,30 +175,30 @@ func TestPersistSeals(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	seal := func(scope string, keys ...[]byte) *sealer {
 		s := new(sealer)
-		s.init(keys, scope)
+		s.init(keys, scope, names)
 		return s
 	}
 	other := []byte("another key of 16")
 	s := seal("pool", testKey)
 	value := s.seal("a", now, now.Add(time.Minute))
-	o, ok := s.open(value, now, names)
+	o, ok := s.open(value, now)
 	require.True(t, ok)
 	require.Equal(t, opened{name: "a", first: now, last: now.Add(time.Minute)}, o)
 	require.NotEqual(t, value, s.seal("a", now.Add(time.Second), now))
 
 	for _, wrong := range []*sealer{seal("pool 2", testKey), seal("pool", other), seal("pool"), seal("pool")} {
-		_, ok := wrong.open(value, now, names)
+		_, ok := wrong.open(value, now)
 		require.False(t, ok)
 	}
 	rotated := seal("pool", other, testKey)
-	o, ok = rotated.open(value, now, names)
+	o, ok = rotated.open(value, now)
 	require.True(t, ok)
 	require.True(t, o.old)
-	o, ok = rotated.open(rotated.seal("b", now, now), now, names)
+	o, ok = rotated.open(rotated.seal("b", now, now), now)
 	require.True(t, ok)
 	require.False(t, o.old)
 
-	_, ok = s.open(s.seal("c", now, now), now, names) // a name that is gone
+	_, ok = s.open(s.seal("c", now, now), now) // a name that is gone
 	require.False(t, ok)
 
 	rnd := rand.New(rand.NewPCG(1, 1))
@@ -207,7 +207,7 @@ func TestPersistSeals(t *testing.T) {
 		for range 1 + rnd.IntN(3) {
 			forged[rnd.IntN(len(forged))] = "ABCabc019-_"[rnd.IntN(11)]
 		}
-		if _, ok := s.open(string(forged), now, names); ok {
+		if _, ok := s.open(string(forged), now); ok {
 			require.Equal(t, value, string(forged))
 		}
 	}
@@ -216,25 +216,27 @@ func TestPersistSeals(t *testing.T) {
 // A server that comes later is known a second later at most.
 func TestPersistLearnsNames(t *testing.T) {
 	s := new(sealer)
-	s.init([][]byte{testKey}, "")
+	names := []string{"old"}
+	s.init([][]byte{testKey}, "", func(yield func(string) bool) { slices.Values(names)(yield) })
 	now := time.Unix(1_800_000_000, 0)
 	value := s.seal("new", now, now)
-	_, ok := s.open(value, now, slices.Values([]string{"old"}))
+	_, ok := s.open(value, now)
 	require.False(t, ok)
-	_, ok = s.open(value, now.Add(500*time.Millisecond), slices.Values([]string{"old", "new"}))
+	names = append(names, "new")
+	_, ok = s.open(value, now.Add(500*time.Millisecond))
 	require.False(t, ok, "tables are not made anew for each bad cookie")
-	_, ok = s.open(value, now.Add(time.Second), slices.Values([]string{"old", "new"}))
+	_, ok = s.open(value, now.Add(time.Second))
 	require.True(t, ok)
 }
 
 func FuzzPersistOpen(f *testing.F) {
 	s := new(sealer)
-	s.init([][]byte{testKey}, "")
+	s.init([][]byte{testKey}, "", slices.Values([]string{"a"}))
 	now := time.Unix(1_800_000_000, 0)
 	good := s.seal("a", now, now)
 	f.Add(good)
 	f.Fuzz(func(t *testing.T, value string) {
-		if _, ok := s.open(value, now, slices.Values([]string{"a"})); ok && value != good {
+		if _, ok := s.open(value, now); ok && value != good {
 			t.Errorf("%q opens", value)
 		}
 	})

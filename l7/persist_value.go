@@ -33,6 +33,8 @@ type sealer struct {
 	once  sync.Once
 	keys  []sealKey
 	scope string
+	all   iter.Seq[string] // where names come from
+	room  sync.Pool        // of *[2]sealBlock: what is given to a cipher.Block escapes
 
 	names   atomic.Pointer[map[uint64]sealed] // by tag
 	rebuilt atomic.Int64                      // when, in Unix milliseconds
@@ -60,9 +62,14 @@ type opened struct {
 // valueEpoch is the zero of the times in values, which last until 2136.
 const valueEpoch = 946684800 // 2000-01-01
 
-// init takes the keys; without any a random one is made.
-func (s *sealer) init(keys [][]byte, scope string) {
+type sealBlock [aes.BlockSize]byte
+
+// init takes the keys, of which a random one is made if there are none, and
+// where names come from.
+func (s *sealer) init(keys [][]byte, scope string, all iter.Seq[string]) {
 	s.once.Do(func() {
+		s.all = all
+		s.room.New = func() any { return new([2]sealBlock) }
 		if len(keys) == 0 {
 			key := make([]byte, 32)
 			_, _ = rand.Read(key) // never fails
@@ -99,29 +106,30 @@ func (s *sealer) seal(name string, first, last time.Time) string {
 	return base64.RawURLEncoding.EncodeToString(block[:])
 }
 
-// open returns what a value says. All is where names come from, should the
-// tag be of one that is not known yet; it is asked once a second at most.
-func (s *sealer) open(value string, now time.Time, all iter.Seq[string]) (opened, bool) {
-	var raw [aes.BlockSize]byte
-	if !decodeValue(&raw, value) {
+// open returns what a value says. For the sake of names that are new the table
+// of tags is made anew, once a second at most.
+func (s *sealer) open(value string, now time.Time) (opened, bool) {
+	room := s.room.Get().(*[2]sealBlock)
+	defer s.room.Put(room)
+	raw, block := &room[0], &room[1]
+	if !decodeValue(raw, value) {
 		return opened{}, false
 	}
-	if o, ok := s.lookup(&raw); ok {
+	if o, ok := s.lookup(raw, block); ok {
 		return o, true
 	}
-	if at := now.UnixMilli(); at-s.rebuilt.Load() < 1000 || !s.rebuild(at, all) {
+	if at := now.UnixMilli(); at-s.rebuilt.Load() < 1000 || !s.rebuild(at) {
 		return opened{}, false
 	}
-	return s.lookup(&raw)
+	return s.lookup(raw, block)
 }
 
-func (s *sealer) lookup(raw *[aes.BlockSize]byte) (opened, bool) {
+func (s *sealer) lookup(raw, block *sealBlock) (opened, bool) {
 	names := s.names.Load()
 	if names == nil {
 		return opened{}, false
 	}
 	for i := range s.keys {
-		var block [aes.BlockSize]byte
 		s.keys[i].block.Decrypt(block[:], raw[:])
 		if n, ok := (*names)[binary.BigEndian.Uint64(block[8:])]; ok && n.key == i {
 			return opened{
@@ -136,13 +144,13 @@ func (s *sealer) lookup(raw *[aes.BlockSize]byte) (opened, bool) {
 }
 
 // rebuild makes the table of tags anew. It fails if another goroutine does.
-func (s *sealer) rebuild(at int64, all iter.Seq[string]) bool {
+func (s *sealer) rebuild(at int64) bool {
 	if !s.mu.TryLock() {
 		return false
 	}
 	defer s.mu.Unlock()
 	names := make(map[uint64]sealed)
-	for name := range all {
+	for name := range s.all {
 		for i := range s.keys {
 			names[s.tag(i, name)] = sealed{name, i}
 		}
@@ -156,7 +164,7 @@ func (s *sealer) rebuild(at int64, all iter.Seq[string]) bool {
 const valueLen = (aes.BlockSize*8 + 5) / 6
 
 // decodeValue is base64.RawURLEncoding.Strict().Decode without allocation.
-func decodeValue(dst *[aes.BlockSize]byte, value string) bool {
+func decodeValue(dst *sealBlock, value string) bool {
 	if len(value) != valueLen {
 		return false
 	}

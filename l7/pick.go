@@ -142,7 +142,7 @@ func (s *Split) kept(x *Exchange) *Arm {
 	}
 	dropCookie(&x.Header, s.Cookie)
 	s.init()
-	o, ok := s.seal.open(value, time.Now(), s.names())
+	o, ok := s.seal.open(value, time.Now())
 	if !ok || o.old {
 		return nil
 	}
@@ -154,7 +154,7 @@ func (s *Split) kept(x *Exchange) *Arm {
 	return nil
 }
 
-func (s *Split) init() { s.seal.init(s.Keys, s.Cookie+"\x00split") }
+func (s *Split) init() { s.seal.init(s.Keys, s.Cookie+"\x00split", s.names()) }
 
 func (s *Split) list() []Arm {
 	if p := s.arms.Load(); p != nil {

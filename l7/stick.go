@@ -81,9 +81,13 @@ func (s *Stick) named(server string) string {
 	if s.ByAddr == nil {
 		return server
 	}
-	for srv := range s.ByAddr.All() {
-		if srv.Addr() == server {
-			return srv.Name()
+	return nameAt(s.ByAddr, server)
+}
+
+func nameAt(p *balance.Pool, addr string) string {
+	for s := range p.All() {
+		if s.Addr() == addr {
+			return s.Name()
 		}
 	}
 	return ""

@@ -126,9 +126,11 @@ func (c *upConn) stopSending(t *attempt) bool {
 	c.pump = nil
 	if on, _ := p.running(); on {
 		t.x.down.stopBody()
+		c.enough.Store(true)
 		_ = c.c.SetWriteDeadline(past)
-		c.sendAt.at = past
 		<-p.done
+		c.enough.Store(false)
+		c.sendAt.at = past
 		t.x.down.resumeBody()
 		t.stuck = true
 	}

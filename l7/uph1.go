@@ -79,6 +79,9 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 			c.readAt.at = past
 		} else {
 			c.wait(now, l.within(now, left))
+			if c.pump != nil && c.pump.clientError() != nil { // seen here, or the deadline stands
+				_ = c.c.SetReadDeadline(past)
+			}
 		}
 		err := c.readHead(x.Method)
 		switch {

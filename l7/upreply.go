@@ -118,7 +118,10 @@ func (c *upConn) readHead(method string) error {
 				}
 				return c.parseHead(n, method)
 			}
-			if from = len(c.in.B) - c.pos; from >= maxReplyHead {
+			if from = len(c.in.B) - c.pos; from >= len(replyPrefix) && string(c.in.B[c.pos:c.pos+len(replyPrefix)]) != replyPrefix {
+				return &badReply{errNotHTTP} // and will not become it
+			}
+			if from >= maxReplyHead {
 				return &badReply{errHeadTooLong}
 			}
 		}
@@ -132,7 +135,12 @@ func (c *upConn) readHead(method string) error {
 	}
 }
 
-var errHeadTooLong = errors.New("head too long")
+const replyPrefix = "HTTP/1."
+
+var (
+	errHeadTooLong = errors.New("head too long")
+	errNotHTTP     = errors.New("not HTTP/1")
+)
 
 func (c *upConn) parseHead(n int, method string) error {
 	var f framing

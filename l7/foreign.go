@@ -67,7 +67,9 @@ func (c *byteConn) serveForeign(h http.Handler) {
 	k := &continuation{ready: make(chan struct{}), done: make(chan any, 1)}
 	hc := &handedConn{Conn: c.c, base: c.base, replay: replay, continuation: k}
 	if err := c.srv.handOver(hc, c.withTLS(hc)); err != nil {
-		x.Drop(endOf(l4.Killed, l4.PhaseRequest))
+		x.Record.Err = err
+		c.close = true
+		x.Error(http.StatusServiceUnavailable, endOf(l4.Killed, l4.PhaseRequest))
 		return
 	}
 	c.handed = true

@@ -114,7 +114,16 @@ func (s *Server) handOver(h *handedConn, give net.Conn) error {
 	s.handed[h] = struct{}{}
 	s.wg.Add(1)
 	s.mu.Unlock()
-	_ = s.std.Serve(&oneShot{conn: give}) // returns at the second Accept; the connection has its goroutine by then
+	one := &oneShot{conn: give}
+	_ = s.std.Serve(one) // returns at the second Accept; the connection has its goroutine by then
+	if one.conn != nil { // Shutdown was quicker
+		s.mu.Lock()
+		delete(s.handed, h)
+		s.mu.Unlock()
+		h.srv = nil
+		s.wg.Done()
+		return ErrServerClosed
+	}
 	return nil
 }
 

@@ -320,8 +320,8 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 // reply.
 func (s *standard) serveForeign(h http.Handler) {
 	r := s.request()
-	if s.srv != nil && s.x.ContentLength != 0 {
-		r.Body = &boundBody{s} // the limits of the byte front hold here, too
+	if r.ContentLength != 0 {
+		r.Body = &foreignBody{s, r}
 	}
 	s.x.applyTo(r)
 	ew := &editingWriter{ResponseWriter: s.w, s: s}

@@ -44,11 +44,22 @@ func (s *standard) readBody(p []byte) (int, error) {
 	return n, err
 }
 
-// boundBody is the body that a foreign handler gets.
-type boundBody struct{ s *standard }
+// foreignBody is the body that a foreign handler gets with r: read under the
+// limits that hold for all.
+type foreignBody struct {
+	s *standard
+	r *http.Request
+}
 
-func (b *boundBody) Read(p []byte) (int, error) { return b.s.readBody(p) }
-func (b *boundBody) Close() error               { return b.s.r.Body.Close() }
+func (b *foreignBody) Read(p []byte) (int, error) {
+	n, err := b.s.readBody(p)
+	if err == io.EOF {
+		b.r.Trailer = b.s.r.Trailer // which is there by now
+	}
+	return n, err
+}
+
+func (b *foreignBody) Close() error { return b.s.r.Body.Close() }
 
 func (s *standard) bodyReady() bool { return s.r.ContentLength == 0 }
 

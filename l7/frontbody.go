@@ -356,6 +356,7 @@ func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
 		return nil, nil, err
 	}
 	c.handed = true
+	c.unwatch() // the end of what the client sends does not end a tunnel
 	var early []byte
 	if c.in != nil {
 		early = c.in.B[c.pos:]

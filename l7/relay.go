@@ -261,6 +261,7 @@ func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
 	var err error
 	if len(early) > 0 {
 		_, err = c.c.Write(early)
+		x.Record.RequestBytes += int64(len(early))
 	}
 	if err == nil && c.in != nil {
 		_, err = client.Write(c.in.B[c.pos:])

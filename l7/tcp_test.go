@@ -221,13 +221,14 @@ func TestBulkTCP(t *testing.T) {
 
 // An error reply to a client that is still sending arrives.
 func TestRefusedUploadTCP(t *testing.T) {
-	s := newTCPSite(t, balance.Endpoint{}, l7test.Script{l7test.Early(), l7test.Reply(413, "too much"), l7test.Wait(10 * time.Millisecond), l7test.Close()})
+	s := newTCPSite(t, balance.Endpoint{}, l7test.Script{l7test.Early(), l7test.Reply(413, "too much", "Connection", "close"), l7test.Wait(300 * time.Millisecond), l7test.Close()})
 	for i := range 5 {
 		c := s.dial("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3000000\r\n\r\n")
 		go io.WriteString(c, strings.Repeat("x", 3000000))
 		b, err := io.ReadAll(c)
 		if !strings.HasPrefix(string(b), "HTTP/1.1 413 ") || !strings.HasSuffix(string(b), "too much") {
-			t.Errorf("%d: read %q, %v", i, b, err)
+			r, _ := s.last()
+			t.Errorf("%d: read %q, %v; record: %v, %v, faults %v, %d requests, %+v", i, b, err, r.Termination, r.Err, s.origin.Faults(), len(s.origin.Requests()), r)
 		}
 		c.Close()
 	}

@@ -286,7 +286,7 @@ func FuzzParseProxyHeader(f *testing.F) {
 		if h.Version == 1 {
 			require.LessOrEqual(t, n, proxyV1MaxBytes)
 		}
-		for cut := range n { // a header is never complete early, and never wrong early
+		for cut := 0; cut < n; cut += 1 + n/256 { // never complete early, and never wrong early
 			_, _, err := ParseProxyHeader(b[:cut])
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF, "cut after %d of %d", cut, n)
 		}

@@ -169,11 +169,11 @@ func problem(m Matcher) string {
 		return problems(m)
 	case Or:
 		return problems(m)
-	case Not:
-		if m.Matcher == nil {
+	case not:
+		if m.m == nil {
 			return "has a Not of nothing"
 		}
-		return problem(m.Matcher)
+		return problem(m.m)
 	case Host:
 		text, what = string(m), m.problem()
 	case SNI:

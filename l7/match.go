@@ -48,11 +48,12 @@ func (o Or) Match(x *Exchange) bool {
 	return false
 }
 
-// Not matches if its matcher does not.
-type Not struct{ Matcher }
+// Not returns a matcher that matches if m does not.
+func Not(m Matcher) Matcher { return not{m} }
 
-// Match implements [Matcher].
-func (n Not) Match(x *Exchange) bool { return !n.Matcher.Match(x) }
+type not struct{ m Matcher }
+
+func (n not) Match(x *Exchange) bool { return !n.m.Match(x) }
 
 // Method matches one request method. Methods are case-sensitive (RFC 9110,
 // section 9.1).

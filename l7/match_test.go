@@ -94,7 +94,7 @@ func TestMatchers(t *testing.T) {
 		{And{}, []*Exchange{{}}, nil},
 		{Or{Path("/a"), Path("/b")}, []*Exchange{get("", "/a"), get("", "/b")}, []*Exchange{get("", "/c")}},
 		{Or{}, nil, []*Exchange{{}}},
-		{Not{Path("/a")}, []*Exchange{get("", "/b")}, []*Exchange{get("", "/a")}},
+		{Not(Path("/a")), []*Exchange{get("", "/b")}, []*Exchange{get("", "/a")}},
 		{MatchFunc(func(x *Exchange) bool { return x.ContentLength > 5 }), []*Exchange{{ContentLength: 6}}, []*Exchange{{}}},
 	}
 	for _, tt := range tests {

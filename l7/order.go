@@ -142,11 +142,11 @@ func exclusive(a, b Matcher) bool {
 	case PathPattern:
 		b, ok := b.(PathPattern)
 		return ok && !meet(string(a), string(b))
-	case Not:
-		return reflect.DeepEqual(a.Matcher, b)
+	case not:
+		return reflect.DeepEqual(a.m, b)
 	}
-	if n, ok := b.(Not); ok {
-		return reflect.DeepEqual(a, n.Matcher)
+	if n, ok := b.(not); ok {
+		return reflect.DeepEqual(a, n.m)
 	}
 	// One field with two values is as good as exclusive only if it can have
 	// but one line, which nobody promises of Header, Cookie and Query.

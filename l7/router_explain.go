@@ -82,8 +82,8 @@ func describe(m Matcher) string {
 	switch m := m.(type) {
 	case fmt.Stringer: // *regexp.Regexp within
 		return fmt.Sprintf("%s(%s)", name, m)
-	case Not:
-		return "Not(" + describe(m.Matcher) + ")"
+	case not:
+		return "Not(" + describe(m.m) + ")"
 	case Header:
 		return describeNamed(name, m.Name, m.Value, m.Test != nil)
 	case Cookie:

@@ -117,7 +117,7 @@ func TestRouterMistakes(t *testing.T) {
 		{Listed, []Route{{Name: "a"}}, `l7: route 0 "a" has no handler`},
 		{Listed, []Route{{Handler: h, Priority: 1}}, `l7: route 0 "" has a priority, but routes are taken as listed`},
 		{Listed, []Route{{Handler: h, Match: Path("x")}}, `l7: route 0 "" has a bad matcher: Path("x") does not begin with a slash`},
-		{Listed, []Route{{Handler: h, Match: Not{And{Host("a.*.b")}}}}, `l7: route 0 "" has a bad matcher: Host("a.*.b") has a * that is not its first label`},
+		{Listed, []Route{{Handler: h, Match: Not(And{Host("a.*.b")})}}, `l7: route 0 "" has a bad matcher: Host("a.*.b") has a * that is not its first label`},
 		{Listed, []Route{{Handler: h, Match: Host("*a")}}, `l7: route 0 "" has a bad matcher: Host("*a") has a * that is not its first label`},
 		{Listed, []Route{{Handler: h, Match: Host("a:80")}}, `l7: route 0 "" has a bad matcher: Host("a:80") has a port; match it with LocalPort`},
 		{Listed, []Route{{Handler: h, Match: Host("a..b")}}, `l7: route 0 "" has a bad matcher: Host("a..b") has an empty label`},
@@ -128,7 +128,7 @@ func TestRouterMistakes(t *testing.T) {
 		{Listed, []Route{{Handler: h, Match: Header{Name: "a b"}}}, `l7: route 0 "" has a bad matcher: Header("a b") is not a field name`},
 		{Listed, []Route{{Handler: h, Match: Header{Name: "Host"}}}, `l7: route 0 "" has a bad matcher: Header("Host") is a field that exchanges do not hold`},
 		{Listed, []Route{{Handler: h, Match: And{nil}}}, `l7: route 0 "" has a nil matcher in an And or Or`},
-		{Listed, []Route{{Handler: h, Match: Not{}}}, `l7: route 0 "" has a Not of nothing`},
+		{Listed, []Route{{Handler: h, Match: Not(nil)}}, `l7: route 0 "" has a Not of nothing`},
 
 		{Listed, []Route{{Name: "all", Handler: h}, {Name: "b", Handler: h, Match: Path("/b")}}, `l7: route 1 "b" is never reached: route 0 "all" matches all that it does`},
 		{Listed, []Route{{Name: "w", Handler: h, Match: Host("*.b.c")}, {Name: "x", Handler: h, Match: And{Host("*.a.b.c"), Path("/b"), Method("GET")}}}, `l7: route 1 "x" is never reached: route 0 "w" matches all that it does`},
@@ -193,7 +193,7 @@ func TestExplain(t *testing.T) {
 	var got string
 	r := NewRouter(
 		route(&got, "api", And{Host("api.example"), Or{Method("POST"), Header{Name: "X-Force", Value: "1"}}}),
-		route(&got, "old", Not{PathRegexp{regexp.MustCompile("^/new")}}),
+		route(&got, "old", Not(PathRegexp{regexp.MustCompile("^/new")})),
 		route(&got, "all", nil),
 	)
 	var lines []string
@@ -231,7 +231,7 @@ func randomMatcher(rnd *rand.Rand, depth int) Matcher {
 		return nil
 	case n == 11:
 		if m := randomMatcher(rnd, depth-1); m != nil {
-			return Not{m}
+			return Not(m)
 		}
 		return nil
 	}

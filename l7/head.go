@@ -173,32 +173,32 @@ func cutLine(s string) (line, rest string, ok bool) {
 // keeps what is end to end in list and what is about the connection in f.
 func parseFields(list *Fields, f *framing, s string, maxFields int) *headError {
 	list.reset()
-	for n := 0; ; n++ {
-		line, rest, ok := cutLine(s)
-		if !ok {
-			return bad("line ends in a bare LF")
-		}
-		if line == "" {
-			break
-		}
+	for n := 0; !strings.HasPrefix(s, "\r\n"); n++ {
 		if n == maxFields {
 			return &headError{http.StatusRequestHeaderFieldsTooLarge, "too many fields"}
 		}
-		colon := strings.IndexByte(line, ':')
-		if colon <= 0 || !all(line[:colon], isTokenByte) {
+		colon := 0
+		for colon < len(s) && class[s[colon]]&isTokenByte != 0 {
+			colon++
+		}
+		if colon == 0 || colon == len(s) || s[colon] != ':' {
 			return bad("malformed field name") // also white space before the colon, and a folded line
 		}
-		name, value := line[:colon], trimOWS(line[colon+1:])
-		if !validValue(unsafeBytes(value)) {
-			return bad("control character in field " + name)
+		begin := colon + 1
+		for begin < len(s) && (s[begin] == ' ' || s[begin] == '\t') {
+			begin++
 		}
-		k := kindOf(name)
-		if k == kindOther {
-			list.list = append(list.list, Field{name, value, k})
-		} else if err := f.field(list, Field{name, value, k}); err != nil {
+		end := valueEnd(s, begin)
+		if !strings.HasPrefix(s[end:], "\r\n") {
+			return bad("control character in field " + s[:colon])
+		}
+		fd := Field{Name: s[:colon], Value: trimOWS(s[begin:end]), kind: kindOf(s[:colon])}
+		s = s[end+2:]
+		if fd.kind == kindOther {
+			list.list = append(list.list, fd)
+		} else if err := f.field(list, fd); err != nil {
 			return err
 		}
-		s = rest
 	}
 	if f.nominated {
 		list.dropNominated(f.options)
@@ -410,7 +410,7 @@ func parseReply(r *Reply, f *framing, s string, maxFields int) (minor int8, _ *h
 		}
 		status = status*10 + int(c-'0')
 	}
-	if status < 100 || len(line) > 12 && line[12] != ' ' || !validValue(unsafeBytes(line[12:])) {
+	if status < 100 || len(line) > 12 && line[12] != ' ' || !validValue(line[12:]) {
 		return 0, bad("malformed status line")
 	}
 	r.Status = status

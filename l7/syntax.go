@@ -54,39 +54,39 @@ func all[S ~string | ~[]byte](s S, c uint8) bool {
 
 func isToken(s string) bool { return s != "" && all(s, isTokenByte) }
 
-// validValue reports whether v has no control character but HTAB (RFC 9110,
-// section 5.5). It looks at eight bytes at a time.
-func validValue(v []byte) bool {
+// valueEnd returns the index of the first control character in s, from i on,
+// that is not HTAB: where a field value ends (RFC 9110, section 5.5), which it
+// should by CRLF. It is len(s) if there is none. It looks at eight bytes at a
+// time.
+func valueEnd(s string, i int) int {
 	const (
 		ones = 0x0101010101010101
 		high = 0x8080808080808080
 	)
-	i := 0
-	for ; i+8 <= len(v); i += 8 {
-		w := binary.LittleEndian.Uint64(v[i:])
+	for b := unsafeBytes(s); i+8 <= len(b); i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
 		low := (w - ones*0x20) &^ w // high bit set where a byte is below 0x20
 		x := w ^ ones*0x7f
 		del := (x - ones) &^ x // high bit set where a byte is 0x7f
-		if (low|del)&high != 0 && !validBytes(v[i:i+8]) {
-			return false
+		if (low|del)&high != 0 {
+			break // in these eight, or an HTAB
 		}
 	}
-	return validBytes(v[i:])
+	for ; i < len(s); i++ {
+		if c := s[i]; c < 0x20 && c != '\t' || c == 0x7f {
+			return i
+		}
+	}
+	return i
 }
 
-func validBytes(v []byte) bool {
-	for _, c := range v {
-		if c < 0x20 && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
+// validValue reports whether v has no control character but HTAB.
+func validValue(v string) bool { return valueEnd(v, 0) == len(v) }
 
 // cleanValue makes v fit to be sent: control characters become spaces, white
 // space around it goes.
 func cleanValue(v string) string {
-	if !validValue(unsafeBytes(v)) {
+	if !validValue(v) {
 		b := []byte(v)
 		for i, c := range b {
 			if c < 0x20 && c != '\t' || c == 0x7f {

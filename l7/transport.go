@@ -168,7 +168,7 @@ func (c *caller) parseHeader() error {
 		}
 		k := kindOf(name)
 		for _, v := range req.Header[name] {
-			if !validValue(unsafeBytes(v)) {
+			if !validValue(v) {
 				return fmt.Errorf("l7: control character in field %s", name)
 			}
 			fd := Field{name, trimOWS(v), k}

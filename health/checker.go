@@ -17,8 +17,11 @@ import (
 //
 // A server that joins a pool is probed at once, one that leaves is forgotten.
 // One in [balance.Maint] is not probed; when it is back it begins as Initial
-// says, and is probed at once. Servers that no Checker watches stay up: to
+// says, and is probed within Interval. Servers that no Checker watches stay up: to
 // check only some of a pool, give it a [balance.Pool.Subset].
+//
+// A probe that finds CodeInternal counts neither way: that this machine is out
+// of descriptors says nothing of the servers, and must not take them all down.
 //
 // The fields must not change once Run is called.
 type Checker struct {
@@ -76,7 +79,9 @@ type Checker struct {
 	watched atomic.Pointer[watch] // nil while Run does not run
 }
 
-// Initial is the state of a server before its first probe.
+// Initial is the state of a server before its first probe. A new server gets
+// work between [balance.Pool.Set] and the time the Checker hears of it; if it must
+// not, even with InitialDown, set [balance.Pool.Unproven] too.
 type Initial uint8
 
 const (

@@ -5,12 +5,15 @@ package health_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/health"
+	"github.com/penstock-lb/penstock/health/healthtest"
 )
 
 func ExampleChecker() {
@@ -58,4 +61,65 @@ func ExampleHTTP() {
 	// Output:
 	// <nil>
 	// HTTP: body has "degraded"
+}
+
+func ExampleScript() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	s := &healthtest.Server{Service: healthtest.SMTP{}}
+	go s.Serve(ln)
+	defer s.Close()
+
+	p := health.Script{Steps: []health.Step{
+		{Expect: health.Match{Regexp: regexp.MustCompile(`(?m)^220 `)}},
+		{Name: "noop", Send: "NOOP\r\n", Expect: health.Match{Contains: "250"}},
+	}}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	fmt.Println(health.Script{Steps: p.Steps[:1]}.Probe(ctx, balance.Endpoint{Addr: ln.Addr().String()}))
+	s.Close()
+	fmt.Println(p.Probe(ctx, balance.Endpoint{Addr: ln.Addr().String()}))
+	// Output:
+	// <nil>
+	// connect: connection refused
+}
+
+func ExampleOutlier() {
+	pool := &balance.Pool{}
+	said := make(chan string)
+	outlier := &health.Outlier{
+		Pool:        pool,
+		Consecutive: 3,
+		Logger:      quiet,
+		OnChange:    func(e health.Ejection) { said <- fmt.Sprintf("%v %v for %v: %s", e.Server, e.Kind, e.For, e.Reason) },
+	}
+	pool.Observers = append(pool.Observers, outlier.Observe)
+	if err := pool.Set(balance.Endpoint{Addr: "10.0.0.1:80"}, balance.Endpoint{Addr: "10.0.0.2:80"}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go outlier.Run(ctx)
+
+	for { // live work, of which one server answers nothing
+		lease, err := pool.Acquire(ctx, balance.Request{Prefer: "10.0.0.1:80"})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		lease.Done(balance.Outcome{Class: balance.Timeout})
+		select {
+		case s := <-said:
+			fmt.Println(s)
+			return
+		default:
+			time.Sleep(time.Millisecond)
+		}
+	}
+	// Output:
+	// 10.0.0.1:80 ejected for 30s: 3 errors in a row, last timeout
 }

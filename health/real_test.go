@@ -369,7 +369,9 @@ func TestRealOpenSMTPD(t *testing.T) {
 	d.start("smtpd", "-d", "-f", conf)
 	d.becomes("healthy", health.SMTP{}, "ok")
 	d.says("HELO", health.SMTP{Hello: "HELO probe.test"}, "ok")
-	d.says("STARTTLS", health.SMTP{StartTLS: true, Dialer: health.Dialer{TLS: trustOnly(t, cert)}}, "ok")
+	// OpenSMTPD 6.8 of Debian 12 loses its private key under OpenSSL 3, and refuses
+	// every client so, openssl s_client too. TestUpgrades has a handshake that succeeds.
+	d.says("STARTTLS, its key is lost", health.SMTP{StartTLS: true, Dialer: health.Dialer{TLS: trustOnly(t, cert)}}, "")
 	d.says("a word it does not know", health.SMTP{Hello: "HALLO x"}, "bad status / HALLO: 500")
 	d.common(health.SMTP{}, "greeting: no answer within 1s")
 }

@@ -32,7 +32,7 @@ const (
 	Closing              // closes each connection at once
 	Garbage              // answers what is of no protocol, and closes
 	Endless              // answers without end
-	Slow                 // answers one byte a second, without end
+	Slow                 // answers one byte each 900ms, without end
 )
 
 // A Service speaks a protocol on one connection, which it need not close. It
@@ -145,14 +145,14 @@ func (s *Server) serve(c net.Conn) {
 			}
 		}
 	case Slow:
-		tick := time.NewTicker(time.Second + time.Millisecond) // never at the same moment as a timeout of whole seconds
+		tick := time.NewTicker(900 * time.Millisecond) // never at the same moment as a timeout of whole seconds
 		defer tick.Stop()
 		for {
 			select {
 			case <-s.quit:
 				return
 			case <-tick.C:
-				if _, err := c.Write([]byte("2")); err != nil {
+				if _, err := c.Write([]byte("0")); err != nil {
 					return
 				}
 			}

@@ -85,6 +85,32 @@ func TestPersist(t *testing.T) {
 	})
 }
 
+// Members that live in this process are stuck to like others.
+func TestPersistLocalMembers(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		pool := &balance.Pool{Policy: balance.RoundRobin{}}
+		is := func(name string) http.Handler { return &FixedReply{Body: name} }
+		require.NoError(s, pool.Set(
+			balance.Endpoint{Addr: "a:1", Value: is("a")},
+			balance.Endpoint{Addr: "b:1", Value: is("b")},
+			balance.Endpoint{Addr: "c:1", Value: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("c")) })}))
+		return &Persist{Pool: pool, Next: s.proxyTo(pool)}
+	}, func(s *site) {
+		for range 3 {
+			a, err := s.ask(s.client, "/", "a body that nobody reads")
+			require.NoError(s, err)
+			c := cookieOf(a, "SERVER")
+			require.NotNil(s, c)
+			for range 3 {
+				b, err := s.ask(s.client, "/", "another", "Cookie", "SERVER="+c.Value)
+				require.NoError(s, err)
+				require.Equal(s, a.body, b.body)
+				require.Empty(s, b.Cookies())
+			}
+		}
+	})
+}
+
 func TestPersistTimes(t *testing.T) {
 	onBoth(t, func(s *site) http.Handler {
 		pool := &balance.Pool{Policy: balance.RoundRobin{}}

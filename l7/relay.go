@@ -46,12 +46,19 @@ func (t *attempt) serveLocal(l *leg) {
 	if b := t.readBody(); b != nil {
 		t.x.SetBody(b, t.x.ContentLength)
 	}
+	t.x.OnReply(answeredBy{l.lease.Server()})
 	Serve(l.local, t.x)
 	l.outcome = balance.Outcome{Status: t.x.Record.Status}
 	if t.x.Record.Status >= 500 {
 		l.outcome.Class = balance.StatusError
 	}
 }
+
+// answeredBy tells reply editors which member of this process answered, as
+// they are told of others.
+type answeredBy struct{ server *balance.Server }
+
+func (a answeredBy) EditReply(_ *Exchange, r *Reply) { r.Server = a.server }
 
 // readBody returns the request body from its beginning if some of it has been
 // read, nil if none has.

@@ -340,8 +340,11 @@ func (c *byteConn) abort() {
 	_ = c.flush()
 	c.broken = true
 	if c.rep.toClose || !c.rep.begun {
-		if t, ok := c.c.NetConn().(interface{ SetLinger(int) error }); ok {
+		if t, ok := c.raw.(interface{ SetLinger(int) error }); ok {
 			_ = t.SetLinger(0)
+		}
+		if c.nc != c.raw {
+			_ = c.raw.Close() // TLS would say that this is the end
 		}
 	}
 }

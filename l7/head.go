@@ -174,7 +174,7 @@ func cutLine(s string) (line, rest string, ok bool) {
 func parseFields(list *Fields, f *framing, s string, maxFields int) *headError {
 	list.reset()
 	for n := 0; !strings.HasPrefix(s, "\r\n"); n++ {
-		if n == maxFields {
+		if maxFields > 0 && n == maxFields {
 			return &headError{http.StatusRequestHeaderFieldsTooLarge, "too many fields"}
 		}
 		colon := 0
@@ -299,7 +299,7 @@ func (f *framing) request(x *Exchange) *headError {
 		return bad("malformed Host")
 	case x.Host == "":
 		x.Host = f.host
-	case x.Method == http.MethodConnect && f.host != x.Host && f.host != hostName(x.Host):
+	case x.Method == http.MethodConnect && !equalFold(f.host, x.Host) && !equalFold(f.host, hostName(x.Host)):
 		return bad("CONNECT to another authority than Host")
 	}
 	if x.proto1x > 0 && f.upgrade && x.ContentLength == 0 {

@@ -34,7 +34,7 @@ func (k kind) owned() bool { return k > kindOther && k < kindOwned }
 
 // kindOf returns the kind of a field name.
 func kindOf[S ~string | ~[]byte](name S) kind {
-	if len(name) < 2 || len(name) > 22 {
+	if len(name) < 2 || len(name) > 22 && lower(name[0]) != 'x' {
 		return kindOther
 	}
 	switch lower(name[0]) {

@@ -241,7 +241,7 @@ func FuzzForwardedFor(f *testing.F) {
 	}
 	tf := &TrustForwarded{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	f.Fuzz(func(t *testing.T, s string) {
-		if !validValue([]byte(s)) {
+		if !validValue(s) {
 			return
 		}
 		x := &Exchange{Remote: netip.MustParseAddrPort("10.0.0.9:1")}

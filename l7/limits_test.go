@@ -40,7 +40,7 @@ func TestForwardingFieldsAreDropped(t *testing.T) {
 		for _, n := range names {
 			b.WriteString(n + ": 6.6.6.6\r\n")
 		}
-		f.dial(t).send("GET / HTTP/1.1\r\nHost: a\r\n" + b.String() + "\r\n").wantReply(200, "ok")
+		f.dial(t).send("GET / HTTP/1.1\r\nHost: a\r\n"+b.String()+"\r\n").wantReply(200, "ok")
 		for _, fd := range o.Requests()[0].Header {
 			if strings.Contains(fd.Value, "6.6.6.6") {
 				t.Errorf("the server got %s: %s", fd.Name, fd.Value)
@@ -98,4 +98,3 @@ func TestCloseDuringHandshake(t *testing.T) {
 		srv.Close()
 	})
 }
-

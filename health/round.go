@@ -232,7 +232,7 @@ func (r *round) tell(res Result, t *target, now time.Time) {
 		}
 	}
 	if st.Health != old.Health {
-		r.changed(t, st)
+		r.changed(t, old.Health, st)
 	}
 	if r.c.OnResult != nil {
 		res.Servers, res.Status = t.servers, st
@@ -264,7 +264,7 @@ func reason(err error, m *machine, old Status) string {
 }
 
 // changed logs a change of health and cuts what is to be cut.
-func (r *round) changed(t *target, st Status) {
+func (r *round) changed(t *target, was balance.Health, st Status) {
 	level := slog.LevelInfo
 	if st.Health == balance.Down {
 		level = slog.LevelWarn
@@ -274,7 +274,7 @@ func (r *round) changed(t *target, st Status) {
 		switch {
 		case st.Health == balance.Down && r.c.CutDown:
 			s.Cut(true, st.Reason)
-		case st.Health == balance.Up && r.c.CutBackups:
+		case was == balance.Down && r.c.CutBackups:
 			r.cutBackups(s)
 		}
 	}

@@ -29,11 +29,12 @@ type attempt struct {
 	body      *replay    // the body that is streamed; nil as long as none of it was asked for
 	stuck     bool       // reading the body had to be broken off: there is no more of it
 	tries     int
-	deadline  time.Time // of everything; zero means none
-	distrust  string    // a TLS name that a server had no certificate for
-	forceOne  bool      // HTTP/1 only: the request asks for the connection
-	leg       leg       // the try that is under way, then the one that is answered
-	mirroring *Mirror   // gets a copy at the end
+	deadline  time.Time       // of everything; zero means none
+	distrust  string          // a TLS name that a server had no certificate for
+	forceOne  bool            // HTTP/1 only: the request asks for the connection
+	asked     balance.Request // x.Balance before there was a try
+	leg       leg             // the try that is under way, then the one that is answered
+	mirroring *Mirror         // gets a copy at the end
 	retry     struct {
 		balance.Retry
 		ok bool
@@ -101,7 +102,7 @@ func (t *attempt) begin() {
 	x, p := t.x, t.p
 	t.req = t.up.pool.Get()
 	b := appendRequest(t.req.B[:0], x, p)
-	t.headLen = len(b)
+	t.headLen, t.asked = len(b), x.Balance
 	t.forceOne = x.upgrade != "" || x.Method == http.MethodConnect
 	t.whole = x.ContentLength == 0 && len(x.filters) == 0
 	if !t.whole && len(x.filters) == 0 && x.ContentLength > 0 && !x.expect &&
@@ -185,6 +186,10 @@ func (t *attempt) answer() *failure {
 	var last *failure
 	for {
 		lease, err := p.Pool.Acquire(ctx, x.Balance)
+		if last != nil && errors.Is(err, balance.ErrNoServer) { // but those that were tried
+			x.Balance = t.asked
+			lease, err = p.Pool.Acquire(ctx, x.Balance)
+		}
 		if err != nil {
 			return t.noServer(err, last)
 		}

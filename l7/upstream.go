@@ -354,6 +354,9 @@ func (c *upConn) forget() {
 // are complete and that nothing but the next reply can follow.
 func (c *upConn) release(clean bool) {
 	c.x = nil
+	if c.in != nil {
+		c.consumed()
+	}
 	if !clean || !c.keep || c.private || c.in != nil || c.lost() {
 		c.close()
 		return

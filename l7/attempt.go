@@ -79,8 +79,9 @@ type source interface {
 	trailers() *Fields
 
 	// stopSending ends the sending of the request body and reports whether all
-	// of it had been sent.
-	stopSending(t *attempt) bool
+	// of it had been sent. With keep, what is being read of it is waited for,
+	// so that the rest can be read later.
+	stopSending(t *attempt, keep bool) bool
 	// release ends the use: clean means that request and reply are complete.
 	release(clean bool)
 	close()
@@ -161,6 +162,11 @@ func (t *attempt) keepBytes() int {
 	return n
 }
 
+// mayNeedBody reports whether the body may have to be sent again.
+func (t *attempt) mayNeedBody() bool {
+	return t.body != nil && !t.body.over && t.body.limit > 0 && t.tries < t.p.Retry.tries()
+}
+
 // rewind makes the body ready to be sent again.
 func (t *attempt) rewind() bool {
 	if t.body == nil {
@@ -227,7 +233,7 @@ func (l *leg) done(o balance.Outcome) {
 func (t *attempt) abandon() {
 	l := &t.leg
 	if l.src != nil {
-		l.src.stopSending(t)
+		l.src.stopSending(t, false)
 		t.x.down.detach()
 		l.src.close()
 	}
@@ -336,7 +342,7 @@ func (t *attempt) hold(l *leg, src source) bool {
 
 // letGo ends a try without a reply to pass on.
 func (t *attempt) letGo(l *leg, src source) {
-	src.stopSending(t)
+	src.stopSending(t, t.mayNeedBody() && !src.end().interrupted.Load())
 	if l.race != nil {
 		l.race.drop(l)
 	} else {
@@ -359,7 +365,7 @@ func (t *attempt) retryStatus(l *leg, src source) *failure {
 		}
 		// The rest of a short body is worth a connection.
 		src.expectBody(nil, time.Second, time.Time{})
-		clean := src.stopSending(t)
+		clean := src.stopSending(t, t.mayNeedBody())
 		for n := 0; clean && !src.ended() && n < maxUnread; {
 			p, err := src.next()
 			n += len(p)

@@ -85,12 +85,12 @@ func (b *h2Body) Close() error {
 }
 
 // stop ends the reading of the body and reports whether all of it was read.
-func (b *h2Body) stop(t *attempt) bool {
+func (b *h2Body) stop(t *attempt, keep bool) bool {
 	b.closed.Store(true)
 	select {
 	case <-b.turn:
 	default:
-		if b.whole {
+		if b.whole || keep {
 			<-b.turn
 			break
 		}

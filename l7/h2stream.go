@@ -409,8 +409,8 @@ var grpcHTTP = map[string]int{
 	"15": http.StatusInternalServerError, // DATA_LOSS
 }
 
-func (s *h2Stream) stopSending(t *attempt) bool {
-	return s.body.src == nil || s.body.stop(t)
+func (s *h2Stream) stopSending(t *attempt, keep bool) bool {
+	return s.body.src == nil || s.body.stop(t, keep)
 }
 
 // release implements source. A stream that is not complete is reset.

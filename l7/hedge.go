@@ -246,7 +246,7 @@ func (l *leg) lose(t *attempt, f *failure) {
 	switch {
 	case f == nil: // it replied as well
 		if l.src != nil {
-			l.src.stopSending(t)
+			l.src.stopSending(t, false)
 			l.src.close()
 		}
 	case f.class.ServerFault() && f.err != errRaceLost:

@@ -118,7 +118,7 @@ func (p *pump) running() (bool, time.Time) {
 }
 
 // stopSending implements source.
-func (c *upConn) stopSending(t *attempt) bool {
+func (c *upConn) stopSending(t *attempt, keep bool) bool {
 	p := c.pump
 	if p == nil {
 		return t.whole

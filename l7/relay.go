@@ -96,7 +96,7 @@ func (t *attempt) relay(src source) {
 			err = &clientError{err}
 		}
 	}
-	whole := src.stopSending(t)
+	whole := src.stopSending(t, false)
 	untouched := x.down.detach()
 	if err == nil {
 		if s, ok := src.(*h2Stream); ok {

@@ -83,7 +83,7 @@ func (b *replyBody) end(err error) {
 	c := b.c
 	t := &c.try
 	src := t.leg.src
-	whole := src.stopSending(t)
+	whole := src.stopSending(t, false)
 	untouched := c.detach()
 	switch {
 	case err == nil:

@@ -318,13 +318,11 @@ func (s *h2Stream) makeReply(method string) error {
 	if len(resp.Trailer) > 0 {
 		r.Header.list = append(r.Header.list, Field{"Trailer", strings.Join(slices.Sorted(maps.Keys(resp.Trailer)), ", "), kindTrailer})
 	}
-	switch {
-	case resp.Body == http.NoBody:
+	if resp.Body == http.NoBody {
 		s.bodyErr = io.EOF
 		if method != http.MethodHead && bodyAllowed(r.Status) && r.ContentLength < 0 {
 			r.ContentLength = 0
 		}
-	case method == http.MethodHead || !bodyAllowed(r.Status):
 	}
 	if r.Status == http.StatusNoContent {
 		r.ContentLength = -1

@@ -70,7 +70,7 @@ type h2Dial struct {
 func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (source, bool, error) {
 	for {
 		h.mu.Lock()
-		twos, d := h.twos, h.dialing
+		twos := h.twos
 		h.mu.Unlock()
 		now := time.Now()
 		for _, c := range twos {
@@ -79,7 +79,7 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (s
 			}
 		}
 		h.mu.Lock()
-		d = h.dialing
+		d := h.dialing
 		if d == nil && !slices.Equal(h.twos, twos) {
 			h.mu.Unlock()
 			continue // somebody was faster

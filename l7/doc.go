@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package l7 serves, routes, changes and proxies HTTP requests.
+//
+// From the outside it is made of [http.Handler]s: a [Router], a [Proxy] and
+// middleware between them work under any [http.Server], in httptest, over
+// HTTP/2 and HTTP/3. Under [Server] the same handlers work on the bytes of the
+// connection, at a fraction of the cost:
+//
+//	pool := &balance.Pool{}
+//	... pool.Set(...) ...
+//	gateway := &l7.Server{
+//		Addr: ":8080",
+//		Handler: l7.NewRouter(
+//			l7.Route{Match: l7.PathPrefix("/api"), Handler: &l7.Proxy{Pool: pool}},
+//			l7.Route{Handler: http.FileServer(http.Dir("static"))},
+//		),
+//	}
+//	log.Fatal(gateway.ListenAndServe())
+//
+// # Two fronts, one logic
+//
+//	      HTTP/1                        HTTP/1, HTTP/2
+//	        |                                 |
+//	Server's byte front  --hands over-->  http.Server
+//	        |                                 |
+//	        +-----> Exchange <-----(w, r)-----+
+//	                   |
+//	        Router, middleware, Proxy        native handlers
+//	                   |
+//	               Upstream                  HTTP/1 and HTTP/2 to the servers
+//	                   ^
+//	               Transport                 an http.RoundTripper over a pool
+//
+// An [Exchange] is one request and its reply. A handler with ServeExchange is
+// native ([Handler]): all of this package are, and a host's own may be. The
+// byte front parses a head once and strictly, runs the native handlers, and
+// relays to a pooled connection. Where the tree ends in a handler that is not
+// native, and for HTTP/2, an embedded http.Server takes the connection over;
+// the handlers that have run until then do not run again.
+//
+// # Order of middleware
+//
+// Middleware is a struct with a field Next. What is written first runs first
+// on the request and last on the reply. This order suits most gateways:
+//
+//	TrustForwarded    who is it? Everything below may ask
+//	RequestID         so that every record and reply has one
+//	Monitor           answered before anything can refuse it
+//	Access, Limit     refuse early, at little cost
+//	BasicAuth
+//	Router            which pool? Sees the path as the client sent it
+//	EditHeader, Rewrite, Redirect
+//	Persist, Stick    which server?
+//	Proxy
+//
+// # What is refused
+//
+// A message on which two parsers could disagree is answered 400 (or 502, if a
+// server sent it) and ends its connection: both Transfer-Encoding and
+// Content-Length, either of them malformed or more than one value, bare LF or
+// CR, white space before a colon, folded lines, control characters, a Host or
+// a target outside of the grammar. A Proxy refuses TRACE, and
+// CONNECT unless its field Connect allows it; it forwards no upgrade but to
+// WebSocket unless told otherwise. Nothing of a refused request reaches a
+// server.
+//
+// # Where to read next
+//
+// exchange.go, handler.go, router.go, proxy.go; then front.go and attempt.go
+// for how bytes flow.
+package l7

@@ -6,7 +6,7 @@ package l4
 
 import "syscall"
 
-// sysRead, sysWrite and sysSplice are the calls on non-blocking sockets,
+// sysRead, sysWrite, sysSplice and sysClose are the calls on non-blocking sockets,
 // without the notice to the scheduler that syscall.Read gives: when a call
 // with that notice takes longer than 20 us, as a write to loopback does, the
 // runtime wakes another thread to take over the processor.
@@ -21,3 +21,5 @@ func sysSplice(from, to uintptr, n int) (int, syscall.Errno) {
 		return int(m), errno
 	}
 }
+
+func sysClose(fd int) { syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) }

@@ -39,3 +39,5 @@ func sysSplice(from, to uintptr, n int) (int, syscall.Errno) {
 		return int(m), errno
 	}
 }
+
+func sysClose(fd int) { syscall.Close(fd) }

@@ -2,45 +2,53 @@
 
 package l4
 
-import "sync"
+import (
+	"runtime"
+	"sync"
+)
 
-// lingering is how long a goroutine waits for more before it leaves an idle
-// connection to the Parker: long enough that a busy connection never does.
-// A goroutine that served a deep call keeps the stack it grew; the one that
-// comes when the connection wakes is new.
-
-// parking is the Parker of a Server, started by the first connection that
-// can be parked: in-memory connections never can, and a Parker waits in the
-// kernel, which would hold up the time of a synctest bubble.
+// parking is the Parkers of a Server, as many as goroutines can run at once,
+// which its connections are dealt out to. They are started by connections that
+// can use them: in-memory ones never can, and a Parker waits in the kernel,
+// which would hold up the time of a synctest bubble.
 type parking struct {
-	mu     sync.Mutex
-	parker *Parker
-	tried  bool
-	run    sync.WaitGroup
+	mu      sync.Mutex
+	parkers []*Parker
+	next    int
+	closed  bool
+	run     sync.WaitGroup
 }
 
 // get returns nil where there is no Parker, or no more.
 func (p *parking) get() *Parker {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.tried {
-		p.tried = true
-		if parker, err := NewParker(); err == nil {
-			p.parker = parker
+	if p.closed {
+		return nil
+	}
+	if len(p.parkers) < runtime.GOMAXPROCS(0) {
+		parker, err := NewParker()
+		if err == nil {
+			p.parkers = append(p.parkers, parker)
 			p.run.Go(func() { parker.Run() })
+			return parker
 		}
 	}
-	return p.parker
+	if len(p.parkers) == 0 {
+		return nil
+	}
+	p.next = (p.next + 1) % len(p.parkers)
+	return p.parkers[p.next]
 }
 
-// close ends the Parker, and waits for it and for what it has started.
+// close ends the Parkers, and waits for them and for what they have started.
 func (p *parking) close() {
 	p.mu.Lock()
-	parker := p.parker
-	p.parker, p.tried = nil, true
+	parkers := p.parkers
+	p.parkers, p.closed = nil, true
 	p.mu.Unlock()
-	if parker != nil {
+	for _, parker := range parkers {
 		parker.Close()
-		p.run.Wait()
 	}
+	p.run.Wait()
 }

@@ -173,9 +173,7 @@ func (p *Parker) Unwatch(c *Conn) {
 	if c.parker.Load() != p {
 		return
 	}
-	watched := c.parked.gone != nil
-	c.parked.gone = nil
-	if watched && c.parked.ready == nil {
+	if c.parked.gone = nil; c.parked.ready == nil && c.parked.wired == nil {
 		p.drop(c, true)
 	}
 }

@@ -79,7 +79,7 @@ func (s *scene) record() Record {
 	return r
 }
 
-func pool(t *testing.T, addrs ...string) *balance.Pool {
+func pool(t testing.TB, addrs ...string) *balance.Pool {
 	t.Helper()
 	p := &balance.Pool{Policy: balance.RoundRobin{}}
 	var endpoints []balance.Endpoint

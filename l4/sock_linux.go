@@ -22,6 +22,7 @@ type sock struct {
 	mu     sync.Mutex // held while fd is used
 	fd     int
 	closed bool
+	linger bool            // Close may have to wait
 	file   *os.File        // once in the poller
 	poll   syscall.RawConn // of file
 	unix   bool
@@ -127,8 +128,12 @@ func (s *sock) Close() error {
 	}
 	s.closed = true
 	file := s.file
-	if file == nil {
+	switch {
+	case file != nil:
+	case s.linger:
 		syscall.Close(s.fd)
+	default:
+		sysClose(s.fd)
 	}
 	s.mu.Unlock()
 	if file != nil {
@@ -149,6 +154,7 @@ func (s *sock) SetLinger(sec int) error {
 		l.Onoff = 1
 	}
 	return s.set("setsockopt", func(fd int) error {
+		s.linger = sec > 0
 		return syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &l)
 	})
 }
@@ -293,7 +299,7 @@ func dialSock(network, addr string) (s *sock, done, ok bool, err error) {
 	if !s.unix {
 		syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	}
-	err = syscall.Connect(fd, sa)
+	err = sysConnect(fd, sa)
 	switch err {
 	case nil:
 		return s, true, true, nil

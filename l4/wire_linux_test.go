@@ -12,9 +12,12 @@ import (
 // back.
 func wantPipes(t *testing.T, s *Server) {
 	t.Helper()
-	p := s.parker()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	require.NotEmpty(t, p.pipes)
-	require.LessOrEqual(t, len(p.pipes), sparePipes)
+	pipes := 0
+	for _, p := range s.state.park.parkers {
+		p.mu.Lock()
+		require.LessOrEqual(t, len(p.pipes), sparePipes)
+		pipes += len(p.pipes)
+		p.mu.Unlock()
+	}
+	require.NotZero(t, pipes)
 }

@@ -141,6 +141,9 @@ func (t *attempt) end() {
 // stream returns the request body from its beginning.
 func (t *attempt) stream() *replay {
 	if t.body == nil {
+		if s, ok := t.x.down.(*standard); ok {
+			s.boundBody(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
+		}
 		t.body = &replay{src: t.x.Body(), limit: t.keepBytes()}
 	}
 	return t.body

@@ -265,6 +265,30 @@ func TestClientFaults(t *testing.T) {
 	}
 }
 
+// A client that stops in the middle of its body is told so on both fronts, and
+// the server is let go.
+func TestStalledBody(t *testing.T) {
+	for _, head := range []string{"Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"} {
+		fronts(t, proxyTo("10.0.0.1:80"), func(t *testing.T, f *front) {
+			o := origin(t, f.network, "10.0.0.1:80")
+			start := time.Now()
+			c := f.dial(t).send("POST / HTTP/1.1\r\nHost: a\r\n" + head)
+			if s := c.rest(); !strings.HasPrefix(s, "HTTP/1.1 408 ") {
+				t.Errorf("got %q; want 408", s)
+			}
+			if d := time.Since(start); d < 30*time.Second || d > 45*time.Second {
+				t.Errorf("after %v; want 30s", d)
+			}
+			if r := f.last(t); r.Termination != (l4.Termination{Cause: l4.ClientTimeout, Phase: l4.PhaseRequest}) {
+				t.Errorf("record: %v, %v", r.Termination, r.Err)
+			}
+			if _, open := o.Conns(); open != 0 || o.Requests()[0].Complete {
+				t.Errorf("%d connections to the server are open, request %+v", open, o.Requests()[0])
+			}
+		})
+	}
+}
+
 // A client that does not read its reply holds nothing for long.
 func TestSlowReader(t *testing.T) {
 	fronts(t, proxyTo("10.0.0.1:80"), func(t *testing.T, f *front) {

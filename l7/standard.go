@@ -291,7 +291,13 @@ func (s *standard) finish(trailer *Fields) error {
 
 func (s *standard) abort() { s.aborted = true }
 
-func (s *standard) attach(u interrupter) { s.stopGone = context.AfterFunc(s.r.Context(), u.interrupt) }
+func (s *standard) attach(u interrupter) {
+	s.stopGone = context.AfterFunc(s.r.Context(), func() {
+		if !s.body.overdue() { // of that the reader of the body tells
+			u.interrupt()
+		}
+	})
+}
 
 func (s *standard) detach() bool { return s.stopGone() }
 

@@ -15,6 +15,8 @@ type standardBody struct {
 	ended   atomic.Bool // it has been read to its end
 	stopped atomic.Bool // it is not wanted any more
 	readAt  coarse
+	due     atomic.Int64  // when readAt is, in nanoseconds of Unix time; 0 until a bound is set
+	limit   time.Duration // of a wait for it, if the server is the host's; 0 means none
 }
 
 func (s *standard) readBody(p []byte) (int, error) {
@@ -22,8 +24,13 @@ func (s *standard) readBody(p []byte) (int, error) {
 	if r.Body == nil {
 		return 0, io.EOF
 	}
-	if s.srv != nil && !b.ended.Load() {
-		if at, ok := b.readAt.due(time.Now(), orDefault(s.srv.BodyTimeout, defaultBodyTimeout)); ok {
+	if !b.ended.Load() {
+		limit := b.limit
+		if s.srv != nil {
+			limit = orDefault(s.srv.BodyTimeout, defaultBodyTimeout)
+		}
+		if at, ok := b.readAt.due(time.Now(), limit); ok {
+			b.due.Store(at.UnixNano())
 			_ = http.NewResponseController(s.w).SetReadDeadline(at)
 		}
 	}
@@ -42,6 +49,18 @@ func (s *standard) readBody(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// boundBody bounds the waits for the body where the server is the host's, which
+// has at best a bound for all of it.
+func (s *standard) boundBody(d time.Duration) { s.body.limit = d }
+
+// overdue reports whether a read of the body is out of time. For net/http that
+// is an error of the connection, on which it ends the request's context; but
+// the client may still be there.
+func (b *standardBody) overdue() bool {
+	at := b.due.Load()
+	return at > 0 && !b.ended.Load() && !b.stopped.Load() && time.Now().UnixNano() >= at
 }
 
 // foreignBody is the body that a foreign handler gets with r: read under the

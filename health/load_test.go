@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -44,7 +45,8 @@ func TestOtherProcess(t *testing.T) {
 
 // BenchmarkThousandServers runs a checker over 1000 servers at an interval of
 // 2 s and reports the share of one core that this process uses, user and system time
-// together, and the most goroutines seen.
+// together, and the most goroutines seen. Beside it the same connections are made
+// without a checker, 25 at once in a goroutine each, and nothing else.
 func BenchmarkThousandServers(b *testing.B) {
 	other := exec.Command(os.Args[0], "-test.run=^TestOtherProcess$", "-test.v")
 	other.Env = append(os.Environ(), "PENSTOCK_OTHER_PROCESS=1")
@@ -70,6 +72,18 @@ func BenchmarkThousandServers(b *testing.B) {
 	}
 	p := &balance.Pool{}
 	require.NoError(b, p.Set(set...))
+	b.Run("bare dials", func(b *testing.B) {
+		span, used := time.Duration(0), time.Duration(0)
+		for b.Loop() {
+			begin, before := time.Now(), cpu()
+			bareDials(set, 2*time.Second)
+			span += time.Since(begin)
+			used += cpu() - before
+		}
+		b.ReportMetric(100*used.Seconds()/span.Seconds(), "%core")
+		b.ReportMetric(used.Seconds()*1e6/(span.Seconds()*500), "us/probe")
+		b.ReportMetric(0, "ns/op")
+	})
 	for name, probe := range map[string]health.Probe{"nothing": health.All{}, "TCP": health.TCP{}, "HTTP": health.HTTP{}} {
 		b.Run(name, func(b *testing.B) {
 			probes := 0
@@ -103,6 +117,27 @@ func BenchmarkThousandServers(b *testing.B) {
 				b.Errorf("%d probes", probes)
 			}
 		})
+	}
+}
+
+// bareDials connects to the servers as often as a checker does, until span has passed.
+func bareDials(set []balance.Endpoint, span time.Duration) {
+	d := net.Dialer{KeepAlive: -1}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; i < int(span/(50*time.Millisecond)); i++ {
+		<-tick.C
+		var wg sync.WaitGroup
+		for j := range 25 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+				defer cancel()
+				if c, err := d.DialContext(ctx, "tcp", set[(25*i+j)%len(set)].Addr); err == nil {
+					c.Close()
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
 

@@ -98,7 +98,11 @@ func (c *Checker) Observed(s *balance.Server, o balance.Outcome) {
 			t.errors.Store(0)
 		}
 	case Bad:
-		if int(t.errors.Add(1)) < w.round.errorLimit || !t.waiting.CompareAndSwap(nil, &o) {
+		if int(t.errors.Add(1)) < w.round.errorLimit || t.waiting.Load() != nil {
+			return
+		}
+		last := o // a copy, so that o itself need not be on the heap
+		if !t.waiting.CompareAndSwap(nil, &last) {
 			return
 		}
 		w.round.observe(t)

@@ -318,11 +318,8 @@ func (s *h2Stream) makeReply(method string) error {
 	if len(resp.Trailer) > 0 {
 		r.Header.list = append(r.Header.list, Field{"Trailer", strings.Join(slices.Sorted(maps.Keys(resp.Trailer)), ", "), kindTrailer})
 	}
-	if resp.Body == http.NoBody {
+	if method == http.MethodHead {
 		s.bodyErr = io.EOF
-		if method != http.MethodHead && bodyAllowed(r.Status) && r.ContentLength < 0 {
-			r.ContentLength = 0
-		}
 	}
 	if r.Status == http.StatusNoContent {
 		r.ContentLength = -1
@@ -344,7 +341,7 @@ func (s *h2Stream) next() ([]byte, error) {
 		s.buf = s.conn.host.up.bulk.Get()
 	}
 	now := time.Now()
-	if s.x != nil {
+	if s.x != nil && s.rep.ContentLength != 0 { // else the end is there, and may go out with the head, as gRPC wants it
 		if err := s.x.down.flush(); err != nil {
 			return nil, &clientError{err}
 		}

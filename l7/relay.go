@@ -89,8 +89,10 @@ func (t *attempt) relay(src source) {
 		err = t.relayBody(src)
 	}
 	if err == nil {
-		if err = x.down.finish(src.trailers()); err == nil && t.body != nil {
-			err = x.down.flush() // the client may wait for it before it goes on
+		// The client may wait for it before it goes on. With HTTP/2 it does not,
+		// and the end of the stream could not go out with the head any more.
+		if err = x.down.finish(src.trailers()); err == nil && t.body != nil && x.proto1x < 2 {
+			err = x.down.flush()
 		}
 		if err != nil {
 			err = &clientError{err}

@@ -167,7 +167,7 @@ func (t *attempt) keepBytes() int {
 
 // mayNeedBody reports whether the body may have to be sent again.
 func (t *attempt) mayNeedBody() bool {
-	return t.body != nil && !t.body.over && t.body.limit > 0 && t.tries < t.p.Retry.tries()
+	return t.body != nil && !t.body.over.Load() && t.body.limit > 0 && t.tries < t.p.Retry.tries()
 }
 
 // rewind makes the body ready to be sent again.
@@ -363,12 +363,16 @@ func (t *attempt) retryStatus(l *leg, src source) *failure {
 		}
 		f := &failure{class: balance.StatusError, status: st, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server replied " + statusLine(st))}
 		f.after = retryAfter(r.Header.Get("Retry-After"), time.Now())
-		if l.race != nil || !t.mayRepeat(f) {
+		if l.race != nil || t.body != nil && !t.mayNeedBody() {
+			return nil
+		}
+		sent := src.stopSending(t, true) // before anybody looks at the body
+		if !t.mayRepeat(f) {
 			return nil
 		}
 		// The rest of a short body is worth a connection.
 		src.expectBody(nil, time.Second, time.Time{})
-		clean := src.stopSending(t, t.mayNeedBody())
+		clean := sent
 		for n := 0; clean && !src.ended() && n < maxUnread; {
 			p, err := src.next()
 			n += len(p)

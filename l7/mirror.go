@@ -45,7 +45,8 @@ const (
 // BodyBytes.
 func (m *Mirror) Dropped() uint64 { return m.dropped.Load() }
 
-// Wait waits until no copy is under way.
+// Wait waits until no copy is under way. It is for the end, when the proxies
+// that feed the mirror are done.
 func (m *Mirror) Wait() { m.wg.Wait() }
 
 func (m *Mirror) bodyBytes() int { return orDefault(m.BodyBytes, defaultBodyBytes) }

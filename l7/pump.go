@@ -123,14 +123,19 @@ func (c *upConn) stopSending(t *attempt, keep bool) bool {
 	if p == nil {
 		return t.whole
 	}
-	c.pump = nil
-	if on, _ := p.running(); on {
+	on, _ := p.running()
+	if !on {
+		return p.whole
+	}
+	if !keep {
 		t.x.down.stopBody()
-		c.enough.Store(true)
-		_ = c.c.SetWriteDeadline(past)
-		<-p.done
-		c.enough.Store(false)
-		c.sendAt.at = past
+	}
+	c.enough.Store(true)
+	_ = c.c.SetWriteDeadline(past)
+	<-p.done
+	c.enough.Store(false)
+	c.sendAt.at = past
+	if !keep {
 		t.x.down.resumeBody()
 		t.stuck = true
 	}

@@ -2,17 +2,21 @@
 
 package l7
 
-import "io"
+import (
+	"io"
+	"sync/atomic"
+)
 
 // A replay is a request body that is streamed. It keeps what it has read, up
-// to a limit, for another try.
+// to a limit, for another try. It belongs to who sends it, until that has been
+// stopped; only over is for others before.
 type replay struct {
 	src   io.Reader
-	limit int    // bytes to keep
-	kept  []byte // what has been read, unless over
-	pos   int    // of the reader in kept
-	over  bool   // more has been read than is kept: there is no second time
-	err   error  // that src ended with
+	limit int         // bytes to keep
+	kept  []byte      // what has been read, unless over
+	pos   int         // of the reader in kept
+	over  atomic.Bool // more has been read than is kept: there is no second time
+	err   error       // that src ended with
 }
 
 // Read implements [io.Reader].
@@ -28,9 +32,10 @@ func (r *replay) Read(p []byte) (int, error) {
 	n, err := r.src.Read(p)
 	r.err = err
 	switch {
-	case r.over:
+	case r.over.Load():
 	case len(r.kept)+n > r.limit:
-		r.over, r.kept, r.pos = true, nil, 0
+		r.over.Store(true)
+		r.kept, r.pos = nil, 0
 	default:
 		r.kept = append(r.kept, p[:n]...)
 		r.pos += n
@@ -40,7 +45,7 @@ func (r *replay) Read(p []byte) (int, error) {
 
 // rewind goes back to the beginning, if all that was read is kept.
 func (r *replay) rewind() bool {
-	if r.over || r.err != nil && r.err != io.EOF {
+	if r.over.Load() || r.err != nil && r.err != io.EOF {
 		return false
 	}
 	r.pos = 0
@@ -48,4 +53,4 @@ func (r *replay) rewind() bool {
 }
 
 // complete reports whether the whole body has been read and kept.
-func (r *replay) complete() bool { return r.err == io.EOF && !r.over }
+func (r *replay) complete() bool { return r.err == io.EOF && !r.over.Load() }

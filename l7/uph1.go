@@ -16,7 +16,7 @@ import (
 // that of the final reply.
 func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
 	c.requests++
-	c.gotHead = false
+	c.gotHead, c.pump = false, nil
 	err := c.sendRequest(t, l, now)
 	if err == nil {
 		err = c.awaitHead(t, l, now)
@@ -79,9 +79,6 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 			c.readAt.at = past
 		} else {
 			c.wait(now, l.within(now, left))
-			if c.pump != nil && c.pump.clientError() != nil { // seen here, or the deadline stands
-				_ = c.c.SetReadDeadline(past)
-			}
 		}
 		err := c.readHead(x.Method)
 		switch {

@@ -68,7 +68,7 @@ func (c *upConn) wait(now time.Time, d time.Duration) {
 		if c.lost() {
 			_ = c.c.SetDeadline(past)
 		}
-		if c.pump != nil && c.pump.clientError() != nil {
+		if c.pump != nil && c.pump.clientError() != nil { // seen here, or the deadline stands
 			c.interruptBody()
 		}
 	}

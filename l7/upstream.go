@@ -353,7 +353,7 @@ func (c *upConn) forget() {
 // release ends the use of a connection: clean means that request and reply
 // are complete and that nothing but the next reply can follow.
 func (c *upConn) release(clean bool) {
-	c.x = nil
+	c.x, c.pump = nil, nil
 	if c.in != nil {
 		c.consumed()
 	}

@@ -35,14 +35,20 @@ func (g GCRA) burst() int {
 }
 
 // Take implements [Law].
-func (g GCRA) Take(full int64, now time.Duration, n int) (int64, Decision) {
+func (g GCRA) Take(full int64, now time.Duration, n int) (next int64, d Decision) {
+	next = g.take(full, now, n, &d)
+	return next, d
+}
+
+func (g *GCRA) take(full int64, now time.Duration, n int, d *Decision) (next int64) {
 	interval := g.Rate.interval()
 	if interval == 0 {
-		return full, nothing(n)
+		*d = nothing(n)
+		return full
 	}
 	burst := g.burst()
 	room := times(burst, interval)
-	d := Decision{Limit: burst}
+	d.Limit = burst
 
 	cost := times(n, interval)
 	used := max(0, time.Duration(full)-now) // of room
@@ -62,7 +68,7 @@ func (g GCRA) Take(full int64, now time.Duration, n int) (int64, Decision) {
 	}
 	d.Reset = used
 	d.Remaining = int(max(0, room-used) / interval)
-	return full, d
+	return full
 }
 
 // Refund implements [Law].

@@ -84,51 +84,63 @@ func (l *Keyed[K]) law(key K) Law {
 
 // Take takes n for key now, or tells why not. N of 0 takes nothing, keeps
 // nothing, and tells how things stand; a negative n counts as 0.
-func (l *Keyed[K]) Take(key K, n int) Decision {
+func (l *Keyed[K]) Take(key K, n int) (d Decision) {
 	n = max(0, n)
 	law := l.law(key)
 	if law == nil {
-		return l.enforce(nothing(n))
+		d = nothing(n)
+		l.enforce(&d)
+		return d
 	}
 	now, tab := l.clock.now(), l.table()
 	for {
 		e := tab.find(key)
 		if e == nil {
-			if n == 0 {
-				_, d := law.Take(0, now, 0)
-				return d.stamp(now, 0)
-			}
-			if e = tab.add(key, func(s *set[K]) int { return l.evict(s, now) }); e == nil {
-				l.untracked.Add(1)
-				_, d := law.Take(0, now, n)
-				d.At = now
-				return l.enforce(d)
+			if e = l.add(tab, key, now, n); e == nil { // nothing to keep, or no place to
+				decide(law, 0, now, n, &d)
+				if n > 0 {
+					d.Cost = 0
+					l.untracked.Add(1)
+				}
+				l.enforce(&d)
+				return d
 			}
 		}
-		if d, ok := l.takeFrom(e, law, now, n); ok {
-			return l.enforce(d)
+		if l.takeFrom(e, law, now, n, &d) {
+			l.enforce(&d)
+			return d
 		}
 	}
 }
 
+// add adds an entry for key, if n is to be taken and there is a place.
+func (l *Keyed[K]) add(tab *table[K], key K, now time.Duration, n int) *entry[K] {
+	if n == 0 {
+		return nil
+	}
+	return tab.add(key, func(s *set[K]) int { return l.evict(s, now) })
+}
+
 // takeFrom is Take for an entry. It fails if the entry is dead.
-func (l *Keyed[K]) takeFrom(e *entry[K], law Law, now time.Duration, n int) (Decision, bool) {
+func (l *Keyed[K]) takeFrom(e *entry[K], law Law, now time.Duration, n int, d *Decision) bool {
 	if l.Ban.After > 0 {
 		if wait, _ := l.Ban.status(e.strikes.Load(), now); wait > 0 {
-			return Decision{Over: true, Banned: true, Wait: wait, Reset: wait, At: now}, true
+			*d = Decision{Over: true, Banned: true, Wait: wait, Reset: wait, At: now}
+			return true
 		}
 	}
 	for {
 		state := e.state.Load()
 		if state == dead {
-			return Decision{}, false
+			return false
 		}
-		next, d := law.Take(state, now, n)
+		*d = Decision{}
+		next := decide(law, state, now, n, d)
 		if next == state || e.state.CompareAndSwap(state, next) {
 			if d.Over && n > 0 && l.Ban.After > 0 {
 				l.strike(e, now)
 			}
-			return d.stamp(now, n), true
+			return true
 		}
 	}
 }
@@ -150,14 +162,13 @@ func (l *Keyed[K]) strike(e *entry[K], now time.Duration) {
 }
 
 // enforce counts a refusal, and under CountOnly turns it into a yes.
-func (l *Keyed[K]) enforce(d Decision) Decision {
+func (l *Keyed[K]) enforce(d *Decision) {
 	if d.Over {
 		l.refused.Add(1)
 	}
 	if l.CountOnly {
 		d.OK, d.Wait = true, 0
 	}
-	return d
 }
 
 // Wait takes n for key and waits as long as the law asks for. It returns
@@ -223,7 +234,8 @@ func (l *Keyed[K]) All() iter.Seq2[K, Decision] {
 				if law == nil {
 					continue
 				}
-				if d, ok := l.takeFrom(e, law, now, 0); ok && !yield(e.key, d) {
+				var d Decision
+				if l.takeFrom(e, law, now, 0, &d) && !yield(e.key, d) {
 					return
 				}
 			}
@@ -263,7 +275,8 @@ func (l *Keyed[K]) evict(s *set[K], now time.Duration) int {
 func (l *Keyed[K]) left(e *entry[K], state int64, now time.Duration) time.Duration {
 	_, forget := l.Ban.status(e.strikes.Load(), now)
 	if law := l.law(e.key); law != nil {
-		_, d := law.Take(state, now, 0)
+		var d Decision
+		decide(law, state, now, 0, &d)
 		forget = max(forget, d.Reset)
 	}
 	return forget

@@ -15,6 +15,15 @@ import (
 
 const ms = time.Millisecond
 
+// stamp completes a decision as Limiter and Keyed do.
+func (d Decision) stamp(now time.Duration, n int) Decision {
+	if d.OK {
+		d.Cost = n
+	}
+	d.At = now
+	return d
+}
+
 // A step is one Take in a story.
 type step struct {
 	at        time.Duration

@@ -22,7 +22,7 @@ type Limiter struct {
 
 // Take takes n now, or tells why not. N of 0 takes nothing and tells how
 // things stand; a negative n counts as 0.
-func (l *Limiter) Take(n int) Decision {
+func (l *Limiter) Take(n int) (d Decision) {
 	n = max(0, n)
 	if l.Law == nil {
 		return nothing(n)
@@ -30,9 +30,10 @@ func (l *Limiter) Take(n int) Decision {
 	now := l.clock.now()
 	for {
 		state := l.state.Load()
-		next, d := l.Law.Take(state, now, n)
+		d = Decision{}
+		next := decide(l.Law, state, now, n, &d)
 		if next == state || l.state.CompareAndSwap(state, next) {
-			return d.stamp(now, n)
+			return d
 		}
 	}
 }
@@ -66,15 +67,6 @@ func (l *Limiter) Refund(d Decision) {
 			return
 		}
 	}
-}
-
-// stamp completes d with what Refund needs.
-func (d Decision) stamp(now time.Duration, n int) Decision {
-	if d.OK {
-		d.Cost = n
-	}
-	d.At = now
-	return d
 }
 
 // A clock counts from its first use. It reads the monotonic clock only: a

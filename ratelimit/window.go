@@ -43,7 +43,7 @@ type windowState struct {
 	elapsed   time.Duration // of the current window
 }
 
-func (w Window) at(state int64, now time.Duration) windowState {
+func (w *Window) at(state int64, now time.Duration) windowState {
 	per := w.Rate.span()
 	s := windowState{
 		number:  int64(now/per) % windowNumbers,
@@ -67,14 +67,20 @@ func (s windowState) pack() int64 {
 }
 
 // Take implements [Law].
-func (w Window) Take(state int64, now time.Duration, n int) (int64, Decision) {
+func (w Window) Take(state int64, now time.Duration, n int) (next int64, d Decision) {
+	next = w.take(state, now, n, &d)
+	return next, d
+}
+
+func (w *Window) take(state int64, now time.Duration, n int, d *Decision) (next int64) {
 	if w.Rate.Count <= 0 {
-		return state, nothing(n)
+		*d = nothing(n)
+		return state
 	}
 	per, count := w.Rate.span(), int64(min(w.Rate.Count, windowCountMax))
 	s := w.at(state, now)
 	seen := s.cur + portion(s.last, per-s.elapsed, per)
-	d := Decision{Limit: int(count)}
+	d.Limit = int(count)
 	if int64(n) <= count-seen {
 		d.OK = true
 		s.cur += int64(n)
@@ -95,13 +101,13 @@ func (w Window) Take(state int64, now time.Duration, n int) (int64, Decision) {
 		d.Reset = per - s.elapsed
 	}
 	if n == 0 {
-		return state, d
+		return state
 	}
-	return s.pack(), d
+	return s.pack()
 }
 
 // wait returns after how long n pass, if nothing is counted until then.
-func (w Window) wait(s windowState, n int) time.Duration {
+func (w *Window) wait(s windowState, n int) time.Duration {
 	per, count := w.Rate.span(), int64(min(w.Rate.Count, windowCountMax))
 	if int64(n) > count {
 		return Never

@@ -166,7 +166,7 @@ func CookieValue(x *Exchange, name string) (string, bool) {
 // false (RFC 6265, section 5.4; quotes are part of the value).
 func eachCookie(f *Fields, do func(name, value string) bool) {
 	for i := range f.list {
-		if !equalFold(f.list[i].Name, "Cookie") {
+		if n := f.list[i].Name; len(n) != len("Cookie") || !equalFold(n, "Cookie") {
 			continue
 		}
 		rest := f.list[i].Value

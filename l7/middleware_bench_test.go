@@ -82,7 +82,7 @@ func measured(t testing.TB) []measure {
 	})
 	persist := &Persist{Pool: pool, Keys: [][]byte{testKey}, Next: leaf}
 	persist.init()
-	cookie := "SERVER=" + persist.seal.seal("a", time.Now(), time.Now())
+	cookie := "SERVER=" + persist.seal.seal("a", 1_800_000_000, 1_800_000_000)
 	stick := &Stick{Key: ByHeader("X-A"), Next: leaf}
 	stick.table().Remember("key", "a")
 	split := NewSplit(Arm{"a", 1, leaf}, Arm{"b", 2, leaf})

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -119,22 +120,31 @@ func (p *Persist) use(x *Exchange, value string) {
 		}
 		return
 	}
-	now := time.Now()
-	o, ok := p.seal.open(value, now)
-	if !ok || o.expired(now, p.MaxIdle, p.MaxLife) {
+	o, ok := p.seal.open(value)
+	if !ok {
 		return
 	}
+	renew := o.old
+	if p.MaxIdle > 0 || p.MaxLife > 0 {
+		now := time.Now().Unix()
+		if o.expired(now, p.MaxIdle, p.MaxLife) {
+			return
+		}
+		renew = renew || p.MaxIdle > 0 && age(now, o.last) > p.MaxIdle/10
+	}
 	x.Balance.Prefer = o.name
-	if o.old || p.MaxIdle > 0 && now.Sub(o.last) > p.MaxIdle/10 {
-		p.seen.Set(x, o) // to be renewed
+	if renew {
+		p.seen.Set(x, o)
 	}
 }
 
 // expired reports whether a value is too old, or dated more than a day ahead.
-func (o *opened) expired(now time.Time, idle, life time.Duration) bool {
-	return idle > 0 && now.Sub(o.last) > idle || life > 0 && now.Sub(o.first) > life ||
-		o.last.Sub(now) > 24*time.Hour || o.first.Sub(now) > 24*time.Hour
+func (o *opened) expired(now int64, idle, life time.Duration) bool {
+	return idle > 0 && age(now, o.last) > idle || life > 0 && age(now, o.first) > life ||
+		age(o.last, now) > 24*time.Hour || age(o.first, now) > 24*time.Hour
 }
+
+func age(now, then int64) time.Duration { return time.Duration(now-then) * time.Second }
 
 func (p *Persist) names() iter.Seq[string] {
 	return func(yield func(string) bool) {
@@ -161,7 +171,7 @@ func (p *Persist) EditReply(x *Exchange, r *Reply) {
 		return
 	}
 	if !kept {
-		old.first = time.Time{}
+		old.first = 0
 	}
 	r.Header.Add("Set-Cookie", p.line(x, p.value(r.Server, old.first)))
 	if !p.Cacheable && !hasItem(r.Header.Get("Cache-Control"), "private") && !hasItem(r.Header.Get("Cache-Control"), "no-store") {
@@ -169,13 +179,13 @@ func (p *Persist) EditReply(x *Exchange, r *Reply) {
 	}
 }
 
-// value returns the value for a server. A zero first means now.
-func (p *Persist) value(s *balance.Server, first time.Time) string {
+// value returns the value for a server. A first of 0 means now.
+func (p *Persist) value(s *balance.Server, first int64) string {
 	if p.Plain {
 		return url.QueryEscape(s.Name())
 	}
-	now := time.Now()
-	if first.IsZero() {
+	now := time.Now().Unix()
+	if first == 0 {
 		first = now
 	}
 	return p.seal.seal(s.Name(), first, now)
@@ -206,7 +216,7 @@ func (p *Persist) change(r *Reply) {
 		if !ok || trimOWS(cookie) != p.name() {
 			return value
 		}
-		ours := p.value(r.Server, time.Time{})
+		ours := p.value(r.Server, 0)
 		if p.Mode == CookiePrefix {
 			ours += "~" + trimOWS(own)
 		}
@@ -241,18 +251,21 @@ func replaceCookie(f *Fields, name, value string) {
 // editCookie replaces the pairs of that name; an empty one is removed. The
 // bytes of other pairs stay.
 func editCookie(f *Fields, name string, edit func(pair string) string) {
-	keep := f.list[:0]
-	for _, fd := range f.list {
-		if equalFold(fd.Name, "Cookie") {
-			v := editPairs(fd.Value, name, edit)
-			f.edited = f.edited || v != fd.Value
-			if fd.Value = v; v == "" {
-				continue
-			}
+	for i := 0; i < len(f.list); i++ {
+		fd := &f.list[i]
+		if len(fd.Name) != len("Cookie") || !equalFold(fd.Name, "Cookie") {
+			continue
 		}
-		keep = append(keep, fd)
+		v := editPairs(fd.Value, name, edit)
+		if len(v) == len(fd.Value) && v == fd.Value {
+			continue
+		}
+		f.edited = true
+		if fd.Value = v; v == "" {
+			f.list = slices.Delete(f.list, i, i+1)
+			i--
+		}
 	}
-	f.truncate(keep)
 }
 
 // editPairs goes through the line once, however many cookies it holds, and

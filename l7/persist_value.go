@@ -55,8 +55,8 @@ type sealed struct {
 // opened is what a value says.
 type opened struct {
 	name        string
-	first, last time.Time
-	old         bool // sealed with a key that is not the first
+	first, last int64 // of its uses, in Unix seconds
+	old         bool  // sealed with a key that is not the first
 }
 
 // valueEpoch is the zero of the times in values, which last until 2136.
@@ -97,10 +97,10 @@ func (s *sealer) tag(key int, name string) uint64 {
 }
 
 // seal returns the value for a name.
-func (s *sealer) seal(name string, first, last time.Time) string {
+func (s *sealer) seal(name string, first, last int64) string {
 	var block [aes.BlockSize]byte
-	binary.BigEndian.PutUint32(block[:], uint32(first.Unix()-valueEpoch))
-	binary.BigEndian.PutUint32(block[4:], uint32(last.Unix()-valueEpoch))
+	binary.BigEndian.PutUint32(block[:], uint32(first-valueEpoch))
+	binary.BigEndian.PutUint32(block[4:], uint32(last-valueEpoch))
 	binary.BigEndian.PutUint64(block[8:], s.tag(0, name))
 	s.keys[0].block.Encrypt(block[:], block[:])
 	return base64.RawURLEncoding.EncodeToString(block[:])
@@ -108,7 +108,7 @@ func (s *sealer) seal(name string, first, last time.Time) string {
 
 // open returns what a value says. For the sake of names that are new the table
 // of tags is made anew, once a second at most.
-func (s *sealer) open(value string, now time.Time) (opened, bool) {
+func (s *sealer) open(value string) (opened, bool) {
 	room := s.room.Get().(*[2]sealBlock)
 	defer s.room.Put(room)
 	raw, block := &room[0], &room[1]
@@ -118,7 +118,7 @@ func (s *sealer) open(value string, now time.Time) (opened, bool) {
 	if o, ok := s.lookup(raw, block); ok {
 		return o, true
 	}
-	if at := now.UnixMilli(); at-s.rebuilt.Load() < 1000 || !s.rebuild(at) {
+	if at := time.Now().UnixMilli(); at-s.rebuilt.Load() < 1000 || !s.rebuild(at) {
 		return opened{}, false
 	}
 	return s.lookup(raw, block)
@@ -134,8 +134,8 @@ func (s *sealer) lookup(raw, block *sealBlock) (opened, bool) {
 		if n, ok := (*names)[binary.BigEndian.Uint64(block[8:])]; ok && n.key == i {
 			return opened{
 				name:  n.name,
-				first: time.Unix(valueEpoch+int64(binary.BigEndian.Uint32(block[:])), 0),
-				last:  time.Unix(valueEpoch+int64(binary.BigEndian.Uint32(block[4:])), 0),
+				first: valueEpoch + int64(binary.BigEndian.Uint32(block[:])),
+				last:  valueEpoch + int64(binary.BigEndian.Uint32(block[4:])),
 				old:   i > 0,
 			}, true
 		}
@@ -170,23 +170,11 @@ func decodeValue(dst *sealBlock, value string) bool {
 	}
 	var acc, bits, n uint32
 	for i := range len(value) {
-		c := value[i]
-		var v byte
-		switch {
-		case 'A' <= c && c <= 'Z':
-			v = c - 'A'
-		case 'a' <= c && c <= 'z':
-			v = c - 'a' + 26
-		case '0' <= c && c <= '9':
-			v = c - '0' + 52
-		case c == '-':
-			v = 62
-		case c == '_':
-			v = 63
-		default:
+		v := valueDigit[value[i]]
+		if v == 0 {
 			return false
 		}
-		acc, bits = acc<<6|uint32(v), bits+6
+		acc, bits = acc<<6|uint32(v-1), bits+6
 		if bits >= 8 {
 			bits -= 8
 			dst[n] = byte(acc >> bits)
@@ -195,3 +183,12 @@ func decodeValue(dst *sealBlock, value string) bool {
 	}
 	return acc&(1<<bits-1) == 0 // one value, one spelling
 }
+
+// valueDigit is the value of a digit of base64url, plus one.
+var valueDigit = func() (t [256]byte) {
+	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	for i := range len(digits) {
+		t[digits[i]] = byte(i + 1)
+	}
+	return t
+}()

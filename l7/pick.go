@@ -142,7 +142,7 @@ func (s *Split) kept(x *Exchange) *Arm {
 	}
 	dropCookie(&x.Header, s.Cookie)
 	s.init()
-	o, ok := s.seal.open(value, time.Now())
+	o, ok := s.seal.open(value)
 	if !ok || o.old {
 		return nil
 	}
@@ -214,7 +214,7 @@ func (s *Split) EditReply(x *Exchange, r *Reply) {
 		return
 	}
 	s.init()
-	now := time.Now()
+	now := time.Now().Unix()
 	c := http.Cookie{
 		Name: s.Cookie, Value: s.seal.seal(name, now, now), Path: "/",
 		HttpOnly: true, Secure: x.Scheme == "https", SameSite: http.SameSiteLaxMode,

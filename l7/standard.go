@@ -144,10 +144,11 @@ func (s *standard) parseHeader() *headError {
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && x.ContentLength > s.srv.MaxBodyBytes {
 		return &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
-	if x.ContentLength < 0 && x.proto1x == 1 || x.ContentLength != 0 && x.proto1x == 0 {
+	if x.ContentLength < 0 && x.proto1x == 1 || x.proto1x == 0 && (x.ContentLength != 0 || f.length < 0 && bodyExpected(x.Method)) {
 		// net/http has removed a Content-Length that came with a
-		// Transfer-Encoding, so nobody can tell whether both were there. What
-		// follows such a request must not be read (golang/go#80942).
+		// Transfer-Encoding, and in HTTP/1.0 the Transfer-Encoding, so nobody
+		// can tell what was there. What follows such a request must not be
+		// read (golang/go#80942).
 		s.w.Header().Set("Connection", "close")
 	}
 	if f.upgrade && x.ContentLength == 0 && x.proto1x == 1 {

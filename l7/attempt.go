@@ -4,12 +4,9 @@ package l7
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net/http"
-	"os"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -40,63 +37,6 @@ type attempt struct {
 		ok bool
 	}
 }
-
-// A leg is one try: a lease on a server, the request on its way there, and the
-// reply as it comes. Of local and src one is set once the leg stands.
-type leg struct {
-	lease balance.Lease
-	local http.Handler // a member of the pool in this process
-	src   source
-	race  *race // with another leg; nil if this one is alone
-
-	deadline  time.Time // until the head of the reply; zero means none
-	reused    bool
-	assigned  time.Duration
-	connected time.Duration
-	firstByte time.Duration
-	outcome   balance.Outcome
-}
-
-// A source is a reply from a server, over a connection of HTTP/1 or a stream
-// of HTTP/2. One goroutine at a time uses it; interrupt is for any.
-type source interface {
-	interrupter
-	end() *fate
-
-	// roundTrip sends the request and waits for the head of the final reply.
-	roundTrip(t *attempt, l *leg, now time.Time) error
-	reply() *Reply
-	tlsState() *tls.ConnectionState
-
-	// expectBody is called before the first next: each wait takes at most
-	// limit and does not go beyond end, if that is not zero; what there is for
-	// the client of x, if that is not nil, is sent before it.
-	expectBody(x *Exchange, limit time.Duration, end time.Time)
-	// next returns the next piece of the body, valid until the call after,
-	// and io.EOF at the end of a complete one.
-	next() ([]byte, error)
-	ended() bool
-	trailers() *Fields
-
-	// stopSending ends the sending of the request body and reports whether all
-	// of it had been sent. With keep, what is being read of it is waited for,
-	// so that the rest can be read later.
-	stopSending(t *attempt, keep bool) bool
-	// release ends the use: clean means that request and reply are complete.
-	release(clean bool)
-	close()
-}
-
-// fate is what happened to a source from outside.
-type fate struct {
-	interrupted atomic.Bool            // the client went away
-	cutReason   atomic.Pointer[string] // the server was taken away
-	reused      bool                   // the connection was open before
-	gotHead     bool                   // at least a byte of the reply has come
-}
-
-// lost reports whether somebody has given up on the source.
-func (f *fate) lost() bool { return f.interrupted.Load() || f.cutReason.Load() != nil }
 
 // begin puts the request into its buffer.
 func (t *attempt) begin() {
@@ -409,87 +349,3 @@ func (t *attempt) switchAgreed(src source) bool {
 	asked := t.x.upgrade
 	return ok && asked != "" && c.protocol != "" && (equalFold(asked, c.protocol) || strings.Contains(asked, ",") && hasItem(asked, c.protocol))
 }
-
-// connectFailure classifies a failed dial.
-func (t *attempt) connectFailure(l *leg, err error) *failure {
-	f := &failure{class: balance.ConnectFailed, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err, unsent: true}
-	var te *tlsError
-	switch {
-	case t.x.Context().Err() != nil:
-		f.class, f.by, f.status = balance.Canceled, l4.ClientAborted, 0
-	case l.race != nil && l.race.lost(l):
-		f.class, f.by = balance.Canceled, l4.ClientAborted
-	case errors.Is(err, errConnectTimeout), errors.Is(err, context.DeadlineExceeded):
-		f.class, f.by, f.status = balance.ConnectTimeout, l4.ServerTimeout, http.StatusGatewayTimeout
-	case errors.As(err, &te):
-		f.class = balance.TLSFailed
-		if te.untrusted() {
-			f.distrust = te.name
-		}
-	}
-	return f
-}
-
-// clientError marks an error on the client's side of an exchange.
-type clientError struct{ error }
-
-func (e *clientError) Unwrap() error { return e.error }
-
-// classify makes a failure of an error before the reply.
-func (t *attempt) classify(src source, err error) *failure {
-	f := &failure{class: balance.Reset, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: err}
-	end := src.end()
-	var ce *clientError
-	var br *badReply
-	var he *headError
-	var un *unsentError
-	f.unsent = errors.As(err, &un)
-	switch {
-	case end.cutReason.Load() != nil:
-		f.by, f.status = l4.ServerDown, http.StatusServiceUnavailable
-		f.err = errors.New("l7: server taken away: " + *end.cutReason.Load())
-		f.quiet = !end.gotHead
-	case end.interrupted.Load():
-		f.class, f.by, f.status = balance.ClientAborted, l4.ClientAborted, 0
-	case errors.As(err, &ce):
-		f.class, f.by, f.phase, f.status = balance.ClientAborted, l4.ClientAborted, l4.PhaseRequest, 0
-		switch {
-		case errors.As(err, &he):
-			f.status, f.by = he.status, l4.Denied
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			f.status, f.by = http.StatusRequestTimeout, l4.ClientTimeout
-		}
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		f.class, f.by, f.status = balance.Timeout, l4.ServerTimeout, http.StatusGatewayTimeout
-	case errors.As(err, &br):
-		f.class = balance.Protocol
-	case !end.gotHead:
-		if f.quiet = true; end.reused {
-			f.class = balance.Stale
-		}
-	}
-	return f
-}
-
-// within returns how long something may take that has limit to itself, 0
-// meaning none, and is part of the leg.
-func (l *leg) within(now time.Time, limit time.Duration) time.Duration {
-	return until(now, limit, l.deadline)
-}
-
-// until returns limit, or what is left until the deadline if that is less. Zero
-// means none.
-func until(now time.Time, limit time.Duration, deadline time.Time) time.Duration {
-	if deadline.IsZero() {
-		return limit
-	}
-	if left := max(deadline.Sub(now), 1); limit <= 0 || left < limit {
-		return left
-	}
-	return limit
-}
-
-// unsentError marks a request that the server has not looked at.
-type unsentError struct{ error }
-
-func (e *unsentError) Unwrap() error { return e.error }

@@ -3,8 +3,6 @@
 package l7
 
 import (
-	"context"
-	"errors"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -112,20 +110,6 @@ func idempotent(method string) bool {
 	return false
 }
 
-// A failure is a try that gave the client nothing.
-type failure struct {
-	class  balance.Class
-	status int // what the client is told; 0 if it is not there any more
-	by     l4.Cause
-	phase  l4.Phase
-	err    error
-	unsent bool          // nothing of the request reached the server
-	quiet  bool          // the connection ended before a byte of a reply
-	after  time.Duration // what the server asks to wait
-
-	distrust string // the TLS name that the server had no certificate for
-}
-
 // again decides whether a failed try is repeated, and waits until it is time.
 func (t *attempt) again(f *failure) bool {
 	if !t.mayRepeat(f) {
@@ -186,42 +170,3 @@ func (t *attempt) sleep(d time.Duration) bool {
 func (t *attempt) repeatable(f *failure) bool {
 	return (f.unsent || t.p.Retry.repeatable(t.x)) && t.rewind()
 }
-
-// noServer says why the pool gave no server. Last is the failure of the try
-// before, or nil.
-func (t *attempt) noServer(err error, last *failure) *failure {
-	f := &failure{class: balance.Canceled, status: http.StatusServiceUnavailable, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err}
-	switch {
-	case t.x.Context().Err() != nil:
-		f.by, f.phase, f.status = l4.ClientAborted, l4.PhaseQueue, 0
-	case errors.Is(err, balance.ErrQueueFull):
-		f.by, f.phase = l4.Resource, l4.PhaseQueue
-	case errors.Is(err, balance.ErrQueueTimeout):
-		f.by, f.phase = l4.ServerTimeout, l4.PhaseQueue
-	case errors.Is(err, context.DeadlineExceeded): // Timeout
-		f.by, f.phase, f.status = l4.ServerTimeout, l4.PhaseQueue, http.StatusGatewayTimeout
-	case last != nil:
-		last.err = errors.Join(last.err, err)
-		return last
-	}
-	return f
-}
-
-// failed answers for the last failure.
-func (t *attempt) failed(f *failure) {
-	x := t.x
-	x.Record.Err = errors.Join(x.Record.Err, f.err)
-	if f.status == 0 {
-		x.Record.Status = statusClientClosed
-		x.Drop(endOf(l4.ClientAborted, f.phase))
-		return
-	}
-	if f.by == l4.ClientAborted || f.by == l4.ClientTimeout || f.by == l4.Denied {
-		x.down.mustClose()
-	}
-	x.Error(f.status, endOf(f.by, f.phase))
-}
-
-// statusClientClosed is nginx's number for a client that left before its
-// reply. It is never sent.
-const statusClientClosed = 499

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// A failure is a try that gave the client nothing.
+type failure struct {
+	class  balance.Class
+	status int // what the client is told; 0 if it is not there any more
+	by     l4.Cause
+	phase  l4.Phase
+	err    error
+	unsent bool          // nothing of the request reached the server
+	quiet  bool          // the connection ended before a byte of a reply
+	after  time.Duration // what the server asks to wait
+
+	distrust string // the TLS name that the server had no certificate for
+}
+
+// noServer says why the pool gave no server. Last is the failure of the try
+// before, or nil.
+func (t *attempt) noServer(err error, last *failure) *failure {
+	f := &failure{class: balance.Canceled, status: http.StatusServiceUnavailable, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err}
+	switch {
+	case t.x.Context().Err() != nil:
+		f.by, f.phase, f.status = l4.ClientAborted, l4.PhaseQueue, 0
+	case errors.Is(err, balance.ErrQueueFull):
+		f.by, f.phase = l4.Resource, l4.PhaseQueue
+	case errors.Is(err, balance.ErrQueueTimeout):
+		f.by, f.phase = l4.ServerTimeout, l4.PhaseQueue
+	case errors.Is(err, context.DeadlineExceeded): // Timeout
+		f.by, f.phase, f.status = l4.ServerTimeout, l4.PhaseQueue, http.StatusGatewayTimeout
+	case last != nil:
+		last.err = errors.Join(last.err, err)
+		return last
+	}
+	return f
+}
+
+// failed answers for the last failure.
+func (t *attempt) failed(f *failure) {
+	x := t.x
+	x.Record.Err = errors.Join(x.Record.Err, f.err)
+	if f.status == 0 {
+		x.Record.Status = statusClientClosed
+		x.Drop(endOf(l4.ClientAborted, f.phase))
+		return
+	}
+	if f.by == l4.ClientAborted || f.by == l4.ClientTimeout || f.by == l4.Denied {
+		x.down.mustClose()
+	}
+	x.Error(f.status, endOf(f.by, f.phase))
+}
+
+// statusClientClosed is nginx's number for a client that left before its
+// reply. It is never sent.
+const statusClientClosed = 499
+
+// connectFailure classifies a failed dial.
+func (t *attempt) connectFailure(l *leg, err error) *failure {
+	f := &failure{class: balance.ConnectFailed, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err, unsent: true}
+	var te *tlsError
+	switch {
+	case t.x.Context().Err() != nil:
+		f.class, f.by, f.status = balance.Canceled, l4.ClientAborted, 0
+	case l.race != nil && l.race.lost(l):
+		f.class, f.by = balance.Canceled, l4.ClientAborted
+	case errors.Is(err, errConnectTimeout), errors.Is(err, context.DeadlineExceeded):
+		f.class, f.by, f.status = balance.ConnectTimeout, l4.ServerTimeout, http.StatusGatewayTimeout
+	case errors.As(err, &te):
+		f.class = balance.TLSFailed
+		if te.untrusted() {
+			f.distrust = te.name
+		}
+	}
+	return f
+}
+
+// clientError marks an error on the client's side of an exchange.
+type clientError struct{ error }
+
+func (e *clientError) Unwrap() error { return e.error }
+
+// classify makes a failure of an error before the reply.
+func (t *attempt) classify(src source, err error) *failure {
+	f := &failure{class: balance.Reset, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: err}
+	end := src.end()
+	var ce *clientError
+	var br *badReply
+	var he *headError
+	var un *unsentError
+	f.unsent = errors.As(err, &un)
+	switch {
+	case end.cutReason.Load() != nil:
+		f.by, f.status = l4.ServerDown, http.StatusServiceUnavailable
+		f.err = errors.New("l7: server taken away: " + *end.cutReason.Load())
+		f.quiet = !end.gotHead
+	case end.interrupted.Load():
+		f.class, f.by, f.status = balance.ClientAborted, l4.ClientAborted, 0
+	case errors.As(err, &ce):
+		f.class, f.by, f.phase, f.status = balance.ClientAborted, l4.ClientAborted, l4.PhaseRequest, 0
+		switch {
+		case errors.As(err, &he):
+			f.status, f.by = he.status, l4.Denied
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			f.status, f.by = http.StatusRequestTimeout, l4.ClientTimeout
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		f.class, f.by, f.status = balance.Timeout, l4.ServerTimeout, http.StatusGatewayTimeout
+	case errors.As(err, &br):
+		f.class = balance.Protocol
+	case !end.gotHead:
+		if f.quiet = true; end.reused {
+			f.class = balance.Stale
+		}
+	}
+	return f
+}
+
+// unsentError marks a request that the server has not looked at.
+type unsentError struct{ error }
+
+func (e *unsentError) Unwrap() error { return e.error }

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"crypto/tls"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A leg is one try: a lease on a server, the request on its way there, and the
+// reply as it comes. Of local and src one is set once the leg stands.
+type leg struct {
+	lease balance.Lease
+	local http.Handler // a member of the pool in this process
+	src   source
+	race  *race // with another leg; nil if this one is alone
+
+	deadline  time.Time // until the head of the reply; zero means none
+	reused    bool
+	assigned  time.Duration
+	connected time.Duration
+	firstByte time.Duration
+	outcome   balance.Outcome
+}
+
+// A source is a reply from a server, over a connection of HTTP/1 or a stream
+// of HTTP/2. One goroutine at a time uses it; interrupt is for any.
+type source interface {
+	interrupter
+	end() *fate
+
+	// roundTrip sends the request and waits for the head of the final reply.
+	roundTrip(t *attempt, l *leg, now time.Time) error
+	reply() *Reply
+	tlsState() *tls.ConnectionState
+
+	// expectBody is called before the first next: each wait takes at most
+	// limit and does not go beyond end, if that is not zero; what there is for
+	// the client of x, if that is not nil, is sent before it.
+	expectBody(x *Exchange, limit time.Duration, end time.Time)
+	// next returns the next piece of the body, valid until the call after,
+	// and io.EOF at the end of a complete one.
+	next() ([]byte, error)
+	ended() bool
+	trailers() *Fields
+
+	// stopSending ends the sending of the request body and reports whether all
+	// of it had been sent. With keep, what is being read of it is waited for,
+	// so that the rest can be read later.
+	stopSending(t *attempt, keep bool) bool
+	// release ends the use: clean means that request and reply are complete.
+	release(clean bool)
+	close()
+}
+
+// fate is what happened to a source from outside.
+type fate struct {
+	interrupted atomic.Bool            // the client went away
+	cutReason   atomic.Pointer[string] // the server was taken away
+	reused      bool                   // the connection was open before
+	gotHead     bool                   // at least a byte of the reply has come
+}
+
+// lost reports whether somebody has given up on the source.
+func (f *fate) lost() bool { return f.interrupted.Load() || f.cutReason.Load() != nil }
+
+// within returns how long something may take that has limit to itself, 0
+// meaning none, and is part of the leg.
+func (l *leg) within(now time.Time, limit time.Duration) time.Duration {
+	return until(now, limit, l.deadline)
+}
+
+// until returns limit, or what is left until the deadline if that is less. Zero
+// means none.
+func until(now time.Time, limit time.Duration, deadline time.Time) time.Duration {
+	if deadline.IsZero() {
+		return limit
+	}
+	if left := max(deadline.Sub(now), 1); limit <= 0 || left < limit {
+		return left
+	}
+	return limit
+}

@@ -36,7 +36,6 @@ type Conn struct {
 
 	bytesRead    atomic.Int64
 	bytesWritten atomic.Int64
-	closeWritten atomic.Bool
 	closed       atomic.Bool
 	gone         atomic.Bool
 	proxied      atomic.Pointer[ProxyHeader] // accepted on c, or nil
@@ -258,7 +257,6 @@ func (c *Conn) CloseWrite() error {
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	c.closeWritten.Store(true)
 	return cw.CloseWrite()
 }
 

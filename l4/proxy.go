@@ -310,11 +310,10 @@ func addrOf(c net.Conn) netip.Addr {
 }
 
 // serveLocally has a server's own Handler serve the client; the lease ends
-// with it.
+// when the connection is closed.
 func (s *session) serveLocally(ctx context.Context, h Handler) error {
-	err := h.ServeConn(ctx, s.client)
-	s.lease.Done(balance.Outcome{Err: err})
-	return err
+	s.client.OnClose(func() { s.lease.Done(balance.Outcome{}) })
+	return h.ServeConn(ctx, s.client)
 }
 
 // start relays until the end.

@@ -62,9 +62,9 @@ func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	return r.result()
 }
 
-// StartRelay is Relay that does not keep the caller's goroutine: ended is
-// called once, when the relay is over, and closes a and b. It must not block.
-// The options must not change until then. To end the relay close a and b.
+// StartRelay is Relay that returns at once: ended is called once, when the
+// relay is over, and closes a and b. It must not block. The options must not
+// change until then. To end the relay early, close a or b.
 func StartRelay(a, b *Conn, opt *RelayOptions, ended func(RelayResult)) {
 	r := &relay{}
 	r.init(a, b, opt.complete(), func(r *relay) { ended(r.result()) })
@@ -144,9 +144,22 @@ func (r *relay) run(p *Parker) {
 	if r.wire(p) {
 		return
 	}
+	// Deadlines of what was before are over; cut may have set its own already.
+	r.up.src.SetDeadline(time.Time{})
+	r.down.src.SetDeadline(time.Time{})
+	if r.isCut.Load() {
+		r.wake()
+	}
 	r.watch(linger)
 	go r.down.run()
 	r.up.run()
+}
+
+// wake ends all waiting of goroutines.
+func (r *relay) wake() {
+	past := time.Unix(1, 0)
+	r.up.src.SetDeadline(past)
+	r.down.src.SetDeadline(past)
 }
 
 // watch starts the timer.
@@ -184,7 +197,7 @@ func (d *direction) run() {
 		case d.r.isCut.Load():
 			d.finish()
 			return
-		case isTimeout(err):
+		case isTimeout(err) && !isWriteError(err):
 			if d.rest() {
 				return
 			}
@@ -226,6 +239,11 @@ type writeError struct{ error }
 
 func (e *writeError) Unwrap() error { return e.error }
 
+func isWriteError(err error) bool {
+	_, ok := err.(*writeError)
+	return ok
+}
+
 // rest is called when the read deadline has passed, which means that tick
 // takes the direction for idle. It is true if the goroutine is to end.
 func (d *direction) rest() bool {
@@ -246,8 +264,10 @@ func (d *direction) rest() bool {
 
 // stop ends the direction for err.
 func (d *direction) stop(err error) {
-	var broken *writeError
 	switch {
+	case isWriteError(err):
+		// dst takes no more, but what it sent last may still be on its way.
+		d.r.note(d.gone(d.dst), errors.Unwrap(err))
 	case errors.Is(err, io.EOF):
 		if d.r.last() {
 			break // what ended is closed next
@@ -255,9 +275,6 @@ func (d *direction) stop(err error) {
 		if errors.Is(d.dst.CloseWrite(), errors.ErrUnsupported) {
 			d.r.cut(Termination{}, nil) // a full close is all that is left
 		}
-	case errors.As(err, &broken):
-		// dst takes no more, but what it sent last may still be on its way.
-		d.r.note(d.gone(d.dst), broken.error)
 	default:
 		d.r.cut(d.gone(d.src), err)
 	}
@@ -370,9 +387,7 @@ func (r *relay) cut(t Termination, err error) {
 	if r.cutWire() {
 		return
 	}
-	past := time.Unix(1, 0)
-	r.up.src.SetDeadline(past)
-	r.down.src.SetDeadline(past)
+	r.wake()
 }
 
 // retick has tick called once linger has passed, if not earlier anyway.

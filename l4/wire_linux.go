@@ -57,9 +57,8 @@ func (r *relay) wire(p *Parker) bool {
 		r.wired = false
 		return false
 	}
-	if due, _ := r.nextTimeout(); due < forever {
-		r.timer = time.AfterFunc(due, r.tick)
-	}
+	due, _ := r.nextTimeout()
+	r.timer = time.AfterFunc(due, r.tick)
 	if len(r.up.pending) > 0 {
 		r.up.pump()
 	}
@@ -93,6 +92,9 @@ func (r *relay) event(c *Conn, events uint32) {
 		from.readable = true
 		from.hup = from.hup || events&eventsGone != 0
 		from.pump()
+		if events&syscall.EPOLLERR != 0 && !from.over && from.stuck() {
+			from.broken(syscall.ECONNRESET) // no read would find it
+		}
 	}
 	if events&(syscall.EPOLLOUT|syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
 		to.pump()
@@ -148,7 +150,7 @@ func (d *direction) drop() {
 // for one turn.
 func (d *direction) pump() {
 	for room := turn; !d.over; {
-		if (len(d.pending) > 0 || d.pipe != nil && d.pipe.n > 0) && !d.flush() {
+		if d.stuck() && !d.flush() {
 			return
 		}
 		if d.ended {
@@ -169,6 +171,11 @@ func (d *direction) pump() {
 		}
 		room -= n
 	}
+}
+
+// stuck reports whether there is something that dst did not take yet.
+func (d *direction) stuck() bool {
+	return len(d.pending) > 0 || d.pipe != nil && d.pipe.n > 0
 }
 
 // fill takes once from src, and says how much.

@@ -149,6 +149,18 @@ func TestWireEnds(t *testing.T) {
 			wantError(t, server, io.EOF)
 			wantError(t, client, syscall.ECONNRESET)
 		}, "sD"},
+		{"client resets while the server does not read", &Proxy{}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
+			client.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			_, err := client.Write(make([]byte, 64<<20))
+			require.Error(t, err)
+			client.SetLinger(0)
+			client.Close()
+		}, "CD"},
+		{"half-closed for too long, else without a limit", &Proxy{IdleTimeout: -1, HalfClosedTimeout: 50 * time.Millisecond}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
+			closeWrite(t, server)
+			wantError(t, client, io.EOF)
+			wantError(t, client, io.EOF)
+		}, "cL"},
 		{"client does not read", &Proxy{IdleTimeout: 50 * time.Millisecond}, func(t *testing.T, client *net.TCPConn, server net.Conn) {
 			_, err := server.Write(make([]byte, 64<<20))
 			require.Error(t, err)
@@ -273,6 +285,23 @@ func TestWireShutdown(t *testing.T) {
 		require.Error(t, err)
 		require.Equal(t, "KD", s.record().Termination.String())
 	})
+}
+
+func TestStartRelay(t *testing.T) {
+	client, a := tcpPair(t)
+	b, server := tcpPair(t)
+	front, back := NewConn(a), NewConn(b)
+	ended := make(chan RelayResult, 1)
+	StartRelay(front, back, &RelayOptions{}, func(r RelayResult) {
+		front.Close()
+		back.Close()
+		ended <- r
+	})
+	wantEchoBetween(t, client, server)
+	client.Close()
+	wantError(t, server, io.EOF)
+	server.Close()
+	require.Equal(t, RelayResult{AtoB: 4, BtoA: 4}, <-ended)
 }
 
 // TestRelayTunnel relays by the exported function, with what was read ahead,

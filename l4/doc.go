@@ -2,4 +2,29 @@
 
 // Package l4 is the layer of bytes: connections that are accepted, looked at,
 // balanced and relayed.
+//
+//	net.Listener            ListenConfig makes light ones
+//	    |
+//	  Server                accepts, counts, records, shuts down
+//	    |  ServeConn
+//	  Handler ...           limits, PROXY header, TLS, Router: each hands on to the next
+//	    |
+//	  Proxy                 takes a lease of a balance.Pool, dials, tries another
+//	    |
+//	  relay                 both ways, half-close, timeouts, splice
+//
+// Handlers are small and made of literals, so that a server reads from the
+// outside to the inside:
+//
+//	s := &l4.Server{Handler: &l4.Proxy{Pool: pool}}
+//	err := s.Serve(ln)
+//
+// A Conn is the connection that all of them see. It reads ahead without
+// losing a byte and waits without holding a buffer. On Linux a relay between
+// plain sockets has no goroutine of its own: a Parker, one for each processor,
+// moves the data when epoll says so. Everything else (TLS, other systems, the
+// in-memory network of package l4test) has two goroutines a relay.
+//
+// Where to read next: handler.go, server.go, proxy.go, relay.go; then
+// wire_linux.go for what happens when there is much to do.
 package l4

@@ -151,7 +151,9 @@ func (c *byteConn) resumeBody() {
 	if c.stopped.Swap(false) {
 		c.readAt.at = past
 		if !c.gone.Load() {
-			c.req.failed = c.req.failed || !c.req.ended()
+			// A body that nobody has begun to read is still there to be drained: the
+			// pump was at one that a handler put in its place, or had just ended.
+			c.req.failed = c.req.failed || c.req.touched && !c.req.ended()
 		}
 	}
 }

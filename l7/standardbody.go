@@ -107,8 +107,12 @@ func (s *standard) beforeHead(relayed bool) {
 	_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
 }
 
-// stopBody makes a read of the body under way return.
+// stopBody makes a read of the body under way return. Behind the end of the
+// body net/http itself waits for the next request, and a deadline would end that.
 func (s *standard) stopBody() {
+	if s.body.ended.Load() {
+		return
+	}
 	s.body.stopped.Store(true)
 	err := http.NewResponseController(s.w).SetReadDeadline(past)
 	if s.r.Body != nil && (err != nil || s.r.ProtoMajor > 1) {

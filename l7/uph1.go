@@ -39,6 +39,7 @@ func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
 func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) error {
 	rest := t.req.B
 	if t.whole && !t.x.expect && c.reused {
+		c.boundSend(now, l.within(now, orDefault(t.p.BodyTimeout, defaultBodyTimeout)))
 		c.wait(now, l.within(now, orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)))
 		n, err := c.ask(rest)
 		if err != nil || n == len(rest) {

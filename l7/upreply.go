@@ -41,14 +41,19 @@ func (e *badReply) Unwrap() error { return e.err }
 
 // send writes p to the server, which gets d to take it.
 func (c *upConn) send(p []byte, now time.Time, d time.Duration) error {
+	c.boundSend(now, d)
+	_, err := c.c.Write(p)
+	return err
+}
+
+// boundSend bounds the next write.
+func (c *upConn) boundSend(now time.Time, d time.Duration) {
 	if at, ok := c.sendAt.due(now, d); ok {
 		_ = c.c.SetWriteDeadline(at)
 		if c.lost() || c.enough.Load() { // a deadline in the past must not be undone
 			_ = c.c.SetWriteDeadline(past)
 		}
 	}
-	_, err := c.c.Write(p)
-	return err
 }
 
 // ask writes a whole request and waits for the beginning of the reply. If n is

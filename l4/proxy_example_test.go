@@ -31,11 +31,10 @@ func Example() {
 
 	pool := &balance.Pool{Policy: balance.First{}}
 	pool.Set(balance.Endpoint{Addr: "10.0.1.9:7"}, balance.Endpoint{Addr: "10.0.1.1:7"})
+	records := make(chan l4.Record, 1)
 	proxy := &l4.Server{
 		Handler: &l4.Proxy{Pool: pool, Dial: n.DialContext},
-		OnDone: func(r *l4.Record) {
-			fmt.Println(r.Server, "tries:", r.Tries, "in:", r.BytesIn, "out:", r.BytesOut, "end:", r.Termination)
-		},
+		OnDone:  func(r *l4.Record) { records <- *r },
 	}
 	front, _ := n.Listen("tcp", "10.0.0.1:7")
 	go proxy.Serve(front)
@@ -46,6 +45,8 @@ func Example() {
 	answer, _ := io.ReadAll(c)
 	fmt.Println(string(answer))
 	c.Close()
+	r := <-records
+	fmt.Println(r.Server, "tries:", r.Tries, "in:", r.BytesIn, "out:", r.BytesOut, "end:", r.Termination)
 
 	proxy.Shutdown(context.Background())
 	server.Shutdown(context.Background())
@@ -67,22 +68,4 @@ func ExampleConn_Peek() {
 	// Output:
 	// GET
 	// GET / HTTP/1.1
-}
-
-func ExampleListenConfig() {
-	lc := &l4.ListenConfig{ReusePort: true}
-	a, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer a.Close()
-	b, err := lc.Listen(context.Background(), "tcp", a.Addr().String())
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer b.Close()
-	fmt.Println("both listen:", a.Addr().String() == b.Addr().String())
-	// Output: both listen: true
 }

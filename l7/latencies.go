@@ -53,7 +53,7 @@ func (s *latencies) find() {
 			s.current.Store(int64(latencyBound(i)))
 			found = true
 		}
-		s.counts[i].Add(-(c / 8))
+		s.counts[i].Add(-((c + 7) / 8)) // rounded up, or small counts would stay for ever
 	}
 }
 

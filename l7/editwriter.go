@@ -39,9 +39,10 @@ func (w *editingWriter) WriteHeader(status int) {
 	}
 	w.wrote = true
 	x := w.s.x
+	var r Reply
 	if len(x.editors) > 0 {
 		h := w.Header()
-		r := Reply{Status: status, ContentLength: -1, Local: true}
+		r = Reply{Status: status, ContentLength: -1, Local: true}
 		for name, values := range h {
 			if k := kindOf(name); !k.owned() && !strings.HasPrefix(name, http.TrailerPrefix) {
 				for _, v := range values {
@@ -60,13 +61,17 @@ func (w *editingWriter) WriteHeader(status int) {
 		}
 		if len(r.filters) > 0 && x.Method != http.MethodHead && bodyAllowed(status) {
 			h.Del("Content-Length")
-			w.startFilter(&r)
+		} else {
+			r.filters = nil
 		}
 	}
 	x.replied = true
 	x.Record.Status = status
 	x.Record.FirstByte = time.Since(x.Record.Start)
 	w.ResponseWriter.WriteHeader(status)
+	if len(r.filters) > 0 {
+		w.startFilter(&r)
+	}
 }
 
 func (w *editingWriter) Write(p []byte) (int, error) {
@@ -156,7 +161,7 @@ func (w *editingWriter) FlushError() error {
 func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, brw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
-		w.hijacked = true
+		w.hijacked, w.s.hijacked = true, true
 		w.s.x.replied = true
 		w.s.x.Record.Status = http.StatusSwitchingProtocols
 	}

@@ -93,6 +93,7 @@ func (c *byteConn) serveForeign(h http.Handler) {
 			x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
 		}
 		x.replied = true
+		std.lingerBody()
 		k.done <- p
 	}()
 	std.serveForeign(h)

@@ -216,6 +216,31 @@ func TestServeMux(t *testing.T) {
 	})
 }
 
+// A foreign handler that does not read a body that does not come holds its
+// connection for a moment only.
+func TestForeignUnreadBody(t *testing.T) {
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "no thanks") })
+	for _, second := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			byteFront(t, fixed(h), new(l7.Server), func(t *testing.T, f *front) {
+				c := f.dial(t)
+				if second {
+					c.send(getA).wantReply(200, "no thanks")
+				}
+				start := time.Now()
+				c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello")
+				if res := c.wantReply(200, "no thanks"); res.ContentLength != 9 || !res.Close {
+					t.Errorf("length %d, close %v", res.ContentLength, res.Close)
+				}
+				c.wantEnd()
+				if d := time.Since(start); d > 3*time.Second {
+					t.Errorf("after %v", d)
+				}
+			})
+		})
+	}
+}
+
 // A foreign leaf that is reached while the server shuts down still answers.
 func TestForeignDuringShutdown(t *testing.T) {
 	h := l7.HandlerFunc(func(x *l7.Exchange) {

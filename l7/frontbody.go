@@ -355,13 +355,13 @@ func (c *byteConn) mustClose() { c.close, c.linger = true, true }
 
 func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	c.stopPeek()
+	c.unwatch() // the end of what the client sends does not end a tunnel
 	b := c.room()
 	b.B = appendSwitch(b.B, r, c.x.upgrade)
 	if err := c.flush(); err != nil {
 		return nil, nil, err
 	}
 	c.handed = true
-	c.unwatch() // the end of what the client sends does not end a tunnel
 	var early []byte
 	if c.in != nil {
 		early = c.in.B[c.pos:]

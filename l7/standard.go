@@ -36,6 +36,8 @@ type standard struct {
 	noBody   bool         // of the reply: its head says that none follows
 	chunked  bool
 	aborted  bool
+	duplex   bool // the reply began before the end of the request body
+	hijacked bool
 }
 
 func newStandardExchange(w http.ResponseWriter, r *http.Request, srv *Server) *standard {
@@ -313,6 +315,7 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	s.hijacked = true
 	_ = nc.SetDeadline(time.Time{})
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
 	c := l4.NewConn(nc)

@@ -99,6 +99,7 @@ func (s *standard) beforeHead(relayed bool) {
 		// The body goes on being forwarded. Where that ends, net/http would
 		// read the next request, so the connection has to end.
 		s.w.Header().Set("Connection", "close")
+		s.duplex = true
 		_ = rc.EnableFullDuplex()
 		return
 	}
@@ -122,17 +123,23 @@ func (s *standard) stopBody() {
 
 func (s *standard) resumeBody() {}
 
-// lingerBody reads on for a moment behind a reply that came early: a client
-// that is still sending when the connection is closed might never see it.
+// lingerBody ends what is left of the request body. Behind a reply that came
+// early it reads on for a moment: a client that is still sending when the
+// connection is closed might never see it.
 func (s *standard) lingerBody() {
-	if !s.x.replied || s.aborted || !s.unread() {
+	if s.hijacked || s.aborted || !s.unread() {
 		return
 	}
 	rc := http.NewResponseController(s.w)
-	if s.chunked && !s.noBody || rc.Flush() != nil {
+	switch {
+	case !s.duplex: // net/http reads it before the head
+		if s.srv != nil {
+			_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
+		}
+	case s.chunked && !s.noBody || rc.Flush() != nil:
 		_ = rc.SetReadDeadline(past) // the end of the reply is still to be sent
-		return
+	default:
+		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, s.r.Body, 4*maxUnread)
 	}
-	_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
-	_, _ = io.CopyN(io.Discard, s.r.Body, 4*maxUnread)
 }

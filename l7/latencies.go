@@ -18,14 +18,17 @@ type latencies struct {
 	current atomic.Int64 // the quantile in nanoseconds; 0 means not known yet
 }
 
-const latencyRound = 100 // replies between two looks
+const (
+	latencyRound = 100 // replies between two looks
+	latencyUnit  = 256 // what a reply counts: so that few replies fade like many, with next to nothing left
+)
 
 // note counts a reply.
 func (s *latencies) note(f *failure, d time.Duration) {
 	if s == nil || f != nil {
 		return
 	}
-	s.counts[latencyBucket(d)].Add(1)
+	s.counts[latencyBucket(d)].Add(latencyUnit)
 	if s.n.Add(1)%latencyRound == 0 {
 		s.find()
 	}

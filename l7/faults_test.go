@@ -99,7 +99,8 @@ func TestServerFaults(t *testing.T) {
 				if n := pool.Server("10.0.0.1:80").InFlight(); n != 0 {
 					t.Errorf("%d leases are left", n)
 				}
-				if len(o.Faults()) > 0 && tc.name != "endless head" {
+				cutShort := tc.name == "endless head" || tc.name == "too many interim replies" // it may still be sending
+				if len(o.Faults()) > 0 && !cutShort {
 					t.Errorf("the server saw %v", o.Faults())
 				}
 			})

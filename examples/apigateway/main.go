@@ -34,7 +34,9 @@ func main() {
 	srv := &l7.Server{Addr: *addr, Handler: h}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	drained := make(chan struct{})
 	context.AfterFunc(ctx, func() {
+		defer close(drained)
 		late, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		_ = srv.Shutdown(late)
@@ -43,6 +45,7 @@ func main() {
 	if err := srv.ListenAndServe(); !errors.Is(err, l7.ErrServerClosed) {
 		log.Fatal(err)
 	}
+	<-drained // Serve returns when the draining begins
 }
 
 // gateway is read from the outside in: what comes first is written first.

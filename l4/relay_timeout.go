@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import "time"
+
+// retick has tick called once linger has passed, if not earlier anyway.
+func (r *relay) retick() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.timer != nil {
+		r.timer.Reset(linger)
+	}
+}
+
+// tick looks after both directions: it wakes goroutines that have become idle
+// so that others take over, cuts the relay if a timeout has passed, and has
+// itself called when the next thing is due. A message costs no timer, only a
+// note of the time.
+func (r *relay) tick() {
+	now := r.now()
+	r.mu.Lock()
+	if r.timer == nil {
+		r.mu.Unlock()
+		return
+	}
+	due, t := r.nextTimeout()
+	if due <= now {
+		r.mu.Unlock()
+		r.cut(t, errRelayTimeout)
+		return
+	}
+	for _, d := range [...]*direction{&r.up, &r.down} {
+		if r.wired || d.state.Load() != running {
+			continue
+		}
+		if idle := time.Duration(d.last.Load()) + linger; idle > now {
+			due = min(due, idle)
+		} else if d.state.CompareAndSwap(running, kicked) {
+			d.src.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+	if due < forever {
+		r.timer.Reset(due - now)
+	}
+	r.mu.Unlock()
+}
+
+const forever = time.Duration(1<<63 - 1)
+
+type relayTimeout struct{}
+
+func (relayTimeout) Error() string { return "l4: relay timeout" }
+func (relayTimeout) Timeout() bool { return true }
+
+var errRelayTimeout error = relayTimeout{}
+
+// nextTimeout says when the next timeout passes if nothing moves until then,
+// and what it means. r.mu is held.
+func (r *relay) nextTimeout() (due time.Duration, t Termination) {
+	up, down := time.Duration(r.up.last.Load()), time.Duration(r.down.last.Load())
+	both := max(up, down)
+	due = forever
+	limit := func(d, std, since time.Duration, cause Cause, phase Phase) {
+		if d == 0 {
+			d = std
+		}
+		if d > 0 && since+d < due {
+			due, t = since+d, Termination{cause, phase}
+		}
+	}
+	o := r.opt
+	limit(o.Lifetime, 0, 0, Local, PhaseData)
+	switch {
+	case r.up.over: // waiting for the server
+		limit(o.HalfClosedTimeout, defaultHalfClosedTimeout, max(both, r.half), ServerTimeout, PhaseData)
+	case r.down.over:
+		limit(o.HalfClosedTimeout, defaultHalfClosedTimeout, max(both, r.half), ClientTimeout, PhaseLast)
+	default:
+		silent := ClientTimeout
+		if up > down {
+			silent = ServerTimeout // it did not answer
+		}
+		limit(o.IdleTimeout, defaultIdleTimeout, both, silent, PhaseData)
+		limit(o.ClientTimeout, 0, up, ClientTimeout, PhaseData)
+		limit(o.ServerTimeout, 0, down, ServerTimeout, PhaseData)
+	}
+	return due, t
+}

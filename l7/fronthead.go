@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// next waits for a request and reads its head. If more is false the connection
+// has ended, and what there was to say to the client has been said; unless it
+// is idle, which means that it is to be settled.
+func (c *byteConn) next() (more, idle bool) {
+	if c.in == nil {
+		if more, idle = c.waitRequest(); !more {
+			return false, idle
+		}
+	}
+	now := time.Now()
+	if c.now = now; c.work == nil {
+		c.equip()
+	}
+	c.x.reset()
+	c.x.Record.Start = now
+	for {
+		for c.pos+1 < len(c.in.B) && c.in.B[c.pos] == '\r' && c.in.B[c.pos+1] == '\n' {
+			c.pos += 2 // an empty line before a request is not one (RFC 9112, section 2.2)
+		}
+		n, err := headEnd(c.in.B[c.pos:], 0)
+		if err != nil {
+			return c.refuse(err), false
+		}
+		if n > 0 {
+			return c.parse(n), false
+		}
+		if !c.moreHead(now) {
+			return false, false
+		}
+	}
+}
+
+// waitRequest waits for the first bytes of a request, holding no buffer.
+func (c *byteConn) waitRequest() (more, idle bool) {
+	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
+	if at, ok := c.readAt.due(c.now, limit); ok {
+		_ = c.c.SetReadDeadline(at)
+	}
+	c.goIdle()
+	if c.srv.stopping.Load() { // seen here, or idle seen by Shutdown
+		c.goBusy()
+		return false, false
+	}
+	b, err := c.c.ReadBuffer(&c.srv.pool)
+	interrupted := c.goBusy()
+	if err != nil {
+		return false, interrupted && errors.Is(err, os.ErrDeadlineExceeded) && !c.settled && !c.srv.stopping.Load()
+	}
+	c.in, c.pos, c.settled = b, 0, false
+	return true, false
+}
+
+// moreHead reads more of a head that is not complete.
+func (c *byteConn) moreHead(start time.Time) bool {
+	have := len(c.in.B) - c.pos
+	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && have >= limit || !c.lineFits() {
+		return c.refuse(c.tooLong())
+	}
+	if d := orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout); d > 0 {
+		c.readAt.at = start.Add(d)
+		_ = c.c.SetReadDeadline(c.readAt.at)
+	}
+	err := c.fill()
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, os.ErrDeadlineExceeded) && !c.gone.Load():
+		c.x.begin(FrontByte)
+		c.x.Record.Err = err
+		c.close, c.linger = true, true
+		c.x.Error(http.StatusRequestTimeout, endOf(l4.ClientTimeout, l4.PhaseRequest))
+	case have > 0:
+		c.x.begin(FrontByte)
+		c.x.Record.Err, c.x.Record.Termination = err, endOf(l4.ClientAborted, l4.PhaseRequest)
+	default:
+		return false
+	}
+	c.x.end(c.srv.OnDone)
+	_ = c.flush()
+	return false
+}
+
+// lineFits reports whether a request line is within its bound, as far as it
+// has come.
+func (c *byteConn) lineFits() bool {
+	b := c.in.B[c.pos:]
+	return len(b) <= maxRequestLine || bytes.IndexByte(b[:maxRequestLine], '\n') >= 0
+}
+
+func (c *byteConn) tooLong() *headError {
+	if bytes.IndexByte(c.in.B[c.pos:], '\n') < 0 {
+		return &headError{http.StatusRequestURITooLong, "request line too long"}
+	}
+	return &headError{http.StatusRequestHeaderFieldsTooLarge, "head too long"}
+}
+
+// fill reads once behind the bytes there are, making room first.
+func (c *byteConn) fill() error {
+	if c.in == nil {
+		b, err := c.c.ReadBuffer(&c.srv.pool)
+		if err != nil {
+			return err
+		}
+		c.in, c.pos = b, 0
+		return nil
+	}
+	b := c.in
+	if c.pos > 0 {
+		b.B = b.B[:copy(b.B, b.B[c.pos:])]
+		c.pos = 0
+	}
+	if len(b.B) == cap(b.B) {
+		big := &l4.Buffer{B: make([]byte, len(b.B), 2*cap(b.B))}
+		copy(big.B, b.B)
+		c.srv.pool.Put(b)
+		c.in, b = big, big
+	}
+	n, err := c.c.Read(b.B[len(b.B):cap(b.B)])
+	b.B = b.B[:len(b.B)+n]
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// consumed gives the input buffer back once all of it has been used.
+func (c *byteConn) consumed() {
+	if c.in != nil && c.pos == len(c.in.B) {
+		c.srv.pool.Put(c.in)
+		c.in, c.pos = nil, 0
+	}
+}
+
+const h2Preface = "PRI * HTTP/2.0\r\n\r\n"
+
+// parse takes the head, n bytes long, from the input.
+func (c *byteConn) parse(n int) bool {
+	raw := c.in.B[c.pos : c.pos+n]
+	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && n > limit || bytes.IndexByte(raw, '\n') > maxRequestLine {
+		return c.refuse(c.tooLong())
+	}
+	if c.served == 0 && string(raw) == h2Preface {
+		c.toHTTP2()
+		return false
+	}
+	head := string(raw) // what all strings of the exchange are parts of
+	if err := parseRequest(&c.x, &c.frame, head, orDefault(c.srv.MaxFields, defaultMaxFields)); err != nil {
+		return c.refuse(err)
+	}
+	if limit := orDefault(c.srv.MaxBodyBytes, 0); limit > 0 && c.x.ContentLength > limit {
+		return c.refuse(&headError{http.StatusRequestEntityTooLarge, "body too long"})
+	}
+	c.pos += n
+	c.req = reqBody{head: head, left: c.x.ContentLength, chunk: chunkDecoder{trailer: c.req.chunk.trailer[:0]}}
+	c.consumed()
+	c.x.begin(FrontByte)
+	c.rep = repBody{}
+	c.served++
+	f := &c.frame
+	c.close = f.close || c.x.proto1x == 0 && !f.keepAlive || int(c.served) == c.srv.MaxRequests || c.srv.stopping.Load()
+	return true
+}
+
+// refuse answers a request that must not be understood, and ends the
+// connection: nothing behind it can be trusted to be a request.
+func (c *byteConn) refuse(err *headError) bool {
+	c.x.begin(FrontByte)
+	c.x.Record.Err = err
+	c.close, c.linger = true, true
+	c.rep = repBody{}
+	if c.x.proto1x == 0 {
+		c.x.proto1x = 1
+	}
+	c.x.editors = c.x.editors[:0]
+	c.x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))
+	c.x.end(c.srv.OnDone)
+	_ = c.flush()
+	return false
+}

@@ -48,10 +48,7 @@ func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) er
 	listening := map[string]string{}
 	for i := range fronts {
 		f := &fronts[i]
-		// Keep-alive options would cost four system calls a connection; idle
-		// timeouts end what they would.
-		lc := net.ListenConfig{KeepAlive: -1}
-		ln, err := lc.Listen(ctx, "tcp", f.addr)
+		ln, err := f.listen(ctx)
 		if err != nil {
 			closeAll(fronts)
 			return fmt.Errorf("%s: %w", f.flag, err)
@@ -64,6 +61,17 @@ func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) er
 		ready(listening)
 	}
 	return run(ctx, fronts, checker)
+}
+
+// listen opens the front's listener: for TCP one whose connections l4 handles
+// at least cost. The others do without keep-alive options, which would cost
+// four system calls a connection; idle timeouts end what they would.
+func (f *front) listen(ctx context.Context) (net.Listener, error) {
+	if f.flag == "-tcp" {
+		return new(l4.ListenConfig).Listen(ctx, "tcp", f.addr)
+	}
+	lc := net.ListenConfig{KeepAlive: -1}
+	return lc.Listen(ctx, "tcp", f.addr)
 }
 
 // run starts the fronts and the checker and waits for ctx or the first failure.

@@ -55,7 +55,7 @@ func run(ctx context.Context, web, db string, at servers) error {
 	failed := make(chan error, 4)
 	go func() { failed <- webFront.Serve(webLn) }()
 	go func() { failed <- dbFront.Serve(dbLn) }()
-	checking, stopChecks := context.WithCancel(ctx)
+	checking, stopChecks := context.WithCancel(context.Background()) // they go on until the servers are told to stop
 	defer stopChecks()
 	for _, c := range checks {
 		go func() { failed <- c.Run(checking) }()

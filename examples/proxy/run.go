@@ -39,7 +39,13 @@ type front struct {
 // address of each front, by flag, once all of them listen.
 func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) error {
 	policy, _ := policyOf(o.Balance)
-	pool := &balance.Pool{Name: "servers", Policy: policy}
+	pool := &balance.Pool{
+		Name:   "servers",
+		Policy: policy,
+		// As many retries as there is other work: when one server of two dies,
+		// half of all requests are to be tried again at once.
+		Budget: balance.Budget{Share: 1},
+	}
 	checker := o.checker(pool)
 	if err := pool.Set(o.Endpoints()...); err != nil {
 		return err

@@ -118,6 +118,10 @@ type downstream interface {
 	attach(u interrupter)
 	detach() bool
 
+	// session returns the session of the exchange. There may be none as long as
+	// nobody has asked for one to be made, and there may be none at all.
+	session(need bool) usage
+
 	// serveForeign has a handler that is not native answer.
 	serveForeign(h http.Handler)
 }

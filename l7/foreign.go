@@ -65,14 +65,15 @@ func (c *byteConn) serveForeign(h http.Handler) {
 	c.unwatch()
 	_ = c.c.SetDeadline(time.Time{})
 	k := &continuation{ready: make(chan struct{}), done: make(chan any, 1)}
-	hc := &handedConn{Conn: c.c, base: c.base, replay: replay, continuation: k}
+	hc := &handedConn{Conn: c.c, base: c.base, replay: replay, continuation: k, owns: c.owns}
+	hc.requests.Store(c.served - 1)
 	if err := c.srv.handOver(hc, c.withTLS(hc)); err != nil {
 		x.Record.Err = err
 		c.close = true
 		x.Error(http.StatusServiceUnavailable, endOf(l4.Killed, l4.PhaseRequest))
 		return
 	}
-	c.handed = true
+	c.handed, c.owns = true, nil
 	x.replied = true
 	select {
 	case <-k.ready:

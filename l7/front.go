@@ -60,6 +60,7 @@ type byteConn struct {
 	now    time.Time // the clock as last read for this connection
 
 	served   int32
+	owns     *session // what is kept for the client; nil as long as nobody asked
 	state    atomic.Int32
 	close    bool        // the connection ends with this exchange
 	broken   bool        // nothing more can be written
@@ -212,6 +213,7 @@ func (c *byteConn) end() {
 		}
 		_ = c.c.Close()
 	}
+	c.owns.end()
 	c.release()
 	c.strip()
 	c.srv.forget(c)

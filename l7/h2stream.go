@@ -3,16 +3,12 @@
 package l7
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"maps"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -23,7 +19,6 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
 )
 
@@ -161,110 +156,6 @@ func unprocessed(err error) bool {
 	return false
 }
 
-// request makes the request for net/http of the one for HTTP/1, so that what
-// is forwarded is decided in one place.
-func (s *h2Stream) request(t *attempt, l *leg) (*http.Request, error) {
-	x := t.x
-	if x.Method == http.MethodConnect {
-		return nil, &badReply{errors.New("l7: CONNECT needs a server of HTTP/1")}
-	}
-	ctx := httptrace.WithClientTrace(s.ctx, &httptrace.ClientTrace{
-		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
-			return s.passInterim(t, l, code, http.Header(header))
-		},
-	})
-	req := &http.Request{
-		Method: x.Method, Host: x.Host, URL: targetURL(x), ContentLength: x.ContentLength,
-		Header: headerOf(string(t.req.B[:t.headLen])), Body: http.NoBody,
-	}
-	if x.Host == "" {
-		req.Host = s.conn.host.key.addr // HTTP/1.0 without Host
-		req.URL.Host = req.Host
-	}
-	if s.conn.tls != nil {
-		req.URL.Scheme = "https"
-	}
-	if x.trailers {
-		req.Header["Te"] = []string{"trailers"}
-	}
-	if x.expect {
-		req.Header["Expect"] = []string{"100-continue"}
-	}
-	switch {
-	case t.whole && x.ContentLength != 0:
-		s.body.src = bytes.NewReader(t.req.B[t.headLen:])
-		s.body.whole = true
-		req.Body = &s.body
-	case !t.whole:
-		s.body.src = t.stream()
-		s.body.trailer = x.requestTrailer()
-		req.Trailer = s.body.trailer
-		req.Body = &s.body
-	}
-	return req.WithContext(ctx), nil
-}
-
-// targetURL makes a URL that is sent byte for byte as the target came.
-func targetURL(x *Exchange) *url.URL {
-	u := &url.URL{Scheme: "http", Host: x.Host, Opaque: x.Path}
-	if strings.HasPrefix(x.Path, "//") {
-		u.Opaque = "//" + x.Host + x.Path // taken off again by net/http
-	}
-	if x.Query != "" {
-		u.RawQuery, u.ForceQuery = x.Query[1:], true
-	}
-	return u
-}
-
-// headerOf makes a header map of a request head. The strings are parts of it.
-func headerOf(head string) http.Header {
-	h := make(http.Header, 16)
-	_, rest, _ := cutLine(head)
-	for {
-		line, more, ok := cutLine(rest)
-		if !ok || line == "" {
-			break
-		}
-		rest = more
-		name, value, _ := strings.Cut(line, ": ")
-		if k := kindOf(name); k.owned() || k == kindExpect || k == kindTrailer {
-			continue
-		}
-		name = http.CanonicalHeaderKey(name)
-		h[name] = append(h[name], value)
-	}
-	if _, ok := h["User-Agent"]; !ok {
-		h["User-Agent"] = []string{""} // or net/http sends its own
-	}
-	return h
-}
-
-// requestTrailer returns the names of the fields that the client says it will
-// send behind the body, nil if there are none.
-func (x *Exchange) requestTrailer() http.Header {
-	if x.ContentLength >= 0 {
-		return nil
-	}
-	var h http.Header
-	add := func(name string) {
-		if isToken(name) && !forbiddenTrailer(name) {
-			if h == nil {
-				h = make(http.Header)
-			}
-			h[http.CanonicalHeaderKey(name)] = nil
-		}
-	}
-	for v := range x.Header.Values("Trailer") {
-		eachItem(v, add)
-	}
-	if s, ok := x.down.(*standard); ok { // net/http has taken the field away
-		for name := range s.r.Trailer {
-			add(name)
-		}
-	}
-	return h
-}
-
 // passInterim passes an interim reply on. It is called by the connection's
 // goroutine while roundTrip waits.
 func (s *h2Stream) passInterim(t *attempt, l *leg, code int, header http.Header) error {
@@ -375,33 +266,6 @@ func trailerOf(h http.Header) *Fields {
 	f := fieldsOf(h)
 	f.DelFunc(func(name, _ string) bool { return forbiddenTrailer(name) })
 	return &f
-}
-
-// grpcOutcome has a gRPC status speak for the server as its HTTP status would:
-// a gRPC server fails with 200.
-func (s *h2Stream) grpcOutcome(o *balance.Outcome) {
-	if !strings.HasPrefix(s.rep.Header.Get("Content-Type"), "application/grpc") {
-		return
-	}
-	v := s.rep.Header.Get("Grpc-Status") // without a body, it is in the head
-	if s.trailing != nil {
-		v = cmpOr(s.trailing.Get("Grpc-Status"), v)
-	}
-	if status, ok := grpcHTTP[v]; ok && o.Class == balance.OK {
-		o.Class, o.Status = balance.StatusError, status
-		o.Err = errors.New("l7: grpc-status " + v)
-	}
-}
-
-// grpcHTTP are the codes of gRPC with which a server says that it failed, as
-// HTTP would say it (Envoy's mapping).
-var grpcHTTP = map[string]int{
-	"2":  http.StatusInternalServerError, // UNKNOWN
-	"4":  http.StatusGatewayTimeout,      // DEADLINE_EXCEEDED
-	"12": http.StatusNotImplemented,      // UNIMPLEMENTED
-	"13": http.StatusInternalServerError, // INTERNAL
-	"14": http.StatusServiceUnavailable,  // UNAVAILABLE
-	"15": http.StatusInternalServerError, // DATA_LOSS
 }
 
 func (s *h2Stream) stopSending(t *attempt, keep bool) bool {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -41,6 +42,7 @@ func (s *Server) newStandard() *http.Server {
 			MaxConcurrentStreams:          orDefault(s.MaxStreams, 100),
 			MaxReceiveBufferPerStream:     256 << 10,
 			MaxReceiveBufferPerConnection: 1 << 20,
+			MaxReadFrameSize:              16 << 10, // each connection holds a frame, and most clients send no larger ones
 			SendPingTimeout:               orDefault(s.IdleTimeout, defaultIdleTimeout),
 			PingTimeout:                   15 * time.Second,
 			WriteByteTimeout:              orDefault(s.WriteTimeout, defaultWriteTimeout),
@@ -75,14 +77,18 @@ func handedOf(c net.Conn) *handedConn {
 // connection that was handed over in the middle of an exchange goes back to
 // where it came from.
 func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
-	if h, ok := r.Context().Value(handedKey{}).(*handedConn); ok {
+	h, ok := r.Context().Value(handedKey{}).(*handedConn)
+	first := ok && h.requests.Add(1) == 1
+	if ok {
 		if k := h.continuation; k != nil && !h.continued {
 			h.continued = true
 			k.take(w, r)
 			return
 		}
 	}
-	newStandardExchange(w, r, s).run(s.handler())
+	x := newStandardExchange(w, r, s)
+	x.conn, x.first = h, first
+	x.run(s.handler())
 }
 
 // A continuation is an exchange that waits for its (w, r).
@@ -153,6 +159,10 @@ type handedConn struct {
 	replay       []byte          // read from Conn already
 	continuation *continuation
 	continued    bool
+	requests     atomic.Int32
+
+	mu   sync.Mutex
+	owns *session // what is kept for the client; nil as long as nobody asked
 
 	srv    *Server // nil until it is handed over
 	closed chan struct{}
@@ -179,9 +189,23 @@ func (h *handedConn) Close() error {
 			delete(h.srv.handed, h)
 			h.srv.mu.Unlock()
 			h.srv.wg.Done()
+			h.mu.Lock()
+			s := h.owns
+			h.mu.Unlock()
+			s.end()
 		})
 	}
 	return err
+}
+
+// session returns what is kept for the client, making it if that is needed.
+func (h *handedConn) session(need bool) *session {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if need && h.owns == nil {
+		h.owns = new(session)
+	}
+	return h.owns
 }
 
 // CloseWrite half-closes, for hijackers.

@@ -143,6 +143,7 @@ func (n *nobody) abort()                      {}
 func (n *nobody) mustClose()                  {}
 func (n *nobody) attach(u interrupter)        { n.stop = context.AfterFunc(n.ctx, u.interrupt) }
 func (n *nobody) detach() bool                { return n.stop() }
+func (n *nobody) session(bool) usage          { return usage{first: true} }
 func (n *nobody) serveForeign(h http.Handler) { h.ServeHTTP(noWriter{}, n.request()) }
 
 func (n *nobody) hijack(*Reply) (*l4.Conn, []byte, error) {

@@ -412,8 +412,8 @@ func TestProxyConnectionLogin(t *testing.T) {
 				io.WriteString(c, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM TlRMTVNTUAAC\r\nContent-Length: 0\r\n\r\n")
 			}
 		})
-		for range 2 {
-			f.get(t, "/")
+		for range 2 { // clients
+			f.dial(t).send(getA).wantReply(401, "")
 		}
 		if conns.Load() != 2 {
 			t.Errorf("%d connections; want 2", conns.Load())

@@ -171,7 +171,7 @@ func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 		cfg = new(tls.Config)
 	}
 	if len(cfg.NextProtos) == 0 {
-		cfg.NextProtos = []string{"h2", "http/1.1"}
+		cfg.NextProtos = []string{"h2", "http/1.1", "http/1.0"} // curl --http1.0 asks for the last
 	}
 	if certFile != "" || keyFile != "" {
 		cert, err := tls.LoadX509KeyPair(certFile, keyFile)

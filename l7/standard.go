@@ -31,6 +31,8 @@ type standard struct {
 	w        http.ResponseWriter
 	r        *http.Request
 	srv      *Server      // nil if the http.Server is the host's
+	conn     *handedConn  // nil if that is not known
+	first    bool         // on conn
 	body     standardBody // of the request
 	stopGone func() bool  // ends what attach began
 	noBody   bool         // of the reply: its head says that none follows
@@ -303,6 +305,17 @@ func (s *standard) attach(u interrupter) {
 }
 
 func (s *standard) detach() bool { return s.stopGone() }
+
+func (s *standard) session(need bool) usage {
+	if s.conn == nil { // perhaps a handler in between has made another request of ours
+		h, ok := s.r.Context().Value(handedKey{}).(*handedConn)
+		if !ok {
+			return usage{first: true}
+		}
+		s.conn, s.first = h, h.requests.Load() == 1
+	}
+	return usage{s.conn.session(need), s.first}
+}
 
 func (s *standard) mustClose() {
 	if !s.x.replied {

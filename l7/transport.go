@@ -53,8 +53,9 @@ type Transport struct {
 
 	OnDone func(*Record) // called at the end of each request, that is of the reply's body; must not block or keep the record
 
-	once  sync.Once
-	proxy Proxy // does the work
+	once    sync.Once
+	proxy   Proxy // does the work
+	session session
 }
 
 // A TransportError is a request that got no reply.
@@ -81,6 +82,7 @@ func (e *TransportError) Timeout() bool {
 }
 
 func (t *Transport) init() {
+	t.session.program = true
 	t.proxy = Proxy{
 		Pool: t.Pool, Upstream: t.Upstream, Retry: t.Retry, Hedge: t.Hedge, Forward: ForwardNone,
 		Timeout: t.Timeout, TryTimeout: t.TryTimeout, HeaderTimeout: t.HeaderTimeout, BodyTimeout: t.BodyTimeout, TunnelTimeout: t.TunnelTimeout,

@@ -101,6 +101,8 @@ func (c *caller) writeInterim(r *Reply) error {
 func (c *caller) attach(u interrupter) { c.unwatch = context.AfterFunc(c.ctx, u.interrupt) }
 func (c *caller) detach() bool         { return c.unwatch() }
 
+func (c *caller) session(bool) usage { return usage{session: &c.t.session} }
+
 // The reply is handed out, not written.
 
 func (c *caller) writeHead(*Reply) error    { return nil }

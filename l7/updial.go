@@ -53,18 +53,21 @@ func (h *upHost) learnProtocols() {
 // a connection of HTTP/1 is always new.
 func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *leg, fresh bool) (source, bool, error) {
 	if h.one && !fresh {
-		if c := h.take(id, t.whole && !t.x.expect); c != nil {
+		if c := h.take(id, t.whole && !t.x.expect, t.use); c != nil {
+			c.session = t.use.session
 			return c, false, nil
 		}
 	}
 	if h.two.Load() && !(t.forceOne && h.one) {
-		return h.stream(ctx, id, t, l)
+		if src, dialed, err := h.stream(ctx, id, t, l); src != nil || err != nil {
+			return src, dialed, err
+		}
 	}
 	nc, err := h.dial(ctx, id, h.oneOnly(), t.distrust, l.deadline)
 	if err != nil {
 		return nil, false, err
 	}
-	return h.newConn(nc, id), true, nil
+	return h.newConn(nc, id, t.use.session), true, nil
 }
 
 // oneOnly returns what to offer when HTTP/2 is not wanted.
@@ -76,8 +79,8 @@ func (h *upHost) oneOnly() []string {
 }
 
 // newConn makes a connection of HTTP/1 of nc.
-func (h *upHost) newConn(nc net.Conn, id identity) *upConn {
-	c := &upConn{host: h, id: id, c: l4.NewConn(nc), quiet: newQuiet(nc), expires: h.expiry()}
+func (h *upHost) newConn(nc net.Conn, id identity, s *session) *upConn {
+	c := &upConn{host: h, id: id, session: s, c: l4.NewConn(nc), quiet: newQuiet(nc), expires: h.expiry()}
 	h.mu.Lock()
 	h.conns[c] = struct{}{}
 	h.mu.Unlock()

@@ -54,9 +54,17 @@ type h2Conn struct {
 	nc       net.Conn
 	tls      *tls.ConnectionState
 	expires  time.Time // zero means never
+	owner    *session  // who may use it, with a Reuse that asks; guarded by host.mu
 	requests atomic.Int64
 	retired  atomic.Bool            // takes no more streams
 	reason   atomic.Pointer[string] // why it was cut
+}
+
+// h2Key says which requests may use the connection that is being opened for
+// one of them.
+type h2Key struct {
+	id    identity
+	owner *session // nil means everybody's
 }
 
 // h2Dial is a dial that others wait for.
@@ -66,29 +74,49 @@ type h2Dial struct {
 }
 
 // stream returns a stream of HTTP/2 to the server, or a connection of HTTP/1 if
-// that is what the server wants.
+// that is what the server wants, or nothing if another request has just found
+// that out.
 func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (source, bool, error) {
-	for {
+	key := h2Key{id: id}
+	if h.up.Reuse != ReuseAlways {
+		key.owner = t.use.session
+	}
+	alone := h.up.Reuse != ReuseAlways && key.owner == nil
+	for h.two.Load() {
 		h.mu.Lock()
 		twos := h.twos
 		h.mu.Unlock()
 		now := time.Now()
 		for _, c := range twos {
-			if c.id == id && c.reserve(now) {
+			if c.id == id && c.reserve(now, t.use) {
 				return newH2Stream(c, true), false, nil
 			}
 		}
+		if alone {
+			return h.dialStream(ctx, id, t, l)
+		}
 		h.mu.Lock()
-		d := h.dialing
+		d := h.dialing[key]
 		if d == nil && !slices.Equal(h.twos, twos) {
 			h.mu.Unlock()
 			continue // somebody was faster
 		}
 		if d == nil {
 			d = &h2Dial{done: make(chan struct{})}
-			h.dialing = d
+			if h.dialing == nil {
+				h.dialing = make(map[h2Key]*h2Dial)
+			}
+			h.dialing[key] = d
 			h.mu.Unlock()
-			return h.dialStream(ctx, id, t, l, d)
+			src, dialed, err := h.dialStream(ctx, id, t, l)
+			h.mu.Lock()
+			delete(h.dialing, key)
+			h.mu.Unlock()
+			if ctx.Err() == nil { // else it was our own client that left
+				d.err = err
+			}
+			close(d.done)
+			return src, dialed, err
 		}
 		h.mu.Unlock()
 		select {
@@ -100,30 +128,21 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (s
 			return nil, false, context.Cause(ctx)
 		}
 	}
+	return nil, false, nil
 }
 
-// dialStream opens a connection, which those who wait for d may share.
-func (h *upHost) dialStream(ctx context.Context, id identity, t *attempt, l *leg, d *h2Dial) (source, bool, error) {
+// dialStream opens a connection.
+func (h *upHost) dialStream(ctx context.Context, id identity, t *attempt, l *leg) (source, bool, error) {
 	nc, err := h.dial(ctx, id, h.alpn, t.distrust, l.deadline)
-	var src source
-	if err == nil {
-		src, err = h.speak(ctx, nc, id)
-	}
-	h.mu.Lock()
-	h.dialing = nil
-	if err != nil && ctx.Err() == nil {
-		d.err = err // not where it was our own client that left
-	}
-	h.mu.Unlock()
-	close(d.done)
 	if err != nil {
 		return nil, false, err
 	}
-	return src, true, nil
+	src, err := h.speak(ctx, nc, id, t.use.session)
+	return src, err == nil, err
 }
 
 // speak begins the protocol that was agreed on.
-func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity) (source, error) {
+func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *session) (source, error) {
 	st := tlsState(nc)
 	scheme := "http"
 	if st != nil {
@@ -134,7 +153,7 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity) (source, e
 				return nil, &tlsError{st.ServerName, errors.New("server does not speak HTTP/2")}
 			}
 			h.two.Store(false) // it will not change its mind: no need to queue for dials
-			return h.newConn(nc, id), nil
+			return h.newConn(nc, id, owner), nil
 		}
 	}
 	cc, err := h.up.two.NewClientConn(context.WithValue(ctx, givenConn{}, nc), scheme, "upstream:443")
@@ -142,16 +161,19 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity) (source, e
 		_ = nc.Close()
 		return nil, err
 	}
-	c := &h2Conn{host: h, id: id, cc: cc, nc: nc, tls: st, expires: h.expiry()}
+	c := &h2Conn{host: h, id: id, cc: cc, nc: nc, tls: st, owner: owner, expires: h.expiry()}
 	if err := cc.Reserve(); err != nil {
 		_ = cc.Close()
 		return nil, &unsentError{err}
 	}
 	h.mu.Lock()
 	h.twos = append(slices.Clip(h.twos), c)
-	dead := h.dead
+	once := h.dead
 	h.mu.Unlock()
-	if dead {
+	if h.up.Reuse == ReuseNever && (owner == nil || !owner.note(h)) {
+		once = true
+	}
+	if once {
 		c.retired.Store(true)
 	}
 	cc.SetStateHook(c.changed)
@@ -159,7 +181,7 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity) (source, e
 }
 
 // reserve takes a stream, if the connection gives one.
-func (c *h2Conn) reserve(now time.Time) bool {
+func (c *h2Conn) reserve(now time.Time, use usage) bool {
 	switch m := c.host.up.MaxRequests; {
 	case c.retired.Load():
 		return false
@@ -167,7 +189,27 @@ func (c *h2Conn) reserve(now time.Time) bool {
 		c.retire()
 		return false
 	}
-	return c.cc.Reserve() == nil
+	if c.host.up.Reuse == ReuseAlways {
+		return c.cc.Reserve() == nil
+	}
+	c.host.mu.Lock()
+	defer c.host.mu.Unlock()
+	return c.allows(use) && c.cc.Reserve() == nil
+}
+
+// allows reports whether the mode of reuse lets a request have the connection,
+// and makes it its session's.
+func (c *h2Conn) allows(use usage) bool {
+	mine := use.session != nil && c.owner == use.session
+	r := c.host.up.Reuse
+	switch {
+	case r == ReuseNever, c.cc.InFlight() > 0:
+		return mine
+	case r.rank(use.first, c.requests.Load() > 1) == 0:
+		return false
+	}
+	c.owner = use.session
+	return true
 }
 
 // retire lets the streams under way end, then the connection.

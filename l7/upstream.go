@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -19,12 +18,13 @@ import (
 // transports may share one. The zero value is ready to use; its fields must not
 // change once it is used.
 //
-// A connection is reused for any client (HAProxy's http-reuse always, made
-// safe by replaying what can be replayed), the one that was used last first.
+// A connection is reused, for whom Reuse says, the one that was used last first.
 // Two requests may share a connection only if it would be opened in the same
 // way for both: to the same server, the same address, under the same TLS name
 // and with the same PROXY header. A connection on which a server asks for NTLM
-// or Negotiate, which log in connections and not requests, is not used again.
+// or Negotiate, which log in connections and not requests, is kept for the
+// client's connection over which it was logged in, and not used again where
+// that is not known.
 type Upstream struct {
 	// Dial connects to a server; nil means a [net.Dialer] without keep-alive
 	// probes. It must end when its context does.
@@ -62,6 +62,8 @@ type Upstream struct {
 	// last word. Requests that change the protocol (WebSocket) and CONNECT take
 	// HTTP/1 where it is allowed; over HTTP/2 they lose the wish to change.
 	Protocols *http.Protocols
+
+	Reuse Reuse // for whom a connection may be used again; 0 means ReuseAlways
 
 	ConnectTimeout time.Duration // of dial and TLS handshake together; 0 means 3s, negative none
 
@@ -172,202 +174,5 @@ func (u *Upstream) CloseIdle() {
 		for _, c := range twos {
 			c.closeIfIdle()
 		}
-	}
-}
-
-// An upHost holds the connections to one server.
-type upHost struct {
-	up  *Upstream
-	key hostKey
-
-	mu    sync.Mutex
-	idle  []*upConn // used last comes last
-	conns map[*upConn]struct{}
-	timer *time.Timer // closes idle connections in time; nil if there are none
-	dead  bool        // the server went down or away: what comes back is closed
-
-	protocols
-	sessions tls.ClientSessionCache // nil as long as there was no TLS
-	twos     []*h2Conn              // never changed in place
-	dialing  *h2Dial                // of HTTP/2, under way
-}
-
-// Cut implements [balance.Attached].
-func (h *upHost) Cut(live bool, reason string) {
-	h.up.mu.Lock()
-	if h.up.hosts[h.key] == h {
-		delete(h.up.hosts, h.key)
-	}
-	h.up.mu.Unlock()
-	h.key.server.Detach(h)
-	h.mu.Lock()
-	h.dead = true
-	if live {
-		for c := range h.conns {
-			c.cut(reason)
-		}
-	}
-	twos := h.twos
-	h.mu.Unlock()
-	for _, c := range twos {
-		c.cut(live, reason)
-	}
-	h.closeIdle(time.Time{})
-}
-
-// closeIdle closes the idle connections that were last used before t, all of
-// them if t is zero.
-func (h *upHost) closeIdle(t time.Time) {
-	h.mu.Lock()
-	n := 0
-	for n < len(h.idle) && (t.IsZero() || h.idle[n].idleAt.Before(t)) {
-		n++
-	}
-	old := append([]*upConn(nil), h.idle[:n]...)
-	rest := copy(h.idle, h.idle[n:])
-	clear(h.idle[rest:])
-	h.idle = h.idle[:rest]
-	if h.timer != nil && rest == 0 {
-		h.timer.Stop()
-		h.timer = nil
-	}
-	h.mu.Unlock()
-	for _, c := range old {
-		c.close()
-	}
-}
-
-// expire runs by timer while there are idle connections.
-func (h *upHost) expire() {
-	limit := orDefault(h.up.IdleTimeout, defaultKeepIdle)
-	h.closeIdle(time.Now().Add(-limit))
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.timer != nil {
-		h.timer.Reset(limit / 2)
-	}
-}
-
-// take returns an idle connection that looks alive, or nil. If ask is true,
-// the caller will look by [l4.Conn.Ask] where that can.
-func (h *upHost) take(id identity, ask bool) *upConn {
-	for {
-		h.mu.Lock()
-		i := len(h.idle) - 1
-		for i >= 0 && h.idle[i].id != id {
-			i--
-		}
-		if i < 0 {
-			h.mu.Unlock()
-			return nil
-		}
-		c := h.idle[i]
-		if i < len(h.idle)-1 {
-			copy(h.idle[i:], h.idle[i+1:])
-		}
-		h.idle[len(h.idle)-1] = nil
-		h.idle = h.idle[:len(h.idle)-1]
-		h.mu.Unlock()
-		// What a server sends between replies is never a reply, and one that
-		// closed an idle connection has done no wrong.
-		if ask && c.quiet.bare() || c.quiet.is() {
-			c.reused = true
-			return c
-		}
-		c.close()
-	}
-}
-
-// put keeps a connection for later, or closes it.
-func (h *upHost) put(c *upConn) {
-	if m := h.up.MaxRequests; m > 0 && c.requests >= m || h.up.MaxAge > 0 && c.idleAt.After(c.expires) {
-		c.close()
-		return
-	}
-	h.mu.Lock()
-	if h.dead || len(h.idle) >= orDefault(h.up.MaxIdle, defaultMaxIdle) {
-		h.mu.Unlock()
-		c.close()
-		return
-	}
-	h.idle = append(h.idle, c)
-	if h.timer == nil {
-		if limit := orDefault(h.up.IdleTimeout, defaultKeepIdle); limit > 0 {
-			h.timer = time.AfterFunc(limit/2, h.expire)
-		}
-	}
-	h.mu.Unlock()
-}
-
-// upConn is an HTTP/1 connection to a server. One request at a time has it.
-type upConn struct {
-	host     *upHost
-	c        *l4.Conn
-	expires  time.Time // zero means never
-	idleAt   time.Time // when it was last known to be in use
-	requests int
-	id       identity
-	quiet    *quiet
-	readAt   coarse
-	sendAt   coarse
-
-	enough atomic.Bool // the rest of the request body is not to be sent
-	in     *l4.Buffer  // bytes read, those before pos consumed; nil when there are none
-	pos    int
-	pump   *pump // sends the request body; nil if there is nothing to wait for
-	rep    Reply
-	fate
-	upReply
-}
-
-// interrupt makes reads and writes under way, and to come, fail.
-func (c *upConn) interrupt() {
-	c.interrupted.Store(true)
-	_ = c.c.SetDeadline(past)
-}
-
-// interruptBody is interrupt for a request body that does not come: the server
-// must not take what it has got for all of it.
-func (c *upConn) interruptBody() { _ = c.c.SetReadDeadline(past) }
-
-func (c *upConn) cut(reason string) {
-	c.cutReason.Store(&reason)
-	_ = c.c.SetDeadline(past)
-}
-
-// close closes the connection for good.
-func (c *upConn) close() {
-	c.x = nil
-	c.releaseInput()
-	c.forget()
-	_ = c.c.Close()
-}
-
-// forget takes the connection off the list.
-func (c *upConn) forget() {
-	c.host.mu.Lock()
-	defer c.host.mu.Unlock()
-	delete(c.host.conns, c)
-}
-
-// release ends the use of a connection: clean means that request and reply
-// are complete and that nothing but the next reply can follow.
-func (c *upConn) release(clean bool) {
-	c.x, c.pump = nil, nil
-	if c.in != nil {
-		c.consumed()
-	}
-	if !clean || !c.keep || c.private || c.in != nil || c.lost() {
-		c.close()
-		return
-	}
-	c.host.put(c)
-}
-
-func (c *upConn) releaseInput() {
-	if c.in != nil { // each pool takes only what is of its size
-		c.host.up.pool.Put(c.in)
-		c.host.up.bulk.Put(c.in)
-		c.in, c.pos = nil, 0
 	}
 }

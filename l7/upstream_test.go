@@ -54,8 +54,11 @@ func certFor(t *testing.T, names ...string) (tls.Certificate, *x509.CertPool) {
 // A tcpOrigin is an http.Server on a network in memory.
 type tcpOrigin struct {
 	conns atomic.Int32 // accepted
+	gone  atomic.Int32 // and closed
 	srv   *http.Server
 }
+
+func (o *tcpOrigin) open() int32 { return o.conns.Load() - o.gone.Load() }
 
 // startOrigin serves h at addr: over TLS if cfg is not nil, and HTTP/2 if two.
 func startOrigin(t *testing.T, n *l4test.Network, addr string, cfg *tls.Config, two bool, h http.HandlerFunc) *tcpOrigin {
@@ -71,8 +74,11 @@ func startOrigin(t *testing.T, n *l4test.Network, addr string, cfg *tls.Config, 
 	p.SetUnencryptedHTTP2(two)
 	o.srv = &http.Server{Handler: h, Protocols: p, TLSConfig: cfg, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
 		ConnState: func(_ net.Conn, s http.ConnState) {
-			if s == http.StateNew {
+			switch s {
+			case http.StateNew:
 				o.conns.Add(1)
+			case http.StateClosed:
+				o.gone.Add(1)
 			}
 		}}
 	if cfg != nil {

@@ -112,6 +112,7 @@ func TestSteps(t *testing.T) {
 				if d := time.Since(start); d != tc.after {
 					t.Errorf("after %v; want %v", d, tc.after)
 				}
+				synctest.Wait() // a reply that is early comes before the body has been read
 				rs := o.Requests()
 				if len(rs) != 1 || rs[0].Target != "/x" || string(rs[0].Body) != "body" {
 					t.Errorf("requests = %+v", rs)

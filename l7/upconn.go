@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// upConn is an HTTP/1 connection to a server. One request at a time has it.
+type upConn struct {
+	host     *upHost
+	c        *l4.Conn
+	expires  time.Time // zero means never
+	idleAt   time.Time // when it was last known to be in use
+	requests int
+	id       identity
+	session  *session // of the request that has it, if that is known
+	quiet    *quiet
+	readAt   coarse
+	sendAt   coarse
+
+	enough atomic.Bool // the rest of the request body is not to be sent
+	in     *l4.Buffer  // bytes read, those before pos consumed; nil when there are none
+	pos    int
+	pump   *pump // sends the request body; nil if there is nothing to wait for
+	rep    Reply
+	fate
+	upReply
+}
+
+// interrupt makes reads and writes under way, and to come, fail.
+func (c *upConn) interrupt() {
+	c.interrupted.Store(true)
+	_ = c.c.SetDeadline(past)
+}
+
+// interruptBody is interrupt for a request body that does not come: the server
+// must not take what it has got for all of it.
+func (c *upConn) interruptBody() { _ = c.c.SetReadDeadline(past) }
+
+func (c *upConn) cut(reason string) {
+	c.cutReason.Store(&reason)
+	_ = c.c.SetDeadline(past)
+}
+
+// close closes the connection for good.
+func (c *upConn) close() {
+	c.x = nil
+	c.releaseInput()
+	c.forget()
+	_ = c.c.Close()
+}
+
+// forget takes the connection off the list.
+func (c *upConn) forget() {
+	c.host.mu.Lock()
+	defer c.host.mu.Unlock()
+	delete(c.host.conns, c)
+}
+
+// release ends the use of a connection: clean means that request and reply
+// are complete and that nothing but the next reply can follow.
+func (c *upConn) release(clean bool) {
+	x := c.x
+	c.x, c.pump = nil, nil
+	if c.in != nil {
+		c.consumed()
+	}
+	if !clean || !c.keep || c.in != nil || c.lost() {
+		c.close()
+		return
+	}
+	if c.private {
+		c.logIn(x)
+	}
+	c.host.put(c)
+}
+
+// logIn finds the session that a connection which is logged in belongs to.
+func (c *upConn) logIn(x *Exchange) {
+	if c.session == nil && x != nil {
+		c.session = x.down.session(true).session
+	}
+	if c.session != nil && c.session.program {
+		c.session = nil
+	}
+}
+
+func (c *upConn) releaseInput() {
+	if c.in != nil { // each pool takes only what is of its size
+		c.host.up.pool.Put(c.in)
+		c.host.up.bulk.Put(c.in)
+		c.in, c.pos = nil, 0
+	}
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"crypto/tls"
+	"slices"
+	"sync"
+	"time"
+)
+
+// An upHost holds the connections to one server.
+type upHost struct {
+	up  *Upstream
+	key hostKey
+
+	mu    sync.Mutex
+	idle  []*upConn              // for anybody; used last comes last
+	owned map[*session][]*upConn // idle as well, but for one session only
+	conns map[*upConn]struct{}
+	timer *time.Timer // closes idle connections in time; nil if there are none
+	dead  bool        // the server went down or away: what comes back is closed
+
+	protocols
+	sessions tls.ClientSessionCache // nil as long as there was no TLS
+	twos     []*h2Conn              // never changed in place
+	dialing  map[h2Key]*h2Dial      // of HTTP/2, under way
+}
+
+// Cut implements [balance.Attached].
+func (h *upHost) Cut(live bool, reason string) {
+	h.up.mu.Lock()
+	if h.up.hosts[h.key] == h {
+		delete(h.up.hosts, h.key)
+	}
+	h.up.mu.Unlock()
+	h.key.server.Detach(h)
+	h.mu.Lock()
+	h.dead = true
+	if live {
+		for c := range h.conns {
+			c.cut(reason)
+		}
+	}
+	twos := h.twos
+	h.mu.Unlock()
+	for _, c := range twos {
+		c.cut(live, reason)
+	}
+	h.closeIdle(time.Time{})
+}
+
+// closeIdle closes the idle connections that were last used before t, all of
+// them if t is zero.
+func (h *upHost) closeIdle(t time.Time) {
+	h.mu.Lock()
+	var old []*upConn
+	h.idle, old = cutOlder(h.idle, t, old)
+	for s, list := range h.owned {
+		if list, old = cutOlder(list, t, old); len(list) == 0 {
+			delete(h.owned, s)
+		} else {
+			h.owned[s] = list
+		}
+	}
+	if h.timer != nil && len(h.idle)+len(h.owned) == 0 {
+		h.timer.Stop()
+		h.timer = nil
+	}
+	h.mu.Unlock()
+	for _, c := range old {
+		c.close()
+	}
+}
+
+// cutOlder moves the connections that were last used before t from list to old.
+func cutOlder(list []*upConn, t time.Time, old []*upConn) (rest, cut []*upConn) {
+	n := 0
+	for n < len(list) && (t.IsZero() || list[n].idleAt.Before(t)) {
+		n++
+	}
+	cut = append(old, list[:n]...)
+	return slices.Delete(list, 0, n), cut
+}
+
+// expire runs by timer while there are idle connections.
+func (h *upHost) expire() {
+	limit := orDefault(h.up.IdleTimeout, defaultKeepIdle)
+	h.closeIdle(time.Now().Add(-limit))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil {
+		h.timer.Reset(limit / 2)
+	}
+}
+
+// take returns an idle connection that looks alive and that the session may
+// have, or nil. If ask is true, the caller will look by [l4.Conn.Ask] where
+// that can.
+func (h *upHost) take(id identity, ask bool, use usage) *upConn {
+	for {
+		h.mu.Lock()
+		c := h.takeOwned(id, use.session)
+		if c == nil {
+			c = h.takeShared(id, use)
+		}
+		h.mu.Unlock()
+		if c == nil {
+			return nil
+		}
+		// What a server sends between replies is never a reply, and one that
+		// closed an idle connection has done no wrong.
+		if ask && c.quiet.bare() || c.quiet.is() {
+			c.reused = true
+			return c
+		}
+		c.close()
+	}
+}
+
+// takeOwned takes the connection of a session that was used last.
+func (h *upHost) takeOwned(id identity, s *session) *upConn {
+	if s == nil || len(h.owned) == 0 {
+		return nil
+	}
+	list := h.owned[s]
+	for i := len(list) - 1; i >= 0; i-- {
+		if c := list[i]; c.id == id {
+			if list = slices.Delete(list, i, i+1); len(list) == 0 {
+				delete(h.owned, s)
+			} else {
+				h.owned[s] = list
+			}
+			return c
+		}
+	}
+	return nil
+}
+
+// takeShared takes the connection that was used last, of those that the mode
+// of reuse likes best.
+func (h *upHost) takeShared(id identity, use usage) *upConn {
+	best, bestRank := -1, 0
+	for i := len(h.idle) - 1; i >= 0; i-- {
+		if c := h.idle[i]; c.id == id {
+			if rank := h.up.Reuse.rank(use.first, c.requests > 1); rank > bestRank {
+				if best, bestRank = i, rank; rank == rankBest {
+					break
+				}
+			}
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	c := h.idle[best]
+	last := len(h.idle) - 1
+	copy(h.idle[best:], h.idle[best+1:])
+	h.idle[last] = nil
+	h.idle = h.idle[:last]
+	return c
+}
+
+// put keeps a connection for later, or closes it.
+func (h *upHost) put(c *upConn) {
+	if m := h.up.MaxRequests; m > 0 && c.requests >= m || h.up.MaxAge > 0 && c.idleAt.After(c.expires) || !h.keep(c) {
+		c.close()
+	}
+}
+
+// keep reports whether a connection can be kept, and keeps it then.
+func (h *upHost) keep(c *upConn) bool {
+	var owner *session
+	if c.private || h.up.Reuse == ReuseNever {
+		if owner = c.session; owner == nil || !owner.note(h) {
+			return false
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.dead:
+		return false
+	case owner == nil:
+		if len(h.idle) >= orDefault(h.up.MaxIdle, defaultMaxIdle) {
+			return false
+		}
+		h.idle = append(h.idle, c)
+	default:
+		if len(h.owned[owner]) >= maxOwned || owner.ended.Load() {
+			return false
+		}
+		if h.owned == nil {
+			h.owned = make(map[*session][]*upConn)
+		}
+		h.owned[owner] = append(h.owned[owner], c)
+	}
+	if h.timer == nil {
+		if limit := orDefault(h.up.IdleTimeout, defaultKeepIdle); limit > 0 {
+			h.timer = time.AfterFunc(limit/2, h.expire)
+		}
+	}
+	return true
+}
+
+// disown ends what is kept for a session that has ended.
+func (h *upHost) disown(s *session) {
+	var twos []*h2Conn
+	h.mu.Lock()
+	list := h.owned[s]
+	delete(h.owned, s)
+	if h.up.Reuse == ReuseNever {
+		for _, c := range h.twos {
+			if c.owner == s {
+				twos = append(twos, c)
+			}
+		}
+	}
+	h.mu.Unlock()
+	for _, c := range list {
+		c.close()
+	}
+	for _, c := range twos {
+		c.retire()
+	}
+}

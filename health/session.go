@@ -80,10 +80,8 @@ func (d *Dialer) openClear(ctx context.Context, e balance.Endpoint, max int) (*s
 	case max < 0:
 		max = 1 << 30
 	}
-	s := &session{d: d, e: e, ctx: ctx, max: max, step: "connect"}
-	if t, ok := ctx.Deadline(); ok {
-		s.limit = time.Until(t)
-	}
+	s := sessionOf(ctx)
+	s.d, s.e, s.max, s.step = d, e, max, "connect"
 	c, err := d.dial(ctx, e)
 	if err != nil {
 		return s, s.fail(err)
@@ -95,6 +93,15 @@ func (d *Dialer) openClear(ctx context.Context, e balance.Endpoint, max int) (*s
 	// One timer is enough: the context's own ends the reads too.
 	s.stop = context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	return s, nil
+}
+
+// sessionOf returns a session that only knows how long it may take.
+func sessionOf(ctx context.Context) *session {
+	s := &session{ctx: ctx}
+	if t, ok := ctx.Deadline(); ok {
+		s.limit = time.Until(t)
+	}
+	return s
 }
 
 func (s *session) use(c net.Conn) {

@@ -5,7 +5,6 @@ package health
 import (
 	"context"
 	"crypto/tls"
-	"time"
 
 	"github.com/penstock-lb/penstock/balance"
 )
@@ -15,27 +14,67 @@ import (
 //
 // It says that the kernel of a server accepts: a process that is stopped or
 // stuck still passes. Prefer a probe of the protocol where there is one.
+//
+// On Linux a connection to an IP address is given up with a reset as soon as the
+// server has said that it accepts, unless the Dialer asks for more. The server's
+// process is not woken, and has nothing to log.
 type TCP struct {
 	Dialer Dialer
 }
 
 // Probe connects and closes.
 func (p TCP) Probe(ctx context.Context, e balance.Endpoint) error {
-	if p.Dialer.TLS == nil { // nothing is read: it needs no session
-		s := session{ctx: ctx}
-		if t, ok := ctx.Deadline(); ok {
-			s.limit = time.Until(t)
-		}
-		c, err := p.Dialer.dial(ctx, e)
-		if err != nil {
-			return s.fail(err)
-		}
-		c.Close()
-		return nil
+	if p.Dialer.TLS != nil {
+		s, err := p.Dialer.open(ctx, e, 0)
+		s.close()
+		return err
 	}
-	s, err := p.Dialer.open(ctx, e, 0)
-	s.close()
-	return err
+	if ctx.Err() == nil {
+		var s spare
+		defer s.close()
+		if wait, ok, err := p.start(e, &s); wait != nil {
+			return wait(ctx)
+		} else if ok {
+			return err
+		}
+	}
+	s := sessionOf(ctx) // nothing is read: it needs no more of a session
+	c, err := p.Dialer.dial(ctx, e)
+	if err != nil {
+		return s.fail(err)
+	}
+	c.Close()
+	return nil
+}
+
+// start begins the probe of e if the kernel alone can do it. ok is false if it
+// cannot. Otherwise err is the result, or wait, if not nil, must be called, and
+// returns it.
+func (p TCP) start(e balance.Endpoint, s *spare) (wait func(context.Context) error, ok bool, err error) {
+	d := &p.Dialer
+	if d.TLS != nil || d.Dial != nil || d.Proxy != NoProxy {
+		return nil, false, nil
+	}
+	network, addr, err := d.address(e)
+	if err != nil || network != "tcp" {
+		return nil, false, nil
+	}
+	c, done, ok, err := beginConnect(addr, s)
+	switch {
+	case !ok:
+		return nil, false, nil
+	case !done:
+		return func(ctx context.Context) error {
+			s := sessionOf(ctx)
+			if err := c.wait(ctx); err != nil {
+				return s.fail(dialError(ctx, err))
+			}
+			return nil
+		}, true, nil
+	case err != nil:
+		return nil, true, dialError(context.Background(), err)
+	}
+	return nil, true, nil
 }
 
 // TLS passes when a TLS handshake succeeds. A nil Dialer.TLS means the zero

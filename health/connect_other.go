@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package health
+
+import "context"
+
+// A connecting is for Linux only: elsewhere package net does it.
+type connecting struct{}
+
+type spare struct{}
+
+func (*spare) close() {}
+
+func beginConnect(string, *spare) (c connecting, done, ok bool, err error) { return }
+
+func (*connecting) wait(context.Context) error { return nil }

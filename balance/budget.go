@@ -5,7 +5,7 @@ package balance
 import "sync/atomic"
 
 // Budget bounds how many retries and hedges a pool has going at once, whoever makes
-// them: max(Min, Share * (leases + waiting requests)). Without it, retries multiply the
+// them: max(Min, Share * (leases + waiting requests + the request that asks)). Without it, retries multiply the
 // load of servers that fail because of load. (Envoy, "Retry budgets".)
 type Budget struct {
 	Share float64 // 0 means 0.2; negative means none beyond Min
@@ -38,7 +38,7 @@ type Retry struct{ b *retryBudget }
 func (p *Pool) TryRetry() (Retry, bool) {
 	p.init()
 	c := p.core
-	limit := c.conf.Budget.limit(c.active.sum() + c.queue.waiting.Load())
+	limit := c.conf.Budget.limit(c.active.sum() + c.queue.waiting.Load() + 1)
 	for b := &c.retries; ; {
 		n := b.going.Load()
 		if n >= limit {

@@ -75,9 +75,7 @@ func (t *attempt) end() {
 		t.mirroring.finish(t)
 	}
 	t.up.pool.Put(t.req)
-	if t.retry.ok {
-		t.retry.Done()
-	}
+	t.giveShare()
 }
 
 // stream returns the request body from its beginning.
@@ -309,7 +307,7 @@ func (t *attempt) retryStatus(l *leg, src source) *failure {
 			return nil
 		}
 		sent := src.stopSending(t, true) // before anybody looks at the body
-		if !t.mayRepeat(f) {
+		if !t.mayRepeat(f) || !t.takeShare(f) {
 			return nil
 		}
 		// The rest of a short body is worth a connection.

@@ -120,11 +120,21 @@ func (t *attempt) again(f *failure) bool {
 	if f.unsent && t.p.Pool.Usable() > t.tries {
 		wait = f.after
 	}
-	return wait == 0 || t.sleep(wait)
+	if wait > 0 {
+		// Whoever waits loads no server: all that a dying server held may wait
+		// at once. Only a reply that was given up for it must have its repetition.
+		if f.class != balance.StatusError {
+			t.giveShare()
+		}
+		if !t.sleep(wait) {
+			return false
+		}
+	}
+	return t.takeShare(f)
 }
 
-// mayRepeat reports whether a failed try may be repeated, and takes a share of
-// the budget for that.
+// mayRepeat reports whether a failed try may be repeated, if the budget allows
+// it.
 func (t *attempt) mayRepeat(f *failure) bool {
 	r := &t.p.Retry
 	switch {
@@ -137,17 +147,26 @@ func (t *attempt) mayRepeat(f *failure) bool {
 	case !t.deadline.IsZero() && !time.Now().Before(t.deadline):
 		return false
 	}
-	// A refused connection cost no server any work, so trying elsewhere does not
-	// multiply load: it is not the budget's business, which would be used up at
-	// once when a server dies under load.
+	return true
+}
+
+// takeShare takes a share of the retry budget, unless there is one already. A
+// refused connection cost no server any work, so trying elsewhere does not
+// multiply load: it is not the budget's business, which would be used up at
+// once when a server dies under load.
+func (t *attempt) takeShare(f *failure) bool {
 	if !t.retry.ok && f.class != balance.ConnectFailed {
-		share, ok := t.p.Pool.TryRetry()
-		if !ok {
-			return false
-		}
-		t.retry.Retry, t.retry.ok = share, true
+		t.retry.Retry, t.retry.ok = t.p.Pool.TryRetry()
+		return t.retry.ok
 	}
 	return true
+}
+
+func (t *attempt) giveShare() {
+	if t.retry.ok {
+		t.retry.Done()
+		t.retry.ok = false
+	}
 }
 
 // sleep waits, and reports false if the client leaves or the time for all is

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"testing/synctest"
 
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4/l4test"
@@ -45,6 +46,41 @@ func TestRefusedIsNotTheBudgetsBusiness(t *testing.T) {
 		}
 		if tries <= 6 {
 			t.Errorf("6 requests took %d tries; want some to be refused", tries)
+		}
+	})
+}
+
+// A server that held every request dies: with a budget of one retry for each
+// request under way all of them are served elsewhere, though none has a lease
+// while it waits for its retry.
+func TestRetriesThatWaitNeedNoBudget(t *testing.T) {
+	const clients = 40
+	site := func(n *l4test.Network) http.Handler {
+		pool := &balance.Pool{Policy: balance.First{}, Budget: balance.Budget{Share: 1, Min: -1}}
+		if err := pool.Set(balance.Endpoint{Addr: one}, balance.Endpoint{Addr: two}); err != nil {
+			panic(err)
+		}
+		return &l7.Proxy{Pool: pool, Upstream: &l7.Upstream{Dial: n.DialContext}}
+	}
+	fronts(t, site, func(t *testing.T, f *front) {
+		die := make(chan struct{})
+		serveOrigin(t, f.network, one, func(c *l4test.Conn, br *bufio.Reader) {
+			http.ReadRequest(br)
+			<-die
+			c.Reset()
+		})
+		serveHTTP(t, f.network, two, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })
+		var all []*rawConn
+		for range clients {
+			all = append(all, f.dial(t).send(getA))
+		}
+		synctest.Wait()
+		close(die)
+		for _, c := range all {
+			c.wantReply(200, "ok")
+		}
+		if n := f.done()[0].Tries; n != 2 {
+			t.Errorf("%d tries; want 2", n)
 		}
 	})
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
 
@@ -55,5 +56,7 @@ func (o *Options) httpServer(h http.Handler) httpServer {
 	p.SetHTTP1(true)
 	p.SetHTTP2(true)
 	p.SetUnencryptedHTTP2(true)
-	return &http.Server{Handler: h, Protocols: &p, ReadHeaderTimeout: o.Timeout, IdleTimeout: o.Timeout}
+	// curl --http1.0 offers nothing but the last.
+	offer := &tls.Config{NextProtos: []string{"h2", "http/1.1", "http/1.0"}}
+	return &http.Server{Handler: h, Protocols: &p, TLSConfig: offer, ReadHeaderTimeout: o.Timeout, IdleTimeout: o.Timeout}
 }

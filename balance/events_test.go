@@ -65,6 +65,57 @@ func TestExplain(t *testing.T) {
 	}, lines)
 }
 
+// TestSincePerCause has several at once say what they think of a server.
+func TestSincePerCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, begin := &balance.Pool{}, time.Now()
+		require.NoError(t, p.Set(endpoints(1)...))
+		a := p.Server("a")
+		says := func() string {
+			e := p.Explain()[0]
+			lines := []string{fmt.Sprintf("%v %v: %s", e.State, e.Since.Sub(begin), e.Reason)}
+			if !e.Operator.Since.IsZero() {
+				lines = append(lines, fmt.Sprintf("operator %v: %s %v", e.Operator.Admin, e.Operator.Reason, e.Operator.Since.Sub(begin)))
+			}
+			for _, r := range e.Reports {
+				lines = append(lines, fmt.Sprint(r, " ", r.Since.Sub(begin)))
+			}
+			return strings.Join(lines, "\n")
+		}
+		require.Equal(t, "up 0s: ", says())
+		for _, step := range []struct {
+			does func()
+			want string
+		}{
+			{func() { a.Report(balance.Check, balance.Down, "refused") }, "down 1s: check says down: refused\ncheck says down: refused 1s"},
+			{func() { a.Report(balance.Discovery, balance.Down, "not ready") },
+				"down 1s: check says down: refused; discovery says down: not ready\ncheck says down: refused 1s\ndiscovery says down: not ready 2s"},
+			{func() { a.Report(balance.Check, balance.Down, "timeout") },
+				"down 1s: check says down: timeout; discovery says down: not ready\ncheck says down: timeout 1s\ndiscovery says down: not ready 2s"},
+			{func() { a.SetAdmin(balance.Drain, "deploy") },
+				"down 1s: check says down: timeout; discovery says down: not ready\noperator drain: deploy 4s\ncheck says down: timeout 1s\ndiscovery says down: not ready 2s"},
+			{func() { a.Report(balance.Check, balance.Up, "passed") },
+				"down 1s: discovery says down: not ready\noperator drain: deploy 4s\ncheck says up: passed 5s\ndiscovery says down: not ready 2s"},
+			{func() { a.Report(balance.Discovery, balance.Up, "") },
+				"drain 6s: drain: deploy\noperator drain: deploy 4s\ncheck says up: passed 5s\ndiscovery says up 6s"},
+			{func() { a.SetAdmin(balance.Drain, "deploy 42") },
+				"drain 6s: drain: deploy 42\noperator drain: deploy 42 4s\ncheck says up: passed 5s\ndiscovery says up 6s"},
+			{func() { a.SetAdmin(balance.Ready, "") },
+				"up 8s: \noperator ready:  8s\ncheck says up: passed 5s\ndiscovery says up 6s"},
+			{func() {
+				l := acquire(t, p, balance.Request{})
+				require.NoError(t, p.Set(endpoints(2)[1]))
+				require.NoError(t, p.Set(endpoints(1)...))
+				l.Done(balance.Outcome{})
+			}, "up 9s: "}, // forgotten
+		} {
+			time.Sleep(time.Second)
+			step.does()
+			require.Equal(t, step.want, says())
+		}
+	})
+}
+
 func TestStats(t *testing.T) {
 	p := &balance.Pool{Policy: balance.RoundRobin{}}
 	require.NoError(t, p.Set(endpoints(2)...))

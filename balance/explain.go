@@ -4,6 +4,7 @@ package balance
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -19,6 +20,11 @@ type Explanation struct {
 	Share  float64 // part of all picks that goes to its tier and zone
 	Load   int     // in flight and queued for it
 	Limit  int     // of what is in flight, at present; 0 means none
+
+	// Operator and Reports are what each of those who have a say said last, whether it
+	// decides anything now or not.
+	Operator Operator
+	Reports  []Report // in order of cause; none of a cause that has said nothing
 }
 
 // String returns a line such as "a: not used: check says down: connection refused".
@@ -43,6 +49,7 @@ func (p *Pool) Explain() []Explanation {
 		at[s] = i
 		all = append(all, Explanation{
 			Server: s, Reason: s.status.reason(), State: s.published, Since: s.since, Tier: s.ep.Load().Tier,
+			Operator: s.status.operator, Reports: slices.Clone(s.status.reports),
 			Load: int(s.load()), Limit: int(s.capacity()),
 		})
 	}

@@ -207,13 +207,13 @@ func (s *Server) Report(c Cause, h Health, reason string) {
 	if c > MaxCause {
 		panic("balance: no such cause")
 	}
-	s.core.change(s, func() { s.status.report(report{c, h, reason}) })
+	s.core.change(s, func(now time.Time) { s.status.report(Report{c, h, reason, now}) })
 }
 
 // SetAdmin says what the operator wants of s and why. See [Server.Drain] to wait until
 // the work in flight is done.
 func (s *Server) SetAdmin(a Admin, reason string) {
-	s.core.change(s, func() { s.status.admin, s.status.adminReason = a, reason })
+	s.core.change(s, func(now time.Time) { s.status.administer(Operator{a, reason, now}) })
 }
 
 // SetWeight changes the weight of s until [Pool.Set] brings another one. Here 0 means
@@ -222,7 +222,7 @@ func (s *Server) SetWeight(w int) error {
 	if w < 0 || w > MaxWeight {
 		return &ConfigError{Field: "SetWeight", Value: w, Reason: "must be between 0 and MaxWeight"}
 	}
-	s.core.change(s, func() { s.status.weight = w })
+	s.core.change(s, func(time.Time) { s.status.weight = w })
 	return nil
 }
 
@@ -232,7 +232,7 @@ func (s *Server) SetMaxConns(n int) error {
 	if n < 0 {
 		return &ConfigError{Field: "SetMaxConns", Value: n, Reason: "must not be negative"}
 	}
-	s.core.change(s, func() { s.maxConns = n })
+	s.core.change(s, func(time.Time) { s.maxConns = n })
 	return nil
 }
 

@@ -147,7 +147,7 @@ func (c *core) join(e *Endpoint, now time.Time) *Server {
 		// Its leases and figures go on; what was said of it is forgotten, as it would
 		// be had it been gone for a moment longer.
 		s.status, s.trial = status{weight: s.status.weight}, false
-		c.unproven(s)
+		c.unproven(s, now)
 		if !e.equal(s.ep.Load()) {
 			c.amend(s, e)
 		}
@@ -160,16 +160,16 @@ func (c *core) join(e *Endpoint, now time.Time) *Server {
 	s.published = StateLeft // so that publish sees it come
 	s.state.Store(uint32(StateLeft))
 	s.factor = 1
-	c.unproven(s)
+	c.unproven(s, now)
 	s.slot = c.freeSlot()
 	c.slots[s.slot] = s
 	return s
 }
 
 // unproven applies Pool.Unproven to a server that joins.
-func (c *core) unproven(s *Server) {
+func (c *core) unproven(s *Server, now time.Time) {
 	if c.conf.Unproven {
-		s.status.report(report{Check, Down, "not checked yet"})
+		s.status.report(Report{Check, Down, "not checked yet", now})
 	}
 }
 

@@ -20,15 +20,16 @@ type snapshot struct {
 }
 
 // change runs f, which changes what is said of s, and lets it take effect.
-func (c *core) change(s *Server, f func()) {
+func (c *core) change(s *Server, f func(now time.Time)) {
 	c.mu.Lock()
+	now := time.Now()
 	was := s.settings()
-	f()
+	f(now)
 	if is := s.settings(); is != was {
 		if is.maxConns != was.maxConns {
 			c.fullConns.Store(c.conf.fullConns(c.set.Load().members))
 		}
-		c.publish([]*Server{s}, time.Now())
+		c.publish([]*Server{s}, now)
 	}
 	c.unlock()
 }
@@ -43,7 +44,7 @@ type settings struct {
 
 // settings returns those of s. c.mu is held.
 func (s *Server) settings() settings {
-	return settings{s.status.state(), s.status.admin, s.status.weight, s.maxConns, s.trial}
+	return settings{s.status.state(), s.status.operator.Admin, s.status.weight, s.maxConns, s.trial}
 }
 
 // publish lets changes of servers take effect: state, events, limits, snapshots. c.mu

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Admin is what the operator wants of a server.
@@ -98,43 +99,60 @@ func word[T ~uint8](i T, words ...string) string {
 
 // status is the state machine of one server: what everybody said of it.
 type status struct {
-	admin       Admin
-	adminReason string
-	reports     []report // those that do not say Up, in order of cause
-	left        bool
-	warming     bool
-	weight      int // 0 means none
+	operator Operator
+	reports  []Report // in order of cause
+	left     bool
+	warming  bool
+	weight   int // 0 means none
 }
 
-type report struct {
-	cause  Cause
-	health Health
-	reason string
+// An Operator is what the operator said of a server last. The zero value is what holds
+// while there was nothing to say.
+type Operator struct {
+	Admin  Admin
+	Reason string
+	Since  time.Time // of Admin; zero if the operator has said nothing
 }
 
-// report replaces what c says. It reports whether that is news.
-func (st *status) report(r report) bool {
-	i, found := slices.BinarySearchFunc(st.reports, r.cause, func(r report, c Cause) int { return int(r.cause) - int(c) })
-	switch {
-	case r.health == Up && !found:
-		return false
-	case r.health == Up:
-		st.reports = slices.Delete(st.reports, i, i+1)
-	case !found:
+// A Report is what one observer said of a server last.
+type Report struct {
+	Cause  Cause
+	Health Health
+	Reason string
+	Since  time.Time // of Health: saying it again, in other words too, does not change that
+}
+
+// String returns words such as "check says down: connection refused".
+func (r Report) String() string {
+	return join(r.Cause.String()+" says "+r.Health.String(), r.Reason)
+}
+
+// report replaces what r.Cause said before.
+func (st *status) report(r Report) {
+	i, found := slices.BinarySearchFunc(st.reports, r.Cause, func(r Report, c Cause) int { return int(r.Cause) - int(c) })
+	if !found {
 		st.reports = slices.Insert(st.reports, i, r)
-	default:
-		news := st.reports[i].health != r.health
-		st.reports[i] = r
-		return news
+		return
 	}
-	return true
+	if st.reports[i].Health == r.Health {
+		r.Since = st.reports[i].Since
+	}
+	st.reports[i] = r
+}
+
+// administer replaces what the operator said before.
+func (st *status) administer(o Operator) {
+	if o.Admin == st.operator.Admin && !st.operator.Since.IsZero() {
+		o.Since = st.operator.Since
+	}
+	st.operator = o
 }
 
 // worst returns the worst health that any cause reports.
 func (st *status) worst() Health {
 	worst := Up
 	for _, r := range st.reports {
-		worst = max(worst, r.health)
+		worst = max(worst, r.Health)
 	}
 	return worst
 }
@@ -144,11 +162,11 @@ func (st *status) state() State {
 	switch worst := st.worst(); {
 	case st.left:
 		return StateLeft
-	case st.admin == Maint:
+	case st.operator.Admin == Maint:
 		return StateMaint
 	case worst == Down:
 		return StateDown
-	case st.admin == Drain:
+	case st.operator.Admin == Drain:
 		return StateDrain
 	case worst == Stopping:
 		return StateStopping
@@ -166,11 +184,13 @@ func (st *status) reason() string {
 	case StateLeft:
 		return "left the set"
 	case StateMaint, StateDrain:
-		return join(s.String(), st.adminReason)
+		return join(s.String(), st.operator.Reason)
 	case StateDown, StateStopping:
 		var all []string
 		for _, r := range st.reports {
-			all = append(all, join(r.cause.String()+" says "+r.health.String(), r.reason))
+			if r.Health != Up {
+				all = append(all, r.String())
+			}
 		}
 		return strings.Join(all, "; ")
 	case StateUnweighted:

@@ -54,7 +54,7 @@ func (c *core) parts(members []*Server) (parts []part, panicky bool) {
 			servers = slices.DeleteFunc(servers, func(s *Server) bool { return !s.published.usable() })
 		} else {
 			panicky = true
-			servers = slices.DeleteFunc(servers, func(s *Server) bool { return s.status.admin != Ready || s.status.weight == 0 })
+			servers = slices.DeleteFunc(servers, func(s *Server) bool { return s.status.operator.Admin != Ready || s.status.weight == 0 })
 			for _, s := range servers {
 				c.forced[s] = true
 			}

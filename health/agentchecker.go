@@ -17,7 +17,10 @@ import (
 // What an agent says counts at once, and stays until it says otherwise: a
 // server that it called down is down until it says up, and one in drain or
 // maint stays so until it says ready. An agent that cannot be reached, or that
-// says something else, changes nothing.
+// says something else, changes nothing. Nor does the end of a Run: the next one of
+// the same AgentChecker goes on from there, as in HAProxy when agents are disabled
+// and enabled. Another AgentChecker knows nothing of it (as HAProxy after a reload),
+// and the first answer it gets counts as all that was ever said.
 //
 // Other than in HAProxy, drain and maint of an agent are the agent's own: they
 // neither change what the operator set, nor can its ready undo that. Weights
@@ -40,6 +43,7 @@ type AgentChecker struct {
 	Seed    uint64                              // of the jitter; 0 means at random
 
 	running atomic.Bool
+	said    map[*balance.Server]agentState // of Run's goroutine; it stays from one Run to the next
 }
 
 // Run asks until ctx is done, and returns its cause; see [Checker.Run].
@@ -48,12 +52,29 @@ func (a *AgentChecker) Run(ctx context.Context) error {
 		return ErrRunning
 	}
 	defer a.running.Store(false)
+	a.forget()
 	c := &Checker{
 		Pools: a.Pools, Probe: Func(a.ask), Interval: a.Interval, Timeout: a.Timeout, Jitter: a.Jitter,
 		Spread: a.Spread, Concurrency: a.Concurrency, Logger: a.Logger, Seed: a.Seed,
 	}
 	c.agents = a
 	return c.Run(ctx)
+}
+
+// forget drops what is known of servers that have left since the last Run.
+func (a *AgentChecker) forget() {
+	said := make(map[*balance.Server]agentState)
+	for _, p := range a.Pools {
+		if p == nil {
+			continue // Run says so
+		}
+		for s := range p.All() {
+			if st, ok := a.said[s]; ok {
+				said[s] = st
+			}
+		}
+	}
+	a.said = said
 }
 
 // answer carries a Reply out of a Probe.
@@ -83,17 +104,18 @@ func (a *AgentChecker) take(t *target, err error, log *slog.Logger) {
 	var r Reply
 	if got, ok := err.(*answer); ok {
 		r, err = got.Reply, nil
-		a.apply(s, &t.agent, r, log)
+		a.apply(s, r, log)
 	}
 	if a.OnReply != nil {
 		a.OnReply(s, r, err)
 	}
 }
 
-func (a *AgentChecker) apply(s *balance.Server, st *agentState, r Reply, log *slog.Logger) {
-	old := *st
-	st.health, st.reason = r.judge(st.said)
-	st.said = r.merge(st.said)
+func (a *AgentChecker) apply(s *balance.Server, r Reply, log *slog.Logger) {
+	old := a.said[s]
+	st := agentState{said: r.merge(old.said)}
+	st.health, st.reason = r.judge(old.said)
+	a.said[s] = st
 	var errs [2]error
 	if w, ok := r.weight(s.Endpoint()); ok {
 		errs[0] = s.SetWeight(w)
@@ -106,9 +128,7 @@ func (a *AgentChecker) apply(s *balance.Server, st *agentState, r Reply, log *sl
 			log.Warn("agent ignored", "server", s.Name(), "error", err)
 		}
 	}
-	if st.health != old.health || st.reason != old.reason {
-		s.Report(balance.Agent, st.health, st.reason)
-	}
+	s.Report(balance.Agent, st.health, st.reason) // each time, as in round.tell
 	if st.health != old.health {
 		log.Info("agent changed", "server", s.Name(), "health", st.health, "reason", st.reason)
 	}

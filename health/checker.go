@@ -67,7 +67,8 @@ type Checker struct {
 	CutDown bool
 
 	// CutBackups closes the live connections to the servers of higher tiers
-	// when a server comes up.
+	// when a server comes up, or back from a soft stop, and takes work again.
+	// (HAProxy, on-marked-up shutdown-backup-sessions.)
 	CutBackups bool
 
 	OnResult func(Result) // called after each probe by Run's own goroutine, must not block; may be nil

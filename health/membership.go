@@ -43,6 +43,9 @@ func (r *round) sync(now time.Time) {
 		r.replace(t, now)
 		if len(t.servers) == 0 {
 			t.gone = true
+			if r.c.agents != nil {
+				delete(r.c.agents.said, k.server)
+			}
 			r.rota.remove(t)
 			delete(r.targets, k)
 		}

@@ -251,13 +251,13 @@ func (r *round) tell(res Result, t *target, now time.Time) {
 	t.status = st
 	t.mu.Unlock()
 
-	if st.Health != old.Health || st.Reason != old.Reason {
-		for _, s := range t.servers {
-			s.Report(balance.Check, st.Health, st.Reason)
-		}
+	// Each time, though it is seldom news: a server that left and came back between
+	// two probes has forgotten what was said of it.
+	for _, s := range t.servers {
+		s.Report(balance.Check, st.Health, st.Reason)
 	}
 	if st.Health != old.Health {
-		r.changed(t, old.Health, st)
+		r.changed(t, st)
 	}
 	if r.c.OnResult != nil {
 		res.Servers, res.Status = t.servers, st
@@ -289,7 +289,7 @@ func reason(err error, m *machine, old Status) string {
 }
 
 // changed logs a change of health and cuts what is to be cut.
-func (r *round) changed(t *target, was balance.Health, st Status) {
+func (r *round) changed(t *target, st Status) {
 	level := slog.LevelInfo
 	if st.Health == balance.Down {
 		level = slog.LevelWarn
@@ -299,7 +299,7 @@ func (r *round) changed(t *target, was balance.Health, st Status) {
 		switch {
 		case st.Health == balance.Down && r.c.CutDown:
 			s.Cut(true, st.Reason)
-		case was == balance.Down && r.c.CutBackups:
+		case st.Health == balance.Up && r.c.CutBackups && s.Usable(): // it was down or stopping
 			r.cutBackups(s)
 		}
 	}

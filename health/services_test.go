@@ -5,6 +5,7 @@ package health_test
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -280,6 +281,43 @@ func TestAgentChecker(t *testing.T) {
 		require.ErrorIs(t, a.Run(ctx), health.ErrRunning)
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
+	})
+}
+
+// TestAgentCheckerGoesOn ends Run and begins again.
+func TestAgentCheckerGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var line atomic.Value
+		_, n := fake(t, serviceFunc(func(c net.Conn, m healthtest.Mode) {
+			healthtest.Agent{Line: line.Load().(string)}.ServeConn(c, m)
+		}))
+		p := &balance.Pool{}
+		require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: addr, Weight: 100}))
+		s := p.Server("a")
+		agents := func() *health.AgentChecker {
+			return &health.AgentChecker{Pools: []*balance.Pool{p}, Logger: quiet, Agent: health.Agent{Dialer: health.Dialer{Dial: n.DialContext}}}
+		}
+		ask := func(a *health.AgentChecker, says string) balance.State {
+			line.Store(says)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			require.ErrorIs(t, a.Run(ctx), context.DeadlineExceeded)
+			return s.State()
+		}
+		a := agents()
+		require.Equal(t, balance.StateDown, ask(a, "maint #disk"))
+		require.Equal(t, balance.StateDown, ask(a, "50%"), "it says nothing of it")
+		require.Equal(t, "agent says down: maint: disk", p.Explain()[0].Reason)
+		require.Equal(t, balance.StateDown, ask(a, "up"))
+		require.Equal(t, balance.StateUp, ask(a, "ready"))
+		require.Equal(t, balance.StateDown, ask(a, "stopped"))
+		require.Equal(t, balance.StateUp, ask(agents(), "50%"), "one that has heard nothing before")
+
+		require.Equal(t, balance.StateDown, ask(a, "100%"))
+		require.NoError(t, p.Set())
+		require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: addr}))
+		s = p.Server("a")
+		require.Equal(t, balance.StateUp, ask(a, "100%"), "another server by the same name")
 	})
 }
 

@@ -17,7 +17,6 @@ type target struct {
 	servers []*balance.Server // replaced, never changed in place
 	next    []*balance.Server // what servers will be, while a sync counts
 	machine machine
-	agent   agentState
 	addr    string    // of the first server
 	epoch   int       // of the machine: a probe that began in another says nothing
 	due     time.Time // of the next probe

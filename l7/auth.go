@@ -37,13 +37,8 @@ type BasicAuth struct {
 	Next http.Handler
 }
 
-var userKey Key[string]
-
 // User returns the name that [BasicAuth] accepted, or "".
-func User(x *Exchange) string {
-	u, _ := userKey.Get(x)
-	return u
-}
+func User(x *Exchange) string { return x.Record.User }
 
 // ServeExchange implements [Handler].
 func (h *BasicAuth) ServeExchange(x *Exchange) {
@@ -58,7 +53,7 @@ func (h *BasicAuth) ServeExchange(x *Exchange) {
 	if h.UserField != "" {
 		x.Header.Set(h.UserField, user)
 	}
-	userKey.Set(x, user)
+	x.Record.User = user
 	Serve(h.Next, x)
 }
 

@@ -41,12 +41,16 @@ func (g *Gate) ServeExchange(x *Exchange) {
 			return
 		}
 	}
-	start := time.Now()
+	var start time.Duration                          // since the start of the exchange: half the price of time.Now
+	_, timeless := g.Places.(*ratelimit.Concurrency) // to which a look at the clock would be all the price
+	if !timeless {
+		start = time.Since(x.Record.Start)
+	}
 	served := false
 	defer func() { // a handler that panics gives its place back too
-		took := time.Since(start)
-		if !served || x.Record.Tries == 0 || x.upgrade != "" || x.Record.Termination.Cause == l4.ClientAborted {
-			took = -1 // says nothing of the servers
+		took := time.Duration(-1) // says nothing of the servers
+		if served && !timeless && x.Record.Tries > 0 && x.upgrade == "" && x.Record.Termination.Cause != l4.ClientAborted {
+			took = time.Since(x.Record.Start) - start
 		}
 		g.Places.Release(took)
 	}()

@@ -68,7 +68,12 @@ func (l *Limit[K]) ServeExchange(x *Exchange) {
 	if l.Cost != nil {
 		cost = max(0, l.Cost(x))
 	}
-	d := l.Limiter.Take(key, cost)
+	var d ratelimit.Decision
+	if keyed, ok := l.Limiter.(*ratelimit.Keyed[K]); ok {
+		keyed.TakeTo(&d, key, cost)
+	} else {
+		d = l.Limiter.Take(key, cost)
+	}
 	if d.Over && l.OnOver != nil {
 		l.OnOver(x, key, d)
 	}
@@ -85,14 +90,20 @@ func (l *Limit[K]) ServeExchange(x *Exchange) {
 		return
 	}
 	if d.Reset == ratelimit.Never {
-		defer l.Limiter.Refund(key, d) // in flight; a handler that panics is over too
-		Serve(l.Next, x)
+		l.inFlight(x, key, d)
 		return
 	}
 	Serve(l.Next, x)
 	if x.Record.Tries == 0 && unserved(x.Record.Termination) {
 		l.Limiter.Refund(key, d)
 	}
+}
+
+// inFlight serves what is given back at the end; a handler that panics is over
+// too.
+func (l *Limit[K]) inFlight(x *Exchange, key K, d ratelimit.Decision) {
+	defer l.Limiter.Refund(key, d)
+	Serve(l.Next, x)
 }
 
 func (l *Limit[K]) key(x *Exchange) (K, bool) {

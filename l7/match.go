@@ -148,39 +148,6 @@ func (c Cookie) Match(x *Exchange) bool {
 	return found
 }
 
-// CookieValue returns the value of the first cookie of that name that the
-// client sent.
-func CookieValue(x *Exchange, name string) (string, bool) {
-	var v string
-	found := false
-	eachCookie(&x.Header, func(n, value string) bool {
-		if found = n == name; found {
-			v = value
-		}
-		return !found
-	})
-	return v, found
-}
-
-// eachCookie calls do for each pair of the Cookie lines until it returns
-// false (RFC 6265, section 5.4; quotes are part of the value).
-func eachCookie(f *Fields, do func(name, value string) bool) {
-	for i := range f.list {
-		if n := f.list[i].Name; len(n) != len("Cookie") || !equalFold(n, "Cookie") {
-			continue
-		}
-		rest := f.list[i].Value
-		for rest != "" {
-			var pair string
-			pair, rest, _ = strings.Cut(rest, ";")
-			name, value, _ := strings.Cut(pair, "=")
-			if name = trimOWS(name); name != "" && !do(name, trimOWS(value)) {
-				return
-			}
-		}
-	}
-}
-
 // Query matches if the query has a parameter of that name and value; any value
 // if neither Value nor Test is set. Name and value are compared after
 // decoding (%41 is A, + is a space); what cannot be decoded matches nothing.

@@ -258,6 +258,26 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// What is found but once is replaced as package regexp does it.
+func FuzzReplaceAll(f *testing.F) {
+	for _, seed := range [][3]string{
+		{"^/api/", "/api/v1", "/"}, {"^/u/([0-9]+)(x)?", "/u/77/y", "/users/$1/${2}$2$$"}, {"^a*", "aab", "$0x$1_"}, {"^", "a", "b"}, {"^+a", "a", ""},
+		{"^a|b", "ab", ""}, {"^(?m:^a)", "a\na", "b"}, {"^(.)(.)", "xyz", "$2$1$3"}, {"^x?", "y", "$"}, {"^(?i)A", "a", "$1é"},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	f.Fuzz(func(t *testing.T, expr, s, with string) {
+		if len(expr) > 100 {
+			return
+		}
+		e, err := regexp.Compile(expr)
+		if err != nil {
+			return
+		}
+		require.Equal(t, e.ReplaceAllString(s, with), replaceAll(e, s, with), "%q %q %q", expr, s, with)
+	})
+}
+
 func TestRedirect(t *testing.T) {
 	tests := []struct {
 		h      Redirect

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -75,14 +74,15 @@ const (
 // ServeExchange implements [Handler].
 func (p *Persist) ServeExchange(x *Exchange) {
 	p.init()
-	if value, ok := CookieValue(x, p.name()); ok {
+	if at, ok := findCookie(&x.Header, p.name()); ok {
+		value := x.Header.cookie(at)
 		p.use(x, value)
 		switch {
 		case p.Mode == CookieInsert && !p.Forward:
-			dropCookie(&x.Header, p.name())
+			dropCookie(&x.Header, at, p.name())
 		case p.Mode == CookiePrefix:
 			if _, own, ok := strings.Cut(value, "~"); ok {
-				replaceCookie(&x.Header, p.name(), own)
+				replaceCookie(&x.Header, at, p.name(), own)
 			}
 		}
 	}
@@ -130,7 +130,7 @@ func (p *Persist) use(x *Exchange, value string) {
 		if o.expired(now, p.MaxIdle, p.MaxLife) {
 			return
 		}
-		renew = renew || p.MaxIdle > 0 && age(now, o.last) > p.MaxIdle/10
+		renew = renew || p.MaxIdle > 0 && age(now, o.last.unix()) > p.MaxIdle/10
 	}
 	x.Balance.Prefer = o.name
 	if renew {
@@ -139,9 +139,10 @@ func (p *Persist) use(x *Exchange, value string) {
 }
 
 // expired reports whether a value is too old, or dated more than a day ahead.
-func (o *opened) expired(now int64, idle, life time.Duration) bool {
-	return idle > 0 && age(now, o.last) > idle || life > 0 && age(now, o.first) > life ||
-		age(o.last, now) > 24*time.Hour || age(o.first, now) > 24*time.Hour
+func (o opened) expired(now int64, idle, life time.Duration) bool {
+	first, last := o.first.unix(), o.last.unix()
+	return idle > 0 && age(now, last) > idle || life > 0 && age(now, first) > life ||
+		age(last, now) > 24*time.Hour || age(first, now) > 24*time.Hour
 }
 
 func age(now, then int64) time.Duration { return time.Duration(now-then) * time.Second }
@@ -170,10 +171,11 @@ func (p *Persist) EditReply(x *Exchange, r *Reply) {
 	if kept && !renew || p.PostOnly && x.Method != http.MethodPost || p.Preserve && setsCookie(&r.Header, p.name()) {
 		return
 	}
-	if !kept {
-		old.first = 0
+	first := int64(0)
+	if kept {
+		first = old.first.unix()
 	}
-	r.Header.Add("Set-Cookie", p.line(x, p.value(r.Server, old.first)))
+	r.Header.Add("Set-Cookie", p.line(x, p.value(r.Server, first)))
 	if !p.Cacheable && !hasItem(r.Header.Get("Cache-Control"), "private") && !hasItem(r.Header.Get("Cache-Control"), "no-store") {
 		r.Header.Add("Cache-Control", "private")
 	}
@@ -235,87 +237,4 @@ func setsCookie(f *Fields, name string) bool {
 		}
 	}
 	return false
-}
-
-// dropCookie removes the cookies of that name from a request, and lines that
-// held nothing else.
-func dropCookie(f *Fields, name string) {
-	editCookie(f, name, func(pair string) string { return "" })
-}
-
-// replaceCookie changes the value of the cookies of that name.
-func replaceCookie(f *Fields, name, value string) {
-	editCookie(f, name, func(string) string { return name + "=" + value })
-}
-
-// editCookie replaces the pairs of that name; an empty one is removed. The
-// bytes of other pairs stay.
-func editCookie(f *Fields, name string, edit func(pair string) string) {
-	for i := 0; i < len(f.list); i++ {
-		fd := &f.list[i]
-		if len(fd.Name) != len("Cookie") || !equalFold(fd.Name, "Cookie") {
-			continue
-		}
-		v := editPairs(fd.Value, name, edit)
-		if len(v) == len(fd.Value) && v == fd.Value {
-			continue
-		}
-		f.edited = true
-		if fd.Value = v; v == "" {
-			f.list = slices.Delete(f.list, i, i+1)
-			i--
-		}
-	}
-}
-
-// editPairs goes through the line once, however many cookies it holds, and
-// copies only if it must: not to remove its first or last pair.
-func editPairs(line, name string, edit func(pair string) string) string {
-	start, end := findPair(line, 0, name)
-	if start < 0 {
-		return line
-	}
-	again, _ := findPair(line, end+1, name)
-	pair := edit(line[start:end])
-	switch {
-	case pair != "" || again >= 0:
-	case start == 0:
-		return trimOWS(line[min(end+1, len(line)):])
-	case end == len(line):
-		return line[:start-1]
-	}
-	var b strings.Builder
-	at := 0
-	for start >= 0 {
-		b.WriteString(line[at:start])
-		if pair = edit(line[start:end]); pair != "" {
-			if start > 0 {
-				b.WriteByte(' ')
-			}
-			b.WriteString(pair)
-			at = end
-		} else {
-			at = min(end+1, len(line))
-		}
-		start, end = findPair(line, end+1, name)
-	}
-	b.WriteString(line[at:])
-	return strings.TrimRight(trimOWS(b.String()), ";")
-}
-
-// findPair returns where the first pair of that name is, at or behind from,
-// or -1.
-func findPair(line string, from int, name string) (start, end int) {
-	for from < len(line) {
-		end := len(line)
-		if i := strings.IndexByte(line[from:], ';'); i >= 0 {
-			end = from + i
-		}
-		n, _, _ := strings.Cut(line[from:end], "=")
-		if trimOWS(n) == name {
-			return from, end
-		}
-		from = end + 1
-	}
-	return -1, -1
 }

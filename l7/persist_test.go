@@ -210,7 +210,7 @@ func TestPersistSeals(t *testing.T) {
 	value := s.seal("a", now, now+60)
 	o, ok := s.open(value)
 	require.True(t, ok)
-	require.Equal(t, opened{name: "a", first: now, last: now + 60}, o)
+	require.Equal(t, opened{name: "a", first: stampOf(now), last: stampOf(now + 60)}, o)
 	require.NotEqual(t, value, s.seal("a", now+1, now))
 
 	for _, wrong := range []*sealer{seal("pool 2", testKey), seal("pool", other), seal("pool"), seal("pool")} {
@@ -273,6 +273,12 @@ func FuzzPersistOpen(f *testing.F) {
 }
 
 // Other cookies keep their bytes and their order.
+func dropAll(f *Fields, name string) {
+	if at, ok := findCookie(f, name); ok {
+		dropCookie(f, at, name)
+	}
+}
+
 func FuzzDropCookie(f *testing.F) {
 	f.Add("a=1; S=2 ;b=3;S=4;  c")
 	f.Add("S=1")
@@ -289,7 +295,7 @@ func FuzzDropCookie(f *testing.F) {
 			return list
 		}
 		want := slices.DeleteFunc(pairs(), func(p string) bool { return strings.HasPrefix(p, "S=") })
-		dropCookie(&fields, "S")
+		dropAll(&fields, "S")
 		require.Equal(t, strings.Join(want, ";"), strings.Join(pairs(), ";"), "%q", fields.Get("Cookie"))
 	})
 }
@@ -297,7 +303,7 @@ func FuzzDropCookie(f *testing.F) {
 // However many cookies a line has, taking one name out of it is one pass.
 func TestDropCookieIsLinear(t *testing.T) {
 	f := MakeFields("Cookie", strings.Repeat("S=1; a=2; ", 100_000))
-	dropCookie(&f, "S")
+	dropAll(&f, "S")
 	require.Equal(t, 100_000, strings.Count(f.Get("Cookie"), "a=2"))
 	require.NotContains(t, f.Get("Cookie"), "S=1")
 }

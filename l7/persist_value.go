@@ -52,15 +52,21 @@ type sealed struct {
 	key  int
 }
 
-// opened is what a value says.
+// opened is what a value says. It is passed in registers, which it just fits.
 type opened struct {
 	name        string
-	first, last int64 // of its uses, in Unix seconds
+	first, last stamp // of its uses
 	old         bool  // sealed with a key that is not the first
 }
 
-// valueEpoch is the zero of the times in values, which last until 2136.
-const valueEpoch = 946684800 // 2000-01-01
+// A stamp is a time in seconds since 2000, which lasts until 2136.
+type stamp uint32
+
+const valueEpoch = 946684800 // 2000-01-01, in Unix seconds
+
+func stampOf(unix int64) stamp { return stamp(unix - valueEpoch) }
+
+func (s stamp) unix() int64 { return valueEpoch + int64(s) }
 
 type sealBlock [aes.BlockSize]byte
 
@@ -99,8 +105,8 @@ func (s *sealer) tag(key int, name string) uint64 {
 // seal returns the value for a name.
 func (s *sealer) seal(name string, first, last int64) string {
 	var block [aes.BlockSize]byte
-	binary.BigEndian.PutUint32(block[:], uint32(first-valueEpoch))
-	binary.BigEndian.PutUint32(block[4:], uint32(last-valueEpoch))
+	binary.BigEndian.PutUint32(block[:], uint32(stampOf(first)))
+	binary.BigEndian.PutUint32(block[4:], uint32(stampOf(last)))
 	binary.BigEndian.PutUint64(block[8:], s.tag(0, name))
 	s.keys[0].block.Encrypt(block[:], block[:])
 	return base64.RawURLEncoding.EncodeToString(block[:])
@@ -108,39 +114,38 @@ func (s *sealer) seal(name string, first, last int64) string {
 
 // open returns what a value says. For the sake of names that are new the table
 // of tags is made anew, once a second at most.
-func (s *sealer) open(value string) (opened, bool) {
+func (s *sealer) open(value string) (o opened, ok bool) {
 	room := s.room.Get().(*[2]sealBlock)
-	defer s.room.Put(room)
 	raw, block := &room[0], &room[1]
-	if !decodeValue(raw, value) {
-		return opened{}, false
+	if ok = decodeValue(raw, value); ok {
+		if o, ok = s.lookup(raw, block); !ok && s.stale() {
+			o, ok = s.lookup(raw, block)
+		}
 	}
-	if o, ok := s.lookup(raw, block); ok {
-		return o, true
-	}
-	if at := time.Now().UnixMilli(); at-s.rebuilt.Load() < 1000 || !s.rebuild(at) {
-		return opened{}, false
-	}
-	return s.lookup(raw, block)
+	s.room.Put(room)
+	return o, ok
 }
 
-func (s *sealer) lookup(raw, block *sealBlock) (opened, bool) {
+func (s *sealer) lookup(raw, block *sealBlock) (o opened, ok bool) {
 	names := s.names.Load()
 	if names == nil {
-		return opened{}, false
+		return o, false
 	}
 	for i := range s.keys {
 		s.keys[i].block.Decrypt(block[:], raw[:])
 		if n, ok := (*names)[binary.BigEndian.Uint64(block[8:])]; ok && n.key == i {
-			return opened{
-				name:  n.name,
-				first: valueEpoch + int64(binary.BigEndian.Uint32(block[:])),
-				last:  valueEpoch + int64(binary.BigEndian.Uint32(block[4:])),
-				old:   i > 0,
-			}, true
+			o.name, o.old = n.name, i > 0
+			o.first, o.last = stamp(binary.BigEndian.Uint32(block[:])), stamp(binary.BigEndian.Uint32(block[4:]))
+			return o, true
 		}
 	}
-	return opened{}, false
+	return o, false
+}
+
+// stale makes the table of tags anew if it is old, and reports whether it did.
+func (s *sealer) stale() bool {
+	at := time.Now().UnixMilli()
+	return at-s.rebuilt.Load() >= 1000 && s.rebuild(at)
 }
 
 // rebuild makes the table of tags anew. It fails if another goroutine does.
@@ -168,27 +173,29 @@ func decodeValue(dst *sealBlock, value string) bool {
 	if len(value) != valueLen {
 		return false
 	}
-	var acc, bits, n uint32
-	for i := range len(value) {
-		v := valueDigit[value[i]]
-		if v == 0 {
-			return false
-		}
-		acc, bits = acc<<6|uint32(v-1), bits+6
-		if bits >= 8 {
-			bits -= 8
-			dst[n] = byte(acc >> bits)
-			n++
-		}
+	bad := byte(0)
+	for i := range valueLen / 4 {
+		four := value[4*i : 4*i+4]
+		a, b, c, d := valueDigit[four[0]], valueDigit[four[1]], valueDigit[four[2]], valueDigit[four[3]]
+		bad |= a | b | c | d
+		dst[3*i], dst[3*i+1], dst[3*i+2] = a<<2|b>>4, b<<4|c>>2, c<<6|d
 	}
-	return acc&(1<<bits-1) == 0 // one value, one spelling
+	a, b := valueDigit[value[valueLen-2]], valueDigit[value[valueLen-1]]
+	dst[aes.BlockSize-1] = a<<2 | b>>4
+	return (bad|a|b)&notDigit == 0 && b&0xf == 0 // one value, one spelling
 }
 
-// valueDigit is the value of a digit of base64url, plus one.
+// valueDigit is the value of a digit of base64url; of other bytes it has the
+// bit of notDigit.
 var valueDigit = func() (t [256]byte) {
+	for i := range t {
+		t[i] = notDigit
+	}
 	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	for i := range len(digits) {
-		t[digits[i]] = byte(i + 1)
+		t[digits[i]] = byte(i)
 	}
 	return t
 }()
+
+const notDigit = 0x40

@@ -136,11 +136,12 @@ func (s *Split) kept(x *Exchange) *Arm {
 	if s.Cookie == "" {
 		return nil
 	}
-	value, ok := CookieValue(x, s.Cookie)
+	at, ok := findCookie(&x.Header, s.Cookie)
 	if !ok {
 		return nil
 	}
-	dropCookie(&x.Header, s.Cookie)
+	value := x.Header.cookie(at)
+	dropCookie(&x.Header, at, s.Cookie)
 	s.init()
 	o, ok := s.seal.open(value)
 	if !ok || o.old {

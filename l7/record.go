@@ -19,6 +19,8 @@ type Record struct {
 	Method string
 	Host   string
 	Path   string // as the client sent it
+	ID     string // that RequestID made or took over, or ""
+	User   string // that BasicAuth accepted, or ""
 	Status int    // of the reply; 0 if there was none
 	Route  string // name of the route taken, or ""
 	Pool   string // name of the pool asked, or ""
@@ -34,6 +36,8 @@ type Record struct {
 	Connected time.Duration // a connection to it was there
 	FirstByte time.Duration // the head of its reply was there
 	Total     time.Duration // all was done
+
+	Captured []Captured // what Capture kept
 
 	Termination l4.Termination // who ended it, and when; Local with a reply of our own is no failure
 	Err         error          // what there is to say about Termination, or nil
@@ -57,7 +61,7 @@ func (r *Record) LogValue() slog.Value {
 	attrs = append(attrs,
 		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.Path),
 		slog.Int("status", r.Status), slog.String("remote", r.Remote.String()))
-	for _, a := range [...]slog.Attr{slog.String("route", r.Route), slog.String("pool", r.Pool), slog.String("server", r.Server)} {
+	for _, a := range [...]slog.Attr{slog.String("id", r.ID), slog.String("user", r.User), slog.String("route", r.Route), slog.String("pool", r.Pool), slog.String("server", r.Server)} {
 		if a.Value.String() != "" {
 			attrs = append(attrs, a)
 		}
@@ -67,6 +71,9 @@ func (r *Record) LogValue() slog.Value {
 		slog.Duration("assigned", r.Assigned), slog.Duration("connected", r.Connected),
 		slog.Duration("first_byte", r.FirstByte), slog.Duration("total", r.Total),
 		slog.String("end", r.Termination.String()), slog.String("front", r.Front.String()))
+	for _, c := range r.Captured {
+		attrs = append(attrs, c.attr())
+	}
 	if r.Err != nil {
 		attrs = append(attrs, slog.String("error", r.Err.Error()))
 	}

@@ -3,7 +3,7 @@
 package l7
 
 import (
-	"encoding/hex"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/http"
 )
@@ -37,13 +37,14 @@ func (h *RequestID) ServeExchange(x *Exchange) {
 		id = x.Header.Get(h.field())
 	}
 	if !validID(id) {
-		if h.New != nil {
-			id = h.New(x)
-		} else {
+		if h.New == nil {
 			id = randomID()
+		} else {
+			id = cleanValue(h.New(x))
 		}
-		x.Header.Set(h.field(), id)
+		x.Header.setID(h.field(), id)
 	}
+	x.Record.ID = id
 	if h.Reply {
 		x.OnReply(h)
 	}
@@ -53,7 +54,7 @@ func (h *RequestID) ServeExchange(x *Exchange) {
 // EditReply implements [ReplyEditor].
 func (h *RequestID) EditReply(x *Exchange, r *Reply) {
 	if !r.Header.Has(h.field()) {
-		r.Header.Add(h.field(), x.Header.Get(h.field()))
+		r.Header.setID(h.field(), x.Record.ID)
 	}
 }
 
@@ -72,15 +73,37 @@ func validID(id string) bool {
 	return true
 }
 
-func randomID() string {
-	var raw [16]byte
-	hi, lo := rand.Uint64(), rand.Uint64()
-	for i := range 8 {
-		raw[i], raw[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
+// setID is Set for a value that needs no cleaning.
+func (f *Fields) setID(name, id string) {
+	if name == "X-Request-Id" && !f.Has(name) { // nor does the name need a look
+		f.edited = true
+		f.list = append(f.list, Field{Name: name, Value: id})
+		return
 	}
+	f.Set(name, id)
+}
+
+// randomID returns 128 bits of the runtime's ChaCha8, which the system seeded,
+// as hex digits.
+func randomID() string {
 	var text [32]byte
-	hex.Encode(text[:], raw[:])
+	for i := 0; i < len(text); i += 16 {
+		r := rand.Uint64()
+		binary.BigEndian.PutUint64(text[i:], hexDigits(uint32(r>>32)))
+		binary.BigEndian.PutUint64(text[i+8:], hexDigits(uint32(r)))
+	}
 	return string(text[:])
+}
+
+// hexDigits returns the eight hex digits of v as bytes, the first on top.
+func hexDigits(v uint32) uint64 {
+	const each = 0x0101010101010101
+	x := uint64(v) // spread over the bytes, four bits each
+	x = (x | x<<16) & 0x0000ffff0000ffff
+	x = (x | x<<8) & 0x00ff00ff00ff00ff
+	x = (x | x<<4) & 0x0f0f0f0f0f0f0f0f
+	letters := (x + 6*each) >> 4 & each // 1 in those above 9
+	return x + '0'*each + letters*('a'-'0'-10)
 }
 
 // ServeHTTP implements [http.Handler].

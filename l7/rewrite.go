@@ -41,7 +41,7 @@ type Rewrite struct {
 // ServeExchange implements [Handler].
 func (h *Rewrite) ServeExchange(x *Exchange) {
 	h.rewrite(x)
-	if !targetOK(x) {
+	if !h.sendable(x) {
 		x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
 		return
 	}
@@ -55,7 +55,7 @@ func (h *Rewrite) rewrite(x *Exchange) {
 		}
 	}
 	if h.Regexp != nil {
-		x.Path = h.Regexp.ReplaceAllString(x.Path, h.With)
+		x.Path = replaceAll(h.Regexp, x.Path, h.With)
 	}
 	if h.AddPrefix != "" {
 		x.Path = strings.TrimSuffix(h.AddPrefix, "/") + x.Path
@@ -79,11 +79,72 @@ func (h *Rewrite) rewrite(x *Exchange) {
 	}
 }
 
+// replaceAll is e.ReplaceAllString(s, with), with fewer allocations where e can
+// be found but once: one for the match, and one for the result unless that is
+// the end of s.
+func replaceAll(e *regexp.Regexp, s, with string) string {
+	if !anchored(e.String()) {
+		return e.ReplaceAllString(s, with)
+	}
+	m := e.FindStringSubmatchIndex(s)
+	if m == nil {
+		return s
+	}
+	var room [256]byte
+	b := room[:0]
+	b = expand(b, e, with, s, m)
+	b = append(b, s[m[1]:]...)
+	if k := len(s) - len(b); k >= 0 && s[k:] == string(b) {
+		return s[k:]
+	}
+	return string(b)
+}
+
+// expand is e.ExpandString, at a third of its price for groups of one digit.
+func expand(b []byte, e *regexp.Regexp, with, s string, m []int) []byte {
+	for rest := with; ; {
+		i := strings.IndexByte(rest, '$')
+		if i < 0 {
+			return append(b, rest...)
+		}
+		if i+1 == len(rest) || class[rest[i+1]]&isDigitByte == 0 || i+2 < len(rest) && isWordByte(rest[i+2]) {
+			return e.ExpandString(b, rest, s, m)
+		}
+		b = append(b, rest[:i]...)
+		if n := 2 * int(rest[i+1]-'0'); n+1 < len(m) && m[n] >= 0 {
+			b = append(b, s[m[n]:m[n+1]]...)
+		}
+		rest = rest[i+2:]
+	}
+}
+
+// isWordByte reports whether c may go on with the name of a group.
+func isWordByte(c byte) bool {
+	return c == '_' || c >= 0x80 || class[c]&isDigitByte != 0 || 'a' <= lower(c) && lower(c) <= 'z'
+}
+
+// anchored reports whether an expression is found at the beginning of a text
+// or not at all, as far as its first bytes tell.
+func anchored(expr string) bool {
+	return len(expr) > 1 && expr[0] == '^' && indexByte("*+?{", expr[1]) < 0 &&
+		strings.IndexByte(expr, '|') < 0 && !strings.Contains(expr, "(?")
+}
+
+// sendable is targetOK for what h may have changed; the rest was sent to us.
+func (h *Rewrite) sendable(x *Exchange) bool {
+	return (h.Regexp == nil && h.AddPrefix == "" && h.Path == nil || pathOK(x.Path)) &&
+		(h.Query == nil || all(x.Query, isTargetByte)) &&
+		(h.Host == "" && h.HostOf == nil || x.Host == "" || validHost(x.Host)) &&
+		(h.Method == "" || isToken(x.Method))
+}
+
 // targetOK reports whether what x asks for can be sent.
 func targetOK(x *Exchange) bool {
-	return (x.Path == "*" || strings.HasPrefix(x.Path, "/")) &&
-		all(x.Path, isTargetByte) && !strings.Contains(x.Path, "?") &&
-		all(x.Query, isTargetByte) && (x.Host == "" || validHost(x.Host)) && isToken(x.Method)
+	return pathOK(x.Path) && all(x.Query, isTargetByte) && (x.Host == "" || validHost(x.Host)) && isToken(x.Method)
+}
+
+func pathOK(path string) bool {
+	return (path == "*" || strings.HasPrefix(path, "/")) && all(path, isTargetByte) && strings.IndexByte(path, '?') < 0
 }
 
 // ServeHTTP implements [http.Handler].

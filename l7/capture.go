@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"log/slog"
+	"net/http"
+)
+
+// Capture keeps values of fields for the record, as they are at its place in
+// the order: on the way in before what is inside it rewrites the request, on
+// the way out after what is inside it has edited the reply. Of several lines
+// of one name the last is kept.
+type Capture struct {
+	Request []string // names of request fields
+	Reply   []string // names of reply fields
+
+	Max int // bytes kept of a value; 0 means 256, negative counts as 0
+
+	Next http.Handler
+}
+
+// Captured is a field that [Capture] kept.
+type Captured struct {
+	Name  string // as Capture names it
+	Value string
+	Reply bool // of the reply, not of the request
+}
+
+func (c Captured) attr() slog.Attr {
+	if c.Reply {
+		return slog.String("reply."+c.Name, c.Value)
+	}
+	return slog.String("request."+c.Name, c.Value)
+}
+
+// ServeExchange implements [Handler].
+func (h *Capture) ServeExchange(x *Exchange) {
+	h.keep(x, &x.Header, h.Request, false)
+	if len(h.Reply) > 0 {
+		x.OnReply(h)
+	}
+	Serve(h.Next, x)
+}
+
+// EditReply implements [ReplyEditor].
+func (h *Capture) EditReply(x *Exchange, r *Reply) { h.keep(x, &r.Header, h.Reply, true) }
+
+func (h *Capture) keep(x *Exchange, f *Fields, names []string, reply bool) {
+	limit := h.Max
+	if limit <= 0 {
+		limit = 256
+	}
+	for _, name := range names {
+		for i := len(f.list) - 1; i >= 0; i-- {
+			if n := f.list[i].Name; len(n) != len(name) || !equalFold(n, name) {
+				continue
+			}
+			if x.Record.Captured == nil {
+				x.Record.Captured = make([]Captured, 0, len(h.Request)+len(h.Reply))
+			}
+			v := f.list[i].Value
+			x.Record.Captured = append(x.Record.Captured, Captured{name, v[:min(limit, len(v))], reply})
+			break
+		}
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *Capture) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }

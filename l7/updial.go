@@ -158,14 +158,41 @@ func (h *upHost) tlsConfig(id identity, addr string, alpn []string) *tls.Config 
 		cfg.NextProtos = alpn
 	}
 	if cfg.ClientSessionCache == nil {
-		h.mu.Lock()
-		if h.sessions == nil {
-			h.sessions = tls.NewLRUClientSessionCache(0)
-		}
-		cfg.ClientSessionCache = h.sessions
-		h.mu.Unlock()
+		cfg.ClientSessionCache = h.sessionCache(cfg)
 	}
 	return cfg
+}
+
+// sessionCache returns the sessions that may be resumed: those that were begun
+// with the present client certificate, since a resumed session goes on under
+// the certificate that it was begun with.
+func (h *upHost) sessionCache(cfg *tls.Config) tls.ClientSessionCache {
+	who := clientCertificate(cfg)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sessions == nil || h.sessionsOf != who {
+		h.sessions, h.sessionsOf = tls.NewLRUClientSessionCache(0), who
+	}
+	return h.sessions
+}
+
+// clientCertificate returns the certificate with which a server that accepts
+// anything would be met, "" if there is none.
+func clientCertificate(cfg *tls.Config) string {
+	var c *tls.Certificate
+	switch {
+	case cfg.GetClientCertificate != nil:
+		c, _ = cfg.GetClientCertificate(&tls.CertificateRequestInfo{Version: tls.VersionTLS13, SignatureSchemes: []tls.SignatureScheme{
+			tls.ECDSAWithP256AndSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512,
+			tls.Ed25519, tls.PSSWithSHA256, tls.PSSWithSHA384, tls.PSSWithSHA512,
+		}})
+	case len(cfg.Certificates) > 0:
+		c = &cfg.Certificates[0]
+	}
+	if c == nil || len(c.Certificate) == 0 {
+		return ""
+	}
+	return string(c.Certificate[0])
 }
 
 var (

@@ -22,9 +22,10 @@ type upHost struct {
 	dead  bool        // the server went down or away: what comes back is closed
 
 	protocols
-	sessions tls.ClientSessionCache // nil as long as there was no TLS
-	twos     []*h2Conn              // never changed in place
-	dialing  map[h2Key]*h2Dial      // of HTTP/2, under way
+	sessions   tls.ClientSessionCache // nil as long as there was no TLS
+	sessionsOf string                 // the client certificate they were begun with
+	twos       []*h2Conn              // never changed in place
+	dialing    map[h2Key]*h2Dial      // of HTTP/2, under way
 }
 
 // Cut implements [balance.Attached].
@@ -110,7 +111,7 @@ func (h *upHost) take(id identity, ask bool, use usage) *upConn {
 		}
 		// What a server sends between replies is never a reply, and one that
 		// closed an idle connection has done no wrong.
-		if ask && c.quiet.bare() || c.quiet.is() {
+		if fit := c.expires.IsZero() || time.Now().Before(c.expires); fit && (ask && c.quiet.bare() || c.quiet.is()) {
 			c.reused = true
 			return c
 		}

@@ -37,10 +37,11 @@ type Upstream struct {
 	// Certificates are verified unless the configuration says otherwise, under
 	// the name that TLSName or its ServerName gives, or else the host part of
 	// the server's address. Sessions are resumed: without a ClientSessionCache,
-	// each server gets one. GetClientCertificate is asked for each connection, so that is
-	// where a client certificate is renewed; connections that are open keep the old
-	// one until MaxAge or CloseIdle ends them. A server whose
-	// certificate is not valid is not asked in plain text instead, and no other
+	// each server gets one, for as long as the client certificate is the same.
+	// GetClientCertificate is asked before each connection, whether a session is
+	// resumed or not, so that is where a client certificate is renewed; connections
+	// that are open keep the old one until MaxAge or CloseIdle ends them. A server
+	// whose certificate is not valid is not asked in plain text instead, and no other
 	// server is tried under the same name.
 	TLS func(s *balance.Server) *tls.Config
 

@@ -128,6 +128,7 @@ func TestH2Front(t *testing.T) {
 		{"method twice", "", nil, with([]string{":method", "GET"}, base...), nil},
 		{"no path", "", nil, []string{":method", "GET", ":scheme", "http", ":authority", "a"}, nil},
 		{"path without slash", "", nil, []string{":method", "GET", ":scheme", "http", ":authority", "a", ":path", "x"}, nil},
+		{"path with scheme", "", nil, []string{":method", "GET", ":scheme", "http", ":authority", "a", ":path", "http://b/x"}, nil},
 		{"fragment", "", nil, []string{":method", "GET", ":scheme", "http", ":authority", "a", ":path", "/x#y"}, nil},
 		{"LF in path", "", nil, []string{":method", "GET", ":scheme", "http", ":authority", "a", ":path", "/x\nY: z"}, nil},
 		{"CR in value", "", nil, with(base, "x-a", "b\rc"), nil},

@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -100,7 +99,11 @@ func (s *standard) parse() *headError {
 	if r.Body == nil || r.Body == http.NoBody {
 		x.ContentLength = 0
 	}
-	if err := x.setTarget(requestTarget(r)); err != nil {
+	target := requestTarget(r)
+	if target == "" {
+		return bad("malformed target")
+	}
+	if err := x.setTarget(target); err != nil {
 		return err
 	}
 	if x.Host == "" || x.Method != http.MethodConnect {
@@ -163,39 +166,6 @@ func (s *standard) parseHeader() *headError {
 	return nil
 }
 
-// requestTarget returns the target as the client sent it, unless a handler
-// before us changed the URL: then that is what counts.
-func requestTarget(r *http.Request) string {
-	raw := r.RequestURI
-	if raw == "" || r.Method == http.MethodConnect {
-		return cmpOr(raw, r.URL.RequestURI())
-	}
-	path, query, _ := strings.Cut(raw, "?")
-	if i := strings.Index(path, "://"); i >= 0 && path[0] != '/' { // absolute form
-		if path = path[i+3:]; strings.IndexByte(path, '/') >= 0 {
-			path = path[strings.IndexByte(path, '/'):]
-		} else {
-			path = r.URL.Path
-		}
-	}
-	if query != r.URL.RawQuery {
-		return r.URL.RequestURI()
-	}
-	if path != r.URL.Path {
-		if un, err := url.PathUnescape(path); err != nil || un != r.URL.Path {
-			return r.URL.RequestURI()
-		}
-	}
-	return raw
-}
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
 func (s *standard) context() context.Context { return s.r.Context() }
 
 func (s *standard) request() *http.Request {
@@ -212,7 +182,8 @@ func (s *standard) trailer() *Fields {
 	var f Fields
 	for name, values := range s.r.Trailer {
 		for _, v := range values {
-			if !forbiddenTrailer(name) {
+			// net/http lets through names that nobody else would take.
+			if isToken(name) && validValue(v) && !forbiddenTrailer(name) {
 				f.list = append(f.list, Field{Name: name, Value: v})
 			}
 		}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// requestTarget returns the target as the client sent it, unless a handler
+// before us changed the URL: then that is what counts. It is empty if what the
+// client sent is no target.
+func requestTarget(r *http.Request) string {
+	raw := r.RequestURI
+	if raw == "" || r.Method == http.MethodConnect {
+		return cmpOr(raw, r.URL.RequestURI())
+	}
+	path, query, _ := strings.Cut(raw, "?")
+	if r.ProtoMajor > 1 && path != "*" && !strings.HasPrefix(path, "/") {
+		return "" // RFC 9113, section 8.3.1
+	}
+	if path != "*" && !strings.HasPrefix(path, "/") && !strings.Contains(path, "://") {
+		return "" // whatever net/http makes of it ("http:/path")
+	}
+	if i := strings.Index(path, "://"); i >= 0 && path[0] != '/' { // absolute form
+		if path = path[i+3:]; strings.IndexByte(path, '/') >= 0 {
+			path = path[strings.IndexByte(path, '/'):]
+		} else {
+			path = r.URL.Path
+		}
+	}
+	if query != r.URL.RawQuery {
+		return r.URL.RequestURI()
+	}
+	if path != r.URL.Path {
+		if un, err := url.PathUnescape(path); err != nil || un != r.URL.Path {
+			return r.URL.RequestURI()
+		}
+	}
+	return raw
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -29,6 +28,13 @@ func (f SourceFunc) Watch(ctx context.Context, update func([]Endpoint, error)) e
 	return f(ctx, update)
 }
 
+// The pauses after which a source that failed is watched again.
+const (
+	shortestPause = 100 * time.Millisecond
+	longestPause  = 30 * time.Second
+	pauseJitter   = 0.2
+)
+
 // errEmpty is why an empty set is not followed.
 var errEmpty = errors.New("balance: empty set not followed")
 
@@ -45,8 +51,8 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 	if p.core.conf != p {
 		return p.subsetError()
 	}
-	const shortest, longest = 100 * time.Millisecond, 30 * time.Second
-	for pause := shortest; ; pause = min(2*pause, longest) {
+	rnd := seeded(p.Seed)
+	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		err := src.Watch(ctx, func(eps []Endpoint, err error) {
 			if err == nil && len(eps) == 0 && !p.AllowEmpty {
 				err = errEmpty
@@ -58,7 +64,7 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 				p.sourceFailed(err)
 				return
 			}
-			pause = shortest
+			pause = shortestPause
 		})
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -67,7 +73,7 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 			return nil
 		}
 		p.sourceFailed(err)
-		if !sleep(ctx, jitter(pause, 0.2)) {
+		if !sleep(ctx, rnd.around(pause, pauseJitter)) {
 			return context.Cause(ctx)
 		}
 	}
@@ -93,38 +99,58 @@ func Static(endpoints ...Endpoint) Source {
 	})
 }
 
-// Poll returns a source that asks f at once and then each interval, give or take a
-// tenth; 0 means 10s. An error of f leaves the set as it is.
-func Poll(interval time.Duration, f func(context.Context) ([]Endpoint, error)) Source {
+// Poll is a source that asks Func at once and then again and again. An error of Func
+// leaves the set as it is.
+type Poll struct {
+	Func     func(context.Context) ([]Endpoint, error)
+	Interval time.Duration // 0 means 10s
+	Jitter   float64       // most of the interval by which it is longer or shorter, as a part of it; 0 means 0.1, negative means none; at most 1
+	Seed     uint64        // of the jitter; 0 means seeded at random
+}
+
+// Watch implements [Source].
+func (p Poll) Watch(ctx context.Context, update func([]Endpoint, error)) error {
+	interval, jitter := p.Interval, p.Jitter
 	if interval <= 0 {
 		interval = 10 * time.Second
 	}
-	return SourceFunc(func(ctx context.Context, update func([]Endpoint, error)) error {
-		for {
-			update(f(ctx))
-			if !sleep(ctx, jitter(interval, 0.1)) {
-				return context.Cause(ctx)
-			}
-		}
-	})
-}
-
-// Merge returns a source of the endpoints of all sources together. If two have the same
-// name that of the earlier source counts. A source that has not said anything yet has
-// none, and one that fails keeps those it had: it is watched again by itself.
-func Merge(sources ...Source) Source {
-	return SourceFunc(func(ctx context.Context, update func([]Endpoint, error)) error {
-		m := merger{sets: make([][]Endpoint, len(sources)), update: update}
-		var wg sync.WaitGroup
-		for i, src := range sources {
-			wg.Go(func() { m.watch(ctx, i, src) })
-		}
-		wg.Wait()
-		if ctx.Err() != nil {
+	if jitter == 0 {
+		jitter = 0.1
+	}
+	rnd := seeded(p.Seed)
+	for {
+		update(p.Func(ctx))
+		if !sleep(ctx, rnd.around(interval, min(max(jitter, 0), 1))) {
 			return context.Cause(ctx)
 		}
-		return nil // all have come to their end
-	})
+	}
+}
+
+// Merge is a source of the endpoints of all sources together. If two have the same
+// name that of the earlier source counts. A source that has not said anything yet has
+// none, and one that fails keeps those it had: it is watched again by itself, as
+// [Pool.Follow] would.
+type Merge struct {
+	Sources []Source
+	Seed    uint64 // of the pauses after failures; 0 means seeded at random
+}
+
+// Watch implements [Source]. It returns nil when all sources have come to their end.
+func (g Merge) Watch(ctx context.Context, update func([]Endpoint, error)) error {
+	m := merger{sets: make([][]Endpoint, len(g.Sources)), update: update}
+	var wg sync.WaitGroup
+	for i, src := range g.Sources {
+		seed := g.Seed
+		if seed != 0 {
+			seed += uint64(i) // of its own, so that the order of goroutines does not count
+		}
+		wg.Go(func() { m.watch(ctx, i, src, seeded(seed)) })
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // merger is the state of one Merge.
@@ -135,12 +161,11 @@ type merger struct {
 }
 
 // watch watches source i until it ends.
-func (m *merger) watch(ctx context.Context, i int, src Source) {
-	const shortest, longest = 100 * time.Millisecond, 30 * time.Second
-	for pause := shortest; ; pause = min(2*pause, longest) {
+func (m *merger) watch(ctx context.Context, i int, src Source, rnd Rand) {
+	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		err := src.Watch(ctx, func(eps []Endpoint, err error) {
 			if err == nil {
-				pause = shortest
+				pause = shortestPause
 			}
 			m.set(i, eps, err)
 		})
@@ -148,7 +173,7 @@ func (m *merger) watch(ctx context.Context, i int, src Source) {
 			return
 		}
 		m.set(i, nil, err)
-		if !sleep(ctx, jitter(pause, 0.2)) {
+		if !sleep(ctx, rnd.around(pause, pauseJitter)) {
 			return
 		}
 	}
@@ -186,9 +211,4 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// jitter returns d, give or take up to part of it.
-func jitter(d time.Duration, part float64) time.Duration {
-	return d + time.Duration((2*rand.Float64()-1)*part*float64(d))
 }

@@ -5,6 +5,7 @@ package balance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -88,10 +89,10 @@ func TestFollow(t *testing.T) {
 		events := new(record)
 		p := &balance.Pool{OnEvent: events.failures}
 		var asked atomic.Int64
-		follow(t, p, balance.Poll(10*time.Second, func(context.Context) ([]balance.Endpoint, error) {
+		follow(t, p, balance.Poll{Func: func(context.Context) ([]balance.Endpoint, error) {
 			a := answers[min(int(asked.Add(1)), len(answers))-1]
 			return a.eps, a.err
-		}))
+		}})
 		for step, a := range answers {
 			require.Equal(t, step+1, int(asked.Load()))
 			require.Equal(t, a.want, names(p))
@@ -154,7 +155,7 @@ func TestMerge(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		follow(t, &p, balance.Merge(balance.Static(endpoints(2)...), flaky))
+		follow(t, &p, balance.Merge{Sources: []balance.Source{balance.Static(endpoints(2)...), flaky}})
 		require.Equal(t, "a b", names(&p), "one source is enough to begin")
 		works.Store(true)
 		time.Sleep(time.Minute)
@@ -169,9 +170,55 @@ func TestPollStops(t *testing.T) {
 		gone, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		var sets [][]balance.Endpoint
-		err := balance.Poll(0, func(context.Context) ([]balance.Endpoint, error) { return endpoints(1), nil }).
+		err := balance.Poll{Func: func(context.Context) ([]balance.Endpoint, error) { return endpoints(1), nil }}.
 			Watch(gone, func(eps []balance.Endpoint, _ error) { sets = append(sets, slices.Clone(eps)) })
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.InDelta(t, 6, len(sets), 1)
 	})
+}
+
+// TestSeededPauses has sources that are asked at times which follow from the seed.
+func TestSeededPauses(t *testing.T) {
+	type asks struct {
+		mu    sync.Mutex
+		begin time.Time
+		at    []string
+	}
+	ask := func(a *asks, name string) error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.at = append(a.at, fmt.Sprint(name, time.Since(a.begin)))
+		return errors.New("no answer")
+	}
+	failing := func(a *asks, name string) balance.Source {
+		return balance.SourceFunc(func(context.Context, func([]balance.Endpoint, error)) error { return ask(a, name) })
+	}
+	for name, source := range map[string]func(a *asks, seed uint64) balance.Source{
+		"Poll": func(a *asks, seed uint64) balance.Source {
+			return balance.Poll{Seed: seed, Func: func(context.Context) ([]balance.Endpoint, error) { return nil, ask(a, "poll ") }}
+		},
+		"Merge": func(a *asks, seed uint64) balance.Source {
+			return balance.Merge{Seed: seed, Sources: []balance.Source{failing(a, "one "), failing(a, "two ")}}
+		},
+		"Follow": func(a *asks, _ uint64) balance.Source { return failing(a, "follow ") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			run := func(seed uint64) (at []string) {
+				synctest.Test(t, func(t *testing.T) {
+					a := &asks{begin: time.Now()}
+					p := &balance.Pool{Seed: seed, OnEvent: func(balance.Event) {}}
+					stop, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+					defer cancel()
+					require.ErrorIs(t, p.Follow(stop, source(a, seed)), context.DeadlineExceeded)
+					at = slices.Sorted(slices.Values(a.at))
+				})
+				return at
+			}
+			first := run(7)
+			require.Greater(t, len(first), 20)
+			require.Equal(t, first, run(7), "the same seed, the same times")
+			require.NotEqual(t, first, run(8))
+			require.NotEqual(t, run(0), run(0), "at random")
+		})
+	}
 }

@@ -50,7 +50,7 @@ type Pool struct {
 	Observers []func(*Server, Outcome) // called by Lease.Done; must not block
 	OnEvent   func(Event)              // called in order of events, without a lock; must not block
 
-	Seed uint64 // of all random choices; 0 means seeded at random
+	Seed uint64 // of all random choices, Follow's pauses too; 0 means seeded at random
 
 	once sync.Once
 	core *core // shared with the subsets of this pool

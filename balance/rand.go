@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"sync/atomic"
+	"time"
 )
 
 // cacheLine is as far apart as two counters must be, so that writing one does not slow
@@ -37,6 +38,20 @@ func (r Rand) Uint64() uint64 {
 	// SplitMix64: a hash of a counter needs no lock and has no bad seeds. Steele, Lea,
 	// Flood: Fast Splittable Pseudorandom Number Generators, 2014.
 	return mix(r.seed + r.n.Next()*0x9e3779b97f4a7c15)
+}
+
+// seeded returns a source that begins anew; a seed of 0 means at random.
+func seeded(seed uint64) Rand {
+	if seed == 0 {
+		return Rand{}
+	}
+	return Rand{seed: seed, n: new(Cursor)}
+}
+
+// around returns d, give or take up to part of it.
+func (r Rand) around(d time.Duration, part float64) time.Duration {
+	u := float64(r.Uint64()>>11) / (1 << 53)
+	return d + time.Duration((2*u-1)*part*float64(d))
 }
 
 // IntN returns a random number in [0, n); n must be greater than 0.

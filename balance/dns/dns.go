@@ -52,6 +52,7 @@ type Source struct {
 	Retry  time.Duration // after a failure; 0 means 5s
 	Hold   time.Duration // of the last good set; 0 means 1h, negative means for ever
 	Jitter float64       // of the time until the next question, as a part of it, which only makes it shorter; 0 means 0.1, negative means none
+	Seed   uint64        // of the jitter; 0 means seeded at random. The ids of questions are always random, as nobody must guess them
 
 	Edit        func(*balance.Endpoint)                                           // has the last word on each endpoint, such as its limits; nil means none
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error) // to a name server, "udp" or "tcp"; nil means net.Dialer
@@ -64,6 +65,11 @@ func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, erro
 	if err != nil {
 		return err
 	}
+	seed := s.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	rng := rand.New(rand.NewPCG(seed, seed))
 	var good time.Time // of the last answer
 	known := false
 	for {
@@ -83,7 +89,7 @@ func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, erro
 			}
 			ttl = or(s.Retry, 5*time.Second)
 		}
-		t := time.NewTimer(s.shorten(ttl))
+		t := time.NewTimer(s.shorten(ttl, rng))
 		select {
 		case <-t.C:
 		case <-ctx.Done():
@@ -94,12 +100,12 @@ func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, erro
 }
 
 // shorten applies the jitter, so that a fleet does not ask all at once.
-func (s *Source) shorten(d time.Duration) time.Duration {
+func (s *Source) shorten(d time.Duration, rng *rand.Rand) time.Duration {
 	part := s.Jitter
 	if part == 0 {
 		part = 0.1
 	}
-	return d - time.Duration(rand.Float64()*min(max(part, 0), 1)*float64(d))
+	return d - time.Duration(rng.Float64()*min(max(part, 0), 1)*float64(d))
 }
 
 // lookup returns the endpoints and how long they are valid.

@@ -16,7 +16,7 @@ func ExampleSource() {
 	cancel() // an example need not go on
 
 	var pool balance.Pool
-	_ = pool.Follow(ctx, balance.Merge(
+	_ = pool.Follow(ctx, balance.Merge{Sources: []balance.Source{
 		&dns.Source{
 			Name: "internal.example", Service: "http",
 			Servers: []string{"10.0.0.53:53", "10.1.0.53:53"},
@@ -24,6 +24,6 @@ func ExampleSource() {
 			Edit:    func(e *balance.Endpoint) { e.MaxConns = 100 },
 		},
 		balance.Static(balance.Endpoint{Addr: "backup.example:80", Tier: 1000}),
-	))
+	}})
 	// Output:
 }

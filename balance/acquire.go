@@ -75,12 +75,16 @@ func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req Request) (Lea
 		if onFull == WaitOrGoOn {
 			f.full = needPlace
 		}
-		s, need = sn.pick(req.Key, f), balanced
+		var ok bool
+		if s, ok = sn.takeKeyed(req.Key, f); ok {
+			return Lease{s: s}, nil
+		}
+		need = balanced
 	}
 	if s == nil {
 		return p.acquireAny(ctx, sn, req)
 	}
-	if s.queued.Load() == 0 && s.take(need, 0) == taken {
+	if need == persistent && s.queued.Load() == 0 && s.take(need, 0) == taken {
 		return Lease{s: s, flags: flags}, nil
 	}
 	if onFull != GoOn && openness(s.open.Load()) >= need {

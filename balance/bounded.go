@@ -14,7 +14,8 @@ import (
 //	slots(i) = max(1, ceil(slots * weight(i) / sum of weights))
 //
 // A server may take one more lease if it has less than slots(i). As factor is greater
-// than 1 somebody always may. (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with
+// than 1 somebody always may; whether he has room is another question, see [Ring].
+// (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with
 // Bounded Loads, arXiv 1608.01350; formula as in Envoy and HAProxy.)
 type bounds struct {
 	factor float64
@@ -59,17 +60,20 @@ func (b *bounds) seat(s *Server) *seat {
 }
 
 // Changed brings the total up to date. Of many that do so at once for one server, the
-// last sees the latest count.
+// last sees the latest count; until then the total may be off by what they change.
 func (b *bounds) Changed(s *Server) {
 	seat := b.seat(s)
 	if seat == nil {
 		return
 	}
 	for {
+		known := seat.known.Load()
 		n := s.inflight.Load()
-		b.total.Add(n - seat.known.Swap(n))
-		if s.inflight.Load() == n {
+		if n == known {
 			return
+		}
+		if seat.known.CompareAndSwap(known, n) {
+			b.total.Add(n - known)
 		}
 	}
 }

@@ -189,6 +189,51 @@ func (sn *snapshot) eligible(key uint64, f Filter) bool {
 	return false
 }
 
+// takeKeyed picks the server of key and takes a slot of it. Without one, ok is false
+// and s is the server to wait for, if there is any.
+func (sn *snapshot) takeKeyed(key uint64, f Filter) (s *Server, ok bool) {
+	for looks := 4; ; looks-- {
+		if s = sn.pick(key, f); s == nil || s.queued.Load() > 0 {
+			return s, false
+		}
+		bound := sn.boundOf(s)
+		if looks == 0 {
+			bound = 0
+		}
+		// At its bound somebody else was faster, or there is nobody within his.
+		if took := s.take(balanced, bound); took == taken || bound == 0 || took == closed || !s.roomy(needSlot) {
+			return s, took == taken
+		}
+	}
+}
+
+// boundOf returns the bound of s; 0 is none.
+func (sn *snapshot) boundOf(s *Server) int64 {
+	for i := range sn.groups {
+		if g := &sn.groups[i]; g.bound != nil {
+			if most := g.bound.Bound(s); most > 0 {
+				return int64(most)
+			}
+		}
+	}
+	return 0
+}
+
+// within returns another server for w than s, if s is at its bound (see bounds) and
+// one that is not has a slot.
+func (sn *snapshot) within(s *Server, w *waiter) *Server {
+	for i := range sn.groups {
+		g := &sn.groups[i]
+		if g.bound == nil {
+			continue
+		}
+		if most := g.bound.Bound(s); most > 0 && s.inflight.Load() >= int64(most) {
+			return g.picker.Pick(w.key, w.filter)
+		}
+	}
+	return nil
+}
+
 // draw returns the group that this pick goes to. The same key goes to the same group as
 // long as the shares are the same.
 func (sn *snapshot) draw(key uint64) int {
@@ -221,20 +266,23 @@ func (g *group) pick(key uint64, f Filter) *Server {
 
 // take picks a server and takes a slot of it, or returns nil.
 func (g *group) take(key uint64, f Filter) *Server {
+	looks := 16
+	if f.full != anyRoom || f.a != nil {
+		looks = 2
+	}
 	for lost := 0; lost < 16; {
 		s := g.picker.Pick(key, f)
 		if s == nil {
 			if g.bound == nil || f.loose {
 				return nil
 			}
-			f.loose = true
+			// Somebody is within his bound, unless f says no to him: but while
+			// others pick, one look may miss him.
+			looks--
+			f.loose = looks == 0
 			continue
 		}
-		var bound int64
-		if g.bound != nil && !f.loose {
-			bound = int64(max(g.bound.Bound(s), 1))
-		}
-		switch s.take(balanced, bound) {
+		switch s.take(balanced, g.boundOf(s, f)) {
 		case taken:
 			return s
 		case full: // somebody else was faster
@@ -245,4 +293,12 @@ func (g *group) take(key uint64, f Filter) *Server {
 		}
 	}
 	return nil
+}
+
+// boundOf returns the bound of s for a pick with f; 0 is none.
+func (g *group) boundOf(s *Server, f Filter) int64 {
+	if g.bound == nil || f.loose {
+		return 0
+	}
+	return int64(max(g.bound.Bound(s), 1))
 }

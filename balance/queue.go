@@ -237,7 +237,7 @@ func (q *queue) try(w *waiter) {
 		if s == nil {
 			s = w.view.snap.Load().pick(w.key, w.filter)
 		}
-		if s == nil || q.give(s) == 0 {
+		if s == nil || !q.give(s) {
 			return
 		}
 	}
@@ -246,28 +246,36 @@ func (q *queue) try(w *waiter) {
 // dispatch gives the free slots of s to those who wait for them.
 func (q *queue) dispatch(s *Server) {
 	q.mu.Lock()
-	q.give(s)
+	for q.give(s) {
+	}
 	q.mu.Unlock()
 }
 
-// give is dispatch with q.mu held. It returns how many slots it gave.
-func (q *queue) give(s *Server) (given int) {
-	for {
-		w := q.first(s)
-		if w == nil {
-			return given
-		}
-		need := balanced
-		if w.server != nil {
-			need = persistent
-		}
-		if s.take(need, 0) != taken {
-			return given
-		}
-		q.remove(w)
-		w.grant <- grant{server: s}
-		given++
+// give gives one free slot of s to who comes first, if there is a slot and somebody
+// who waits for it, and reports whether it did. q.mu is held.
+func (q *queue) give(s *Server) bool {
+	w := q.first(s)
+	if w == nil {
+		return false
 	}
+	need := balanced
+	if w.server != nil {
+		need = persistent
+	} else if better := w.view.snap.Load().within(s, w); better != nil && better.take(need, 0) == taken {
+		q.grant(w, better)
+		return true
+	}
+	if s.take(need, 0) != taken {
+		return false
+	}
+	q.grant(w, s)
+	return true
+}
+
+// grant gives w a slot of s that is taken already. q.mu is held.
+func (q *queue) grant(w *waiter, s *Server) {
+	q.remove(w)
+	w.grant <- grant{server: s}
 }
 
 // first returns who is to get the next slot of s. At equal rank those who wait for s
@@ -318,9 +326,6 @@ func (q *queue) review(touched []*Server) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, s := range touched {
-		q.give(s)
-	}
 	for w := q.pool.head; w != nil; {
 		next := w.next
 		if !w.view.snap.Load().eligible(w.key, w.filter) {
@@ -334,6 +339,12 @@ func (q *queue) review(touched []*Server) {
 			w = w.next
 		} else {
 			w = q.pool.head // whoever was next may be gone too
+		}
+	}
+	// Those who wait for any server come first, so that the policy spreads them: else
+	// the first of many servers that come back would get them all.
+	for _, s := range touched {
+		for q.give(s) {
 		}
 	}
 }

@@ -20,6 +20,13 @@ import (
 // To have the same keys at the same servers too use [HashKetama]. A request without a
 // key is served round robin.
 //
+// With a Bound, a server that has its part is passed over as long as one that has not
+// has room. If there is none, because of limits or because the request was tried
+// there, the bound gives way: the request need not wait for a slot that there is. The
+// bound is asked where a server is chosen; who names a server ([Request.Prefer]) or
+// waits for one ([OnFull]) gets that one. Work that begins or ends at the very moment
+// may count or not.
+//
 // A pick takes time logarithmic in the number of points. A change merges the points of
 // the servers that changed.
 type Ring struct {

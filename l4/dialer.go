@@ -67,11 +67,13 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 		if try >= tries(d.Tries) || ctx.Err() != nil {
 			return nil, failed
 		}
-		retry, ok := d.Pool.TryRetry()
-		if !ok {
-			return nil, failed
+		if class != balance.ConnectFailed { // as in Proxy
+			retry, ok := d.Pool.TryRetry()
+			if !ok {
+				return nil, failed
+			}
+			defer retry.Done()
 		}
-		defer retry.Done()
 		req.Avoid(server)
 	}
 }

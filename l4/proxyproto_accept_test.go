@@ -92,7 +92,7 @@ func TestAcceptProxySplit(t *testing.T) {
 				require.NotNil(t, g.header)
 			}
 			g := acceptProxy(t.Context(), AcceptProxy{Trusted: MustParsePrefixes(everyone)})
-			for i := range tt.header {
+			for i := range len(tt.header) {
 				io.WriteString(g.client, tt.header[i:i+1])
 				synctest.Wait()
 			}

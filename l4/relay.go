@@ -24,7 +24,7 @@ type RelayOptions struct {
 	Lifetime          time.Duration // in all; 0 means no limit
 
 	Buffers *BufferPool // to borrow from while there is something to move; nil means a pool of its own
-	Parker  *Parker     // moves data between plain sockets without a goroutine for each; nil means that goroutines do
+	Parker  *Parker     // moves data between plain sockets, by splice if it is much; nil means the one that looks after a, or that of the Server that accepted a, else goroutines do
 }
 
 const (
@@ -57,20 +57,29 @@ func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	r.init(a, b, opt.complete(), func(*relay) { close(ended) })
 	stop := context.AfterFunc(ctx, func() { r.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
 	defer stop()
-	r.run(opt.Parker)
+	p := opt.Parker
+	if p == nil {
+		p = parkerOf(a, b)
+	}
+	r.run(p)
 	<-ended
 	return r.result()
 }
 
-// StartRelay is Relay that returns at once: ended is called once, when the
-// relay is over, and closes a and b. It must not block. The options must not
-// change until then. To end the relay early, close a or b.
-func StartRelay(a, b *Conn, opt *RelayOptions, ended func(RelayResult)) {
-	r := &relay{}
-	r.init(a, b, opt.complete(), func(r *relay) { ended(r.result()) })
-	if !r.wire(opt.Parker) {
-		go r.run(nil)
+// parkerOf returns the Parker that could move data between a and b: the one that
+// looks after a already, or one of the Server that accepted it. It returns nil if
+// none can.
+func parkerOf(a, b *Conn) *Parker {
+	if a.raw == nil || b.raw == nil {
+		return nil
 	}
+	if p := a.parker.Load(); p != nil {
+		return p
+	}
+	if c := underlying(a); c != nil {
+		return c.member.server.parker()
+	}
+	return nil
 }
 
 // complete returns o with buffers.

@@ -13,6 +13,7 @@ import (
 // Options that package syscall does not name on all architectures.
 const (
 	soReusePort        = 15
+	ipBindNoPort       = 24 // IP_BIND_ADDRESS_NO_PORT, for IPv6 as well
 	soReusePortMIPS    = 0x200
 	tcpUserTimeout     = 18
 	tcpFastOpen        = 23
@@ -45,6 +46,11 @@ func (o *SocketOptions) apply(socket uintptr, network string, listen bool) (err 
 	}
 	if !strings.HasPrefix(network, "tcp") {
 		return err
+	}
+	if o.Source.IsValid() && !listen {
+		// The port is chosen when it connects, not when it binds: one that is in
+		// use towards another server will do as well.
+		set(syscall.IPPROTO_IP, ipBindNoPort, 1)
 	}
 	if !o.Delay {
 		set(syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)

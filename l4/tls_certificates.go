@@ -37,13 +37,18 @@ type Certificates struct {
 	// once Get is called.
 	Strict bool
 
+	// Except are names that no * stands for: they are shown a certificate only
+	// if one has the name itself, else they count as names that none has. It
+	// must not change once Set is called.
+	Except []string
+
 	set atomic.Pointer[certificateSet]
 }
 
 // certificateSet does not change.
 type certificateSet struct {
 	all    []*tls.Certificate
-	byName map[string][]*tls.Certificate // the preferred first
+	byName map[string][]*tls.Certificate // the preferred first; those of Except are there, too
 	def    []*tls.Certificate
 }
 
@@ -70,6 +75,11 @@ func (s *Certificates) Set(certs ...tls.Certificate) error {
 			if !slices.Contains(next.byName[name], &c) {
 				next.byName[name] = append(next.byName[name], &c)
 			}
+		}
+	}
+	for _, name := range s.Except {
+		if name = canonicalName(name); next.byName[name] == nil {
+			next.byName[name] = nil // found, and so not looked for by its wildcard
 		}
 	}
 	for _, list := range next.byName {
@@ -117,9 +127,9 @@ func (s *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	name := canonicalName(hello.ServerName)
 	list, ok := set.byName[name]
 	if !ok {
-		list, ok = set.byName[wildcardOf(name)]
+		list = set.byName[wildcardOf(name)]
 	}
-	if !ok && !s.Strict {
+	if len(list) == 0 && !s.Strict {
 		list = set.def
 	}
 	switch len(list) {

@@ -71,9 +71,9 @@ func TestCertificatesByKey(t *testing.T) {
 	}
 }
 
-// TestCertificatesSwap: a set that fails changes nothing, one that works is
+// TestT7_CertificatesSwap: a set that fails changes nothing, one that works is
 // used by the next handshake.
-func TestCertificatesSwap(t *testing.T) {
+func TestT7_CertificatesSwap(t *testing.T) {
 	before, after := testCert(t, nil, "a.test"), testCert(t, nil, "a.test")
 	after.Leaf = nil // is parsed
 	certs := &Certificates{Strict: true}

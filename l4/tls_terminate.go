@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -31,6 +32,11 @@ type TerminateTLS struct {
 	Config  *tls.Config // must have a certificate: see [Certificates]
 	Next    Handler
 	Timeout time.Duration // of the handshake; 0 means 10 s, negative means none
+
+	// AnyALPN serves clients that offer only protocols that are not in the
+	// NextProtos of Config as if they had offered none, rather than to refuse
+	// them, as RFC 7301, section 3.2, asks and crypto/tls does.
+	AnyALPN bool
 }
 
 // ServeConn shakes hands over c and has Next serve what is inside. A handshake
@@ -38,12 +44,36 @@ type TerminateTLS struct {
 func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
 	conn := NewConn(c)
 	before := conn.BytesRead() - int64(len(conn.Buffered()))
-	inside := tls.Server(conn, t.Config)
+	inside := tls.Server(conn, t.config())
 	if err := handshake(ctx, inside, cmp.Or(t.Timeout, 10*time.Second)); err != nil {
 		silent := conn.BytesRead() == before && errors.Is(err, io.EOF)
 		return giveUp(ctx, conn, err, silent)
 	}
 	return t.Next.ServeConn(ctx, NewConn(inside))
+}
+
+// config is Config, or what makes of it one that takes any ALPN.
+func (t *TerminateTLS) config() *tls.Config {
+	if !t.AnyALPN {
+		return t.Config
+	}
+	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		cfg := t.Config
+		if cfg.GetConfigForClient != nil {
+			own, err := cfg.GetConfigForClient(hello)
+			if err != nil {
+				return nil, err
+			}
+			cfg = cmp.Or(own, cfg)
+		}
+		common := func(protocol string) bool { return slices.Contains(cfg.NextProtos, protocol) }
+		if len(cfg.NextProtos) == 0 || slices.ContainsFunc(hello.SupportedProtos, common) {
+			return cfg, nil
+		}
+		cfg = cfg.Clone()
+		cfg.NextProtos = nil
+		return cfg, nil
+	}}
 }
 
 // handshake runs the handshake of c within timeout, if that is positive.

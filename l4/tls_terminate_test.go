@@ -56,7 +56,7 @@ func TestTerminateTLS(t *testing.T) {
 	})
 }
 
-func TestTerminateTLSFailures(t *testing.T) {
+func TestT4_TerminateTLSFailures(t *testing.T) {
 	for _, tt := range []struct {
 		why  string
 		edit func(*tls.Config)

@@ -35,6 +35,12 @@ type stage struct {
 // nothing is left behind. Network is that of the server: tcp or unix.
 func onSockets(t *testing.T, network string, p *Proxy, f func(t *testing.T, s *stage)) {
 	t.Helper()
+	behind(t, network, p, p, net.Listen, f)
+}
+
+// behind is onSockets with handlers before the proxy, and another way to listen.
+func behind(t *testing.T, network string, p *Proxy, h Handler, listen func(network, addr string) (net.Listener, error), f func(t *testing.T, s *stage)) {
+	t.Helper()
 	before, files := runtime.NumGoroutine(), descriptors()
 	s := &stage{t: t, proxy: p, records: make(chan Record, 1000)}
 	addr, name := "127.0.0.1:0", ""
@@ -45,8 +51,8 @@ func onSockets(t *testing.T, network string, p *Proxy, f func(t *testing.T, s *s
 	s.backend, err = net.Listen(network, addr)
 	require.NoError(t, err)
 	p.Pool = pool(t, name+s.backend.Addr().String())
-	s.server = &Server{Handler: p, Logger: quiet, OnDone: func(r *Record) { s.records <- *r }}
-	front, err := net.Listen("tcp", "127.0.0.1:0")
+	s.server = &Server{Handler: h, Logger: quiet, OnDone: func(r *Record) { s.records <- *r }}
+	front, err := listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s.addr = front.Addr().String()
 	wait := serve(s.server, front)
@@ -287,23 +293,6 @@ func TestWireShutdown(t *testing.T) {
 	})
 }
 
-func TestStartRelay(t *testing.T) {
-	client, a := tcpPair(t)
-	b, server := tcpPair(t)
-	front, back := NewConn(a), NewConn(b)
-	ended := make(chan RelayResult, 1)
-	StartRelay(front, back, &RelayOptions{}, func(r RelayResult) {
-		front.Close()
-		back.Close()
-		ended <- r
-	})
-	wantEchoBetween(t, client, server)
-	client.Close()
-	wantError(t, server, io.EOF)
-	server.Close()
-	require.Equal(t, RelayResult{AtoB: 4, BtoA: 4}, <-ended)
-}
-
 // TestRelayTunnel relays by the exported function, with what was read ahead,
 // with and without a Parker.
 func TestRelayTunnel(t *testing.T) {
@@ -340,4 +329,38 @@ func TestRelayTunnel(t *testing.T) {
 		back.Close()
 		wantError(t, client, syscall.ECONNRESET)
 	}
+}
+
+// TestRelayByServersParker: a handler that relays what a Server has accepted has
+// its bulk go by splice, without saying so.
+func TestRelayByServersParker(t *testing.T) {
+	const size = 8 << 20
+	b, server := tcpPair(t)
+	results := make(chan RelayResult, 1)
+	s := &Server{Logger: quiet, Handler: HandlerFunc(func(ctx context.Context, c net.Conn) error {
+		defer c.Close()
+		back := NewConn(b)
+		defer back.Close()
+		results <- Relay(ctx, c.(*Conn), back, RelayOptions{})
+		return nil
+	})}
+	front, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	wait := serve(s, front)
+	client, err := net.Dial("tcp", front.Addr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	go func() {
+		client.Write(make([]byte, size))
+		client.(*net.TCPConn).CloseWrite()
+	}()
+	n, err := io.Copy(io.Discard, server)
+	require.NoError(t, err)
+	require.EqualValues(t, size, n)
+	server.Close()
+	wantError(t, client, io.EOF)
+	require.Equal(t, RelayResult{AtoB: size}, <-results)
+	wantPipes(t, s)
+	require.NoError(t, s.Shutdown(t.Context()))
+	require.ErrorIs(t, wait(), ErrServerClosed)
 }

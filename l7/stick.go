@@ -52,7 +52,7 @@ type Stick struct {
 // A StickStore remembers servers by key. Methods may be called at once by
 // several goroutines, and should not block for long: they are asked for every
 // exchange. Errors are the store's own affair: what it cannot find is not
-// known.
+// known. The nested module redisstick has one for Redis.
 type StickStore interface {
 	Lookup(key string) (server string, ok bool)
 	Remember(key, server string)

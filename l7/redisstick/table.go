@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package redisstick
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/penstock-lb/penstock/l7"
+)
+
+// A Table is an [l7.StickStore] in Redis 6.2 or later, single or cluster. A
+// look-up is one round trip on one key, and so is what is learnt.
+//
+// What a gateway has seen it also keeps itself. While Redis is away it lives
+// by that, and no exchange fails or waits for Redis, but for the first that
+// finds out; what Redis forgets (a restart without persistence) the gateways
+// tell it again as they are asked.
+//
+// All methods may be called at once; the fields must not change after first
+// use.
+type Table struct {
+	Client redis.Cmdable // *redis.Client, *redis.ClusterClient; the caller closes it
+
+	Prefix string        // goes before every key; "" means "penstock:stick:"
+	Expire time.Duration // since a key was last asked for; 0 means 30 minutes, negative never
+
+	// Local is what this gateway keeps itself; its Expire should be the same.
+	// Nil means a StickTable of that kind.
+	Local *l7.StickTable
+
+	Timeout time.Duration // for one answer of Redis; 0 or less means 100ms
+	Retry   time.Duration // after which a Redis that failed is asked again; 0 or less means 1s
+
+	Logger   *slog.Logger    // told when Redis goes and comes back; nil means slog.Default()
+	OnChange func(err error) // likewise, nil meaning that it is back; must not block
+
+	own   atomic.Pointer[l7.StickTable]
+	retry atomic.Int64 // when to ask again, in Unix nanoseconds; 0 means that Redis is there
+}
+
+var _ l7.StickStore = (*Table)(nil)
+
+// Lookup implements [l7.StickStore].
+func (t *Table) Lookup(key string) (server string, ok bool) {
+	local := t.local()
+	if !t.ask() {
+		return local.Lookup(key)
+	}
+	ctx, cancel := t.deadline()
+	defer cancel()
+	server, err := t.Client.GetEx(ctx, t.name(key), t.expire()).Result()
+	switch {
+	case err == nil:
+		t.heard(nil)
+		if known, ok := local.Lookup(key); !ok || known != server {
+			local.Remember(key, server)
+		}
+		return server, true
+	case !errors.Is(err, redis.Nil):
+		t.heard(err)
+		return local.Lookup(key)
+	}
+	t.heard(nil)
+	if server, ok = local.Lookup(key); ok {
+		return t.restore(ctx, key, server), true
+	}
+	return "", false
+}
+
+// restore tells Redis what it has forgotten. Another gateway may be faster:
+// then its word counts.
+func (t *Table) restore(ctx context.Context, key, server string) string {
+	set, err := t.Client.SetNX(ctx, t.name(key), server, t.span()).Result()
+	if err != nil || set {
+		t.heard(err)
+		return server
+	}
+	if theirs, err := t.Client.Get(ctx, t.name(key)).Result(); err == nil {
+		t.local().Remember(key, theirs)
+		return theirs
+	}
+	return server
+}
+
+// Remember implements [l7.StickStore].
+func (t *Table) Remember(key, server string) {
+	t.local().Remember(key, server)
+	if !t.ask() {
+		return
+	}
+	ctx, cancel := t.deadline()
+	defer cancel()
+	t.heard(t.Client.Set(ctx, t.name(key), server, t.span()).Err())
+}
+
+func (t *Table) local() *l7.StickTable {
+	if t.Local != nil {
+		return t.Local
+	}
+	if own := t.own.Load(); own != nil {
+		return own
+	}
+	t.own.CompareAndSwap(nil, &l7.StickTable{Expire: t.Expire})
+	return t.own.Load()
+}
+
+func (t *Table) name(key string) string {
+	if t.Prefix == "" {
+		return "penstock:stick:" + key
+	}
+	return t.Prefix + key
+}
+
+// expire returns the Expire of GETEX, of which a negative one leaves the
+// key's as it is.
+func (t *Table) expire() time.Duration {
+	if t.Expire == 0 {
+		return 30 * time.Minute
+	}
+	return max(t.Expire, -1)
+}
+
+// span returns that of SET, of which 0 means for ever.
+func (t *Table) span() time.Duration { return max(0, t.expire()) }
+
+// ask reports whether Redis is there, or it is time to see: one caller sees,
+// the others do without meanwhile.
+func (t *Table) ask() bool {
+	at := t.retry.Load()
+	if at == 0 {
+		return true
+	}
+	now := time.Now()
+	return now.UnixNano() >= at && t.retry.CompareAndSwap(at, now.Add(t.pause()).UnixNano())
+}
+
+// heard notes an answer of Redis, or that there was none.
+func (t *Table) heard(err error) {
+	if err == nil {
+		if t.retry.Load() != 0 && t.retry.Swap(0) != 0 {
+			t.say(nil)
+		}
+		return
+	}
+	if t.retry.Swap(time.Now().Add(t.pause()).UnixNano()) == 0 {
+		t.say(err)
+	}
+}
+
+func (t *Table) say(err error) {
+	l := t.Logger
+	if l == nil {
+		l = slog.Default()
+	}
+	if err != nil {
+		l.Warn("sticky tables are local: Redis is away", "prefix", t.name(""), "error", err)
+	} else {
+		l.Info("sticky tables are shared again", "prefix", t.name(""))
+	}
+	if t.OnChange != nil {
+		t.OnChange(err)
+	}
+}
+
+func (t *Table) deadline() (context.Context, context.CancelFunc) {
+	d := t.Timeout
+	if d <= 0 {
+		d = 100 * time.Millisecond
+	}
+	return context.WithTimeout(context.Background(), d)
+}
+
+func (t *Table) pause() time.Duration {
+	if t.Retry <= 0 {
+		return time.Second
+	}
+	return t.Retry
+}

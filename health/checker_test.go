@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -373,57 +372,5 @@ func TestDayOfFlapping(t *testing.T) {
 		synctest.Wait()
 		require.InDelta(t, 8640, probes, 2)
 		require.Greater(t, len(changes), 1000)
-	})
-}
-
-func TestRunRefuses(t *testing.T) {
-	for field, c := range map[string]*health.Checker{
-		"Checker.Interval":       {Interval: -1},
-		"Checker.Fast":           {Fast: -1},
-		"Checker.Down":           {Down: -1},
-		"Checker.Rise":           {Rise: -1},
-		"Checker.Fall":           {Fall: -1},
-		"Checker.Jitter":         {Jitter: 0.6},
-		"Checker.Concurrency":    {Concurrency: -1},
-		"Checker.Initial":        {Initial: 9},
-		"Checker.Pools":          {Pools: []*balance.Pool{nil}},
-		"Checker.Observe.Errors": {Observe: health.Observe{Errors: -1}},
-	} {
-		err := c.Run(t.Context())
-		var bad *health.ConfigError
-		require.ErrorAs(t, err, &bad)
-		require.Equal(t, field, bad.Field)
-	}
-	synctest.Test(t, func(t *testing.T) {
-		c := &health.Checker{}
-		run(t, c)
-		synctest.Wait()
-		require.ErrorIs(t, c.Run(t.Context()), health.ErrRunning)
-	})
-}
-
-// TestRunEndsProbes cancels Run while probes hang, and expects it to wait for them.
-func TestRunEndsProbes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := pool(t, "a", "b", "c")
-		var hanging atomic.Int32
-		slow := health.Func(func(ctx context.Context, _ balance.Endpoint) error {
-			hanging.Add(1)
-			defer hanging.Add(-1)
-			<-ctx.Done()
-			time.Sleep(time.Second) // a probe that is slow to end
-			return ctx.Err()
-		})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() {
-			done <- (&health.Checker{Pools: []*balance.Pool{p}, Probe: slow, Timeout: -1, Spread: -1, Logger: quiet}).Run(ctx)
-		}()
-		time.Sleep(time.Minute)
-		require.EqualValues(t, 3, hanging.Load())
-		cancel()
-		require.ErrorIs(t, <-done, context.Canceled)
-		require.Zero(t, hanging.Load())
-		require.True(t, p.Server("a").Usable(), "a probe that was cut short says nothing")
 	})
 }

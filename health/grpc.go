@@ -46,7 +46,10 @@ func (p GRPC) Probe(ctx context.Context, e balance.Endpoint) error {
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("Te", "trailers")
 	if deadline, ok := ctx.Deadline(); ok {
-		req.Header.Set("Grpc-Timeout", strconv.FormatInt(max(time.Until(deadline).Milliseconds(), 1), 10)+"m")
+		// A second more than there is: a server that is the first to see it pass
+		// resets the stream, as if it refused.
+		left := max(time.Until(deadline), 0) + time.Second
+		req.Header.Set("Grpc-Timeout", strconv.FormatInt(left.Milliseconds(), 10)+"m")
 	}
 	return p.Dialer.http2(ctx, e, 0, req, grpcReply)
 }
@@ -78,7 +81,7 @@ func grpcReply(s *session, r *http.Response) error {
 	case "0":
 	case "":
 		return s.error(CodeProtocol, "no grpc-status")
-	case "4": // the server watches the deadline too, and may be the first to see it pass
+	case "4": // DEADLINE_EXCEEDED: the server has one of its own
 		return s.error(CodeTimeout, "no answer in time")
 	case "5":
 		return s.error(CodeStatus, "service unknown")

@@ -78,7 +78,7 @@ func (r *round) run(ctx context.Context) error {
 	var probes sync.WaitGroup
 	defer probes.Wait()
 	defer r.spare.close()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, givenTime{}, r.timeout))
 	defer cancel()
 
 	for _, p := range r.c.Pools {

@@ -99,9 +99,8 @@ func TestGRPCSilent(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	err := health.GRPC{}.Probe(ctx, balance.Endpoint{Addr: addr})
-	// The server hears of the deadline too, and may be the first to say so.
-	if code := health.CodeOf(err); code != health.CodeTimeout {
-		t.Errorf("got %v: %v", code, err)
+	if want := "HTTP/2: no answer within 300ms"; health.CodeOf(err) != health.CodeTimeout || err.Error() != want {
+		t.Errorf("got %v: %v; want %s", health.CodeOf(err), err, want)
 	}
 	t.Logf("%-28s %v", "silent", err)
 }

@@ -4,6 +4,7 @@ package l4
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -163,6 +164,55 @@ func TestSocketOptions(t *testing.T) {
 	require.NoError(t, server.(*sock).SetLinger(0))
 	server.Close()
 	wantError(t, client, syscall.ECONNRESET)
+}
+
+// TestSocketMark needs a privilege that tests may not have.
+func TestSocketMark(t *testing.T) {
+	ln, err := (&ListenConfig{Socket: SocketOptions{Mark: 7}}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if errors.Is(err, syscall.EPERM) {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	defer ln.Close()
+	for _, o := range []SocketOptions{{Mark: 9}, {Interface: "lo"}} {
+		c, err := o.DialContext(t.Context(), "tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer c.Close()
+		server, err := ln.Accept()
+		require.NoError(t, err)
+		defer server.Close()
+		mark := func(c net.Conn) (v int) {
+			raw, err := c.(syscall.Conn).SyscallConn()
+			require.NoError(t, err)
+			require.NoError(t, raw.Control(func(fd uintptr) { v, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_MARK) }))
+			require.NoError(t, err)
+			return v
+		}
+		require.EqualValues(t, o.Mark, mark(c))
+		require.Equal(t, 7, mark(server), "inherited")
+	}
+	_, err = (&SocketOptions{Interface: "none0"}).DialContext(t.Context(), "tcp", ln.Addr().String())
+	require.Error(t, err)
+}
+
+// TestDialFromSource: the port is left to connect, so that one port may serve
+// towards many servers.
+func TestDialFromSource(t *testing.T) {
+	o := &SocketOptions{Source: netip.MustParseAddr("127.0.0.3")}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	c, err := o.DialContext(t.Context(), "tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		v, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_IP, ipBindNoPort)
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+	}))
+	require.Contains(t, c.LocalAddr().String(), "127.0.0.3:")
 }
 
 // TestListenForHTTP has an http.Server take the connections.

@@ -31,6 +31,12 @@ const (
 // datagrams again; the flows of a server that goes down end, and the next
 // datagram of the client begins a new one.
 //
+// What it does not do: a client that goes on from another address or port begins
+// another flow (QUIC calls that migration), replies from another port than the
+// one asked (TFTP) are not expected, PROXY headers are neither sent nor read, and
+// bandwidth is not limited. A datagram that was refused by a server that has
+// replied before is lost, and its flow ends.
+//
 // Its fields must not change once Serve is called. All methods may be called
 // at once.
 type UDPProxy struct {

@@ -44,6 +44,7 @@ func (o *Options) handler(pool *balance.Pool) http.Handler {
 // An httpServer is a *l7.Server or a *http.Server: their methods are the same.
 type httpServer interface {
 	server
+	Serve(net.Listener) error
 	ServeTLS(ln net.Listener, cert, key string) error
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Proxy is the library as one small command: HTTP, HTTPS and TCP fronts over
+// Proxy is the library as one small command: HTTP, HTTPS, TCP and UDP fronts over
 // one pool of servers, with health checks.
 //
 //	go run ./examples/proxy -http :8080 -to 127.0.0.1:8081 -to 127.0.0.1:8082

@@ -19,6 +19,7 @@ import (
 // Options is what the command line says.
 type Options struct {
 	HTTP, TLS, TCP string // addresses to listen on; empty means no such front
+	UDP            string // as these
 	Cert, Key      string // PEM files of TLS
 	Front          string // "byte" or "standard": which one serves HTTP
 	Balance        string // one of policyNames
@@ -64,7 +65,7 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 	f := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() {
-		fmt.Fprintln(stderr, "usage: proxy [flags] -to HOST:PORT [-to HOST:PORT ...]\nAt least one of -http, -tls and -tcp is needed; all share one pool.")
+		fmt.Fprintln(stderr, "usage: proxy [flags] -to HOST:PORT [-to HOST:PORT ...]\nAt least one of -http, -tls, -tcp and -udp is needed; all share one pool.")
 		f.PrintDefaults()
 	}
 	f.StringVar(&o.HTTP, "http", "", "serve HTTP/1.1 and prior-knowledge h2c on `ADDR`")
@@ -72,6 +73,7 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 	f.StringVar(&o.Cert, "cert", "", "certificate chain of -tls, a PEM `FILE`")
 	f.StringVar(&o.Key, "key", "", "private key of -tls, a PEM `FILE`")
 	f.StringVar(&o.TCP, "tcp", "", "relay TCP on `ADDR`")
+	f.StringVar(&o.UDP, "udp", "", "relay datagrams on `ADDR`; servers that take no TCP connections need -check-interval 0")
 	f.StringVar(&o.Front, "front", "byte", "what serves HTTP: byte (l7.Server) or standard (http.Server), `NAME`")
 	f.StringVar(&o.Balance, "balance", "random2", "how a server is chosen: `"+policyNames+"`; the last three by client address")
 	f.StringVar(&o.CheckPath, "check-path", "", "check servers by HTTP with this `PATH`; without it, by a TCP connection")
@@ -93,7 +95,7 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 
 // check says what is wrong with the flags, each alone and all together.
 func (o *Options) check(rest []string) error {
-	for _, front := range []struct{ flag, addr string }{{"-http", o.HTTP}, {"-tls", o.TLS}, {"-tcp", o.TCP}} {
+	for _, front := range []struct{ flag, addr string }{{"-http", o.HTTP}, {"-tls", o.TLS}, {"-tcp", o.TCP}, {"-udp", o.UDP}} {
 		if _, _, err := net.SplitHostPort(front.addr); front.addr != "" && err != nil {
 			return fmt.Errorf("%s %q: want HOST:PORT or :PORT", front.flag, front.addr)
 		}
@@ -102,8 +104,8 @@ func (o *Options) check(rest []string) error {
 	switch {
 	case len(rest) > 0:
 		return fmt.Errorf("unexpected argument %q", rest[0])
-	case o.HTTP == "" && o.TLS == "" && o.TCP == "":
-		return errors.New("nothing to serve: give at least one of -http, -tls and -tcp")
+	case o.HTTP == "" && o.TLS == "" && o.TCP == "" && o.UDP == "":
+		return errors.New("nothing to serve: give at least one of -http, -tls, -tcp and -udp")
 	case len(o.To) == 0:
 		return errors.New("no server: give at least one -to HOST:PORT")
 	case o.TLS != "" && (o.Cert == "" || o.Key == ""):

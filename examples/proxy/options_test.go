@@ -25,7 +25,7 @@ func TestOptions(t *testing.T) {
 
 func TestOptionsSayWhatIsWrong(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
-		{"-to a:1", "at least one of -http, -tls and -tcp"},
+		{"-to a:1", "at least one of -http, -tls, -tcp and -udp"},
 		{"-http :80", "at least one -to"},
 		{"-http :80 -to a", `invalid value "a" for flag -to: want HOST:PORT`},
 		{"-http :80 -to :80", "want HOST:PORT"},

@@ -19,9 +19,9 @@ import (
 // drainTime is what work under way has to end after ctx is done.
 const drainTime = 10 * time.Second
 
-// A server is what *l4.Server, *l7.Server and *http.Server have in common.
+// A server is what *l4.Server, *l4.UDPProxy, *l7.Server and *http.Server have in
+// common.
 type server interface {
-	Serve(net.Listener) error
 	Shutdown(context.Context) error
 	Close() error
 }
@@ -31,7 +31,9 @@ type front struct {
 	flag, addr string
 	server     server
 	serve      func(net.Listener) error
-	ln         net.Listener
+	packets    func(net.PacketConn) error // instead of serve, for datagrams
+	run        func() error               // serve, or packets, with what is listened on
+	close      func() error               // stops listening
 }
 
 // Run serves until ctx is done, drains, and returns nil. It returns an error if
@@ -54,13 +56,12 @@ func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) er
 	listening := map[string]string{}
 	for i := range fronts {
 		f := &fronts[i]
-		ln, err := f.listen(ctx)
+		addr, err := f.listen(ctx)
 		if err != nil {
 			closeAll(fronts)
 			return fmt.Errorf("%s: %w", f.flag, err)
 		}
-		f.ln = ln
-		listening[f.flag] = ln.Addr().String()
+		listening[f.flag] = addr.String()
 		slog.Info("listening", "front", f.flag, "addr", listening[f.flag])
 	}
 	if ready != nil {
@@ -72,12 +73,26 @@ func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) er
 // listen opens the front's listener: for TCP one whose connections l4 handles
 // at least cost. The others do without keep-alive options, which would cost
 // four system calls a connection; idle timeouts end what they would.
-func (f *front) listen(ctx context.Context) (net.Listener, error) {
-	if f.flag == "-tcp" {
-		return new(l4.ListenConfig).Listen(ctx, "tcp", f.addr)
-	}
+func (f *front) listen(ctx context.Context) (net.Addr, error) {
 	lc := net.ListenConfig{KeepAlive: -1}
-	return lc.Listen(ctx, "tcp", f.addr)
+	if f.packets != nil {
+		pc, err := lc.ListenPacket(ctx, "udp", f.addr)
+		if err != nil {
+			return nil, err
+		}
+		f.run, f.close = func() error { return f.packets(pc) }, pc.Close
+		return pc.LocalAddr(), nil
+	}
+	listen := lc.Listen
+	if f.flag == "-tcp" {
+		listen = new(l4.ListenConfig).Listen
+	}
+	ln, err := listen(ctx, "tcp", f.addr)
+	if err != nil {
+		return nil, err
+	}
+	f.run, f.close = func() error { return f.serve(ln) }, ln.Close
+	return ln.Addr(), nil
 }
 
 // run starts the fronts and the checker and waits for ctx or the first failure.
@@ -89,7 +104,7 @@ func run(ctx context.Context, fronts []front, checker *health.Checker) error {
 		wg.Go(func() { fail(ctx, stop, checker.Run(ctx)) })
 	}
 	for _, f := range fronts {
-		wg.Go(func() { fail(ctx, stop, f.serve(f.ln)) })
+		wg.Go(func() { fail(ctx, stop, f.run()) })
 	}
 	<-ctx.Done()
 	err := context.Cause(ctx)
@@ -124,8 +139,8 @@ func fail(ctx context.Context, stop context.CancelCauseFunc, err error) {
 
 func closeAll(fronts []front) {
 	for _, f := range fronts {
-		if f.ln != nil {
-			_ = f.ln.Close()
+		if f.close != nil {
+			_ = f.close()
 		}
 	}
 }
@@ -136,6 +151,10 @@ func (o *Options) fronts(pool *balance.Pool) []front {
 	if o.TCP != "" {
 		s := &l4.Server{Handler: &l4.Proxy{Pool: pool, IdleTimeout: o.Timeout, HalfClosedTimeout: o.Timeout}}
 		all = append(all, front{flag: "-tcp", addr: o.TCP, server: s, serve: s.Serve})
+	}
+	if o.UDP != "" {
+		s := &l4.UDPProxy{Pool: pool, IdleTimeout: o.Timeout}
+		all = append(all, front{flag: "-udp", addr: o.UDP, server: s, packets: s.Serve})
 	}
 	return all
 }

@@ -49,6 +49,35 @@ func origin(t *testing.T, name string) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
+func TestUDP(t *testing.T) {
+	back, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer back.Close()
+	go func() {
+		b := make([]byte, 100)
+		for {
+			n, from, err := back.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			back.WriteTo([]byte("re: "+string(b[:n])), from)
+		}
+	}()
+	addr := start(t, "-udp", "127.0.0.1:0", "-to", back.LocalAddr().String(), "-check-interval", "0", "-timeout", "1s")
+	c, err := net.Dial("udp", addr["-udp"])
+	require.NoError(t, err)
+	defer c.Close()
+	for _, text := range []string{"one", "two"} {
+		fmt.Fprint(c, text)
+		b := make([]byte, 100)
+		n, err := c.Read(b)
+		require.NoError(t, err)
+		require.Equal(t, "re: "+text, string(b[:n]))
+	}
+	_, err = ParseOptions([]string{"-udp", "nowhere", "-to", "a:1"}, io.Discard)
+	require.Error(t, err)
+}
+
 func TestTCP(t *testing.T) {
 	addr := start(t, "-tcp", "127.0.0.1:0", "-to", origin(t, "a"), "-balance", "roundrobin")
 	c, err := net.Dial("tcp", addr["-tcp"])

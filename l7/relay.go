@@ -281,7 +281,7 @@ func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
 		x.Record.Termination, x.Record.Err = endOf(l4.ServerAborted, l4.PhaseData), err
 		return
 	}
-	relayTunnel(x, client, c.c, orDefault(t.p.TunnelTimeout, defaultTunnelTimeout))
+	relayTunnel(x, client, c.c, t.tunnelLimit())
 }
 
 // tunnels reports whether the connection is a tunnel now.

@@ -42,7 +42,7 @@ type Server struct {
 	IdleTimeout       time.Duration // of a connection between requests, and before the first; 0 means 60s, negative none
 	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, negative none
 	WriteTimeout      time.Duration // of a reply that the client does not take a byte of; 0 means 30s, negative none
-	TunnelTimeout     time.Duration // of an upgraded connection with no byte either way; 0 means 1h, negative none
+	TunnelTimeout     time.Duration // of an upgraded connection with no byte either way, if the Proxy does not allow less; 0 means 1h, negative none
 	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative none
 
 	MaxHeaderBytes int   // of a request head; 0 means 32 KiB, negative no limit. More is answered 431, or 414 if it is the request line

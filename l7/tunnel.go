@@ -8,6 +8,26 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
+// tunnelLimit returns how long a tunnel may be idle, 0 meaning for ever: what
+// the proxy says or, if that is less, the server.
+func (t *attempt) tunnelLimit() time.Duration {
+	limit := orDefault(t.p.TunnelTimeout, defaultTunnelTimeout)
+	var s *Server
+	switch d := t.x.down.(type) {
+	case *byteConn:
+		s = d.srv
+	case *standard:
+		s = d.srv
+	}
+	if s == nil {
+		return limit
+	}
+	if own := orDefault(s.TunnelTimeout, defaultTunnelTimeout); own > 0 && (limit == 0 || own < limit) {
+		return own
+	}
+	return limit
+}
+
 // relayTunnel relays an upgraded connection until it ends, and notes how.
 func relayTunnel(x *Exchange, client, server *l4.Conn, idle time.Duration) {
 	if idle == 0 {

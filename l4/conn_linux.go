@@ -155,9 +155,15 @@ func (c *Conn) writeRaw(p []byte) (int, error) {
 	return n, err
 }
 
+// prepareNow goes before the first readNow or writeNow.
+func (c *Conn) prepareNow() {
+	if c.in.now == nil {
+		c.in.now, c.out.now = c.readOnce, c.writeOnce
+	}
+}
+
 // readNow reads once without waiting, into p or the pipe: 0 and nil is the end
-// of the stream, syscall.EAGAIN means that there is nothing. readOnce has to
-// be in c.in.now.
+// of the stream, syscall.EAGAIN means that there is nothing.
 func (c *Conn) readNow(p []byte, pipe *pipe) (int, error) {
 	in := &c.in
 	in.p, in.pipe = p, pipe

@@ -207,9 +207,7 @@ func (p *Parker) Unpark(c *Conn) bool {
 
 // wire has r told of what happens to c from now on; it must not be parked.
 func (p *Parker) wire(c *Conn, r *relay) bool {
-	if c.in.now == nil {
-		c.in.now, c.out.now = c.readOnce, c.writeOnce
-	}
+	c.prepareNow()
 	return p.set(c, func(k *parked) { k.wired = r })
 }
 

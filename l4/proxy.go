@@ -244,7 +244,7 @@ func (s *session) dialServer(ctx context.Context, server *balance.Server) (net.C
 		}
 		if s.parker != nil {
 			network, addr := SplitAddr(server.Addr())
-			c, ok, err := s.relay.dial(ctx, s.parker, network, addr, p.connectTimeout())
+			c, ok, err := s.relay.dial(ctx, s.parker, s.client, network, addr, p.connectTimeout())
 			if err != nil {
 				return nil, err
 			}

@@ -118,6 +118,7 @@ type relay struct {
 	isCut   atomic.Bool
 	parker  *Parker // if wired
 	dialing dialing
+	sent    int // bytes of a that went to b before the relay began
 }
 
 // A direction is one half of a relay. Only its own goroutine reads src,
@@ -143,7 +144,7 @@ const (
 func (r *relay) init(a, b *Conn, opt *RelayOptions, ended func(*relay)) {
 	r.opt, r.ended, r.running = opt, ended, 2
 	r.start = time.Now()
-	r.up = direction{r: r, src: a, dst: b}
+	r.up = direction{r: r, src: a, dst: b, moved: int64(r.sent)}
 	r.down = direction{r: r, src: b, dst: a}
 }
 

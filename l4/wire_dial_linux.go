@@ -10,27 +10,75 @@ import (
 	"time"
 )
 
-// dialing is what a relay remembers while it connects to b.
+// dialing is what a relay remembers of connecting to b.
 type dialing struct {
 	answer chan struct{} // gets one when it is decided; nil once it is
 	early  uint32        // events of b until the relay is wired
+	to     *Conn         // b, if it is wired already
+	broken error         // what became of a meanwhile
 }
 
 // dial connects b to addr with the help of p. It costs fewer system calls
 // than package net takes, and no deep stack, which the goroutine would have to
 // grow. ok is false if this is no address for it.
-func (r *relay) dial(ctx context.Context, p *Parker, network, addr string, timeout time.Duration) (c *Conn, ok bool, err error) {
+func (r *relay) dial(ctx context.Context, p *Parker, a *Conn, network, addr string, timeout time.Duration) (c *Conn, ok bool, err error) {
 	s, done, ok, err := dialSock(network, addr)
 	if !ok || err != nil {
 		return nil, ok, dialError(network, addr, err)
 	}
 	c = NewConn(s)
+	if !done && s.selfConnected(addr) {
+		err = os.NewSyscallError("connect", syscall.ECONNREFUSED)
+	} else if !done {
+		done, err = r.offer(a, c, &p.buffers)
+	}
+	if err != nil {
+		c.Close()
+		return nil, true, dialError(network, addr, err)
+	}
 	if done {
 		return c, true, nil
 	}
+	return r.await(ctx, p, c, s, network, addr, timeout)
+}
+
+// offer sends what a has said already to b, which is being connected to. Over
+// loopback that is done by now, so that there is nothing to wait for. ok tells
+// that it is.
+func (r *relay) offer(a, b *Conn, buffers *BufferPool) (ok bool, err error) {
+	a.prepareNow()
+	b.prepareNow()
+	said := a.ahead
+	var lent *Buffer
+	if len(said) == 0 {
+		lent = buffers.Get()
+		defer buffers.Put(lent)
+		n, err := a.readNow(lent.B, nil)
+		if err != nil && err != syscall.EAGAIN {
+			r.dialing.broken = err
+		}
+		if said = lent.B[:n]; n == 0 {
+			return false, nil // be it the end: it will be read again
+		}
+	}
+	n, err := b.writeNow(said, nil)
+	switch r.sent = n; {
+	case lent == nil:
+		a.Discard(n)
+	case n < len(said):
+		a.ahead = append([]byte(nil), said[n:]...)
+	}
+	if n == 0 && err != syscall.EAGAIN {
+		return false, os.NewSyscallError("connect", err)
+	}
+	return n > 0, nil // how it goes on is the relay's to find out
+}
+
+// await waits until c is connected.
+func (r *relay) await(ctx context.Context, p *Parker, c *Conn, s *sock, network, addr string, timeout time.Duration) (*Conn, bool, error) {
 	answer := make(chan struct{}, 1)
 	r.mu.Lock()
-	r.dialing = dialing{answer: answer}
+	r.dialing = dialing{answer: answer, to: c, broken: r.dialing.broken}
 	r.mu.Unlock()
 	c.parked.out = true // the answer
 	if !p.wire(c, r) {
@@ -43,6 +91,7 @@ func (r *relay) dial(ctx context.Context, p *Parker, network, addr string, timeo
 		defer t.Stop()
 		late = t.C
 	}
+	var err error
 	select {
 	case <-answer:
 		r.mu.Lock()
@@ -50,8 +99,6 @@ func (r *relay) dial(ctx context.Context, p *Parker, network, addr string, timeo
 		r.mu.Unlock()
 		if early&(syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
 			err = s.failure()
-		} else if s.selfConnected(addr) {
-			err = os.NewSyscallError("connect", syscall.ECONNREFUSED)
 		}
 	case <-late:
 		err = os.ErrDeadlineExceeded
@@ -79,6 +126,9 @@ func dialError(network, addr string, err error) error {
 
 // answered notes events of b before the relay is wired; r.mu is held.
 func (r *relay) answered(c *Conn, events uint32) {
+	if c != r.dialing.to {
+		return // of an earlier try
+	}
 	r.dialing.early |= events
 	if r.dialing.answer != nil && events&(syscall.EPOLLOUT|syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
 		r.dialing.answer <- struct{}{}

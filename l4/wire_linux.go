@@ -50,7 +50,7 @@ func (r *relay) wire(p *Parker) bool {
 		d.pending = d.src.ahead // what was read ahead goes first
 		d.src.ahead = nil
 	}
-	if !p.wire(a, r) || !p.wire(b, r) {
+	if !p.wire(a, r) || b != r.dialing.to && !p.wire(b, r) {
 		p.unwire(a)
 		r.up.src.ahead, r.down.src.ahead = r.up.pending, r.down.pending
 		r.up.pending, r.down.pending = nil, nil
@@ -59,7 +59,9 @@ func (r *relay) wire(p *Parker) bool {
 	}
 	due, _ := r.nextTimeout()
 	r.timer = time.AfterFunc(due, r.tick)
-	if len(r.up.pending) > 0 {
+	if err := r.dialing.broken; err != nil {
+		r.up.broken(err)
+	} else if len(r.up.pending) > 0 {
 		r.up.pump()
 	}
 	early := r.dialing.early &^ syscall.EPOLLOUT

@@ -22,6 +22,6 @@ func (r *relay) cutWire() bool { return false }
 
 func (r *relay) unwire() {}
 
-func (r *relay) dial(context.Context, *Parker, string, string, time.Duration) (*Conn, bool, error) {
+func (r *relay) dial(context.Context, *Parker, *Conn, string, string, time.Duration) (*Conn, bool, error) {
 	return nil, false, nil
 }

@@ -171,6 +171,19 @@ func (c *Conn) ReadBuffer(p *BufferPool) (*Buffer, error) {
 	return b, nil
 }
 
+// TryReadBuffer is ReadBuffer that does not wait: b and err are nil if there is
+// nothing yet, and if nobody can tell, which is so for all but plain sockets
+// on Linux. Deadlines do not matter to it.
+func (c *Conn) TryReadBuffer(p *BufferPool) (b *Buffer, err error) {
+	if len(c.ahead) > 0 {
+		return c.ReadBuffer(p)
+	}
+	if c.raw == nil {
+		return nil, nil
+	}
+	return c.tryReadRaw(p)
+}
+
 // readBare reads from the bare connection, past what was read ahead.
 func (c *Conn) readBare(p []byte) (n int, err error) {
 	if c.raw != nil {

@@ -43,7 +43,7 @@ func (c *Conn) openRaw() {
 	case *net.TCPConn:
 		c.raw, _ = nc.SyscallConn()
 	case *sock:
-		c.raw = rawSock{nc}
+		c.raw = quickSock{rawSock{nc}}
 	case *net.UnixConn:
 		if a := nc.LocalAddr(); a == nil || a.Network() == "unix" {
 			c.raw, _ = nc.SyscallConn()
@@ -177,6 +177,25 @@ func (c *Conn) readNow(p []byte, pipe *pipe) (int, error) {
 		c.bytesRead.Add(int64(n))
 	}
 	return n, err
+}
+
+func (c *Conn) tryReadRaw(p *BufferPool) (*Buffer, error) {
+	c.prepareNow()
+	b := p.Get()
+	n, err := c.readNow(b.B[:min(len(b.B), maxSyscall)], nil)
+	if n > 0 {
+		b.B = b.B[:n]
+		return b, nil
+	}
+	p.Put(b)
+	switch err {
+	case syscall.EAGAIN:
+		return nil, nil
+	case nil:
+		err = io.EOF
+	}
+	c.gone.Store(true)
+	return nil, c.opError("read", err)
 }
 
 func (c *Conn) readOnce(fd uintptr) {

@@ -4,9 +4,12 @@
 
 package l4
 
-import "syscall"
+import (
+	"syscall"
+	"unsafe"
+)
 
-// sysRead, sysWrite, sysSplice and sysClose are the calls on non-blocking sockets,
+// sysRead, sysWrite and what is below are calls on non-blocking sockets,
 // without the notice to the scheduler that syscall.Read gives: when a call
 // with that notice takes longer than 20 us, as a write to loopback does, the
 // runtime wakes another thread to take over the processor.
@@ -23,3 +26,8 @@ func sysSplice(from, to uintptr, n int) (int, syscall.Errno) {
 }
 
 func sysClose(fd int) { syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+func sysEpollCtl(ep, op, fd int, ev *syscall.EpollEvent) syscall.Errno {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(ep), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(ev)), 0, 0)
+	return errno
+}

@@ -6,7 +6,7 @@ package l4
 
 import "syscall"
 
-// sysRead, sysWrite and sysSplice are calls that the race detector knows.
+// sysRead, sysWrite and what is below are calls that the race detector knows.
 
 func sysRead(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
@@ -41,3 +41,8 @@ func sysSplice(from, to uintptr, n int) (int, syscall.Errno) {
 }
 
 func sysClose(fd int) { syscall.Close(fd) }
+
+func sysEpollCtl(ep, op, fd int, ev *syscall.EpollEvent) syscall.Errno {
+	errno, _ := syscall.EpollCtl(ep, op, fd, ev).(syscall.Errno)
+	return errno
+}

@@ -21,3 +21,5 @@ func (c *Conn) readRawBuffer(*BufferPool) (*Buffer, error) { panic("l4: no raw c
 func (c *Conn) writeRaw([]byte) (int, error) { panic("l4: no raw connection") }
 
 func (c *Conn) askRaw([]byte, *BufferPool) (*Buffer, int, error) { panic("l4: no raw connection") }
+
+func (c *Conn) tryReadRaw(*BufferPool) (*Buffer, error) { return nil, nil }

@@ -17,6 +17,8 @@ type listener struct {
 	addr net.Addr
 	path string // of a Unix socket, to be removed
 
+	local net.Addr // of all connections; nil if they may differ
+
 	closed atomic.Bool
 }
 
@@ -42,6 +44,9 @@ func lighten(ln net.Listener) (net.Listener, error) {
 	switch ln := ln.(type) {
 	case *net.TCPListener:
 		l.file, err = ln.File()
+		if a := l.addr.(*net.TCPAddr); !a.IP.IsUnspecified() && a.IP != nil {
+			l.local = a
+		}
 	case *net.UnixListener:
 		l.file, err = ln.File()
 		if a := l.addr.(*net.UnixAddr); a.Name != "" && a.Name[0] != '@' {
@@ -69,12 +74,12 @@ func (l *listener) Accept() (net.Conn, error) {
 	)
 	err := l.raw.Read(func(fd uintptr) bool {
 		for {
-			nfd, sa, err := syscall.Accept4(int(fd), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+			nfd, from, err := sysAccept(fd)
 			switch err {
 			case nil:
-				s = &sock{fd: nfd, unix: l.addr.Network() == "unix"}
-				if !s.unix {
-					s.remote = tcpAddr(sa)
+				s = &sock{fd: nfd, unix: l.addr.Network() == "unix", local: l.local}
+				if from.IsValid() {
+					s.remote = net.TCPAddrFromAddrPort(from)
 				}
 			case syscall.EAGAIN:
 				return false

@@ -321,9 +321,9 @@ func (p *Parker) control(c *Conn) bool {
 	if !k.added {
 		op = syscall.EPOLL_CTL_ADD
 	}
-	var failed error
-	err := c.raw.Control(func(fd uintptr) { failed = syscall.EpollCtl(p.ep, op, int(fd), &ev) })
-	if err != nil || failed != nil {
+	var failed syscall.Errno
+	err := c.raw.Control(func(fd uintptr) { failed = sysEpollCtl(p.ep, op, int(fd), &ev) })
+	if err != nil || failed != 0 {
 		return false
 	}
 	k.added = true
@@ -335,7 +335,7 @@ func (p *Parker) control(c *Conn) bool {
 func (p *Parker) drop(c *Conn, del bool) {
 	k := &c.parked
 	if del && k.added {
-		c.raw.Control(func(fd uintptr) { syscall.EpollCtl(p.ep, syscall.EPOLL_CTL_DEL, int(fd), &syscall.EpollEvent{}) })
+		c.raw.Control(func(fd uintptr) { sysEpollCtl(p.ep, syscall.EPOLL_CTL_DEL, int(fd), &syscall.EpollEvent{}) })
 	}
 	s := &p.slots[k.slot]
 	s.c = nil

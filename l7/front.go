@@ -144,6 +144,9 @@ func (c *byteConn) start(cfg *tls.Config) {
 	c.c = l4.NewConn(c.nc)
 	c.now = time.Now()
 	c.watch()
+	if c.watched != nil && c.watched == c.c && c.awaitFirst() {
+		return
+	}
 	c.loop()
 }
 

@@ -4,9 +4,9 @@ package l7
 
 import (
 	"crypto/tls"
-	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -68,7 +68,9 @@ func (c *byteConn) watch() {
 		}
 		watched = l4.NewConn(nc)
 	}
-	if _, ok := nc.(*net.TCPConn); !ok {
+	if s, ok := nc.(syscall.Conn); !ok {
+		return
+	} else if _, err := s.SyscallConn(); err != nil {
 		return
 	}
 	if p := c.srv.parking.get(); p != nil && p.Watch(watched, c.clientGone) {
@@ -145,6 +147,30 @@ func (c *byteConn) settle() {
 	}
 	c.state.Store(stateBusy)
 	go c.loop()
+}
+
+// awaitFirst has the Parker wait for the first request of a connection, if that
+// has not come with it: most connections of one request then never meet the
+// runtime's poller. It is false if there is something to be done now.
+func (c *byteConn) awaitFirst() bool {
+	b, err := c.c.TryReadBuffer(&c.srv.pool)
+	if b != nil || err != nil {
+		c.in = b
+		return false // an error comes again
+	}
+	p := c.srv.parking.peek()
+	if p == nil {
+		return false
+	}
+	c.settled = true
+	c.state.Store(stateParked)
+	if c.srv.stopping.Load() || !p.Park(c.c, c.resume) {
+		c.settled = false
+		c.state.Store(stateBusy)
+		return false
+	}
+	c.srv.sweeper.arm(c.srv)
+	return true
 }
 
 // resume is the goroutine of a connection that the Parker has let go.

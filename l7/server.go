@@ -149,10 +149,7 @@ func (s *Server) listen(def string) (net.Listener, error) {
 	if addr == "" {
 		addr = def
 	}
-	// Keep-alive options would cost four system calls a connection; the idle
-	// timeouts end what they would.
-	lc := net.ListenConfig{KeepAlive: -1}
-	return lc.Listen(bg, "tcp", addr)
+	return new(l4.ListenConfig).Listen(bg, "tcp", addr)
 }
 
 // Serve accepts connections on ln until Shutdown or Close, then returns

@@ -70,24 +70,18 @@ func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) er
 	return run(ctx, fronts, checker)
 }
 
-// listen opens the front's listener: for TCP one whose connections l4 handles
-// at least cost. The others do without keep-alive options, which would cost
-// four system calls a connection; idle timeouts end what they would.
+// listen opens the front's listener: of l4, whose connections cost the least,
+// as they do with ListenAndServe.
 func (f *front) listen(ctx context.Context) (net.Addr, error) {
-	lc := net.ListenConfig{KeepAlive: -1}
 	if f.packets != nil {
-		pc, err := lc.ListenPacket(ctx, "udp", f.addr)
+		pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", f.addr)
 		if err != nil {
 			return nil, err
 		}
 		f.run, f.close = func() error { return f.packets(pc) }, pc.Close
 		return pc.LocalAddr(), nil
 	}
-	listen := lc.Listen
-	if f.flag == "-tcp" {
-		listen = new(l4.ListenConfig).Listen
-	}
-	ln, err := listen(ctx, "tcp", f.addr)
+	ln, err := new(l4.ListenConfig).Listen(ctx, "tcp", f.addr)
 	if err != nil {
 		return nil, err
 	}

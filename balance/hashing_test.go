@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -167,6 +168,24 @@ func TestMaglevTable(t *testing.T) {
 	for i, n := range counts {
 		require.InDelta(t, 655.37, n, 1, "server %d", i) // equal weights: within one entry
 	}
+	view := p.snap.Load().groups[0].view
+	for i, at := range maglevTable[uint32](view, 65537) {
+		require.EqualValues(t, at, table[i], "the same in a wide table")
+	}
+	var wide View
+	for i := range 1<<16 + 5 {
+		wide.Servers, wide.Weights = append(wide.Servers, &Server{name: fmt.Sprint("s", i)}), append(wide.Weights, 1)
+	}
+	m := Maglev{Size: 1 << 18}.Picker(wide).(*maglev)
+	last := 0
+	for key := range uint64(1000) {
+		s := m.Pick(key+1, Filter{})
+		i, err := strconv.Atoi(s.name[1:])
+		require.NoError(t, err)
+		last = max(last, i)
+	}
+	require.Greater(t, last, 60000, "all of them are in the table")
+
 	require.Equal(t, 7, nextPrime(6))
 	for _, m := range []int{65537, 655373, maglevMax} {
 		require.Equal(t, m, nextPrime(m), "a default must be prime")

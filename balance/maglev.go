@@ -19,8 +19,7 @@ import (
 // servers change, in Set or Report, while picks go on with the old one.
 //
 // (Eisenbud et al.: Maglev, A Fast and Reliable Software Network Load Balancer, NSDI
-// 2016, section
-// 3.4; weights as in Envoy.)
+// 2016, section 3.4; weights as in Envoy.)
 type Maglev struct {
 	Size  int     // entries of the table, made prime; 0 means 65537 up to 1000 servers, 655373 up to 10000, 5000011 above
 	Bound float64 // as in [Ring]
@@ -43,13 +42,21 @@ func (m Maglev) Picker(v View) Picker {
 		}
 	}
 	p := &maglev{hashed: newHashed(v, m.Bound)}
-	p.table = maglevTable(v, nextPrime(min(max(size, len(v.Servers)), maglevMax)))
+	size = nextPrime(min(max(size, len(v.Servers)), maglevMax))
+	if len(v.Servers) < 1<<16 {
+		p.table = maglevTable[uint16](v, size)
+	} else {
+		p.wide = maglevTable[uint32](v, size)
+	}
 	return p.finish(p)
 }
 
+// maglev holds a table of indexes of the view, as narrow as they fit: a pick looks at
+// one entry of it, which is in a cache or not.
 type maglev struct {
 	hashed
-	table []uint32 // indexes of the view
+	table []uint16
+	wide  []uint32 // instead of table
 }
 
 func (p *maglev) Pick(key uint64, f Filter) *Server {
@@ -58,7 +65,7 @@ func (p *maglev) Pick(key uint64, f Filter) *Server {
 	}
 	key = mix(key)
 	for range 16 {
-		if s := p.view.Servers[p.table[p.entry(key)]]; p.allows(s, f) {
+		if s := p.view.Servers[p.at(key)]; p.allows(s, f) {
 			return s
 		}
 		key = mix(key + 0x9e3779b97f4a7c15)
@@ -66,16 +73,20 @@ func (p *maglev) Pick(key uint64, f Filter) *Server {
 	return p.any(key, f)
 }
 
-// entry returns the entry of a key whose bits are well mixed.
-func (p *maglev) entry(key uint64) uint64 {
-	hi, _ := bits.Mul64(key, uint64(len(p.table)))
-	return hi
+// at returns the index of the server of a key whose bits are well mixed.
+func (p *maglev) at(key uint64) int {
+	if p.table != nil {
+		i, _ := bits.Mul64(key, uint64(len(p.table)))
+		return int(p.table[i])
+	}
+	i, _ := bits.Mul64(key, uint64(len(p.wide)))
+	return int(p.wide[i])
 }
 
 // maglevTable fills a table of a prime size. Each server has a permutation of the
 // entries, and takes the next free one of it when it is its turn. The heaviest have a
 // turn in each round.
-func maglevTable(v View, size int) []uint32 {
+func maglevTable[T uint16 | uint32](v View, size int) []T {
 	turns := make([]maglevTurn, len(v.Servers))
 	var heaviest uint64
 	for i, s := range v.Servers {
@@ -86,8 +97,8 @@ func maglevTable(v View, size int) []uint32 {
 	slices.SortFunc(turns, func(a, b maglevTurn) int { // so that the order of Set does not count
 		return cmp.Or(cmp.Compare(a.next, b.next), strings.Compare(v.Servers[a.server].Name(), v.Servers[b.server].Name()))
 	})
-	const free = 1<<32 - 1
-	table := make([]uint32, size)
+	free := ^T(0) // no index: those are below it
+	table := make([]T, size)
 	for i := range table {
 		table[i] = free
 	}
@@ -101,7 +112,7 @@ func maglevTable(v View, size int) []uint32 {
 			for table[t.next] != free {
 				t.step(uint64(size))
 			}
-			table[t.next] = uint32(t.server)
+			table[t.next] = T(t.server)
 			t.step(uint64(size))
 			if left--; left == 0 {
 				return table

@@ -6,6 +6,10 @@ package balance
 // the weights (divided by what they have in common) add up to, every server gets
 // exactly its weight, spread out over the cycle. With equal weights that is the order
 // of Set. Servers without room are passed over.
+//
+// No weight that a server may have is rounded. Only during a slow start, when weights
+// count in hundredths, those that are more than 262144 (2^18) hundredths apart are, by
+// less than that part of the largest.
 type RoundRobin struct{}
 
 // Picker implements [Policy].

@@ -19,7 +19,8 @@ type turns struct {
 	long  *longTurns
 }
 
-// maxRounds bounds the memory of long cycles. Weights with a larger ratio are rounded.
+// maxRounds bounds the memory of long cycles: 8 bytes a round. It is more than
+// MaxWeight, so that weights are rounded only in units of slow start.
 const maxRounds = 1 << 18
 
 // newTurns returns the turns for weights, which must be greater than 0.

@@ -47,6 +47,18 @@ func TestTurnsRounded(t *testing.T) {
 	require.Equal(t, 1, ones)
 }
 
+// TestTurnsExact has the weights farthest apart that servers may have: none is rounded.
+func TestTurnsExact(t *testing.T) {
+	for _, weights := range [][]int{{MaxWeight, 1}, {MaxWeight, MaxWeight - 1, 1, 2, 3}} {
+		turns := newTurns(weights)
+		counts := make([]int, len(weights))
+		for k := range turns.n {
+			counts[turns.at(k)]++
+		}
+		require.Equal(t, weights, counts)
+	}
+}
+
 // checkTurns looks at two cycles. The distance of two turns of one server may be up to
 // slack times what is even, and one more.
 func checkTurns(t *testing.T, turns *turns, weights []int, slack float64) {

@@ -304,12 +304,16 @@ func (s suite) hold(t *testing.T, p *balance.Pool, n int, request func(int) bala
 	for _, srv := range numbered(p) {
 		sum += srv.Endpoint().Weight
 	}
+	worst := 0.0
 	for _, srv := range numbered(p) {
 		want := float64(n) * float64(srv.Endpoint().Weight) / float64(sum)
-		if got := float64(srv.InFlight()); math.Abs(got-want) > s.law.Share*want {
+		got := float64(srv.InFlight())
+		worst = max(worst, math.Abs(got-want)/want)
+		if math.Abs(got-want) > s.law.Share*want {
 			t.Errorf("%s got %v of %d; want %.0f within %v", srv, got, n, want, s.law.Share)
 		}
 	}
+	t.Logf("of %d picks each server got its part by weight, give or take %.1f %%", n, 100*worst)
 	for _, l := range leases {
 		done(l)
 	}

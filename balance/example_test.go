@@ -108,6 +108,24 @@ func ExamplePool_Explain() {
 	// b: used
 }
 
+func ExamplePool_WithPolicy() {
+	pool := &balance.Pool{Policy: balance.RoundRobin{}}
+	if err := pool.Set(balance.Endpoint{Addr: "a:80"}, balance.Endpoint{Addr: "b:80"}); err != nil {
+		panic(err)
+	}
+	sessions := pool.WithPolicy(balance.Rendezvous{}) // the same servers, by key
+	for range 2 {
+		in, _ := pool.Acquire(context.Background(), balance.Request{})
+		by, _ := sessions.Acquire(context.Background(), balance.Request{Key: balance.Hash("ann")})
+		fmt.Println(in.Server().Name(), by.Server().Name(), by.Server().InFlight() > 0)
+		in.Done(balance.Outcome{})
+		by.Done(balance.Outcome{})
+	}
+	// Output:
+	// a:80 a:80 true
+	// b:80 a:80 true
+}
+
 func ExamplePool_Subset() {
 	pool := &balance.Pool{Policy: balance.RoundRobin{}}
 	canary := pool.Subset(func(e balance.Endpoint) bool { return e.Labels["version"] == "2" })

@@ -29,7 +29,7 @@ func (c *core) group(p part, v *view, i int, rand Rand) group {
 	}
 	switch {
 	case old == nil:
-		g.picker = c.conf.picker(g.view)
+		g.picker = c.picker(v, g.view)
 	case old.view.same(&g.view):
 		g.view, g.picker, g.kept = old.view, old.picker, true
 	default:
@@ -37,7 +37,7 @@ func (c *core) group(p part, v *view, i int, rand Rand) group {
 			g.picker = n.Next(g.view)
 		}
 		if g.picker == nil {
-			g.picker = c.conf.picker(g.view)
+			g.picker = c.picker(v, g.view)
 		}
 	}
 	g.bound, _ = g.picker.(bounder)
@@ -46,12 +46,15 @@ func (c *core) group(p part, v *view, i int, rand Rand) group {
 	return g
 }
 
-// picker builds a picker from nothing.
-func (p *Pool) picker(v View) Picker {
-	if p.Policy == nil {
-		return TwoChoices{}.Picker(v)
+// picker builds a picker for v from nothing.
+func (c *core) picker(v *view, servers View) Picker {
+	switch {
+	case v.policy != nil:
+		return v.policy.Picker(servers)
+	case c.conf.Policy != nil:
+		return c.conf.Policy.Picker(servers)
 	}
-	return p.Policy.Picker(v)
+	return TwoChoices{}.Picker(servers)
 }
 
 // weightUnit is what a weight of 1 counts while servers are in slow start.

@@ -53,11 +53,11 @@ type Pool struct {
 	Seed uint64 // of all random choices, Follow's pauses too; 0 means seeded at random
 
 	once sync.Once
-	core *core // shared with the subsets of this pool
+	core *core // shared with what Subset and WithPolicy made of this pool
 	view
 }
 
-// core is what a pool and its subsets share.
+// core is what a pool and what is derived of it share.
 type core struct {
 	conf    *Pool     // the configuration, of the pool that Set was called on
 	born    time.Time // what PeakEWMA counts from
@@ -91,9 +91,11 @@ type set struct {
 	byName  map[string]*Server
 }
 
-// view is one Pool's part of the core: all of it, or a subset.
+// view is one Pool's part of the core: all of it, or a subset,
+// maybe with a policy of its own.
 type view struct {
 	match   func(Endpoint) bool // nil: everybody
+	policy  Policy              // nil: that of the core
 	snap    atomic.Pointer[snapshot]
 	set     atomic.Pointer[set]
 	cursors []*Cursor // by number of group
@@ -153,12 +155,28 @@ func (p *Pool) Usable() int {
 // once, not per request.
 func (p *Pool) Subset(match func(Endpoint) bool) *Pool {
 	p.init()
-	c := p.core
-	sub := &Pool{Name: p.Name, core: c}
-	sub.match = match
 	if outer := p.match; outer != nil {
-		sub.match = func(e Endpoint) bool { return outer(e) && match(e) }
+		inner := match
+		match = func(e Endpoint) bool { return outer(e) && inner(e) }
 	}
+	return p.core.derive(p.Name, match, p.policy)
+}
+
+// WithPolicy returns a pool of the same members with another policy: a route that
+// needs a hash, say, over the servers that others take in turn. It is a [Pool.Subset]
+// in all else. A nil policy means TwoChoices{}.
+func (p *Pool) WithPolicy(policy Policy) *Pool {
+	p.init()
+	if policy == nil {
+		policy = TwoChoices{}
+	}
+	return p.core.derive(p.Name, p.match, policy)
+}
+
+// derive adds a view to c.
+func (c *core) derive(name string, match func(Endpoint) bool, policy Policy) *Pool {
+	sub := &Pool{Name: name, core: c}
+	sub.match, sub.policy = match, policy
 	c.mu.Lock()
 	c.views = append(c.views, &sub.view)
 	sub.view.members(c.set.Load())

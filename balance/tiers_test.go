@@ -180,6 +180,32 @@ func TestLocality(t *testing.T) {
 	}
 }
 
+// A policy of its own over the same servers: it hears of the leases of others,
+// and limits hold over both.
+func TestWithPolicy(t *testing.T) {
+	p := &Pool{Policy: First{}, Queue: Queue{Size: -1}}
+	least := p.WithPolicy(LeastConn{})
+	hashed := p.Subset(func(e Endpoint) bool { return e.Name != "c" }).WithPolicy(Rendezvous{})
+	require.NoError(t, p.Set(Endpoint{Name: "a", Addr: "h:1", MaxConns: 2}, Endpoint{Name: "b", Addr: "h:1", MaxConns: 2}, Endpoint{Name: "c", Addr: "h:1", MaxConns: 2}))
+	take := func(p *Pool, key uint64) string {
+		l, err := p.Acquire(context.Background(), Request{Key: key})
+		require.NoError(t, err)
+		return l.s.name
+	}
+	require.Equal(t, "a", take(p, 0))
+	require.ElementsMatch(t, []string{"b", "c"}, []string{take(least, 0), take(least, 0)})
+	home := take(hashed, 7)
+	require.NotEqual(t, "c", home)
+	other := map[string]string{"a": "b", "b": "a"}[home]
+	require.Equal(t, other, take(hashed, 7), "the first is full")
+	_, err := hashed.Acquire(context.Background(), Request{Key: 7})
+	require.ErrorIs(t, err, ErrQueueFull)
+	require.Equal(t, "c", take(p.WithPolicy(nil), 0))
+	_, err = p.Acquire(context.Background(), Request{})
+	require.ErrorIs(t, err, ErrQueueFull)
+	require.Error(t, least.Set())
+}
+
 func TestSubset(t *testing.T) {
 	p := &Pool{Policy: RoundRobin{}, Queue: Queue{Size: -1}}
 	ssd := p.Subset(func(e Endpoint) bool { return e.Labels["disk"] == "ssd" })

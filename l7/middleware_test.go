@@ -495,6 +495,7 @@ func TestM3_Normalize(t *testing.T) {
 		{Normalize{DecodeUnreserved: true}, "/%41%2f%7E?%61=%26", "/A%2f~?a=%26"},
 		{Normalize{DecodeUnreserved: true}, "/%zz%4", "/%zz%4"},
 		{Normalize{DecodeUnreserved: true, Strict: true}, "/%zz", "400"},
+		{Normalize{DecodeUnreserved: true}, "/%7%41%%411%%7a", "/%7%41%%411%z"},
 		{Normalize{UpperHex: true}, "/%2f%c3?%aF", "/%2F%C3?%AF"},
 		{Normalize{UpperHex: true, Strict: true}, "/?a=%g0", "400"},
 		{Normalize{MergeSlashes: true}, "//a///b/?//", "/a/b/?//"},

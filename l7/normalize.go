@@ -97,7 +97,7 @@ func (h *Normalize) escapes(s string) string {
 		}
 		c := unhex(s[i+1])<<4 | unhex(s[i+2])
 		switch {
-		case h.DecodeUnreserved && isUnreserved(c):
+		case h.DecodeUnreserved && isUnreserved(c) && !(isHex(c) && stray(b)):
 			b = append(b, c)
 		case h.UpperHex:
 			b = append(b, '%', upper(s[i+1]), upper(s[i+2]))
@@ -107,6 +107,13 @@ func (h *Normalize) escapes(s string) string {
 		i += 2
 	}
 	return string(b)
+}
+
+// stray reports whether b ends in a % that is no encoding yet, and would become
+// one by hex digits behind it: %7%41 is not %7A.
+func stray(b []byte) bool {
+	n := len(b)
+	return n > 0 && b[n-1] == '%' || n > 1 && b[n-2] == '%'
 }
 
 func unhex(c byte) byte {

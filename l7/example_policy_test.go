@@ -286,3 +286,12 @@ func ExampleLogTo() {
 	fmt.Println(srv.Close())
 	// Output: <nil>
 }
+
+func ExampleSetForwarded() {
+	h := &l7.EditHeader{
+		Request: []l7.FieldEdit{l7.SetForwarded{For: func(*l7.Exchange) string { return "_somebody" }, Proto: true}},
+		Next:    l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(200, nil, x.Header.Get("Forwarded")) }),
+	}
+	show(h, "/", "Forwarded", "for=6.6.6.6")
+	// Output: 200 for="_somebody";proto=http
+}

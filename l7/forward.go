@@ -26,8 +26,14 @@ const (
 // Scheme. The fields are then passed on, with the address of that proxy
 // appended. Addresses are read from the right, and the first one that is not
 // ours is the client: what stands left of it anybody may have written.
+//
+// With Standard our proxies write Forwarded (RFC 7239) instead, whose for and
+// proto are read likewise, and X-Forwarded fields are dropped, as they are
+// anybody's. An element that is not valid, or that hides its node, ends the
+// search: the client is then the proxy that sent it.
 type TrustForwarded struct {
 	Prefixes []netip.Prefix // of our proxies
+	Standard bool           // they write Forwarded
 	Next     Handler
 }
 

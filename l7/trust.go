@@ -11,9 +11,17 @@ func (t *TrustForwarded) ServeHTTP(w http.ResponseWriter, r *http.Request) { Ser
 func (t *TrustForwarded) ServeExchange(x *Exchange) {
 	if t.trusts(x.Remote.Addr()) {
 		x.trusted = true
-		x.Client = t.client(x)
-		if p := x.Header.Get("X-Forwarded-Proto"); p == "http" || p == "https" {
-			x.Scheme = p
+		scheme := ""
+		if t.Standard {
+			x.Client, scheme = t.standard(x)
+			x.Header.DelFunc(func(name, _ string) bool {
+				return kindOf(name) == kindForwarded && !equalFold(name, "forwarded")
+			})
+		} else {
+			x.Client, scheme = t.client(x), x.Header.Get("X-Forwarded-Proto")
+		}
+		if scheme == "http" || scheme == "https" {
+			x.Scheme = scheme
 		}
 	}
 	Serve(t.Next, x)

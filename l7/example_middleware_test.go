@@ -102,6 +102,20 @@ func ExampleRouter_Explain() {
 	// 200
 }
 
+func ExampleRouter_ExplainRequest() {
+	r := l7.NewRouter(
+		l7.Route{Name: "api", Match: l7.And{l7.Host("api.example"), l7.Method("GET")}, Handler: app},
+		l7.Route{Name: "upload", Match: l7.And{l7.Host("api.example"), l7.PathPrefix("/files")}, Handler: app},
+	)
+	req, _ := http.NewRequest("PUT", "http://api.example/files/1", nil)
+	for _, e := range r.ExplainRequest(req) {
+		fmt.Println(e)
+	}
+	// Output:
+	// 0 "api": no Method(GET)
+	// 1 "upload": taken
+}
+
 func ExampleLimit() {
 	h := &l7.Limit[netip.Addr]{
 		Limiter: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerMinute(2)}},

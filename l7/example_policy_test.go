@@ -16,6 +16,7 @@ import (
 
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/ratelimit"
 )
 
 func ExampleRequestID() {
@@ -294,4 +295,17 @@ func ExampleSetForwarded() {
 	}
 	show(h, "/", "Forwarded", "for=6.6.6.6")
 	// Output: 200 for="_somebody";proto=http
+}
+
+// A reply's body no faster than so many bytes a second, over all who ask.
+func ExampleReply_FilterBody() {
+	downloads := &ratelimit.Bandwidth{BytesPerSecond: 1 << 20}
+	h := l7.HandlerFunc(func(x *l7.Exchange) {
+		x.OnReply(l7.ReplyFunc(func(x *l7.Exchange, r *l7.Reply) {
+			r.FilterBody(func(body io.Reader) io.Reader { return downloads.Reader(x.Context(), body) })
+		}))
+		l7.Serve(app, x)
+	})
+	show(h, "/")
+	// Output: 200 GET example.com/
 }

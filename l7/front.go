@@ -67,6 +67,7 @@ type byteConn struct {
 	handed   bool        // the connection is the standard front's, or a tunnel's
 	linger   bool        // the client may be sending still: wait for it before closing
 	settled  bool        // off the stack that served the last exchange
+	unpeeked bool        // no peek is to begin any more
 	stopped  atomic.Bool // the body is not wanted any more
 	gone     atomic.Bool // the client has closed its side
 	idleTick atomic.Int64
@@ -268,7 +269,7 @@ func (c *byteConn) serve() {
 			c.panicked(p)
 		}
 	}()
-	c.startPeek()
+	c.beginPeek()
 	Serve(c.srv.handler(), x)
 	x.mustReply()
 }

@@ -77,6 +77,9 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 		}
 		return n, err
 	}
+	if b.ended() {
+		c.startPeek()
+	}
 	return n, nil
 }
 

@@ -21,9 +21,16 @@ type peek struct {
 	over  bool          // it must not begin any more; likewise
 }
 
-// startPeek arms a peek if one is needed and possible.
+// beginPeek arms a peek for an exchange that begins.
+func (c *byteConn) beginPeek() {
+	c.unpeeked = false
+	c.startPeek()
+}
+
+// startPeek arms a peek if one is needed, and possible: now or, by whoever has
+// read the request body, behind its end.
 func (c *byteConn) startPeek() {
-	if c.watched != nil || c.srv.HalfClose || c.in != nil || !c.req.ended() {
+	if c.watched != nil || c.unpeeked || c.peek != nil || c.srv.HalfClose || c.in != nil || !c.req.ended() {
 		return
 	}
 	p := new(peek)
@@ -43,8 +50,10 @@ func (c *byteConn) startPeek() {
 	})
 }
 
-// stopPeek ends it, so that the connection can be read again.
+// stopPeek ends it, so that the connection can be read again. There is none
+// any more in this exchange.
 func (c *byteConn) stopPeek() {
+	c.unpeeked = true
 	p := c.peek
 	if p == nil {
 		return

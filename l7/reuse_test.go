@@ -91,6 +91,7 @@ func TestReuse(t *testing.T) {
 									t.Fatal(err)
 								}
 								got = append(got, who+body)
+								synctest.Wait() // a stream of HTTP/2 ends a moment after its reply
 							}
 							want := tc.want
 							if two { // no connection of HTTP/2 is better than another: the first one that may be had

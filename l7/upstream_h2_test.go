@@ -96,7 +96,7 @@ func TestUpstreamPing(t *testing.T) {
 		o := startOrigin(t, n, one, nil, true, c.ServeHTTP)
 		var dialed []*l4test.Conn
 		n.OnDial = func(c *l4test.Conn) error { dialed = append(dialed, c); return nil }
-		if got := fetch(t, tr, "http://a/?wait=1m"); got != "200 1" {
+		if got := fetch(t, tr, "http://a/?wait=58s"); got != "200 1" {
 			t.Errorf("a slow reply is %q; want one over the first connection", got)
 		}
 		dialed[0].Peer().Stall()

@@ -166,37 +166,3 @@ func FuzzScript(f *testing.F) {
 		}}
 	}, "a1234567", "bx", "", "12345678a12345678")
 }
-
-// TestEndlessAnswers gives each probe a gigabyte of what it likes best.
-func TestEndlessAnswers(t *testing.T) {
-	for name, tt := range map[string]struct {
-		first, again string
-		probe        func(health.Dialer) health.Probe
-	}{
-		"Redis":      {"", "+", func(d health.Dialer) health.Probe { return health.Redis{Dialer: d} }},
-		"PostgreSQL": {"", "N\x00\x00\x00\x04", func(d health.Dialer) health.Probe { return health.PostgreSQL{Dialer: d} }},
-		"MySQL":      {"", "\x14\x00\x00\x00\x0a8\x001234123456780\xff\xf7!", func(d health.Dialer) health.Probe { return health.MySQL{Dialer: d, User: "u"} }},
-		"SMTP":       {"", "220-more\r\n", func(d health.Dialer) health.Probe { return health.SMTP{Dialer: d} }},
-		"LDAP":       {"", "0\x83\x00\x40\x01aaa", func(d health.Dialer) health.Probe { return health.LDAP{Dialer: d} }},
-		"agent":      {"", "up ", func(d health.Dialer) health.Probe { return health.Agent{Dialer: d} }},
-		"HTTP": {"HTTP/1.1 200 OK\r\n", "A: b\r\n", func(d health.Dialer) health.Probe {
-			return health.HTTP{Dialer: d}
-		}},
-		"HTTP body": {"", "HTTP/1.1 200 OK\r\n\r\n", func(d health.Dialer) health.Probe {
-			return health.HTTP{Dialer: d, Content: health.Match{Contains: "nope"}}
-		}},
-		"HTTP/2": {settings, "\x00\x00\x00\x04\x01\x00\x00\x00\x00", func(d health.Dialer) health.Probe { return health.HTTP{Dialer: d, HTTP2: true} }},
-		"gRPC":   {settings, "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678", func(d health.Dialer) health.Probe { return health.GRPC{Dialer: d} }},
-		"script": {"", "a", func(d health.Dialer) health.Probe {
-			return health.Script{Dialer: d, Steps: []health.Step{{Expect: health.Match{Contains: "b"}}}}
-		}},
-		"TLS": {"\x16\x03\x03\x40\x00", strings.Repeat("\x02", 1<<14), func(d health.Dialer) health.Probe { return health.TLS{Dialer: d} }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := &canned{data: tt.first + strings.Repeat(tt.again, 1<<20/len(tt.again)), endless: true}
-			err := feed(t, c, tt.probe)
-			require.Error(t, err)
-			t.Log(err)
-		})
-	}
-}

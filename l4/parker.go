@@ -52,3 +52,19 @@ func (p *parking) close() {
 	}
 	p.run.Wait()
 }
+
+// parkerOf returns the Parker that could move data between a and b: the one that
+// looks after a already, or one of the Server that accepted it. It returns nil if
+// none can.
+func parkerOf(a, b *Conn) *Parker {
+	if a.raw == nil || b.raw == nil {
+		return nil
+	}
+	if p := a.parker.Load(); p != nil {
+		return p
+	}
+	if c := underlying(a); c != nil {
+		return c.member.server.parker()
+	}
+	return nil
+}

@@ -347,7 +347,12 @@ func (s *session) finish(*relay) {
 	outcome := balance.Outcome{Latency: s.took, Err: result.Err}
 	switch result.Termination.Cause {
 	case ServerAborted:
-		outcome.Class = balance.Reset
+		// A server that resets a connection which its client has left does not
+		// care for the last words, as PostgreSQL for the end of TLS. That is no
+		// fault to eject it for.
+		if !s.relay.late {
+			outcome.Class = balance.Reset
+		}
 	case ServerTimeout:
 		outcome.Class = balance.Timeout
 	case ClientAborted, ClientTimeout:

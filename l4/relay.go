@@ -66,22 +66,6 @@ func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	return r.result()
 }
 
-// parkerOf returns the Parker that could move data between a and b: the one that
-// looks after a already, or one of the Server that accepted it. It returns nil if
-// none can.
-func parkerOf(a, b *Conn) *Parker {
-	if a.raw == nil || b.raw == nil {
-		return nil
-	}
-	if p := a.parker.Load(); p != nil {
-		return p
-	}
-	if c := underlying(a); c != nil {
-		return c.member.server.parker()
-	}
-	return nil
-}
-
 // complete returns o with buffers.
 func (o *RelayOptions) complete() *RelayOptions {
 	if o.Buffers != nil {
@@ -115,6 +99,7 @@ type relay struct {
 	err     error
 	aborted bool
 	wired   bool // moves by events
+	late    bool // b broke it when a had ended its stream already
 	isCut   atomic.Bool
 	parker  *Parker // if wired
 	dialing dialing
@@ -382,6 +367,9 @@ func (r *relay) note(t Termination, err error) {
 }
 
 func (r *relay) noteNow(t Termination, err error) {
+	if t.Cause == ServerAborted && r.up.over {
+		r.late = true
+	}
 	if r.end == (Termination{}) && r.err == nil {
 		r.end, r.err = t, err
 	}

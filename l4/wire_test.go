@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/balance"
 )
 
 // A stage is a proxy on real sockets.
@@ -50,7 +52,10 @@ func behind(t *testing.T, network string, p *Proxy, h Handler, listen func(netwo
 	var err error
 	s.backend, err = net.Listen(network, addr)
 	require.NoError(t, err)
-	p.Pool = pool(t, name+s.backend.Addr().String())
+	if p.Pool == nil {
+		p.Pool = &balance.Pool{}
+	}
+	require.NoError(t, p.Pool.Set(balance.Endpoint{Addr: name + s.backend.Addr().String()}))
 	s.server = &Server{Handler: h, Logger: quiet, OnDone: func(r *Record) { s.records <- *r }}
 	front, err := listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -363,4 +368,34 @@ func TestRelayByServersParker(t *testing.T) {
 	wantPipes(t, s)
 	require.NoError(t, s.Shutdown(t.Context()))
 	require.ErrorIs(t, wait(), ErrServerClosed)
+}
+
+// TestResetAfterClientsEnd: a server that resets what its client has left did
+// break the connection, but is not to be ejected for it.
+func TestResetAfterClientsEnd(t *testing.T) {
+	for _, ended := range []bool{true, false} {
+		outcomes := make(chan balance.Outcome, 1)
+		observed := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){
+			func(_ *balance.Server, o balance.Outcome) { outcomes <- o },
+		}}
+		onSockets(t, "tcp", &Proxy{Pool: observed}, func(t *testing.T, s *stage) {
+			client, server := s.connect()
+			wantEchoBetween(t, client, server)
+			if ended {
+				closeWrite(t, client)
+				wantError(t, server, io.EOF)
+			}
+			server.(*net.TCPConn).SetLinger(0)
+			server.Close()
+			wantError(t, client, syscall.ECONNRESET)
+			require.Equal(t, "SD", s.record().Termination.String())
+			want := balance.Reset
+			if ended {
+				want = balance.OK
+			}
+			o := <-outcomes
+			require.Equal(t, want, o.Class)
+			require.ErrorIs(t, o.Err, syscall.ECONNRESET)
+		})
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -197,5 +198,36 @@ func TestM8_Capture(t *testing.T) {
 		}
 		s.get("/")
 		require.Equal(s, []Captured{{"Set-Cookie", "b=2", true}}, got)
+	})
+}
+
+// M10: which statuses are errors and which are failures the host says: each
+// outcome has the status. (What counts for health is Observe.Classify.)
+func TestM10_StatusSets(t *testing.T) {
+	var errs, fails []int
+	onBoth(t, func(s *site) http.Handler {
+		errs, fails = nil, nil
+		s.origin("10.1.0.1:80", func(w http.ResponseWriter, r *http.Request) {
+			status, err := strconv.Atoi(r.URL.Path[1:])
+			require.NoError(s, err)
+			w.WriteHeader(status)
+		})
+		pool := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){func(_ *balance.Server, o balance.Outcome) {
+			switch {
+			case o.Status == 220 || o.Status >= 400 && o.Status < 500:
+				errs = append(errs, o.Status)
+			case o.Status == 300:
+			case o.Status > 549 && o.Status < 600:
+				fails = append(fails, o.Status)
+			}
+		}}}
+		require.NoError(s, pool.Set(balance.Endpoint{Addr: "10.1.0.1:80"}))
+		return s.proxyTo(pool)
+	}, func(s *site) {
+		for _, status := range []int{220, 300, 400, 555} {
+			require.Equal(s, status, s.get("/"+strconv.Itoa(status)).StatusCode)
+		}
+		require.Equal(s, []int{220, 400}, errs)
+		require.Equal(s, []int{555}, fails)
 	})
 }

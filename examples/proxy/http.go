@@ -59,5 +59,5 @@ func (o *Options) httpServer(h http.Handler) httpServer {
 	p.SetUnencryptedHTTP2(true)
 	// curl --http1.0 offers nothing but the last.
 	offer := &tls.Config{NextProtos: []string{"h2", "http/1.1", "http/1.0"}}
-	return &http.Server{Handler: h, Protocols: &p, TLSConfig: offer, ReadHeaderTimeout: o.Timeout, IdleTimeout: o.Timeout}
+	return &http.Server{Handler: h, Protocols: &p, TLSConfig: offer, MaxHeaderBytes: 32 << 10, ReadHeaderTimeout: o.Timeout, IdleTimeout: o.Timeout}
 }

@@ -155,6 +155,7 @@ func TestReuseTransport(t *testing.T) {
 				startOrigin(t, n, one, nil, true, c.ServeHTTP)
 				got := ""
 				for _, tr := range []*l7.Transport{tr, tr, other, other, tr} {
+					synctest.Wait() // over HTTP/2 the end of a stream is heard of a moment later
 					got += strings.TrimPrefix(fetch(t, tr, "http://a/"), "200 ")
 				}
 				want := "11111"

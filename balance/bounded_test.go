@@ -17,7 +17,7 @@ import (
 
 // bounded are the policies with a bound of 1.25.
 func bounded() []Policy {
-	return []Policy{Ring{Bound: 1.25}, Maglev{Bound: 1.25}, Rendezvous{Bound: 1.25}}
+	return []Policy{Ring{Bound: 1.25}, Maglev{Bound: 1.25, Size: 1009}, Rendezvous{Bound: 1.25}}
 }
 
 // crowd is a pool with a bound, seen from the outside. It runs in a bubble.
@@ -99,7 +99,7 @@ func TestBoundWithLimits(t *testing.T) {
 					}
 					require.NoError(t, c.pool.Set(eps...))
 					beyond, waited := 0, 0
-					for range 4000 {
+					for range 1500 {
 						if len(c.leases) > 0 && (rng.IntN(100) < 45 || c.wait > 10) {
 							c.leave(rng.IntN(len(c.leases)))
 						} else {
@@ -180,7 +180,7 @@ func TestBoundContended(t *testing.T) {
 			var wg sync.WaitGroup
 			for g := range goroutines {
 				wg.Go(func() {
-					for i := range 20000 {
+					for i := range 4000 {
 						l, err := p.Acquire(context.Background(), Request{Key: 42})
 						if err != nil {
 							t.Errorf("Acquire: %v", err)

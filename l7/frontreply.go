@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// repBody is the reply under way.
+type repBody struct {
+	left    int64 // bytes to come, -1 if not known
+	none    bool  // no body follows
+	chunked bool
+	toClose bool // it ends with the connection
+	begun   bool
+	done    bool
+}
+
+// room returns the output buffer.
+func (c *byteConn) room() *l4.Buffer {
+	if c.out == nil {
+		c.out = c.srv.pool.Get()
+		c.out.B = c.out.B[:0]
+	}
+	return c.out
+}
+
+func (c *byteConn) writeInterim(r *Reply) error {
+	if c.x.proto1x == 0 {
+		return nil
+	}
+	if r.Status == http.StatusContinue {
+		c.x.expect = false
+	}
+	b := c.room()
+	b.B = appendStatus(b.B, r.Status)
+	b.B = appendFields(b.B, &r.Header)
+	b.B = append(b.B, "\r\n"...)
+	return c.flush()
+}
+
+func (c *byteConn) writeHead(r *Reply) error {
+	if c.srv.stopping.Load() || c.unreadable(r) {
+		c.close = true
+	}
+	rep := &c.rep
+	*rep = repBody{begun: true, left: r.ContentLength}
+	rep.none = c.x.Method == http.MethodHead || !bodyAllowed(r.Status)
+	if !rep.none && rep.left < 0 {
+		rep.chunked = c.x.proto1x > 0
+		rep.toClose = !rep.chunked
+		c.close = c.close || rep.toClose
+	}
+	b := c.room()
+	b.B = appendStatus(b.B, r.Status)
+	b.B = appendFields(b.B, &r.Header)
+	if !r.Header.dated() {
+		b.B = append(b.B, "Date: "...)
+		b.B = append(time.Now().UTC().AppendFormat(b.B, http.TimeFormat), "\r\n"...)
+	}
+	switch {
+	case rep.chunked:
+		b.B = append(b.B, "Transfer-Encoding: chunked\r\n"...)
+	case r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent:
+		b.B = append(b.B, "Content-Length: "...)
+		b.B = append(strconv.AppendInt(b.B, r.ContentLength, 10), "\r\n"...)
+	}
+	switch {
+	case c.close:
+		b.B = append(b.B, "Connection: close\r\n"...)
+	case c.x.proto1x == 0:
+		b.B = append(b.B, "Connection: keep-alive\r\n"...)
+	}
+	b.B = append(b.B, "\r\n"...)
+	return nil
+}
+
+// unreadable reports whether it is known, as the reply begins, that the rest of
+// the request body will not be read to keep the connection.
+func (c *byteConn) unreadable(r *Reply) bool {
+	if !r.Local { // a pump may be reading it
+		return false
+	}
+	b := &c.req
+	return !b.ended() && (c.x.expect || b.failed || b.left > maxUnread)
+}
+
+func (c *byteConn) writeBody(p []byte) error {
+	rep := &c.rep
+	if rep.none || len(p) == 0 {
+		return nil
+	}
+	if rep.left >= 0 {
+		if int64(len(p)) > rep.left {
+			return errors.New("l7: reply body longer than its Content-Length")
+		}
+		rep.left -= int64(len(p))
+	}
+	b := c.room()
+	if rep.chunked {
+		b.B = appendChunkSize(b.B, len(p))
+	}
+	if len(b.B)+len(p)+2 <= cap(b.B) {
+		b.B = append(b.B, p...)
+	} else {
+		if err := c.flush(); err != nil {
+			return err
+		}
+		if err := c.send(p); err != nil {
+			return err
+		}
+		b = c.room()
+	}
+	if rep.chunked {
+		b.B = append(b.B, "\r\n"...)
+	}
+	return nil
+}
+
+func (c *byteConn) finish(trailer *Fields) error {
+	rep := &c.rep
+	if rep.chunked {
+		b := c.room()
+		b.B = append(b.B, "0\r\n"...)
+		if trailer != nil {
+			b.B = appendFields(b.B, trailer)
+		}
+		b.B = append(b.B, "\r\n"...)
+	} else if rep.left > 0 && !rep.none {
+		c.abort()
+		return io.ErrUnexpectedEOF
+	}
+	rep.done = true
+	return nil
+}
+
+func (c *byteConn) direct(n int64) *l4.Conn {
+	rep := &c.rep
+	if rep.none || rep.chunked || rep.left >= 0 && rep.left < n || c.x.TLS != nil || c.flush() != nil {
+		return nil
+	}
+	return c.c
+}
+
+func (c *byteConn) sending() {
+	if at, ok := c.sendAt.due(time.Now(), orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
+		_ = c.c.SetWriteDeadline(at)
+	}
+}
+
+func (c *byteConn) sent(n int64) {
+	if c.rep.left > 0 {
+		c.rep.left -= n
+	}
+	c.x.Record.ReplyBytes += n
+}
+
+// flush writes what has been gathered.
+func (c *byteConn) flush() error {
+	if c.out == nil || len(c.out.B) == 0 {
+		return nil
+	}
+	err := c.send(c.out.B)
+	c.out.B = c.out.B[:0]
+	return err
+}
+
+// send writes p to the client.
+func (c *byteConn) send(p []byte) error {
+	if c.broken {
+		return net.ErrClosed
+	}
+	if c.now = c.x.now; c.now.IsZero() {
+		c.now = time.Now()
+	}
+	if at, ok := c.sendAt.due(c.now, orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
+		_ = c.c.SetWriteDeadline(at)
+	}
+	if _, err := c.c.Write(p); err != nil {
+		c.broken = true
+		return err
+	}
+	return nil
+}
+
+// abort cuts the connection, so that an incomplete reply does not look
+// complete: where only the end of the connection would say that it is, by a
+// reset.
+func (c *byteConn) abort() {
+	_ = c.flush()
+	c.broken = true
+	if c.rep.toClose || !c.rep.begun {
+		if t, ok := c.raw.(interface{ SetLinger(int) error }); ok {
+			_ = t.SetLinger(0)
+		}
+		if c.nc != c.raw {
+			_ = c.raw.Close() // TLS would say that this is the end
+		}
+	}
+}
+
+func (c *byteConn) mustClose() { c.close, c.linger = true, true }
+
+func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
+	c.stopPeek()
+	c.unwatch() // the end of what the client sends does not end a tunnel
+	b := c.room()
+	b.B = appendSwitch(b.B, r, c.x.upgrade)
+	if err := c.flush(); err != nil {
+		return nil, nil, err
+	}
+	c.handed = true
+	var early []byte
+	if c.in != nil {
+		early = c.in.B[c.pos:]
+	}
+	_ = c.c.SetDeadline(time.Time{})
+	return c.c, early, nil
+}
+
+// appendStatus appends a status line. The reason is the usual one: it means
+// nothing (RFC 9112, section 4).
+func appendStatus(b []byte, status int) []byte {
+	if status == http.StatusOK {
+		return append(b, "HTTP/1.1 200 OK\r\n"...)
+	}
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, http.StatusText(status)...)
+	return append(b, "\r\n"...)
+}
+
+// appendFields appends field lines, without those that the engine writes.
+func appendFields(b []byte, f *Fields) []byte {
+	for i := range f.list {
+		fd := &f.list[i]
+		if fd.kind.owned() {
+			continue
+		}
+		b = append(b, fd.Name...)
+		b = append(b, ": "...)
+		b = append(b, fd.Value...)
+		b = append(b, "\r\n"...)
+	}
+	return b
+}
+
+// appendSwitch appends the head of a 101, or of a 2xx to CONNECT.
+func appendSwitch(b []byte, r *Reply, protocol string) []byte {
+	b = appendStatus(b, r.Status)
+	b = appendFields(b, &r.Header)
+	if r.Status != http.StatusSwitchingProtocols {
+		return append(b, "\r\n"...)
+	}
+	b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
+	b = append(b, protocol...)
+	return append(b, "\r\n\r\n"...)
+}
+
+// dated reports whether there is a Date.
+func (f *Fields) dated() bool {
+	for i := range f.list {
+		if f.list[i].kind == kindDate {
+			return true
+		}
+	}
+	return false
+}

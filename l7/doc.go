@@ -65,6 +65,14 @@
 // WebSocket unless told otherwise. Nothing of a refused request reaches a
 // server.
 //
+// Under an [http.Server], net/http has read the request before: it joins folded
+// lines, takes bare LF as the end of a line and white space in and behind a
+// chunk size, ignores what came beside Transfer-Encoding, and refuses empty
+// lines before a request. What then goes to a server is well-formed all the same,
+// and where net/http does not tell what was there, the connection ends with the
+// reply. Its HTTP/2, which serves both fronts, answers 400 to connection-specific
+// fields where RFC 9113, section 8.2.2, has the stream reset.
+//
 // # Where to read next
 //
 // exchange.go, handler.go, router.go, proxy.go; then front.go and attempt.go

@@ -4,14 +4,12 @@ package l7_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
@@ -343,80 +341,4 @@ func TestRequest(t *testing.T) {
 		f.dial(t).send("POST http://a.test/old?x HTTP/1.1\r\nHost: a.test\r\nX-Old: 1\r\nx-keep: 2\r\nContent-Length: 2\r\n\r\nhi").
 			wantReply(200, "POSTb.test/new/path/new%2Fpathq/new%2Fpath?q2 [1] [] [2]hi<nil> true 1")
 	})
-}
-
-func TestShutdownWaits(t *testing.T) {
-	h := l7.HandlerFunc(func(x *l7.Exchange) {
-		time.Sleep(3 * time.Second)
-		x.Respond(200, nil, "late")
-	})
-	synctest.Test(t, func(t *testing.T) {
-		byteFront(t, fixed(h), new(l7.Server), func(t *testing.T, f *front) {
-			idle := f.dial(t).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			idle.wantReply(200, "late")
-			fresh := f.dial(t)
-			busy := f.dial(t).send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			half := f.dial(t).send("GET / HTTP/1.1\r\nHo")
-			synctest.Wait()
-			start := time.Now()
-			done := make(chan error)
-			go func() { done <- f.server.Shutdown(context.Background()) }()
-			idle.wantEnd()
-			fresh.wantEnd()
-			if d := time.Since(start); d != 0 {
-				t.Errorf("idle connections ended after %v", d)
-			}
-			half.send("st: a\r\n\r\n")
-			for _, c := range []*rawConn{busy, half} {
-				if res := c.wantReply(200, "late"); !res.Close {
-					t.Error("the reply does not say that the connection ends")
-				}
-				c.wantEnd()
-			}
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-			if _, err := f.network.DialContext(t.Context(), "tcp", siteAddr); err == nil {
-				t.Error("still listening")
-			}
-		})
-	})
-}
-
-func TestShutdownCuts(t *testing.T) {
-	for _, kind := range []string{"native", "foreign", "proxied", "tunnel"} {
-		t.Run(kind, func(t *testing.T) {
-			site := func(n *l4test.Network) http.Handler {
-				switch kind {
-				case "native":
-					return l7.HandlerFunc(func(x *l7.Exchange) { <-x.Context().Done() })
-				case "foreign":
-					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-				}
-				return newProxy(n, "10.0.0.1:80")
-			}
-			synctest.Test(t, func(t *testing.T) {
-				byteFront(t, site, new(l7.Server), func(t *testing.T, f *front) {
-					script := l7test.Script{l7test.Stall()}
-					if kind == "tunnel" {
-						script = l7test.Script{l7test.Tunnel("websocket")}
-					}
-					origin(t, f.network, "10.0.0.1:80", script)
-					c := f.dial(t).send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
-					synctest.Wait()
-					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-					defer cancel()
-					start := time.Now()
-					err := f.server.Shutdown(ctx)
-					if err != context.DeadlineExceeded || time.Since(start) != time.Second {
-						t.Errorf("Shutdown = %v after %v; want it to cut after 1s", err, time.Since(start))
-					}
-					c.rest()
-					if r := f.last(t); kind != "native" && r.Termination.Cause == l4.Normal {
-						t.Errorf("record = %+v", r)
-					}
-				})
-			})
-		})
-	}
 }

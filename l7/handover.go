@@ -77,6 +77,9 @@ func handedOf(c net.Conn) *handedConn {
 // connection that was handed over in the middle of an exchange goes back to
 // where it came from.
 func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 2 {
+		growStack(0)
+	}
 	h, ok := r.Context().Value(handedKey{}).(*handedConn)
 	first := ok && h.requests.Add(1) == 1
 	if ok {

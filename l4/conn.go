@@ -297,6 +297,9 @@ func (c *Conn) BytesRead() int64 { return c.bytesRead.Load() }
 // BytesWritten returns how many bytes were written.
 func (c *Conn) BytesWritten() int64 { return c.bytesWritten.Load() }
 
+// Parkable reports whether a Parker can look after c.
+func (c *Conn) Parkable() bool { return c.raw != nil }
+
 // PeerGone reports that the peer has ended its stream or the connection, as
 // far as is known: a read or the Parker has seen it.
 func (c *Conn) PeerGone() bool { return c.gone.Load() }

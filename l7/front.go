@@ -46,7 +46,7 @@ type byteConn struct {
 	raw     net.Conn // as accepted
 	nc      net.Conn // raw, or TLS over it
 	c       *l4.Conn
-	watched *l4.Conn        // by the Parker; nil if it is not
+	watched *l4.Conn        // by the Parker, soon; nil if it is not
 	ctx     context.Context // of all its exchanges: ends when the client is gone
 	cancel  context.CancelFunc
 
@@ -72,9 +72,10 @@ type byteConn struct {
 	gone     atomic.Bool // the client has closed its side
 	idleTick atomic.Int64
 
-	mu       sync.Mutex
-	upstream interrupter // to be interrupted when the client goes away
-	peek     *peek       // instead of the Parker; nil if there is none
+	mu        sync.Mutex
+	upstream  interrupter // to be interrupted when the client goes away
+	unwatched bool        // it is not to be watched any more
+	peek      *peek       // instead of the Parker; nil if there is none
 }
 
 // work is what a connection needs while it has requests to serve. One that is

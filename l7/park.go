@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -22,8 +21,11 @@ type parking struct {
 	run    sync.WaitGroup
 }
 
-// get returns nil where there is no Parker, or no more.
-func (p *parking) get() *l4.Parker {
+// get returns nil where there is no Parker, or no more, or none for c.
+func (p *parking) get(c *l4.Conn) *l4.Parker {
+	if !c.Parkable() {
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.tried {
@@ -68,13 +70,18 @@ func (c *byteConn) watch() {
 		}
 		watched = l4.NewConn(nc)
 	}
-	if s, ok := nc.(syscall.Conn); !ok {
-		return
-	} else if _, err := s.SyscallConn(); err != nil {
-		return
-	}
-	if p := c.srv.parking.get(); p != nil && p.Watch(watched, c.clientGone) {
+	if p := c.srv.parking.get(watched); p != nil {
 		c.watched = watched
+		c.srv.late.add(c)
+	}
+}
+
+// watchNow is called when watchAfter has passed.
+func (c *byteConn) watchNow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.srv.parking.peek(); p != nil && !c.unwatched {
+		p.Watch(c.watched, c.clientGone) // false: it is closed already
 	}
 }
 
@@ -82,10 +89,42 @@ func (c *byteConn) unwatch() {
 	if c.watched == nil {
 		return
 	}
-	if p := c.srv.parking.get(); p != nil {
+	c.mu.Lock()
+	c.unwatched = true
+	c.mu.Unlock()
+	if p := c.srv.parking.peek(); p != nil {
 		p.Unwatch(c.watched)
 	}
 	c.watched = nil
+}
+
+// watchAfter is how old a connection is when the Parker begins to watch it:
+// most of those for one request do not get there.
+const watchAfter = 50 * time.Millisecond
+
+// latecomers are new connections that are to be watched, if they last.
+type latecomers struct {
+	mu    sync.Mutex
+	conns []*byteConn
+}
+
+func (l *latecomers) add(c *byteConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.conns) == 0 {
+		time.AfterFunc(watchAfter, l.watch)
+	}
+	l.conns = append(l.conns, c)
+}
+
+func (l *latecomers) watch() {
+	l.mu.Lock()
+	conns := l.conns
+	l.conns = nil
+	l.mu.Unlock()
+	for _, c := range conns {
+		c.watchNow()
+	}
 }
 
 // What a connection is doing, as far as others may interrupt it.

@@ -68,6 +68,7 @@ type Server struct {
 	works   sync.Pool // of *work
 	parking parking
 	sweeper sweeper
+	late    latecomers
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}

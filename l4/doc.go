@@ -24,9 +24,9 @@
 // plain sockets has no goroutine of its own: a Parker, one for each processor,
 // moves the data when epoll says so. Everything else (TLS, other systems, the
 // in-memory network of package l4test) has two goroutines a relay. Idle, the one
-// takes 2.5 KB of the process, and one with TLS on the client's side 28 KB, most of
-// it crypto/tls and its stacks (proportional set size of a process that held
-// 9 000, and 2 000 with TLS, over loopback, each of which had sent and got 13 bytes).
+// takes 2.5 KB of the process, and one with TLS on the client's side 28 KB
+// (proportional set size of a process that held 9 000, and 2 000 with TLS, over
+// loopback, each of which had sent and got a few bytes).
 //
 // Where to read next: handler.go, server.go, proxy.go, relay.go; then
 // wire_linux.go for what happens when there is much to do.

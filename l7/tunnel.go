@@ -12,13 +12,7 @@ import (
 // the proxy says or, if that is less, the server.
 func (t *attempt) tunnelLimit() time.Duration {
 	limit := orDefault(t.p.TunnelTimeout, defaultTunnelTimeout)
-	var s *Server
-	switch d := t.x.down.(type) {
-	case *byteConn:
-		s = d.srv
-	case *standard:
-		s = d.srv
-	}
+	s := serverOf(t.x)
 	if s == nil {
 		return limit
 	}
@@ -28,12 +22,27 @@ func (t *attempt) tunnelLimit() time.Duration {
 	return limit
 }
 
+// serverOf returns the Server that x came in by; nil if that is another.
+func serverOf(x *Exchange) *Server {
+	switch d := x.down.(type) {
+	case *byteConn:
+		return d.srv
+	case *standard:
+		return d.srv
+	}
+	return nil
+}
+
 // relayTunnel relays an upgraded connection until it ends, and notes how.
 func relayTunnel(x *Exchange, client, server *l4.Conn, idle time.Duration) {
 	if idle == 0 {
 		idle = -1
 	}
-	r := l4.Relay(x.Context(), client, server, l4.RelayOptions{IdleTimeout: idle})
+	opt := l4.RelayOptions{IdleTimeout: idle}
+	if s := serverOf(x); s != nil {
+		opt.Parker = s.parking.peek() // for splice; it is there if client is a plain socket
+	}
+	r := l4.Relay(x.Context(), client, server, opt)
 	x.Record.RequestBytes += r.AtoB
 	x.Record.ReplyBytes += r.BtoA
 	x.Record.Err = r.Err

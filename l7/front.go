@@ -3,7 +3,6 @@
 package l7
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -352,14 +351,6 @@ func (c *byteConn) drain() bool {
 		}
 	}
 	return false
-}
-
-// toHTTP2 gives a connection that begins with the HTTP/2 preface to the
-// standard front.
-func (c *byteConn) toHTTP2() {
-	h := &handedConn{Conn: c.c, base: c.base, replay: bytes.Clone(c.in.B[c.pos:])}
-	_ = c.c.SetDeadline(time.Time{})
-	c.handed = c.srv.handOver(h, c.withTLS(h)) == nil
 }
 
 // withTLS returns h as net/http is to see it.

@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -237,4 +238,12 @@ func tlsState(c net.Conn) *tls.ConnectionState {
 	}
 	st := t.ConnectionState()
 	return &st
+}
+
+// toHTTP2 gives a connection that begins with the HTTP/2 preface to the
+// standard front.
+func (c *byteConn) toHTTP2() {
+	h := &handedConn{Conn: c.c, base: c.base, replay: bytes.Clone(c.in.B[c.pos:])}
+	_ = c.c.SetDeadline(time.Time{})
+	c.handed = c.srv.handOver(h, c.withTLS(h)) == nil
 }

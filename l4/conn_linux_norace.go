@@ -31,3 +31,9 @@ func sysEpollCtl(ep, op, fd int, ev *syscall.EpollEvent) syscall.Errno {
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(ep), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(ev)), 0, 0)
 	return errno
 }
+
+// sysEpollPoll is epoll_wait(2) that does not wait.
+func sysEpollPoll(ep int, events []syscall.EpollEvent) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	return int(n), errno
+}

@@ -46,3 +46,9 @@ func sysEpollCtl(ep, op, fd int, ev *syscall.EpollEvent) syscall.Errno {
 	errno, _ := syscall.EpollCtl(ep, op, fd, ev).(syscall.Errno)
 	return errno
 }
+
+func sysEpollPoll(ep int, events []syscall.EpollEvent) (int, syscall.Errno) {
+	n, err := syscall.EpollWait(ep, events, 0)
+	errno, _ := err.(syscall.Errno)
+	return n, errno
+}

@@ -89,9 +89,13 @@ func (p *Parker) Run() error {
 	// finds nothing to be sure of it.
 	err = raw.Read(func(fd uintptr) bool {
 		for {
-			n, err := epollPoll(int(fd), events[:])
-			if err != nil {
-				broken = err
+			n, errno := sysEpollPoll(int(fd), events[:])
+			switch errno {
+			case 0:
+			case syscall.EINTR:
+				continue
+			default:
+				broken = errno
 				return true
 			}
 			for _, ev := range events[:n] {
@@ -366,14 +370,4 @@ func (c *Conn) unparkClosed() (ready func()) {
 		p.drop(c, false)
 	}
 	return ready
-}
-
-// epollPoll is epoll_wait(2) that does not wait.
-func epollPoll(ep int, events []syscall.EpollEvent) (int, error) {
-	for {
-		n, err := syscall.EpollWait(ep, events, 0)
-		if err != syscall.EINTR {
-			return n, err
-		}
-	}
 }

@@ -178,7 +178,7 @@ func (c *byteConn) loop() {
 
 // handshake does the TLS handshake and reports whether the byte front goes on.
 func (c *byteConn) handshake(cfg *tls.Config) bool {
-	h := &handedConn{Conn: c.nc, base: c.base}
+	h := &handedConn{Conn: l4.NewConn(c.nc), base: c.base} // whose reads and writes are the cheaper ones
 	t := tls.Server(h, cfg)
 	ctx := c.base
 	if d := orDefault(c.srv.HandshakeTimeout, defaultHandshakeTimeout); d > 0 {

@@ -92,3 +92,87 @@ func ExampleBucket() {
 	fmt.Println(b.Take(1).OK, b.Take(1).OK, b.Take(1).OK)
 	// Output: true true false
 }
+
+// One a second on average, a few at once, and what exceeds them waits for its
+// turn if that is near.
+func ExampleGCRA() {
+	calls := ratelimit.Limiter{Law: ratelimit.GCRA{Rate: ratelimit.PerMinute(60), Burst: 2, MaxWait: 2 * time.Second}}
+	for range 5 {
+		d := calls.Take(1)
+		fmt.Println(d.OK, d.Wait.Round(time.Second))
+	}
+	// Output:
+	// true 0s
+	// true 0s
+	// true 1s
+	// true 2s
+	// false 1s
+}
+
+// Who is refused counts on: only slowing down helps.
+func ExampleWindow() {
+	logins := ratelimit.Keyed[string]{Law: ratelimit.Window{Rate: ratelimit.PerHour(2), CountRefused: true}}
+	fmt.Println(logins.Take("mallory", 1).OK, logins.Take("mallory", 1).OK, logins.Take("mallory", 1).OK)
+	fmt.Println(logins.Take("alice", 1).OK)
+	// Output:
+	// true true false
+	// true
+}
+
+func ExampleInFlight() {
+	perTenant := ratelimit.Keyed[string]{Law: ratelimit.InFlight{Max: 1}}
+	query := perTenant.Take("acme", 1)
+	fmt.Println(query.OK, perTenant.Take("acme", 1).OK)
+	perTenant.Refund("acme", query) // when the query has ended
+	fmt.Println(perTenant.Take("acme", 1).OK)
+	// Output:
+	// true false
+	// true
+}
+
+func ExampleBan() {
+	perClient := ratelimit.Keyed[string]{
+		Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(1)},
+		Ban: ratelimit.Ban{After: 3, Within: time.Minute, For: time.Hour},
+	}
+	for range 5 {
+		d := perClient.Take("192.0.2.1", 1)
+		fmt.Println(d.OK, d.RetryAfter() > 60)
+	}
+	// Output:
+	// true false
+	// false false
+	// false false
+	// false false
+	// false true
+}
+
+func ExampleUnlimited() {
+	perClient := ratelimit.Keyed[string]{
+		Law: ratelimit.GCRA{Rate: ratelimit.PerHour(1)},
+		LawOf: func(client string) ratelimit.Law {
+			if client == "monitor" {
+				return ratelimit.Unlimited{}
+			}
+			return nil // as for everybody
+		},
+	}
+	for _, client := range []string{"monitor", "monitor", "other", "other"} {
+		fmt.Println(client, perClient.Take(client, 1).OK)
+	}
+	// Output:
+	// monitor true
+	// monitor true
+	// other true
+	// other false
+}
+
+// A store that stands in for the one that gateways share, in tests say.
+func ExampleMemoryStore() {
+	var store ratelimit.MemoryStore
+	law := ratelimit.Window{Rate: ratelimit.PerHour(1)}
+	first, err := store.Take(context.Background(), "tenant:acme", law, 1)
+	second, _ := store.Take(context.Background(), "tenant:acme", law, 1)
+	fmt.Println(first.OK, second.OK, err)
+	// Output: true false <nil>
+}

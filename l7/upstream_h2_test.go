@@ -225,6 +225,7 @@ func TestUpstreamCertificateRotates(t *testing.T) {
 					use("new")
 				}
 				if i == 2 {
+					synctest.Wait() // until the stream is over for both sides
 					tr.Upstream.CloseIdle()
 				}
 				if got := fetch(t, tr, "https://api.test/"); got != "200 "+want {

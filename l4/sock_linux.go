@@ -29,7 +29,8 @@ type sock struct {
 	readBy  time.Time       // deadlines until then
 	writeBy time.Time
 	unix    bool
-	remote  net.Addr // nil if to be looked up
+	to      syscall.Sockaddr // nil if not dialled
+	remote  net.Addr         // nil if to be looked up
 	local   net.Addr
 }
 
@@ -250,10 +251,9 @@ func (s *sock) deadline(t time.Time, by *time.Time, set func(*os.File, time.Time
 	file, closed := s.file, s.closed
 	*by = t
 	s.mu.Unlock()
-	switch {
-	case closed:
+	if closed {
 		return s.opError("set", net.ErrClosed)
-	case file != nil:
+	} else if file != nil {
 		return s.opError("set", set(file, t))
 	}
 	return nil
@@ -280,7 +280,9 @@ func (s *sock) LocalAddr() net.Addr {
 func (s *sock) RemoteAddr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.remote == nil && !s.closed {
+	if s.remote == nil && s.to != nil { // which a socket that was reset forgets
+		s.remote = s.addr(s.to)
+	} else if s.remote == nil && !s.closed {
 		if sa, err := syscall.Getpeername(s.fd); err == nil {
 			s.remote = s.addr(sa)
 		}
@@ -350,7 +352,7 @@ func dialSock(network, addr string) (s *sock, done, ok bool, err error) {
 	if err != nil {
 		return nil, false, true, os.NewSyscallError("socket", err)
 	}
-	s = &sock{fd: fd, unix: family == syscall.AF_UNIX}
+	s = &sock{fd: fd, unix: family == syscall.AF_UNIX, to: sa}
 	if !s.unix {
 		syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	}
@@ -385,12 +387,13 @@ func (s *sock) failure() (failed error) {
 	return failed
 }
 
-// selfConnected reports whether s is connected to itself: that happens if
-// nobody listens at a local port which the kernel may pick as that of s.
+// selfConnected reports whether s is connected to itself, as happens if nobody
+// listens at a local port which the kernel may pick as that of s.
 func (s *sock) selfConnected(addr string) bool {
 	to, err := netip.ParseAddrPort(addr)
-	if err != nil || !to.Addr().IsLoopback() || to.Port() < 32768 {
+	if err != nil || !to.Addr().IsLoopback() || to.Port() < 1024 {
 		return false
 	}
-	return s.LocalAddr().String() == to.String()
+	local, ok := s.LocalAddr().(*net.TCPAddr)
+	return ok && local.Port == int(to.Port()) && local.IP.Equal(to.Addr().AsSlice())
 }

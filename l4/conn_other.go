@@ -22,4 +22,4 @@ func (c *Conn) writeRaw([]byte) (int, error) { panic("l4: no raw connection") }
 
 func (c *Conn) askRaw([]byte, *BufferPool) (*Buffer, int, error) { panic("l4: no raw connection") }
 
-func (c *Conn) tryReadRaw(*BufferPool) (*Buffer, error) { return nil, nil }
+func (c *Conn) tryReadRaw(*BufferPool) (*Buffer, error) { panic("l4: no raw connection") }

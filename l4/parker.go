@@ -53,11 +53,11 @@ func (p *parking) close() {
 	p.run.Wait()
 }
 
-// parkerOf returns the Parker that could move data between a and b: the one that
-// looks after a already, or one of the Server that accepted it. It returns nil if
-// none can.
-func parkerOf(a, b *Conn) *Parker {
-	if a.raw == nil || b.raw == nil {
+// parkerOf returns the Parker that could move the data of a: the one that looks
+// after a already, or one of the Server that accepted it. It returns nil if none
+// can.
+func parkerOf(a *Conn) *Parker {
+	if a.raw == nil {
 		return nil
 	}
 	if p := a.parker.Load(); p != nil {

@@ -238,11 +238,8 @@ func (s *session) dial(ctx context.Context, try int) error {
 
 func (s *session) dialServer(ctx context.Context, server *balance.Server) (net.Conn, error) {
 	p := s.p
-	if p.Dial == nil && p.Handshake == nil && p.Socket.plain() && s.client.raw != nil {
-		if m := underlying(s.client); m != nil {
-			s.parker = m.member.server.parker()
-		}
-		if s.parker != nil {
+	if p.Dial == nil && p.Handshake == nil && p.Socket.plain() {
+		if s.parker = parkerOf(s.client); s.parker != nil {
 			network, addr := SplitAddr(server.Addr())
 			c, ok, err := s.relay.dial(ctx, s.parker, s.client, network, addr, p.connectTimeout())
 			if err != nil {
@@ -318,11 +315,11 @@ func (s *session) serveLocally(ctx context.Context, h Handler) error {
 
 // start relays until the end.
 func (s *session) start(ctx context.Context) {
-	switch m := underlying(s.client); {
-	case m == nil: // nobody else would close it
+	switch {
+	case underlying(s.client) == nil: // nobody else would close it
 		s.stop = context.AfterFunc(ctx, func() { s.relay.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
-	case s.client.raw != nil && s.server.raw != nil && s.parker == nil:
-		s.parker = m.member.server.parker()
+	case s.parker == nil && s.server.raw != nil:
+		s.parker = parkerOf(s.client)
 	}
 	s.relay.init(s.client, s.server, &s.p.relay, s.finish)
 	s.lease.Server().Attach(s)

@@ -58,8 +58,8 @@ func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	stop := context.AfterFunc(ctx, func() { r.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
 	defer stop()
 	p := opt.Parker
-	if p == nil {
-		p = parkerOf(a, b)
+	if p == nil && b.raw != nil {
+		p = parkerOf(a)
 	}
 	r.run(p)
 	<-ended

@@ -199,7 +199,7 @@ func (sn *snapshot) takeKeyed(key uint64, f Filter) (s *Server, ok bool) {
 		if s = sn.pick(key, f); s == nil || s.queued.Load() > 0 {
 			return s, false
 		}
-		bound := sn.boundOf(s)
+		_, bound := sn.boundOf(s)
 		if looks == 0 {
 			bound = 0
 		}
@@ -210,29 +210,23 @@ func (sn *snapshot) takeKeyed(key uint64, f Filter) (s *Server, ok bool) {
 	}
 }
 
-// boundOf returns the bound of s; 0 is none.
-func (sn *snapshot) boundOf(s *Server) int64 {
+// boundOf returns the bound of s and the group that sets it; 0 is none.
+func (sn *snapshot) boundOf(s *Server) (*group, int64) {
 	for i := range sn.groups {
 		if g := &sn.groups[i]; g.bound != nil {
 			if most := g.bound.Bound(s); most > 0 {
-				return int64(most)
+				return g, int64(most)
 			}
 		}
 	}
-	return 0
+	return nil, 0
 }
 
 // within returns another server for w than s, if s is at its bound (see bounds) and
 // one that is not has a slot.
 func (sn *snapshot) within(s *Server, w *waiter) *Server {
-	for i := range sn.groups {
-		g := &sn.groups[i]
-		if g.bound == nil {
-			continue
-		}
-		if most := g.bound.Bound(s); most > 0 && s.inflight.Load() >= int64(most) {
-			return g.picker.Pick(w.key, w.filter)
-		}
+	if g, most := sn.boundOf(s); g != nil && s.inflight.Load() >= most {
+		return g.picker.Pick(w.key, w.filter)
 	}
 	return nil
 }

@@ -178,14 +178,23 @@ func (c *byteConn) settle() {
 	c.settled = true
 	c.strip()
 	c.now = time.Now()
+	if !c.park() {
+		go c.loop()
+	}
+}
+
+// park leaves the connection to the Parker. If that is so, it may be in use
+// again already.
+func (c *byteConn) park() bool {
 	if p := c.srv.parking.peek(); p != nil {
 		c.state.Store(stateParked)
-		if p.Park(c.c, c.resume) {
-			return
+		// Stopping is seen here, or parked seen by Shutdown.
+		if !c.srv.stopping.Load() && p.Park(c.c, c.resume) {
+			return true
 		}
 	}
 	c.state.Store(stateBusy)
-	go c.loop()
+	return false
 }
 
 // awaitFirst has the Parker wait for the first request of a connection, if that
@@ -197,15 +206,9 @@ func (c *byteConn) awaitFirst() bool {
 		c.in = b
 		return false // an error comes again
 	}
-	p := c.srv.parking.peek()
-	if p == nil {
-		return false
-	}
 	c.settled = true
-	c.state.Store(stateParked)
-	if c.srv.stopping.Load() || !p.Park(c.c, c.resume) {
+	if !c.park() {
 		c.settled = false
-		c.state.Store(stateBusy)
 		return false
 	}
 	c.srv.sweeper.arm(c.srv)

@@ -53,7 +53,7 @@ func (h *Capture) keep(x *Exchange, f *Fields, names []string, reply bool) {
 	}
 	for _, name := range names {
 		for i := len(f.list) - 1; i >= 0; i-- {
-			if n := f.list[i].Name; len(n) != len(name) || !equalFold(n, name) {
+			if !f.list[i].named(name) {
 				continue
 			}
 			if x.Record.Captured == nil {

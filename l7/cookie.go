@@ -21,7 +21,7 @@ func CookieValue(x *Exchange, name string) (string, bool) {
 // false (RFC 6265, section 5.4; quotes are part of the value).
 func eachCookie(f *Fields, do func(name, value string) bool) {
 	for i := range f.list {
-		if n := f.list[i].Name; len(n) != len("Cookie") || !equalFold(n, "Cookie") {
+		if !f.list[i].named("Cookie") {
 			continue
 		}
 		rest := f.list[i].Value
@@ -47,7 +47,7 @@ type cookieAt struct {
 func findCookie(f *Fields, name string) (at cookieAt, ok bool) {
 	for i := range f.list {
 		fd := &f.list[i]
-		if len(fd.Name) != len("Cookie") || !equalFold(fd.Name, "Cookie") {
+		if !fd.named("Cookie") {
 			continue
 		}
 		if start, value, end := findPair(fd.Value, 0, name); start >= 0 {
@@ -79,7 +79,7 @@ func editCookie(f *Fields, at cookieAt, name, pair string) {
 	for i := at.line; i < len(f.list); i++ {
 		fd := &f.list[i]
 		if i > at.line {
-			if len(fd.Name) != len("Cookie") || !equalFold(fd.Name, "Cookie") {
+			if !fd.named("Cookie") {
 				continue
 			}
 			if start, _, end = findPair(fd.Value, 0, name); start < 0 {

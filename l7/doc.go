@@ -39,21 +39,6 @@
 // native, and for HTTP/2, an embedded http.Server takes the connection over;
 // the handlers that have run until then do not run again.
 //
-// # Order of middleware
-//
-// Middleware is a struct with a field Next. What is written first runs first
-// on the request and last on the reply. This order suits most gateways:
-//
-//	TrustForwarded    who is it? Everything below may ask
-//	RequestID         so that every record and reply has one
-//	Monitor           answered before anything can refuse it
-//	Access, Limit     refuse early, at little cost
-//	BasicAuth
-//	Router            which pool? Sees the path as the client sent it
-//	EditHeader, Rewrite, Redirect
-//	Persist, Stick    which server?
-//	Proxy
-//
 // # What is refused
 //
 // A message on which two parsers could disagree is answered 400 (or 502, if a

@@ -7,7 +7,8 @@
 // replies that the gateway makes itself too. Written from the outside in, the
 // shortest program is the natural order, that of HAProxy's rules:
 //
-//	&l7.RequestID{Next:            // named first, so that everything is logged with it (Record.ID)
+//	&l7.TrustForwarded{Next:       // who is it? All that follows may ask
+//		&l7.RequestID{Next:        // so that everything is logged with it (Record.ID)
 //		&l7.Capture{Next:          // as the client sent it, for the record
 //		&l7.Monitor{Next:          // answers even those who would be limited
 //		&l7.ErrorPages{Next:       // for all that follows
@@ -16,7 +17,7 @@
 //		&l7.Limit[netip.Addr]{Next:
 //		&l7.BasicAuth{Next:        // behind the limit: guesses are limited
 //		&l7.EditHeader{Next:
-//		router}}}}}}}}}
+//		router}}}}}}}}}}
 //
 // and behind the router, for each route:
 //

@@ -15,6 +15,9 @@ type Field struct {
 	kind kind
 }
 
+// named reports whether it is the field of that name. Most have another length.
+func (f *Field) named(name string) bool { return len(f.Name) == len(name) && equalFold(f.Name, name) }
+
 // Fields is an ordered list of header or trailer fields. The zero value is
 // empty. Lines keep their order, their case and their number: two Set-Cookie
 // lines stay two (RFC 9110, section 5.3).
@@ -156,7 +159,7 @@ func (f *Fields) Clone() Fields {
 
 func (f *Fields) index(name string) int {
 	for i := range f.list {
-		if n := f.list[i].Name; len(n) == len(name) && equalFold(n, name) {
+		if f.list[i].named(name) {
 			return i
 		}
 	}

@@ -85,7 +85,7 @@ type Header struct {
 func (h Header) Match(x *Exchange) bool {
 	for i := range x.Header.list {
 		f := &x.Header.list[i]
-		if len(f.Name) != len(h.Name) || !equalFold(f.Name, h.Name) {
+		if !f.named(h.Name) {
 			continue
 		}
 		if !h.Items {

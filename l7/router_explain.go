@@ -51,19 +51,12 @@ func (r *Router) Explain(x *Exchange) []Explanation {
 // came, or one that was made to ask what would become of it. It is nil for a
 // request that no gateway would take.
 func (r *Router) ExplainRequest(req *http.Request) []Explanation {
-	s := newStandardExchange(unread{}, req, nil)
+	s := newStandardExchange(noWriter{}, req, nil)
 	if s.parse() != nil {
 		return nil
 	}
 	return r.Explain(s.x)
 }
-
-// unread is a ResponseWriter that nobody reads.
-type unread struct{}
-
-func (unread) Header() http.Header         { return make(http.Header) }
-func (unread) Write(p []byte) (int, error) { return len(p), nil }
-func (unread) WriteHeader(int)             {}
 
 // explain names the matcher in m that does not match x, or reports a match.
 func explain(m Matcher, x *Exchange) (why string, matches bool) {

@@ -15,8 +15,14 @@ type Field struct {
 	kind kind
 }
 
-// named reports whether it is the field of that name. Most have another length.
-func (f *Field) named(name string) bool { return len(f.Name) == len(name) && equalFold(f.Name, name) }
+// named reports whether it is the field of that name. Most have another length,
+// which is seen without a call.
+func (f *Field) named(name string) bool { return len(f.Name) == len(name) && sameName(f.Name, name) }
+
+// sameName is out of line so that named is not.
+//
+//go:noinline
+func sameName(a, b string) bool { return equalFold(a, b) }
 
 // Fields is an ordered list of header or trailer fields. The zero value is
 // empty. Lines keep their order, their case and their number: two Set-Cookie

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 )
 
@@ -26,6 +27,11 @@ type input struct {
 	pipe  *pipe // or into this
 	n     int
 	err   error
+
+	drained bool  // the last read took all there was
+	waited  bool  // one has looked in vain
+	skip    uint8 // reads to go until one gives way again,
+	skips   uint8 // how many that were the last time
 }
 
 type output struct {
@@ -63,9 +69,10 @@ func (c *Conn) readable(fd uintptr) bool {
 		in.buf = in.pool.Get()
 		p = in.buf.B
 	}
-	n, errno := sysRead(fd, p[:min(len(p), maxSyscall)])
+	p = p[:min(len(p), maxSyscall)]
+	n, errno := sysRead(fd, p)
 	if errno == 0 && n > 0 {
-		in.n = n
+		in.n, in.drained = n, n < len(p)
 		return true
 	}
 	if in.buf != nil {
@@ -74,6 +81,7 @@ func (c *Conn) readable(fd uintptr) bool {
 	}
 	switch {
 	case errno == syscall.EAGAIN:
+		in.waited = true
 		return false
 	case errno != 0:
 		in.err = errno
@@ -101,8 +109,33 @@ func (c *Conn) readRawBuffer(p *BufferPool) (*Buffer, error) {
 	return b, err
 }
 
-// readIn does what c.in asks for, and clears it.
-func (c *Conn) readIn() (int, *Buffer, error) { return c.readWith(c.in.ready) }
+// maxSkips is how seldom a read gives way at least, if that leads to nothing.
+const maxSkips = 64
+
+// readIn does what c.in asks for, and clears it. Before a read that will find
+// nothing, as the last one took all there was, it lets others run first: by the
+// time the processor is free again there may be something, which saves a call
+// in vain and the way through the poller. It does so where that has helped.
+func (c *Conn) readIn() (int, *Buffer, error) {
+	in := &c.in
+	if !in.drained {
+		return c.readWith(in.ready)
+	}
+	if in.skip > 0 {
+		in.skip--
+		return c.readWith(in.ready)
+	}
+	runtime.Gosched()
+	in.waited = false
+	n, b, err := c.readWith(in.ready)
+	if err == nil && !in.waited {
+		in.skips = 0
+	} else {
+		in.skips = min(2*in.skips+1, maxSkips)
+	}
+	in.skip = in.skips
+	return n, b, err
+}
 
 func (c *Conn) readWith(ready func(fd uintptr) bool) (int, *Buffer, error) {
 	in := &c.in

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
+	"time"
 )
 
 // A ListenConfig makes listeners. Their connections are net.Conns that a Server
@@ -16,6 +18,15 @@ import (
 type ListenConfig struct {
 	Socket    SocketOptions // inherited by the connections
 	ReusePort bool          // let several listeners share the address, each with its part of the connections (SO_REUSEPORT). Linux
+
+	// DeferAccept is for protocols in which the client speaks first: a
+	// connection is accepted when it has something to read, or after about this
+	// long without (TCP_DEFER_ACCEPT). That saves the wait for its first bytes,
+	// most of what a short connection costs over its request itself. Until then
+	// only the kernel knows of the connection: it counts for no limit, and closing
+	// the listener forgets it. In whole seconds, rounded up; 0 or negative accepts
+	// at once. Linux and TCP; elsewhere it does nothing.
+	DeferAccept time.Duration
 }
 
 // Listen listens as net.Listen does; network is "tcp", "tcp4", "tcp6" or
@@ -23,11 +34,10 @@ type ListenConfig struct {
 func (lc *ListenConfig) Listen(ctx context.Context, network, addr string) (net.Listener, error) {
 	std := net.ListenConfig{KeepAlive: -1, KeepAliveConfig: lc.Socket.KeepAlive}
 	std.Control = func(network, address string, c syscall.RawConn) error {
-		if lc.ReusePort {
-			var failed error
-			if err := c.Control(func(fd uintptr) { failed = setReusePort(fd) }); err != nil || failed != nil {
-				return fmt.Errorf("l4: SO_REUSEPORT: %w", errors.Join(err, failed))
-			}
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = lc.apply(fd, network) })
+		if err = errors.Join(err, failed); err != nil {
+			return fmt.Errorf("l4: listen: %w", err)
 		}
 		return lc.Socket.control(network, address, c, true)
 	}
@@ -36,4 +46,19 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, addr string) (net.L
 		return nil, err
 	}
 	return lighten(ln)
+}
+
+// apply sets what only listeners have.
+func (lc *ListenConfig) apply(fd uintptr, network string) error {
+	if lc.ReusePort {
+		if err := setReusePort(fd); err != nil {
+			return fmt.Errorf("SO_REUSEPORT: %w", err)
+		}
+	}
+	if lc.DeferAccept > 0 && strings.HasPrefix(network, "tcp") {
+		if err := setDeferAccept(fd, lc.DeferAccept); err != nil {
+			return fmt.Errorf("TCP_DEFER_ACCEPT: %w", err)
+		}
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -116,6 +117,37 @@ func TestListenReusePort(t *testing.T) {
 	defer b.Close()
 	_, err = (&ListenConfig{}).Listen(t.Context(), "tcp", a.Addr().String())
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
+}
+
+// A connection is accepted when its client has said something, whoever came
+// first, or has kept silent for long enough.
+func TestListenDeferAccept(t *testing.T) {
+	lc := &ListenConfig{DeferAccept: time.Millisecond}
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	silent, talker := dial(), dial()
+	send(t, talker, "x")
+	for _, c := range []net.Conn{talker, silent} {
+		server, err := ln.Accept()
+		require.NoError(t, err)
+		defer server.Close()
+		require.Equal(t, c.LocalAddr().String(), server.RemoteAddr().String())
+	}
+
+	path := filepath.Join(t.TempDir(), "s")
+	u, err := lc.Listen(t.Context(), "unix", path)
+	require.NoError(t, err, "not for Unix sockets")
+	require.NoError(t, u.Close())
+	require.Equal(t, 1, wholeSeconds(1))
+	require.Equal(t, 2, wholeSeconds(time.Second+1))
+	require.Equal(t, math.MaxInt32, wholeSeconds(math.MaxInt64))
 }
 
 func TestSocketOptions(t *testing.T) {

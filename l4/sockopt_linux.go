@@ -3,6 +3,7 @@
 package l4
 
 import (
+	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -28,6 +29,14 @@ func setReusePort(fd uintptr) error {
 	}
 	return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, option, 1))
 }
+
+func setDeferAccept(fd uintptr, d time.Duration) error {
+	return os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, wholeSeconds(d)))
+}
+
+// wholeSeconds rounds d, which is positive, up: the kernel takes no parts of a
+// second.
+func wholeSeconds(d time.Duration) int { return int(min((d-1)/time.Second+1, math.MaxInt32)) }
 
 // apply sets the options on a socket before it is bound or connected.
 // Sockets that a listener accepts inherit its own.
@@ -70,7 +79,7 @@ func (o *SocketOptions) apply(socket uintptr, network string, listen bool) (err 
 				d = std
 			}
 			if d > 0 {
-				set(syscall.IPPROTO_TCP, option, int((d+time.Second-1)/time.Second))
+				set(syscall.IPPROTO_TCP, option, wholeSeconds(d))
 			}
 		}
 		seconds(syscall.TCP_KEEPIDLE, k.Idle, 15*time.Second)

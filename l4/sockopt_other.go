@@ -8,9 +8,13 @@ import (
 	"errors"
 	"net"
 	"os"
+	"time"
 )
 
 func setReusePort(uintptr) error { return errors.ErrUnsupported }
+
+// setDeferAccept leaves it: that only saves work.
+func setDeferAccept(uintptr, time.Duration) error { return nil }
 
 // apply leaves keep-alive and delay to package net.
 func (o *SocketOptions) apply(fd uintptr, network string, listen bool) error {

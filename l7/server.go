@@ -123,7 +123,10 @@ func (s *Server) handler() http.Handler {
 	return s.Handler
 }
 
-// ListenAndServe listens on Addr and serves HTTP there.
+// ListenAndServe listens on Addr and serves HTTP there. As HTTP clients
+// speak first, accepting a connection is deferred until there is something to
+// read, but not for long: see [l4.ListenConfig.DeferAccept], which is a second.
+// Serve takes any other listener.
 func (s *Server) ListenAndServe() error {
 	ln, err := s.listen(":http")
 	if err != nil {
@@ -150,7 +153,8 @@ func (s *Server) listen(def string) (net.Listener, error) {
 	if addr == "" {
 		addr = def
 	}
-	return new(l4.ListenConfig).Listen(bg, "tcp", addr)
+	lc := l4.ListenConfig{DeferAccept: time.Second}
+	return lc.Listen(bg, "tcp", addr)
 }
 
 // Serve accepts connections on ln until Shutdown or Close, then returns

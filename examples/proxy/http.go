@@ -6,8 +6,10 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7"
 )
 
@@ -16,13 +18,14 @@ import (
 func (o *Options) httpFronts(pool *balance.Pool) []front {
 	var all []front
 	handler := o.handler(pool)
+	config := l4.ListenConfig{DeferAccept: time.Second} // as ListenAndServe
 	if o.HTTP != "" {
 		s := o.httpServer(handler)
-		all = append(all, front{flag: "-http", addr: o.HTTP, server: s, serve: s.Serve})
+		all = append(all, front{flag: "-http", addr: o.HTTP, config: config, server: s, serve: s.Serve})
 	}
 	if o.TLS != "" {
 		s := o.httpServer(handler)
-		all = append(all, front{flag: "-tls", addr: o.TLS, server: s, serve: func(ln net.Listener) error {
+		all = append(all, front{flag: "-tls", addr: o.TLS, config: config, server: s, serve: func(ln net.Listener) error {
 			return s.ServeTLS(ln, o.Cert, o.Key)
 		}})
 	}

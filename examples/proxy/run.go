@@ -29,6 +29,7 @@ type server interface {
 // A front is a listener and what serves it.
 type front struct {
 	flag, addr string
+	config     l4.ListenConfig
 	server     server
 	serve      func(net.Listener) error
 	packets    func(net.PacketConn) error // instead of serve, for datagrams
@@ -81,7 +82,7 @@ func (f *front) listen(ctx context.Context) (net.Addr, error) {
 		f.run, f.close = func() error { return f.packets(pc) }, pc.Close
 		return pc.LocalAddr(), nil
 	}
-	ln, err := new(l4.ListenConfig).Listen(ctx, "tcp", f.addr)
+	ln, err := f.config.Listen(ctx, "tcp", f.addr)
 	if err != nil {
 		return nil, err
 	}

@@ -207,13 +207,22 @@ func (c *Conn) tookIn(n int, err error) {
 // Write writes all of p, as net.Conn does.
 func (c *Conn) Write(p []byte) (n int, err error) {
 	if c.raw != nil {
-		return c.writeRaw(p)
+		return c.writeRaw(p, false)
 	}
 	n, err = c.nc.Write(p)
 	if n > 0 {
 		c.bytesWritten.Add(int64(n))
 	}
 	return n, err
+}
+
+// WriteMore is Write before another, which follows at once whatever happens:
+// both may then go out together.
+func (c *Conn) WriteMore(p []byte) (n int, err error) {
+	if c.raw != nil {
+		return c.writeRaw(p, true)
+	}
+	return c.Write(p)
 }
 
 // ReadFrom writes what it reads from r until io.EOF, by the means of the bare

@@ -26,7 +26,7 @@ func (c *Conn) ask(fd uintptr) bool {
 		c.in.err = ErrNotQuiet
 		return true
 	}
-	n, errno := sysWrite(fd, a.req[:min(len(a.req), maxSyscall)])
+	n, errno := sysWrite(fd, a.req[:min(len(a.req), maxSyscall)], 0)
 	switch {
 	case errno == syscall.EAGAIN:
 		return true

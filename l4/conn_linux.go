@@ -34,10 +34,14 @@ type input struct {
 	skips   uint8 // how many that were the last time
 }
 
+// sendMore is MSG_MORE of send(2).
+const sendMore = 0x8000
+
 type output struct {
 	ready func(fd uintptr) bool
 	now   func(fd uintptr) // writes what goes without waiting
 	p     []byte           // what is left to write,
+	flags uintptr          // with these flags of send(2),
 	pipe  *pipe            // or is written if set
 	err   error
 }
@@ -157,7 +161,7 @@ func (c *Conn) readWith(ready func(fd uintptr) bool) (int, *Buffer, error) {
 func (c *Conn) writable(fd uintptr) bool {
 	out := &c.out
 	for len(out.p) > 0 {
-		n, errno := sysWrite(fd, out.p[:min(len(out.p), maxSyscall)])
+		n, errno := sysWrite(fd, out.p[:min(len(out.p), maxSyscall)], out.flags)
 		switch {
 		case errno == syscall.EAGAIN:
 			return false
@@ -170,15 +174,17 @@ func (c *Conn) writable(fd uintptr) bool {
 	return true
 }
 
-func (c *Conn) writeRaw(p []byte) (int, error) {
+func (c *Conn) writeRaw(p []byte, more bool) (int, error) {
 	out := &c.out
-	out.p = p
+	if out.p = p; more {
+		out.flags = sendMore
+	}
 	err := c.raw.Write(out.ready)
 	n := len(p) - len(out.p)
 	if err == nil {
 		err = out.err
 	}
-	out.p, out.err = nil, nil
+	out.p, out.flags, out.err = nil, 0, nil
 	if n > 0 {
 		c.bytesWritten.Add(int64(n))
 	}

@@ -7,6 +7,7 @@ package l4
 import "syscall"
 
 // sysRead, sysWrite and what is below are calls that the race detector knows.
+// It does without the flags of a write.
 
 func sysRead(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
@@ -19,7 +20,7 @@ func sysRead(fd uintptr, p []byte) (int, syscall.Errno) {
 	}
 }
 
-func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
+func sysWrite(fd uintptr, p []byte, _ uintptr) (int, syscall.Errno) {
 	for {
 		n, err := syscall.Write(int(fd), p)
 		if err == syscall.EINTR {

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// Here sockets have no system calls of their own.
+// Here sockets have no system calls of their own, and writes no flags.
 
 func sysRead(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
@@ -21,7 +21,7 @@ func sysRead(fd uintptr, p []byte) (int, syscall.Errno) {
 	}
 }
 
-func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
+func sysWrite(fd uintptr, p []byte, _ uintptr) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 		if errno == syscall.EINTR {

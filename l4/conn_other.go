@@ -18,7 +18,7 @@ func (c *Conn) readRaw([]byte) (int, error) { panic("l4: no raw connection") }
 
 func (c *Conn) readRawBuffer(*BufferPool) (*Buffer, error) { panic("l4: no raw connection") }
 
-func (c *Conn) writeRaw([]byte) (int, error) { panic("l4: no raw connection") }
+func (c *Conn) writeRaw([]byte, bool) (int, error) { panic("l4: no raw connection") }
 
 func (c *Conn) askRaw([]byte, *BufferPool) (*Buffer, int, error) { panic("l4: no raw connection") }
 

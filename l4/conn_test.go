@@ -200,6 +200,22 @@ func TestConnWriteAll(t *testing.T) {
 	})
 }
 
+func TestConnWriteMore(t *testing.T) {
+	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){"TCP": tcpPair, "TLS": tlsPair} {
+		a, b := pair(t)
+		c := NewConn(a)
+		n, err := c.WriteMore([]byte("to be "))
+		require.NoError(t, err, name)
+		require.Equal(t, 6, n)
+		send(t, c, "continued")
+		got := make([]byte, 15)
+		_, err = io.ReadFull(b, got)
+		require.NoError(t, err, name)
+		require.Equal(t, "to be continued", string(got))
+		require.Equal(t, int64(15), c.BytesWritten())
+	}
+}
+
 func TestConnWriteDeadline(t *testing.T) {
 	eachKind(t, func(t *testing.T, c *Conn, peer net.Conn) {
 		require.NoError(t, c.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))

@@ -49,7 +49,7 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 	}
 	if c.x.expect && !c.rep.begun {
 		c.x.expect = false
-		if err := c.send([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+		if err := c.send([]byte("HTTP/1.1 100 Continue\r\n\r\n"), false); err != nil {
 			return 0, err
 		}
 	}

@@ -110,13 +110,15 @@ func (c *byteConn) writeBody(p []byte) error {
 	if len(b.B)+len(p)+2 <= cap(b.B) {
 		b.B = append(b.B, p...)
 	} else {
-		if err := c.flush(); err != nil {
+		if len(b.B) > 0 {
+			if err := c.send(b.B, true); err != nil {
+				return err
+			}
+			b.B = b.B[:0]
+		}
+		if err := c.send(p, false); err != nil {
 			return err
 		}
-		if err := c.send(p); err != nil {
-			return err
-		}
-		b = c.room()
 	}
 	if rep.chunked {
 		b.B = append(b.B, "\r\n"...)
@@ -167,13 +169,13 @@ func (c *byteConn) flush() error {
 	if c.out == nil || len(c.out.B) == 0 {
 		return nil
 	}
-	err := c.send(c.out.B)
+	err := c.send(c.out.B, false)
 	c.out.B = c.out.B[:0]
 	return err
 }
 
-// send writes p to the client.
-func (c *byteConn) send(p []byte) error {
+// send writes p to the client; more says that another send follows at once.
+func (c *byteConn) send(p []byte, more bool) error {
 	if c.broken {
 		return net.ErrClosed
 	}
@@ -183,7 +185,11 @@ func (c *byteConn) send(p []byte) error {
 	if at, ok := c.sendAt.due(c.now, orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
 		_ = c.c.SetWriteDeadline(at)
 	}
-	if _, err := c.c.Write(p); err != nil {
+	write := c.c.Write
+	if more {
+		write = c.c.WriteMore
+	}
+	if _, err := write(p); err != nil {
 		c.broken = true
 		return err
 	}

@@ -220,6 +220,39 @@ func TestBulkTCP(t *testing.T) {
 }
 
 // An error reply to a client that is still sending arrives.
+// Replies about as long as the buffers arrive whole, and cut where the server
+// cut them, in whatever pieces they come.
+func TestLongReplyTCP(t *testing.T) {
+	for _, size := range []int{16<<10 - 64, 16 << 10, 16<<10 + 1, 64 << 10, 80 << 10, 80<<10 + 1, 200 << 10} {
+		body := strings.Repeat("0123456789abcdef", size/16+1)[:size]
+		reply := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, body)
+		const missing = 11
+		s := newTCPSite(t, balance.Endpoint{}, l7test.Script{l7test.Send(reply)}, l7test.Script{l7test.Send(reply[:len(reply)-missing]), l7test.Close()})
+		c := s.dial(getA)
+		br := bufio.NewReader(c)
+		for n := range 2 {
+			res, err := http.ReadResponse(br, nil)
+			if err != nil {
+				t.Fatal(size, err)
+			}
+			got, err := io.ReadAll(res.Body)
+			if n == 0 && (err != nil || string(got) != body) {
+				t.Errorf("%d bytes: read %d of them, %v", size, len(got), err)
+			}
+			if n == 1 && (err != io.ErrUnexpectedEOF || string(got) != body[:size-missing]) {
+				t.Errorf("%d bytes: read %d of %d, %v", size, len(got), size-missing, err)
+			}
+			if n == 0 {
+				io.WriteString(c, getA)
+			}
+		}
+		s.eventually("two records", func() bool { _, n := s.last(); return n == 2 })
+		if r, _ := s.last(); r.Termination.Cause != l4.ServerAborted || r.Termination.Phase != l4.PhaseData || r.ReplyBytes != int64(size-missing) {
+			t.Errorf("%d bytes: record = %+v", size, r)
+		}
+	}
+}
+
 func TestRefusedUploadTCP(t *testing.T) {
 	s := newTCPSite(t, balance.Endpoint{}, l7test.Script{l7test.Early(), l7test.Reply(413, "too much", "Connection", "close"), l7test.Wait(300 * time.Millisecond), l7test.Close()})
 	for i := range 5 {

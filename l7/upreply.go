@@ -24,6 +24,7 @@ type upReply struct {
 	chunk     chunkDecoder
 	keep      bool   // the server keeps the connection
 	private   bool   // the connection itself has been logged in
+	full      bool   // the read of the head took as much as it could: there may be more
 	protocol  string // Upgrade
 	trailer   *Fields
 	bodyLimit time.Duration // of each wait for the body
@@ -150,6 +151,7 @@ var (
 func (c *upConn) parseHead(n int, method string) error {
 	var f framing
 	head := string(c.in.B[c.pos : c.pos+n])
+	c.full = len(c.in.B) == cap(c.in.B)
 	c.pos += n
 	c.consumed()
 	r := &c.rep
@@ -261,8 +263,21 @@ func (c *upConn) readTrailer() error {
 	return nil
 }
 
-// more reads a buffer of body, a large one where much is to come.
+// more reads a buffer of body, a large one where much is to come. What came
+// with the head goes to the client before that, unless more is at hand: then
+// they go together.
 func (c *upConn) more() error {
+	pool := &c.host.up.pool
+	if c.left == untilClose || c.left > headBuffer || c.left == -1 && c.chunk.n > headBuffer {
+		pool = &c.host.up.bulk
+	}
+	if c.full {
+		c.full = false
+		b, err := c.c.TryReadBuffer(pool)
+		if c.in, c.pos = b, 0; b != nil || err != nil {
+			return c.noMore(err)
+		}
+	}
 	if c.x != nil {
 		if err := c.x.down.flush(); err != nil {
 			return &clientError{err}
@@ -273,11 +288,12 @@ func (c *upConn) more() error {
 		c.x.now = c.idleAt
 	}
 	c.wait(c.idleAt, until(c.idleAt, c.bodyLimit, c.bodyEnd))
-	pool := &c.host.up.pool
-	if c.left == untilClose || c.left > headBuffer || c.left == -1 && c.chunk.n > headBuffer {
-		pool = &c.host.up.bulk
-	}
-	err := c.fill(pool)
+	return c.noMore(c.fill(pool))
+}
+
+// noMore returns what the end of the stream means to the body, if that is what
+// err is.
+func (c *upConn) noMore(err error) error {
 	switch {
 	case !errors.Is(err, io.EOF):
 		return err

@@ -6,6 +6,9 @@
 //	go run ./examples/proxy -http :8080 -to 127.0.0.1:8081 -to 127.0.0.1:8082
 //
 // SIGINT and SIGTERM drain: what is under way has ten seconds to end.
+//
+// It is built with a profile of itself, default.pgo (https://go.dev/doc/pgo),
+// which .ci/profile makes.
 package main
 
 import (
@@ -15,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 )
 
@@ -26,10 +30,36 @@ func main() {
 	case err != nil:
 		os.Exit(2)
 	}
+	profiled := func() {}
+	if o.CPUProfile != "" {
+		if profiled, err = profile(o.CPUProfile); err != nil {
+			fmt.Fprintln(os.Stderr, "proxy: -cpuprofile:", err)
+			os.Exit(1)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	if err := Run(ctx, o, nil); err != nil {
+	err = Run(ctx, o, nil)
+	profiled()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "proxy:", err)
 		os.Exit(1)
 	}
+}
+
+// profile profiles the program until the func that it returns is called.
+func profile(file string) (stop func(), err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		if err := f.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, "proxy: -cpuprofile:", err)
+		}
+	}, nil
 }

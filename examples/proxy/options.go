@@ -27,6 +27,7 @@ type Options struct {
 	CheckInterval  time.Duration
 	Timeout        time.Duration // 0 means the library's own defaults
 	To             []string
+	CPUProfile     string // a file; empty means none
 }
 
 // policyNames are what -balance knows.
@@ -83,6 +84,7 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 		o.To = append(o.To, s)
 		return checkServer(s)
 	})
+	f.StringVar(&o.CPUProfile, "cpuprofile", "", "write a CPU profile of the run to `FILE`")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

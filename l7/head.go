@@ -24,23 +24,19 @@ func bad(reason string) *headError { return &headError{http.StatusBadRequest, re
 // by an earlier call. Every line has to end in CRLF: a bare LF, which RFC
 // 9112, section 2.2 lets a recipient take for one, is where parsers disagree.
 func headEnd(b []byte, from int) (int, *headError) {
-	from = max(from-3, 0)
-	if i := bytes.Index(b[from:], crlfcrlf); i >= 0 {
-		return from + i + len(crlfcrlf), nil
-	}
-	for {
-		i := bytes.IndexByte(b[from:], '\n')
-		if i < 0 {
+	for i := from; ; i++ {
+		n := bytes.IndexByte(b[i:], '\n')
+		if n < 0 {
 			return 0, nil
 		}
-		if from += i; from == 0 || b[from-1] != '\r' {
+		if i += n; i == 0 || b[i-1] != '\r' {
 			return 0, bad("line ends in a bare LF")
 		}
-		from++
+		if i >= 3 && b[i-2] == '\n' && b[i-3] == '\r' {
+			return i + 1, nil
+		}
 	}
 }
-
-var crlfcrlf = []byte("\r\n\r\n")
 
 // framing is what the fields of a message say about its body and about the
 // connection.

@@ -28,10 +28,10 @@ type input struct {
 	n     int
 	err   error
 
-	drained bool  // the last read took all there was
-	waited  bool  // one has looked in vain
-	skip    uint8 // reads to go until one gives way again,
-	skips   uint8 // how many that were the last time
+	drained bool // the last read took all there was
+	waited  bool // one has looked in vain
+	credit  int8 // of giving way: what it has gained less what it has cost
+	skip    int8 // reads to go until it is tried without
 }
 
 // sendMore is MSG_MORE of send(2).
@@ -113,8 +113,14 @@ func (c *Conn) readRawBuffer(p *BufferPool) (*Buffer, error) {
 	return b, err
 }
 
-// maxSkips is how seldom a read gives way at least, if that leads to nothing.
-const maxSkips = 64
+// Giving way pays if it saves a call in vain every third time; maxCredit is how
+// long it is believed in after it has stopped to. A connection without credit
+// tries again once in tryAgain reads.
+const (
+	gain      = 2
+	maxCredit = 8
+	tryAgain  = 32
+)
 
 // readIn does what c.in asks for, and clears it. Before a read that will find
 // nothing, as the last one took all there was, it lets others run first: by the
@@ -122,22 +128,24 @@ const maxSkips = 64
 // in vain and the way through the poller. It does so where that has helped.
 func (c *Conn) readIn() (int, *Buffer, error) {
 	in := &c.in
-	if !in.drained {
+	switch {
+	case !in.drained:
 		return c.readWith(in.ready)
-	}
-	if in.skip > 0 {
+	case in.credit > 0:
+	case in.skip > 0:
 		in.skip--
 		return c.readWith(in.ready)
+	default:
+		in.skip = tryAgain - 1
 	}
 	runtime.Gosched()
 	in.waited = false
 	n, b, err := c.readWith(in.ready)
 	if err == nil && !in.waited {
-		in.skips = 0
-	} else {
-		in.skips = min(2*in.skips+1, maxSkips)
+		in.credit = min(in.credit+gain, maxCredit)
+	} else if in.credit > 0 {
+		in.credit--
 	}
-	in.skip = in.skips
 	return n, b, err
 }
 

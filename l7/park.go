@@ -137,11 +137,14 @@ const (
 
 // goIdle says that the connection waits from now on.
 func (c *byteConn) goIdle() {
-	c.state.Store(stateIdle)
-	c.idleTick.Store(c.srv.sweeper.tick.Load())
-	if !c.settled {
-		c.srv.sweeper.arm(c.srv)
+	if c.settled { // as far as it can be: only its deadline ends the wait
+		c.idleTick.Store(neverSweep)
+		c.state.Store(stateIdle)
+		return
 	}
+	c.idleTick.Store(c.srv.sweeper.tick.Load())
+	c.state.Store(stateIdle)
+	c.srv.sweeper.arm(c.srv)
 }
 
 // goBusy says that the wait is over. It reports whether it was ended by
@@ -233,6 +236,9 @@ type sweeper struct {
 // for a whole period is settled.
 const sweepEvery = 100 * time.Millisecond
 
+// neverSweep is the idleTick of a connection that the sweeper leaves alone.
+const neverSweep = -1
+
 // sweepCost is what a look at one connection may take at most, times a
 // hundred: with many the looks are farther apart, so that they never take more
 // than a hundredth of a processor.
@@ -253,9 +259,11 @@ func (w *sweeper) sweep(s *Server) {
 	for c := range s.conns {
 		switch c.state.Load() {
 		case stateIdle:
-			if since := c.idleTick.Load(); tick-since > 1 {
+			switch since := c.idleTick.Load(); {
+			case since == neverSweep:
+			case tick-since > 1:
 				settle = append(settle, c)
-			} else {
+			default:
 				again = true
 			}
 		case stateParked:

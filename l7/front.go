@@ -254,7 +254,7 @@ func (c *byteConn) waitForClose() {
 // done for it.
 func (c *byteConn) cut() {
 	if c.state.Load() == stateParked {
-		_ = c.c.Close() // has it resumed
+		c.closeParked()
 		return
 	}
 	_ = c.raw.Close()

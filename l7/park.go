@@ -76,6 +76,15 @@ func (c *byteConn) watch() {
 	}
 }
 
+// ground returns the connection that the Parker looks after, if any does: c.c or
+// the one below its TLS.
+func (c *byteConn) ground() *l4.Conn {
+	if c.watched != nil {
+		return c.watched
+	}
+	return c.c
+}
+
 // watchNow is called when watchAfter has passed.
 func (c *byteConn) watchNow() {
 	c.mu.Lock()
@@ -170,13 +179,24 @@ func (c *byteConn) interruptIdle() {
 	parked := c.state.Load() == stateParked
 	c.mu.Unlock()
 	if parked {
-		_ = c.c.Close() // which has it resumed, to find that out
+		c.closeParked()
+	}
+}
+
+// closeParked closes a connection that the Parker holds, which has it resumed,
+// to find that out.
+func (c *byteConn) closeParked() {
+	if c.c.Parkable() {
+		_ = c.c.Close()
+	} else {
+		go c.c.Close() // TLS says goodbye, which may take a while
 	}
 }
 
 // settle moves a connection that has been idle for a while off the stack that
 // served it: to the Parker, or where there is none to a new goroutine. The
-// caller's goroutine must end.
+// caller's goroutine must end. A wait for TLS that was interrupted has left no
+// whole record behind, so that the next one shows on the connection below.
 func (c *byteConn) settle() {
 	c.settled = true
 	c.strip()
@@ -189,10 +209,11 @@ func (c *byteConn) settle() {
 // park leaves the connection to the Parker. If that is so, it may be in use
 // again already.
 func (c *byteConn) park() bool {
-	if p := c.srv.parking.peek(); p != nil {
+	if p, ground := c.srv.parking.peek(), c.ground(); p != nil && ground.Parkable() {
 		c.state.Store(stateParked)
 		// Stopping is seen here, or parked seen by Shutdown.
-		if !c.srv.stopping.Load() && p.Park(c.c, c.resume) {
+		if !c.srv.stopping.Load() && p.Park(ground, c.resume) {
+			c.srv.sweeper.arm(c.srv) // which ends it in time
 			return true
 		}
 	}
@@ -214,7 +235,6 @@ func (c *byteConn) awaitFirst() bool {
 		c.settled = false
 		return false
 	}
-	c.srv.sweeper.arm(c.srv)
 	return true
 }
 
@@ -244,13 +264,16 @@ const neverSweep = -1
 // than a hundredth of a processor.
 const sweepCost = 10 * time.Microsecond
 
-func (w *sweeper) arm(s *Server) {
+func (w *sweeper) arm(s *Server) { w.armFor(s, sweepEvery) }
+
+func (w *sweeper) armFor(s *Server, pause time.Duration) {
 	if !w.armed.Load() && !w.armed.Swap(true) {
-		time.AfterFunc(sweepEvery, func() { w.sweep(s) })
+		time.AfterFunc(pause, func() { w.sweep(s) })
 	}
 }
 
 func (w *sweeper) sweep(s *Server) {
+	w.armed.Store(false) // one that is not seen yet as what it is arms it again
 	now, tick := time.Now(), w.tick.Add(1)
 	limit := orDefault(s.IdleTimeout, defaultIdleTimeout)
 	var settle, expired []*byteConn
@@ -273,11 +296,10 @@ func (w *sweeper) sweep(s *Server) {
 			}
 		}
 	}
-	w.armed.Store(again && !s.stopping.Load())
 	pause := max(sweepEvery, time.Duration(len(s.conns))*sweepCost)
 	s.mu.Unlock()
-	if w.armed.Load() {
-		time.AfterFunc(pause, func() { w.sweep(s) })
+	if again && !s.stopping.Load() {
+		w.armFor(s, pause)
 	}
 	for _, c := range settle {
 		c.interruptIdle()

@@ -117,9 +117,9 @@ func (c *Conn) readRawBuffer(p *BufferPool) (*Buffer, error) {
 // long it is believed in after it has stopped to. A connection without credit
 // tries again once in tryAgain reads.
 const (
-	gain      = 2
-	maxCredit = 8
-	tryAgain  = 32
+	creditGain = 2
+	maxCredit  = 8
+	tryAgain   = 32
 )
 
 // readIn does what c.in asks for, and clears it. Before a read that will find
@@ -142,7 +142,7 @@ func (c *Conn) readIn() (int, *Buffer, error) {
 	in.waited = false
 	n, b, err := c.readWith(in.ready)
 	if err == nil && !in.waited {
-		in.credit = min(in.credit+gain, maxCredit)
+		in.credit = min(in.credit+creditGain, maxCredit)
 	} else if in.credit > 0 {
 		in.credit--
 	}

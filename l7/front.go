@@ -80,6 +80,7 @@ type byteConn struct {
 // work is what a connection needs while it has requests to serve. One that is
 // settled does without.
 type work struct {
+	head  string // of the last request
 	x     Exchange
 	frame framing
 	req   reqBody
@@ -111,7 +112,7 @@ func (c *byteConn) strip() {
 	c.work = nil
 	w.x.reset()
 	w.x.down, w.x.TLS = nil, nil
-	w.frame, w.req, w.rep = framing{}, reqBody{}, repBody{}
+	w.head, w.frame, w.req, w.rep = "", framing{}, reqBody{}, repBody{}
 	c.srv.works.Put(w)
 }
 

@@ -157,7 +157,8 @@ func (c *byteConn) parse(n int) bool {
 		c.toHTTP2()
 		return false
 	}
-	head := string(raw) // what all strings of the exchange are parts of
+	head := sameOr(c.head, raw) // what all strings of the exchange are parts of
+	c.head = head
 	if err := parseRequest(&c.x, &c.frame, head, orDefault(c.srv.MaxFields, defaultMaxFields)); err != nil {
 		return c.refuse(err)
 	}

@@ -185,15 +185,14 @@ func (c *byteConn) send(p []byte, more bool) error {
 	if at, ok := c.sendAt.due(c.now, orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
 		_ = c.c.SetWriteDeadline(at)
 	}
-	write := c.c.Write
+	var err error
 	if more {
-		write = c.c.WriteMore
+		_, err = c.c.WriteMore(p)
+	} else {
+		_, err = c.c.Write(p)
 	}
-	if _, err := write(p); err != nil {
-		c.broken = true
-		return err
-	}
-	return nil
+	c.broken = err != nil
+	return err
 }
 
 // abort cuts the connection, so that an incomplete reply does not look

@@ -38,6 +38,15 @@ func headEnd(b []byte, from int) (int, *headError) {
 	}
 }
 
+// sameOr returns last if it is what b says, else a copy of b. Who polls asks the
+// same and is told the same, most of the time.
+func sameOr(last string, b []byte) string {
+	if last == string(b) {
+		return last
+	}
+	return string(b)
+}
+
 // framing is what the fields of a message say about its body and about the
 // connection.
 type framing struct {

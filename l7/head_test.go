@@ -34,3 +34,17 @@ func TestHeadEnd(t *testing.T) {
 		}
 	}
 }
+
+// A head that comes again is not copied again, and one that is almost the same
+// is not taken for it.
+func TestSameOr(t *testing.T) {
+	const head = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n"
+	if n := testing.AllocsPerRun(100, func() { sameOr(head, []byte(head)) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+	for _, other := range []string{"", "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n", head[:len(head)-1], head + "\n"} {
+		if got := sameOr(head, []byte(other)); got != other {
+			t.Errorf("%q for %q", got, other)
+		}
+	}
+}

@@ -25,7 +25,8 @@ type upConn struct {
 	enough atomic.Bool // the rest of the request body is not to be sent
 	in     *l4.Buffer  // bytes read, those before pos consumed; nil when there are none
 	pos    int
-	pump   *pump // sends the request body; nil if there is nothing to wait for
+	head   string // of the last reply
+	pump   *pump  // sends the request body; nil if there is nothing to wait for
 	rep    Reply
 	fate
 	upReply

@@ -150,7 +150,8 @@ var (
 
 func (c *upConn) parseHead(n int, method string) error {
 	var f framing
-	head := string(c.in.B[c.pos : c.pos+n])
+	head := sameOr(c.head, c.in.B[c.pos:c.pos+n])
+	c.head = head
 	c.full = len(c.in.B) == cap(c.in.B)
 	c.pos += n
 	c.consumed()

@@ -54,6 +54,7 @@ func profile(file string) (stop func(), err error) {
 		return nil, err
 	}
 	if err := pprof.StartCPUProfile(f); err != nil {
+		_ = f.Close()
 		return nil, err
 	}
 	return func() {

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -95,4 +97,16 @@ func TestTakenAddress(t *testing.T) {
 	defer ln.Close()
 	err = Run(t.Context(), &Options{TCP: ln.Addr().String(), Balance: "random2", To: []string{"127.0.0.1:1"}}, nil)
 	require.ErrorContains(t, err, "-tcp: listen")
+}
+
+func TestCPUProfile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cpu.pprof")
+	stop, err := profile(file)
+	require.NoError(t, err)
+	stop()
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, "\x1f\x8b", string(b[:2]), "a profile is gzipped")
+	_, err = profile(filepath.Join(t.TempDir(), "no", "such", "folder"))
+	require.ErrorIs(t, err, os.ErrNotExist)
 }

@@ -4,7 +4,6 @@ package l4
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -34,9 +33,7 @@ type ListenConfig struct {
 func (lc *ListenConfig) Listen(ctx context.Context, network, addr string) (net.Listener, error) {
 	std := net.ListenConfig{KeepAlive: -1, KeepAliveConfig: lc.Socket.KeepAlive}
 	std.Control = func(network, address string, c syscall.RawConn) error {
-		var failed error
-		err := c.Control(func(fd uintptr) { failed = lc.apply(fd, network) })
-		if err = errors.Join(err, failed); err != nil {
+		if err := onSocket(c, func(fd uintptr) error { return lc.apply(fd, network) }); err != nil {
 			return fmt.Errorf("l4: listen: %w", err)
 		}
 		return lc.Socket.control(network, address, c, true)

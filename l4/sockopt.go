@@ -40,15 +40,20 @@ func (o *SocketOptions) plain() bool {
 
 // control is a Control for net.Dialer and net.ListenConfig.
 func (o *SocketOptions) control(network, address string, c syscall.RawConn, listen bool) error {
-	var failed error
-	err := c.Control(func(fd uintptr) { failed = o.apply(fd, network, listen) })
-	if err = errors.Join(err, failed); err != nil {
+	if err := onSocket(c, func(fd uintptr) error { return o.apply(fd, network, listen) }); err != nil {
 		return fmt.Errorf("l4: socket option: %w", err)
 	}
 	if o.Control != nil {
 		return o.Control(network, address, c)
 	}
 	return nil
+}
+
+// onSocket runs f with the descriptor of c.
+func onSocket(c syscall.RawConn, f func(fd uintptr) error) error {
+	var failed error
+	err := c.Control(func(fd uintptr) { failed = f(fd) })
+	return errors.Join(err, failed)
 }
 
 // DialContext connects as net.Dialer does, with the options.

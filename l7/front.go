@@ -80,7 +80,6 @@ type byteConn struct {
 // work is what a connection needs while it has requests to serve. One that is
 // settled does without.
 type work struct {
-	head  string // of the last request
 	x     Exchange
 	frame framing
 	req   reqBody
@@ -112,7 +111,7 @@ func (c *byteConn) strip() {
 	c.work = nil
 	w.x.reset()
 	w.x.down, w.x.TLS = nil, nil
-	w.head, w.frame, w.req, w.rep = "", framing{}, reqBody{}, repBody{}
+	w.frame, w.req, w.rep = framing{}, reqBody{}, repBody{}
 	c.srv.works.Put(w)
 }
 

@@ -157,8 +157,7 @@ func (c *byteConn) parse(n int) bool {
 		c.toHTTP2()
 		return false
 	}
-	head := sameOr(c.head, raw) // what all strings of the exchange are parts of
-	c.head = head
+	head := sameOr(c.req.head, raw) // what all strings of the exchange are parts of
 	if err := parseRequest(&c.x, &c.frame, head, orDefault(c.srv.MaxFields, defaultMaxFields)); err != nil {
 		return c.refuse(err)
 	}

@@ -110,11 +110,8 @@ func (c *byteConn) writeBody(p []byte) error {
 	if len(b.B)+len(p)+2 <= cap(b.B) {
 		b.B = append(b.B, p...)
 	} else {
-		if len(b.B) > 0 {
-			if err := c.send(b.B, true); err != nil {
-				return err
-			}
-			b.B = b.B[:0]
+		if err := c.push(true); err != nil {
+			return err
 		}
 		if err := c.send(p, false); err != nil {
 			return err
@@ -165,11 +162,14 @@ func (c *byteConn) sent(n int64) {
 }
 
 // flush writes what has been gathered.
-func (c *byteConn) flush() error {
+func (c *byteConn) flush() error { return c.push(false) }
+
+// push is flush; more says that a send follows at once.
+func (c *byteConn) push(more bool) error {
 	if c.out == nil || len(c.out.B) == 0 {
 		return nil
 	}
-	err := c.send(c.out.B, false)
+	err := c.send(c.out.B, more)
 	c.out.B = c.out.B[:0]
 	return err
 }

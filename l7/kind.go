@@ -101,7 +101,7 @@ func kindOf[S ~string | ~[]byte](name S) kind {
 			return kindForwarded
 		}
 	case 'x':
-		if c := lower(name[min(2, len(name)-1)]); (c == 'f' || c == 'r') && isForwardedName(name) {
+		if isForwardedName(name) {
 			return kindForwarded
 		}
 	}

@@ -209,10 +209,10 @@ func (c *byteConn) settle() {
 // park leaves the connection to the Parker. If that is so, it may be in use
 // again already.
 func (c *byteConn) park() bool {
-	if p, ground := c.srv.parking.peek(), c.ground(); p != nil && ground.Parkable() {
+	if p := c.srv.parking.peek(); p != nil {
 		c.state.Store(stateParked)
 		// Stopping is seen here, or parked seen by Shutdown.
-		if !c.srv.stopping.Load() && p.Park(ground, c.resume) {
+		if !c.srv.stopping.Load() && p.Park(c.ground(), c.resume) {
 			c.srv.sweeper.arm(c.srv) // which ends it in time
 			return true
 		}

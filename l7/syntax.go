@@ -4,7 +4,6 @@ package l7
 
 import (
 	"encoding/binary"
-	"math/bits"
 	"strconv"
 	"unsafe"
 )
@@ -69,15 +68,9 @@ func valueEnd(s string, i int) int {
 		low := (w - ones*0x20) &^ w // high bit set where a byte is below 0x20
 		x := w ^ ones*0x7f
 		del := (x - ones) &^ x // high bit set where a byte is 0x7f
-		found := (low | del) & high
-		if found == 0 {
-			continue
+		if (low|del)&high != 0 {
+			break // in these eight, or an HTAB
 		}
-		at := i + bits.TrailingZeros64(found)/8 // only bits above the lowest may be wrong
-		if b[at] != '\t' {
-			return at
-		}
-		i = at + 1 - 8
 	}
 	for ; i < len(s); i++ {
 		if c := s[i]; c < 0x20 && c != '\t' || c == 0x7f {

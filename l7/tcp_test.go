@@ -219,7 +219,6 @@ func TestBulkTCP(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// An error reply to a client that is still sending arrives.
 // Replies about as long as the buffers arrive whole, and cut where the server
 // cut them, in whatever pieces they come.
 func TestLongReplyTCP(t *testing.T) {
@@ -253,6 +252,7 @@ func TestLongReplyTCP(t *testing.T) {
 	}
 }
 
+// An error reply to a client that is still sending arrives.
 func TestRefusedUploadTCP(t *testing.T) {
 	s := newTCPSite(t, balance.Endpoint{}, l7test.Script{l7test.Early(), l7test.Reply(413, "too much", "Connection", "close"), l7test.Wait(300 * time.Millisecond), l7test.Close()})
 	for i := range 5 {

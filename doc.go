@@ -4,8 +4,7 @@
 // pools, routes, health checks and limits in code, and owns the process, the
 // listeners, the signals and the goroutines.
 //
-// There is nothing to call here. The five packages below do the work, and each
-// is of use without the others:
+// The five packages below do the work, and each is of use without the others:
 //
 //	    clients
 //	       |
@@ -45,6 +44,18 @@
 //	  \           /  \          /
 //	   \         /    \        /          ratelimit stands alone;
 //	    +---- balance ---------+          l4 and l7 import it
+//
+// This package has what all of them share: [ConfigError], the error of a
+// literal with a mistake in it. Every literal that can be wrong has a method
+//
+//	Check() error
+//
+// which returns all mistakes at once, its own and those of what it holds, each
+// with the path to the field. What uses a literal first checks it: a server
+// with a wrong tree of handlers fails in Serve, a pool in Set, a checker in
+// Run. A program that calls Check itself, in a test or for a configuration that
+// it was given while it runs, finds them earlier. The root imports none of the
+// packages, and each of them may import it.
 //
 // To read the code, begin with the package comment of balance, then pool.go
 // and roundrobin.go there; then the program in examples/gateway, which wires

@@ -4,6 +4,7 @@ package penstock
 
 import (
 	"os/exec"
+	"path"
 	"strings"
 	"testing"
 
@@ -13,9 +14,11 @@ import (
 const module = "github.com/penstock-lb/penstock"
 
 // TestLayers keeps the arrows of doc.go pointing down: a package depends on
-// nothing of the module but what is listed here, test kits included.
+// nothing of the module but the root and what is listed here, test kits
+// included.
 func TestLayers(t *testing.T) {
 	allowed := map[string][]string{
+		".":         {}, // every package may import the root, for ConfigError
 		"balance":   {"balance"},
 		"ratelimit": {"ratelimit"},
 		"health":    {"health", "balance"},
@@ -25,16 +28,23 @@ func TestLayers(t *testing.T) {
 	for layer, may := range allowed {
 		t.Run(layer, func(t *testing.T) {
 			var stderr strings.Builder
-			cmd := exec.Command("go", "list", "-deps", "./"+layer+"/...")
+			pattern := "./" + layer + "/..."
+			if layer == "." {
+				pattern = "."
+			}
+			cmd := exec.Command("go", "list", "-deps", pattern)
 			cmd.Stderr = &stderr
 			out, err := cmd.Output()
 			require.NoError(t, err, "%s", &stderr)
 			deps := strings.Fields(string(out))
-			require.Contains(t, deps, module+"/"+layer)
+			require.Contains(t, deps, path.Join(module, layer))
 			for _, dep := range deps {
 				require.NotContains(t, dep, "stretchr/testify", "testify is for _test.go files")
 				if layer == "balance" {
 					require.NotEqual(t, "net/http", dep, "balance serves layer 4 too")
+				}
+				if layer == "." {
+					require.False(t, strings.HasPrefix(dep, module+"/"), "the root imports %s", dep)
 				}
 				if rest, ours := strings.CutPrefix(dep, module+"/"); ours {
 					top, _, _ := strings.Cut(rest, "/")

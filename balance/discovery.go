@@ -39,7 +39,7 @@ const (
 var errEmpty = errors.New("balance: empty set not followed")
 
 // Follow calls Set with each set that src knows, until ctx ends, and then returns ctx's
-// cause. It returns nil if src has come to its end, and a *ConfigError at once if p is
+// cause. It returns nil if src has come to its end, and a [*penstock.ConfigError] at once if p is
 // a subset.
 //
 // Errors do not empty p: the last set that was good stays, and the event SourceFailed

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 )
 
@@ -139,7 +140,7 @@ func TestFollowAgain(t *testing.T) {
 	})
 	require.NoError(t, p.Follow(ctx, ends), "a source may come to its end")
 	require.Equal(t, "a", names(&p))
-	var ce *balance.ConfigError
+	var ce *penstock.ConfigError
 	require.True(t, errors.As(p.Subset(func(balance.Endpoint) bool { return true }).Follow(ctx, ends), &ce))
 }
 

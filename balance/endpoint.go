@@ -8,6 +8,8 @@ import (
 	"net"
 	"reflect"
 	"strings"
+
+	"github.com/penstock-lb/penstock"
 )
 
 // MaxWeight is the largest weight an [Endpoint] may have.
@@ -65,7 +67,7 @@ func sameValue(a, b any) bool {
 // check returns the first thing wrong with e, the i-th of its set.
 func (e *Endpoint) check(i int) error {
 	bad := func(field string, value any, reason string) error {
-		return &ConfigError{Field: fmt.Sprintf("Endpoints[%d].%s", i, field), Value: value, Reason: reason}
+		return &penstock.ConfigError{Field: fmt.Sprintf("Endpoints[%d].%s", i, field), Value: value, Reason: reason}
 	}
 	if e.Addr == "" {
 		if e.Value == nil || e.Name == "" {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 )
 
@@ -116,7 +117,7 @@ func TestSetRefuses(t *testing.T) {
 			p := &balance.Pool{Policy: balance.RoundRobin{}}
 			require.NoError(t, p.Set(endpoints(3)...))
 			err := p.Set(test.set...)
-			var ce *balance.ConfigError
+			var ce *penstock.ConfigError
 			require.True(t, errors.As(err, &ce), "%v", err)
 			require.Equal(t, test.field, ce.Field)
 			require.Equal(t, test.value, ce.Value)

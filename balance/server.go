@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/penstock-lb/penstock"
 )
 
 // A Server is the live handle of one member of a [Pool]. It lives as long as its name
@@ -220,7 +222,7 @@ func (s *Server) SetAdmin(a Admin, reason string) {
 // none: persistent traffic only.
 func (s *Server) SetWeight(w int) error {
 	if w < 0 || w > MaxWeight {
-		return &ConfigError{Field: "SetWeight", Value: w, Reason: "must be between 0 and MaxWeight"}
+		return &penstock.ConfigError{Field: "SetWeight", Value: w, Reason: "must be between 0 and MaxWeight"}
 	}
 	s.core.change(s, func(time.Time) { s.status.weight = w })
 	return nil
@@ -230,7 +232,7 @@ func (s *Server) SetWeight(w int) error {
 // limit. Leases above a lowered limit run to their end.
 func (s *Server) SetMaxConns(n int) error {
 	if n < 0 {
-		return &ConfigError{Field: "SetMaxConns", Value: n, Reason: "must not be negative"}
+		return &penstock.ConfigError{Field: "SetMaxConns", Value: n, Reason: "must not be negative"}
 	}
 	s.core.change(s, func(time.Time) { s.maxConns = n })
 	return nil

@@ -5,6 +5,8 @@ package balance
 import (
 	"fmt"
 	"time"
+
+	"github.com/penstock-lb/penstock"
 )
 
 // Set makes endpoints the members of p, in one step. Servers are told apart by name:
@@ -16,7 +18,7 @@ import (
 // A change of weight or limits here replaces what SetWeight and SetMaxConns said. A
 // change of address closes idle connections and starts a new slow start.
 //
-// The error is a *ConfigError that names the field and the value, of an endpoint or of
+// The error is a [*penstock.ConfigError] that names the field and the value, of an endpoint or of
 // p itself. Nothing has changed then.
 func (p *Pool) Set(endpoints ...Endpoint) error {
 	p.init()
@@ -40,7 +42,7 @@ func (p *Pool) Set(endpoints ...Endpoint) error {
 
 // subsetError says that p is a subset.
 func (p *Pool) subsetError() error {
-	return &ConfigError{Field: "Pool", Value: p.Name, Reason: "is a subset: its members are set on the pool it was made of"}
+	return &penstock.ConfigError{Field: "Pool", Value: p.Name, Reason: "is a subset: its members are set on the pool it was made of"}
 }
 
 // check returns the first thing wrong with p or the endpoints.
@@ -55,7 +57,7 @@ func (p *Pool) check(endpoints []Endpoint) error {
 			return err
 		}
 		if j, dup := names[e.name()]; dup {
-			return &ConfigError{Field: fmt.Sprintf("Endpoints[%d].Name", i), Value: e.name(),
+			return &penstock.ConfigError{Field: fmt.Sprintf("Endpoints[%d].Name", i), Value: e.name(),
 				Reason: fmt.Sprintf("is already the name of Endpoints[%d]", j)}
 		}
 		names[e.name()] = i
@@ -69,7 +71,7 @@ func (p *Pool) checkConfig() error {
 		if v >= 0 && v <= limit { // false for NaN too
 			return nil
 		}
-		return &ConfigError{Field: "Pool." + field, Value: v, Reason: fmt.Sprintf("must be between 0 and %g", limit)}
+		return &penstock.ConfigError{Field: "Pool." + field, Value: v, Reason: fmt.Sprintf("must be between 0 and %g", limit)}
 	}
 	for _, err := range []error{
 		share("Panic", p.Panic, 1),
@@ -84,10 +86,10 @@ func (p *Pool) checkConfig() error {
 		}
 	}
 	if p.FullConns < 0 {
-		return &ConfigError{Field: "Pool.FullConns", Value: p.FullConns, Reason: "must not be negative"}
+		return &penstock.ConfigError{Field: "Pool.FullConns", Value: p.FullConns, Reason: "must not be negative"}
 	}
 	if p.OnFull > WaitOrGoOn {
-		return &ConfigError{Field: "Pool.OnFull", Value: p.OnFull, Reason: "is not known"}
+		return &penstock.ConfigError{Field: "Pool.OnFull", Value: p.OnFull, Reason: "is not known"}
 	}
 	return nil
 }

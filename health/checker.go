@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 )
 
@@ -125,7 +126,7 @@ func (c *Checker) Status(s *balance.Server) (Status, bool) {
 }
 
 // Run probes until ctx is done, and returns its cause. It returns a
-// *[ConfigError] at once if a field cannot be used, and [ErrRunning] if another
+// [*penstock.ConfigError] at once if a field cannot be used, and [ErrRunning] if another
 // Run is active. When it returns, no probe is running; the servers keep the
 // state that was found last.
 func (c *Checker) Run(ctx context.Context) error {
@@ -184,18 +185,18 @@ func (c *Checker) config() (settings, error) {
 		{"Observe.Errors", c.Observe.Errors, c.Observe.Errors < 0},
 	} {
 		if f.bad {
-			return s, &ConfigError{Field: "Checker." + f.name, Value: f.value, Reason: "must not be negative"}
+			return s, &penstock.ConfigError{Field: "Checker." + f.name, Value: f.value, Reason: "must not be negative"}
 		}
 	}
 	if !(c.Jitter >= 0 && c.Jitter <= 0.5) {
-		return s, &ConfigError{Field: "Checker.Jitter", Value: c.Jitter, Reason: "must be from 0 to 0.5"}
+		return s, &penstock.ConfigError{Field: "Checker.Jitter", Value: c.Jitter, Reason: "must be from 0 to 0.5"}
 	}
 	if c.Initial > InitialFullyDown {
-		return s, &ConfigError{Field: "Checker.Initial", Value: c.Initial, Reason: "is not known"}
+		return s, &penstock.ConfigError{Field: "Checker.Initial", Value: c.Initial, Reason: "is not known"}
 	}
 	for i, p := range c.Pools {
 		if p == nil {
-			return s, &ConfigError{Field: "Checker.Pools", Value: i, Reason: "must not be nil"}
+			return s, &penstock.ConfigError{Field: "Checker.Pools", Value: i, Reason: "must not be nil"}
 		}
 	}
 	return s, nil

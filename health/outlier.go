@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 )
 
@@ -171,7 +172,7 @@ func gatewayKind(o balance.Outcome) bool {
 }
 
 // Run ejects and returns servers until ctx is done, and returns its cause. It
-// returns a *[ConfigError] at once if a field cannot be used, and [ErrRunning]
+// returns a [*penstock.ConfigError] at once if a field cannot be used, and [ErrRunning]
 // if another Run is active. When it ends, all servers are back: an ejection
 // without an end would be worse than none.
 func (o *Outlier) Run(ctx context.Context) error {
@@ -187,7 +188,7 @@ func (o *Outlier) Run(ctx context.Context) error {
 
 func (o *Outlier) check() error {
 	if o.Pool == nil {
-		return &ConfigError{Field: "Outlier.Pool", Value: nil, Reason: "must not be nil"}
+		return &penstock.ConfigError{Field: "Outlier.Pool", Value: nil, Reason: "must not be nil"}
 	}
 	for _, f := range []struct {
 		name  string
@@ -204,17 +205,17 @@ func (o *Outlier) check() error {
 		{"Keep", o.Keep, o.Keep < 0},
 	} {
 		if f.bad {
-			return &ConfigError{Field: "Outlier." + f.name, Value: f.value, Reason: "must not be negative"}
+			return &penstock.ConfigError{Field: "Outlier." + f.name, Value: f.value, Reason: "must not be negative"}
 		}
 	}
 	if !(o.FailureShare >= 0 && o.FailureShare <= 1) {
-		return &ConfigError{Field: "Outlier.FailureShare", Value: o.FailureShare, Reason: "must be from 0 to 1"}
+		return &penstock.ConfigError{Field: "Outlier.FailureShare", Value: o.FailureShare, Reason: "must be from 0 to 1"}
 	}
 	if !(o.MaxShare >= 0 && o.MaxShare <= 1) {
-		return &ConfigError{Field: "Outlier.MaxShare", Value: o.MaxShare, Reason: "must be from 0 to 1"}
+		return &penstock.ConfigError{Field: "Outlier.MaxShare", Value: o.MaxShare, Reason: "must be from 0 to 1"}
 	}
 	if o.Deviation != o.Deviation {
-		return &ConfigError{Field: "Outlier.Deviation", Value: o.Deviation, Reason: "must be a number"}
+		return &penstock.ConfigError{Field: "Outlier.Deviation", Value: o.Deviation, Reason: "must be a number"}
 	}
 	return nil
 }

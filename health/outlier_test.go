@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/health"
 )
@@ -258,7 +259,7 @@ func TestOutlierRefuses(t *testing.T) {
 		"Outlier.FailureShare": {Pool: p, FailureShare: 2},
 		"Outlier.MaxShare":     {Pool: p, MaxShare: -1},
 	} {
-		var bad *health.ConfigError
+		var bad *penstock.ConfigError
 		require.ErrorAs(t, o.Run(t.Context()), &bad)
 		require.Equal(t, field, bad.Field)
 	}

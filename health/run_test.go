@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/health"
 )
@@ -30,7 +31,7 @@ func TestRunRefuses(t *testing.T) {
 		"Checker.Observe.Errors": {Observe: health.Observe{Errors: -1}},
 	} {
 		err := c.Run(t.Context())
-		var bad *health.ConfigError
+		var bad *penstock.ConfigError
 		require.ErrorAs(t, err, &bad)
 		require.Equal(t, field, bad.Field)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 )
 
@@ -145,7 +146,7 @@ func (s *Source) addresses(ctx context.Context, c *client) ([]balance.Endpoint, 
 // client returns what asks the name servers.
 func (s *Source) client() (*client, error) {
 	bad := func(field string, v any, why string) error {
-		return &balance.ConfigError{Field: "dns.Source." + field, Value: v, Reason: why}
+		return &penstock.ConfigError{Field: "dns.Source." + field, Value: v, Reason: why}
 	}
 	name := s.Name
 	if s.Service != "" {

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/dns/dnsmessage"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/balance/dns"
 )
@@ -344,7 +345,7 @@ func TestBadSource(t *testing.T) {
 		{"dns.Source.Network", dns.Source{Name: "example", Port: 1, Network: "ipx"}},
 	} {
 		err := test.src.Watch(context.Background(), func([]balance.Endpoint, error) {})
-		var ce *balance.ConfigError
+		var ce *penstock.ConfigError
 		require.True(t, errors.As(err, &ce), "%v", err)
 		require.Equal(t, test.field, ce.Field)
 	}

@@ -43,6 +43,7 @@ func (w *editingWriter) WriteHeader(status int) {
 	if len(x.editors) > 0 {
 		h := w.Header()
 		r = Reply{Status: status, ContentLength: -1, Local: true}
+		r.Header.reset()
 		for name, values := range h {
 			if k := kindOf(name); !k.owned() && !strings.HasPrefix(name, http.TrailerPrefix) {
 				for _, v := range values {
@@ -50,10 +51,9 @@ func (w *editingWriter) WriteHeader(status int) {
 				}
 			}
 		}
-		r.Header.edited = false
 		x.edit(&r)
 		status = r.Status
-		if r.Header.edited {
+		if r.Header.changed() {
 			maps.DeleteFunc(h, func(name string, _ []string) bool {
 				return !kindOf(name).owned() && !strings.HasPrefix(name, http.TrailerPrefix)
 			})

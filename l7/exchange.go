@@ -280,14 +280,21 @@ func (x *Exchange) end(hook func(*Record)) {
 	}
 }
 
-// reset makes x ready for the next request on the same connection. What
-// belongs to the connection stays.
-func (x *Exchange) reset() {
+// An origin is what a connection says of itself, before any handler does.
+type origin struct {
+	scheme        string
+	remote, local netip.AddrPort
+	tls           *tls.ConnectionState
+}
+
+// reset makes x ready for the next request on a connection of that origin.
+// Nothing that a handler has written into x stays.
+func (x *Exchange) reset(o *origin) {
 	clear(x.editors)
 	clear(x.filters)
 	clear(x.values)
 	*x = Exchange{
-		Scheme: x.Scheme, Remote: x.Remote, Local: x.Local, Client: x.Remote.Addr(), TLS: x.TLS,
+		Scheme: o.scheme, Remote: o.remote, Local: o.local, Client: o.remote.Addr(), TLS: o.tls,
 		Header: x.Header, down: x.down,
 		editors: x.editors[:0], filters: x.filters[:0], values: x.values[:0],
 	}

@@ -37,6 +37,7 @@ func sameName(a, b string) bool { return equalFold(a, b) }
 type Fields struct {
 	list   []Field
 	edited bool
+	home   *Fields // f itself, where the memory of the list is used again; a copy of f does not own it
 }
 
 // MakeFields returns the fields of pairs: name, value, name, value, ...
@@ -160,7 +161,7 @@ func (f *Fields) Edit(edit func(name, value string) string) {
 
 // Clone returns a copy that shares nothing with f but the strings.
 func (f *Fields) Clone() Fields {
-	return Fields{slices.Clone(f.list), f.edited}
+	return Fields{list: slices.Clone(f.list), edited: f.edited}
 }
 
 func (f *Fields) index(name string) int {
@@ -179,8 +180,16 @@ func (f *Fields) truncate(keep []Field) {
 	f.list = keep
 }
 
-// reset empties the list for the next message, keeping its memory.
+// reset empties the list for the next message, keeping its memory. A list that
+// was assigned to f is somebody else's, and is left as it is.
 func (f *Fields) reset() {
+	if f.home != f {
+		f.list, f.home = nil, f
+	}
 	f.truncate(f.list[:0])
 	f.edited = false
 }
+
+// changed reports whether the list is another than the one that was read after
+// reset.
+func (f *Fields) changed() bool { return f.edited || f.home != f }

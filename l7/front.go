@@ -81,6 +81,7 @@ type byteConn struct {
 // settled does without.
 type work struct {
 	x     Exchange
+	from  origin
 	frame framing
 	req   reqBody
 	rep   repBody
@@ -93,13 +94,11 @@ func (c *byteConn) equip() {
 		w = new(work)
 	}
 	c.work = w
-	x := &w.x
-	x.down = c
-	x.Scheme, x.TLS = "http", tlsState(c.nc)
-	if x.TLS != nil {
-		x.Scheme = "https"
+	w.x.down = c
+	w.from = origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc)}
+	if w.from.tls != nil {
+		w.from.scheme = "https"
 	}
-	x.Remote, x.Local = addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr())
 }
 
 // strip gives it back.
@@ -109,8 +108,9 @@ func (c *byteConn) strip() {
 		return
 	}
 	c.work = nil
-	w.x.reset()
-	w.x.down, w.x.TLS = nil, nil
+	w.from = origin{}
+	w.x.reset(&w.from)
+	w.x.down = nil
 	w.frame, w.req, w.rep = framing{}, reqBody{}, repBody{}
 	c.srv.works.Put(w)
 }
@@ -355,8 +355,8 @@ func (c *byteConn) drain() bool {
 
 // withTLS returns h as net/http is to see it.
 func (c *byteConn) withTLS(h *handedConn) net.Conn {
-	if c.x.TLS != nil {
-		return &handedTLS{h, *c.x.TLS}
+	if c.from.tls != nil {
+		return &handedTLS{h, *c.from.tls}
 	}
 	return h
 }

@@ -25,7 +25,7 @@ func (c *byteConn) next() (more, idle bool) {
 	if c.now = now; c.work == nil {
 		c.equip()
 	}
-	c.x.reset()
+	c.x.reset(&c.from)
 	c.x.Record.Start = now
 	for {
 		for c.pos+1 < len(c.in.B) && c.in.B[c.pos] == '\r' && c.in.B[c.pos+1] == '\n' {

@@ -142,7 +142,7 @@ func (c *byteConn) finish(trailer *Fields) error {
 
 func (c *byteConn) direct(n int64) *l4.Conn {
 	rep := &c.rep
-	if rep.none || rep.chunked || rep.left >= 0 && rep.left < n || c.x.TLS != nil || c.flush() != nil {
+	if rep.none || rep.chunked || rep.left >= 0 && rep.left < n || c.from.tls != nil || c.flush() != nil {
 		return nil
 	}
 	return c.c

@@ -119,6 +119,7 @@ func (s *standard) parse() *headError {
 // parseHeader lists the header map, without what belongs to the connection.
 func (s *standard) parseHeader() *headError {
 	x, r := s.x, s.r
+	x.Header.reset()
 	f := framing{length: -1}
 	n, maxFields := 0, defaultMaxFields
 	if s.srv != nil {
@@ -340,7 +341,7 @@ func (x *Exchange) applyTo(r *http.Request) {
 			r.RequestURI = target
 		}
 	}
-	if x.Header.edited {
+	if x.Header.changed() {
 		h := make(http.Header, len(r.Header))
 		for name, values := range r.Header {
 			if k := kindOf(name); k.owned() || k == kindExpect {

@@ -164,7 +164,8 @@ func (c *upConn) parseHead(n int, method string) error {
 	c.private = c.private || logsIn(r)
 	c.protocol = f.protocol
 	c.trailer = nil
-	r.Local, r.ContentLength, r.filters = false, f.length, r.filters[:0]
+	clear(r.filters)
+	r.Local, r.Server, r.ContentLength, r.filters = false, nil, f.length, r.filters[:0]
 	switch {
 	case method == http.MethodConnect && r.Status/100 == 2:
 		c.left, r.ContentLength = 0, -1 // a tunnel (RFC 9110, section 9.3.6)

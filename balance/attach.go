@@ -8,12 +8,17 @@ type Attached interface {
 	// Cut says that the server is in trouble or gone. With live false it asks to close
 	// what carries no work; with live true to close at once. It may be called more than
 	// once, from any goroutine, and must not block.
+	//
+	// The caller holds no lock, so Cut may call any method of the server and its pool. It
+	// may come from within [Server.Attach].
 	Cut(live bool, reason string)
 }
 
 // Attach registers a to be told when s goes down, into maintenance or leaves. If that
-// is so already, a is told at once. It is meant to be called once per connection, never
-// per request.
+// is so already, and s gives no leases because of it, a is told before Attach returns:
+// the caller must hold no lock that a.Cut takes. A server that is down and yet used, by
+// [Pool.Panic], is no reason to tell a new connection. It is meant to be called once per
+// connection, never per request.
 func (s *Server) Attach(a Attached) {
 	s.mu.Lock()
 	if s.attached == nil {
@@ -21,7 +26,7 @@ func (s *Server) Attach(a Attached) {
 	}
 	s.attached[a] = struct{}{}
 	s.mu.Unlock()
-	if state := s.State(); !state.persistent() {
+	if state := s.State(); !state.persistent() && openness(s.open.Load()) == shut {
 		a.Cut(false, "server is "+state.String())
 	}
 }
@@ -34,8 +39,8 @@ func (s *Server) Detach(a Attached) {
 }
 
 // Cut calls Cut of all that is attached. The pool itself calls it with live false when
-// s goes down, into maintenance, gets another address or leaves; live true is for the
-// host.
+// s goes down, into maintenance, gets another address or leaves, and when a panic that
+// used it although it is down ends; live true is for the host.
 func (s *Server) Cut(live bool, reason string) {
 	s.mu.Lock()
 	all := make([]Attached, 0, len(s.attached))

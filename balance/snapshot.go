@@ -66,7 +66,9 @@ func (c *core) publish(changed []*Server, now time.Time) {
 		s.setOpen(balanced)
 	}
 	for s := range forced {
-		c.reopen(s)
+		if c.reopen(s); !c.forced[s] && s.published == StateDown {
+			c.cuts = append(c.cuts, cut{s, s.status.reason()})
+		}
 	}
 	for _, s := range changed {
 		c.reopen(s)
@@ -103,7 +105,7 @@ func (c *core) settle(s *Server, now time.Time) {
 	s.published, s.since = state, now
 	s.state.Store(uint32(state))
 	c.emit(Event{Kind: kindOf(was, state), Server: s, From: was, To: state, Reason: s.status.reason(), Time: now})
-	if was.persistent() && !state.persistent() {
+	if !state.persistent() {
 		c.cuts = append(c.cuts, cut{s, s.status.reason()})
 	}
 }

@@ -28,6 +28,7 @@ type h2Stream struct {
 	ctx    context.Context // of the stream: its end resets it
 	cancel context.CancelFunc
 	begun  bool // the reserved stream is in use
+	over   bool // given back
 	body   h2Body
 	resp   *http.Response
 	rep    Reply
@@ -287,4 +288,8 @@ func (s *h2Stream) close() {
 	s.x = nil
 	s.conn.host.up.bulk.Put(s.buf)
 	s.buf = nil
+	if !s.over {
+		s.over = true
+		s.conn.giveBack()
+	}
 }

@@ -16,6 +16,7 @@ type upConn struct {
 	expires  time.Time // zero means never
 	idleAt   time.Time // when it was last known to be in use
 	requests int
+	cuts     int // of the host when it was opened
 	id       identity
 	session  *session // of the request that has it, if that is known
 	quiet    *quiet
@@ -58,8 +59,12 @@ func (c *upConn) close() {
 // forget takes the connection off the list.
 func (c *upConn) forget() {
 	c.host.mu.Lock()
-	defer c.host.mu.Unlock()
 	delete(c.host.conns, c)
+	gone := c.host.gone
+	c.host.mu.Unlock()
+	if gone {
+		c.host.leave()
+	}
 }
 
 // release ends the use of a connection: clean means that request and reply

@@ -81,9 +81,10 @@ func (h *upHost) oneOnly() []string {
 // newConn makes a connection of HTTP/1 of nc.
 func (h *upHost) newConn(nc net.Conn, id identity, s *session) *upConn {
 	c := &upConn{host: h, id: id, session: s, c: l4.NewConn(nc), quiet: newQuiet(nc), expires: h.expiry()}
-	h.mu.Lock()
-	h.conns[c] = struct{}{}
-	h.mu.Unlock()
+	h.enter(func() {
+		h.conns[c] = struct{}{}
+		c.cuts = h.cuts
+	})
 	return c
 }
 

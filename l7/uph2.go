@@ -55,6 +55,7 @@ type h2Conn struct {
 	tls      *tls.ConnectionState
 	expires  time.Time // zero means never
 	owner    *session  // who may use it, with a Reuse that asks; guarded by host.mu
+	users    int       // streams of the owner; guarded by host.mu
 	requests atomic.Int64
 	retired  atomic.Bool            // takes no more streams
 	reason   atomic.Pointer[string] // why it was cut
@@ -161,15 +162,16 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *ses
 		_ = nc.Close()
 		return nil, err
 	}
-	c := &h2Conn{host: h, id: id, cc: cc, nc: nc, tls: st, owner: owner, expires: h.expiry()}
+	c := &h2Conn{host: h, id: id, cc: cc, nc: nc, tls: st, owner: owner, users: 1, expires: h.expiry()}
 	if err := cc.Reserve(); err != nil {
 		_ = cc.Close()
 		return nil, &unsentError{err}
 	}
-	h.mu.Lock()
-	h.twos = append(slices.Clip(h.twos), c)
-	once := h.dead
-	h.mu.Unlock()
+	once := !h.open()
+	h.enter(func() {
+		h.twos = append(slices.Clip(h.twos), c)
+		once = once || h.gone
+	})
 	if h.up.Reuse == ReuseNever && (owner == nil || !owner.note(h)) {
 		once = true
 	}
@@ -192,24 +194,43 @@ func (c *h2Conn) reserve(now time.Time, use usage) bool {
 	if c.host.up.Reuse == ReuseAlways {
 		return c.cc.Reserve() == nil
 	}
-	c.host.mu.Lock()
-	defer c.host.mu.Unlock()
-	return c.allows(use) && c.cc.Reserve() == nil
+	// Reserve may run the state hook, which takes the lock.
+	if !c.claim(use) {
+		return false
+	}
+	if c.cc.Reserve() != nil {
+		c.giveBack()
+		return false
+	}
+	return true
 }
 
-// allows reports whether the mode of reuse lets a request have the connection,
+// claim reports whether the mode of reuse lets a request have the connection,
 // and makes it its session's.
-func (c *h2Conn) allows(use usage) bool {
+func (c *h2Conn) claim(use usage) bool {
+	c.host.mu.Lock()
+	defer c.host.mu.Unlock()
 	mine := use.session != nil && c.owner == use.session
-	r := c.host.up.Reuse
-	switch {
-	case r == ReuseNever, c.cc.InFlight() > 0:
-		return mine
+	switch r := c.host.up.Reuse; {
+	case r == ReuseNever, c.users > 0:
+		if !mine {
+			return false
+		}
 	case r.rank(use.first, c.requests.Load() > 1) == 0:
 		return false
 	}
 	c.owner = use.session
+	c.users++
 	return true
+}
+
+// giveBack undoes claim.
+func (c *h2Conn) giveBack() {
+	if c.host.up.Reuse != ReuseAlways {
+		c.host.mu.Lock()
+		c.users--
+		c.host.mu.Unlock()
+	}
 }
 
 // retire lets the streams under way end, then the connection.
@@ -233,9 +254,13 @@ func (c *h2Conn) changed(cc *http.ClientConn) {
 func (c *h2Conn) forget() {
 	h := c.host
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if i := slices.Index(h.twos, c); i >= 0 {
 		h.twos = slices.Concat(h.twos[:i], h.twos[i+1:])
+	}
+	gone := h.gone
+	h.mu.Unlock()
+	if gone {
+		h.leave()
 	}
 }
 

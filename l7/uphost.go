@@ -4,9 +4,12 @@ package l7
 
 import (
 	"crypto/tls"
+	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/penstock-lb/penstock/balance"
 )
 
 // An upHost holds the connections to one server.
@@ -19,7 +22,10 @@ type upHost struct {
 	owned map[*session][]*upConn // idle as well, but for one session only
 	conns map[*upConn]struct{}
 	timer *time.Timer // closes idle connections in time; nil if there are none
-	dead  bool        // the server went down or away: what comes back is closed
+	cuts  int         // how often the server was in trouble: what was opened before is not kept
+	gone  bool        // the server has left or moved: nothing is kept
+
+	attached bool // to the server; one that is gone stays so while there are connections to cut
 
 	protocols
 	sessions   tls.ClientSessionCache // nil as long as there was no TLS
@@ -28,27 +34,67 @@ type upHost struct {
 	dialing    map[h2Key]*h2Dial      // of HTTP/2, under way
 }
 
-// Cut implements [balance.Attached].
+// Cut implements [balance.Attached]. A server that went down may come back, and
+// may be picked in a panic before that: what is opened from now on is kept. No lock
+// is held while connections are cut, as they may be the host's own.
 func (h *upHost) Cut(live bool, reason string) {
-	h.up.mu.Lock()
-	if h.up.hosts[h.key] == h {
-		delete(h.up.hosts, h.key)
+	s := h.key.server
+	gone := s.State() == balance.StateLeft || s.Addr() != h.key.addr
+	if gone {
+		h.up.drop(h)
 	}
-	h.up.mu.Unlock()
-	h.key.server.Detach(h)
+	var busy []*upConn
 	h.mu.Lock()
-	h.dead = true
+	h.cuts++
+	h.gone = h.gone || gone
 	if live {
-		for c := range h.conns {
-			c.cut(reason)
-		}
+		busy = slices.AppendSeq(busy, maps.Keys(h.conns))
 	}
 	twos := h.twos
 	h.mu.Unlock()
+	for _, c := range busy {
+		c.cut(reason)
+	}
 	for _, c := range twos {
 		c.cut(live, reason)
 	}
 	h.closeIdle(time.Time{})
+	h.leave()
+}
+
+// leave detaches a host that is gone once it has no connection left.
+func (h *upHost) leave() {
+	h.mu.Lock()
+	last := h.gone && h.attached && len(h.conns)+len(h.twos) == 0
+	if last {
+		h.attached = false
+	}
+	h.mu.Unlock()
+	if last {
+		h.key.server.Detach(h)
+	}
+}
+
+// enter adds a connection, by add, to those that Cut ends.
+func (h *upHost) enter(add func()) {
+	h.mu.Lock()
+	add()
+	again := !h.attached // it was gone, and without connections
+	h.attached = true
+	h.mu.Unlock()
+	if again {
+		h.key.server.Attach(h)
+	}
+}
+
+// open reports whether connections are worth keeping, as far as the server's state
+// goes. One that is down may be picked in a panic.
+func (h *upHost) open() bool {
+	switch h.key.server.State() {
+	case balance.StateMaint, balance.StateLeft:
+		return false
+	}
+	return true
 }
 
 // closeIdle closes the idle connections that were last used before t, all of
@@ -164,7 +210,7 @@ func (h *upHost) takeShared(id identity, use usage) *upConn {
 
 // put keeps a connection for later, or closes it.
 func (h *upHost) put(c *upConn) {
-	if m := h.up.MaxRequests; m > 0 && c.requests >= m || h.up.MaxAge > 0 && c.idleAt.After(c.expires) || !h.keep(c) {
+	if m := h.up.MaxRequests; m > 0 && c.requests >= m || h.up.MaxAge > 0 && c.idleAt.After(c.expires) || !h.open() || !h.keep(c) {
 		c.close()
 	}
 }
@@ -180,7 +226,7 @@ func (h *upHost) keep(c *upConn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.dead:
+	case h.gone || c.cuts != h.cuts: // Cut follows each change of state that open sees
 		return false
 	case owner == nil:
 		if len(h.idle) >= orDefault(h.up.MaxIdle, defaultMaxIdle) {

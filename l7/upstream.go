@@ -32,7 +32,8 @@ type Upstream struct {
 
 	// TLS returns the client configuration for a server, and nil for plain
 	// text; a nil TLS means plain text to all. It is called for each connection,
-	// and once for each server before that.
+	// and before the first one to a server, without a lock and by several
+	// goroutines at once.
 	//
 	// Certificates are verified unless the configuration says otherwise, under
 	// the name that TLSName or its ServerName gives, or else the host part of
@@ -148,15 +149,32 @@ func (u *Upstream) host(s *balance.Server) *upHost {
 	if h != nil {
 		return h
 	}
+	// Both of these call code that is not ours, and Attach may call Cut at once:
+	// neither is done under the lock.
+	fresh := &upHost{up: u, key: key, conns: make(map[*upConn]struct{}), attached: true}
+	fresh.learnProtocols()
+	u.mu.Lock()
+	if h = u.hosts[key]; h == nil {
+		u.hosts[key] = fresh
+	}
+	u.mu.Unlock()
+	if h != nil {
+		return h
+	}
+	s.Attach(fresh)
+	if s.Addr() != key.addr { // maybe before it was attached, so that it was not told
+		fresh.Cut(false, "address changed")
+	}
+	return fresh
+}
+
+// drop forgets the host of a server that has left or moved.
+func (u *Upstream) drop(h *upHost) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if h = u.hosts[key]; h == nil {
-		h = &upHost{up: u, key: key, conns: make(map[*upConn]struct{})}
-		h.learnProtocols()
-		u.hosts[key] = h
-		s.Attach(h)
+	if u.hosts[h.key] == h {
+		delete(u.hosts, h.key)
 	}
-	return h
 }
 
 // CloseIdle closes all idle connections.

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// What is opened to a server that a panic uses, although it is down, is as good as any
+// other connection, until the panic ends.
+func TestCutDuringPanic(t *testing.T) {
+	p := &balance.Pool{Panic: 0.5}
+	require.NoError(t, p.Set(endpoints(2)...))
+	a, b := p.Server("a"), p.Server("b")
+	early := new(conn)
+	a.Attach(early)
+	a.Report(balance.Check, balance.Down, "refused")
+	require.Len(t, early.cuts, 1, "it went down")
+	b.Report(balance.Check, balance.Down, "refused")
+
+	during := new(conn)
+	a.Attach(during)
+	require.Empty(t, during.cuts, "the pool uses it")
+	b.Report(balance.Check, balance.Up, "")
+	require.Equal(t, []string{"false check says down: refused"}, during.cuts, "the pool uses it no more")
+}
+
+// A server that is down already is told of what comes after that.
+func TestCutOfServersInTrouble(t *testing.T) {
+	for name, step := range map[string]func(p *balance.Pool, s *balance.Server){
+		"false maint: repair":          func(_ *balance.Pool, s *balance.Server) { s.SetAdmin(balance.Maint, "repair") },
+		"false left the set":           func(p *balance.Pool, _ *balance.Server) { _ = p.Set() },
+		"false address changed to b:1": func(p *balance.Pool, _ *balance.Server) { _ = p.Set(balance.Endpoint{Name: "a", Addr: "b:1"}) },
+	} {
+		p := new(balance.Pool)
+		require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: "a:1"}))
+		s, c := p.Server("a"), new(conn)
+		s.Attach(c)
+		s.Report(balance.Check, balance.Down, "refused")
+		step(p, s)
+		require.Len(t, c.cuts, 2)
+		require.Equal(t, name, c.cuts[1])
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/penstock-lb/penstock"
 )
 
 // A Source knows which endpoints there are, and hears of changes.
@@ -39,8 +41,8 @@ const (
 var errEmpty = errors.New("balance: empty set not followed")
 
 // Follow calls Set with each set that src knows, until ctx ends, and then returns ctx's
-// cause. It returns nil if src has come to its end, and a [*penstock.ConfigError] at once if p is
-// a subset.
+// cause. It returns nil if src has come to its end, and at once what [Pool.Check] and the Check
+// of src say, or a [*penstock.ConfigError] if p is a subset.
 //
 // Errors do not empty p: the last set that was good stays, and the event SourceFailed
 // tells the error. That also goes for a set that is refused, and for an empty one
@@ -50,6 +52,13 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 	p.init()
 	if p.core.conf != p {
 		return p.subsetError()
+	}
+	var wrong penstock.Mistakes
+	wrong.Add("", p.Check())
+	wrong.Need("Follow.src", src, "must be a source")
+	wrong.In("Follow.src", src)
+	if err := wrong.Err(); err != nil {
+		return err
 	}
 	rnd := seeded(p.Seed)
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
@@ -110,6 +119,9 @@ type Poll struct {
 
 // Watch implements [Source].
 func (p Poll) Watch(ctx context.Context, update func([]Endpoint, error)) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
 	interval, jitter := p.Interval, p.Jitter
 	if interval <= 0 {
 		interval = 10 * time.Second
@@ -137,6 +149,9 @@ type Merge struct {
 
 // Watch implements [Source]. It returns nil when all sources have come to their end.
 func (g Merge) Watch(ctx context.Context, update func([]Endpoint, error)) error {
+	if err := g.Check(); err != nil {
+		return err
+	}
 	m := merger{sets: make([][]Endpoint, len(g.Sources)), update: update}
 	var wg sync.WaitGroup
 	for i, src := range g.Sources {

@@ -3,13 +3,8 @@
 package balance
 
 import (
-	"fmt"
 	"maps"
-	"net"
 	"reflect"
-	"strings"
-
-	"github.com/penstock-lb/penstock"
 )
 
 // MaxWeight is the largest weight an [Endpoint] may have.
@@ -62,49 +57,4 @@ func sameValue(a, b any) bool {
 		return a == b
 	}
 	return reflect.TypeOf(a).Comparable() && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
-}
-
-// check returns the first thing wrong with e, the i-th of its set.
-func (e *Endpoint) check(i int) error {
-	bad := func(field string, value any, reason string) error {
-		return &penstock.ConfigError{Field: fmt.Sprintf("Endpoints[%d].%s", i, field), Value: value, Reason: reason}
-	}
-	if e.Addr == "" {
-		if e.Value == nil || e.Name == "" {
-			return bad("Addr", e.Addr, "must not be empty")
-		}
-	} else if reason := checkAddr(e.Addr); reason != "" {
-		return bad("Addr", e.Addr, reason)
-	}
-	if e.Weight > MaxWeight {
-		return bad("Weight", e.Weight, fmt.Sprintf("must be at most %d", MaxWeight))
-	}
-	if e.MaxConns < 0 {
-		return bad("MaxConns", e.MaxConns, "must not be negative")
-	}
-	if e.MinConns < 0 {
-		return bad("MinConns", e.MinConns, "must not be negative")
-	}
-	if e.MinConns > e.MaxConns {
-		return bad("MinConns", e.MinConns, fmt.Sprintf("must be at most MaxConns (%d)", e.MaxConns))
-	}
-	if e.Tier < 0 {
-		return bad("Tier", e.Tier, "must not be negative")
-	}
-	return nil
-}
-
-// checkAddr returns what is wrong with addr, or nothing.
-func checkAddr(addr string) string {
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		if path == "" {
-			return "must have a path after unix:"
-		}
-		return ""
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil || host == "" || port == "" {
-		return "must be host:port or unix:/path"
-	}
-	return ""
 }

@@ -18,8 +18,8 @@ import (
 // A change of weight or limits here replaces what SetWeight and SetMaxConns said. A
 // change of address closes idle connections and starts a new slow start.
 //
-// The error is a [*penstock.ConfigError] that names the field and the value, of an endpoint or of
-// p itself. Nothing has changed then.
+// The error names each field that is wrong, of an endpoint or of p itself, by a
+// [*penstock.ConfigError]. Nothing has changed then.
 func (p *Pool) Set(endpoints ...Endpoint) error {
 	p.init()
 	if p.core.conf != p {
@@ -45,53 +45,23 @@ func (p *Pool) subsetError() error {
 	return &penstock.ConfigError{Field: "Pool", Value: p.Name, Reason: "is a subset: its members are set on the pool it was made of"}
 }
 
-// check returns the first thing wrong with p or the endpoints.
+// check returns what is wrong with p or the endpoints.
 func (p *Pool) check(endpoints []Endpoint) error {
-	if err := p.checkConfig(); err != nil {
-		return err
-	}
+	var m penstock.Mistakes
+	m.Add("", p.Check())
 	names := make(map[string]int, len(endpoints))
 	for i := range endpoints {
 		e := &endpoints[i]
-		if err := e.check(i); err != nil {
-			return err
+		if err := e.Check(); err != nil {
+			m.Add(fmt.Sprintf("Endpoints[%d]", i), err)
+			continue
 		}
 		if j, dup := names[e.name()]; dup {
-			return &penstock.ConfigError{Field: fmt.Sprintf("Endpoints[%d].Name", i), Value: e.name(),
-				Reason: fmt.Sprintf("is already the name of Endpoints[%d]", j)}
+			m.If(true, fmt.Sprintf("Endpoints[%d].Name", i), e.name(), fmt.Sprintf("is already the name of Endpoints[%d]", j))
 		}
 		names[e.name()] = i
 	}
-	return nil
-}
-
-// checkConfig returns the first thing wrong with the fields of p.
-func (p *Pool) checkConfig() error {
-	share := func(field string, v, limit float64) error {
-		if v >= 0 && v <= limit { // false for NaN too
-			return nil
-		}
-		return &penstock.ConfigError{Field: "Pool." + field, Value: v, Reason: fmt.Sprintf("must be between 0 and %g", limit)}
-	}
-	for _, err := range []error{
-		share("Panic", p.Panic, 1),
-		share("SlowStart.Aggression", p.SlowStart.Aggression, 100),
-		share("SlowStart.Floor", p.SlowStart.Floor, 1),
-		share("Tiers.Overprovision", p.Tiers.Overprovision, 100),
-		share("Locality.Share", p.Locality.Share, 1),
-		share("Budget.Share", max(p.Budget.Share, 0), 100),
-	} {
-		if err != nil {
-			return err
-		}
-	}
-	if p.FullConns < 0 {
-		return &penstock.ConfigError{Field: "Pool.FullConns", Value: p.FullConns, Reason: "must not be negative"}
-	}
-	if p.OnFull > WaitOrGoOn {
-		return &penstock.ConfigError{Field: "Pool.OnFull", Value: p.OnFull, Reason: "is not known"}
-	}
-	return nil
+	return m.Err()
 }
 
 // assign is the transaction of Set. c.mu is held.

@@ -18,8 +18,6 @@ import (
 	"net"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
-
 	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 )
@@ -145,21 +143,8 @@ func (s *Source) addresses(ctx context.Context, c *client) ([]balance.Endpoint, 
 
 // client returns what asks the name servers.
 func (s *Source) client() (*client, error) {
-	bad := func(field string, v any, why string) error {
-		return &penstock.ConfigError{Field: "dns.Source." + field, Value: v, Reason: why}
-	}
-	name := s.Name
-	if s.Service != "" {
-		name = s.service()
-	}
-	if _, err := dnsmessage.NewName(dot(name)); err != nil || s.Name == "" {
-		return nil, bad("Name", s.Name, "is not a domain name")
-	}
-	if s.Service == "" && (s.Port <= 0 || s.Port > 65535) {
-		return nil, bad("Port", s.Port, "is not a port")
-	}
-	if s.Network != "" && s.Network != "ip" && s.Network != "ip4" && s.Network != "ip6" {
-		return nil, bad("Network", s.Network, `must be "ip", "ip4" or "ip6"`)
+	if err := s.Check(); err != nil {
+		return nil, err
 	}
 	c := &client{servers: s.Servers, timeout: or(s.Timeout, 2*time.Second), tries: s.Tries, dial: s.DialContext}
 	if c.tries <= 0 {
@@ -171,7 +156,7 @@ func (s *Source) client() (*client, error) {
 	if len(c.servers) == 0 {
 		var err error
 		if c.servers, err = systemServers(); err != nil {
-			return nil, bad("Servers", s.Servers, "is empty, and so is the system's list: "+err.Error())
+			return nil, &penstock.ConfigError{Field: "Source.Servers", Value: s.Servers, Reason: "is empty, and so is the system's list: " + err.Error()}
 		}
 	}
 	return c, nil

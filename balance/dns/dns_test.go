@@ -339,10 +339,10 @@ func TestBadSource(t *testing.T) {
 		field string
 		src   dns.Source
 	}{
-		{"dns.Source.Name", dns.Source{Port: 80}},
-		{"dns.Source.Name", dns.Source{Name: strings.Repeat("x", 300), Port: 80}},
-		{"dns.Source.Port", dns.Source{Name: "example"}},
-		{"dns.Source.Network", dns.Source{Name: "example", Port: 1, Network: "ipx"}},
+		{"Source.Name", dns.Source{Port: 80}},
+		{"Source.Name", dns.Source{Name: strings.Repeat("x", 300), Port: 80}},
+		{"Source.Port", dns.Source{Name: "example"}},
+		{"Source.Network", dns.Source{Name: "example", Port: 1, Network: "ipx"}},
 	} {
 		err := test.src.Watch(context.Background(), func([]balance.Endpoint, error) {})
 		var ce *penstock.ConfigError

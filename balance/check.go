@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/penstock-lb/penstock"
+)
+
+const (
+	notNegative = "must not be negative"
+	atLeastZero = "must be a number, and not negative"
+)
+
+// Check returns what is wrong with p and its policy, each a
+// [*penstock.ConfigError]. [Pool.Set] and [Pool.Follow] call it.
+func (p *Pool) Check() error {
+	p.init()
+	var m penstock.Mistakes
+	if conf := p.core.conf; conf != p { // a subset has nothing of its own but the policy
+		m.Add("", conf.Check())
+		m.In("Pool.Policy", p.policy)
+		return m.Err()
+	}
+	m.In("Pool.Policy", p.Policy)
+	m.In("Pool.SlowStart", p.SlowStart)
+	m.In("Pool.Tiers", p.Tiers)
+	m.In("Pool.Locality", p.Locality)
+	m.In("Pool.Budget", p.Budget)
+	m.If(!within(p.Panic, 1), "Pool.Panic", p.Panic, upTo(1))
+	m.If(p.FullConns < 0, "Pool.FullConns", p.FullConns, notNegative)
+	m.If(p.OnFull > WaitOrGoOn, "Pool.OnFull", uint8(p.OnFull), "must be one of the constants of OnFull")
+	for i, f := range p.Observers {
+		m.Need(fmt.Sprintf("Pool.Observers[%d]", i), f, "must be a func")
+	}
+	return m.Err()
+}
+
+// within reports whether v is from 0 to limit; NaN is not.
+func within(v, limit float64) bool { return v >= 0 && v <= limit }
+
+func upTo(limit float64) string { return fmt.Sprintf("must be from 0 to %g", limit) }
+
+// Check returns what is wrong with e. [Pool.Set] calls it.
+func (e Endpoint) Check() error {
+	// Sets may be long, and are right as a rule: no value is boxed for nothing.
+	var m penstock.Mistakes
+	switch {
+	case e.Addr != "":
+		if reason := checkAddr(e.Addr); reason != "" {
+			m.If(true, "Endpoint.Addr", e.Addr, reason)
+		}
+	case e.Value == nil || e.Name == "":
+		m.If(true, "Endpoint.Addr", e.Addr, `must not be empty: write "host:port" or "unix:/path", or set Name and Value for a member in this process`)
+	}
+	if e.Weight > MaxWeight {
+		m.If(true, "Endpoint.Weight", e.Weight, "must be at most "+strconv.Itoa(MaxWeight))
+	}
+	if e.MaxConns < 0 {
+		m.If(true, "Endpoint.MaxConns", e.MaxConns, "must not be negative: write 0 for no limit")
+	}
+	if e.MinConns < 0 {
+		m.If(true, "Endpoint.MinConns", e.MinConns, notNegative)
+	} else if e.MinConns > max(e.MaxConns, 0) {
+		m.If(true, "Endpoint.MinConns", e.MinConns, fmt.Sprintf("must be at most MaxConns (%d)", e.MaxConns))
+	}
+	if e.Tier < 0 {
+		m.If(true, "Endpoint.Tier", e.Tier, notNegative)
+	}
+	return m.Err()
+}
+
+// checkAddr returns what is wrong with addr, or nothing.
+func checkAddr(addr string) string {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if path == "" {
+			return "must have a path after unix:"
+		}
+		return ""
+	}
+	if scheme, rest, ok := strings.Cut(addr, "://"); ok {
+		return "must be host:port without a scheme and a path: write " + strconv.Quote(bareAddr(scheme, rest))
+	}
+	host, port, err := net.SplitHostPort(addr)
+	switch {
+	case err != nil || host == "" || port == "":
+		return "must be host:port or unix:/path"
+	case strings.ContainsAny(host, "/?#@ \t\r\n"):
+		return "must have a host that is a name or an address"
+	case !isPort(port):
+		return "must have a port from 1 to 65535, or the name of one"
+	}
+	return ""
+}
+
+// bareAddr returns the host:port that a URL means.
+func bareAddr(scheme, rest string) string {
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		rest = rest[:i]
+	}
+	rest = rest[strings.LastIndexByte(rest, '@')+1:]
+	if _, _, err := net.SplitHostPort(rest); err == nil || rest == "" {
+		return rest
+	}
+	port := "80"
+	if scheme == "https" {
+		port = "443"
+	}
+	return net.JoinHostPort(strings.Trim(rest, "[]"), port)
+}
+
+// isPort reports whether s is the number of a port, or may be the name of a
+// service (RFC 6335, section 5.1).
+func isPort(s string) bool {
+	letter := false
+	for i := range len(s) {
+		switch c := s[i] | 0x20; {
+		case '0' <= s[i] && s[i] <= '9', s[i] == '-':
+		case 'a' <= c && c <= 'z':
+			letter = true
+		default:
+			return false
+		}
+	}
+	if letter {
+		return len(s) <= 15
+	}
+	n, err := strconv.Atoi(s)
+	return err == nil && 1 <= n && n <= 65535
+}
+
+// Check returns what is wrong with s.
+func (s SlowStart) Check() error {
+	var m penstock.Mistakes
+	m.If(!within(s.Aggression, 100), "SlowStart.Aggression", s.Aggression, upTo(100))
+	m.If(!within(s.Floor, 1), "SlowStart.Floor", s.Floor, upTo(1))
+	return m.Err()
+}
+
+// Check returns what is wrong with t.
+func (t Tiers) Check() error {
+	var m penstock.Mistakes
+	m.If(!within(t.Overprovision, 100), "Tiers.Overprovision", t.Overprovision, upTo(100))
+	return m.Err()
+}
+
+// Check returns what is wrong with l.
+func (l Locality) Check() error {
+	var m penstock.Mistakes
+	m.If(!within(l.Share, 1), "Locality.Share", l.Share, upTo(1))
+	return m.Err()
+}
+
+// Check returns what is wrong with b.
+func (b Budget) Check() error {
+	var m penstock.Mistakes
+	m.If(!(b.Share <= 100), "Budget.Share", b.Share, "must be at most 100, a part of the requests")
+	return m.Err()
+}
+
+// Check returns what is wrong with c. A pool with the policy calls it, as it
+// does the Check of every policy that has one.
+func (c TwoChoices) Check() error {
+	var m penstock.Mistakes
+	m.If(c.N < 0 || c.N > 16, "TwoChoices.N", c.N, "must be from 0 to 16")
+	return m.Err()
+}
+
+// Check returns what is wrong with e.
+func (e PeakEWMA) Check() error {
+	var m penstock.Mistakes
+	m.If(e.Tau < 0, "PeakEWMA.Tau", e.Tau, notNegative)
+	return m.Err()
+}
+
+// Check returns what is wrong with m.
+func (m Maglev) Check() error {
+	var l penstock.Mistakes
+	l.If(m.Size < 0, "Maglev.Size", m.Size, notNegative)
+	l.If(!(m.Bound >= 0), "Maglev.Bound", m.Bound, atLeastZero)
+	return l.Err()
+}
+
+// Check returns what is wrong with r.
+func (r Ring) Check() error {
+	var m penstock.Mistakes
+	m.If(r.Points < 0, "Ring.Points", r.Points, notNegative)
+	m.If(!(r.Bound >= 0), "Ring.Bound", r.Bound, atLeastZero)
+	return m.Err()
+}
+
+// Check returns what is wrong with r.
+func (r Rendezvous) Check() error {
+	var m penstock.Mistakes
+	m.If(!(r.Bound >= 0), "Rendezvous.Bound", r.Bound, atLeastZero)
+	return m.Err()
+}
+
+// Check returns what is wrong with p. [Poll.Watch] calls it.
+func (p Poll) Check() error {
+	var m penstock.Mistakes
+	m.Need("Poll.Func", p.Func, "must be the func that knows the endpoints")
+	m.If(p.Interval < 0, "Poll.Interval", p.Interval, notNegative)
+	m.If(!(p.Jitter <= 1), "Poll.Jitter", p.Jitter, "must be at most 1, a part of the interval")
+	return m.Err()
+}
+
+// Check returns what is wrong with g and its sources. [Merge.Watch] calls it.
+func (g Merge) Check() error {
+	var m penstock.Mistakes
+	for i, s := range g.Sources {
+		field := fmt.Sprintf("Merge.Sources[%d]", i)
+		m.Need(field, s, "must be a source")
+		m.In(field, s)
+	}
+	return m.Err()
+}

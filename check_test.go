@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package penstock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/balance/dns"
+)
+
+// The tests of this file hold every literal of the public interface to one
+// rule: it has a method Check, and Check finds a required field that is missing,
+// a negative number that means nothing, a NaN, and the mistakes of whatever a
+// field holds. A literal that is new has to be put into one of the two lists.
+
+// checkedDirs are the packages whose literals are looked at.
+var checkedDirs = []string{"balance", "balance/dns"}
+
+// goodLiterals have the required fields, and no others.
+func goodLiterals() []any {
+	return []any{
+		balance.Budget{},
+		balance.Endpoint{Addr: "a.example:80"},
+		balance.Locality{},
+		balance.Maglev{},
+		balance.Merge{},
+		balance.PeakEWMA{},
+		balance.Poll{Func: func(context.Context) ([]balance.Endpoint, error) { return nil, nil }},
+		&balance.Pool{},
+		balance.Rendezvous{},
+		balance.Ring{},
+		balance.SlowStart{},
+		balance.Tiers{},
+		balance.TwoChoices{},
+		&dns.Source{Name: "a.example", Port: 80},
+	}
+}
+
+// notChecked are structs that cannot be wrong, and why.
+var notChecked = map[string]string{
+	"balance.Event":       "is told",
+	"balance.Explanation": "is told",
+	"balance.Histogram":   "is told",
+	"balance.Operator":    "is told",
+	"balance.Outcome":     "is told to the pool",
+	"balance.Queue":       "every value means something",
+	"balance.Report":      "is told",
+	"balance.Request":     "every value means something",
+	"balance.ServerStats": "is told",
+	"balance.Stats":       "is told",
+	"balance.View":        "is given to policies",
+}
+
+// heldMistakes are wrong values by the type of the field that may hold them.
+func heldMistakes() []any {
+	return []any{
+		balance.TwoChoices{N: -1}, balance.SlowStart{Floor: 2}, balance.Tiers{Overprovision: -1}, balance.Locality{Share: 2},
+		balance.Budget{Share: math.NaN()}, balance.Poll{}, &balance.Pool{Panic: 2},
+	}
+}
+
+func TestEveryLiteralIsChecked(t *testing.T) {
+	listed := map[string]bool{}
+	for _, v := range goodLiterals() {
+		listed[typeName(v)] = true
+		_, ok := v.(interface{ Check() error })
+		require.True(t, ok, "%T has no Check", v)
+	}
+	for name := range notChecked {
+		require.False(t, listed[name], "%s is in both lists", name)
+		listed[name] = true
+	}
+	for _, d := range declarations(t) {
+		if d.hasFields || d.hasCheck {
+			require.True(t, listed[d.name], "%s is in neither list: give it a Check, or say why it needs none", d.name)
+		}
+		delete(listed, d.name)
+	}
+	require.Empty(t, listed, "no such types")
+}
+
+func TestGoodLiteralsPass(t *testing.T) {
+	for _, v := range goodLiterals() {
+		require.NoError(t, check(v), "%T", v)
+	}
+}
+
+// TestCheckFindsWhatIsMissing takes away each field of the good literals.
+func TestCheckFindsWhatIsMissing(t *testing.T) {
+	eachField(t, func(t *testing.T, name string, copied func() (any, reflect.Value)) {
+		v, f := copied()
+		if !f.IsZero() {
+			f.SetZero()
+			requireField(t, check(v), name)
+		}
+	})
+}
+
+// TestCheckFindsWhatIsNegative gives each number without a word about negative
+// ones in its comment a negative one, and each float NaN.
+func TestCheckFindsWhatIsNegative(t *testing.T) {
+	docs := map[string]string{}
+	for _, d := range declarations(t) {
+		for field, doc := range d.docs {
+			docs[d.name+"."+field] = doc
+		}
+	}
+	eachField(t, func(t *testing.T, name string, copied func() (any, reflect.Value)) {
+		v, f := copied()
+		doc, ok := docs[strings.TrimPrefix(t.Name(), "TestCheckFindsWhatIsNegative/")]
+		require.True(t, ok, t.Name())
+		spoken := strings.Contains(doc, "negative") || strings.Contains(doc, "less")
+		switch {
+		case f.CanFloat():
+			f.SetFloat(math.NaN())
+			requireField(t, check(v), name)
+			f.SetFloat(-1)
+		case f.CanInt():
+			f.SetInt(-1)
+		default:
+			return
+		}
+		if !spoken {
+			requireField(t, check(v), name)
+		}
+	})
+}
+
+// TestCheckFindsWhatIsHeld puts something wrong into each field that can hold it,
+// and a nil into each list of interfaces and pointers.
+func TestCheckFindsWhatIsHeld(t *testing.T) {
+	eachField(t, func(t *testing.T, name string, copied func() (any, reflect.Value)) {
+		for _, wrong := range heldMistakes() {
+			v, f := copied()
+			w := reflect.ValueOf(wrong)
+			switch {
+			case f.Type().Kind() == reflect.Interface && f.Type().NumMethod() == 0:
+			case w.Type().AssignableTo(f.Type()):
+				f.Set(w)
+				requireField(t, check(v), name)
+			case f.Kind() == reflect.Slice && w.Type().AssignableTo(f.Type().Elem()):
+				f.Set(reflect.Append(reflect.MakeSlice(f.Type(), 0, 1), w))
+				requireField(t, check(v), name+"[0]")
+			}
+		}
+		if v, f := copied(); f.Kind() == reflect.Slice {
+			switch f.Type().Elem().Kind() {
+			case reflect.Interface, reflect.Pointer, reflect.Func:
+				f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+				requireField(t, check(v), name+"[0]")
+			}
+		}
+	})
+}
+
+// eachField calls do for each exported field of the good literals. Name is the
+// field as a ConfigError has it; copied returns a copy of the literal, and the
+// field in it.
+func eachField(t *testing.T, do func(t *testing.T, name string, copied func() (any, reflect.Value))) {
+	for _, v := range goodLiterals() {
+		typ := reflect.Indirect(reflect.ValueOf(v)).Type()
+		if typ.Kind() != reflect.Struct {
+			continue
+		}
+		for i := range typ.NumField() {
+			field := typ.Field(i)
+			if !field.IsExported() {
+				continue
+			}
+			t.Run(typeName(v)+"."+field.Name, func(t *testing.T) {
+				name, _, _ := strings.Cut(typ.Name(), "[")
+				do(t, name+"."+field.Name, func() (any, reflect.Value) {
+					c := reflect.New(typ)
+					from := reflect.Indirect(reflect.ValueOf(v))
+					for j := range typ.NumField() {
+						if typ.Field(j).IsExported() {
+							c.Elem().Field(j).Set(from.Field(j))
+						}
+					}
+					return c.Interface(), c.Elem().Field(i)
+				})
+			})
+		}
+	}
+}
+
+func check(v any) error { return v.(interface{ Check() error }).Check() }
+
+// requireField expects a ConfigError of a field, or of something below it.
+func requireField(t *testing.T, err error, field string) {
+	t.Helper()
+	require.Error(t, err, "%s", field)
+	var all []error
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		all = j.Unwrap()
+	}
+	var names []string
+	for _, e := range all {
+		var c *penstock.ConfigError
+		require.True(t, errors.As(e, &c), "%v", e)
+		names = append(names, c.Field)
+		rest, ok := strings.CutPrefix(c.Field, field)
+		if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+			require.NotEmpty(t, c.Reason)
+			return
+		}
+	}
+	t.Errorf("%s is not among the mistakes: %q", field, names)
+}
+
+// typeName returns the name of a type of ours, "l7.Limit" for a
+// *l7.Limit[netip.Addr].
+func typeName(v any) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(fmt.Sprintf("%T", v), "*"), "[")
+	return name
+}
+
+// declaration is an exported type as the source has it.
+type declaration struct {
+	name      string
+	hasFields bool // it is a struct with exported fields
+	hasCheck  bool
+	docs      map[string]string // comments by field
+}
+
+// declarations returns the exported types of the packages.
+func declarations(t *testing.T) map[string]*declaration {
+	all, fset := map[string]*declaration{}, token.NewFileSet()
+	of := func(name string) *declaration {
+		if all[name] == nil {
+			all[name] = &declaration{docs: map[string]string{}}
+		}
+		return all[name]
+	}
+	for _, dir := range checkedDirs {
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		for _, e := range entries {
+			if filepath.Ext(e.Name()) != ".go" || strings.HasSuffix(e.Name(), "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(fset, filepath.Join(dir, e.Name()), nil, parser.ParseComments)
+			require.NoError(t, err)
+			prefix := file.Name.Name + "."
+			for _, decl := range file.Decls {
+				switch decl := decl.(type) {
+				case *ast.FuncDecl:
+					if decl.Recv != nil && decl.Name.Name == "Check" {
+						of(prefix + receiver(decl.Recv.List[0].Type)).hasCheck = true
+					}
+				case *ast.GenDecl:
+					for _, s := range decl.Specs {
+						if s, ok := s.(*ast.TypeSpec); ok && s.Name.IsExported() {
+							of(prefix+s.Name.Name).declare(fset, prefix+s.Name.Name, s)
+						}
+					}
+				}
+			}
+		}
+	}
+	for name, d := range all {
+		if d.name == "" {
+			delete(all, name) // not exported
+		}
+	}
+	return all
+}
+
+func (d *declaration) declare(fset *token.FileSet, name string, s *ast.TypeSpec) {
+	d.name = name
+	st, ok := s.Type.(*ast.StructType)
+	if !ok {
+		return
+	}
+	group, next := "", 0 // a comment above a row of fields goes for all of them
+	for _, f := range st.Fields.List {
+		if line := fset.Position(f.Pos()).Line; f.Doc != nil || line != next {
+			group = f.Doc.Text()
+		}
+		next = fset.Position(f.End()).Line + 1
+		for _, n := range f.Names {
+			if n.IsExported() {
+				d.hasFields = true
+				d.docs[n.Name] = group + f.Comment.Text()
+			}
+		}
+	}
+}
+
+func receiver(x ast.Expr) string {
+	for {
+		switch y := x.(type) {
+		case *ast.StarExpr:
+			x = y.X
+		case *ast.IndexExpr:
+			x = y.X
+		case *ast.IndexListExpr:
+			x = y.X
+		case *ast.Ident:
+			return y.Name
+		default:
+			return ""
+		}
+	}
+}
+
+// TestWrongAddresses tells apart what a dial could use from what it could not.
+func TestWrongAddresses(t *testing.T) {
+	for addr, write := range map[string]string{
+		"http://a.example/api":    `write "a.example:80"`,
+		"https://u:p@a.example":   `write "a.example:443"`,
+		"http://[::1]:8080/":      `write "[::1]:8080"`,
+		"http://a.example:8080?x": `write "a.example:8080"`,
+		"a.example:99999":         "from 1 to 65535",
+		"a.example:0":             "from 1 to 65535",
+		"a.example:-1":            "from 1 to 65535",
+		"a.example:+80":           "from 1 to 65535",
+		"a.example:80/api":        "from 1 to 65535",
+		"a.example/api:80":        "a name or an address",
+		"a b:80":                  "a name or an address",
+		"a.example":               "host:port or unix:/path",
+		"::1:80":                  "host:port or unix:/path",
+		":80":                     "host:port or unix:/path",
+		"unix:":                   "a path",
+	} {
+		err := balance.Endpoint{Addr: addr}.Check()
+		requireField(t, err, "Endpoint.Addr")
+		require.ErrorContains(t, err, write)
+	}
+	for _, addr := range []string{"a.example:80", "10.0.0.1:65535", "[::1]:1", "[fe80::1%eth0]:80", "a.example:http", "unix:/run/x.sock", "unix:@x"} {
+		require.NoError(t, balance.Endpoint{Addr: addr}.Check(), addr)
+	}
+}
+
+// TestPoolSetNamesAllMistakes is the way by which those of an endpoint reach the
+// host.
+func TestPoolSetNamesAllMistakes(t *testing.T) {
+	p := balance.Pool{Panic: 2, Policy: balance.Ring{Points: -1}}
+	err := p.Set(balance.Endpoint{Addr: "a:99999", Tier: -1})
+	for _, field := range []string{"Pool.Panic", "Pool.Policy.Ring.Points", "Endpoints[0].Addr", "Endpoints[0].Tier"} {
+		requireField(t, err, field)
+	}
+	err = (&balance.Pool{}).Follow(t.Context(), balance.Poll{Interval: -time.Second})
+	requireField(t, err, "Follow.src.Poll.Func")
+	requireField(t, err, "Follow.src.Poll.Interval")
+	requireField(t, (&balance.Pool{}).Follow(t.Context(), nil), "Follow.src")
+	requireField(t, (&balance.Pool{}).WithPolicy(balance.TwoChoices{N: 99}).Check(), "Pool.Policy.TwoChoices.N")
+}

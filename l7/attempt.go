@@ -210,13 +210,17 @@ func (t *attempt) open(ctx context.Context, l *leg) *failure {
 	if err != nil {
 		return t.connectFailure(l, err)
 	}
+	if id != (identity{}) {
+		now = time.Now() // the host's code was asked
+	}
 	for fresh := false; ; fresh = true {
 		src, dialed, err := h.get(ctx, id, t, l, fresh)
 		if err != nil {
 			l.reused = false
 			return t.connectFailure(l, err)
 		}
-		if l.reused = !dialed; dialed {
+		l.reused = !dialed
+		if _, h1 := src.(*upConn); dialed || !h1 { // which may have waited for somebody's dial
 			now = time.Now()
 		}
 		l.connected = now.Sub(start)
@@ -248,10 +252,8 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 	if c, ok := src.(*upConn); ok {
 		c.idleAt = now
 	}
-	if l.race == nil {
-		t.x.now = now
-	}
 	r := src.reply()
+	l.headAt = now
 	l.firstByte = now.Sub(t.x.Record.Start)
 	l.outcome = balance.Outcome{Status: r.Status, Latency: now.Sub(sent)}
 	if r.Status >= 400 {

@@ -162,6 +162,7 @@ func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, brw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.hijacked, w.s.hijacked = true, true
+		liftBounds(c)
 		w.s.x.replied = true
 		w.s.x.Record.Status = http.StatusSwitchingProtocols
 	}

@@ -60,7 +60,7 @@ type Exchange struct {
 	trailers bool // TE: trailers
 	expect   bool // Expect: 100-continue, not answered yet
 
-	now     time.Time // the clock as last read by who works on x; zero if that is not known to be recent
+	now     time.Time // the clock as read when something last waited; zero if it has to be read again
 	down    downstream
 	editors []ReplyEditor
 	filters []BodyFilter

@@ -67,6 +67,7 @@ func (c *byteConn) serveForeign(h http.Handler) {
 	k := &continuation{ready: make(chan struct{}), done: make(chan any, 1)}
 	hc := &handedConn{Conn: c.c, base: c.base, replay: replay, continuation: k, owns: c.owns}
 	hc.requests.Store(c.served - 1)
+	c.boundHanded(hc)
 	if err := c.srv.handOver(hc, c.withTLS(hc)); err != nil {
 		x.Record.Err = err
 		c.close = true

@@ -115,27 +115,6 @@ func (c *byteConn) strip() {
 	c.srv.works.Put(w)
 }
 
-// coarse is a deadline that is only moved when it has come too near: setting
-// one costs more than reading a small request does.
-type coarse struct{ at time.Time }
-
-// due returns the new deadline for something that may take d from now, if the
-// present one has to be replaced. Zero d means no deadline.
-func (c *coarse) due(now time.Time, d time.Duration) (time.Time, bool) {
-	if d <= 0 {
-		if c.at.IsZero() {
-			return c.at, false
-		}
-		c.at = time.Time{}
-		return c.at, true
-	}
-	if left := c.at.Sub(now); left >= d && left <= d+d/2 {
-		return c.at, false
-	}
-	c.at = now.Add(d + d/4)
-	return c.at, true
-}
-
 // start runs in the connection's goroutine.
 func (c *byteConn) start(cfg *tls.Config) {
 	if cfg != nil && !c.handshake(cfg) {
@@ -191,6 +170,7 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 		return false
 	}
 	c.nc = t
+	h.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
 	if t.ConnectionState().NegotiatedProtocol == "h2" {
 		c.handed = c.srv.handOver(h, t) == nil
 		return false

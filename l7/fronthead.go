@@ -47,6 +47,7 @@ func (c *byteConn) next() (more, idle bool) {
 // waitRequest waits for the first bytes of a request, holding no buffer.
 func (c *byteConn) waitRequest() (more, idle bool) {
 	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
+	c.now = time.Now() // the last reply may have taken a while to send
 	if at, ok := c.readAt.due(c.now, limit); ok {
 		_ = c.c.SetReadDeadline(at)
 	}

@@ -149,9 +149,7 @@ func (c *byteConn) direct(n int64) *l4.Conn {
 }
 
 func (c *byteConn) sending() {
-	if at, ok := c.sendAt.due(time.Now(), orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
-		_ = c.c.SetWriteDeadline(at)
-	}
+	c.boundSend(time.Now(), orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
 }
 
 func (c *byteConn) sent(n int64) {
@@ -179,20 +177,41 @@ func (c *byteConn) send(p []byte, more bool) error {
 	if c.broken {
 		return net.ErrClosed
 	}
-	if c.now = c.x.now; c.now.IsZero() {
-		c.now = time.Now()
+	now := c.x.now
+	if now.IsZero() {
+		now = time.Now()
 	}
-	if at, ok := c.sendAt.due(c.now, orDefault(c.srv.WriteTimeout, defaultWriteTimeout)); ok {
+	c.x.now = time.Time{} // the write may wait
+	limit := orDefault(c.srv.WriteTimeout, defaultWriteTimeout)
+	wait := patience{limit: limit, since: now}
+	for {
+		c.boundSend(now, slice(limit))
+		var n int
+		var err error
+		if more {
+			n, err = c.c.WriteMore(p)
+		} else {
+			n, err = c.c.Write(p)
+		}
+		if err == nil {
+			return nil
+		}
+		if now = time.Now(); c.nc != c.raw || !wait.lasts(n, err, now) {
+			c.broken = true
+			return err
+		}
+		p = p[n:]
+	}
+}
+
+// boundSend bounds the next write. Under TLS each record is bounded by itself.
+func (c *byteConn) boundSend(now time.Time, d time.Duration) {
+	if c.nc != c.raw {
+		return
+	}
+	if at, ok := c.sendAt.due(now, d); ok {
 		_ = c.c.SetWriteDeadline(at)
 	}
-	var err error
-	if more {
-		_, err = c.c.WriteMore(p)
-	} else {
-		_, err = c.c.Write(p)
-	}
-	c.broken = err != nil
-	return err
 }
 
 // abort cuts the connection, so that an incomplete reply does not look
@@ -226,6 +245,7 @@ func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	if c.in != nil {
 		early = c.in.B[c.pos:]
 	}
+	liftBounds(c.nc)
 	_ = c.c.SetDeadline(time.Time{})
 	return c.c, early, nil
 }

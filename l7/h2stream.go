@@ -232,16 +232,17 @@ func (s *h2Stream) next() ([]byte, error) {
 	if s.buf == nil {
 		s.buf = s.conn.host.up.bulk.Get()
 	}
-	now := time.Now()
 	if s.x != nil && s.rep.ContentLength != 0 { // else the end is there, and may go out with the head, as gRPC wants it
 		if err := s.x.down.flush(); err != nil {
 			return nil, &clientError{err}
 		}
-		s.x.now = time.Time{} // who knows how long the wait will be
 	}
-	s.arm(until(now, s.limit, s.bodyEnd))
+	s.arm(until(time.Now(), s.limit, s.bodyEnd))
 	n, err := s.resp.Body.Read(s.buf.B[:cap(s.buf.B)])
 	s.arm(0)
+	if s.x != nil {
+		s.x.now = time.Time{} // that was a wait
+	}
 	switch {
 	case err == io.EOF:
 		s.bodyErr = err

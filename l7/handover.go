@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // The byte front gives a connection to the standard front in three cases:
@@ -46,7 +49,6 @@ func (s *Server) newStandard() *http.Server {
 			MaxReadFrameSize:              16 << 10, // each connection holds a frame, and most clients send no larger ones
 			SendPingTimeout:               orDefault(s.IdleTimeout, defaultIdleTimeout),
 			PingTimeout:                   15 * time.Second,
-			WriteByteTimeout:              orDefault(s.WriteTimeout, defaultWriteTimeout),
 		},
 		ErrorLog: slog.NewLogLogger(s.logger().Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -164,6 +166,7 @@ type handedConn struct {
 	continuation *continuation
 	continued    bool
 	requests     atomic.Int32
+	bound        writeBound
 
 	mu   sync.Mutex
 	owns *session // what is kept for the client; nil as long as nobody asked
@@ -182,6 +185,28 @@ func (h *handedConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return h.Conn.Read(p)
+}
+
+// Write ends when the client has not taken a byte for as long as bound says.
+func (h *handedConn) Write(p []byte) (int, error) { return h.bound.write(h.Conn, p) }
+
+// SetWriteDeadline sets a deadline in the place of bound.
+func (h *handedConn) SetWriteDeadline(t time.Time) error { return h.bound.deadline(h.Conn, t) }
+
+// SetDeadline sets both deadlines.
+func (h *handedConn) SetDeadline(t time.Time) error {
+	return errors.Join(h.SetReadDeadline(t), h.SetWriteDeadline(t))
+}
+
+// liftBounds says that the connection is a tunnel from now on.
+func liftBounds(c net.Conn) {
+	if l, ok := c.(*l4.Conn); ok {
+		c = l.NetConn()
+	}
+	if h := handedOf(c); h != nil {
+		h.bound.lift(h.Conn)
+		liftBounds(h.Conn)
+	}
 }
 
 func (h *handedConn) Close() error {
@@ -240,10 +265,18 @@ func tlsState(c net.Conn) *tls.ConnectionState {
 	return &st
 }
 
+// boundHanded has writes bounded; under TLS they are already.
+func (c *byteConn) boundHanded(h *handedConn) {
+	if c.nc == c.raw {
+		h.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
+	}
+}
+
 // toHTTP2 gives a connection that begins with the HTTP/2 preface to the
 // standard front.
 func (c *byteConn) toHTTP2() {
 	h := &handedConn{Conn: c.c, base: c.base, replay: bytes.Clone(c.in.B[c.pos:])}
+	c.boundHanded(h)
 	_ = c.c.SetDeadline(time.Time{})
 	c.handed = c.srv.handOver(h, c.withTLS(h)) == nil
 }

@@ -227,7 +227,7 @@ func (r *race) settle(t *attempt, fail *failure) *failure {
 		}
 		t.leg = r.legs[0]
 	}
-	t.leg.race = nil
+	t.leg.race, t.leg.raced = nil, true
 	untouched := t.x.down.detach()
 	if fail == nil && t.leg.src != nil {
 		t.x.down.attach(t.leg.src)

@@ -18,12 +18,14 @@ type leg struct {
 	local http.Handler // a member of the pool in this process
 	src   source
 	race  *race // with another leg; nil if this one is alone
+	raced bool  // there was another leg, which had to be waited for
 
 	deadline  time.Time // until the head of the reply; zero means none
 	reused    bool
 	assigned  time.Duration
 	connected time.Duration
 	firstByte time.Duration
+	headAt    time.Time // when the head had come
 	outcome   balance.Outcome
 }
 

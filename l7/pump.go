@@ -84,7 +84,7 @@ func (p *pump) send(buf []byte, n int, chunked bool) error {
 		copy(buf[chunkRoomBefore+n:], "\r\n")
 		data = buf[start : chunkRoomBefore+n+chunkRoomAfter]
 	}
-	return p.c.send(data, time.Now(), p.limit)
+	return p.c.sendBody(data, p.limit)
 }
 
 // finish ends a chunked body, with its trailer.
@@ -96,7 +96,7 @@ func (p *pump) finish() error {
 	if f := p.x.down.trailer(); f != nil {
 		b = appendFields(b, f)
 	}
-	return p.c.send(append(b, "\r\n"...), time.Now(), p.limit)
+	return p.c.sendBody(append(b, "\r\n"...), p.limit)
 }
 
 // clientError returns what went wrong on the client's side, or nil.

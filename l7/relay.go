@@ -74,12 +74,16 @@ func (t *attempt) readBody() io.Reader {
 
 // relay sends the reply to the client.
 func (t *attempt) relay(src source) {
-	x := t.x
+	x, l := t.x, &t.leg
 	r := src.reply()
 	if t.body == nil && !t.whole {
 		x.down.mustClose() // nobody asked the client for its body
 	}
+	waited := len(x.editors) > 0 || l.raced // the host's code may wait for what it likes
 	err := x.writeHead(r)
+	if !waited {
+		x.now = l.headAt // nothing has waited since
+	}
 	switch {
 	case err != nil:
 		err = &clientError{err}
@@ -202,7 +206,6 @@ func (t *attempt) relayDirect(c *upConn) error {
 // relayFiltered passes the body on through filters. What they leave unread
 // costs the connection.
 func (t *attempt) relayFiltered(src source) error {
-	t.x.now = time.Time{} // filters may wait for what they like
 	body := src.reply().filter(&sourceBody{src: src})
 	b := t.up.pool.Get()
 	defer t.up.pool.Put(b)
@@ -267,12 +270,15 @@ func (t *attempt) tunnel(c *upConn) {
 func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
 	x := t.x
 	_ = c.c.SetDeadline(time.Time{})
+	limit := t.tunnelLimit()
 	var err error
 	if len(early) > 0 {
+		_ = c.c.SetWriteDeadline(deadline(time.Now(), limit))
 		_, err = c.c.Write(early)
 		x.Record.RequestBytes += int64(len(early))
 	}
 	if err == nil && c.in != nil {
+		_ = client.SetWriteDeadline(deadline(time.Now(), limit))
 		_, err = client.Write(c.in.B[c.pos:])
 		x.Record.ReplyBytes += int64(len(c.in.B) - c.pos)
 	}
@@ -281,7 +287,9 @@ func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
 		x.Record.Termination, x.Record.Err = endOf(l4.ServerAborted, l4.PhaseData), err
 		return
 	}
-	relayTunnel(x, client, c.c, t.tunnelLimit())
+	_ = c.c.SetWriteDeadline(time.Time{})
+	_ = client.SetWriteDeadline(time.Time{})
+	relayTunnel(x, client, c.c, limit)
 }
 
 // tunnels reports whether the connection is a tunnel now.

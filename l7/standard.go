@@ -301,6 +301,7 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 		return nil, nil, err
 	}
 	s.hijacked = true
+	liftBounds(nc)
 	_ = nc.SetDeadline(time.Time{})
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
 	c := l4.NewConn(nc)

@@ -150,7 +150,7 @@ func (b *tunnelBody) Read(p []byte) (int, error) {
 
 // Write sends to the server.
 func (b *tunnelBody) Write(p []byte) (int, error) {
-	if err := b.conn.send(p, time.Now(), b.limit); err != nil {
+	if err := b.conn.sendBody(p, b.limit); err != nil {
 		return 0, err
 	}
 	return len(p), nil

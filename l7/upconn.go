@@ -72,6 +72,9 @@ func (c *upConn) forget() {
 func (c *upConn) release(clean bool) {
 	x := c.x
 	c.x, c.pump = nil, nil
+	if x == nil || c.waited {
+		c.idleAt = time.Now()
+	}
 	if c.in != nil {
 		c.consumed()
 	}

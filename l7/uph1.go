@@ -17,7 +17,7 @@ import (
 func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
 	c.requests++
 	c.gotHead, c.pump = false, nil
-	err := c.sendRequest(t, l, now)
+	now, err := c.sendRequest(t, l, now)
 	if err == nil {
 		err = c.awaitHead(t, l, now)
 	}
@@ -34,30 +34,32 @@ func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
 	return err
 }
 
-// sendRequest writes the request. What has to be waited for of its body is
-// sent by a pump meanwhile.
-func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) error {
+// sendRequest writes the request, and returns the clock from when the head is
+// awaited. What has to be waited for of its body is sent by a pump meanwhile.
+func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) (time.Time, error) {
 	rest := t.req.B
-	if t.whole && !t.x.expect && c.reused {
+	if t.whole && !t.x.expect && c.reused && c.quiet.bare() {
 		c.boundSend(now, l.within(now, orDefault(t.p.BodyTimeout, defaultBodyTimeout)))
 		c.wait(now, l.within(now, orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)))
 		n, err := c.ask(rest)
 		if err != nil || n == len(rest) {
-			return err
+			return now, err
 		}
 		rest = rest[n:]
 	}
-	if err := c.send(rest, now, l.within(now, orDefault(t.p.BodyTimeout, defaultBodyTimeout))); err != nil {
+	err := c.send(rest, now, l.within(now, orDefault(t.p.BodyTimeout, defaultBodyTimeout)))
+	now = time.Now() // that may have been a wait
+	if err != nil {
 		// The server may have replied and closed without reading.
 		if !errors.Is(err, os.ErrDeadlineExceeded) && c.readEarly(now) {
-			return nil
+			err = nil
 		}
-		return err
+		return now, err
 	}
 	if !t.whole && !t.x.expect {
 		c.startPump(t)
 	}
-	return nil
+	return now, nil
 }
 
 // readEarly reports whether a reply is there although the request could not

@@ -25,6 +25,7 @@ type upReply struct {
 	keep      bool   // the server keeps the connection
 	private   bool   // the connection itself has been logged in
 	full      bool   // the read of the head took as much as it could: there may be more
+	waited    bool   // the body has been waited for
 	protocol  string // Upgrade
 	trailer   *Fields
 	bodyLimit time.Duration // of each wait for the body
@@ -45,6 +46,24 @@ func (c *upConn) send(p []byte, now time.Time, d time.Duration) error {
 	c.boundSend(now, d)
 	_, err := c.c.Write(p)
 	return err
+}
+
+// sendBody is send for what the server may take as slowly as it likes, as long
+// as it takes a byte in d.
+func (c *upConn) sendBody(p []byte, d time.Duration) error {
+	now := time.Now()
+	wait := patience{limit: d, since: now}
+	for {
+		c.boundSend(now, slice(d))
+		n, err := c.c.Write(p)
+		if err == nil || c.lost() || c.enough.Load() || c.c.TLS() != nil {
+			return err
+		}
+		if now = time.Now(); !wait.lasts(n, err, now) {
+			return err
+		}
+		p = p[n:]
+	}
 }
 
 // boundSend bounds the next write.
@@ -163,7 +182,7 @@ func (c *upConn) parseHead(n int, method string) error {
 	c.keep = !f.close && (minor > 0 || f.keepAlive)
 	c.private = c.private || logsIn(r)
 	c.protocol = f.protocol
-	c.trailer = nil
+	c.trailer, c.waited = nil, false
 	clear(r.filters)
 	r.Local, r.Server, r.ContentLength, r.filters = false, nil, f.length, r.filters[:0]
 	switch {
@@ -286,11 +305,13 @@ func (c *upConn) more() error {
 		}
 	}
 	c.idleAt = time.Now()
-	if c.x != nil {
-		c.x.now = c.idleAt
-	}
 	c.wait(c.idleAt, until(c.idleAt, c.bodyLimit, c.bodyEnd))
-	return c.noMore(c.fill(pool))
+	err := c.fill(pool)
+	c.waited = true
+	if c.x != nil {
+		c.x.now = time.Time{} // that was a wait
+	}
+	return c.noMore(err)
 }
 
 // noMore returns what the end of the stream means to the body, if that is what

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// A writeBound ends writes of which the peer takes nothing for a while. A
+// deadline that somebody else sets takes its place until it is lifted. Only the
+// writer uses at.
+type writeBound struct {
+	at     coarse
+	limit  atomic.Int64              // a time.Duration; 0 means none
+	others atomic.Pointer[time.Time] // the deadline of somebody else; nil if there is none
+	moved  atomic.Bool               // the deadline that stands is not what at says
+	over   atomic.Bool               // a write has ended by the bound: there is nothing to be written any more
+}
+
+// set says what holds from now on, 0 meaning nothing.
+func (b *writeBound) set(limit time.Duration) { b.limit.Store(int64(limit)) }
+
+// lift ends the bound for good: c is not used for requests any more.
+func (b *writeBound) lift(c net.Conn) {
+	b.limit.Store(0)
+	if b.others.Load() == nil {
+		_ = c.SetWriteDeadline(time.Time{})
+	}
+}
+
+// deadline sets a deadline of somebody else's.
+func (b *writeBound) deadline(c net.Conn, t time.Time) error {
+	if t.IsZero() {
+		b.others.Store(nil)
+	} else {
+		b.others.Store(&t)
+	}
+	b.moved.Store(true)
+	return c.SetWriteDeadline(t)
+}
+
+// renew bounds the next write, and reports whether the bound is ours.
+func (b *writeBound) renew(c net.Conn, now time.Time, limit time.Duration) bool {
+	if limit <= 0 || b.others.Load() != nil {
+		return false
+	}
+	if b.moved.Swap(false) {
+		b.at.at = past
+	}
+	if at, ok := b.at.due(now, slice(limit)); ok {
+		_ = c.SetWriteDeadline(at)
+		if t := b.others.Load(); t != nil { // set meanwhile
+			_ = c.SetWriteDeadline(*t)
+			return false
+		}
+	}
+	return true
+}
+
+// write writes all of p to c.
+func (b *writeBound) write(c net.Conn, p []byte) (n int, err error) {
+	if b.over.Load() {
+		return 0, os.ErrDeadlineExceeded // TLS would say goodbye, and wait for that
+	}
+	limit := time.Duration(b.limit.Load())
+	now := time.Now()
+	wait := patience{limit: limit, since: now}
+	for {
+		ours := b.renew(c, now, limit)
+		m, err := c.Write(p[n:])
+		if n += m; err == nil || !ours || b.moved.Load() {
+			return n, err
+		}
+		if now = time.Now(); !wait.lasts(m, err, now) {
+			b.over.Store(true)
+			return n, err
+		}
+	}
+}
+
+// patience tells a peer that takes bytes slowly from one that takes none: a
+// write ends only if there was not a byte for limit. A deadline tells nothing
+// of when the last byte went, so a write is looked at five times in limit.
+type patience struct {
+	limit time.Duration
+	since time.Time // when a byte is last known to have gone
+}
+
+func slice(limit time.Duration) time.Duration {
+	if limit <= 0 {
+		return limit
+	}
+	return max(limit/5, 1)
+}
+
+// lasts reports whether a write of which n bytes went goes on behind err.
+func (p *patience) lasts(n int, err error, now time.Time) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	if n > 0 {
+		p.since = now
+	}
+	return now.Sub(p.since) < p.limit
+}

@@ -51,9 +51,8 @@ func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req Request) (Lease
 		f.full = needSlot
 	}
 	if sn.core.queue.pooled.Load() == 0 {
-		if s := sn.take(req.Key, f); s != nil {
-			l := Lease{s: s}
-			if req.Prefer != "" && req.Prefer == s.name { // it has a slot again
+		if l := sn.take(req.Key, f); l.s != nil {
+			if req.Prefer != "" && req.Prefer == l.s.name { // it has a slot again
 				l.flags = leasePreferred
 			}
 			return l, nil
@@ -75,17 +74,20 @@ func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req Request) (Lea
 		if onFull == WaitOrGoOn {
 			f.full = needPlace
 		}
-		var ok bool
-		if s, ok = sn.takeKeyed(req.Key, f); ok {
-			return Lease{s: s}, nil
+		l, ok := sn.takeKeyed(req.Key, f)
+		if ok {
+			return l, nil
 		}
+		s = l.s
 		need = balanced
 	}
 	if s == nil {
 		return p.acquireAny(ctx, sn, req)
 	}
-	if need == persistent && s.queued.Load() == 0 && s.take(need, 0) == taken {
-		return Lease{s: s, flags: flags}, nil
+	if need == persistent && s.queued.Load() == 0 {
+		if ticket, how := s.take(need, 0); how == taken {
+			return Lease{s: s, flags: flags, ticket: ticket}, nil
+		}
 	}
 	if onFull != GoOn && openness(s.open.Load()) >= need {
 		lease, err := p.wait(ctx, req, s)

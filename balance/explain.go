@@ -74,6 +74,8 @@ func (e *Explanation) explain(g *group, s *Server, conf *Pool) {
 		e.Reason = fmt.Sprintf("spare: others carry the load (tier %d, zone %q)", e.Tier, s.ep.Load().Zone)
 	case !e.State.usable():
 		e.Reason = join("panic: too few servers are usable", e.Reason)
+	case s.trial.Load() != nil:
+		e.Reason = "on trial: one lease at a time, until its observer has seen how that goes"
 	case e.Limit > 0 && e.Load >= e.Limit:
 		e.Reason = fmt.Sprintf("at its limit: %d of %d", e.Load, e.Limit)
 	}

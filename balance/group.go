@@ -127,8 +127,8 @@ func (sn *snapshot) holds(s *Server, spill bool) bool {
 	return int(s.slot) < len(sn.chosen) && (sn.chosen[s.slot] == s || spill && sn.spare[s.slot] == s)
 }
 
-// take picks a server and takes a slot of it, or returns nil.
-func (sn *snapshot) take(key uint64, f Filter) *Server {
+// take picks a server and takes a slot of it, or returns the zero Lease.
+func (sn *snapshot) take(key uint64, f Filter) Lease {
 	if len(sn.groups) == 1 {
 		return sn.groups[0].take(key, f)
 	}
@@ -137,36 +137,36 @@ func (sn *snapshot) take(key uint64, f Filter) *Server {
 
 // pick is take without the taking: whoever calls it may find the slot gone.
 func (sn *snapshot) pick(key uint64, f Filter) *Server {
-	return sn.each(key, f, (*group).pick)
+	return sn.each(key, f, (*group).look).s
 }
 
 // each calls try on the group that is drawn, then on the others of its tier, then on
 // the other tiers as far as they may serve, until one returns a server.
-func (sn *snapshot) each(key uint64, f Filter, try func(*group, uint64, Filter) *Server) *Server {
+func (sn *snapshot) each(key uint64, f Filter, try func(*group, uint64, Filter) Lease) Lease {
 	if len(sn.groups) == 0 {
-		return nil
+		return Lease{}
 	}
 	drawn := sn.draw(key)
-	if s := try(&sn.groups[drawn], key, f); s != nil {
-		return s
+	if l := try(&sn.groups[drawn], key, f); l.s != nil {
+		return l
 	}
 	for i := range sn.groups {
 		g := &sn.groups[i]
 		if i == drawn || g.tier != sn.groups[drawn].tier && !sn.core.conf.Tiers.Overflow && !sn.primary(g.tier) {
 			continue
 		}
-		if s := try(g, key, f); s != nil {
-			return s
+		if l := try(g, key, f); l.s != nil {
+			return l
 		}
 	}
 	if sn.exhausted(key, f) {
 		for i := range sn.groups {
-			if s := try(&sn.groups[i], key, f); s != nil {
-				return s
+			if l := try(&sn.groups[i], key, f); l.s != nil {
+				return l
 			}
 		}
 	}
-	return nil
+	return Lease{}
 }
 
 // exhausted reports whether f allows no server of the tiers in service, full or not:
@@ -193,19 +193,21 @@ func (sn *snapshot) eligible(key uint64, f Filter) bool {
 }
 
 // takeKeyed picks the server of key and takes a slot of it. Without one, ok is false
-// and s is the server to wait for, if there is any.
-func (sn *snapshot) takeKeyed(key uint64, f Filter) (s *Server, ok bool) {
+// and l has the server to wait for, if there is any.
+func (sn *snapshot) takeKeyed(key uint64, f Filter) (l Lease, ok bool) {
 	for looks := 4; ; looks-- {
-		if s = sn.pick(key, f); s == nil || s.queued.Load() > 0 {
-			return s, false
+		s := sn.pick(key, f)
+		if s == nil || s.queued.Load() > 0 {
+			return Lease{s: s}, false
 		}
 		_, bound := sn.boundOf(s)
 		if looks == 0 {
 			bound = 0
 		}
 		// At its bound somebody else was faster, or there is nobody within his.
-		if took := s.take(balanced, bound); took == taken || bound == 0 || took == closed || !s.roomy(needSlot) {
-			return s, took == taken
+		ticket, how := s.take(balanced, bound)
+		if how == taken || bound == 0 || how == closed || !s.roomy(needSlot) {
+			return Lease{s: s, ticket: ticket}, how == taken
 		}
 	}
 }
@@ -261,8 +263,11 @@ func (g *group) pick(key uint64, f Filter) *Server {
 	return s
 }
 
-// take picks a server and takes a slot of it, or returns nil.
-func (g *group) take(key uint64, f Filter) *Server {
+// look is pick, as each wants it.
+func (g *group) look(key uint64, f Filter) Lease { return Lease{s: g.pick(key, f)} }
+
+// take picks a server and takes a slot of it, or returns the zero Lease.
+func (g *group) take(key uint64, f Filter) Lease {
 	looks := 16
 	if f.full != anyRoom || f.a != nil {
 		looks = 2
@@ -271,7 +276,7 @@ func (g *group) take(key uint64, f Filter) *Server {
 		s := g.picker.Pick(key, f)
 		if s == nil {
 			if g.bound == nil || f.loose {
-				return nil
+				return Lease{}
 			}
 			// Somebody is within his bound, unless f says no to him: but while
 			// others pick, one look may miss him.
@@ -279,9 +284,9 @@ func (g *group) take(key uint64, f Filter) *Server {
 			f.loose = looks == 0
 			continue
 		}
-		switch s.take(balanced, g.boundOf(s, f)) {
+		switch ticket, how := s.take(balanced, g.boundOf(s, f)); how {
 		case taken:
-			return s
+			return Lease{s: s, ticket: ticket}
 		case full: // somebody else was faster
 			lost++
 		case closed: // this snapshot is old
@@ -289,7 +294,7 @@ func (g *group) take(key uint64, f Filter) *Server {
 			f.avoid(s)
 		}
 	}
-	return nil
+	return Lease{}
 }
 
 // boundOf returns the bound of s for a pick with f; 0 is none.

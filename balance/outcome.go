@@ -37,13 +37,18 @@ type Outcome struct {
 	Latency time.Duration // until the first byte of the answer, as the caller measured it; 0 means not measured
 	At      time.Time     // when the lease ended, if the caller has just read the clock; only PeakEWMA asks for it
 	Err     error         // what went wrong
+
+	// Of a server on trial, see [Server.SetTrial]; set for observers by the pool.
+	Early       bool // the lease goes on: Lease.Works was called, not Done
+	BeforeTrial bool // the lease was taken before the trial
 }
 
 // A Lease is the right to use one server once. It is a value; the copy on which Done is
 // called does not matter, but it must be called exactly once.
 type Lease struct {
-	s     *Server
-	flags leaseFlags
+	s      *Server
+	flags  leaseFlags
+	ticket uint32 // of a trial; 0: none
 }
 
 type leaseFlags uint8
@@ -68,8 +73,9 @@ func (l Lease) Preferred() bool { return l.flags&leasePreferred != 0 }
 func (l Lease) Done(o Outcome) {
 	s := l.s
 	s.count(&o)
-	s.release()
+	s.release(l.ticket)
 	if h := s.core.hooks.Load(); h != nil {
+		o.Early, o.BeforeTrial = false, s.onTrial() && s.beforeTrial(l.ticket)
 		h.done(s, o)
 	}
 }

@@ -62,6 +62,7 @@ type waiter struct {
 
 type grant struct {
 	server *Server
+	ticket uint32
 	err    error
 }
 
@@ -154,7 +155,7 @@ func (r *Request) lease(g grant) (Lease, error) {
 	if g.err != nil {
 		return Lease{}, g.err
 	}
-	l := Lease{s: g.server, flags: leaseQueued}
+	l := Lease{s: g.server, flags: leaseQueued, ticket: g.ticket}
 	if r.Prefer != "" && g.server.name == r.Prefer {
 		l.flags |= leasePreferred
 	}
@@ -261,21 +262,21 @@ func (q *queue) give(s *Server) bool {
 	need := balanced
 	if w.server != nil {
 		need = persistent
-	} else if better := w.view.snap.Load().within(s, w); better != nil && better.take(need, 0) == taken {
-		q.grant(w, better)
+	} else if better := w.view.snap.Load().within(s, w); better != nil && q.grant(w, better, need) {
 		return true
 	}
-	if s.take(need, 0) != taken {
-		return false
-	}
-	q.grant(w, s)
-	return true
+	return q.grant(w, s, need)
 }
 
-// grant gives w a slot of s that is taken already. q.mu is held.
-func (q *queue) grant(w *waiter, s *Server) {
+// grant takes a slot of s for w. q.mu is held.
+func (q *queue) grant(w *waiter, s *Server, need openness) bool {
+	ticket, how := s.take(need, 0)
+	if how != taken {
+		return false
+	}
 	q.remove(w)
-	w.grant <- grant{server: s}
+	w.grant <- grant{server: s, ticket: ticket}
+	return true
 }
 
 // first returns who is to get the next slot of s. At equal rank those who wait for s

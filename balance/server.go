@@ -18,7 +18,7 @@ type Server struct {
 	// What every lease reads and writes comes first, on one cache line, together with
 	// what is read then and seldom written: 56 bytes, as the allocator may put 8 before.
 	inflight atomic.Int64
-	limit    atomic.Int64 // most leases at once, slow start applied; 0 means none
+	limit    atomic.Int64 // most leases at once, slow start applied; 0 means none; on trial -1 less that
 	queued   atomic.Int64
 	core     *core
 	drainers atomic.Pointer[chan struct{}] // closed when the last lease ends
@@ -33,6 +33,8 @@ type Server struct {
 	ep       atomic.Pointer[Endpoint]
 	state    atomic.Uint32
 	minLimit atomic.Int64 // floor of a dynamic limit; 0 means static
+	trial    atomic.Pointer[trial]
+	tickets  atomic.Uint32 // last one given; even
 
 	mu       sync.Mutex // guards attached
 	attached map[Attached]struct{}
@@ -42,7 +44,6 @@ type Server struct {
 	since     time.Time // of the present state
 	warmFrom  time.Time // start of the ramp
 	maxConns  int       // as configured, or by SetMaxConns; 0 means no limit
-	trial     bool      // one lease at a time, see SetTrial
 	seen      uint64    // the transaction that saw it last
 	published State     // the last one that took effect
 	cold      bool      // is to start a ramp
@@ -98,9 +99,13 @@ func (s *Server) setOpen(o openness) {
 // load is what leastconn-like policies compare: work that s has taken on.
 func (s *Server) load() int64 { return s.inflight.Load() + s.queued.Load() }
 
-// capacity returns how many leases s may hold now; 0 means no limit.
+// capacity returns how many leases s may hold now; 0 means no limit. A trial comes on
+// top of it.
 func (s *Server) capacity() int64 {
 	limit := s.limit.Load()
+	if limit < 0 {
+		limit = -1 - limit
+	}
 	if limit == 0 {
 		return 0
 	}
@@ -113,7 +118,8 @@ func (s *Server) capacity() int64 {
 // roomy reports whether s has the room that rule asks for.
 func (s *Server) roomy(rule fullRule) bool {
 	limit := s.capacity()
-	if limit == 0 || s.inflight.Load() < limit && s.queued.Load() == 0 {
+	free := limit == 0 || s.inflight.Load() < limit && s.queued.Load() == 0
+	if free && (!s.onTrial() || s.trialRoom() && s.queued.Load() == 0) {
 		return true
 	}
 	return rule == needPlace && s.queued.Load() < int64(s.maxQueue())
@@ -137,8 +143,16 @@ const (
 )
 
 // take takes a slot of s if there is one below its limit and below bound. A bound of 0
-// is none.
-func (s *Server) take(need openness, bound int64) taking {
+// is none. The ticket is that of a trial.
+func (s *Server) take(need openness, bound int64) (ticket uint32, how taking) {
+	if s.onTrial() {
+		return s.takeOnTrial(need, bound)
+	}
+	return 0, s.takeSlot(need, bound)
+}
+
+// takeSlot is take without a look at the trial.
+func (s *Server) takeSlot(need openness, bound int64) taking {
 	limit := s.capacity()
 	if limit == 0 || bound > 0 && bound < limit {
 		limit = bound
@@ -186,10 +200,18 @@ func (s *Server) giveBack() {
 }
 
 // release ends a lease: it gives the slot back, to who waits for it.
-func (s *Server) release() {
+func (s *Server) release(ticket uint32) {
+	if ticket != 0 {
+		s.trial.Load().free(ticket)
+	}
 	s.giveBack()
+	s.core.active.add(s.slot, -1)
+	s.freed()
+}
+
+// freed is called when s has got room for one more lease.
+func (s *Server) freed() {
 	c := s.core
-	c.active.add(s.slot, -1)
 	if h := c.hooks.Load(); h != nil {
 		h.changed(s)
 	}

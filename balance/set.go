@@ -118,7 +118,8 @@ func (c *core) join(e *Endpoint, now time.Time) *Server {
 		delete(c.leaving, s.name)
 		// Its leases and figures go on; what was said of it is forgotten, as it would
 		// be had it been gone for a moment longer.
-		s.status, s.trial = status{weight: s.status.weight}, false
+		s.status = status{weight: s.status.weight}
+		s.trial.Store(nil)
 		c.unproven(s, now)
 		if !e.equal(s.ep.Load()) {
 			c.amend(s, e)

@@ -75,8 +75,8 @@ func (c *core) ramps(now time.Time) {
 		if m := most[s.ep.Load().Tier]; limit > 0 && s.factor < m {
 			limit = max(1, int64(float64(limit)*s.factor/m))
 		}
-		if s.trial {
-			limit = 1
+		if s.trial.Load() != nil {
+			limit = -1 - limit
 		}
 		if was := s.limit.Load(); was != limit {
 			s.limit.Store(limit)

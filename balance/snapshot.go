@@ -44,7 +44,7 @@ type settings struct {
 
 // settings returns those of s. c.mu is held.
 func (s *Server) settings() settings {
-	return settings{s.status.state(), s.status.operator.Admin, s.status.weight, s.maxConns, s.trial}
+	return settings{s.status.state(), s.status.operator.Admin, s.status.weight, s.maxConns, s.trial.Load() != nil}
 }
 
 // publish lets changes of servers take effect: state, events, limits, snapshots. c.mu
@@ -128,7 +128,7 @@ func (c *core) rebuild(v *view) {
 		if s.published.usable() {
 			sn.usable++
 		}
-		sn.limited = sn.limited || s.maxConns > 0 || s.trial
+		sn.limited = sn.limited || s.maxConns > 0 || s.trial.Load() != nil
 	}
 	parts, panicky := c.parts(sn.set.members)
 	for i, part := range parts {

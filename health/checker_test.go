@@ -83,12 +83,17 @@ var refused = &health.Error{Code: health.CodeRefused, Step: "connect", Text: "co
 // pool returns a pool of servers named a, b, and so on, with addresses a:1, b:1.
 func pool(t testing.TB, names ...string) *balance.Pool {
 	p := &balance.Pool{}
+	join(t, p, names...)
+	return p
+}
+
+// join makes the named servers the members of p.
+func join(t testing.TB, p *balance.Pool, names ...string) {
 	var set []balance.Endpoint
 	for _, n := range names {
 		set = append(set, balance.Endpoint{Name: n, Addr: n + ":1"})
 	}
 	require.NoError(t, p.Set(set...))
-	return p
 }
 
 // run runs c until the test ends, and checks that it ends as it should.

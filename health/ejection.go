@@ -12,7 +12,7 @@ import (
 //	isIn --(row of errors, share, deviation)--> isOut --(time is up)--> onTrial
 //	  ^                                           ^                        |
 //	  |                                           +--------(bad)-----------+
-//	  +----------------------------(good)----------------------------------+
+//	  +--------------------(good, or nothing for Trial)--------------------+
 type phase uint32
 
 const (
@@ -24,7 +24,7 @@ const (
 // An ejection is the record of one server: pure, it is told the time.
 type ejection struct {
 	now   phase
-	until time.Time // of isOut
+	until time.Time // of isOut, and of onTrial; zero means without end
 	times int       // recent ejections
 	kept  bool      // Kept was said in this interval
 }
@@ -40,6 +40,22 @@ func (e *ejection) eject(now time.Time, base, limit, extra time.Duration) time.D
 	span = min(span, max(limit, base)) + extra
 	e.now, e.until = isOut, now.Add(span)
 	return span
+}
+
+// try begins a trial, or lets it go on; span 0 is without end.
+func (e *ejection) try(now time.Time, span time.Duration) {
+	e.now, e.until = onTrial, time.Time{}
+	if span > 0 {
+		e.until = now.Add(span)
+	}
+}
+
+// timed reports whether the phase ends at until.
+func (e *ejection) timed() bool { return e.now != isIn && !e.until.IsZero() }
+
+// tried reports whether the trial has lasted long enough.
+func (e *ejection) tried(now time.Time) bool {
+	return e.now == onTrial && e.timed() && !now.Before(e.until)
 }
 
 // due reports whether the time is up.

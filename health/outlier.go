@@ -23,7 +23,10 @@ import (
 // A server is ejected at once after a row of errors, or at the end of an interval
 // for its share of them. It stays out for Base times the number of its recent
 // ejections. Then it gets one piece of work at a time: the first that goes well
-// brings it back, the first that does not ejects it again, for longer.
+// brings it back, the first that does not ejects it again, for longer. Work that
+// lasts, such as a connection, goes well as soon as the server has answered (see
+// [balance.Lease.Works]) or when it has gone on for Trial. What was begun before the
+// ejection decides nothing.
 //
 // At most MaxShare of the members are out at once, but one always may be, and
 // Keep of them stay usable: when everything fails, everything being ejected
@@ -48,6 +51,7 @@ type Outlier struct {
 	Base     time.Duration // out for the first time; 0 means 30s
 	Max      time.Duration // out at most; 0 means 300s, or Base if that is more
 	Jitter   time.Duration // up to this much more, at random; 0 means none
+	Trial    time.Duration // work in flight at the end of it counts as good; 0 means Base, negative means that only an outcome counts
 
 	MaxShare float64 // of the members out at once; 0 means 0.1
 	Keep     int     // usable members that stay; 0 means 1
@@ -128,7 +132,8 @@ func (o *Outlier) Observe(s *balance.Server, out balance.Outcome) {
 	verdict := classify(out)
 	ph := phase(x.phase.Load())
 	switch {
-	case verdict == Ignored || ph == isOut: // the rest of what began before
+	case verdict == Ignored || ph == isOut || ph == onTrial && out.BeforeTrial: // the rest of what began before
+	case ph == isIn && out.Early: // Done will tell
 	case ph == onTrial:
 		o.tell(x, news{last: out, good: verdict == Good})
 	case verdict == Good:

@@ -31,7 +31,13 @@ type court struct {
 
 // try runs o over a pool of the named servers.
 func try(t *testing.T, o *health.Outlier, names string) *court {
-	c := &court{t: t, p: pool(t, strings.Fields(names)...), o: o, begin: time.Now()}
+	return tryPool(t, o, &balance.Pool{}, names)
+}
+
+// tryPool runs o over p, with the named servers.
+func tryPool(t *testing.T, o *health.Outlier, p *balance.Pool, names string) *court {
+	join(t, p, strings.Fields(names)...)
+	c := &court{t: t, p: p, o: o, begin: time.Now()}
 	o.Pool, o.Logger = c.p, quiet
 	o.OnChange = func(e health.Ejection) {
 		line := fmt.Sprintf("%v %s %v: %s", time.Since(c.begin), e.Server.Name(), e.Kind, e.Reason)

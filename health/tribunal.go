@@ -20,6 +20,7 @@ type tribunal struct {
 	interval time.Duration
 	base     time.Duration
 	max      time.Duration
+	trial    time.Duration // 0 means without end
 	volume   int
 	servers  int
 	share    float64
@@ -44,6 +45,7 @@ func newTribunal(o *Outlier) *tribunal {
 		interval: or(o.Interval, 10*time.Second),
 		base:     base,
 		max:      max(or(o.Max, 300*time.Second), base),
+		trial:    max(or(o.Trial, base), 0),
 		volume:   or(o.Volume, 100),
 		servers:  or(o.Servers, 5),
 		share:    or(o.MaxShare, 0.1),
@@ -72,7 +74,7 @@ func (t *tribunal) run(ctx context.Context) error {
 	for {
 		next := sweep
 		for _, x := range t.suspects {
-			if x.now == isOut && x.until.Before(next) {
+			if x.timed() && x.until.Before(next) {
 				next = x.until
 			}
 		}
@@ -86,6 +88,7 @@ func (t *tribunal) run(ctx context.Context) error {
 			t.hear(time.Now())
 		case <-timer.C:
 			now := time.Now()
+			t.end(now)
 			t.try(now)
 			if !now.Before(sweep) {
 				t.sweep(now)
@@ -202,12 +205,30 @@ func (t *tribunal) eject(now time.Time, s *balance.Server, x *suspect, reason st
 func (t *tribunal) try(now time.Time) {
 	for _, s := range t.order {
 		if x := t.suspects[s]; x.due(now) {
+			s.SetTrial(true) // first: what ends from now on knows whether it is of the trial
 			x.news.Store(nil)
 			x.set(onTrial)
-			s.SetTrial(true)
+			x.try(now, t.trial)
 			s.Report(balance.Outlier, balance.Up, "on trial")
 			t.said(s, x, OnTrial, "time is up", 0)
 		}
+	}
+}
+
+// end ends the trials that have lasted long enough, of servers that have work. The
+// others go on: there is nothing to judge by.
+func (t *tribunal) end(now time.Time) {
+	for _, s := range t.order {
+		x := t.suspects[s]
+		if !x.tried(now) {
+			continue
+		}
+		if s.InFlight() == 0 {
+			x.try(now, t.trial)
+			continue
+		}
+		t.acquit(s, x, "trial is over")
+		t.said(s, x, Returned, "no failure on trial", 0)
 	}
 }
 

@@ -3,10 +3,13 @@
 package l4
 
 import (
+	"bytes"
 	"crypto/tls"
 	"io"
 	"net"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"testing"
@@ -205,9 +208,36 @@ func (s *stage) warmUp() {
 	require.Equal(s.t, "--", s.record().Termination.String())
 }
 
-// exhaust leaves the process n descriptors, until the result is called.
-func exhaust(t *testing.T, n int) (restore func()) {
+// acceptorsWait returns once n goroutines wait in Accept. One that is on its
+// way there still has a descriptor for a moment: accept4 takes it before it
+// finds that nobody has connected.
+func acceptorsWait(t *testing.T, n int) {
 	t.Helper()
+	stacks := make([]byte, 1<<20)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		waiting := 0
+		for _, g := range bytes.Split(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
+			head, calls, _ := bytes.Cut(g, []byte("\n"))
+			if bytes.Contains(head, []byte("[IO wait")) && bytes.Contains(calls, []byte(").Accept(")) {
+				waiting++
+			}
+		}
+		if waiting >= n {
+			return
+		}
+		require.True(t, time.Now().Before(end), "%d of %d wait in Accept", waiting, n)
+	}
+}
+
+// exhaust leaves the process n descriptors, until the result is called. So many
+// goroutines as acceptors are in Accept.
+func exhaust(t *testing.T, n, acceptors int) (restore func()) {
+	t.Helper()
+	runtime.GC() // what is garbage, and closed when it is found, would be spare later
+	runtime.GC()
+	percent := debug.SetGCPercent(-1)
+	t.Cleanup(func() { debug.SetGCPercent(percent) })
+	acceptorsWait(t, acceptors)
 	var was syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was))
 	low := was
@@ -244,7 +274,7 @@ func TestFaultNoDescriptors(t *testing.T) {
 			s.warmUp()
 			back := &Server{Handler: echo, Logger: quiet}
 			wait := serve(back, s.backend)
-			restore := exhaust(t, 1) // the client's own end
+			restore := exhaust(t, 1, 2) // the client's own end
 			client := s.open()
 			got := make(chan error, 1)
 			go func() {
@@ -277,7 +307,7 @@ func TestFaultNoDescriptorToDial(t *testing.T) {
 		p := &Proxy{}
 		behind(t, "tcp", p, p, listen, func(t *testing.T, s *stage) {
 			s.warmUp()
-			restore := exhaust(t, 2) // the client's own end, and the other
+			restore := exhaust(t, 2, 1) // the client's own end, and the other
 			client, err := net.Dial("tcp", s.addr)
 			if err == nil {
 				wantError(t, client, syscall.ECONNRESET)

@@ -19,7 +19,8 @@ type listener struct {
 
 	local net.Addr // of all connections; nil if they may differ
 
-	closed atomic.Bool
+	closing atomic.Bool
+	closed  chan struct{} // closed once the socket is
 }
 
 // FileListener returns a listener for a listening socket that was handed over
@@ -39,7 +40,7 @@ func (lc *ListenConfig) FileListener(f *os.File) (net.Listener, error) {
 
 // lighten takes over the socket of ln.
 func lighten(ln net.Listener) (net.Listener, error) {
-	l := &listener{addr: ln.Addr()}
+	l := &listener{addr: ln.Addr(), closed: make(chan struct{})}
 	var err error
 	switch ln := ln.(type) {
 	case *net.TCPListener:
@@ -101,7 +102,7 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 func (l *listener) opError(op string, err error) error {
-	if l.closed.Load() { // files have other words for it
+	if l.closing.Load() { // files have other words for it
 		err = net.ErrClosed
 	}
 	return &net.OpError{Op: op, Net: l.addr.Network(), Addr: l.addr, Err: err}
@@ -109,10 +110,14 @@ func (l *listener) opError(op string, err error) error {
 
 func (l *listener) Addr() net.Addr { return l.addr }
 
+// Close returns when the address is free, whichever call of several has closed
+// the socket.
 func (l *listener) Close() error {
-	if l.closed.Swap(true) {
+	if l.closing.Swap(true) {
+		<-l.closed
 		return l.opError("close", net.ErrClosed)
 	}
+	defer close(l.closed)
 	if l.path != "" {
 		os.Remove(l.path)
 	}

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -77,6 +78,31 @@ func TestListenCloseEndsAccept(t *testing.T) {
 	_, err = ln.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.ErrorIs(t, ln.Close(), net.ErrClosed)
+	again, err := net.Listen("tcp", ln.Addr().String())
+	require.NoError(t, err, "the address is free")
+	again.Close()
+}
+
+// TestListenCloseTwice: the call that comes second does not return before the
+// first has closed the socket, which takes as long as somebody uses it.
+func TestListenCloseTwice(t *testing.T) {
+	ln, err := (&ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	l := ln.(*listener)
+	used, release := make(chan struct{}), make(chan struct{})
+	go l.raw.Control(func(uintptr) { close(used); <-release })
+	<-used
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- ln.Close() }()
+	for !l.closing.Load() {
+		runtime.Gosched()
+	}
+	go func() { second <- ln.Close() }()
+	time.Sleep(10 * time.Millisecond) // for it to be wrong
+	require.Empty(t, second, "the socket is still open")
+	close(release)
+	require.NoError(t, <-first)
+	require.ErrorIs(t, <-second, net.ErrClosed)
 	again, err := net.Listen("tcp", ln.Addr().String())
 	require.NoError(t, err, "the address is free")
 	again.Close()

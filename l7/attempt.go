@@ -272,6 +272,9 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 	}
 	r.Server = l.lease.Server()
 	l.src = src
+	if l.outcome.Class == balance.OK { // the body may be a stream, or a tunnel
+		l.lease.Works(r.Status)
+	}
 	return nil
 }
 

@@ -46,7 +46,7 @@ func (t *attempt) serveLocal(l *leg) {
 	if b := t.readBody(); b != nil {
 		t.x.SetBody(b, t.x.ContentLength)
 	}
-	t.x.OnReply(answeredBy{l.lease.Server()})
+	t.x.OnReply(answeredBy{l})
 	Serve(l.local, t.x)
 	l.outcome = balance.Outcome{Status: t.x.Record.Status}
 	if t.x.Record.Status >= 500 {
@@ -55,10 +55,15 @@ func (t *attempt) serveLocal(l *leg) {
 }
 
 // answeredBy tells reply editors which member of this process answered, as
-// they are told of others.
-type answeredBy struct{ server *balance.Server }
+// they are told of others, and the pool that it does.
+type answeredBy struct{ leg *leg }
 
-func (a answeredBy) EditReply(_ *Exchange, r *Reply) { r.Server = a.server }
+func (a answeredBy) EditReply(_ *Exchange, r *Reply) {
+	r.Server = a.leg.lease.Server()
+	if r.Status < 500 {
+		a.leg.lease.Works(r.Status)
+	}
+}
 
 // readBody returns the request body from its beginning if some of it has been
 // read, nil if none has.

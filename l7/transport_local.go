@@ -26,6 +26,7 @@ func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 	} else if r.Body == nil {
 		r.Body = http.NoBody
 	}
+	lease := c.try.leg.lease
 	go func() {
 		defer cancel()
 		defer w.end(c)
@@ -36,6 +37,9 @@ func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 	case <-c.ctx.Done(): // the handler ends when it will
 		_ = pr.CloseWithError(c.ctx.Err())
 		return nil, c.ctx.Err()
+	}
+	if w.status < 500 {
+		lease.Works(w.status)
 	}
 	resp := &http.Response{
 		StatusCode: w.status, Status: statusLine(w.status), Request: c.req,

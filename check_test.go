@@ -15,13 +15,14 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/balance/dns"
+	"github.com/penstock-lb/penstock/health"
+	"github.com/penstock-lb/penstock/ratelimit"
 )
 
 // The tests of this file hold every literal of the public interface to one
@@ -30,10 +31,13 @@ import (
 // field holds. A literal that is new has to be put into one of the two lists.
 
 // checkedDirs are the packages whose literals are looked at.
-var checkedDirs = []string{"balance", "balance/dns"}
+var checkedDirs = []string{"balance", "balance/dns", "health", "ratelimit"}
 
 // goodLiterals have the required fields, and no others.
 func goodLiterals() []any {
+	pools := []*balance.Pool{{}}
+	observed := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){func(*balance.Server, balance.Outcome) {}}}
+	law := ratelimit.GCRA{Rate: ratelimit.PerSecond(1)}
 	return []any{
 		balance.Budget{},
 		balance.Endpoint{Addr: "a.example:80"},
@@ -49,6 +53,41 @@ func goodLiterals() []any {
 		balance.Tiers{},
 		balance.TwoChoices{},
 		&dns.Source{Name: "a.example", Port: 80},
+
+		health.Agent{},
+		&health.AgentChecker{Pools: pools},
+		health.All{},
+		health.Any{health.TCP{}},
+		&health.Checker{Pools: pools},
+		health.Dialer{},
+		health.GRPC{},
+		health.HTTP{},
+		health.HeaderMatch{Name: "X-Up"},
+		health.LDAP{},
+		health.MySQL{},
+		health.Observe{},
+		&health.Outlier{Pool: observed},
+		health.PostgreSQL{},
+		health.Redis{},
+		health.SMTP{},
+		health.Script{},
+		health.StatusRange{From: 200},
+		health.Step{},
+		health.TCP{},
+		health.TLS{},
+
+		&ratelimit.Adaptive{},
+		ratelimit.Ban{},
+		&ratelimit.Bucket{Rate: ratelimit.PerSecond(1)},
+		&ratelimit.Concurrency{Max: 1},
+		ratelimit.GCRA{Rate: ratelimit.PerSecond(1)},
+		ratelimit.InFlight{Max: 1},
+		&ratelimit.Keyed[string]{Law: law},
+		&ratelimit.Limiter{Law: law},
+		&ratelimit.MemoryStore{},
+		ratelimit.Rate{Count: 1},
+		&ratelimit.Shared[string]{Law: law},
+		ratelimit.Window{Rate: ratelimit.PerSecond(1)},
 	}
 }
 
@@ -65,6 +104,17 @@ var notChecked = map[string]string{
 	"balance.ServerStats": "is told",
 	"balance.Stats":       "is told",
 	"balance.View":        "is given to policies",
+
+	"health.Ejection": "is told",
+	"health.Error":    "is told",
+	"health.Match":    "every value means something",
+	"health.Reply":    "is told",
+	"health.Result":   "is told",
+	"health.Status":   "is told",
+
+	"ratelimit.Bandwidth": "every value means something",
+	"ratelimit.Decision":  "is told",
+	"ratelimit.Stats":     "is told",
 }
 
 // heldMistakes are wrong values by the type of the field that may hold them.
@@ -72,6 +122,9 @@ func heldMistakes() []any {
 	return []any{
 		balance.TwoChoices{N: -1}, balance.SlowStart{Floor: 2}, balance.Tiers{Overprovision: -1}, balance.Locality{Share: 2},
 		balance.Budget{Share: math.NaN()}, balance.Poll{}, &balance.Pool{Panic: 2},
+		health.Dialer{Port: -1}, health.Agent{Dialer: health.Dialer{Port: -1}}, health.Observe{Errors: -1}, health.Any{},
+		health.StatusRange{}, health.HeaderMatch{}, health.Step{Min: -1},
+		ratelimit.Rate{}, ratelimit.GCRA{}, ratelimit.Ban{After: 1 << 20}, &ratelimit.MemoryStore{Max: -1}, &ratelimit.Keyed[string]{},
 	}
 }
 
@@ -318,47 +371,4 @@ func receiver(x ast.Expr) string {
 			return ""
 		}
 	}
-}
-
-// TestWrongAddresses tells apart what a dial could use from what it could not.
-func TestWrongAddresses(t *testing.T) {
-	for addr, write := range map[string]string{
-		"http://a.example/api":    `write "a.example:80"`,
-		"https://u:p@a.example":   `write "a.example:443"`,
-		"http://[::1]:8080/":      `write "[::1]:8080"`,
-		"http://a.example:8080?x": `write "a.example:8080"`,
-		"a.example:99999":         "from 1 to 65535",
-		"a.example:0":             "from 1 to 65535",
-		"a.example:-1":            "from 1 to 65535",
-		"a.example:+80":           "from 1 to 65535",
-		"a.example:80/api":        "from 1 to 65535",
-		"a.example/api:80":        "a name or an address",
-		"a b:80":                  "a name or an address",
-		"a.example":               "host:port or unix:/path",
-		"::1:80":                  "host:port or unix:/path",
-		":80":                     "host:port or unix:/path",
-		"unix:":                   "a path",
-	} {
-		err := balance.Endpoint{Addr: addr}.Check()
-		requireField(t, err, "Endpoint.Addr")
-		require.ErrorContains(t, err, write)
-	}
-	for _, addr := range []string{"a.example:80", "10.0.0.1:65535", "[::1]:1", "[fe80::1%eth0]:80", "a.example:http", "unix:/run/x.sock", "unix:@x"} {
-		require.NoError(t, balance.Endpoint{Addr: addr}.Check(), addr)
-	}
-}
-
-// TestPoolSetNamesAllMistakes is the way by which those of an endpoint reach the
-// host.
-func TestPoolSetNamesAllMistakes(t *testing.T) {
-	p := balance.Pool{Panic: 2, Policy: balance.Ring{Points: -1}}
-	err := p.Set(balance.Endpoint{Addr: "a:99999", Tier: -1})
-	for _, field := range []string{"Pool.Panic", "Pool.Policy.Ring.Points", "Endpoints[0].Addr", "Endpoints[0].Tier"} {
-		requireField(t, err, field)
-	}
-	err = (&balance.Pool{}).Follow(t.Context(), balance.Poll{Interval: -time.Second})
-	requireField(t, err, "Follow.src.Poll.Func")
-	requireField(t, err, "Follow.src.Poll.Interval")
-	requireField(t, (&balance.Pool{}).Follow(t.Context(), nil), "Follow.src")
-	requireField(t, (&balance.Pool{}).WithPolicy(balance.TwoChoices{N: 99}).Check(), "Pool.Policy.TwoChoices.N")
 }

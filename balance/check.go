@@ -219,3 +219,10 @@ func (g Merge) Check() error {
 	}
 	return m.Err()
 }
+
+// HasObservers reports whether somebody is told of outcomes: whether Observers
+// is not empty, for a subset that of the pool it was made of.
+func (p *Pool) HasObservers() bool {
+	p.init()
+	return len(p.core.conf.Observers) > 0
+}

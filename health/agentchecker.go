@@ -35,7 +35,7 @@ type AgentChecker struct {
 	Interval    time.Duration // from the start of a question to the start of the next; 0 means 2s
 	Timeout     time.Duration // of one question; 0 means Interval, negative means none
 	Jitter      float64       // as in Checker
-	Spread      time.Duration // as in Checker
+	Spread      time.Duration // as in Checker: negative means all at once
 	Concurrency int           // as in Checker
 
 	OnReply func(*balance.Server, Reply, error) // called after each question by Run's own goroutine, must not block; may be nil
@@ -48,6 +48,9 @@ type AgentChecker struct {
 
 // Run asks until ctx is done, and returns its cause; see [Checker.Run].
 func (a *AgentChecker) Run(ctx context.Context) error {
+	if err := a.Check(); err != nil {
+		return err
+	}
 	if !a.running.CompareAndSwap(false, true) {
 		return ErrRunning
 	}
@@ -65,9 +68,6 @@ func (a *AgentChecker) Run(ctx context.Context) error {
 func (a *AgentChecker) forget() {
 	said := make(map[*balance.Server]agentState)
 	for _, p := range a.Pools {
-		if p == nil {
-			continue // Run says so
-		}
 		for s := range p.All() {
 			if st, ok := a.said[s]; ok {
 				said[s] = st

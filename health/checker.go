@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 )
 
@@ -125,13 +124,11 @@ func (c *Checker) Status(s *balance.Server) (Status, bool) {
 	return w.targets[s].read(), true
 }
 
-// Run probes until ctx is done, and returns its cause. It returns a
-// [*penstock.ConfigError] at once if a field cannot be used, and [ErrRunning] if another
-// Run is active. When it returns, no probe is running; the servers keep the
+// Run probes until ctx is done, and returns its cause. It returns at once what
+// [Checker.Check] says, and [ErrRunning] if another Run is active. When it returns, no probe is running; the servers keep the
 // state that was found last.
 func (c *Checker) Run(ctx context.Context) error {
-	cfg, err := c.config()
-	if err != nil {
+	if err := c.Check(); err != nil {
 		return err
 	}
 	if !c.running.CompareAndSwap(false, true) {
@@ -139,7 +136,7 @@ func (c *Checker) Run(ctx context.Context) error {
 	}
 	defer c.running.Store(false)
 	defer c.watched.Store(nil)
-	return newRound(c, cfg).run(ctx)
+	return newRound(c, c.config()).run(ctx)
 }
 
 // settings are a Checker's fields with the defaults applied.
@@ -150,8 +147,8 @@ type settings struct {
 	log                                 *slog.Logger
 }
 
-// config checks the fields and applies the defaults.
-func (c *Checker) config() (settings, error) {
+// config applies the defaults.
+func (c *Checker) config() settings {
 	interval := or(c.Interval, 2*time.Second)
 	s := settings{
 		probe:       c.Probe,
@@ -171,33 +168,5 @@ func (c *Checker) config() (settings, error) {
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	for _, f := range []struct {
-		name  string
-		value any
-		bad   bool
-	}{
-		{"Interval", c.Interval, c.Interval < 0},
-		{"Fast", c.Fast, c.Fast < 0},
-		{"Down", c.Down, c.Down < 0},
-		{"Rise", c.Rise, c.Rise < 0},
-		{"Fall", c.Fall, c.Fall < 0},
-		{"Concurrency", c.Concurrency, c.Concurrency < 0},
-		{"Observe.Errors", c.Observe.Errors, c.Observe.Errors < 0},
-	} {
-		if f.bad {
-			return s, &penstock.ConfigError{Field: "Checker." + f.name, Value: f.value, Reason: "must not be negative"}
-		}
-	}
-	if !(c.Jitter >= 0 && c.Jitter <= 0.5) {
-		return s, &penstock.ConfigError{Field: "Checker.Jitter", Value: c.Jitter, Reason: "must be from 0 to 0.5"}
-	}
-	if c.Initial > InitialFullyDown {
-		return s, &penstock.ConfigError{Field: "Checker.Initial", Value: c.Initial, Reason: "is not known"}
-	}
-	for i, p := range c.Pools {
-		if p == nil {
-			return s, &penstock.ConfigError{Field: "Checker.Pools", Value: i, Reason: "must not be nil"}
-		}
-	}
-	return s, nil
+	return s
 }

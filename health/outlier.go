@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 )
 
@@ -181,7 +180,7 @@ func gatewayKind(o balance.Outcome) bool {
 // if another Run is active. When it ends, all servers are back: an ejection
 // without an end would be worse than none.
 func (o *Outlier) Run(ctx context.Context) error {
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return err
 	}
 	if !o.running.CompareAndSwap(false, true) {
@@ -189,38 +188,4 @@ func (o *Outlier) Run(ctx context.Context) error {
 	}
 	defer o.running.Store(false)
 	return newTribunal(o).run(ctx)
-}
-
-func (o *Outlier) check() error {
-	if o.Pool == nil {
-		return &penstock.ConfigError{Field: "Outlier.Pool", Value: nil, Reason: "must not be nil"}
-	}
-	for _, f := range []struct {
-		name  string
-		value any
-		bad   bool
-	}{
-		{"Gateway", o.Gateway, o.Gateway < 0},
-		{"Volume", o.Volume, o.Volume < 0},
-		{"Servers", o.Servers, o.Servers < 0},
-		{"Interval", o.Interval, o.Interval < 0},
-		{"Base", o.Base, o.Base < 0},
-		{"Max", o.Max, o.Max < 0},
-		{"Jitter", o.Jitter, o.Jitter < 0},
-		{"Keep", o.Keep, o.Keep < 0},
-	} {
-		if f.bad {
-			return &penstock.ConfigError{Field: "Outlier." + f.name, Value: f.value, Reason: "must not be negative"}
-		}
-	}
-	if !(o.FailureShare >= 0 && o.FailureShare <= 1) {
-		return &penstock.ConfigError{Field: "Outlier.FailureShare", Value: o.FailureShare, Reason: "must be from 0 to 1"}
-	}
-	if !(o.MaxShare >= 0 && o.MaxShare <= 1) {
-		return &penstock.ConfigError{Field: "Outlier.MaxShare", Value: o.MaxShare, Reason: "must be from 0 to 1"}
-	}
-	if o.Deviation != o.Deviation {
-		return &penstock.ConfigError{Field: "Outlier.Deviation", Value: o.Deviation, Reason: "must be a number"}
-	}
-	return nil
 }

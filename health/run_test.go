@@ -27,16 +27,20 @@ func TestRunRefuses(t *testing.T) {
 		"Checker.Jitter":         {Jitter: 0.6},
 		"Checker.Concurrency":    {Concurrency: -1},
 		"Checker.Initial":        {Initial: 9},
-		"Checker.Pools":          {Pools: []*balance.Pool{nil}},
+		"Checker.Pools":          {},
+		"Checker.Pools[0]":       {Pools: []*balance.Pool{nil}},
 		"Checker.Observe.Errors": {Observe: health.Observe{Errors: -1}},
 	} {
+		if c.Pools == nil && field != "Checker.Pools" {
+			c.Pools = []*balance.Pool{{}}
+		}
 		err := c.Run(t.Context())
 		var bad *penstock.ConfigError
 		require.ErrorAs(t, err, &bad)
 		require.Equal(t, field, bad.Field)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := &health.Checker{}
+		c := &health.Checker{Pools: []*balance.Pool{{}}}
 		run(t, c)
 		synctest.Wait()
 		require.ErrorIs(t, c.Run(t.Context()), health.ErrRunning)

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package penstock_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/balance/dns"
+	"github.com/penstock-lb/penstock/health"
+	"github.com/penstock-lb/penstock/ratelimit"
+)
+
+// TestMistakesOfOneKind has what the walk over all literals cannot guess.
+func TestMistakesOfOneKind(t *testing.T) {
+	for _, test := range []struct {
+		wrong any
+		field string
+	}{
+		{balance.Endpoint{Name: "a", Weight: 70000, Value: 1}, "Endpoint.Weight"},
+		{balance.Endpoint{Addr: "a:1", MinConns: 2, MaxConns: 1}, "Endpoint.MinConns"},
+		{balance.TwoChoices{N: 17}, "TwoChoices.N"},
+		{balance.SlowStart{Aggression: 101}, "SlowStart.Aggression"},
+		{balance.Locality{Share: 1.1}, "Locality.Share"},
+		{&balance.Pool{OnFull: 99}, "Pool.OnFull"},
+		{&dns.Source{Name: "a.example", Port: 99999}, "Source.Port"},
+		{&dns.Source{Name: "a.example", Service: "http", Port: 80}, "Source.Port"},
+		{&dns.Source{Name: "a.example", Service: "http", Proto: "sctp"}, "Source.Proto"},
+		{&dns.Source{Name: "a.example", Port: 80, Servers: []string{"10.0.0.1"}}, "Source.Servers[0]"},
+
+		{health.HTTP{Path: "healthy"}, "HTTP.Path"},
+		{health.HTTP{Path: "/a b"}, "HTTP.Path"},
+		{health.HTTP{Method: "get"}, "HTTP.Method"},
+		{health.HTTP{Method: "G T"}, "HTTP.Method"},
+		{health.HTTP{Host: "a/b"}, "HTTP.Host"},
+		{health.HTTP{Header: http.Header{"X Y": nil}}, "HTTP.Header"},
+		{health.HTTP{Header: http.Header{"X": {"a\r\nb"}}}, "HTTP.Header.X"},
+		{health.GRPC{Header: http.Header{"X Y": nil}}, "GRPC.Header"},
+		{health.StatusRange{From: 200, To: 100}, "StatusRange.To"},
+		{health.HeaderMatch{Name: "a b"}, "HeaderMatch.Name"},
+		{health.Dialer{Addr: "http://a/"}, "Dialer.Addr"},
+		{health.Dialer{Port: 99999}, "Dialer.Port"},
+		{health.Dialer{Addr: "unix:/x", Port: 1}, "Dialer.Port"},
+		{health.Dialer{Proxy: 9}, "Dialer.Proxy"},
+		{health.Redis{Role: "replica"}, "Redis.Role"},
+		{health.Redis{User: "u"}, "Redis.User"},
+		{health.SMTP{StartTLS: true}, "SMTP.StartTLS"},
+		{health.SMTP{Hello: "EHLO x\r\n"}, "SMTP.Hello"},
+		{health.Any{}, "Any"},
+		{health.All{nil}, "All[0]"},
+		{health.All{health.TCP{}, health.HTTP{Path: "x"}}, "All[1].HTTP.Path"},
+		{health.Observe{Action: 99}, "Observe.Action"},
+		{&health.Checker{}, "Checker.Pools"},
+		{&health.Checker{Pools: []*balance.Pool{{}}, Probe: health.All{health.HTTP{Path: "x"}}}, "Checker.Probe.All[0].HTTP.Path"},
+		{&health.Checker{Pools: []*balance.Pool{{}}, Jitter: 0.6}, "Checker.Jitter"},
+		{&health.Checker{Pools: []*balance.Pool{{}}, Initial: 99}, "Checker.Initial"},
+		{&health.Outlier{Pool: &balance.Pool{}}, "Outlier.Pool.Observers"},
+		{&health.Outlier{Pool: &balance.Pool{}, MaxShare: 2}, "Outlier.MaxShare"},
+
+		{ratelimit.Ban{After: 32767}, "Ban.After"},
+		{ratelimit.Rate{Count: 1, Per: -time.Second}, "Rate.Per"},
+		{&ratelimit.Keyed[int]{Law: ratelimit.InFlight{}}, "Keyed.Law.InFlight.Max"},
+		{&ratelimit.Keyed[int]{Law: ratelimit.InFlight{Max: 1}, Max: -1}, "Keyed.Max"},
+		{&ratelimit.Adaptive{Min: 9, Max: 3}, "Adaptive.Min"},
+	} {
+		requireField(t, check(test.wrong), test.field)
+	}
+}
+
+// TestLimitsThatMayRefuseEverything are no mistakes: somebody has said so.
+func TestLimitsThatMayRefuseEverything(t *testing.T) {
+	require.NoError(t, ratelimit.GCRA{Rate: ratelimit.Rate{Count: -1}}.Check())
+	require.NoError(t, ratelimit.InFlight{Max: -1}.Check())
+	require.NoError(t, (&ratelimit.Concurrency{Max: -1}).Check())
+	require.NoError(t, (&ratelimit.Keyed[int]{LawOf: func(int) ratelimit.Law { return nil }}).Check())
+	var c ratelimit.Concurrency
+	require.Error(t, c.Check())
+	c.SetMax(3)
+	require.NoError(t, c.Check())
+}
+
+// TestWrongAddresses tells apart what a dial could use from what it could not.
+func TestWrongAddresses(t *testing.T) {
+	for addr, write := range map[string]string{
+		"http://a.example/api":    `write "a.example:80"`,
+		"https://u:p@a.example":   `write "a.example:443"`,
+		"http://[::1]:8080/":      `write "[::1]:8080"`,
+		"http://a.example:8080?x": `write "a.example:8080"`,
+		"a.example:99999":         "from 1 to 65535",
+		"a.example:0":             "from 1 to 65535",
+		"a.example:-1":            "from 1 to 65535",
+		"a.example:+80":           "from 1 to 65535",
+		"a.example:80/api":        "from 1 to 65535",
+		"a.example/api:80":        "a name or an address",
+		"a b:80":                  "a name or an address",
+		"a.example":               "host:port or unix:/path",
+		"::1:80":                  "host:port or unix:/path",
+		":80":                     "host:port or unix:/path",
+		"unix:":                   "a path",
+	} {
+		err := balance.Endpoint{Addr: addr}.Check()
+		requireField(t, err, "Endpoint.Addr")
+		require.ErrorContains(t, err, write)
+	}
+	for _, addr := range []string{"a.example:80", "10.0.0.1:65535", "[::1]:1", "[fe80::1%eth0]:80", "a.example:http", "unix:/run/x.sock", "unix:@x"} {
+		require.NoError(t, balance.Endpoint{Addr: addr}.Check(), addr)
+	}
+}
+
+// TestPoolSetNamesAllMistakes is the way by which those of an endpoint reach the
+// host.
+func TestPoolSetNamesAllMistakes(t *testing.T) {
+	p := balance.Pool{Panic: 2, Policy: balance.Ring{Points: -1}}
+	err := p.Set(balance.Endpoint{Addr: "a:99999", Tier: -1})
+	for _, field := range []string{"Pool.Panic", "Pool.Policy.Ring.Points", "Endpoints[0].Addr", "Endpoints[0].Tier"} {
+		requireField(t, err, field)
+	}
+	err = (&balance.Pool{}).Follow(t.Context(), balance.Poll{Interval: -time.Second})
+	requireField(t, err, "Follow.src.Poll.Func")
+	requireField(t, err, "Follow.src.Poll.Interval")
+	requireField(t, (&balance.Pool{}).Follow(t.Context(), nil), "Follow.src")
+	requireField(t, (&balance.Pool{}).WithPolicy(balance.TwoChoices{N: 99}).Check(), "Pool.Policy.TwoChoices.N")
+}

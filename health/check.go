@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/balance"
+)
+
+const notNegative = "must not be negative"
+
+// Check returns what is wrong with c, its pools and its probe, each a
+// [*penstock.ConfigError]. [Checker.Run] calls it.
+func (c *Checker) Check() error {
+	var m penstock.Mistakes
+	checkPools(&m, "Checker.Pools", c.Pools)
+	m.In("Checker.Probe", c.Probe)
+	m.In("Checker.Observe", c.Observe)
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"Interval", c.Interval}, {"Fast", c.Fast}, {"Down", c.Down}} {
+		m.If(d.value < 0, "Checker."+d.field, d.value, notNegative)
+	}
+	m.If(c.Rise < 0, "Checker.Rise", c.Rise, notNegative)
+	m.If(c.Fall < 0, "Checker.Fall", c.Fall, notNegative)
+	m.If(c.Concurrency < 0, "Checker.Concurrency", c.Concurrency, notNegative)
+	m.If(!isShare(c.Jitter, 0.5), "Checker.Jitter", c.Jitter, "must be from 0 to 0.5")
+	m.If(c.Initial > InitialFullyDown, "Checker.Initial", uint8(c.Initial), "must be one of the constants of Initial")
+	return m.Err()
+}
+
+// checkPools wants at least one pool: without any nothing is probed, which
+// looks as if all were well.
+func checkPools(m *penstock.Mistakes, field string, pools []*balance.Pool) {
+	m.If(len(pools) == 0, field, pools, "must have a pool: without one nothing is probed")
+	for i, p := range pools {
+		field := fmt.Sprintf("%s[%d]", field, i)
+		m.Need(field, p, "must not be nil")
+		m.In(field, p)
+	}
+}
+
+// isShare reports whether v is from 0 to most; NaN is not.
+func isShare(v, most float64) bool { return v >= 0 && v <= most }
+
+// Check returns what is wrong with a, its pools and its agent.
+// [AgentChecker.Run] calls it.
+func (a *AgentChecker) Check() error {
+	var m penstock.Mistakes
+	checkPools(&m, "AgentChecker.Pools", a.Pools)
+	m.In("AgentChecker.Agent", a.Agent)
+	m.If(a.Interval < 0, "AgentChecker.Interval", a.Interval, notNegative)
+	m.If(a.Concurrency < 0, "AgentChecker.Concurrency", a.Concurrency, notNegative)
+	m.If(!isShare(a.Jitter, 0.5), "AgentChecker.Jitter", a.Jitter, "must be from 0 to 0.5")
+	return m.Err()
+}
+
+// Check returns what is wrong with o.
+func (o Observe) Check() error {
+	var m penstock.Mistakes
+	m.If(o.Errors < 0, "Observe.Errors", o.Errors, notNegative)
+	m.If(o.Action > MarkDown, "Observe.Action", uint8(o.Action), "must be one of the constants of ErrorAction")
+	return m.Err()
+}
+
+// Check returns what is wrong with o. [Outlier.Run] calls it.
+func (o *Outlier) Check() error {
+	var m penstock.Mistakes
+	m.Need("Outlier.Pool", o.Pool, "must be the pool whose servers are watched")
+	m.In("Outlier.Pool", o.Pool)
+	if o.Pool != nil {
+		m.If(!o.Pool.HasObservers(), "Outlier.Pool.Observers", nil,
+			"must have the outlier's Observe, which is how it learns of outcomes: append(pool.Observers, outlier.Observe)")
+	}
+	for _, n := range []struct {
+		field string
+		value int
+	}{{"Gateway", o.Gateway}, {"Volume", o.Volume}, {"Servers", o.Servers}, {"Keep", o.Keep}} {
+		m.If(n.value < 0, "Outlier."+n.field, n.value, notNegative)
+	}
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"Interval", o.Interval}, {"Base", o.Base}, {"Max", o.Max}, {"Jitter", o.Jitter}} {
+		m.If(d.value < 0, "Outlier."+d.field, d.value, notNegative)
+	}
+	m.If(!isShare(o.FailureShare, 1), "Outlier.FailureShare", o.FailureShare, "must be from 0 to 1")
+	m.If(!isShare(o.MaxShare, 1), "Outlier.MaxShare", o.MaxShare, "must be from 0 to 1")
+	m.If(o.Deviation != o.Deviation, "Outlier.Deviation", o.Deviation, "must be a number")
+	return m.Err()
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// Check returns what is wrong with d.
+func (d Dialer) Check() error {
+	var m penstock.Mistakes
+	if d.Addr != "" {
+		var addr *penstock.ConfigError
+		if errors.As((balance.Endpoint{Addr: d.Addr}).Check(), &addr) {
+			m.If(true, "Dialer.Addr", d.Addr, addr.Reason)
+		}
+	}
+	m.If(d.Port < 0 || d.Port > 65535, "Dialer.Port", d.Port, "must be a port, or 0 for that of the address")
+	m.If(d.Port != 0 && strings.HasPrefix(d.Addr, "unix:"), "Dialer.Port", d.Port, "must be 0: a unix socket has no port")
+	m.If(d.Proxy > ProxyV2, "Dialer.Proxy", uint8(d.Proxy), "must be one of the constants of ProxyHeader")
+	return m.Err()
+}
+
+// dialed returns the mistakes of a probe that has nothing but a Dialer.
+func dialed(name string, d Dialer) error {
+	var m penstock.Mistakes
+	m.In(name+".Dialer", d)
+	return m.Err()
+}
+
+// Check returns what is wrong with p. A [Checker] calls it when it begins to
+// run, as it does the Check of every probe that has one.
+func (p TCP) Check() error { return dialed("TCP", p.Dialer) }
+
+// Check returns what is wrong with p.
+func (p TLS) Check() error { return dialed("TLS", p.Dialer) }
+
+// Check returns what is wrong with a.
+func (a Agent) Check() error { return dialed("Agent", a.Dialer) }
+
+// Check returns what is wrong with p.
+func (p LDAP) Check() error { return dialed("LDAP", p.Dialer) }
+
+// Check returns what is wrong with p.
+func (p MySQL) Check() error { return dialed("MySQL", p.Dialer) }
+
+// Check returns what is wrong with p.
+func (p PostgreSQL) Check() error { return dialed("PostgreSQL", p.Dialer) }
+
+// Check returns what is wrong with p.
+func (p GRPC) Check() error {
+	var m penstock.Mistakes
+	m.In("GRPC.Dialer", p.Dialer)
+	checkFields(&m, "GRPC.Header", p.Header)
+	return m.Err()
+}
+
+// Check returns what is wrong with p.
+func (p Redis) Check() error {
+	var m penstock.Mistakes
+	m.In("Redis.Dialer", p.Dialer)
+	m.If(p.Role != "" && p.Role != "master" && p.Role != "slave", "Redis.Role", p.Role, `must be "master" or "slave", the words of Redis, or empty`)
+	m.If(p.User != "" && p.Password == "", "Redis.User", p.User, "must come with a Password: without one there is no AUTH")
+	return m.Err()
+}
+
+// Check returns what is wrong with p.
+func (p SMTP) Check() error {
+	var m penstock.Mistakes
+	m.In("SMTP.Dialer", p.Dialer)
+	m.If(p.StartTLS && p.Dialer.TLS == nil, "SMTP.StartTLS", p.StartTLS, "must come with Dialer.TLS, the configuration that it uses")
+	m.If(strings.ContainsAny(p.Hello, "\r\n"), "SMTP.Hello", p.Hello, "must be one line without its end")
+	return m.Err()
+}
+
+// Check returns what is wrong with p.
+func (p HTTP) Check() error {
+	var m penstock.Mistakes
+	m.In("HTTP.Dialer", p.Dialer)
+	m.If(p.Method != "" && !httpguts.ValidHeaderFieldName(p.Method), "HTTP.Method", p.Method, "must be a method, such as GET")
+	m.If(p.Method == strings.ToLower(p.Method) && p.Method != "", "HTTP.Method", p.Method, "must be in capitals: methods are case-sensitive")
+	m.If(p.Path != "" && p.Path[0] != '/', "HTTP.Path", p.Path, "must begin with a slash: write "+fmt.Sprintf("%q", "/"+p.Path))
+	m.If(strings.ContainsAny(p.Path, " \t\r\n#"), "HTTP.Path", p.Path, "must be as in a request: spaces are written %20")
+	m.If(strings.ContainsAny(p.Host, "/ \t\r\n"), "HTTP.Host", p.Host, "must be a host, or host:port")
+	checkFields(&m, "HTTP.Header", p.Header)
+	for i, h := range p.Headers {
+		m.In(fmt.Sprintf("HTTP.Headers[%d]", i), h)
+	}
+	for i, r := range p.Status {
+		m.In(fmt.Sprintf("HTTP.Status[%d]", i), r)
+	}
+	for i, r := range p.Stop {
+		m.In(fmt.Sprintf("HTTP.Stop[%d]", i), r)
+	}
+	return m.Err()
+}
+
+// checkFields looks at the fields that a request is sent with.
+func checkFields(m *penstock.Mistakes, field string, h http.Header) {
+	for name, values := range h {
+		m.If(!httpguts.ValidHeaderFieldName(name), field, name, "must be the name of a field")
+		for _, v := range values {
+			m.If(!httpguts.ValidHeaderFieldValue(v), field+"."+name, v, "must be the value of a field")
+		}
+	}
+}
+
+// Check returns what is wrong with r.
+func (r StatusRange) Check() error {
+	var m penstock.Mistakes
+	m.If(r.From < 100 || r.From > 999, "StatusRange.From", r.From, "must be a status, from 100 to 999")
+	m.If(r.To != 0 && r.To < r.From || r.To > 999, "StatusRange.To", r.To, "must be a status that is not below From, or 0")
+	return m.Err()
+}
+
+// Check returns what is wrong with h.
+func (h HeaderMatch) Check() error {
+	var m penstock.Mistakes
+	m.If(!httpguts.ValidHeaderFieldName(h.Name), "HeaderMatch.Name", h.Name, "must be the name of a field")
+	return m.Err()
+}
+
+// Check returns what is wrong with p and its steps.
+func (p Script) Check() error {
+	var m penstock.Mistakes
+	m.In("Script.Dialer", p.Dialer)
+	for i, s := range p.Steps {
+		m.In(fmt.Sprintf("Script.Steps[%d]", i), s)
+	}
+	return m.Err()
+}
+
+// Check returns what is wrong with s.
+func (s Step) Check() error {
+	var m penstock.Mistakes
+	m.If(s.Min < 0, "Step.Min", s.Min, notNegative)
+	return m.Err()
+}
+
+// Check returns what is wrong with the probes.
+func (a All) Check() error { return checkProbes("All", a) }
+
+// Check returns what is wrong with the probes. An Any without one never passes.
+func (a Any) Check() error {
+	var m penstock.Mistakes
+	m.If(len(a) == 0, "Any", a, "must have a probe to pass")
+	m.Add("", checkProbes("Any", a))
+	return m.Err()
+}
+
+func checkProbes(name string, list []Probe) error {
+	var m penstock.Mistakes
+	for i, p := range list {
+		field := fmt.Sprintf("%s[%d]", name, i)
+		m.Need(field, p, "must be a probe")
+		m.In(field, p)
+	}
+	return m.Err()
+}

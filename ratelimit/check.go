@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ratelimit
+
+import "github.com/penstock-lb/penstock"
+
+// The methods below return what is wrong with a literal, each mistake a
+// [*penstock.ConfigError]. Whoever holds a limit (l4.Limit, l7.Limit, l7.Gate)
+// calls them when it is first used. A limit that was left out is a mistake
+// although its zero value is safe: it refuses everything, which is found late.
+
+const notNegative = "must not be negative"
+
+// Check returns what is wrong with r.
+func (r Rate) Check() error {
+	var m penstock.Mistakes
+	m.If(r.Count == 0, "Rate.Count", r.Count, "admits nothing: write how many events there may be, or a negative number if that is what is meant")
+	m.If(r.Per < 0, "Rate.Per", r.Per, notNegative)
+	return m.Err()
+}
+
+// Check returns what is wrong with g.
+func (g GCRA) Check() error { return checkRate("GCRA.Rate", g.Rate) }
+
+// Check returns what is wrong with w.
+func (w Window) Check() error { return checkRate("Window.Rate", w.Rate) }
+
+// Check returns what is wrong with b.
+func (b *Bucket) Check() error { return checkRate("Bucket.Rate", b.Rate) }
+
+func checkRate(field string, r Rate) error {
+	var m penstock.Mistakes
+	m.In(field, r)
+	return m.Err()
+}
+
+// Check returns what is wrong with f.
+func (f InFlight) Check() error {
+	var m penstock.Mistakes
+	m.If(f.Max == 0, "InFlight.Max", f.Max, "admits nothing: write how many there may be at once, or a negative number if that is what is meant")
+	return m.Err()
+}
+
+// Check returns what is wrong with b.
+func (b Ban) Check() error {
+	var m penstock.Mistakes
+	m.If(b.After > 32_766, "Ban.After", b.After, "must be at most 32 766")
+	return m.Err()
+}
+
+// Check returns what is wrong with l and its law.
+func (l *Limiter) Check() error {
+	var m penstock.Mistakes
+	m.Need("Limiter.Law", l.Law, "must be a law, such as GCRA: without one everything is refused")
+	m.In("Limiter.Law", l.Law)
+	return m.Err()
+}
+
+// Check returns what is wrong with k, its law and its ban.
+func (k *Keyed[K]) Check() error {
+	var m penstock.Mistakes
+	if k.LawOf == nil {
+		m.Need("Keyed.Law", k.Law, "must be a law, such as GCRA: without one, and without LawOf, everything is refused")
+	}
+	m.In("Keyed.Law", k.Law)
+	m.If(k.Max < 0, "Keyed.Max", k.Max, notNegative)
+	m.In("Keyed.Ban", k.Ban)
+	return m.Err()
+}
+
+// Check returns what is wrong with s, its law, its store and its local limit.
+func (s *Shared[K]) Check() error {
+	var m penstock.Mistakes
+	if s.LawOf == nil {
+		m.Need("Shared.Law", s.Law, "must be a law, such as GCRA: without one, and without LawOf, everything is refused")
+	}
+	m.In("Shared.Law", s.Law)
+	m.In("Shared.Store", s.Store)
+	m.In("Shared.Local", s.Local)
+	return m.Err()
+}
+
+// Check returns what is wrong with s.
+func (s *MemoryStore) Check() error {
+	var m penstock.Mistakes
+	m.If(s.Max < 0, "MemoryStore.Max", s.Max, notNegative)
+	return m.Err()
+}
+
+// Check returns what is wrong with c.
+func (c *Concurrency) Check() error {
+	var m penstock.Mistakes
+	m.If(c.Max == 0 && !c.isSet(), "Concurrency.Max", c.Max, "has no place for anybody: write how many there may be at once, or a negative number if that is what is meant")
+	return m.Err()
+}
+
+// isSet reports whether the places are there already, from Max or SetMax.
+func (c *Concurrency) isSet() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ready
+}
+
+// Check returns what is wrong with a.
+func (a *Adaptive) Check() error {
+	var m penstock.Mistakes
+	m.If(a.Min < 0, "Adaptive.Min", a.Min, notNegative)
+	m.If(a.Max < 0, "Adaptive.Max", a.Max, notNegative)
+	m.If(a.Max > 0 && a.Min > a.Max, "Adaptive.Min", a.Min, "must not be more than Max")
+	m.If(a.Initial < 0, "Adaptive.Initial", a.Initial, notNegative)
+	return m.Err()
+}

@@ -3,6 +3,7 @@
 package health
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -70,9 +71,9 @@ func (s *session) expect(step *Step, got []byte) ([]byte, error) {
 		return got, nil
 	}
 	chunk := make([]byte, 1024)
-	for {
-		found := !m.zero() && m.found(got)
+	for look := (finder{m: m}); ; {
 		enough := len(got) >= max(step.Min, 1)
+		found := (enough || m.Not) && !m.zero() && look.found(got, enough && m.Not)
 		switch {
 		case found && m.Not:
 			return got, s.error(CodeContent, "found %s in %s", m, quote(got))
@@ -85,17 +86,57 @@ func (s *session) expect(step *Step, got []byte) ([]byte, error) {
 		case n > 0 || err == nil:
 		case len(got) > 0 && (s.cut(err) || isClosed(err)):
 			// All there will be: short of Min, it is judged nevertheless.
-			if found || m.Not {
-				return got, nil
-			}
 			if m.zero() {
 				return got, s.error(CodeContent, "%d bytes of %d", len(got), step.Min)
+			}
+			switch found = look.found(got, true); {
+			case found && m.Not:
+				return got, s.error(CodeContent, "found %s in %s", m, quote(got))
+			case found || m.Not:
+				return got, nil
 			}
 			return got, s.error(CodeContent, "no %s in %s", m, quote(got))
 		default:
 			return got, s.fail(err)
 		}
 	}
+}
+
+// freeBytes is how many bytes an expression looks through before it is no longer
+// asked at each piece that arrives.
+const freeBytes = 256 << 10
+
+// A finder asks a Match about an answer that arrives in pieces. What it costs is
+// linear in the answer, also where each byte is a piece of its own: Contains goes
+// on where it left off, and Regexp, which has to begin anew each time, is asked
+// less often once it has cost much.
+type finder struct {
+	m        *Match
+	contains bool
+	searched int // bytes without Contains
+	asked    int // bytes that Regexp was asked about last
+	cost     int // bytes that Regexp was asked about in all
+}
+
+// found is Match.found on the answer so far. Unless the answer has to be exact,
+// as nothing is going to be read after it, false may mean that Regexp was not
+// asked.
+func (f *finder) found(b []byte, exact bool) bool {
+	want := f.m.Contains
+	if !f.contains {
+		from := min(max(0, f.searched-len(want)+1), len(b))
+		f.contains = bytes.Contains(b[from:], []byte(want))
+		f.searched = len(b)
+	}
+	if !f.contains || f.m.Regexp == nil {
+		return f.contains
+	}
+	if !exact && f.cost > freeBytes && len(b) < f.asked+f.asked/4 {
+		return false
+	}
+	f.asked = len(b)
+	f.cost += len(b)
+	return f.m.Regexp.Match(b)
 }
 
 // quote prints the beginning of an answer.

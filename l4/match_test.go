@@ -277,3 +277,19 @@ func ExampleRDPCookie() {
 	}}
 	// Output: mstshash ann match
 }
+
+// A request line that trickles in is looked at once: bytes that were seen are
+// not looked at again, which the test would notice as it puts line ends there.
+func TestHTTP1LooksAtEachByteOnce(t *testing.T) {
+	line := []byte("\r\nGET /" + strings.Repeat("a", 8000) + " HTTP/1.1\r\n")
+	var p Peeked
+	for n := 20; n < len(line); n++ {
+		p.Data = append(p.Data, line[len(p.Data):n]...)
+		if v := HTTP1(&p); v != NeedMore {
+			t.Fatalf("after %d bytes: %v; want %v", n, v, NeedMore)
+		}
+		p.Data[n-5] = '\n'
+	}
+	p.Data = line
+	require.Equal(t, Match, HTTP1(&p))
+}

@@ -11,7 +11,7 @@ func TLS(p *Peeked) Verdict { return sniffTLS(p.Data) }
 // HTTP1 matches a client that begins with an HTTP/1 request: the whole request
 // line must be there, up to 16 KiB, since other protocols have a GET as well
 // (RFC 9112, section 3). One empty line before it is skipped.
-func HTTP1(p *Peeked) Verdict { return sniffHTTP1(p.Data) }
+func HTTP1(p *Peeked) Verdict { return sniffHTTP1(p.Data, &p.noLine) }
 
 // HTTP2 matches the preface of HTTP/2 without TLS (RFC 9113, section 3.4).
 func HTTP2(p *Peeked) Verdict { return startsWith(p.Data, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") }
@@ -83,7 +83,10 @@ const (
 	maxRequestLineBytes = 16 << 10
 )
 
-func sniffHTTP1(b []byte) Verdict {
+// sniffHTTP1 keeps in noLine how many bytes are known to hold no end of the
+// request line, so that a client that sends byte by byte costs no more than
+// one that does not.
+func sniffHTTP1(b []byte, noLine *int) Verdict {
 	if v := startsWith(b, "\r\n"); v != No && len(b) > 0 {
 		if v == NeedMore {
 			return NeedMore
@@ -102,12 +105,17 @@ func sniffHTTP1(b []byte) Verdict {
 	case method == 0 || b[method] != ' ':
 		return No
 	}
-	end := bytes.IndexByte(b, '\n')
+	from := min(*noLine, len(b))
+	end := bytes.IndexByte(b[from:], '\n')
 	switch {
-	case end >= maxRequestLineBytes, end < 0 && len(b) >= maxRequestLineBytes:
+	case end < 0 && len(b) >= maxRequestLineBytes:
 		return No
 	case end < 0:
+		*noLine = len(b)
 		return NeedMore
+	}
+	if end += from; end >= maxRequestLineBytes {
+		return No
 	}
 	line := bytes.TrimSuffix(b[:end], []byte("\r"))
 	i := bytes.LastIndexByte(line, ' ')

@@ -2,10 +2,7 @@
 
 package l7
 
-import (
-	"slices"
-	"strings"
-)
+import "strings"
 
 // CookieValue returns the value of the first cookie of that name that the
 // client sent.
@@ -75,23 +72,24 @@ func replaceCookie(f *Fields, at cookieAt, name, value string) {
 // are removed. The bytes of other pairs stay.
 func editCookie(f *Fields, at cookieAt, name, pair string) {
 	f.edited = true
-	start, end := at.start, at.end
+	keep := f.list[:at.line]
 	for i := at.line; i < len(f.list); i++ {
-		fd := &f.list[i]
+		fd := f.list[i]
+		start, end := at.start, at.end
 		if i > at.line {
-			if !fd.named("Cookie") {
-				continue
+			start = -1
+			if fd.named("Cookie") {
+				start, _, end = findPair(fd.Value, 0, name)
 			}
-			if start, _, end = findPair(fd.Value, 0, name); start < 0 {
+		}
+		if start >= 0 {
+			if fd.Value = editPairs(fd.Value, start, end, name, pair); fd.Value == "" {
 				continue
 			}
 		}
-		if fd.Value = editPairs(fd.Value, start, end, name, pair); fd.Value == "" {
-			f.list = slices.Delete(f.list, i, i+1)
-			i--
-			at.line = -1 // this one is done
-		}
+		keep = append(keep, fd)
 	}
+	f.truncate(keep)
 }
 
 // editPairs goes through the line once, however many cookies it holds, and

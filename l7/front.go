@@ -28,11 +28,10 @@ const (
 	defaultMaxHeader        = 32 << 10
 	defaultMaxFields        = 128
 
-	maxRequestLine = 16 << 10
-	headBuffer     = 16 << 10 // of most heads, and of bodies as long as they are short
-	bulkBuffer     = 64 << 10 // of bodies that turn out long
-	maxUnread      = 64 << 10 // of a request body that is read to keep the connection
-	lingerTime     = time.Second
+	headBuffer = 16 << 10 // of most heads, and of bodies as long as they are short
+	bulkBuffer = 64 << 10 // of bodies that turn out long
+	maxUnread  = 64 << 10 // of a request body that is read to keep the connection
+	lingerTime = time.Second
 )
 
 var past = time.Unix(1, 0)

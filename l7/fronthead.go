@@ -27,16 +27,20 @@ func (c *byteConn) next() (more, idle bool) {
 	}
 	c.x.reset(&c.from)
 	c.x.Record.Start = now
-	for {
+	for scan := (headScan{}); ; {
 		for c.pos+1 < len(c.in.B) && c.in.B[c.pos] == '\r' && c.in.B[c.pos+1] == '\n' {
 			c.pos += 2 // an empty line before a request is not one (RFC 9112, section 2.2)
+			scan = headScan{}
 		}
-		n, err := headEnd(c.in.B[c.pos:], 0)
+		n, err := headEnd(c.in.B[c.pos:], scan.at)
+		if n > 0 && err == nil {
+			return c.parse(n), false
+		}
+		if head := c.in.B[c.pos:]; err == nil && string(head) != "\r" { // which may begin an empty line
+			err = scan.hopeless(head)
+		}
 		if err != nil {
 			return c.refuse(err), false
-		}
-		if n > 0 {
-			return c.parse(n), false
 		}
 		if !c.moreHead(now) {
 			return false, false
@@ -68,8 +72,8 @@ func (c *byteConn) waitRequest() (more, idle bool) {
 // moreHead reads more of a head that is not complete.
 func (c *byteConn) moreHead(start time.Time) bool {
 	have := len(c.in.B) - c.pos
-	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && have >= limit || !c.lineFits() {
-		return c.refuse(c.tooLong())
+	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && have >= limit {
+		return c.refuse(c.tooLong(limit))
 	}
 	if d := orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout); d > 0 {
 		c.readAt.at = start.Add(d)
@@ -95,15 +99,10 @@ func (c *byteConn) moreHead(start time.Time) bool {
 	return false
 }
 
-// lineFits reports whether a request line is within its bound, as far as it
-// has come.
-func (c *byteConn) lineFits() bool {
-	b := c.in.B[c.pos:]
-	return len(b) <= maxRequestLine || bytes.IndexByte(b[:maxRequestLine], '\n') >= 0
-}
-
-func (c *byteConn) tooLong() *headError {
-	if bytes.IndexByte(c.in.B[c.pos:], '\n') < 0 {
+// tooLong says of a head that is longer than limit what of it is. The request
+// line has the same bound as the head that it is part of.
+func (c *byteConn) tooLong(limit int) *headError {
+	if bytes.IndexByte(c.in.B[c.pos:c.pos+limit], '\n') < 0 {
 		return &headError{http.StatusRequestURITooLong, "request line too long"}
 	}
 	return &headError{http.StatusRequestHeaderFieldsTooLarge, "head too long"}
@@ -151,8 +150,8 @@ const h2Preface = "PRI * HTTP/2.0\r\n\r\n"
 // parse takes the head, n bytes long, from the input.
 func (c *byteConn) parse(n int) bool {
 	raw := c.in.B[c.pos : c.pos+n]
-	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && n > limit || bytes.IndexByte(raw, '\n') > maxRequestLine {
-		return c.refuse(c.tooLong())
+	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && n > limit {
+		return c.refuse(c.tooLong(limit))
 	}
 	if c.served == 0 && string(raw) == h2Preface {
 		c.toHTTP2()

@@ -58,11 +58,11 @@ type framing struct {
 	nominated bool // Connection names other fields
 	hosts     int
 	host      string
-	protocol  string // Upgrade
-	trailers  bool   // TE: trailers
+	protocol  lines // Upgrade
+	trailers  bool  // TE: trailers
 	expect    bool
 	unmet     string // an expectation other than 100-continue
-	options   string // the last Connection line that nominates
+	options   lines  // the Connection lines that nominate
 }
 
 // parseRequest fills x with the request whose head is s, which ends in an
@@ -205,7 +205,7 @@ func parseFields(list *Fields, f *framing, s string, maxFields int) *headError {
 		}
 	}
 	if f.nominated {
-		list.dropNominated(f.options)
+		list.dropNominated(&f.options)
 	}
 	return nil
 }
@@ -233,10 +233,7 @@ func (f *framing) field(list *Fields, fd Field) *headError {
 	case kindConnection:
 		f.connection(fd.Value)
 	case kindUpgrade:
-		if f.protocol != "" {
-			f.protocol += ", "
-		}
-		f.protocol += fd.Value
+		f.protocol.add(fd.Value)
 	case kindTE:
 		f.trailers = f.trailers || hasItem(fd.Value, "trailers")
 	case kindExpect:
@@ -256,6 +253,7 @@ func (f *framing) connection(value string) {
 		f.keepAlive = true
 		return
 	}
+	nominates := false
 	eachItem(value, func(item string) {
 		switch {
 		case equalFold(item, "close"):
@@ -266,17 +264,13 @@ func (f *framing) connection(value string) {
 			f.upgrade = true
 		case kindOf(item).owned():
 		default:
-			f.nominated = true
-			f.options += "," + item
+			nominates = true
 		}
 	})
-}
-
-// dropNominated removes the fields that Connection names. Those that the
-// engine owns are not in the list, so nobody can have them removed.
-func (f *Fields) dropNominated(options string) {
-	f.DelFunc(func(name, _ string) bool { return hasItem(options, name) })
-	f.edited = false
+	if nominates {
+		f.nominated = true
+		f.options.add(value)
+	}
 }
 
 // request checks the framing of a request and hands it to x.
@@ -307,7 +301,7 @@ func (f *framing) request(x *Exchange) *headError {
 		return bad("CONNECT to another authority than Host")
 	}
 	if x.proto1x > 0 && f.upgrade && x.ContentLength == 0 {
-		x.upgrade = f.protocol // ignored in HTTP/1.0 (RFC 9110, section 7.8)
+		x.upgrade = f.protocol.join() // ignored in HTTP/1.0 (RFC 9110, section 7.8)
 	}
 	if f.unmet != "" {
 		return &headError{http.StatusExpectationFailed, "unknown expectation"}

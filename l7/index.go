@@ -28,15 +28,17 @@ type table struct {
 	exact    map[string]*node
 	wild     map[string]*node // by the part behind the *
 	wildLens uint64           // bit n: there is a wildcard with n dots (63: or more)
+	wildMax  int              // the length of the longest
 	any      *node
 }
 
 // A node is the clauses of one host.
 type node struct {
-	exact  map[string][]clause
-	prefix map[string][]clause
-	depths uint64   // bit n: there is a prefix of n elements (63: or more)
-	rest   []clause // whose path is not indexed
+	exact   map[string][]clause
+	prefix  map[string][]clause
+	depths  uint64   // bit n: there is a prefix of n elements (63: or more)
+	longest int      // prefix: nothing longer is looked up, whatever a path consists of
+	rest    []clause // whose path is not indexed
 }
 
 type clause struct {
@@ -55,7 +57,7 @@ func (t *table) find(x *Exchange) *clause {
 	}
 	if t.wildLens != 0 {
 		dots := 0
-		for i := len(host) - 1; i > 0; i-- {
+		for i := len(host) - 1; i > 0 && len(host)-i <= t.wildMax; i-- {
 			if host[i] != '.' {
 				continue
 			}
@@ -85,6 +87,9 @@ func (n *node) find(x *Exchange, best *clause) *clause {
 	deepest := 64 - bits.LeadingZeros64(n.depths)
 	depth := 0
 	for i := 0; i < len(x.Path); i++ {
+		if i > n.longest {
+			return best
+		}
 		if x.Path[i] != '/' {
 			continue
 		}
@@ -95,7 +100,7 @@ func (n *node) find(x *Exchange, best *clause) *clause {
 			return best
 		}
 	}
-	if n.depths&depthBit(depth) != 0 {
+	if n.depths&depthBit(depth) != 0 && len(x.Path) <= n.longest {
 		best = first(n.prefix[x.Path], x, best)
 	}
 	return best
@@ -129,6 +134,7 @@ func (n *node) add(p pathKey, c clause) {
 	case pathPrefix:
 		n.prefix = appendClause(n.prefix, p.text, c)
 		n.depths |= depthBit(strings.Count(p.text, "/"))
+		n.longest = max(n.longest, len(p.text))
 	default:
 		n.rest = append(n.rest, c)
 	}
@@ -154,6 +160,7 @@ func (t *table) add(s *spec, c clause) {
 		return
 	case wild:
 		t.wildLens |= depthBit(strings.Count(suffix, "."))
+		t.wildMax = max(t.wildMax, len(suffix))
 		t.wild = addNode(t.wild, suffix, s.path, c)
 	default:
 		t.exact = addNode(t.exact, s.host, s.path, c)

@@ -27,21 +27,23 @@ type Map[V any] struct {
 type mapTable[V any] struct {
 	entries []Entry[V]
 	byKey   map[string]int32
-	lens    [256 / 64]uint64 // bit n: there is a key of n bytes (255: or more)
+	lens    []uint64 // bit n: there is a key of n bytes
 	longest int
 }
 
 // Set replaces all entries.
 func (m *Map[V]) Set(entries ...Entry[V]) {
 	t := &mapTable[V]{entries: append([]Entry[V](nil), entries...), byKey: make(map[string]int32, len(entries))}
+	for _, e := range t.entries {
+		t.longest = max(t.longest, len(e.Key))
+	}
+	t.lens = make([]uint64, t.longest/64+1)
 	for i, e := range t.entries {
 		if _, ok := t.byKey[e.Key]; ok {
 			continue
 		}
 		t.byKey[e.Key] = int32(i)
-		n := min(len(e.Key), 255)
-		t.lens[n/64] |= 1 << (n % 64)
-		t.longest = max(t.longest, len(e.Key))
+		t.lens[len(e.Key)/64] |= 1 << (len(e.Key) % 64)
 	}
 	m.table.Store(t)
 }
@@ -54,10 +56,8 @@ func (m *Map[V]) Len() int {
 	return 0
 }
 
-func (t *mapTable[V]) has(n int) bool {
-	n = min(n, 255)
-	return t.lens[n/64]&(1<<(n%64)) != 0
-}
+// has reports whether there is a key of n bytes, n being at most t.longest.
+func (t *mapTable[V]) has(n int) bool { return t.lens[n/64]&(1<<(n%64)) != 0 }
 
 // Exact returns the value of the entry that is s.
 func (m *Map[V]) Exact(s string) (v V, ok bool) {

@@ -3,6 +3,8 @@
 package l7
 
 import (
+	"bytes"
+	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -187,7 +189,7 @@ func removeDots(path string) (clean string, above bool) {
 			if len(b) == 0 {
 				above = true
 			}
-			b = b[:max(0, strings.LastIndexByte(string(b), '/'))]
+			b = b[:max(0, bytes.LastIndexByte(b, '/'))]
 			fallthrough
 		case 1:
 			if rest == "" {
@@ -202,17 +204,32 @@ func removeDots(path string) (clean string, above bool) {
 
 // sortQuery sorts the parameters by name, byte by byte.
 func sortQuery(query string) string {
-	params := strings.Split(query[1:], "&")
-	byName := func(a, b string) int {
-		na, _, _ := strings.Cut(a, "=")
-		nb, _, _ := strings.Cut(b, "=")
-		return strings.Compare(na, nb)
+	type param struct {
+		name string // cut off once, not at each comparison
+		text string
+		at   int
 	}
-	if slices.IsSortedFunc(params, byName) {
+	params := make([]param, 0, strings.Count(query, "&")+1)
+	sorted := true
+	for text := range strings.SplitSeq(query[1:], "&") {
+		name, _, _ := strings.Cut(text, "=")
+		n := len(params)
+		sorted = sorted && (n == 0 || params[n-1].name <= name)
+		params = append(params, param{name, text, n})
+	}
+	if sorted {
 		return query
 	}
-	slices.SortStableFunc(params, byName)
-	return "?" + strings.Join(params, "&")
+	slices.SortFunc(params, func(a, b param) int {
+		return cmp.Or(strings.Compare(a.name, b.name), a.at-b.at)
+	})
+	b := make([]byte, 0, len(query))
+	sep := byte('?')
+	for i := range params {
+		b = append(append(b, sep), params[i].text...)
+		sep = '&'
+	}
+	return string(b)
 }
 
 // ServeHTTP implements [http.Handler].

@@ -45,7 +45,7 @@ type Server struct {
 	TunnelTimeout     time.Duration // of an upgraded connection with no byte either way, if the Proxy does not allow less; 0 means 1h, negative none
 	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative none
 
-	MaxHeaderBytes int   // of a request head; 0 means 32 KiB, negative no limit. More is answered 431, or 414 if it is the request line
+	MaxHeaderBytes int   // of a request head; 0 means 32 KiB, negative no limit. More is answered 431, or 414 if the request line alone is more (on the standard front always 431)
 	MaxFields      int   // of a head or trailer; 0 means 128, negative no limit. More is answered 431
 	MaxBodyBytes   int64 // of a request body; 0 means no limit. More is answered 413
 	MaxRequests    int   // on one connection, which is closed after; 0 means no limit

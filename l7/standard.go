@@ -139,7 +139,7 @@ func (s *standard) parseHeader() *headError {
 		}
 	}
 	if f.nominated {
-		x.Header.dropNominated(f.options)
+		x.Header.dropNominated(&f.options)
 	}
 	switch {
 	case f.unmet != "":
@@ -160,7 +160,7 @@ func (s *standard) parseHeader() *headError {
 		s.w.Header().Set("Connection", "close")
 	}
 	if f.upgrade && x.ContentLength == 0 && x.proto1x == 1 {
-		x.upgrade = f.protocol
+		x.upgrade = f.protocol.join()
 	}
 	x.trailers = f.trailers
 	x.expect = f.expect && x.proto1x > 0 && x.ContentLength != 0

@@ -186,7 +186,7 @@ func (c *caller) parseHeader() error {
 		}
 	}
 	if f.upgrade && x.ContentLength == 0 {
-		x.upgrade = f.protocol
+		x.upgrade = f.protocol.join()
 	}
 	c.noKeep = req.Close || f.close
 	x.trailers = f.trailers

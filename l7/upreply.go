@@ -181,7 +181,7 @@ func (c *upConn) parseHead(n int, method string) error {
 	}
 	c.keep = !f.close && (minor > 0 || f.keepAlive)
 	c.private = c.private || logsIn(r)
-	c.protocol = f.protocol
+	c.protocol = f.protocol.join()
 	c.trailer, c.waited = nil, false
 	clear(r.filters)
 	r.Local, r.Server, r.ContentLength, r.filters = false, nil, f.length, r.filters[:0]

@@ -230,8 +230,14 @@ func (q *question) parse(msg []byte) (ans answer, truncated bool, err error) {
 // follow picks the records of the name asked for out of an answer, by way of its
 // aliases (CNAME), which come in any order.
 func (q *question) follow(all []dnsmessage.Resource) answer {
-	var ans answer
-	name := q.name.String()
+	// An answer may hold thousands of aliases, so each record is looked at once
+	// to file it under its name, and each name is followed once.
+	byName := make(map[string][]*dnsmessage.Resource)
+	for i := range all {
+		name := strings.ToLower(all[i].Header.Name.String())
+		byName[name] = append(byName[name], &all[i])
+	}
+	ans := answer{ttl: -1}
 	note := func(r *dnsmessage.Resource) {
 		ttl := time.Duration(r.Header.TTL) * time.Second
 		if r.Header.TTL > 1<<31-1 {
@@ -241,26 +247,19 @@ func (q *question) follow(all []dnsmessage.Resource) answer {
 			ans.ttl = ttl
 		}
 	}
-	ans.ttl = -1
-	for range len(all) + 1 {
-		alias := ""
-		for i := range all {
-			r := &all[i]
-			if !strings.EqualFold(r.Header.Name.String(), name) {
-				continue
-			}
+	for name := strings.ToLower(q.name.String()); name != "" && len(ans.records) == 0; {
+		records := byName[name]
+		delete(byName, name)
+		name = ""
+		for _, r := range records {
 			if r.Header.Type == q.kind {
 				ans.records = append(ans.records, r.Body)
 				note(r)
 			} else if c, ok := r.Body.(*dnsmessage.CNAMEResource); ok {
-				alias = c.CNAME.String()
+				name = strings.ToLower(c.CNAME.String())
 				note(r)
 			}
 		}
-		if alias == "" || len(ans.records) > 0 {
-			break
-		}
-		name = alias
 	}
 	return ans
 }

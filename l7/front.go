@@ -69,6 +69,7 @@ type byteConn struct {
 	stopped  atomic.Bool // the body is not wanted any more
 	gone     atomic.Bool // the client has closed its side
 	idleTick atomic.Int64
+	parkedAt atomic.Int64 // in nanoseconds from the sweeper's start; others read it while the connection resumes
 
 	mu        sync.Mutex
 	upstream  interrupter // to be interrupted when the client goes away

@@ -210,6 +210,7 @@ func (c *byteConn) settle() {
 // again already.
 func (c *byteConn) park() bool {
 	if p := c.srv.parking.peek(); p != nil {
+		c.parkedAt.Store(int64(c.now.Sub(c.srv.sweeper.start)))
 		c.state.Store(stateParked)
 		// Stopping is seen here, or parked seen by Shutdown.
 		if !c.srv.stopping.Load() && p.Park(c.ground(), c.resume) {
@@ -248,6 +249,7 @@ func (c *byteConn) resume() {
 // are any: it has them settled, and ends those that have been parked for too
 // long.
 type sweeper struct {
+	start time.Time
 	tick  atomic.Int64
 	armed atomic.Bool
 }
@@ -291,7 +293,7 @@ func (w *sweeper) sweep(s *Server) {
 			}
 		case stateParked:
 			again = true
-			if limit > 0 && now.Sub(c.now) > limit {
+			if limit > 0 && now.Sub(w.start)-time.Duration(c.parkedAt.Load()) > limit {
 				expired = append(expired, c)
 			}
 		}

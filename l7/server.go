@@ -105,6 +105,7 @@ func (s *Server) init() {
 		s.done = make(chan struct{})
 		s.pool.Size = headBuffer
 		s.bulk.Size = bulkBuffer
+		s.sweeper.start = time.Now()
 		s.std = s.newStandard()
 	})
 }

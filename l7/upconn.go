@@ -99,9 +99,14 @@ func (c *upConn) logIn(x *Exchange) {
 }
 
 func (c *upConn) releaseInput() {
-	if c.in != nil { // each pool takes only what is of its size
-		c.host.up.pool.Put(c.in)
-		c.host.up.bulk.Put(c.in)
-		c.in, c.pos = nil, 0
+	b := c.in
+	if b == nil {
+		return
 	}
+	c.in, c.pos = nil, 0
+	pool := &c.host.up.bulk // which takes only what is of its size
+	if cap(b.B) == headBuffer {
+		pool = &c.host.up.pool
+	}
+	pool.Put(b) // once: from here on it is somebody else's
 }

@@ -179,6 +179,7 @@ func (u *Upstream) drop(h *upHost) {
 
 // CloseIdle closes all idle connections.
 func (u *Upstream) CloseIdle() {
+	u.init()
 	u.mu.RLock()
 	hosts := make([]*upHost, 0, len(u.hosts))
 	for _, h := range u.hosts {

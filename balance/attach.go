@@ -49,6 +49,6 @@ func (s *Server) Cut(live bool, reason string) {
 	}
 	s.mu.Unlock()
 	for _, a := range all { // without the lock: a may call Detach
-		a.Cut(live, reason)
+		tellCut(a, live, reason)
 	}
 }

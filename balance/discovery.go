@@ -62,7 +62,7 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 	}
 	rnd := seeded(p.Seed)
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
-		err := src.Watch(ctx, func(eps []Endpoint, err error) {
+		err := watchSource(ctx, src, func(eps []Endpoint, err error) {
 			if err == nil && len(eps) == 0 && !p.AllowEmpty {
 				err = errEmpty
 			}
@@ -86,6 +86,12 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// watchSource is src.Watch, of which a panic is an error.
+func watchSource(ctx context.Context, src Source, update func([]Endpoint, error)) (err error) {
+	defer caughtAs(&err, "Source")
+	return src.Watch(ctx, update)
 }
 
 // sourceFailed tells of err: the log, if nobody listens.
@@ -131,11 +137,17 @@ func (p Poll) Watch(ctx context.Context, update func([]Endpoint, error)) error {
 	}
 	rnd := seeded(p.Seed)
 	for {
-		update(p.Func(ctx))
+		update(p.ask(ctx))
 		if !sleep(ctx, rnd.around(interval, min(max(jitter, 0), 1))) {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// ask calls Func, of which a panic is an error.
+func (p *Poll) ask(ctx context.Context) (eps []Endpoint, err error) {
+	defer caughtAs(&err, "Poll.Func")
+	return p.Func(ctx)
 }
 
 // Merge is a source of the endpoints of all sources together. If two have the same
@@ -178,7 +190,7 @@ type merger struct {
 // watch watches source i until it ends.
 func (m *merger) watch(ctx context.Context, i int, src Source, rnd Rand) {
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
-		err := src.Watch(ctx, func(eps []Endpoint, err error) {
+		err := watchSource(ctx, src, func(eps []Endpoint, err error) {
 			if err == nil {
 				pause = shortestPause
 			}

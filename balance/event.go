@@ -85,7 +85,7 @@ func (c *core) unlock() {
 			x.server.Cut(false, x.reason)
 		}
 		for _, e := range events {
-			c.conf.OnEvent(e)
+			tellEvent(c.conf.OnEvent, e)
 		}
 		c.mu.Lock()
 		touched = nil

@@ -34,7 +34,7 @@ func (c *core) group(p part, v *view, i int, rand Rand) group {
 		g.view, g.picker, g.kept = old.view, old.picker, true
 	default:
 		if n, ok := old.picker.(nexter); ok {
-			g.picker = n.Next(g.view)
+			g.picker = nextPicker(n, g.view)
 		}
 		if g.picker == nil {
 			g.picker = c.picker(v, g.view)
@@ -50,9 +50,9 @@ func (c *core) group(p part, v *view, i int, rand Rand) group {
 func (c *core) picker(v *view, servers View) Picker {
 	switch {
 	case v.policy != nil:
-		return v.policy.Picker(servers)
+		return makePicker(v.policy, servers)
 	case c.conf.Policy != nil:
-		return c.conf.Policy.Picker(servers)
+		return makePicker(c.conf.Policy, servers)
 	}
 	return TwoChoices{}.Picker(servers)
 }
@@ -110,7 +110,7 @@ func (sn *snapshot) choose(slots int, overflow bool) {
 			last = i
 		}
 		k, ok := g.picker.(keyed)
-		sn.keyed = sn.keyed || ok && k.Keyed()
+		sn.keyed = sn.keyed || ok && isKeyed(k)
 	}
 	for i := max(last, 0); i < len(sn.groups); i++ {
 		sn.groups[i].upTo = 1 << 53
@@ -216,7 +216,7 @@ func (sn *snapshot) takeKeyed(key uint64, f Filter) (l Lease, ok bool) {
 func (sn *snapshot) boundOf(s *Server) (*group, int64) {
 	for i := range sn.groups {
 		if g := &sn.groups[i]; g.bound != nil {
-			if most := g.bound.Bound(s); most > 0 {
+			if most := g.most(s); most > 0 {
 				return g, int64(most)
 			}
 		}
@@ -228,7 +228,7 @@ func (sn *snapshot) boundOf(s *Server) (*group, int64) {
 // one that is not has a slot.
 func (sn *snapshot) within(s *Server, w *waiter) *Server {
 	if g, most := sn.boundOf(s); g != nil && s.inflight.Load() >= most {
-		return g.picker.Pick(w.key, w.filter)
+		return g.ask(w.key, w.filter)
 	}
 	return nil
 }
@@ -255,10 +255,10 @@ func (sn *snapshot) draw(key uint64) int {
 
 // pick returns a server that f allows: within the picker's bound if there is one.
 func (g *group) pick(key uint64, f Filter) *Server {
-	s := g.picker.Pick(key, f)
+	s := g.ask(key, f)
 	if s == nil && g.bound != nil {
 		f.loose = true
-		s = g.picker.Pick(key, f)
+		s = g.ask(key, f)
 	}
 	return s
 }

@@ -193,7 +193,7 @@ func (v *view) members(all *set) {
 	}
 	own := &set{byName: make(map[string]*Server)}
 	for _, s := range all.members {
-		if v.match(s.Endpoint()) {
+		if matches(v.match, s.Endpoint()) {
 			own.members = append(own.members, s)
 			own.byName[s.name] = s
 		}

@@ -173,7 +173,7 @@ func (c *core) rehook() {
 	for _, s := range c.slots {
 		if s != nil {
 			for _, ch := range fresh {
-				ch.Changed(s)
+				tellChanged(ch, s)
 			}
 		}
 	}
@@ -192,15 +192,15 @@ type hooks struct {
 
 func (h *hooks) changed(s *Server) {
 	for _, c := range h.changers {
-		c.Changed(s)
+		tellChanged(c, s)
 	}
 }
 
 func (h *hooks) done(s *Server, o Outcome) {
 	for _, obs := range h.observers {
-		obs.Observe(s, o)
+		observeOutcome(obs, s, o)
 	}
 	for _, f := range h.funcs {
-		f(s, o)
+		tellOutcome(f, s, o)
 	}
 }

@@ -28,6 +28,6 @@ func (c *core) tellWatchers() {
 	watchers := c.watchers // never changed in place
 	c.mu.Unlock()
 	for _, w := range watchers {
-		(*w)()
+		tellWatcher(*w)
 	}
 }

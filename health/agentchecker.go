@@ -107,7 +107,7 @@ func (a *AgentChecker) take(t *target, err error, log *slog.Logger) {
 		a.apply(s, r, log)
 	}
 	if a.OnReply != nil {
-		a.OnReply(s, r, err)
+		tell(log, "OnReply", func() { a.OnReply(s, r, err) })
 	}
 }
 

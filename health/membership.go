@@ -15,7 +15,7 @@ func (r *round) sync(now time.Time) {
 		for s := range p.All() {
 			k := key{server: s}
 			if r.c.Key != nil {
-				if name := r.c.Key(s.Endpoint()); name != "" {
+				if name := keyOf(r.log, r.c.Key, s.Endpoint()); name != "" {
 					k = key{name: name}
 				}
 			}

@@ -88,11 +88,13 @@ func (c *Checker) Observed(s *balance.Server, o balance.Outcome) {
 	if t == nil {
 		return
 	}
-	classify := c.Observe.Classify
-	if classify == nil {
-		classify = Layer7
+	verdict := Ignored
+	if c.Observe.Classify == nil {
+		verdict = Layer7(o)
+	} else {
+		verdict = judge(w.round.log, c.Observe.Classify, o)
 	}
-	switch classify(o) {
+	switch verdict {
 	case Good:
 		if t.errors.Load() != 0 { // a write would move the cache line for nothing
 			t.errors.Store(0)

@@ -124,11 +124,12 @@ func (o *Outlier) Observe(s *balance.Server, out balance.Outcome) {
 	if x == nil {
 		return
 	}
-	classify := o.Classify
-	if classify == nil {
-		classify = Layer7
+	verdict := Ignored
+	if o.Classify == nil {
+		verdict = Layer7(out)
+	} else {
+		verdict = judge(o.logger(), o.Classify, out)
 	}
-	verdict := classify(out)
 	ph := phase(x.phase.Load())
 	switch {
 	case verdict == Ignored || ph == isOut || ph == onTrial && out.BeforeTrial: // the rest of what began before
@@ -159,6 +160,13 @@ func (o *Outlier) Observe(s *balance.Server, out balance.Outcome) {
 			o.tell(x, news{last: out, row: row})
 		}
 	}
+}
+
+func (o *Outlier) logger() *slog.Logger {
+	if o.Logger != nil {
+		return o.Logger
+	}
+	return slog.Default()
 }
 
 // tell wakes Run, unless it has been told and has not looked yet.

@@ -5,6 +5,7 @@ package health
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -63,7 +64,9 @@ func (a Any) Probe(ctx context.Context, e balance.Endpoint) error {
 	var wg sync.WaitGroup
 	for i, p := range a {
 		wg.Go(func() {
-			if errs[i] = p.Probe(ctx, e); errs[i] == nil {
+			// In a goroutine of ours, where Checker cannot recover.
+			errs[i] = askGuarded(ctx, slog.Default(), func(ctx context.Context) error { return p.Probe(ctx, e) })
+			if errs[i] == nil {
 				cancel()
 			}
 		})

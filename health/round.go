@@ -160,7 +160,7 @@ func (r *round) start(ctx context.Context, probes *sync.WaitGroup, t *target, no
 		if r.timeout > 0 {
 			ctx, cancel = context.WithTimeout(ctx, r.timeout)
 		}
-		f.err = probe(ctx)
+		f.err = askGuarded(ctx, r.log, probe)
 		cancel()
 		f.took = time.Since(f.at)
 		r.found <- f
@@ -261,7 +261,7 @@ func (r *round) tell(res Result, t *target, now time.Time) {
 	}
 	if r.c.OnResult != nil {
 		res.Servers, res.Status = t.servers, st
-		r.c.OnResult(res)
+		tell(r.log, "OnResult", func() { r.c.OnResult(res) })
 	}
 }
 

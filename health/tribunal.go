@@ -50,14 +50,11 @@ func newTribunal(o *Outlier) *tribunal {
 		servers:  or(o.Servers, 5),
 		share:    or(o.MaxShare, 0.1),
 		keep:     or(o.Keep, 1),
-		log:      o.Logger,
+		log:      o.logger(),
 		rand:     rand.New(rand.NewPCG(seed, seed)),
 		suspects: make(map[*balance.Server]*suspect),
 		members:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
-	}
-	if t.log == nil {
-		t.log = slog.Default()
 	}
 	return t
 }
@@ -276,6 +273,8 @@ func (t *tribunal) said(s *balance.Server, x *suspect, kind EjectionKind, reason
 	}
 	t.log.Log(context.Background(), level, "outlier "+kind.String(), "server", s.Name(), "reason", reason, "times", x.times, "for", span)
 	if t.o.OnChange != nil {
-		t.o.OnChange(Ejection{Server: s, Kind: kind, Reason: reason, For: span, Times: x.times})
+		tell(t.log, "OnChange", func() {
+			t.o.OnChange(Ejection{Server: s, Kind: kind, Reason: reason, For: span, Times: x.times})
+		})
 	}
 }

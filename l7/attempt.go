@@ -84,7 +84,7 @@ func (t *attempt) stream() *replay {
 		if s, ok := t.x.down.(*standard); ok {
 			s.boundBody(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
 		}
-		t.body = &replay{src: t.x.Body(), limit: t.keepBytes()}
+		t.body = &replay{src: t.x.guardedBody(), limit: t.keepBytes()}
 	}
 	return t.body
 }
@@ -168,8 +168,9 @@ func (t *attempt) answer() *failure {
 
 // done gives the lease back.
 func (l *leg) done(o balance.Outcome) {
-	l.lease.Done(o)
+	lease := l.lease
 	l.lease = balance.Lease{}
+	lease.Done(o)
 }
 
 // abandon ends a reply under way that nobody will take.
@@ -243,6 +244,7 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 		src.close()
 		return &failure{class: balance.Canceled, by: l4.ClientAborted, phase: l4.PhaseConnect, err: errRaceLost, unsent: true}
 	}
+	l.src = src // who abandons the leg closes it
 	if err := src.roundTrip(t, l, sent); err != nil {
 		f := t.classify(src, err)
 		t.letGo(l, src)
@@ -271,7 +273,6 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 		return &failure{class: balance.Protocol, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server changed to a protocol that was not asked for")}
 	}
 	r.Server = l.lease.Server()
-	l.src = src
 	if l.outcome.Class == balance.OK { // the body may be a stream, or a tunnel
 		l.lease.Works(r.Status)
 	}
@@ -297,6 +298,7 @@ func (t *attempt) letGo(l *leg, src source) {
 		t.x.down.detach()
 	}
 	src.close()
+	l.src = nil
 }
 
 // retryStatus makes a failure of a reply whose status is to be retried for.
@@ -328,6 +330,7 @@ func (t *attempt) retryStatus(l *leg, src source) *failure {
 		} else {
 			src.close()
 		}
+		l.src = nil
 		return f
 	}
 	return nil

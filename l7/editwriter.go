@@ -4,12 +4,15 @@ package l7
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // editingWriter is the ResponseWriter of a foreign handler: it runs the
@@ -65,7 +68,7 @@ func (w *editingWriter) WriteHeader(status int) {
 			r.filters = nil
 		}
 	}
-	x.replied = true
+	x.replied, w.s.begun = true, true
 	x.Record.Status = status
 	x.Record.FirstByte = time.Since(x.Record.Start)
 	w.ResponseWriter.WriteHeader(status)
@@ -93,11 +96,14 @@ func (w *editingWriter) Write(p []byte) (int, error) {
 func (w *editingWriter) startFilter(r *Reply) {
 	pr, pw := io.Pipe()
 	f := &filteredBody{w: pw, done: make(chan error, 1)}
-	w.filtered = f
 	body := r.filter(pr)
+	w.filtered = f
 	to := flushingWriter{w}
 	go func() {
-		_, err := io.Copy(to, body)
+		err := guard(w.s.x, "reply filter", func() error {
+			_, err := io.Copy(to, body)
+			return err
+		})
 		_ = pr.CloseWithError(err) // ends writes that nobody takes
 		f.done <- err
 	}()
@@ -116,7 +122,12 @@ func (w *editingWriter) end(whole bool) {
 	} else {
 		_ = f.w.CloseWithError(io.ErrUnexpectedEOF)
 	}
-	if err := <-f.done; err != nil && whole {
+	err := <-f.done
+	if p, ok := errors.AsType[*panicError](err); ok {
+		x := w.s.x
+		x.Record.Termination, x.Record.Err = endOf(l4.Internal, l4.PhaseData), p
+	}
+	if err != nil && whole {
 		w.s.abort()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -49,7 +50,8 @@ type Exchange struct {
 	Balance balance.Request
 
 	// ErrorPage makes the header and body of error replies; nil means a line of
-	// text. A middleware sets it for what is inside it.
+	// text. A middleware sets it for what is inside it. It may panic: the reply is
+	// a line of text then.
 	ErrorPage func(x *Exchange, status int) (header *Fields, body string)
 
 	// Record holds what is known of the exchange so far.
@@ -124,6 +126,8 @@ type downstream interface {
 
 	// serveForeign has a handler that is not native answer.
 	serveForeign(h http.Handler)
+
+	logger() *slog.Logger
 }
 
 // An interrupter is work for a client that has to end when the client goes
@@ -242,9 +246,10 @@ func (x *Exchange) Error(status int, end l4.Termination) {
 	}
 	x.Record.Termination = end
 	if x.ErrorPage != nil {
-		h, body := x.ErrorPage(x, status)
-		x.Respond(status, h, body)
-		return
+		if h, body, ok := x.errorPage(status); ok {
+			x.Respond(status, h, body)
+			return
+		}
 	}
 	h := MakeFields("Content-Type", "text/plain; charset=utf-8")
 	x.Respond(status, &h, statusLine(status)+"\n")
@@ -272,12 +277,18 @@ func (x *Exchange) begin(front Front) {
 	r.Method, r.Host, r.Path = x.Method, x.Host, x.Path
 }
 
-// end closes the record and hands it on. Hook may be nil.
+// end closes the record and hands it on. Hook may be nil, and may panic.
 func (x *Exchange) end(hook func(*Record)) {
-	if hook != nil {
-		x.Record.Total = time.Since(x.Record.Start)
-		hook(&x.Record)
+	if hook == nil {
+		return
 	}
+	x.Record.Total = time.Since(x.Record.Start)
+	defer func() {
+		if p := recover(); p != nil {
+			recovered(x.down.logger(), p, "OnDone", "path", x.Record.Path)
+		}
+	}()
+	hook(&x.Record)
 }
 
 // An origin is what a connection says of itself, before any handler does.

@@ -51,12 +51,16 @@ func (t *attempt) noServer(err error, last *failure) *failure {
 func (t *attempt) failed(f *failure) {
 	x := t.x
 	x.Record.Err = errors.Join(x.Record.Err, f.err)
+	if f.status == 0 && f.by == l4.Internal {
+		x.Drop(endOf(f.by, f.phase))
+		return
+	}
 	if f.status == 0 {
 		x.Record.Status = statusClientClosed
 		x.Drop(endOf(l4.ClientAborted, f.phase))
 		return
 	}
-	if f.by == l4.ClientAborted || f.by == l4.ClientTimeout || f.by == l4.Denied {
+	if f.by == l4.ClientAborted || f.by == l4.ClientTimeout || f.by == l4.Denied || f.by == l4.Internal {
 		x.down.mustClose()
 	}
 	x.Error(f.status, endOf(f.by, f.phase))
@@ -86,6 +90,15 @@ func (t *attempt) connectFailure(l *leg, err error) *failure {
 	return f
 }
 
+// panicked makes f the failure of host code that panicked: nothing to be tried
+// again for, and not the server's fault.
+func (f *failure) panicked() {
+	f.class, f.by, f.unsent, f.quiet = balance.ClientAborted, l4.Internal, false, false
+	if f.status = http.StatusInternalServerError; errors.Is(f.err, http.ErrAbortHandler) {
+		f.status = 0
+	}
+}
+
 // clientError marks an error on the client's side of an exchange.
 type clientError struct{ error }
 
@@ -99,8 +112,11 @@ func (t *attempt) classify(src source, err error) *failure {
 	var br *badReply
 	var he *headError
 	var un *unsentError
+	var pe *panicError
 	f.unsent = errors.As(err, &un)
 	switch {
+	case errors.As(err, &pe):
+		f.panicked()
 	case end.cutReason.Load() != nil:
 		f.by, f.status = l4.ServerDown, http.StatusServiceUnavailable
 		f.err = errors.New("l7: server taken away: " + *end.cutReason.Load())

@@ -86,13 +86,16 @@ func (c *byteConn) serveForeign(h http.Handler) {
 	std := &standard{x: x, w: k.w, r: k.r, srv: c.srv}
 	x.down, x.replied = std, false
 	defer func() {
-		x.down = c
-		p := recover()
-		if p == nil && std.aborted {
-			p = http.ErrAbortHandler
+		if p := recover(); p != nil {
+			std.panicked(p)
 		}
-		if p != nil {
-			x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
+		x.down = c
+		var p any
+		if std.aborted {
+			p = http.ErrAbortHandler
+			if completed(x.Record.Termination) {
+				x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
+			}
 		}
 		x.replied = true
 		std.lingerBody()

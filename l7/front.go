@@ -5,10 +5,9 @@ package l7
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,8 +131,16 @@ func (c *byteConn) start(cfg *tls.Config) {
 
 // loop serves requests until the connection ends or is settled.
 func (c *byteConn) loop() {
-	settle := false
+	settle, serving := false, false
 	defer func() {
+		if p := recover(); p != nil { // of the connection itself: a listener of the host's may make them
+			err := recovered(c.srv.logger(), p, "connection")
+			c.broken = true
+			if serving {
+				c.x.Record.Termination, c.x.Record.Err = endOf(l4.Internal, l4.PhaseData), err
+				c.endRecord()
+			}
+		}
 		if !settle {
 			c.end()
 		}
@@ -148,10 +155,12 @@ func (c *byteConn) loop() {
 		if !more {
 			return
 		}
+		serving = true
 		c.serve()
 		if !c.finishExchange() {
 			return
 		}
+		serving = false
 	}
 }
 
@@ -165,7 +174,7 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	if err := t.HandshakeContext(ctx); err != nil {
+	if err := c.shakeHands(ctx, t); err != nil {
 		c.srv.logger().Debug("l7: TLS handshake failed", "remote", c.nc.RemoteAddr(), "error", err)
 		return false
 	}
@@ -176,6 +185,17 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 		return false
 	}
 	return true
+}
+
+// shakeHands does the handshake, in which the callbacks of the configuration
+// are called.
+func (c *byteConn) shakeHands(ctx context.Context, t *tls.Conn) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = recovered(c.srv.logger(), p, "TLS handshake", "remote", c.nc.RemoteAddr())
+		}
+	}()
+	return t.HandshakeContext(ctx)
 }
 
 // end closes what is still ours.
@@ -258,22 +278,19 @@ func (c *byteConn) serve() {
 // begun, else by cutting the connection.
 func (c *byteConn) panicked(p any) {
 	x := &c.x
-	x.Record.Err = fmt.Errorf("l7: handler panicked: %v", p)
+	x.Record.Err = recovered(c.srv.logger(), p, "handler", "path", x.Path)
 	if c.handed {
 		x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
 		return
 	}
-	if p != http.ErrAbortHandler {
-		c.srv.logger().Error("l7: handler panicked", "panic", p, "path", x.Path, "stack", string(debug.Stack()))
-	}
-	if x.replied || p == http.ErrAbortHandler {
+	if c.rep.begun || c.broken || p == http.ErrAbortHandler {
 		x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
+		x.replied = true
 		c.abort()
 		return
 	}
 	c.close = true
-	x.editors = x.editors[:0]
-	x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
+	x.failed500()
 }
 
 // finishExchange sends what is left of the reply, closes the record and
@@ -340,6 +357,8 @@ func (c *byteConn) withTLS(h *handedConn) net.Conn {
 	}
 	return h
 }
+
+func (c *byteConn) logger() *slog.Logger { return c.srv.logger() }
 
 // context is that of the connection: with HTTP/1 a client is gone when its
 // connection is.

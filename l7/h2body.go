@@ -61,7 +61,7 @@ func (s *h2Stream) mayRead(x *Exchange) error {
 		return nil
 	}
 	x.expect = false
-	return x.down.writeInterim(&Reply{Status: http.StatusContinue})
+	return guard(x, "interim reply", func() error { return x.down.writeInterim(&Reply{Status: http.StatusContinue}) })
 }
 
 // fillTrailer gives the announced fields their values.

@@ -170,7 +170,9 @@ func (s *h2Stream) passInterim(t *attempt, l *leg, code int, header http.Header)
 		return nil
 	}
 	r := Reply{Status: code, ContentLength: -1, Header: fieldsOf(header)}
-	if err := t.x.down.writeInterim(&r); err != nil {
+	// In net/http's goroutine there is nobody else to recover.
+	if err := guard(t.x, "interim reply", func() error { return t.x.down.writeInterim(&r) }); err != nil {
+		s.body.fromClient.CompareAndSwap(nil, &err) // net/http would lose it
 		return &clientError{err}
 	}
 	return nil

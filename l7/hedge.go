@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // Hedge says when a request that has had no reply yet is sent to a second
@@ -87,9 +88,15 @@ func (t *attempt) raceLegs(ctx context.Context) *failure {
 	defer cancel()
 	t.x.down.attach(r)
 	timer := time.AfterFunc(delay, func() { r.runSecond(hedge) })
-	fail := r.t.open(first, &r.legs[0])
-	if fail == nil {
-		r.win(&r.legs[0])
+	var fail *failure
+	err := guard(t.x, "try", func() error {
+		if fail = r.t.open(first, &r.legs[0]); fail == nil {
+			r.win(&r.legs[0])
+		}
+		return nil
+	})
+	if err != nil {
+		fail = r.panicked(&r.legs[0], err)
 	}
 	if !timer.Stop() {
 		<-r.done
@@ -102,6 +109,12 @@ func (t *attempt) raceLegs(ctx context.Context) *failure {
 // runSecond is the second leg.
 func (r *race) runSecond(ctx context.Context) {
 	defer close(r.done)
+	if err := guard(r.t.x, "try", func() error { r.second(ctx); return nil }); err != nil {
+		r.fail = r.panicked(&r.legs[1], err)
+	}
+}
+
+func (r *race) second(ctx context.Context) {
 	if r.over() {
 		return
 	}
@@ -124,6 +137,18 @@ func (r *race) runSecond(ctx context.Context) {
 	if r.fail = r.t.open(ctx, l); r.fail == nil {
 		r.win(l)
 	}
+}
+
+// panicked makes a failure of a leg in which host code panicked.
+func (r *race) panicked(l *leg, err error) *failure {
+	r.drop(l)
+	if l.src != nil {
+		l.src.close()
+		l.src = nil
+	}
+	f := &failure{phase: l4.PhaseConnect, err: err}
+	f.panicked()
+	return f
 }
 
 // over reports whether there is nothing to win any more.

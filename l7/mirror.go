@@ -5,6 +5,7 @@ package l7
 import (
 	"context"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -94,6 +95,7 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 	c.Record.Start = time.Now()
 	c.begin(x.Record.Front)
 	c.Record.Host = x.Record.Host
+	log := x.down.logger()
 	m.wg.Go(func() {
 		defer m.going.Add(-1)
 		ctx, cancel := bg, context.CancelFunc(func() {})
@@ -101,9 +103,11 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 			ctx, cancel = context.WithTimeout(ctx, d)
 		}
 		defer cancel()
-		c.down = &nobody{x: c, ctx: ctx, body: body}
-		defer func() { _ = recover() }() // a panic of the shadow is no reason to fail
-		Serve(m.To, c)
+		c.down = &nobody{x: c, ctx: ctx, body: body, log: log}
+		_ = guard(c, "mirror", func() error {
+			Serve(m.To, c)
+			return nil
+		})
 	})
 }
 
@@ -113,6 +117,7 @@ type nobody struct {
 	ctx  context.Context
 	body []byte
 	stop func() bool
+	log  *slog.Logger
 }
 
 func (n *nobody) context() context.Context { return n.ctx }
@@ -127,6 +132,7 @@ func (n *nobody) readBody(p []byte) (int, error) {
 	return c, nil
 }
 
+func (n *nobody) logger() *slog.Logger        { return n.log }
 func (n *nobody) bodyReady() bool             { return true }
 func (n *nobody) stopBody()                   {}
 func (n *nobody) resumeBody()                 {}

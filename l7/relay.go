@@ -131,8 +131,16 @@ func (t *attempt) cut(src source, err error) {
 	o.Class, o.Err = balance.Reset, err
 	var ce *clientError
 	var br *badReply
+	var pe *panicError
+	if c, ok := src.(*upConn); ok && c.pump != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		if perr := c.pump.clientError(); perr != nil { // which is what ended the wait
+			err = &clientError{perr}
+		}
+	}
 	f := src.end()
 	switch {
+	case errors.As(err, &pe):
+		end.Cause, o.Class = l4.Internal, balance.ClientAborted
 	case f.cutReason.Load() != nil:
 		end.Cause = l4.ServerDown
 	case f.interrupted.Load() || errors.As(err, &ce):

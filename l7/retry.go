@@ -140,7 +140,7 @@ func (t *attempt) mayRepeat(f *failure) bool {
 	switch {
 	case t.tries >= r.tries() || !r.covers(f) || f.after > r.maxWait():
 		return false
-	case f.by == l4.ClientAborted || f.by == l4.ClientTimeout || f.by == l4.Denied || f.by == l4.Killed:
+	case f.by == l4.ClientAborted || f.by == l4.ClientTimeout || f.by == l4.Denied || f.by == l4.Killed || f.by == l4.Internal:
 		return false
 	case t.x.Context().Err() != nil || !t.repeatable(f):
 		return false

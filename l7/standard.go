@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -37,6 +38,7 @@ type standard struct {
 	noBody   bool         // of the reply: its head says that none follows
 	chunked  bool
 	aborted  bool
+	begun    bool // the head of a final reply is net/http's
 	duplex   bool // the reply began before the end of the request body
 	hijacked bool
 }
@@ -56,6 +58,14 @@ func (s *standard) run(h http.Handler) {
 	defer func() {
 		if !clean {
 			x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
+			// A server of the host's has handlers of the host's around us, which
+			// may want to see the panic.
+			if s.srv != nil {
+				if p := recover(); p != nil {
+					s.panicked(p)
+					clean = true
+				}
+			}
 		}
 		s.lingerBody()
 		if s.srv != nil {
@@ -74,6 +84,30 @@ func (s *standard) run(h http.Handler) {
 		x.mustReply()
 	}
 	clean = true
+}
+
+// panicked ends an exchange whose handler panicked: with a reply if none has
+// begun, else by cutting the connection, or the stream.
+func (s *standard) panicked(p any) {
+	x := s.x
+	x.Record.Err = recovered(s.logger(), p, "handler", "path", x.Path)
+	if s.begun || s.hijacked || s.aborted || p == http.ErrAbortHandler {
+		x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
+		x.replied, s.aborted = true, true
+		return
+	}
+	clear(s.w.Header())
+	if x.proto1x < 2 {
+		s.w.Header().Set("Connection", "close")
+	}
+	x.failed500()
+}
+
+func (s *standard) logger() *slog.Logger {
+	if s.srv != nil {
+		return s.srv.logger()
+	}
+	return slog.Default()
 }
 
 // parse fills the exchange with what net/http has made of the request, and
@@ -218,6 +252,7 @@ func (s *standard) writeHead(r *Reply) error {
 		h.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	}
 	s.beforeHead(r.Server != nil)
+	s.begun = true
 	s.w.WriteHeader(r.Status)
 	return nil
 }

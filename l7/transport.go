@@ -32,7 +32,8 @@ import (
 // Unlike [http.Transport] it adds no field to a request, neither User-Agent
 // nor Accept-Encoding, so that a compressed body stays compressed, and it uses no proxy.
 //
-// An error is a [*TransportError]. The fields must not change once the
+// An error is a [*TransportError]. A panic of what the program has given (a
+// dialer, a policy, a hook) is logged and becomes an error too. The fields must not change once the
 // transport is used; RoundTrip may be called by several goroutines at once.
 type Transport struct {
 	Pool     *balance.Pool
@@ -99,10 +100,15 @@ func (t *Transport) CloseIdleConnections() {
 }
 
 // RoundTrip implements [http.RoundTripper].
-func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 	t.once.Do(t.init)
 	c := &caller{t: t, req: req, ctx: req.Context(), body: req.Body}
-	err := c.ctx.Err()
+	defer func() {
+		if p := recover(); p != nil {
+			err = c.panicked(p)
+		}
+	}()
+	err = c.ctx.Err()
 	if err == nil {
 		err = c.parse()
 	}
@@ -114,10 +120,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	x.Record.Start = time.Now()
 	x.begin(FrontTransport)
 	x.Record.Pool = t.Pool.Name
+	c.try = attempt{p: &t.proxy, x: x, up: t.proxy.upstream}
 	if t.Balance != nil {
 		x.Balance = t.Balance(req)
 	}
-	c.try = attempt{p: &t.proxy, x: x, up: t.proxy.upstream}
 	c.try.begin()
 	if f := c.try.answer(); f != nil {
 		return nil, c.failed(f)
@@ -210,6 +216,22 @@ func (c *caller) failed(f *failure) error {
 	}
 	c.settle()
 	return err
+}
+
+// panicked ends a request in which a func of the program's panicked: a picker, a
+// dialer, a callback of TLS.
+func (c *caller) panicked(p any) error {
+	err := error(recovered(c.logger(), p, "Transport", "path", c.x.Path))
+	if c.try.x == nil { // it had not begun
+		c.closeBody()
+		return err
+	}
+	if c.try.leg.lease.Server() != nil {
+		c.try.abandon()
+	}
+	f := &failure{phase: l4.PhaseRequest, err: err}
+	f.panicked()
+	return c.failed(f)
 }
 
 // settle ends the request: its body, its buffers, its record.

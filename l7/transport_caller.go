@@ -5,6 +5,7 @@ package l7
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -28,6 +29,7 @@ type caller struct {
 	unwatch func() bool
 }
 
+func (c *caller) logger() *slog.Logger     { return slog.Default() }
 func (c *caller) context() context.Context { return c.ctx }
 func (c *caller) request() *http.Request   { return c.req.Clone(c.ctx) }
 

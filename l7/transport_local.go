@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // serveLocal has a member of the pool that is a handler of this process answer.
@@ -37,6 +38,10 @@ func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 	case <-c.ctx.Done(): // the handler ends when it will
 		_ = pr.CloseWithError(c.ctx.Err())
 		return nil, c.ctx.Err()
+	}
+	if w.status == 0 { // it has aborted
+		r := &c.x.Record
+		return nil, &TransportError{Server: r.Server, Tries: r.Tries, Class: balance.StatusError, Termination: endOf(l4.Internal, l4.PhaseData), Err: http.ErrAbortHandler}
 	}
 	if w.status < 500 {
 		lease.Works(w.status)
@@ -97,13 +102,21 @@ func (w *localWriter) Flush() { w.WriteHeader(http.StatusOK) }
 func (w *localWriter) end(c *caller) {
 	t := &c.try
 	p := recover()
-	if p != nil && w.status == 0 {
-		w.WriteHeader(http.StatusInternalServerError)
+	if p != nil {
+		c.x.Record.Termination, c.x.Record.Err = endOf(l4.Internal, l4.PhaseData), recovered(c.logger(), p, "handler", "path", c.x.Path)
+		clear(w.header)
 	}
-	w.WriteHeader(http.StatusOK)
+	switch {
+	case p == nil:
+		w.WriteHeader(http.StatusOK)
+	case p != http.ErrAbortHandler:
+		w.WriteHeader(http.StatusInternalServerError)
+	case w.status == 0:
+		close(w.head)
+	}
 	c.x.Record.Status, c.x.Record.ReplyBytes = w.status, w.bytes
 	t.leg.outcome = balance.Outcome{Status: w.status}
-	if w.status >= 500 {
+	if w.status >= 500 || p != nil {
 		t.leg.outcome.Class = balance.StatusError
 	}
 	t.leg.done(t.leg.outcome)

@@ -118,23 +118,29 @@ func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust 
 	if err != nil {
 		return nil, connectError(ctx, err)
 	}
+	up := false
+	defer func() {
+		if !up { // or a callback of the TLS configuration panicked
+			_ = nc.Close()
+		}
+	}()
 	if id.proxy != "" {
 		at, _ := ctx.Deadline()
 		_ = nc.SetWriteDeadline(at)
 		if _, err := nc.Write([]byte(id.proxy)); err != nil {
-			_ = nc.Close()
 			return nil, connectError(ctx, err)
 		}
 		_ = nc.SetWriteDeadline(time.Time{})
 	}
 	if cfg == nil {
+		up = true
 		return nc, nil
 	}
 	t := tls.Client(nc, cfg)
 	if err := t.HandshakeContext(ctx); err != nil {
-		_ = nc.Close()
 		return nil, &tlsError{cfg.ServerName, connectError(ctx, err)}
 	}
+	up = true
 	return t, nil
 }
 

@@ -109,15 +109,7 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (s
 			}
 			h.dialing[key] = d
 			h.mu.Unlock()
-			src, dialed, err := h.dialStream(ctx, id, t, l)
-			h.mu.Lock()
-			delete(h.dialing, key)
-			h.mu.Unlock()
-			if ctx.Err() == nil { // else it was our own client that left
-				d.err = err
-			}
-			close(d.done)
-			return src, dialed, err
+			return h.dialForAll(ctx, key, d, t, l)
 		}
 		h.mu.Unlock()
 		select {
@@ -130,6 +122,21 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (s
 		}
 	}
 	return nil, false, nil
+}
+
+// dialForAll is dialStream while others wait for it. A dialer that panics makes
+// them dial themselves.
+func (h *upHost) dialForAll(ctx context.Context, key h2Key, d *h2Dial, t *attempt, l *leg) (src source, dialed bool, err error) {
+	defer func() {
+		h.mu.Lock()
+		delete(h.dialing, key)
+		h.mu.Unlock()
+		if ctx.Err() == nil { // else it was our own client that left
+			d.err = err
+		}
+		close(d.done)
+	}()
+	return h.dialStream(ctx, key.id, t, l)
 }
 
 // dialStream opens a connection.

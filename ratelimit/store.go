@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,7 +91,7 @@ func (s *Shared[K]) Take(key K, n int) Decision {
 	}
 	ctx, cancel := s.deadline()
 	defer cancel()
-	d, err := s.Store.Take(ctx, s.text(key), law, n)
+	d, err := s.take(ctx, s.text(key), law, n)
 	s.heard(err)
 	if err != nil {
 		return s.takeLocal(key, n)
@@ -129,8 +130,37 @@ func (s *Shared[K]) Refund(key K, d Decision) {
 	case s.ask():
 		ctx, cancel := s.deadline()
 		defer cancel()
-		s.heard(s.Store.Refund(ctx, s.text(key), law, d))
+		s.heard(s.refund(ctx, s.text(key), law, d))
 	}
+}
+
+// take asks the store. A store that panics is away.
+func (s *Shared[K]) take(ctx context.Context, key string, law Law, n int) (d Decision, err error) {
+	defer caught(s.logger(), "Store", &err)
+	return s.Store.Take(ctx, key, law, n)
+}
+
+func (s *Shared[K]) refund(ctx context.Context, key string, law Law, d Decision) (err error) {
+	defer caught(s.logger(), "Store", &err)
+	return s.Store.Refund(ctx, key, law, d)
+}
+
+// caught is deferred around a call of the host's code, of which a panic is
+// logged and becomes an error.
+func caught(log *slog.Logger, what string, err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	*err = fmt.Errorf("ratelimit: %s panicked: %v", what, p)
+	log.Error("ratelimit: "+what+" panicked", "panic", p, "stack", string(debug.Stack()))
+}
+
+func (s *Shared[K]) logger() *slog.Logger {
+	if s.Logger != nil {
+		return s.Logger
+	}
+	return slog.Default()
 }
 
 // ask reports whether the store is there, or it is time to see.
@@ -158,16 +188,15 @@ func (s *Shared[K]) heard(err error) {
 }
 
 func (s *Shared[K]) say(err error) {
-	l := s.Logger
-	if l == nil {
-		l = slog.Default()
-	}
+	l := s.logger()
 	if err != nil {
 		l.Warn("rate limits are local: the store is away", "prefix", s.Prefix, "error", err)
 	} else {
 		l.Info("rate limits are shared again", "prefix", s.Prefix)
 	}
 	if s.OnChange != nil {
+		var failed error
+		defer caught(l, "OnChange", &failed)
 		s.OnChange(err)
 	}
 }

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// Whatever a host gives us may panic: a handler, a callback, a filter, a
+// dialer. One request, or one connection, ends then. Where that happens in the
+// goroutine of the exchange the front recovers; what runs in another goroutine
+// has a recover of its own, and its panic becomes an error of the exchange.
+
+// A panicError is a panic as an error. It has been logged.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("l7: panic: %v", e.value) }
+
+// Unwrap returns what the panic was about, if that is an error, such as
+// [http.ErrAbortHandler].
+func (e *panicError) Unwrap() error {
+	err, _ := e.value.(error)
+	return err
+}
+
+// recovered makes an error of a panic and logs it, with the stack of the
+// goroutine that calls, unless it is [http.ErrAbortHandler].
+func recovered(log *slog.Logger, p any, where string, attrs ...any) *panicError {
+	if p != http.ErrAbortHandler {
+		defer func() { _ = recover() }() // a logger is the host's, too
+		log.Error("l7: "+where+" panicked", append(attrs, "panic", p, "stack", string(debug.Stack()))...)
+	}
+	return &panicError{p}
+}
+
+// guard calls f and returns its error, or its panic.
+func guard(x *Exchange, where string, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = recovered(x.down.logger(), p, where, "path", x.Path)
+		}
+	}()
+	return f()
+}
+
+// A guardedReader reads what a host's filter makes of a body, in whatever
+// goroutine sends it.
+type guardedReader struct {
+	x *Exchange
+	r io.Reader
+}
+
+func (g *guardedReader) Read(p []byte) (n int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			n, err = 0, recovered(g.x.down.logger(), p, "request body", "path", g.x.Path)
+		}
+	}()
+	return g.r.Read(p)
+}
+
+// guardedBody is the request body for a goroutine that does not recover.
+func (x *Exchange) guardedBody() io.Reader {
+	if len(x.filters) == 0 {
+		if _, ok := x.down.(*caller); !ok {
+			return bodyReader{x} // no code of the host's
+		}
+	}
+	return &guardedReader{x, x.Body()}
+}
+
+// failed500 answers an exchange whose handler has panicked before anything was
+// sent.
+func (x *Exchange) failed500() {
+	x.editors, x.replied = x.editors[:0], false
+	x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
+}
+
+// errorPage calls ErrorPage. One that panics is as if there was none.
+func (x *Exchange) errorPage(status int) (h *Fields, body string, ok bool) {
+	defer func() {
+		if p := recover(); p == http.ErrAbortHandler {
+			panic(p)
+		} else if p != nil {
+			recovered(x.down.logger(), p, "ErrorPage", "path", x.Path, "status", status)
+			h, body, ok = nil, "", false
+		}
+	}()
+	h, body = x.ErrorPage(x, status)
+	return h, body, true
+}

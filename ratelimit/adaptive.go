@@ -36,7 +36,7 @@ import (
 // TCP Vegas (Brakmo, O'Malley, Peterson, 1994), as failsafe-go joins them.
 type Adaptive struct {
 	Min     int // places; 0 means 1
-	Max     int // 0 means 200
+	Max     int // 0 means 200; at most 1 000 000 000
 	Initial int // 0 means 20, within Min and Max
 
 	MaxQueue int           // who may wait for a place; 0 or less means nobody
@@ -61,11 +61,16 @@ func (a *Adaptive) init() {
 		if s.window <= 0 {
 			s.window = time.Second
 		}
-		s.max = max(s.min, s.max)
+		s.window = min(s.window, longest/30)
+		s.min = min(s.min, adaptiveMost)
+		s.max = min(max(s.min, s.max), adaptiveMost)
 		s.limit = float64(min(max(orDefault(a.Initial, 20), s.min), s.max))
 		a.gate = Concurrency{Max: int(s.limit), MaxQueue: a.MaxQueue, MaxWait: a.MaxWait}
 	})
 }
+
+// adaptiveMost is the most places that may be asked for.
+const adaptiveMost = 1_000_000_000
 
 func orDefault(n, def int) int {
 	if n <= 0 {
@@ -259,7 +264,8 @@ func (h *histogram) quantile(q float64) time.Duration {
 	for i, c := range h.count {
 		if seen += c; c > 0 && seen >= want {
 			exp, part := i/8, i%8
-			return time.Duration((16 + 2*uint64(part) + 1) << exp >> 4)
+			hi, lo := bits.Mul64(16+2*uint64(part)+1, 1<<exp)
+			return time.Duration(hi<<60 | lo>>4)
 		}
 	}
 	return 0

@@ -7,10 +7,20 @@ import "time"
 // A Ban refuses everything to a key that has been refused too often: After
 // refusals within Within of the first of them, for For. Refusals during a ban
 // do not make it longer. The zero Ban bans nobody.
+//
+// A ban takes the place of its key, so [Keyed].Max bounds how many there are at
+// a time: if all sixteen places where a new key may go have a ban, the one that
+// ends first is forgotten, as [Stats].LostBans tells. Somebody with many
+// addresses can so make a Keyed forget bans. With a Max of four times the keys
+// that may be banned at once that is unlikely; with Keep it cannot happen.
 type Ban struct {
 	After  int           // refusals that lead to a ban; 0 or less means no bans; at most 32 766
 	Within time.Duration // 0 or less means one minute
 	For    time.Duration // 0 or less means ten minutes
+
+	// Keep never forgets a ban before its end. The price is that new keys that
+	// find only bans where they may go are admitted uncounted ([Stats].Untracked).
+	Keep bool
 }
 
 // The strikes of a key, from the top: a zero bit, 15 bits of count, 48 bits
@@ -32,15 +42,17 @@ func (b Ban) status(s int64, now time.Duration) (wait, forget time.Duration) {
 		return 0, 0
 	}
 	at := time.Duration(s&(1<<strikeTimeBits-1)) * time.Millisecond
+	now = max(0, now)
 	if s>>strikeTimeBits == banned {
 		wait = max(0, at-now)
 		return wait, wait
 	}
-	return 0, max(0, at+b.within()-now)
+	return 0, max(0, later(at, b.within())-now)
 }
 
 // strike returns the strikes after one more refusal at time now.
 func (b Ban) strike(s int64, now time.Duration) int64 {
+	now = max(0, now)
 	wait, forget := b.status(s, now)
 	switch {
 	case b.After <= 0 || wait > 0:
@@ -50,7 +62,7 @@ func (b Ban) strike(s int64, now time.Duration) int64 {
 	}
 	s += 1 << strikeTimeBits
 	if s>>strikeTimeBits >= int64(min(b.After, banned-1)) {
-		return strikes(banned, now+b.span()+time.Millisecond-1)
+		return strikes(banned, later(later(now, b.span()), time.Millisecond-1))
 	}
 	return s
 }

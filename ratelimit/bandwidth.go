@@ -5,7 +5,6 @@ package ratelimit
 import (
 	"context"
 	"io"
-	"math"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -61,7 +60,7 @@ func (b *Bandwidth) Reserve(n int) time.Duration {
 	for {
 		ahead := b.ahead.Load()
 		from := max(time.Duration(ahead), now)
-		if b.ahead.CompareAndSwap(ahead, int64(from+cost)) {
+		if b.ahead.CompareAndSwap(ahead, int64(later(from, cost))) {
 			// Its turn is when all before it is paid for, but for the burst.
 			return max(0, from-now+min(cost, slack)-slack)
 		}
@@ -149,11 +148,11 @@ func (p pacedWriter) Write(buf []byte) (done int, err error) {
 func spanOf(n, rate int64) time.Duration {
 	hi, lo := bits.Mul64(uint64(n), uint64(time.Second))
 	if hi >= uint64(rate) {
-		return math.MaxInt64 / 4
+		return longest
 	}
 	q, r := bits.Div64(hi, lo, uint64(rate))
 	if r > 0 {
 		q++
 	}
-	return time.Duration(min(q, math.MaxInt64/4))
+	return time.Duration(min(q, uint64(longest)))
 }

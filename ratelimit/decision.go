@@ -37,6 +37,10 @@ type Decision struct {
 
 	Cost int           // what was taken and Refund gives back; 0 if nothing was
 	At   time.Duration // when, on the clock of what decided
+
+	// Life tells the entry of a Keyed that took Cost from those that the same
+	// key had before and after it was forgotten.
+	Life uint32
 }
 
 // RetryAfter returns the value of a Retry-After field (RFC 9110, section
@@ -46,21 +50,22 @@ func (d Decision) RetryAfter() int {
 	if d.OK || d.Wait == Never {
 		return 0
 	}
-	return max(1, seconds(d.Wait))
+	return int(min(max(1, seconds(d.Wait)), math.MaxInt))
 }
 
 // AppendRateLimit appends the value of a RateLimit field to dst: what remains
 // and, if time alone brings it back, the seconds until it does
 // (draft-ietf-httpapi-ratelimit-headers-10, section 4). Name is that of the
-// policy and must be printable ASCII without quotes and backslashes.
+// policy and must be printable ASCII without quotes and backslashes. Numbers
+// are at most those that such a field can hold (RFC 9651, section 3.3.1).
 func (d Decision) AppendRateLimit(dst []byte, name string) []byte {
 	dst = append(dst, '"')
 	dst = append(dst, name...)
 	dst = append(dst, `";r=`...)
-	dst = strconv.AppendInt(dst, int64(d.Remaining), 10)
+	dst = appendNumber(dst, int64(d.Remaining))
 	if d.Reset != Never {
 		dst = append(dst, ";t="...)
-		dst = strconv.AppendInt(dst, int64(seconds(d.Reset)), 10)
+		dst = appendNumber(dst, seconds(d.Reset))
 	}
 	return dst
 }
@@ -72,21 +77,28 @@ func (d Decision) AppendPolicy(dst []byte, name string, window time.Duration) []
 	dst = append(dst, '"')
 	dst = append(dst, name...)
 	dst = append(dst, `";q=`...)
-	dst = strconv.AppendInt(dst, int64(d.Limit), 10)
+	dst = appendNumber(dst, int64(d.Limit))
 	if window > 0 {
 		dst = append(dst, ";w="...)
-		dst = strconv.AppendInt(dst, int64(seconds(window)), 10)
+		dst = appendNumber(dst, seconds(window))
 	}
 	return dst
 }
 
+// appendNumber appends n within what a field can hold: no law has less than
+// none left.
+func appendNumber(dst []byte, n int64) []byte {
+	const most = 999_999_999_999_999
+	return strconv.AppendInt(dst, min(max(0, n), most), 10)
+}
+
 // seconds returns d in whole seconds, rounded up.
-func seconds(d time.Duration) int {
+func seconds(d time.Duration) int64 {
 	s := d / time.Second
 	if d%time.Second > 0 {
 		s++
 	}
-	return int(s)
+	return int64(s)
 }
 
 // sleep waits for d, or for less if ctx ends first, whose error it returns.

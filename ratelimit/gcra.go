@@ -12,7 +12,9 @@ import "time"
 //
 // events, those it makes wait counted from the end of their wait. The
 // interval is rounded up to a whole nanosecond: at a million events a second
-// the rate is at most 0.1 % below what was asked for.
+// the rate is at most 0.1 % below what was asked for, and no rate is above one
+// event a nanosecond. A bucket that takes more than 73 years to fill is one
+// of 73 years: Decision.Limit says how many events that is.
 //
 // With a MaxWait it also paces: what exceeds the burst is told to wait for
 // its turn, first come first served, if the wait is not longer than that.
@@ -48,13 +50,18 @@ func (g *GCRA) take(full int64, now time.Duration, n int, d *Decision) (next int
 	}
 	burst := g.burst()
 	room := times(burst, interval)
+	if room == longest {
+		burst = int(longest / interval)
+		room = times(burst, interval)
+	}
 	d.Limit = burst
 
+	n, now = max(0, n), max(0, now)
 	cost := times(n, interval)
 	used := max(0, time.Duration(full)-now) // of room
-	patience := room + min(max(0, g.MaxWait), Never/4)
+	patience := room + min(max(0, g.MaxWait), longest)
 	switch {
-	case cost > room:
+	case n > burst:
 		d.Over, d.Wait = true, Never
 	case used > patience-cost:
 		d.Over, d.Wait = true, used-(patience-cost)
@@ -63,7 +70,7 @@ func (g *GCRA) take(full int64, now time.Duration, n int, d *Decision) (next int
 		used += cost
 		if n > 0 {
 			d.Wait = max(0, used-room)
-			full = int64(now + used)
+			full = int64(later(now, used))
 		}
 	}
 	d.Reset = used
@@ -71,17 +78,10 @@ func (g *GCRA) take(full int64, now time.Duration, n int, d *Decision) (next int
 	return full
 }
 
-// Refund implements [Law].
+// Refund implements [Law]. What time alone has brought back since d is not
+// given back once more: a bucket that was full in between had no use for it.
 func (g GCRA) Refund(full int64, now time.Duration, d Decision) int64 {
-	return max(0, full-int64(times(d.Cost, g.Rate.interval())))
-}
-
-// times returns n times d, or the longest duration that leaves room for sums
-// if that is less. Neither is negative.
-func times(n int, d time.Duration) time.Duration {
-	const most = Never / 4
-	if n > 0 && d > most/time.Duration(n) {
-		return most
-	}
-	return time.Duration(n) * d
+	cost := times(max(0, d.Cost), g.Rate.interval())
+	left := later(d.At, max(0, d.Reset)) - max(0, now) // until d alone would be forgotten
+	return max(0, full-int64(min(cost, max(0, left))))
 }

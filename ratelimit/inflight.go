@@ -15,7 +15,7 @@ type InFlight struct {
 // Take implements [Law]. How long to wait is not known: a refusal says 0,
 // or Never if n is more than Max.
 func (f InFlight) Take(held int64, _ time.Duration, n int) (int64, Decision) {
-	limit := int64(max(0, f.Max))
+	limit, n := int64(max(0, f.Max)), max(0, n)
 	d := Decision{Limit: int(limit)}
 	switch {
 	case int64(n) > limit:
@@ -35,5 +35,5 @@ func (f InFlight) Take(held int64, _ time.Duration, n int) (int64, Decision) {
 
 // Refund implements [Law].
 func (f InFlight) Refund(held int64, _ time.Duration, d Decision) int64 {
-	return max(0, held-int64(d.Cost))
+	return max(0, held-int64(max(0, d.Cost)))
 }

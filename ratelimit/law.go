@@ -18,7 +18,7 @@ type Law interface {
 	// Take decides on taking n at time now and returns the state that
 	// follows. With n of 0 it takes nothing and tells how things stand; a
 	// Reset of 0 then means that state is worth no more than 0 and may be
-	// forgotten. N is not negative. Take need not set Cost and At.
+	// forgotten. N and now are not negative. Take need not set Cost and At.
 	Take(state int64, now time.Duration, n int) (next int64, d Decision)
 
 	// Refund returns the state without what d took.
@@ -28,8 +28,12 @@ type Law interface {
 // A Rate is a number of events in a span of time: Rate{100, time.Minute}.
 type Rate struct {
 	Count int           // 0 or less admits nothing
-	Per   time.Duration // 0 means one second; negative counts as 0
+	Per   time.Duration // 0 means one second; negative counts as 0, more than 73 years as that
 }
+
+// longest is the longest span that laws reckon with. It leaves room for sums
+// of a few.
+const longest = Never / 4
 
 // PerSecond returns the rate of n events a second.
 func PerSecond(n int) Rate { return Rate{n, time.Second} }
@@ -45,7 +49,7 @@ func (r Rate) span() time.Duration {
 	if r.Per <= 0 {
 		return time.Second
 	}
-	return r.Per
+	return min(r.Per, longest)
 }
 
 // interval returns the time that one event uses up, rounded up to a
@@ -88,11 +92,27 @@ func decide(law Law, state int64, now time.Duration, n int, d *Decision) (next i
 	return next
 }
 
+// times returns n times d, or longest if that is less. Neither is negative.
+func times(n int, d time.Duration) time.Duration {
+	if n > 0 && d > longest/time.Duration(n) {
+		return longest
+	}
+	return time.Duration(n) * d
+}
+
+// later returns t+d, or Never if that is less. D is not negative.
+func later(t, d time.Duration) time.Duration {
+	if t > Never-d {
+		return Never
+	}
+	return t + d
+}
+
 // nothing is what a limit of nothing answers.
-func nothing(n int) Decision { return Decision{OK: n == 0, Over: n > 0, Wait: waitNever(n)} }
+func nothing(n int) Decision { return Decision{OK: n <= 0, Over: n > 0, Wait: waitNever(n)} }
 
 func waitNever(n int) time.Duration {
-	if n == 0 {
+	if n <= 0 {
 		return 0
 	}
 	return Never

@@ -79,9 +79,10 @@ func TestLaws(t *testing.T) {
 			{0, 1, false, Never, 0, 0},
 			{0, 0, true, 0, 0, 0},
 		}},
-		{"gcra, a cost beyond all numbers", GCRA{Rate: PerHour(1), Burst: math.MaxInt / 2}, []step{
-			{0, math.MaxInt / 2, true, 0, 0, Never / 4},
-			{0, 1, false, time.Hour, 0, Never / 4},
+		{"gcra, a burst beyond all numbers", GCRA{Rate: PerHour(1), Burst: math.MaxInt / 2}, []step{
+			{0, math.MaxInt / 2, false, Never, 640_511, 0}, // 73 years of them
+			{0, 640_511, true, 0, 0, 640_511 * time.Hour},
+			{0, 1, false, time.Hour, 0, 640_511 * time.Hour},
 		}},
 		{"window, slides", Window{Rate: PerSecond(10)}, []step{
 			{0, 10, true, 0, 0, 2000 * ms},

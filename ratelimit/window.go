@@ -31,10 +31,15 @@ type Window struct {
 // A number that comes round again (after six days of one-second windows)
 // only makes old counts look young for some windows: it refuses, it never
 // admits, too much.
+//
+// A clock may step back by a minute, but at least by one window and at most by
+// 512: until it has caught up, the counts of the latest window stand as if that
+// had just begun. Beyond that they are taken for old ones and forgotten.
 const (
 	windowCountBits = 22
 	windowCountMax  = 1<<windowCountBits - 1
 	windowNumbers   = 1 << 19
+	windowStepBack  = time.Minute
 )
 
 type windowState struct {
@@ -44,22 +49,27 @@ type windowState struct {
 }
 
 func (w *Window) at(state int64, now time.Duration) windowState {
-	per := w.Rate.span()
+	per, now := w.Rate.span(), max(0, now)
 	s := windowState{
 		number:  int64(now/per) % windowNumbers,
 		elapsed: now % per,
 	}
 	number := state >> (2 * windowCountBits)
 	last, cur := state>>windowCountBits&windowCountMax, state&windowCountMax
-	switch (s.number - number + windowNumbers) % windowNumbers {
-	case 0:
+	switch ahead := (s.number - number + windowNumbers) % windowNumbers; {
+	case ahead == 0:
 		s.last, s.cur = last, cur
-	case 1:
+	case ahead == 1:
 		s.last = cur
-	case windowNumbers - 1: // now was read before somebody else began a window
+	case windowNumbers-ahead <= w.back() && last+cur > 0: // a state of nothing has no window
 		s.last, s.cur, s.number, s.elapsed = last, cur, number, 0
 	}
 	return s
+}
+
+// back returns how many windows the clock may step back.
+func (w *Window) back() int64 {
+	return min(max(1, int64(windowStepBack/w.Rate.span())), windowNumbers/1024)
 }
 
 func (s windowState) pack() int64 {
@@ -77,11 +87,12 @@ func (w *Window) take(state int64, now time.Duration, n int, d *Decision) (next 
 		*d = nothing(n)
 		return state
 	}
+	n = max(0, n)
 	per, count := w.Rate.span(), int64(min(w.Rate.Count, windowCountMax))
 	s := w.at(state, now)
 	seen := s.cur + portion(s.last, per-s.elapsed, per)
 	d.Limit = int(count)
-	if int64(n) <= count-seen {
+	if n == 0 || int64(n) <= count-seen {
 		d.OK = true
 		s.cur += int64(n)
 		seen += int64(n)
@@ -118,6 +129,25 @@ func (w *Window) wait(s windowState, n int) time.Duration {
 	return per - s.elapsed + per - shrunk(s.cur, count-int64(n), per)
 }
 
+// credit returns how long the rate takes for what state counts now: what a key
+// gains when it is forgotten.
+func (w *Window) credit(state int64, now time.Duration) time.Duration {
+	if w.Rate.Count <= 0 {
+		return 0
+	}
+	per, s := w.Rate.span(), w.at(state, now)
+	seen, count := uint64(s.cur+portion(s.last, per-s.elapsed, per)), uint64(min(w.Rate.Count, windowCountMax))
+	hi, lo := bits.Mul64(seen, uint64(per))
+	if hi >= count {
+		return longest
+	}
+	q, r := bits.Div64(hi, lo, count)
+	if r > 0 {
+		q++
+	}
+	return time.Duration(min(q, uint64(longest)))
+}
+
 // portion returns count times part/whole, rounded up. Part is at most whole.
 func portion(count int64, part, whole time.Duration) int64 {
 	if count == 0 {
@@ -146,12 +176,12 @@ func shrunk(count, room int64, whole time.Duration) time.Duration {
 // nothing if that one has passed.
 func (w Window) Refund(state int64, now time.Duration, d Decision) int64 {
 	s := w.at(state, now)
-	per := w.Rate.span()
-	switch (s.number - int64(d.At/per)%windowNumbers + windowNumbers) % windowNumbers {
+	cost := int64(max(0, d.Cost))
+	switch (s.number - int64(max(0, d.At)/w.Rate.span())%windowNumbers + windowNumbers) % windowNumbers {
 	case 0:
-		s.cur = max(0, s.cur-int64(d.Cost))
+		s.cur = max(0, s.cur-cost)
 	case 1:
-		s.last = max(0, s.last-int64(d.Cost))
+		s.last = max(0, s.last-cost)
 	}
 	return s.pack()
 }

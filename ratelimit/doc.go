@@ -22,7 +22,8 @@
 // a Decision.
 //
 // Several gateways share limits through a [Store]: [Shared] asks it, and
-// falls back to limits of its own when it is away. Package
+// falls back to limits of its own when it is away for several questions in a
+// row. Package
 // ratelimit/redisstore, a module of its own, is one for Redis.
 //
 // Nothing here starts a goroutine, and there is nothing to close. Time is

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -33,7 +32,8 @@ var ErrLaw = errors.New("ratelimit: the store does not know this law")
 // Shared is a limit for each key that all gateways with the same Store keep
 // together. While the store is away each gateway keeps to limits of its own,
 // so that no request fails or waits for it: Decision.Local, Logger and
-// OnChange say so.
+// OnChange say so. One slow answer does not make it so: what fails is decided
+// locally, but only several failures in a row mean that the store is away.
 //
 // All methods may be called at once; the fields must not change after first
 // use.
@@ -49,22 +49,31 @@ type Shared[K comparable] struct {
 	// laws; with n gateways one might want an n-th of them.
 	Local *Keyed[K]
 
-	Timeout time.Duration // for one answer of the store; 0 or less means 100ms
-	Retry   time.Duration // after which a store that failed is asked again; 0 or less means 1s
+	Timeout  time.Duration // for one answer of the store; 0 or less means 100ms
+	Failures int           // in a row, each asked for after the one before was known, that mean it is away; 0 or less means 3
+	Retry    time.Duration // after which a store that is away is asked again; 0 or less means 1s
 
 	Logger   *slog.Logger    // told when the store goes and comes back; nil means slog.Default()
 	OnChange func(err error) // likewise, nil meaning that it is back; must not block
 
 	once  sync.Once
 	local *Keyed[K]
+	keys  keys[K]
 	clock clock
-	retry atomic.Int64 // when to ask again, on clock; 0 means that the store is there
+
+	mu     sync.Mutex
+	outage outage
 }
 
 func (s *Shared[K]) init() {
 	s.once.Do(func() {
 		if s.local = s.Local; s.local == nil {
 			s.local = &Keyed[K]{Law: s.Law, LawOf: s.LawOf}
+		}
+		s.keys = keysOf[K]()
+		s.outage = outage{limit: orDefault(s.Failures, 3), pause: s.Retry}
+		if s.outage.pause <= 0 {
+			s.outage.pause = time.Second
 		}
 	})
 }
@@ -81,18 +90,19 @@ func (s *Shared[K]) law(key K) Law {
 // Take takes n for key, or tells why not. It blocks for Timeout at most.
 func (s *Shared[K]) Take(key K, n int) Decision {
 	s.init()
-	n = max(0, n)
+	n, key = max(0, n), s.keys.short(key)
 	law := s.law(key)
 	if law == nil {
 		return nothing(n)
 	}
-	if s.Store == nil || !s.ask() {
+	asked, ok := s.ask()
+	if !ok {
 		return s.takeLocal(key, n)
 	}
 	ctx, cancel := s.deadline()
 	defer cancel()
 	d, err := s.take(ctx, s.text(key), law, n)
-	s.heard(err)
+	s.heard(asked, err)
 	if err != nil {
 		return s.takeLocal(key, n)
 	}
@@ -122,15 +132,19 @@ func (s *Shared[K]) Wait(ctx context.Context, key K, n int) (Decision, error) {
 // not given back.
 func (s *Shared[K]) Refund(key K, d Decision) {
 	s.init()
+	key = s.keys.short(key)
 	law := s.law(key)
-	switch {
-	case d.Cost == 0 || law == nil:
-	case d.Local:
+	if d.Cost <= 0 || law == nil {
+		return
+	}
+	if d.Local {
 		s.local.Refund(key, d)
-	case s.ask():
+		return
+	}
+	if asked, ok := s.ask(); ok {
 		ctx, cancel := s.deadline()
 		defer cancel()
-		s.heard(s.refund(ctx, s.text(key), law, d))
+		s.heard(asked, s.refund(ctx, s.text(key), law, d))
 	}
 }
 
@@ -163,28 +177,33 @@ func (s *Shared[K]) logger() *slog.Logger {
 	return slog.Default()
 }
 
-// ask reports whether the store is there, or it is time to see.
-func (s *Shared[K]) ask() bool {
-	at := s.retry.Load()
-	if at == 0 {
-		return true
+// ask reports whether to ask the store, and the time.
+func (s *Shared[K]) ask() (now time.Duration, ok bool) {
+	if s.Store == nil {
+		return 0, false
 	}
-	now := int64(s.clock.now())
-	// One caller sees, the others stay with their own limits meanwhile.
-	return now >= at && s.retry.CompareAndSwap(at, now+int64(s.pause()))
+	now = s.clock.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now, s.outage.ask(now)
 }
 
 // heard notes an answer of the store, or that there was none.
-func (s *Shared[K]) heard(err error) {
-	if err == nil {
-		if s.retry.Load() != 0 && s.retry.Swap(0) != 0 {
-			s.say(nil)
-		}
-		return
-	}
-	if s.retry.Swap(max(1, int64(s.clock.now()+s.pause()))) == 0 {
+func (s *Shared[K]) heard(asked time.Duration, err error) {
+	if s.note(asked, err) {
 		s.say(err)
 	}
+}
+
+// note reports whether the store has gone or come back.
+func (s *Shared[K]) note(asked time.Duration, err error) (changed bool) {
+	now := s.clock.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		return s.outage.answered()
+	}
+	return s.outage.missed(asked, now)
 }
 
 func (s *Shared[K]) say(err error) {
@@ -209,50 +228,16 @@ func (s *Shared[K]) deadline() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
 
-func (s *Shared[K]) pause() time.Duration {
-	if s.Retry <= 0 {
-		return time.Second
-	}
-	return s.Retry
-}
-
+// text returns the key in the store, which is bounded like those of a Keyed.
 func (s *Shared[K]) text(key K) string {
 	if s.Key != nil {
-		return s.Prefix + s.Key(key)
+		return s.Prefix + shortKey(s.Key(key))
 	}
 	switch k := any(key).(type) {
 	case string:
-		return s.Prefix + k
+		return s.Prefix + shortKey(k)
 	case netip.Addr:
-		return s.Prefix + k.String()
+		return s.Prefix + shortKey(k.String())
 	}
-	return s.Prefix + fmt.Sprint(key)
-}
-
-// MemoryStore is a [Store] in memory, with a [Keyed] for each law: for tests,
-// and for limits that one day will be shared. The laws must be comparable. The
-// zero MemoryStore is ready to use.
-type MemoryStore struct {
-	Max int // keys of each law; see Keyed
-
-	laws sync.Map // Law -> *Keyed[string]
-}
-
-func (m *MemoryStore) keyed(law Law) *Keyed[string] {
-	if l, ok := m.laws.Load(law); ok {
-		return l.(*Keyed[string])
-	}
-	l, _ := m.laws.LoadOrStore(law, &Keyed[string]{Law: law, Max: m.Max})
-	return l.(*Keyed[string])
-}
-
-// Take implements [Store].
-func (m *MemoryStore) Take(_ context.Context, key string, law Law, n int) (Decision, error) {
-	return m.keyed(law).Take(key, n), nil
-}
-
-// Refund implements [Store].
-func (m *MemoryStore) Refund(_ context.Context, key string, law Law, d Decision) error {
-	m.keyed(law).Refund(key, d)
-	return nil
+	return s.Prefix + shortKey(fmt.Sprint(key))
 }

@@ -18,7 +18,9 @@ import (
 // with a Max of 200 000 take 6.7 MB. A key is forgotten only when its place is
 // wanted for another. Then one goes whose state is as good as none (a full
 // bucket, an empty window), so that nothing is lost; if there is none, the one
-// closest to it, as told by [Stats].Lost. Keys are spread over sets of sixteen, so some of those sets
+// that gains least by it, as told by [Stats].Lost: a flood of keys that take
+// little does not forgive one that has used up its limit. Keys are spread over
+// sets of sixteen, so some of those sets
 // are full before the table is: with Max/2 live keys about one in a thousand
 // is lost, with Max about one in ten. Under a law that waits for a release
 // (InFlight) live keys are never forgotten: what finds no place is admitted
@@ -29,9 +31,11 @@ import (
 // keys' worth of table. There is nothing to close. The fields must not change
 // after first use, and a Keyed must not be copied.
 //
-// Key strings are copied, so that they do not hold on to the request they
-// came from. An address should be unmapped (netip.Addr.Unmap): two forms of
-// one address are two keys.
+// Strings in keys, fields of structs too, are copied, so that they do not hold
+// on to the request they came from, and bounded: of one longer than 256 bytes
+// its first 64 and a SHA-256 hash stand for it, in LawOf and All as well.
+// What an interface in a key holds is neither copied nor bounded. An address
+// should be unmapped (netip.Addr.Unmap): two forms of one address are two keys.
 type Keyed[K comparable] struct {
 	Law   Law         // for every key; nil refuses everything
 	LawOf func(K) Law // if set, for one key; nil of it means Law. Called for each Take: return values made before
@@ -46,7 +50,7 @@ type Keyed[K comparable] struct {
 	tab   *table[K]
 	clock clock
 
-	refused, bans, lost, untracked atomic.Uint64
+	refused, bans, lost, lostBans, untracked atomic.Uint64
 }
 
 // Stats are totals since the start.
@@ -54,12 +58,13 @@ type Stats struct {
 	Refused   uint64 // Takes refused, or that would have been under CountOnly
 	Bans      uint64 // bans begun
 	Lost      uint64 // keys forgotten although their state said something
+	LostBans  uint64 // of them, those that were banned
 	Untracked uint64 // Takes admitted uncounted because there was no place
 }
 
 // Stats returns the totals until now.
 func (l *Keyed[K]) Stats() Stats {
-	return Stats{l.refused.Load(), l.bans.Load(), l.lost.Load(), l.untracked.Load()}
+	return Stats{l.refused.Load(), l.bans.Load(), l.lost.Load(), l.lostBans.Load(), l.untracked.Load()}
 }
 
 func (l *Keyed[K]) table() *table[K] {
@@ -93,17 +98,22 @@ func (l *Keyed[K]) Take(key K, n int) (d Decision) {
 // a fifth of the whole.
 func (l *Keyed[K]) TakeTo(d *Decision, key K, n int) {
 	n = max(0, n)
+	tab := l.table()
+	key = tab.keys.short(key)
 	law := l.law(key)
 	if law == nil {
 		*d = nothing(n)
 		l.enforce(d)
 		return
 	}
-	now, tab := l.clock.now(), l.table()
+	now := l.clock.now()
 	for {
 		e := tab.find(key)
 		if e == nil {
-			if e = l.add(tab, key, now, n); e == nil { // nothing to keep, or no place to
+			if n > 0 {
+				e = l.add(tab, key, now)
+			}
+			if e == nil { // nothing to keep, or no place to
 				*d = Decision{}
 				decide(law, 0, now, n, d)
 				if n > 0 {
@@ -119,14 +129,6 @@ func (l *Keyed[K]) TakeTo(d *Decision, key K, n int) {
 			return
 		}
 	}
-}
-
-// add adds an entry for key, if n is to be taken and there is a place.
-func (l *Keyed[K]) add(tab *table[K], key K, now time.Duration, n int) *entry[K] {
-	if n == 0 {
-		return nil
-	}
-	return tab.add(key, func(s *set[K]) int { return l.evict(s, now) })
 }
 
 // takeFrom is Take for an entry. It fails if the entry is dead.
@@ -145,8 +147,10 @@ func (l *Keyed[K]) takeFrom(e *entry[K], law Law, now time.Duration, n int, d *D
 		*d = Decision{}
 		next := decide(law, state, now, n, d)
 		if next == state || e.state.CompareAndSwap(state, next) {
+			d.Life = e.life
 			if d.Over && n > 0 && l.Ban.After > 0 {
 				l.strike(e, now)
+				return e.state.Load() != dead // else the strike is lost: strike what took its place
 			}
 			return true
 		}
@@ -198,12 +202,14 @@ func (l *Keyed[K]) Wait(ctx context.Context, key K, n int) (Decision, error) {
 // or, under [InFlight], because the work is done. It must be called at most
 // once for a Decision.
 func (l *Keyed[K]) Refund(key K, d Decision) {
+	tab := l.table()
+	key = tab.keys.short(key)
 	law := l.law(key)
-	if law == nil || d.Cost == 0 {
+	if law == nil || d.Cost <= 0 {
 		return
 	}
-	e := l.table().find(key)
-	if e == nil {
+	e := tab.find(key)
+	if e == nil || e.life != d.Life { // it was forgotten, and d with it
 		return
 	}
 	now := l.clock.now()
@@ -218,6 +224,7 @@ func (l *Keyed[K]) Refund(key K, d Decision) {
 // Forget drops all that is known of key, a ban too.
 func (l *Keyed[K]) Forget(key K) {
 	tab := l.table()
+	key = tab.keys.short(key)
 	s, tag := tab.place(tab.hash(key))
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,43 +256,4 @@ func (l *Keyed[K]) All() iter.Seq2[K, Decision] {
 			}
 		}
 	}
-}
-
-// evict takes the entry out of use that says least, and returns its index:
-// one that says nothing, else the one that will soonest. It returns -1 if all
-// wait for a release.
-func (l *Keyed[K]) evict(s *set[K], now time.Duration) int {
-	for {
-		best, least, state := -1, Never, int64(0)
-		for i := range s.way {
-			e := s.way[i].Load()
-			st := e.state.Load()
-			if left := l.left(e, st, now); left < least {
-				best, least, state = i, left, st
-			}
-			if least == 0 {
-				break
-			}
-		}
-		if best < 0 {
-			return -1
-		}
-		if s.way[best].Load().state.CompareAndSwap(state, dead) {
-			if least > 0 {
-				l.lost.Add(1)
-			}
-			return best
-		}
-	}
-}
-
-// left returns after how long an entry says nothing any more.
-func (l *Keyed[K]) left(e *entry[K], state int64, now time.Duration) time.Duration {
-	_, forget := l.Ban.status(e.strikes.Load(), now)
-	if law := l.law(e.key); law != nil {
-		var d Decision
-		decide(law, state, now, 0, &d)
-		forget = max(forget, d.Reset)
-	}
-	return forget
 }

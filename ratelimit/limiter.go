@@ -57,7 +57,7 @@ func (l *Limiter) Wait(ctx context.Context, n int) (Decision, error) {
 // [InFlight], because it is done. It must be called at most once for a
 // Decision.
 func (l *Limiter) Refund(d Decision) {
-	if l.Law == nil || d.Cost == 0 {
+	if l.Law == nil || d.Cost <= 0 {
 		return
 	}
 	now := l.clock.now()

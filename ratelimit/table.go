@@ -6,7 +6,6 @@ import (
 	"hash/maphash"
 	"math"
 	"math/bits"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -21,14 +20,15 @@ import (
 //
 // To find a key takes no lock: compare a byte of the hash with sixteen tags
 // in two words, follow the few pointers whose tag agrees, compare keys. To
-// add one locks its set alone, and if the set is full the caller chooses who
-// goes. So there is no list to keep in order, no sweeper and no lock that
+// add one locks its set alone, and if the set is full the caller chooses which
+// one goes. So there is no list to keep in order, no sweeper and no lock that
 // many keys share; the price is that a set can be full before the table is.
 //
 // The hash is seeded: who sends keys cannot choose their sets.
 type table[K comparable] struct {
 	seed maphash.Seed
 	sets []set[K]
+	keys keys[K]
 }
 
 const ways = 16
@@ -37,10 +37,12 @@ type set[K comparable] struct {
 	tags [ways / 8]atomic.Uint64 // a byte per way; 0 is an empty one
 	way  [ways]atomic.Pointer[entry[K]]
 	mu   sync.Mutex // guards changes of tags and way
+	gone uint32     // entries that left; guarded by mu
 }
 
 type entry[K comparable] struct {
 	key     K
+	life    uint32       // entries that had left the set before: no two of one key have the same
 	state   atomic.Int64 // of the law; dead once the entry left the table
 	strikes atomic.Int64 // of the ban
 }
@@ -49,8 +51,9 @@ type entry[K comparable] struct {
 // look the key up again, so that nothing is charged to a forgotten entry.
 const dead = math.MinInt64
 
-func newTable[K comparable](keys int) *table[K] {
-	return &table[K]{seed: maphash.MakeSeed(), sets: make([]set[K], (keys+ways-1)/ways)}
+func newTable[K comparable](size int) *table[K] {
+	const most = math.MaxInt32 / 8 // more cannot be meant, and would not be there
+	return &table[K]{seed: maphash.MakeSeed(), sets: make([]set[K], (min(size, most)+ways-1)/ways), keys: keysOf[K]()}
 }
 
 // place returns the set of a hash, and its tag, which is not 0.
@@ -88,52 +91,46 @@ func matches(tags uint64, tag byte) uint64 {
 }
 
 // add returns the entry of key, which it adds with an empty state if there is
-// none. If the set is full, evict must take one of its entries out of use and
-// return its index, or -1; then add returns nil.
-func (t *table[K]) add(key K, evict func(*set[K]) int) *entry[K] {
-	s, tag := t.place(t.hash(key))
+// none. If the set is full, the new one takes the place of old, which must still
+// be in that state; if that has changed, or old is nil, add returns nil.
+func (t *table[K]) add(s *set[K], tag byte, key K, old *entry[K], state int64) (e *entry[K], replaced bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.find(tag, key); e != nil {
-		return e // somebody else was faster
+		return e, false // another was faster
 	}
-	i := s.empty()
+	i := s.index(nil)
 	if i < 0 {
-		if i = evict(s); i < 0 {
-			return nil
+		if old == nil {
+			return nil, false
 		}
+		if i = s.index(old); i < 0 || !old.state.CompareAndSwap(state, dead) {
+			return nil, false
+		}
+		s.gone++
+		replaced = true
 	}
-	e := &entry[K]{key: own(key)}
+	e = &entry[K]{key: t.keys.own(key), life: s.gone}
 	s.way[i].Store(e)
 	word, shift := &s.tags[i/8], i%8*8
 	word.Store(word.Load()&^(0xff<<shift) | uint64(tag)<<shift)
-	return e
+	return e, replaced
 }
 
 // remove empties the way of e. The lock is held.
 func (s *set[K]) remove(e *entry[K]) {
-	for i := range s.way {
-		if s.way[i].Load() == e {
-			s.tags[i/8].Store(s.tags[i/8].Load() &^ (0xff << (i % 8 * 8)))
-			s.way[i].Store(nil)
-		}
-	}
+	i := s.index(e)
+	s.tags[i/8].Store(s.tags[i/8].Load() &^ (0xff << (i % 8 * 8)))
+	s.way[i].Store(nil)
+	s.gone++
 }
 
-func (s *set[K]) empty() int {
+// index returns the way of e, or -1; that of nil is an empty one.
+func (s *set[K]) index(e *entry[K]) int {
 	for i := range s.way {
-		if s.way[i].Load() == nil {
+		if s.way[i].Load() == e {
 			return i
 		}
 	}
 	return -1
-}
-
-// own returns key without ties to the memory it came from: a string may be a
-// piece of a whole request head.
-func own[K comparable](key K) K {
-	if s, ok := any(&key).(*string); ok {
-		*s = strings.Clone(*s)
-	}
-	return key
 }

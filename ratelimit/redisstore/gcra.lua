@@ -2,8 +2,9 @@
 -- bucket will be full, in microseconds since 2020, which leaves 53-bit numbers
 -- a thirty-second of a microsecond.
 --
--- ARGV: take or refund, n, interval, burst, longest wait (all times in
--- microseconds). Returns: ok, wait (-1: never), limit, remaining, reset, now.
+-- ARGV: take or refund, n, interval, burst, longest wait, when what is refunded
+-- would be forgotten (all times in microseconds). Returns: ok, wait (-1: never),
+-- limit, remaining, reset, now.
 local epoch = 1577836800
 local t = redis.call('TIME')
 local now = (tonumber(t[1]) - epoch) * 1000000 + tonumber(t[2])
@@ -23,14 +24,14 @@ end
 
 if ARGV[1] == 'refund' then
 	if full > 0 then
-		keep(full - cost)
+		keep(full - math.min(cost, math.max(0, tonumber(ARGV[6]) - now)))
 	end
 	return {1, 0, burst, 0, 0, now}
 end
 
 local used = math.max(0, full - now)
 local ok, wait = 1, 0
-if cost > room then
+if n > burst then
 	ok, wait = 0, -1
 elseif used > room + patience - cost then
 	ok, wait = 0, math.ceil(used - (room + patience - cost))

@@ -14,7 +14,8 @@ import (
 )
 
 // A Store is a [ratelimit.Store] in Redis 5 or later, single or cluster. It
-// knows the laws GCRA and Window; others are refused with ratelimit.ErrLaw.
+// knows the laws GCRA and Window, also behind pointers; others are refused with
+// ratelimit.ErrLaw.
 // InFlight is not among them on purpose: a gateway that dies would hold its
 // places for ever.
 //
@@ -26,8 +27,10 @@ import (
 //
 // The error against the same law in memory: intervals are rounded up to a
 // sixteenth of a microsecond, so nothing is admitted too much and below ten
-// thousand events a second at most 0.1 % too little. A Redis that loses writes
-// (a failover, a restart without persistence) forgets what they took.
+// thousand events a second at most 0.1 % too little. A bucket or a MaxWait of
+// more than five years is one of five, and a window is at least a microsecond.
+// A Redis that loses writes (a failover, a restart without persistence) forgets
+// what they took.
 //
 // All methods may be called at once.
 type Store struct {
@@ -52,29 +55,29 @@ var (
 
 // Take implements [ratelimit.Store].
 func (s *Store) Take(ctx context.Context, key string, law ratelimit.Law, n int) (ratelimit.Decision, error) {
-	return s.run(ctx, key, law, "take", n, 0)
+	return s.run(ctx, key, law, "take", max(0, n), ratelimit.Decision{})
 }
 
 // Refund implements [ratelimit.Store].
 func (s *Store) Refund(ctx context.Context, key string, law ratelimit.Law, d ratelimit.Decision) error {
-	_, err := s.run(ctx, key, law, "refund", d.Cost, d.At)
+	_, err := s.run(ctx, key, law, "refund", max(0, d.Cost), d)
 	return err
 }
 
-func (s *Store) run(ctx context.Context, key string, law ratelimit.Law, op string, n int, at time.Duration) (ratelimit.Decision, error) {
+func (s *Store) run(ctx context.Context, key string, law ratelimit.Law, op string, n int, of ratelimit.Decision) (ratelimit.Decision, error) {
 	prefix := s.Prefix
 	if prefix == "" {
 		prefix = "penstock:"
 	}
 	keys := []string{prefix + key}
 	var cmd *redis.Cmd
-	switch law := law.(type) {
+	switch law := plain(law).(type) {
 	case ratelimit.GCRA:
 		if law.Rate.Count <= 0 {
 			return nothing(n), nil
 		}
 		cmd = gcra.Run(ctx, s.Client, keys, op, n,
-			micros(interval(law.Rate)), burst(law), micros(max(0, law.MaxWait)))
+			micros(interval(law.Rate)), burst(law), micros(min(max(0, law.MaxWait), fill)), micros(of.At)+micros(of.Reset))
 	case ratelimit.Window:
 		if law.Rate.Count <= 0 {
 			return nothing(n), nil
@@ -84,7 +87,7 @@ func (s *Store) run(ctx context.Context, key string, law ratelimit.Law, op strin
 			refused = 1
 		}
 		cmd = window.Run(ctx, s.Client, keys, op, n,
-			micros(span(law.Rate)), law.Rate.Count, refused, at.Microseconds())
+			micros(max(span(law.Rate), time.Microsecond)), min(law.Rate.Count, windowCount), refused, micros(of.At))
 	default:
 		return ratelimit.Decision{}, fmt.Errorf("redisstore: %w: %T", ratelimit.ErrLaw, law)
 	}
@@ -121,8 +124,25 @@ func span(r ratelimit.Rate) time.Duration {
 	if r.Per <= 0 {
 		return time.Second
 	}
-	return r.Per
+	return min(r.Per, longest)
 }
+
+// plain returns a law behind a pointer as a value.
+func plain(law ratelimit.Law) ratelimit.Law {
+	switch l := law.(type) {
+	case *ratelimit.GCRA:
+		return *l
+	case *ratelimit.Window:
+		return *l
+	}
+	return law
+}
+
+const (
+	longest     = ratelimit.Never / 4      // spans are no longer in memory either
+	fill        = 5 * 365 * 24 * time.Hour // longest time to fill a bucket, so that times keep a sixteenth of a microsecond
+	windowCount = 1<<22 - 1                // as in memory
+)
 
 // interval is the time that one event uses up, in sixteenths of a microsecond.
 func interval(r ratelimit.Rate) float64 {
@@ -135,14 +155,15 @@ func interval(r ratelimit.Rate) float64 {
 	return whole * sixteenth
 }
 
-func burst(g ratelimit.GCRA) int {
+func burst(g ratelimit.GCRA) int64 {
+	n := int64(g.Burst)
 	switch {
-	case g.Burst < 0:
+	case n < 0:
 		return 1
-	case g.Burst == 0:
-		return g.Rate.Count
+	case n == 0:
+		n = int64(g.Rate.Count)
 	}
-	return g.Burst
+	return max(1, min(n, int64(float64(fill)/interval(g.Rate))))
 }
 
 // micros writes nanoseconds as microseconds.

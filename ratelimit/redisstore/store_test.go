@@ -4,7 +4,9 @@ package redisstore
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -198,4 +200,83 @@ func TestRedisGoesAndComes(t *testing.T) {
 	require.Positive(t, local.Load())
 	require.Positive(t, shared.Load())
 	require.Equal(t, int64(4), changes.Load())
+}
+
+// Laws behind pointers are known, and late refunds give back what they would in
+// memory.
+func TestPointersAndLateRefunds(t *testing.T) {
+	s := start(t)
+	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	defer client.Close()
+	store := &Store{Client: client}
+	ctx := context.Background()
+	for i, law := range []ratelimit.Law{&ratelimit.GCRA{Rate: ratelimit.Rate{Count: 5, Per: 50 * time.Millisecond}}, &ratelimit.Window{Rate: ratelimit.Rate{Count: 5, Per: 25 * time.Millisecond}}} {
+		first, err := store.Take(ctx, key(t, i), law, 5)
+		require.NoError(t, err)
+		require.True(t, first.OK)
+		require.Equal(t, 5, first.Limit)
+		time.Sleep(60 * time.Millisecond)
+		second, err := store.Take(ctx, key(t, i), law, 5)
+		require.NoError(t, err)
+		require.True(t, second.OK)
+		require.NoError(t, store.Refund(ctx, key(t, i), law, first))
+		d, err := store.Take(ctx, key(t, i), law, 5)
+		require.NoError(t, err)
+		require.False(t, d.OK, "%T: time had brought it back", law)
+	}
+}
+
+// The largest and smallest numbers come back as what a Decision can say.
+func TestExtremes(t *testing.T) {
+	s := start(t)
+	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	defer client.Close()
+	store := &Store{Client: client}
+	ctx := context.Background()
+	i := 0
+	for _, count := range []int{math.MinInt, 0, 1, 1_000_000, math.MaxInt} {
+		for _, per := range []time.Duration{math.MinInt64, 0, 1, 1000 * time.Hour, ratelimit.Never} {
+			rate := ratelimit.Rate{Count: count, Per: per}
+			for _, law := range []ratelimit.Law{
+				ratelimit.Window{Rate: rate}, ratelimit.Window{Rate: rate, CountRefused: true},
+				ratelimit.GCRA{Rate: rate, Burst: count}, ratelimit.GCRA{Rate: rate, Burst: math.MaxInt, MaxWait: per},
+			} {
+				i++
+				for _, n := range []int{0, math.MaxInt, 1, math.MinInt} {
+					d, err := store.Take(ctx, key(t, i), law, n)
+					require.NoError(t, err, "%+v", law)
+					if d.Wait < 0 || d.Reset < 0 || d.Remaining < 0 || d.Limit < d.Remaining || d.Over == d.OK {
+						t.Errorf("%+v takes %d: %+v", law, n, d)
+					}
+					require.NoError(t, store.Refund(ctx, key(t, i), law, ratelimit.Decision{Cost: math.MinInt, At: d.At, Reset: ratelimit.Never}))
+				}
+				all, err := store.Take(ctx, key(t, i), law, 0)
+				require.NoError(t, err)
+				d, err := store.Take(ctx, key(t, i), law, all.Remaining)
+				require.NoError(t, err)
+				require.True(t, d.OK || d.Wait < time.Second, "%+v says that %d remain: %+v", law, all.Remaining, d)
+			}
+		}
+	}
+}
+
+// A clock of Redis that has stepped back does not open a window.
+func TestWindowAfterAStepBack(t *testing.T) {
+	s := start(t)
+	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	defer client.Close()
+	store := &Store{Client: client}
+	ctx := context.Background()
+	law := ratelimit.Window{Rate: ratelimit.PerSecond(5)}
+	d, err := store.Take(ctx, "a", law, 0)
+	require.NoError(t, err)
+	ahead := int64(d.At/time.Second) + 20
+	require.NoError(t, client.Set(ctx, "penstock:a", fmt.Sprintf("%d:0:5", ahead), 0).Err())
+	d, err = store.Take(ctx, "a", law, 1)
+	require.NoError(t, err)
+	require.False(t, d.OK)
+	require.NoError(t, client.Set(ctx, "penstock:a", fmt.Sprintf("%d:0:5", ahead+3600), 0).Err())
+	d, err = store.Take(ctx, "a", law, 1)
+	require.NoError(t, err)
+	require.True(t, d.OK, "by an hour: it is taken for an old one")
 }

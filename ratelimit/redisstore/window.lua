@@ -22,6 +22,9 @@ if value then
 		last, current = b, c
 	elseif a == number - 1 then
 		last = c
+	elseif a > number and a - number <= math.max(1, math.min(60000000 / per, 512)) then
+		-- The clock has stepped back: the latest window stands until it catches up.
+		number, elapsed, last, current = a, 0, b, c
 	end
 end
 
@@ -53,13 +56,13 @@ end
 
 local seen = current + math.ceil(last * (per - elapsed) / per)
 local ok, wait, left = 1, 0, 0
-if n <= limit - seen then
+if n == 0 or n <= limit - seen then
 	current = current + n
 	seen = seen + n
 else
 	ok = 0
 	if countRefused then
-		current = current + n
+		current = math.min(current + n, 4194303)
 		seen = limit
 	end
 	local room = limit - current - n

@@ -34,6 +34,8 @@ type Dialer struct {
 	Tries          int           // how many servers are tried; 0 means 3; less than 0 means 1
 
 	CutOnDown bool // close connections of a server that goes down, into maintenance, or leaves the pool
+
+	checked
 }
 
 // DialContext connects to a server of the pool, waiting in its queue if need
@@ -43,6 +45,9 @@ type Dialer struct {
 // The error wraps those of the pool (balance.ErrNoServer and so on), the
 // *ServerError of each try, and the context's cause.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	if err := d.first(d); err != nil {
+		return nil, err
+	}
 	var req balance.Request
 	if d.Key != nil {
 		req.Key = d.Key(ctx, network, addr)

@@ -44,12 +44,17 @@ type Limit struct {
 	All       Limiter       // all connections together; nil means no limit
 	PerClient ClientLimiter // those of one client; nil means no limit
 	Over      Handler       // takes what is refused; nil is Reject{}
+
+	checked
 }
 
 // ServeConn asks the limiters about c, PerClient first so that one client's
 // excess does not use up what is there for all. A client without an IP address,
 // as on a Unix socket, is the zero netip.Addr.
 func (l *Limit) ServeConn(ctx context.Context, c net.Conn) error {
+	if err := l.first(l); err != nil {
+		return misconfigured(c, err)
+	}
 	conn := NewConn(c)
 	var wait time.Duration
 	if l.PerClient != nil {
@@ -109,6 +114,7 @@ type PacedListener struct {
 	net.Listener
 	Rate Limiter // of connections; must not be nil
 
+	checked
 	once  sync.Once
 	done  chan struct{}
 	close sync.Once
@@ -118,6 +124,9 @@ func (l *PacedListener) init() { l.done = make(chan struct{}) }
 
 // Accept waits until Rate allows one more connection, then for that.
 func (l *PacedListener) Accept() (net.Conn, error) {
+	if err := l.first(l); err != nil {
+		return nil, err
+	}
 	l.once.Do(l.init)
 	for {
 		d := l.Rate.Take(1)

@@ -28,6 +28,8 @@ type Throttle struct {
 	Next Handler
 	In   Bandwidth // what clients send
 	Out  Bandwidth // what clients are sent
+
+	checked
 }
 
 // Bandwidth is limits in bytes, all of which hold. The zero value is none.
@@ -57,6 +59,9 @@ func (b *Bandwidth) paces(client netip.Addr) (out []pace) {
 
 // ServeConn has Next serve c at no more than the bandwidth.
 func (t *Throttle) ServeConn(ctx context.Context, c net.Conn) error {
+	if err := t.first(t); err != nil {
+		return misconfigured(c, err)
+	}
 	conn := NewConn(c)
 	client, _ := addrPort(conn.RemoteAddr())
 	in, out := t.In.paces(client.Addr()), t.Out.paces(client.Addr())

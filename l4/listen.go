@@ -31,6 +31,9 @@ type ListenConfig struct {
 // Listen listens as net.Listen does; network is "tcp", "tcp4", "tcp6" or
 // "unix". Closing the listener removes the path of a Unix socket.
 func (lc *ListenConfig) Listen(ctx context.Context, network, addr string) (net.Listener, error) {
+	if err := lc.Check(); err != nil {
+		return nil, err
+	}
 	std := net.ListenConfig{KeepAlive: -1, KeepAliveConfig: lc.Socket.KeepAlive}
 	std.Control = func(network, address string, c syscall.RawConn) error {
 		if err := onSocket(c, func(fd uintptr) error { return lc.apply(fd, network) }); err != nil {

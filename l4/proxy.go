@@ -53,7 +53,7 @@ type Proxy struct {
 	ConnectTimeout time.Duration // of one try; 0 means 3s, negative means none
 	Tries          int           // how many servers are tried; 0 means 3; less than 0 means 1
 
-	// As in RelayOptions.
+	// As in RelayOptions, where IdleTimeout and HalfClosedTimeout may be negative.
 	IdleTimeout       time.Duration
 	ClientTimeout     time.Duration
 	ServerTimeout     time.Duration
@@ -67,6 +67,7 @@ type Proxy struct {
 
 	BufferBytes int // size of the buffers that data moves through; 0 means DefaultBufferBytes
 
+	checked
 	once    sync.Once
 	relay   RelayOptions
 	buffers BufferPool
@@ -101,6 +102,9 @@ func tries(n int) int {
 // ServeConn connects c to a server and relays. It may return while the relay
 // goes on.
 func (p *Proxy) ServeConn(ctx context.Context, c net.Conn) error {
+	if err := p.first(p); err != nil {
+		return misconfigured(c, err)
+	}
 	p.once.Do(p.init)
 	s := &session{p: p, client: NewConn(c), record: RecordOf(c)}
 	if err := s.connect(ctx); err != nil {

@@ -37,10 +37,15 @@ type AcceptProxy struct {
 
 	Timeout  time.Duration // until the header is complete; 0 means 5 s, negative means none
 	MaxBytes int           // of a header; 0 means 4 KiB, negative means 64 KiB, the most there can be
+
+	checked
 }
 
 // ServeConn takes the header off c and has Next serve it.
 func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
+	if err := a.first(a); err != nil {
+		return misconfigured(c, err)
+	}
 	conn := NewConn(c)
 	if !a.trusts(conn.RemoteAddr()) {
 		if a.Others != nil {

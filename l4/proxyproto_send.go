@@ -37,6 +37,9 @@ type SendProxy struct {
 
 // Handshake writes the header to server, and is what Proxy.Handshake calls.
 func (p *SendProxy) Handshake(_ context.Context, client, server net.Conn, s *balance.Server) (net.Conn, error) {
+	if err := p.Check(); err != nil {
+		return server, err
+	}
 	h := ProxyHeader{Version: p.Version, Source: client.RemoteAddr(), Destination: client.LocalAddr()}
 	if p.Version != 1 {
 		h.TLVs = p.extensions(client, s)

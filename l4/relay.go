@@ -52,6 +52,9 @@ type RelayResult struct {
 // The caller closes a and b afterwards. If the relay broke off, closing them
 // resets where that is possible, so that no peer takes a part for the whole.
 func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
+	if err := opt.Check(); err != nil {
+		return RelayResult{Termination: Termination{Internal, PhaseData}, Err: err}
+	}
 	ended := make(chan struct{})
 	r := &relay{}
 	r.init(a, b, opt.complete(), func(*relay) { close(ended) })

@@ -57,6 +57,8 @@ type Router struct {
 	// MaxBytes bounds what is read ahead; 0 means 64 KiB, negative means
 	// that nothing is. A ClientHello may take several KiB.
 	MaxBytes int
+
+	checked
 }
 
 // A Route sends what Match takes to Handler.
@@ -69,6 +71,9 @@ type Route struct {
 // if there is no handler for it; if the client left without a byte, that is no
 // error.
 func (r *Router) ServeConn(ctx context.Context, c net.Conn) error {
+	if err := r.first(r); err != nil {
+		return misconfigured(c, err)
+	}
 	conn := NewConn(c)
 	h, err := r.Handler(ctx, conn)
 	if err != nil {

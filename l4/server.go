@@ -60,8 +60,13 @@ type serverState struct {
 // When accepting fails for a reason that may pass, such as a lack of
 // descriptors, it waits, 5 ms at first and up to 1 s, and goes on. Any other
 // error is returned; connections already accepted are not affected.
+//
+// Before it accepts anything it returns what [Server.Check] says.
 func (s *Server) Serve(ln net.Listener) error {
 	defer ln.Close()
+	if err := s.Check(); err != nil {
+		return err
+	}
 	st, err := s.enter(ln)
 	if err != nil {
 		return err

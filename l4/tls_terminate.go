@@ -37,11 +37,16 @@ type TerminateTLS struct {
 	// NextProtos of Config as if they had offered none, rather than to refuse
 	// them, as RFC 7301, section 3.2, asks and crypto/tls does.
 	AnyALPN bool
+
+	checked
 }
 
 // ServeConn shakes hands over c and has Next serve what is inside. A handshake
 // that fails closes c, and its error matches [ErrTLS].
 func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
+	if err := t.first(t); err != nil {
+		return misconfigured(c, err)
+	}
 	conn := NewConn(c)
 	before := conn.BytesRead() - int64(len(conn.Buffered()))
 	inside := tls.Server(conn, t.config())

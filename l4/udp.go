@@ -107,6 +107,9 @@ func (p *UDPProxy) open() *udpState {
 // the one that replies come from: listen on each instead.
 func (p *UDPProxy) Serve(pc net.PacketConn) error {
 	defer pc.Close()
+	if err := p.Check(); err != nil {
+		return err
+	}
 	l := &udpListener{p: p, pc: pc, flows: make(map[netip.AddrPort]*udpFlow)}
 	l.udp, _ = pc.(*net.UDPConn)
 	p.mu.Lock()

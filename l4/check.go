@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+
+	"github.com/penstock-lb/penstock"
+)
+
+// checks walks a tree of handlers. It comes to each only once, so that a tree
+// may lead back to itself: a Router whose handler ends TLS may be the handler
+// of what was inside.
+type checks struct {
+	penstock.Mistakes
+	seen map[checker]bool
+}
+
+// A checker is a pointer to a literal that others may hold.
+type checker interface{ check(c *checks) }
+
+// checkAll returns what is wrong with v and what it holds.
+func checkAll(v checker) error {
+	c := checks{seen: map[checker]bool{v: true}}
+	v.check(&c)
+	return c.Err()
+}
+
+// in adds the mistakes of what a field holds.
+func (c *checks) in(field string, v any) {
+	w, ok := v.(checker)
+	if !ok {
+		c.In(field, v)
+		return
+	}
+	if w == nil || c.seen[w] {
+		return
+	}
+	c.seen[w] = true
+	below := checks{seen: c.seen}
+	w.check(&below)
+	c.Add(field, below.Err())
+}
+
+// next adds what is wrong with the handler of a field that must have one.
+func (c *checks) next(field string, h Handler) {
+	c.Need(field, h, "must be the handler that goes on")
+	c.in(field, h)
+}
+
+// checked is part of the handlers that check themselves before they first serve
+// a connection. It is a plain number, so that their literals may be copied.
+type checked struct{ good uint32 }
+
+// first returns what is wrong with v, of which c is a part, until nothing is.
+func (c *checked) first(v checker) error {
+	if atomic.LoadUint32(&c.good) != 0 {
+		return nil
+	}
+	err := checkAll(v)
+	if err == nil {
+		atomic.StoreUint32(&c.good, 1)
+	}
+	return err
+}
+
+// misconfigured ends a connection that cannot be served.
+func misconfigured(c net.Conn, err error) error {
+	RecordOf(c).End(Termination{Internal, PhaseRequest}, err)
+	abort(c)
+	c.Close()
+	return err
+}
+
+const notNegative = "must not be negative"
+
+// Check returns what is wrong with s and its tree of handlers, each mistake a
+// [*penstock.ConfigError] whose Field is the path to it:
+// Server.Handler.Router.Routes[2].Handler.Proxy.Pool. [Server.Serve] calls it.
+// A handler of a host's own takes part if it has a Check.
+func (s *Server) Check() error { return checkAll(s) }
+
+func (s *Server) check(c *checks) { c.next("Server.Handler", s.Handler) }
+
+// Check returns what is wrong with r and its handlers. [Router.ServeConn] calls
+// it at the first connection, as does every handler with a Check.
+func (r *Router) Check() error { return checkAll(r) }
+
+func (r *Router) check(c *checks) {
+	for i := range r.Routes {
+		c.in(fmt.Sprintf("Router.Routes[%d].Handler", i), r.Routes[i].Handler)
+	}
+	c.in("Router.Default", r.Default)
+	c.If(len(r.Routes) == 0 && r.Default == nil, "Router.Routes", nil, "must have a route, or Default a handler")
+	c.If(r.Silence < 0, "Router.Silence", r.Silence, notNegative)
+}
+
+// Check returns what is wrong with p and its pool.
+func (p *Proxy) Check() error { return checkAll(p) }
+
+func (p *Proxy) check(c *checks) {
+	c.Need("Proxy.Pool", p.Pool, "must be the pool of servers")
+	c.In("Proxy.Pool", p.Pool)
+	c.In("Proxy.Socket", p.Socket)
+	o := RelayOptions{ClientTimeout: p.ClientTimeout, ServerTimeout: p.ServerTimeout, Lifetime: p.Lifetime}
+	o.check("Proxy", &c.Mistakes)
+	c.If(p.BufferBytes < 0, "Proxy.BufferBytes", p.BufferBytes, notNegative)
+}
+
+// Check returns what is wrong with o.
+func (o RelayOptions) Check() error {
+	var m penstock.Mistakes
+	o.check("RelayOptions", &m)
+	return m.Err()
+}
+
+func (o *RelayOptions) check(name string, m *penstock.Mistakes) {
+	if min(o.ClientTimeout, o.ServerTimeout, o.Lifetime) >= 0 {
+		return // as a rule: Relay asks each time
+	}
+	m.If(o.ClientTimeout < 0, name+".ClientTimeout", o.ClientTimeout, "must not be negative: write 0 for no limit but IdleTimeout")
+	m.If(o.ServerTimeout < 0, name+".ServerTimeout", o.ServerTimeout, "must not be negative: write 0 for no limit but IdleTimeout")
+	m.If(o.Lifetime < 0, name+".Lifetime", o.Lifetime, "must not be negative: write 0 for no limit")
+}
+
+// Check returns what is wrong with d and its pool. [Dialer.DialContext] calls it
+// at the first dial.
+func (d *Dialer) Check() error { return checkAll(d) }
+
+func (d *Dialer) check(c *checks) {
+	c.Need("Dialer.Pool", d.Pool, "must be the pool of servers")
+	c.In("Dialer.Pool", d.Pool)
+	c.In("Dialer.Socket", d.Socket)
+}
+
+// Check returns what is wrong with l, its limiters and its handlers.
+func (l *Limit) Check() error { return checkAll(l) }
+
+func (l *Limit) check(c *checks) {
+	c.next("Limit.Next", l.Next)
+	c.in("Limit.All", l.All)
+	c.in("Limit.PerClient", l.PerClient)
+	c.in("Limit.Over", l.Over)
+}
+
+// Check returns what is wrong with l. [PacedListener.Accept] calls it at the
+// first connection.
+func (l *PacedListener) Check() error { return checkAll(l) }
+
+func (l *PacedListener) check(c *checks) {
+	c.Need("PacedListener.Listener", l.Listener, "must be the listener to slow down")
+	c.Need("PacedListener.Rate", l.Rate, "must be the limiter of connections")
+	c.in("PacedListener.Rate", l.Rate)
+}
+
+// Check returns what is wrong with t, its limiters and its handler.
+func (t *Throttle) Check() error { return checkAll(t) }
+
+func (t *Throttle) check(c *checks) {
+	c.next("Throttle.Next", t.Next)
+	c.In("Throttle.In", t.In)
+	c.In("Throttle.Out", t.Out)
+}
+
+// Check returns what is wrong with the limiters of b.
+func (b Bandwidth) Check() error {
+	var m penstock.Mistakes
+	m.In("Bandwidth.All", b.All)
+	m.In("Bandwidth.PerClient", b.PerClient)
+	return m.Err()
+}
+
+// Check returns what is wrong with a and its handlers.
+func (a *AcceptProxy) Check() error { return checkAll(a) }
+
+func (a *AcceptProxy) check(c *checks) {
+	c.next("AcceptProxy.Next", a.Next)
+	c.in("AcceptProxy.Others", a.Others)
+}
+
+// Check returns what is wrong with t and its handler.
+func (t *TerminateTLS) Check() error { return checkAll(t) }
+
+func (t *TerminateTLS) check(c *checks) {
+	c.next("TerminateTLS.Next", t.Next)
+	c.Need("TerminateTLS.Config", t.Config, "must be a configuration with a certificate, see Certificates")
+	c.If(t.Config != nil && !hasCertificate(t.Config), "TerminateTLS.Config.Certificates", nil,
+		"must have a certificate, or GetCertificate or GetConfigForClient be set: see Certificates")
+}
+
+func hasCertificate(cfg *tls.Config) bool {
+	return len(cfg.Certificates) > 0 || cfg.GetCertificate != nil || cfg.GetConfigForClient != nil
+}
+
+// Check returns what is wrong with p. [SendProxy.Handshake] calls it.
+func (p *SendProxy) Check() error {
+	var m penstock.Mistakes
+	m.If(p.Version < 0 || p.Version > 2, "SendProxy.Version", p.Version, "must be 1 or 2, or 0 for 2")
+	return m.Err()
+}
+
+// Check returns what is wrong with lc. [ListenConfig.Listen] calls it.
+func (lc *ListenConfig) Check() error {
+	var m penstock.Mistakes
+	m.In("ListenConfig.Socket", lc.Socket)
+	return m.Err()
+}
+
+// Check returns what is wrong with o.
+func (o SocketOptions) Check() error {
+	var m penstock.Mistakes
+	m.If(o.UserTimeout < 0, "SocketOptions.UserTimeout", o.UserTimeout, notNegative)
+	return m.Err()
+}
+
+// Check returns what is wrong with the names of c.
+func (c *Certificates) Check() error {
+	var m penstock.Mistakes
+	for i, name := range c.Except {
+		m.If(name == "" || strings.Contains(name, "*"), fmt.Sprintf("Certificates.Except[%d]", i), name, "must be a whole name without *")
+	}
+	return m.Err()
+}
+
+// Check returns what is wrong with p and its pool. [UDPProxy.Serve] calls it.
+func (p *UDPProxy) Check() error { return checkAll(p) }
+
+func (p *UDPProxy) check(c *checks) {
+	c.Need("UDPProxy.Pool", p.Pool, "must be the pool of servers")
+	c.In("UDPProxy.Pool", p.Pool)
+	c.If(p.Replies < 0, "UDPProxy.Replies", p.Replies, notNegative)
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import "time"
+
+// A Glitch is something that a peer may do, and that one which does it all the
+// time only does to cause work.
+type Glitch uint8
+
+// The glitches.
+const (
+	GlitchReset    Glitch = iota // a stream reset before it was done (CVE-2023-44487), or made us reset it
+	GlitchEmpty                  // DATA without data and without an end
+	GlitchSplit                  // CONTINUATION (CVE-2024-27316)
+	GlitchSettings               // SETTINGS after the first
+	GlitchPing                   // PING
+	GlitchPriority               // PRIORITY, PRIORITY_UPDATE
+	GlitchWindow                 // WINDOW_UPDATE of a few bytes
+	GlitchUnknown                // frames of unknown types
+	GlitchRefused                // a stream above the number allowed
+	glitches
+)
+
+func (g Glitch) String() string {
+	return [...]string{"reset", "empty DATA", "CONTINUATION", "SETTINGS", "PING", "PRIORITY", "small WINDOW_UPDATE", "unknown frame", "refused stream", "?"}[min(g, glitches)]
+}
+
+// weight is what a glitch adds to the level.
+func (g Glitch) weight() float64 {
+	switch g {
+	case GlitchPing, GlitchPriority, GlitchWindow, GlitchUnknown:
+		return 1
+	}
+	return 4
+}
+
+const (
+	glitchLevel  = 1000 // is the end
+	glitchLeak   = 100  // a second
+	glitchRefund = 4    // for each stream that was served to its end, and for each piece of data
+	smallUpdate  = 128  // bytes
+)
+
+// calm is how much of a nuisance the peer is: a bucket that glitches fill,
+// that leaks with time, and that good work empties.
+type calm struct {
+	level  float64
+	at     time.Time
+	counts [glitches]uint64
+}
+
+// add counts a glitch and reports whether that was one too many.
+func (c *calm) add(g Glitch, now time.Time) bool {
+	c.counts[g]++
+	if d := now.Sub(c.at); d > 0 {
+		c.level = max(c.level-d.Seconds()*glitchLeak, 0)
+		c.at = now
+	}
+	c.level += g.weight()
+	return c.level > glitchLevel
+}
+
+func (c *calm) refund(n float64) { c.level = max(c.level-n, 0) }

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package h2
+
+import "golang.org/x/net/http2/hpack"
+
+// Begin opens a stream from the client's side. It returns nil if the peer
+// takes no more: all its streams are taken, it has said GOAWAY, or the numbers
+// are used up. WriteHead must follow before the next Begin.
+func (c *Conn) Begin() *Stream {
+	if !c.CanBegin() {
+		return nil
+	}
+	if c.newest == 0 {
+		c.newest = 1
+	} else {
+		c.newest += 2
+	}
+	return c.begin(c.newest)
+}
+
+// CanBegin reports whether Begin would open a stream.
+func (c *Conn) CanBegin() bool { return c.Room() > 0 }
+
+// Room returns how many streams Begin would open.
+func (c *Conn) Room() int {
+	if c.left || c.leaving || c.newest+2 > maxStreamID {
+		return 0
+	}
+	return max(int(min(c.peer.MaxStreams, 1<<30))-c.opened, 0)
+}
+
+// Unprocessed reports whether the peer has said by GOAWAY that it has not
+// looked at the stream, and will not: it may be sent again over another
+// connection (RFC 9113, section 6.8).
+func (c *Conn) Unprocessed(s *Stream) bool { return s.ID > c.peerMax }
+
+// A Block writes the fields of a head or trailer into a Conn's Out.
+type Block struct {
+	c     *Conn
+	start int
+}
+
+// WriteHead begins a block of fields, which End ends. Nothing else may be
+// written in between.
+func (c *Conn) WriteHead() Block {
+	b := Block{c, len(c.Out)}
+	c.Out = append(c.Out, make([]byte, HeaderLen)...)
+	return b
+}
+
+// Field adds a field. The name must be in lower case; sensitive keeps the
+// value out of every table (RFC 7541, section 7.1.3).
+func (b Block) Field(name, value string, sensitive bool) {
+	_ = b.c.enc.WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive})
+}
+
+// End sends the block as the head or trailer of s; end says that nothing
+// follows.
+func (b Block) End(s *Stream, end bool) {
+	c := b.c
+	var flags uint8
+	if end {
+		flags = FlagEndStream
+	}
+	n, most := len(c.Out)-b.start-HeaderLen, int(c.peer.MaxFrame)
+	if n <= most {
+		put := c.Out[b.start:b.start:len(c.Out)]
+		appendHeader(put, n, Headers, flags|FlagEndHeaders, s.ID)
+	} else {
+		c.split(b.start, most, flags, s.ID)
+	}
+	if end {
+		c.endedByUs(s)
+	}
+}
+
+// split cuts a block that does not fit into one frame.
+func (c *Conn) split(start, most int, flags uint8, id uint32) {
+	block := append([]byte(nil), c.Out[start+HeaderLen:]...)
+	out, t := c.Out[:start], Headers
+	for len(block) > 0 {
+		part := block[:min(most, len(block))]
+		if block = block[len(part):]; len(block) == 0 {
+			flags |= FlagEndHeaders
+		}
+		out = append(appendHeader(out, len(part), t, flags, id), part...)
+		t, flags = Continuation, 0
+	}
+	c.Out = out
+}
+
+// Sendable returns how many bytes of DATA s may send at present.
+func (c *Conn) Sendable(s *Stream) int64 {
+	if s.state == Closed || s.state == HalfClosedLocal {
+		return 0
+	}
+	return max(min(c.send, s.send), 0)
+}
+
+// WriteData sends as much of p as the windows allow, in frames that the peer
+// takes, and returns how much that was. End says that nothing follows p; it is
+// sent with the last byte.
+func (c *Conn) WriteData(s *Stream, p []byte, end bool) int {
+	if s.state == Closed || s.state == HalfClosedLocal {
+		return 0
+	}
+	n := int(min(int64(len(p)), c.Sendable(s)))
+	if n == 0 && (len(p) > 0 || !end) {
+		return 0
+	}
+	c.send -= int64(n)
+	s.send -= int64(n)
+	c.calm.refund(1) // its WINDOW_UPDATE will come
+	for done := 0; ; {
+		part := min(n-done, int(c.peer.MaxFrame))
+		last := done+part == n
+		var flags uint8
+		if last && end && n == len(p) {
+			flags = FlagEndStream
+		}
+		c.Out = append(appendHeader(c.Out, part, Data, flags, s.ID), p[done:done+part]...)
+		if done += part; last {
+			break
+		}
+	}
+	if end && n == len(p) {
+		c.endedByUs(s)
+	}
+	return n
+}
+
+func (c *Conn) endedByUs(s *Stream) {
+	if s.state = s.state.ended(false); s.state == Closed {
+		s.state = HalfClosedRemote
+		c.close(s, endedWell)
+		c.calm.refund(glitchRefund)
+	}
+}
+
+// Reset closes a stream by RST_STREAM, unless it is closed.
+func (c *Conn) Reset(s *Stream, code Code) {
+	if s.state == Closed {
+		return
+	}
+	c.Out = appendReset(c.Out, s.ID, code)
+	c.close(s, resetByUs)
+}
+
+// Consume says that n bytes of the body of s have been used: the peer may send
+// as many more. Windows are given back when half of them is used; that of a
+// stream which is read as fast as it comes grows.
+func (c *Conn) Consume(s *Stream, n int64) {
+	if s.state == Closed {
+		return // close has given them back
+	}
+	n = min(n, s.buffered)
+	s.buffered -= n
+	c.giveBack(n)
+	if s.state == HalfClosedRemote {
+		return
+	}
+	s.used += n
+	if s.used < s.window/2 {
+		return
+	}
+	more := s.used
+	if s.buffered == 0 && s.recv <= s.window/2 { // it waits for nothing but its window
+		if grow := min(s.window, c.maxMore-s.window, c.spare); grow > 0 {
+			c.spare -= grow
+			s.window += grow
+			more += grow
+		}
+	}
+	s.used = 0
+	s.recv += more
+	c.Out = appendWindowUpdate(c.Out, s.ID, more)
+}
+
+// giveBack returns n bytes to the connection's window, when they are much of
+// what the peer has left.
+func (c *Conn) giveBack(n int64) {
+	if c.used += n; c.used > 0 && c.used >= c.recv/2 {
+		c.recv += c.used
+		c.Out = appendWindowUpdate(c.Out, 0, c.used)
+		c.used = 0
+	}
+}
+
+// WritePing sends a PING; Pong is the event of its answer.
+func (c *Conn) WritePing(data [pingLen]byte) { c.Out = appendPing(c.Out, 0, data) }
+
+// Leave says GOAWAY. Warn says that only new streams are not wanted any more,
+// while those on their way still are (RFC 9113, section 6.8): a second Leave
+// follows a round trip later. It returns the last stream that is processed.
+func (c *Conn) Leave(warn bool, code Code, debug string) uint32 {
+	last := uint32(maxStreamID)
+	if !warn {
+		last = min(c.newest, c.closing)
+		if c.client {
+			last = 0
+		}
+		c.closing = last
+	}
+	c.leaving = c.leaving || !warn || c.client
+	c.Out = appendGoAway(c.Out, last, code, debug)
+	return last
+}
+
+// SetMaxStreams changes how many streams the peer may have open, from its next
+// one on. Streams that are open stay.
+func (c *Conn) SetMaxStreams(n int) {
+	if uint32(n) == c.local.MaxStreams || c.client {
+		return
+	}
+	c.local.MaxStreams = uint32(n)
+	c.unacked, c.allowed = c.unacked+1, max(c.allowed, c.local.MaxStreams)
+	b := appendHeader(c.Out, settingLen, SettingsFrame, 0, 0)
+	c.Out = append(b, 0, setMaxStreams, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+}

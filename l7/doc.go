@@ -20,7 +20,7 @@
 //
 // # Two fronts, one logic
 //
-//	      HTTP/1                        HTTP/1, HTTP/2
+//	  HTTP/1, HTTP/2                    HTTP/1, HTTP/2
 //	        |                                 |
 //	Server's byte front  --hands over-->  http.Server
 //	        |                                 |
@@ -36,8 +36,8 @@
 // native ([Handler]): all of this package are, and a host's own may be. The
 // byte front parses a head once and strictly, runs the native handlers, and
 // relays to a pooled connection. Where the tree ends in a handler that is not
-// native, and for HTTP/2, an embedded http.Server takes the connection over;
-// the handlers that have run until then do not run again.
+// native, an embedded http.Server takes a connection of HTTP/1 over; the handlers
+// that have run until then do not run again.
 //
 // # What is refused
 //
@@ -55,8 +55,8 @@
 // chunk size, ignores what came beside Transfer-Encoding, and refuses empty
 // lines before a request. What then goes to a server is well-formed all the same,
 // and where net/http does not tell what was there, the connection ends with the
-// reply. Its HTTP/2, which serves both fronts, answers 400 to connection-specific
-// fields where RFC 9113, section 8.2.2, has the stream reset.
+// reply. Its HTTP/2 answers 400 to connection-specific fields where RFC 9113,
+// section 8.2.2, has the stream reset, as the byte front does.
 //
 // # Where to read next
 //

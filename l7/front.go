@@ -74,6 +74,7 @@ type byteConn struct {
 	upstream  interrupter // to be interrupted when the client goes away
 	unwatched bool        // it is not to be watched any more
 	peek      *peek       // instead of the Parker; nil if there is none
+	h2        *h2Front    // nil if the connection is one of HTTP/1
 }
 
 // work is what a connection needs while it has requests to serve. One that is
@@ -116,12 +117,18 @@ func (c *byteConn) strip() {
 
 // start runs in the connection's goroutine.
 func (c *byteConn) start(cfg *tls.Config) {
-	if cfg != nil && !c.handshake(cfg) {
+	if !c.handshake(cfg) {
 		c.end()
 		return
 	}
 	c.c = l4.NewConn(c.nc)
 	c.now = time.Now()
+	if t, ok := c.nc.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
+		c.watch() // so that it can be parked
+		c.startHTTP2()
+		c.loop()
+		return
+	}
 	c.watch()
 	if c.watched != nil && c.watched == c.c && c.awaitFirst() {
 		return
@@ -146,11 +153,21 @@ func (c *byteConn) loop() {
 		}
 	}()
 	for {
+		if c.h2 != nil {
+			if settle = c.h2.run(); settle {
+				c.h2.rest()
+				c.settle()
+			}
+			return
+		}
 		more, idle := c.next()
 		if idle {
 			settle = true
 			c.settle()
 			return
+		}
+		if c.h2 != nil { // that is what it has turned out to be
+			continue
 		}
 		if !more {
 			return
@@ -164,10 +181,19 @@ func (c *byteConn) loop() {
 	}
 }
 
-// handshake does the TLS handshake and reports whether the byte front goes on.
+// handshake does the TLS handshake, if there is one: with cfg, or for a
+// connection that the listener has made one of TLS. It reports whether it went
+// well.
 func (c *byteConn) handshake(cfg *tls.Config) bool {
-	h := &handedConn{Conn: l4.NewConn(c.nc), base: c.base} // whose reads and writes are the cheaper ones
-	t := tls.Server(h, cfg)
+	t, ready := c.nc.(*tls.Conn)
+	if cfg == nil && !ready {
+		return true
+	}
+	var h *handedConn
+	if !ready {
+		h = &handedConn{Conn: l4.NewConn(c.nc), base: c.base} // whose reads and writes are the cheaper ones
+		t = tls.Server(h, cfg)
+	}
 	ctx := c.base
 	if d := orDefault(c.srv.HandshakeTimeout, defaultHandshakeTimeout); d > 0 {
 		var cancel context.CancelFunc
@@ -178,11 +204,8 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 		c.srv.logger().Debug("l7: TLS handshake failed", "remote", c.nc.RemoteAddr(), "error", err)
 		return false
 	}
-	c.nc = t
-	h.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
-	if t.ConnectionState().NegotiatedProtocol == "h2" {
-		c.handed = c.srv.handOver(h, t) == nil
-		return false
+	if c.nc = t; h != nil {
+		h.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
 	}
 	return true
 }
@@ -201,6 +224,9 @@ func (c *byteConn) shakeHands(ctx context.Context, t *tls.Conn) (err error) {
 // end closes what is still ours.
 func (c *byteConn) end() {
 	c.cancel()
+	if c.h2 != nil {
+		c.h2.end()
+	}
 	switch {
 	case c.c == nil:
 		if !c.handed {

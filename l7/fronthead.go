@@ -154,7 +154,7 @@ func (c *byteConn) parse(n int) bool {
 		return c.refuse(c.tooLong(limit))
 	}
 	if c.served == 0 && string(raw) == h2Preface {
-		c.toHTTP2()
+		c.startHTTP2()
 		return false
 	}
 	head := sameOr(c.req.head, raw) // what all strings of the exchange are parts of

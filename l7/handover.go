@@ -3,7 +3,6 @@
 package l7
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -19,38 +18,25 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// The byte front gives a connection to the standard front in three cases:
-// HTTP/2 was agreed on in the TLS handshake, a client begins with the HTTP/2
-// preface, or the handler tree ends in a leaf that is not native. In the last
-// case the request is under way: middleware has run. So the standard front,
-// which parses the same bytes again, passes its first (w, r) back to the byte
-// front's goroutine, which goes on where it stands (a continuation); only the
-// requests after that run through the tree from its root.
+// The byte front gives a connection of HTTP/1 to the standard front where the
+// handler tree ends in a leaf that is not native. The request is under way then:
+// middleware has run. So the standard front, which parses the same bytes again,
+// passes its first (w, r) back to the byte front's goroutine, which goes on where
+// it stands (a continuation); only the requests after that run through the tree
+// from its root.
 
 // newStandard returns the embedded server.
 func (s *Server) newStandard() *http.Server {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
-	p.SetHTTP2(true)
-	p.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler:           http.HandlerFunc(s.serveStandard),
 		Protocols:         p,
 		TLSConfig:         s.TLSConfig,
 		ReadHeaderTimeout: cmp.Or(orDefault(s.ReadHeaderTimeout, defaultHeaderTimeout), -1),
 		IdleTimeout:       cmp.Or(orDefault(s.IdleTimeout, defaultIdleTimeout), -1),
-		// net/http adds 4 KiB of slack; HTTP/2 counts 32 bytes a field on top
-		// of its name and value, so this bounds their number as well.
-		MaxHeaderBytes: orDefault(s.MaxHeaderBytes, defaultMaxHeader),
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:          orDefault(s.MaxStreams, 100),
-			MaxReceiveBufferPerStream:     256 << 10,
-			MaxReceiveBufferPerConnection: 1 << 20,
-			MaxReadFrameSize:              16 << 10, // each connection holds a frame, and most clients send no larger ones
-			SendPingTimeout:               orDefault(s.IdleTimeout, defaultIdleTimeout),
-			PingTimeout:                   15 * time.Second,
-		},
-		ErrorLog: slog.NewLogLogger(s.logger().Handler(), slog.LevelDebug),
+		MaxHeaderBytes:    orDefault(s.MaxHeaderBytes, defaultMaxHeader),
+		ErrorLog:          slog.NewLogLogger(s.logger().Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if h := handedOf(c); h != nil {
 				ctx = context.WithValue(h.base, http.ServerContextKey, s.std)
@@ -80,9 +66,6 @@ func handedOf(c net.Conn) *handedConn {
 // connection that was handed over in the middle of an exchange goes back to
 // where it came from.
 func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor == 2 {
-		growStack(0)
-	}
 	h, ok := r.Context().Value(handedKey{}).(*handedConn)
 	first := ok && h.requests.Add(1) == 1
 	if ok {
@@ -270,13 +253,4 @@ func (c *byteConn) boundHanded(h *handedConn) {
 	if c.nc == c.raw {
 		h.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
 	}
-}
-
-// toHTTP2 gives a connection that begins with the HTTP/2 preface to the
-// standard front.
-func (c *byteConn) toHTTP2() {
-	h := &handedConn{Conn: c.c, base: c.base, replay: bytes.Clone(c.in.B[c.pos:])}
-	c.boundHanded(h)
-	_ = c.c.SetDeadline(time.Time{})
-	c.handed = c.srv.handOver(h, c.withTLS(h)) == nil
 }

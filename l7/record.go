@@ -51,9 +51,10 @@ const (
 	FrontStandard  Front = iota // an http.Server
 	FrontByte                   // the byte front of Server
 	FrontTransport              // a Transport: the client is this program
+	FrontHTTP2                  // the byte front of Server, over a stream of HTTP/2
 )
 
-func (f Front) String() string { return [...]string{"standard", "byte", "transport"}[f] }
+func (f Front) String() string { return [...]string{"standard", "byte", "transport", "http2"}[f] }
 
 // LogValue implements [slog.LogValuer], for a record as a group of a log line.
 func (r *Record) LogValue() slog.Value {

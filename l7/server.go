@@ -22,10 +22,11 @@ import (
 var bg = context.Background()
 
 // A Server serves HTTP on any number of listeners. Its byte front speaks
-// HTTP/1.0 and HTTP/1.1 and runs native handlers ([Handler]) on the bytes of
-// the connection; an embedded [http.Server], the standard front, speaks
-// HTTP/2, over TLS and by prior knowledge, and takes over the connections
-// whose handler turns out not to be native.
+// HTTP/1.0, HTTP/1.1 and HTTP/2, the latter over TLS and by prior knowledge, and
+// runs native handlers ([Handler]) on the bytes of the connection. An embedded
+// [http.Server], the standard front, takes over the connections of HTTP/1 whose
+// handler turns out not to be native; over HTTP/2 such a handler gets its (w, r)
+// from the byte front.
 //
 // Methods and field names are those of [http.Server] where the meaning is the
 // same, so that changing over is a matter of one word. Unlike there, no
@@ -66,6 +67,7 @@ type Server struct {
 	pool    l4.BufferPool
 	bulk    l4.BufferPool
 	works   sync.Pool // of *work
+	streams sync.Pool // of *h2Exchange
 	parking parking
 	sweeper sweeper
 	late    latecomers
@@ -303,6 +305,9 @@ func (s *Server) stop() []*byteConn {
 func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range s.stop() {
 		c.interruptIdle()
+		if h := c.http2(); h != nil {
+			h.leave()
+		}
 	}
 	ended := make(chan struct{})
 	go func() {

@@ -52,6 +52,7 @@ type Conn struct {
 
 	calm calm
 	enc  *hpack.Encoder
+	turn uint32 // how often Out was taken
 
 	// What belongs to the reading side alone.
 	maxFrame uint32
@@ -69,7 +70,7 @@ func New(cfg *Config) *Conn {
 		client: cfg.Client, local: firstSettings(), peer: firstSettings(),
 		streams: make(map[uint32]*Stream), closing: maxStreamID, peerMax: maxStreamID,
 		send: firstWindow, recv: firstWindow, most: int64(max(cfg.ConnWindow, firstWindow)),
-		maxFrame: uint32(cfg.MaxFrame), maxBlock: cfg.MaxBlock,
+		maxFrame: uint32(cfg.MaxFrame), maxBlock: cfg.MaxBlock, turn: 1,
 		maxData: int64(cfg.StreamWindow), maxMore: int64(cfg.MaxWindow),
 	}
 	c.spare = max(c.most-int64(cfg.MaxStreams)*c.maxData, 0)
@@ -104,6 +105,14 @@ func (w *outWriter) Write(p []byte) (int, error) {
 }
 
 var _ io.Writer = (*outWriter)(nil)
+
+// Take returns what is to be written and leaves spare, emptied, in its place.
+func (c *Conn) Take(spare []byte) []byte {
+	out := c.Out
+	c.Out = spare[:0]
+	c.turn++
+	return out
+}
 
 // Open returns how many streams the initiator has open.
 func (c *Conn) Open() int { return c.opened }

@@ -116,6 +116,41 @@ func TestRequestAndReply(t *testing.T) {
 	require.Zero(t, p.client.Open()+p.server.Open())
 }
 
+// The end goes out with the last frame, if that has not been written yet.
+func TestFinish(t *testing.T) {
+	for name, c := range map[string]struct {
+		write  func(c *Conn, s *Stream)
+		frames int
+	}{
+		"with the head":            {func(c *Conn, s *Stream) { head(c, s, false, ":status", "204") }, 1},
+		"with the data":            {func(c *Conn, s *Stream) { head(c, s, false, ":status", "200"); c.WriteData(s, []byte("x"), false) }, 2},
+		"by itself":                {func(c *Conn, s *Stream) { head(c, s, false, ":status", "200"); c.Out = c.Take(nil) }, 2},
+		"behind a block in pieces": {func(c *Conn, s *Stream) { head(c, s, false, ":status", "200", "x", strings.Repeat("\x7f", 20_000)) }, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t)
+			mine := p.client.Begin()
+			head(p.client, mine, true, ":method", "GET")
+			p.step()
+			s := p.take()[0].Stream
+			c.write(p.server, s)
+			p.server.Finish(s)
+			p.server.Finish(s)
+			require.Equal(t, Closed, s.State())
+			n, in := 0, p.server.Out
+			for len(in) > 0 {
+				_, m, err := p.client.Parse(in)
+				require.NoError(t, err)
+				in = in[m:]
+				n++
+			}
+			require.Equal(t, c.frames, n)
+			p.step()
+			require.Equal(t, Closed, mine.State())
+		})
+	}
+}
+
 // Each row of the table in State's comment.
 func TestStreamStates(t *testing.T) {
 	for _, c := range []struct {

@@ -491,8 +491,8 @@ func (c *Conn) receivePriorityUpdate(f *Frame, now time.Time) (Event, error) {
 		return Event{}, err
 	}
 	id := binary.BigEndian.Uint32(f.Payload) & maxStreamID
-	if id == 0 || id%2 == 0 {
-		return Event{}, connError(ProtocolError, "PRIORITY_UPDATE for a stream that is no request")
+	if id == 0 {
+		return Event{}, connError(ProtocolError, "PRIORITY_UPDATE for the connection")
 	}
 	s := c.streams[id]
 	if s == nil {

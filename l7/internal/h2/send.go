@@ -67,8 +67,10 @@ func (b Block) End(s *Stream, end bool) {
 	if n <= most {
 		put := c.Out[b.start:b.start:len(c.Out)]
 		appendHeader(put, n, Headers, flags|FlagEndHeaders, s.ID)
+		s.tail, s.turn = b.start, c.turn
 	} else {
 		c.split(b.start, most, flags, s.ID)
+		s.turn = 0 // its last frame is no HEADERS
 	}
 	if end {
 		c.endedByUs(s)
@@ -119,6 +121,7 @@ func (c *Conn) WriteData(s *Stream, p []byte, end bool) int {
 		if last && end && n == len(p) {
 			flags = FlagEndStream
 		}
+		s.tail, s.turn = len(c.Out), c.turn
 		c.Out = append(appendHeader(c.Out, part, Data, flags, s.ID), p[done:done+part]...)
 		if done += part; last {
 			break
@@ -128,6 +131,20 @@ func (c *Conn) WriteData(s *Stream, p []byte, end bool) int {
 		c.endedByUs(s)
 	}
 	return n
+}
+
+// Finish says that nothing follows: with the last frame of s, if that is still
+// in Out, else by one without data.
+func (c *Conn) Finish(s *Stream) {
+	if s.state == Closed || s.state == HalfClosedLocal {
+		return
+	}
+	if s.turn == c.turn {
+		c.Out[s.tail+4] |= FlagEndStream
+	} else {
+		c.Out = appendHeader(c.Out, 0, Data, FlagEndStream, s.ID)
+	}
+	c.endedByUs(s)
 }
 
 func (c *Conn) endedByUs(s *Stream) {

@@ -51,12 +51,14 @@ type Stream struct {
 	Owner any
 
 	state    State
-	headed   bool  // the peer has sent a (final) head: what follows is a trailer
-	send     int64 // bytes of DATA that we may send; negative after SETTINGS that took some away
-	recv     int64 // bytes of DATA that the peer may send
-	used     int64 // consumed and not yet given back
-	window   int64 // what recv is filled up to
-	buffered int64 // received and not consumed
+	headed   bool   // the peer has sent a (final) head: what follows is a trailer
+	send     int64  // bytes of DATA that we may send; negative after SETTINGS that took some away
+	recv     int64  // bytes of DATA that the peer may send
+	used     int64  // consumed and not yet given back
+	window   int64  // what recv is filled up to
+	buffered int64  // received and not consumed
+	tail     int    // where in Out its last frame begins
+	turn     uint32 // the turn of the Conn in which that is so
 
 	// Urgency, 0 before 7, and Incremental say in which order streams are to
 	// be sent (RFC 9218, section 4).

@@ -1,0 +1,548 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/penstock-lb/penstock/l7/internal/h2"
+)
+
+// Limits of a connection of HTTP/2. Bodies that have been received and not
+// been read take at most h2ConnWindow; replies wait for the client behind
+// h2OutHigh.
+const (
+	defaultMaxStreams = 100
+
+	h2StreamWindow = 64 << 10
+	h2MaxWindow    = 1 << 20
+	h2ConnSpare    = 2 << 20 // for streams that are read as fast as they come
+	h2OutHigh      = 64 << 10
+	h2Turn         = 16 << 10 // bytes of DATA that a stream adds while others wait
+	h2OutLimit     = 1 << 20  // of answers that a client causes and does not read
+	h2PingTimeout  = 15 * time.Second
+	h2LeaveTimeout = time.Second // for the answer to the PING behind the first GOAWAY
+)
+
+// h2Front serves a connection of HTTP/2. The connection's goroutine reads
+// frames; each stream is served on a goroutine that is kept for the next one,
+// as its stack has grown; and the goroutine that has something to send first
+// writes for all that have something by then.
+type h2Front struct {
+	c      *byteConn
+	srv    *Server
+	from   origin
+	bound  writeBound              // of what is written without TLS, which has its own
+	emit   func(hpack.HeaderField) // the method value of field, made once
+	cur    *h2Exchange             // whose head or trailer is being decoded
+	pinged bool                    // a PING of ours is not answered
+
+	workers sync.WaitGroup
+
+	mu       sync.Mutex
+	h2       *h2.Conn
+	names    map[string]string // of reply fields, in lower case
+	spare    []byte            // the buffer that is not h2.Out
+	writing  bool              // a goroutine is writing
+	waiting  bool              // the reader waits for a frame
+	closed   bool              // nothing is served or sent any more
+	err      error             // why
+	idle     []chan *h2Exchange
+	queue    []*h2Exchange // in the order in which they asked to send
+	leaving  h2Leaving
+	patience *time.Timer // of the answer to the PING behind the first GOAWAY
+	served   int
+}
+
+// h2Leaving is how far the client has been told that the connection ends (RFC
+// 9113, section 6.8).
+type h2Leaving uint8
+
+const (
+	h2Staying h2Leaving = iota
+	h2Warned            // GOAWAY without a last stream, and a PING to learn when it has arrived
+	h2Left              // GOAWAY with the last stream
+)
+
+// leavePing is the data of the PING behind the first GOAWAY.
+var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
+
+// startHTTP2 makes the connection one of HTTP/2.
+func (c *byteConn) startHTTP2() {
+	streams := orDefault(c.srv.MaxStreams, defaultMaxStreams)
+	f := &h2Front{
+		c: c, srv: c.srv, names: make(map[string]string),
+		from: origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc)},
+	}
+	if f.from.tls != nil {
+		f.from.scheme = "https"
+	}
+	f.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
+	f.h2 = h2.New(&h2.Config{
+		MaxStreams: streams, MaxFrame: h2.MinMaxFrame,
+		MaxBlock:     max(2*orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader), 64<<10),
+		StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow,
+		ConnWindow: streams*h2StreamWindow + h2ConnSpare,
+		MaxHeaders: orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader),
+	})
+	f.emit = f.field
+	c.strip()
+	c.unwatch() // the reader sees the end itself
+	c.mu.Lock()
+	c.h2 = f
+	c.mu.Unlock()
+}
+
+// http2 returns what serves the connection if it is one of HTTP/2, else nil.
+func (c *byteConn) http2() *h2Front {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.h2
+}
+
+// run reads frames until the connection ends, or is idle and to be settled.
+func (f *h2Front) run() (idle bool) {
+	c := f.c
+	for {
+		if c.in != nil && !f.receive() {
+			return false
+		}
+		f.flush()
+		if more, settle := f.wait(); !more {
+			return settle
+		}
+	}
+}
+
+// wait reads more. It is false at the end of the connection, or if it is to be
+// settled.
+func (f *h2Front) wait() (more, settle bool) {
+	c := f.c
+	now := time.Now()
+	c.now = now
+	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
+	if f.pinged {
+		limit = h2PingTimeout
+	} else if c.in != nil { // a part of a frame
+		limit = orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout)
+	}
+	if at, ok := c.readAt.due(now, limit); ok {
+		_ = c.c.SetReadDeadline(at)
+	}
+	f.mu.Lock()
+	f.waiting = true
+	if f.over() {
+		f.mu.Unlock()
+		return false, false
+	}
+	if f.h2.Open() == 0 && c.in == nil {
+		c.goIdle()
+	}
+	stopping := c.srv.stopping.Load() && f.leaving == h2Staying // seen here, or the state seen by Shutdown
+	f.mu.Unlock()
+	if stopping {
+		f.leave()
+	}
+	err := f.read()
+	f.mu.Lock()
+	f.waiting = false
+	interrupted := c.state.Load() != stateBusy && c.goBusy()
+	open, over := f.h2.Open(), f.over()
+	f.mu.Unlock()
+	switch {
+	case over:
+		return false, false
+	case err == nil:
+		f.pinged, c.settled = false, false
+		return true, false
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		f.fail(err)
+		return false, false
+	case interrupted && c.srv.stopping.Load():
+		f.leave()
+		return true, false
+	case interrupted && open == 0:
+		return false, !c.settled
+	case interrupted:
+		return true, false
+	case open > 0 && !f.pinged && c.in == nil:
+		f.pinged = true
+		f.mu.Lock()
+		f.h2.WritePing([8]byte{})
+		f.mu.Unlock()
+		f.flush()
+		return true, false
+	case open > 0:
+		f.fail(err)
+		return false, false
+	}
+	f.goodbye()
+	return false, false
+}
+
+// over reports whether the connection has said all and served all. F.mu is
+// held.
+func (f *h2Front) over() bool {
+	return f.closed || f.leaving == h2Left && f.h2.Open() == 0
+}
+
+// read reads behind the bytes there are, into a larger buffer while bodies
+// come.
+func (f *h2Front) read() error {
+	c := f.c
+	if c.in == nil {
+		b, err := c.c.ReadBuffer(&c.srv.pool)
+		if err != nil {
+			return err
+		}
+		c.in, c.pos = b, 0
+		return nil
+	}
+	b := c.in
+	if c.pos > 0 {
+		b.B = b.B[:copy(b.B, b.B[c.pos:])]
+		c.pos = 0
+	}
+	if cap(b.B) < bulkBuffer { // a part of a frame: more is under way
+		big := c.srv.bulk.Get()
+		big.B = append(big.B[:0], b.B...)
+		c.srv.pool.Put(b)
+		c.in, b = big, big
+	}
+	n, err := c.c.Read(b.B[len(b.B):cap(b.B)])
+	if b.B = b.B[:len(b.B)+n]; n > 0 {
+		return nil
+	}
+	return err
+}
+
+// receive takes the frames that are complete. It is false if one of them ended
+// the connection.
+func (f *h2Front) receive() bool {
+	c := f.c
+	now := time.Now()
+	f.mu.Lock()
+	for {
+		frame, n, err := f.h2.Parse(c.in.B[c.pos:])
+		if n == 0 && err == nil {
+			break
+		}
+		var ev h2.Event
+		if err == nil {
+			ev, err = f.h2.Receive(frame, now)
+		}
+		if err == nil {
+			err = f.handle(&ev, now)
+		}
+		if err == nil && len(f.h2.Out) > h2OutLimit {
+			err = &h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "too much that is not read"}
+		}
+		if err != nil {
+			f.mu.Unlock()
+			f.refuse(err)
+			return false
+		}
+		c.pos += n
+	}
+	f.mu.Unlock()
+	if c.pos == len(c.in.B) {
+		f.release()
+	}
+	return true
+}
+
+// release gives the input buffer back.
+func (f *h2Front) release() {
+	c := f.c
+	if c.in == nil {
+		return
+	}
+	if cap(c.in.B) >= bulkBuffer {
+		c.srv.bulk.Put(c.in)
+	} else {
+		c.srv.pool.Put(c.in)
+	}
+	c.in, c.pos = nil, 0
+}
+
+// handle does what an event asks for. F.mu is held.
+func (f *h2Front) handle(ev *h2.Event, now time.Time) error {
+	switch ev.Kind {
+	case h2.Head:
+		return f.head(ev, now)
+	case h2.Trailer:
+		return f.trailer(ev)
+	case h2.Body:
+		ev.Stream.Owner.(*h2Exchange).receive(ev)
+	case h2.Reset:
+		ev.Stream.Owner.(*h2Exchange).reset(ev)
+	case h2.Writable:
+		f.wakeSenders()
+	case h2.Configured:
+		f.wakeSenders() // windows may have grown
+	case h2.Pong:
+		if ev.Ping == leavePing {
+			f.leaveNow()
+		}
+	}
+	return nil
+}
+
+// refuse ends a connection whose client has broken the protocol.
+func (f *h2Front) refuse(err error) {
+	f.mu.Lock()
+	code := h2.InternalError
+	var ce *h2.ConnError
+	if errors.As(err, &ce) {
+		code = ce.Code
+		f.h2.Leave(false, code, ce.Reason)
+	}
+	f.leaving = h2Left
+	f.mu.Unlock()
+	f.flush()
+	f.srv.logger().Debug("l7: HTTP/2 connection refused", "remote", f.from.remote, "error", err)
+	f.c.linger = true // or what it is still sending would have the system throw the GOAWAY away
+	f.fail(err)
+}
+
+// fail ends every stream: the client is gone, or as good as that.
+func (f *h2Front) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	f.closed, f.err = true, err
+	f.h2.Streams(func(s *h2.Stream) {
+		if x, ok := s.Owner.(*h2Exchange); ok {
+			x.lose(err)
+		}
+	})
+}
+
+// end waits for the streams. Nothing of the connection is used after it.
+func (f *h2Front) end() {
+	f.fail(net.ErrClosed)
+	f.mu.Lock()
+	f.dismiss()
+	if f.patience != nil {
+		f.patience.Stop()
+	}
+	f.mu.Unlock()
+	f.workers.Wait()
+	f.release()
+}
+
+// dismiss ends the goroutines that wait for a stream. F.mu is held.
+func (f *h2Front) dismiss() {
+	for _, w := range f.idle {
+		close(w)
+	}
+	f.idle = nil
+}
+
+// rest gives back what an idle connection does not need. It is not being
+// written to, as it has no streams.
+func (f *h2Front) rest() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dismiss()
+	if !f.writing {
+		f.spare, f.h2.Out = nil, nil
+	}
+}
+
+// leave tells the client that the connection ends with the streams that are on
+// their way (RFC 9113, section 6.8).
+func (f *h2Front) leave() {
+	f.mu.Lock()
+	if f.leaving == h2Staying && !f.closed {
+		f.leaving = h2Warned
+		f.h2.Leave(true, h2.NoError, "")
+		if f.h2.Open() == 0 && f.waiting {
+			f.leaveNow() // one that is on its way may be sent again
+		} else {
+			f.h2.WritePing(leavePing)
+			f.patience = time.AfterFunc(h2LeaveTimeout, func() {
+				f.mu.Lock()
+				f.leaveNow()
+				f.mu.Unlock()
+				f.flush()
+			})
+		}
+	}
+	f.mu.Unlock()
+	f.flush()
+}
+
+// leaveNow says which stream was the last. F.mu is held.
+func (f *h2Front) leaveNow() {
+	if f.leaving != h2Warned || f.closed {
+		return
+	}
+	f.leaving = h2Left
+	f.h2.Leave(false, h2.NoError, "")
+	f.wakeReader()
+}
+
+// wakeReader has the reader look whether the connection is over. F.mu is held.
+func (f *h2Front) wakeReader() {
+	if f.over() && f.waiting {
+		_ = f.c.nc.SetReadDeadline(past)
+	}
+}
+
+// goodbye says GOAWAY to a client that has nothing on its way.
+func (f *h2Front) goodbye() {
+	f.mu.Lock()
+	if f.leaving != h2Left && !f.closed {
+		f.leaving = h2Left
+		f.h2.Leave(false, h2.NoError, "")
+	}
+	f.mu.Unlock()
+	f.flush()
+}
+
+// start has a stream served. F.mu is held.
+func (f *h2Front) start(s *h2Exchange) {
+	if n := len(f.idle); n > 0 {
+		w := f.idle[n-1]
+		f.idle = f.idle[:n-1]
+		w <- s
+		return
+	}
+	w := make(chan *h2Exchange, 1)
+	w <- s
+	f.workers.Go(func() { f.work(w) })
+}
+
+// work serves one stream after another.
+func (f *h2Front) work(w chan *h2Exchange) {
+	growStack(0)
+	for s := range w {
+		s.serve()
+		f.flush()
+		f.mu.Lock()
+		if f.closed {
+			f.mu.Unlock()
+			return
+		}
+		f.idle = append(f.idle, w)
+		f.mu.Unlock()
+	}
+}
+
+// flush writes what there is to be written, unless another goroutine does. It
+// gives way once, so that streams that are ready add what they have: then all
+// of it takes one record and one system call.
+func (f *h2Front) flush() {
+	f.mu.Lock()
+	if f.writing || len(f.h2.Out) == 0 {
+		f.mu.Unlock()
+		return
+	}
+	f.writing = true
+	f.mu.Unlock()
+	runtime.Gosched()
+	f.mu.Lock()
+	for len(f.h2.Out) > 0 {
+		out := f.h2.Take(f.spare)
+		f.mu.Unlock()
+		err := f.write(out)
+		f.mu.Lock()
+		if f.spare = out; cap(out) > 4*h2OutHigh {
+			f.spare = nil
+		}
+		if err != nil {
+			f.h2.Out = nil
+			f.writing = false
+			f.mu.Unlock()
+			f.fail(err)
+			_ = f.c.raw.Close() // the reader ends by it
+			return
+		}
+		f.wakeSenders()
+	}
+	f.writing = false
+	f.mu.Unlock()
+}
+
+// write writes to the client, which gets the time that it has to take a byte.
+func (f *h2Front) write(p []byte) error {
+	c := f.c
+	if c.nc != c.raw {
+		_, err := c.c.Write(p)
+		return err
+	}
+	_, err := f.bound.write(c.c, p)
+	return err
+}
+
+// wakeSenders lets streams that wait to send do so, the most urgent first and
+// among equals the one that has waited longest, as far as there is room. F.mu
+// is held.
+func (f *h2Front) wakeSenders() {
+	room := h2OutHigh - len(f.h2.Out)
+	for room > 0 && len(f.queue) > 0 {
+		best := -1
+		for i, s := range f.queue {
+			if f.h2.Sendable(s.st) > 0 && (best < 0 || s.st.Urgency < f.queue[best].st.Urgency) {
+				best = i
+			}
+		}
+		if best < 0 {
+			return
+		}
+		s := f.queue[best]
+		f.queue = append(f.queue[:best], f.queue[best+1:]...)
+		s.queued, s.turn = false, true
+		s.send.wake()
+		room -= h2Turn
+	}
+}
+
+// name returns a field's name in lower case. Those of replies are few, so most
+// are found.
+func (f *h2Front) name(s string) string {
+	if isLower(s) {
+		return s
+	}
+	if l, ok := f.names[s]; ok {
+		return l
+	}
+	l := lowerString(s)
+	if len(f.names) < 64 && len(s) < 64 {
+		f.names[string(append([]byte(nil), s...))] = l
+	}
+	return l
+}
+
+func isLower(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerString(s string) string {
+	b := make([]byte, len(s))
+	for i := range b {
+		b[i] = lower(s[i])
+	}
+	return string(b)
+}
+
+// errStreamReset is what a stream gets that the client has reset.
+var errStreamReset = errors.New("l7: the client has reset the stream")
+
+var _ downstream = (*h2Exchange)(nil)

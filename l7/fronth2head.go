@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/http"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/penstock-lb/penstock/l7/internal/h2"
+)
+
+// h2Head is what the fields of a head or trailer say beside what the exchange
+// keeps.
+type h2Head struct {
+	frame     framing
+	scheme    string
+	path      string
+	authority bool // there was one
+	regular   bool // a field that is no pseudo field has come
+	trailer   bool // it is one, into fields
+	fields    *Fields
+	n         int      // fields
+	size      int      // bytes of them
+	cookies   int      // where the Cookie line is, plus 1
+	crumbs    []string // of later ones, which are joined to it (RFC 9113, section 8.2.3)
+	malformed string   // why the stream is reset (section 8.1.1); "" if it is not
+}
+
+// head begins an exchange. F.mu is held.
+func (f *h2Front) head(ev *h2.Event, now time.Time) error {
+	s, _ := f.srv.streams.Get().(*h2Exchange)
+	if s == nil {
+		s = new(h2Exchange)
+	}
+	s.f, s.st = f, ev.Stream
+	ev.Stream.Owner = s
+	x := &s.x
+	x.down = s
+	x.reset(&f.from)
+	x.proto1x = 2
+	x.Record.Start = now
+	s.head = h2Head{frame: framing{length: -1}}
+	f.cur = s
+	if err := f.h2.Decode(ev.Block, f.emit); err != nil {
+		return err
+	}
+	s.bodyEnd = ev.End
+	s.begin()
+	f.served++
+	if f.served == f.srv.MaxRequests && f.leaving == h2Staying {
+		f.leaving = h2Warned
+		f.leaveNow()
+	}
+	f.start(s)
+	return nil
+}
+
+// trailer takes the fields behind a body. F.mu is held.
+func (f *h2Front) trailer(ev *h2.Event) error {
+	s := ev.Stream.Owner.(*h2Exchange)
+	s.head = h2Head{frame: framing{length: -1}, trailer: true, fields: new(Fields)}
+	f.cur = s
+	if err := f.h2.Decode(ev.Block, f.emit); err != nil {
+		return err
+	}
+	if s.head.malformed != "" {
+		s.breakOff("trailer: " + s.head.malformed)
+		return nil
+	}
+	if s.head.fields.Len() > 0 {
+		s.trailing = s.head.fields
+	}
+	s.endBody()
+	return nil
+}
+
+// field takes one field of the head or trailer that is being decoded.
+func (f *h2Front) field(hf hpack.HeaderField) {
+	s := f.cur
+	h := &s.head
+	h.n++
+	h.size += len(hf.Name) + len(hf.Value) + 4
+	if h.malformed != "" || s.refused != nil {
+		return
+	}
+	limit, most := orDefault(f.srv.MaxHeaderBytes, defaultMaxHeader), orDefault(f.srv.MaxFields, defaultMaxFields)
+	if limit > 0 && h.size > limit || most > 0 && h.n > most+5 {
+		s.refused = &headError{http.StatusRequestHeaderFieldsTooLarge, "head too long"}
+		return
+	}
+	if hf.Name != "" && hf.Name[0] == ':' {
+		h.malformed = s.pseudo(hf.Name, hf.Value)
+		return
+	}
+	h.regular = true
+	if !isToken(hf.Name) || !isLower(hf.Name) {
+		h.malformed = "malformed field name"
+		return
+	}
+	if !validValue(hf.Value) || len(trimOWS(hf.Value)) != len(hf.Value) {
+		h.malformed = "malformed value of field " + hf.Name
+		return
+	}
+	fd := Field{hf.Name, hf.Value, kindOf(hf.Name)}
+	switch fd.kind {
+	case kindConnection, kindTransferEncoding, kindUpgrade:
+		h.malformed = "field " + hf.Name + ", which is of HTTP/1"
+		return
+	case kindTE:
+		if !equalFold(hf.Value, "trailers") {
+			h.malformed = "TE other than trailers"
+			return
+		}
+	case kindHop:
+		if hf.Name == "keep-alive" || hf.Name == "proxy-connection" {
+			h.malformed = "field " + hf.Name + ", which is of HTTP/1"
+			return
+		}
+	}
+	if h.trailer {
+		if !forbiddenTrailer(hf.Name) {
+			h.fields.list = append(h.fields.list, fd)
+		}
+		return
+	}
+	list := &s.x.Header
+	if fd.kind == kindOther {
+		if hf.Name == "cookie" {
+			if h.cookies > 0 {
+				h.crumbs = append(h.crumbs, hf.Value)
+				return
+			}
+			h.cookies = len(list.list) + 1
+		}
+		list.list = append(list.list, fd)
+	} else if err := h.frame.field(list, fd); err != nil {
+		if fd.kind == kindContentLength {
+			h.malformed = err.reason
+			return
+		}
+		s.refused = err
+	}
+}
+
+// pseudo takes a pseudo field (RFC 9113, section 8.3.1). It returns what is
+// wrong with it.
+func (s *h2Exchange) pseudo(name, value string) string {
+	h, x := &s.head, &s.x
+	if h.regular || h.trailer {
+		return "a pseudo field behind another field"
+	}
+	switch name {
+	case ":method":
+		if x.Method != "" || !isToken(value) {
+			return "malformed method"
+		}
+		x.Method = value
+	case ":scheme":
+		if h.scheme != "" || !isToken(value) {
+			return "malformed scheme"
+		}
+		h.scheme = value
+	case ":path":
+		if h.path != "" || value == "" {
+			return "malformed path"
+		}
+		h.path = value
+	case ":authority":
+		if h.authority {
+			return "more than one authority"
+		}
+		h.authority, x.Host = true, value
+	default:
+		return "unknown pseudo field"
+	}
+	return ""
+}
+
+// begin completes the exchange from its head.
+func (s *h2Exchange) begin() {
+	h, x := &s.head, &s.x
+	if h.malformed == "" {
+		h.malformed = s.check()
+	}
+	if h.malformed == "" && s.refused == nil {
+		s.refused = s.target()
+	}
+	x.begin(FrontHTTP2)
+}
+
+// check finds what makes a request malformed as a whole.
+func (s *h2Exchange) check() string {
+	h, x := &s.head, &s.x
+	if len(h.crumbs) > 0 {
+		joinCookies(&x.Header.list[h.cookies-1], h.crumbs)
+	}
+	switch {
+	case x.Method == "":
+		return "no method"
+	case x.Method == http.MethodConnect:
+		if h.scheme != "" || h.path != "" || !h.authority {
+			return "malformed CONNECT" // section 8.5
+		}
+	case h.scheme == "" || h.path == "":
+		return "no scheme or path"
+	}
+	x.ContentLength = h.frame.length
+	switch {
+	case s.bodyEnd && h.frame.length > 0:
+		return "no body where Content-Length says that there is one" // section 8.1.1
+	case s.bodyEnd:
+		x.ContentLength = 0
+	}
+	return ""
+}
+
+// joinCookies makes one line of several.
+func joinCookies(line *Field, crumbs []string) {
+	n := len(line.Value)
+	for _, c := range crumbs {
+		n += 2 + len(c)
+	}
+	b := append(make([]byte, 0, n), line.Value...)
+	for _, c := range crumbs {
+		b = append(append(b, "; "...), c...)
+	}
+	line.Value = string(b)
+}
+
+// target checks what is well-formed HTTP/2 and not HTTP.
+func (s *h2Exchange) target() *headError {
+	h, x := &s.head, &s.x
+	authority := x.Host
+	if x.Method == http.MethodConnect {
+		if err := x.setTarget(authority); err != nil {
+			return err
+		}
+	} else {
+		if h.path[0] != '/' && h.path != "*" {
+			return bad("malformed path")
+		}
+		if err := x.setTarget(h.path); err != nil {
+			return err
+		}
+		x.Host = authority
+	}
+	f := &h.frame
+	if h.authority && !validHost(authority) {
+		return bad("malformed authority")
+	}
+	switch {
+	case f.hosts > 1:
+		return bad("more than one Host")
+	case f.hosts == 1 && !validHost(f.host):
+		return bad("malformed Host")
+	case f.hosts == 1 && h.authority && !equalFold(f.host, authority):
+		return bad("Host is not the authority") // section 8.3.1
+	case f.hosts == 1:
+		x.Host = f.host
+	case x.Host == "":
+		return bad("no authority")
+	}
+	if f.unmet != "" {
+		return &headError{http.StatusExpectationFailed, "unknown expectation"}
+	}
+	if limit := s.f.srv.MaxBodyBytes; limit > 0 && x.ContentLength > limit {
+		return &headError{http.StatusRequestEntityTooLarge, "body too long"}
+	}
+	x.trailers = f.trailers
+	x.expect = f.expect && x.ContentLength != 0
+	return nil
+}

@@ -1,0 +1,683 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7/internal/h2"
+)
+
+// h2Exchange is an exchange over a stream: the client's side of it. What is
+// below mu is guarded by the mu of its connection; the rest belongs to the
+// goroutine that serves it.
+type h2Exchange struct {
+	x       Exchange
+	f       *h2Front
+	head    h2Head
+	refused *headError // the request is answered with this
+
+	none bool  // of the reply: no body follows
+	left int64 // of its Content-Length; -1 if there is none
+	told bool  // its head has been written
+	done bool  // all of it has been written
+
+	st       *h2.Stream
+	body     []*l4.Buffer // received and not read
+	pos      int          // in the first of them
+	got      int64        // bytes of the body that have been received
+	read     int64        // and read
+	bodyEnd  bool         // all of it has been received
+	stopped  bool         // it is not wanted any more
+	trailing *Fields
+	err      error // the stream has ended before its end
+	byClient bool  // and that was the client's doing
+	queued   bool  // it waits in the connection's queue
+	turn     bool  // it has been taken out of the queue, to send
+	bodyErr  error // of a read deadline that a handler has set
+	recv     wait
+	send     wait
+	// Of the deadlines that a handler has set; nil if there are none.
+	readTimer, writeTimer *time.Timer
+	ctx                   *streamContext // nil as long as nobody has asked
+
+	upMu sync.Mutex
+	up   interrupter // to be interrupted when the client goes away
+	gone bool
+}
+
+// wait is where one goroutine waits for another.
+type wait struct{ ch chan struct{} }
+
+func (w *wait) wake() {
+	if w.ch != nil {
+		select {
+		case w.ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// sleep waits for wake with mu unlocked, at most d if that is not 0. What is
+// waited for must be looked at again.
+func (w *wait) sleep(mu *sync.Mutex, d time.Duration) error {
+	if w.ch == nil {
+		w.ch = make(chan struct{}, 1)
+	}
+	mu.Unlock()
+	defer mu.Lock()
+	if d <= 0 {
+		<-w.ch
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-w.ch:
+		return nil
+	case <-t.C:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// serve runs the handler tree.
+func (s *h2Exchange) serve() {
+	s.run()
+	s.finishExchange()
+}
+
+func (s *h2Exchange) run() {
+	x := &s.x
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(p)
+		}
+	}()
+	switch {
+	case s.head.malformed != "":
+		x.Record.Err = bad(s.head.malformed)
+		x.Record.Termination = endOf(l4.Denied, l4.PhaseRequest)
+		x.replied = true
+		s.reset2(h2.ProtocolError)
+	case s.refused != nil:
+		x.Record.Err = s.refused
+		x.Error(s.refused.status, endOf(l4.Denied, l4.PhaseRequest))
+	default:
+		Serve(s.f.srv.handler(), x)
+		x.mustReply()
+	}
+}
+
+// panicked ends an exchange whose handler panicked: with a reply if none has
+// begun, else by resetting the stream.
+func (s *h2Exchange) panicked(p any) {
+	x := &s.x
+	x.Record.Err = recovered(s.logger(), p, "handler", "path", x.Path)
+	if s.told || s.done || p == http.ErrAbortHandler {
+		x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
+		x.replied = true
+		s.abort()
+		return
+	}
+	x.failed500()
+}
+
+func (s *h2Exchange) logger() *slog.Logger { return s.f.srv.logger() }
+
+// finishExchange ends the stream, closes the record and gives all back.
+func (s *h2Exchange) finishExchange() {
+	f, x := s.f, &s.x
+	if !s.done {
+		s.abort() // the handler promised more than it wrote
+	}
+	f.mu.Lock()
+	if s.err != nil && completed(x.Record.Termination) && s.byClient {
+		x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
+	}
+	f.mu.Unlock()
+	if t := &x.Record.Termination; t.Cause == l4.ClientAborted && f.srv.cutting.Load() {
+		t.Cause = l4.Killed
+	}
+	x.end(f.srv.OnDone)
+	f.mu.Lock()
+	if s.ctx != nil {
+		s.ctx.end(context.Canceled)
+	}
+	for _, t := range [...]**time.Timer{&s.readTimer, &s.writeTimer} {
+		if *t != nil {
+			(*t).Stop()
+			*t = nil
+		}
+	}
+	for _, b := range s.body {
+		f.srv.pool.Put(b)
+	}
+	f.h2.Reset(s.st, h2.NoError) // what is left of the request body is not wanted (RFC 9113, section 8.1)
+	f.h2.Free(s.st)
+	if f.h2.Open() == 0 {
+		if f.waiting && f.c.in == nil && f.c.state.Load() == stateBusy {
+			f.c.goIdle()
+		}
+		f.wakeReader()
+	}
+	f.mu.Unlock()
+	s.recycle()
+}
+
+// recycle makes s ready for another stream. Nothing that is pooled holds a
+// channel.
+func (s *h2Exchange) recycle() {
+	srv := s.f.srv
+	s.x.reset(&origin{})
+	x := s.x
+	*s = h2Exchange{x: x, body: s.body[:0]}
+	s.x.down = nil
+	srv.streams.Put(s)
+}
+
+// receive takes a piece of the body. F.mu is held, as in the methods below.
+func (s *h2Exchange) receive(ev *h2.Event) {
+	n := len(ev.Data)
+	s.got += int64(n)
+	switch {
+	case s.x.ContentLength >= 0 && s.got > s.head.frame.length && s.head.frame.length >= 0:
+		s.breakOff("more of the body than Content-Length says")
+		return
+	case s.stopped || s.err != nil:
+		s.f.h2.Consume(ev.Stream, int64(n))
+	default:
+		s.keep(ev.Data)
+	}
+	if ev.End {
+		s.endBody()
+	}
+	s.recv.wake()
+}
+
+// keep copies a piece of the body to where readBody finds it.
+func (s *h2Exchange) keep(p []byte) {
+	for len(p) > 0 {
+		var b *l4.Buffer
+		if n := len(s.body); n > 0 && len(s.body[n-1].B) < cap(s.body[n-1].B) {
+			b = s.body[n-1]
+		} else {
+			b = s.f.srv.pool.Get()
+			b.B = b.B[:0]
+			s.body = append(s.body, b)
+		}
+		n := min(len(p), cap(b.B)-len(b.B))
+		b.B = append(b.B, p[:n]...)
+		p = p[n:]
+	}
+}
+
+// endBody says that all of the body has been received.
+func (s *h2Exchange) endBody() {
+	s.bodyEnd = true
+	if want := s.head.frame.length; want >= 0 && !s.head.trailer && s.got != want {
+		s.breakOff("less of the body than Content-Length says")
+		return
+	}
+	s.recv.wake()
+}
+
+// breakOff resets a stream whose request is malformed.
+func (s *h2Exchange) breakOff(reason string) {
+	s.f.h2.Reset(s.st, h2.ProtocolError)
+	s.lose(bad(reason))
+}
+
+// reset is RST_STREAM, by the client or by us because of what it did.
+func (s *h2Exchange) reset(ev *h2.Event) {
+	if ev.ByUs {
+		s.lose(bad("HTTP/2: " + ev.Reason))
+	} else {
+		s.lose(errStreamReset)
+	}
+}
+
+// lose ends the stream under the goroutine that serves it.
+func (s *h2Exchange) lose(err error) {
+	if s.err == nil {
+		s.err, s.byClient = err, true
+	}
+	s.recv.wake()
+	s.send.wake()
+	if s.ctx != nil {
+		s.ctx.end(context.Canceled)
+	}
+	s.upMu.Lock()
+	s.gone = true
+	if s.up != nil {
+		s.up.interrupt()
+	}
+	s.upMu.Unlock()
+}
+
+func (s *h2Exchange) context() context.Context {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if s.ctx == nil {
+		s.ctx = &streamContext{Context: s.f.c.ctx}
+		if s.err != nil {
+			s.ctx.end(context.Canceled)
+		}
+	}
+	return s.ctx
+}
+
+func (s *h2Exchange) request() *http.Request {
+	return s.x.newRequest(s.context())
+}
+
+func (s *h2Exchange) readBody(p []byte) (int, error) {
+	f, x := s.f, &s.x
+	if x.expect && !s.told {
+		x.expect = false
+		if err := s.writeInterim(&Reply{Status: http.StatusContinue}); err != nil {
+			return 0, err
+		}
+	}
+	f.mu.Lock()
+	for {
+		switch {
+		case s.stopped:
+			f.mu.Unlock()
+			return 0, errStopped
+		case len(s.body) > 0:
+			n := s.take(p)
+			over := f.srv.MaxBodyBytes > 0 && s.read > f.srv.MaxBodyBytes
+			update := len(f.h2.Out) > 0
+			f.mu.Unlock()
+			x.Record.RequestBytes = s.read
+			if over {
+				return n, &headError{http.StatusRequestEntityTooLarge, "body too long"}
+			}
+			if update {
+				f.flush()
+			}
+			return n, nil
+		case s.err != nil || s.bodyErr != nil:
+			err := errors.Join(s.err, s.bodyErr)
+			f.mu.Unlock()
+			return 0, err
+		case s.bodyEnd:
+			f.mu.Unlock()
+			return 0, io.EOF
+		}
+		if err := s.recv.sleep(&f.mu, orDefault(f.srv.BodyTimeout, defaultBodyTimeout)); err != nil {
+			f.mu.Unlock()
+			return 0, err
+		}
+	}
+}
+
+// take copies from what has been received. F.mu is held.
+func (s *h2Exchange) take(p []byte) (n int) {
+	for len(s.body) > 0 && n < len(p) {
+		b := s.body[0]
+		m := copy(p[n:], b.B[s.pos:])
+		n += m
+		if s.pos += m; s.pos == len(b.B) {
+			s.f.srv.pool.Put(b)
+			s.body = append(s.body[:0], s.body[1:]...)
+			s.pos = 0
+		}
+	}
+	s.read += int64(n)
+	s.f.h2.Consume(s.st, int64(n))
+	return n
+}
+
+func (s *h2Exchange) bodyReady() bool {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	return s.bodyEnd
+}
+
+func (s *h2Exchange) stopBody() {
+	s.f.mu.Lock()
+	s.stopped = true
+	s.recv.wake()
+	s.f.mu.Unlock()
+}
+
+// resumeBody has what comes from now on thrown away.
+func (s *h2Exchange) resumeBody() {
+	f := s.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range s.body {
+		f.h2.Consume(s.st, int64(len(b.B)-s.pos))
+		s.pos = 0
+		f.srv.pool.Put(b)
+	}
+	s.body = s.body[:0]
+}
+
+func (s *h2Exchange) trailer() *Fields {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	return s.trailing
+}
+
+// ended returns why nothing can be sent, or nil. F.mu is held.
+func (s *h2Exchange) ended() error {
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.f.closed:
+		return net.ErrClosed
+	case s.st.State() == h2.Closed || s.st.State() == h2.HalfClosedLocal:
+		return errStreamOver
+	}
+	return nil
+}
+
+var errStreamOver = errors.New("l7: the reply has ended")
+
+func (s *h2Exchange) writeInterim(r *Reply) error {
+	f := s.f
+	if r.Status == http.StatusContinue {
+		s.x.expect = false
+	}
+	f.mu.Lock()
+	err := s.ended()
+	if err == nil {
+		b := f.h2.WriteHead()
+		b.Field(":status", statusCode(r.Status), false)
+		s.fields(b, &r.Header)
+		b.End(s.st, false)
+	}
+	f.mu.Unlock()
+	f.flush()
+	return err
+}
+
+// fields writes those that are not the engine's own. F.mu is held.
+func (s *h2Exchange) fields(b h2.Block, list *Fields) (dated bool) {
+	for i := range list.list {
+		fd := &list.list[i]
+		if fd.kind.owned() {
+			continue
+		}
+		dated = dated || fd.kind == kindDate
+		b.Field(s.f.name(fd.Name), fd.Value, false)
+	}
+	return dated
+}
+
+func (s *h2Exchange) writeHead(r *Reply) error {
+	f := s.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := s.ended(); err != nil {
+		return err
+	}
+	s.told = true
+	s.none = s.x.Method == http.MethodHead || !bodyAllowed(r.Status)
+	s.left = r.ContentLength
+	b := f.h2.WriteHead()
+	b.Field(":status", statusCode(r.Status), false)
+	if !s.fields(b, &r.Header) {
+		b.Field("date", time.Now().UTC().Format(http.TimeFormat), false)
+	}
+	if r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent {
+		b.Field("content-length", strconv.FormatInt(r.ContentLength, 10), false)
+	}
+	b.End(s.st, false) // finish makes it the end, if nothing comes
+	return nil
+}
+
+func statusCode(n int) string {
+	if n == http.StatusOK {
+		return "200"
+	}
+	return strconv.Itoa(n)
+}
+
+// writeBody adds to what is to be sent, and waits where the client's windows or
+// the connection are full.
+func (s *h2Exchange) writeBody(p []byte) error {
+	if s.none || len(p) == 0 {
+		return nil
+	}
+	if s.left >= 0 {
+		if int64(len(p)) > s.left {
+			return errors.New("l7: reply body longer than its Content-Length")
+		}
+		s.left -= int64(len(p))
+	}
+	f := s.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		err := s.ended()
+		if err == nil {
+			p = p[s.add(p):]
+		}
+		if err == nil && len(p) > 0 {
+			err = s.awaitTurn()
+		}
+		if err != nil || len(p) == 0 {
+			s.unqueue()
+			return err
+		}
+	}
+}
+
+// add sends what may be sent of p at present. F.mu is held, as below.
+func (s *h2Exchange) add(p []byte) (n int) {
+	f := s.f
+	for n < len(p) && len(f.h2.Out) < h2OutHigh && (s.turn || !s.behindOthers()) {
+		s.turn = false
+		m := f.h2.WriteData(s.st, p[n:min(len(p), n+h2Turn)], false)
+		if n += m; m == 0 {
+			break
+		}
+	}
+	return n
+}
+
+// awaitTurn waits until there may be room for more.
+func (s *h2Exchange) awaitTurn() error {
+	f := s.f
+	if !s.queued {
+		s.queued = true
+		f.queue = append(f.queue, s)
+	}
+	f.mu.Unlock()
+	f.flush() // takes s out of the queue, unless that is for the client to do
+	f.mu.Lock()
+	if !s.queued {
+		return nil
+	}
+	err := s.send.sleep(&f.mu, orDefault(f.srv.WriteTimeout, defaultWriteTimeout))
+	if err == nil || !s.queued {
+		return nil
+	}
+	f.h2.Reset(s.st, h2.Cancel) // it opens no window
+	return err
+}
+
+// behindOthers reports whether streams that can send have waited for longer,
+// or are more urgent.
+func (s *h2Exchange) behindOthers() bool {
+	for _, o := range s.f.queue {
+		if o != s && o.st.Urgency <= s.st.Urgency && s.f.h2.Sendable(o.st) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// unqueue takes s out of the queue.
+func (s *h2Exchange) unqueue() {
+	if !s.queued {
+		return
+	}
+	for i, o := range s.f.queue {
+		if o == s {
+			s.f.queue = append(s.f.queue[:i], s.f.queue[i+1:]...)
+		}
+	}
+	s.queued = false
+}
+
+func (s *h2Exchange) flush() error {
+	s.f.flush()
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if s.done {
+		return nil
+	}
+	return s.ended()
+}
+
+func (s *h2Exchange) direct(int64) *l4.Conn { return nil }
+func (s *h2Exchange) sending()              {}
+func (s *h2Exchange) sent(int64)            {}
+
+func (s *h2Exchange) finish(trailer *Fields) error {
+	f := s.f
+	if s.left > 0 && !s.none {
+		s.abort()
+		return io.ErrUnexpectedEOF
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := s.ended(); err != nil {
+		return err
+	}
+	s.done = true
+	if trailer == nil || trailer.Len() == 0 || s.none {
+		f.h2.Finish(s.st)
+		return nil
+	}
+	b := f.h2.WriteHead()
+	s.fields(b, trailer)
+	b.End(s.st, true)
+	return nil
+}
+
+func (s *h2Exchange) abort() { s.reset2(h2.InternalError) }
+
+// reset2 resets the stream, unless it has ended.
+func (s *h2Exchange) reset2(code h2.Code) {
+	s.f.mu.Lock()
+	s.f.h2.Reset(s.st, code)
+	s.f.mu.Unlock()
+	s.done = true
+}
+
+// mustClose is about HTTP/1: here the stream ends by itself.
+func (s *h2Exchange) mustClose() {}
+
+func (s *h2Exchange) hijack(*Reply) (*l4.Conn, []byte, error) {
+	return nil, nil, http.ErrNotSupported
+}
+
+func (s *h2Exchange) attach(u interrupter) {
+	s.upMu.Lock()
+	defer s.upMu.Unlock()
+	s.up = u
+	if s.gone {
+		u.interrupt()
+	}
+}
+
+func (s *h2Exchange) detach() bool {
+	s.upMu.Lock()
+	defer s.upMu.Unlock()
+	s.up = nil
+	return true
+}
+
+func (s *h2Exchange) session(need bool) usage {
+	c := s.f.c
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if need && c.owns == nil {
+		c.owns = new(session)
+	}
+	return usage{c.owns, s.st.ID == 1}
+}
+
+// streamContext is the context of a stream. It costs a channel only if somebody
+// waits for its end.
+type streamContext struct {
+	context.Context // of the connection, for its values
+
+	mu    sync.Mutex
+	done  chan struct{}
+	err   error
+	after map[*func()]struct{}
+}
+
+// Done implements [context.Context].
+func (c *streamContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done = make(chan struct{})
+		if c.err != nil {
+			close(c.done)
+		}
+	}
+	return c.done
+}
+
+// Err implements [context.Context].
+func (c *streamContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// AfterFunc saves package context a goroutine for each context below this one.
+func (c *streamContext) AfterFunc(f func()) (stop func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		go f()
+		return func() bool { return false }
+	}
+	if c.after == nil {
+		c.after = make(map[*func()]struct{})
+	}
+	key := &f
+	c.after[key] = struct{}{}
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_, ok := c.after[key]
+		delete(c.after, key)
+		return ok
+	}
+}
+
+func (c *streamContext) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	if c.done != nil {
+		close(c.done)
+	}
+	for f := range c.after {
+		go (*f)()
+	}
+	c.after = nil
+}

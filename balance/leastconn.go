@@ -3,13 +3,18 @@
 package balance
 
 // LeastConn picks the server with the least work taken on, that is leases and requests
-// in its own queue, relative to its weight: it compares (work+1)/weight. An idle server
-// comes before any busy one, whatever its weight, but for one in slow start. Among
-// equals it takes turns.
+// in its own queue, relative to its weight. Servers take turns by weight, as in
+// [RoundRobin], and one whose turn it is gives way to another that would have no more
+// for its weight even with this lease:
 //
-// Up to 256 servers a pick looks at all of them; above, a tree of winners is kept up to
-// date. It suits long work of unequal length: TCP sessions, queries, streams. (HAProxy,
-// leastconn.)
+//	(work(other) + 1) / weight(other) <= work / weight
+//
+// Of several it is the least of them. So a server of equal weight with less work is
+// always preferred, and with little to do each has its share by weight.
+//
+// Up to 256 servers a pick looks at all of them, if the one whose turn it is has work;
+// above, a tree of winners is kept up to date. It suits long work of unequal length:
+// TCP sessions, queries, streams. (HAProxy, leastconn; nginx, least_conn.)
 type LeastConn struct{}
 
 // Picker implements [Policy].
@@ -17,42 +22,66 @@ func (LeastConn) Picker(v View) Picker {
 	if len(v.Servers) > leastScanMax {
 		return newLeastTree(v)
 	}
-	return &leastScan{view: v}
+	return &leastScan{lineup{v, newTurns(v.Weights)}}
 }
 
 // leastScanMax is how many servers are looked at one by one.
 const leastScanMax = 256
 
+// A lineup says whose turn it is.
+type lineup struct {
+	view  View
+	turns turns
+}
+
+// next returns the index of the server whose turn it is, and its work. If f rejects
+// those of a few turns it is -1. The turn is the number of the last one.
+func (l *lineup) next(f Filter) (i int, work int64, turn uint64) {
+	for range 4 {
+		turn = l.view.Cursor.Next()
+		if i = l.turns.at(turn); f.Allows(l.view.Servers[i]) {
+			return i, l.view.Servers[i].load(), turn
+		}
+	}
+	return -1, 0, turn
+}
+
+// rank returns the rank of server i if it had more leases than it has.
+func (l *lineup) rank(i int, more int64) rank {
+	return rank{uint64(max(l.view.Servers[i].load(), 0) + more), uint64(l.view.Weights[i])}
+}
+
 // leastScan looks at every server.
-type leastScan struct{ view View }
+type leastScan struct{ lineup }
 
 func (p *leastScan) Pick(_ uint64, f Filter) *Server {
 	v := &p.view
-	i := int(v.Cursor.Next() % uint64(len(v.Servers)))
-	var best *Server
-	var least rank
+	turn, work, k := p.next(f)
+	if turn >= 0 && work <= 0 {
+		return v.Servers[turn]
+	}
+	best, least := turn, rank{}
+	if turn >= 0 {
+		least = rank{uint64(work), uint64(v.Weights[turn])}
+	}
+	i := int(k % uint64(len(v.Servers)))
 	for range v.Servers {
-		if s := v.Servers[i]; f.Allows(s) {
-			if r := rankOf(s.load(), v.Weights[i], v.warming(i)); best == nil || r.less(least) {
-				best, least = s, r
+		if i != turn && f.Allows(v.Servers[i]) {
+			if r := p.rank(i, 1); best < 0 || r.less(least) || best == turn && !least.less(r) {
+				best, least = i, r
 			}
 		}
 		if i++; i == len(v.Servers) {
 			i = 0
 		}
 	}
-	return best
+	if best < 0 {
+		return nil
+	}
+	return v.Servers[best]
 }
 
 // A rank is what servers are compared by: load per weight.
 type rank struct{ load, weight uint64 }
-
-// rankOf returns the rank of a server.
-func rankOf(load int64, weight int, warming bool) rank {
-	if load <= 0 && !warming {
-		return rank{0, 1} // idle
-	}
-	return rank{uint64(load) + 1, uint64(weight)}
-}
 
 func (r rank) less(o rank) bool { return r.load*o.weight < o.load*r.weight }

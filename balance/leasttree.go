@@ -13,7 +13,7 @@ import "sync/atomic"
 // whoever replays a match last has seen the latest loads: a node can be wrong only
 // while somebody is on the way to it.
 type leastTree struct {
-	view    View
+	lineup
 	leaves  int             // a power of two
 	nodes   []atomic.Uint64 // version<<32 | winner+1; the root is 1, the children of i are 2i and 2i+1
 	stamps  []atomic.Uint64 // when each was picked last: among equals, the longest ago wins
@@ -21,7 +21,7 @@ type leastTree struct {
 }
 
 func newLeastTree(v View) *leastTree {
-	t := &leastTree{view: v, leaves: 1, stamps: make([]atomic.Uint64, len(v.Servers))}
+	t := &leastTree{lineup: lineup{v, newTurns(v.Weights)}, leaves: 1, stamps: make([]atomic.Uint64, len(v.Servers))}
 	for t.leaves < len(v.Servers) {
 		t.leaves *= 2
 	}
@@ -44,11 +44,17 @@ func newLeastTree(v View) *leastTree {
 }
 
 func (t *leastTree) Pick(_ uint64, f Filter) *Server {
-	i := t.best(1, f)
-	if i < 0 {
-		return nil
+	i, work, turn := t.next(f)
+	if i < 0 || work > 0 {
+		least := t.best(1, f)
+		if i < 0 || least >= 0 && !(rank{uint64(work), uint64(t.view.Weights[i])}).less(t.rank(least, 1)) {
+			i = least
+		}
+		if i < 0 {
+			return nil
+		}
 	}
-	t.stamps[i].Store(t.view.Cursor.Next() + 1)
+	t.stamps[i].Store(turn + 1)
 	return t.view.Servers[i]
 }
 
@@ -88,7 +94,7 @@ func (t *leastTree) better(i, j int) int {
 		}
 		return j
 	}
-	ra, rb := rankOf(a.load(), t.view.Weights[i], t.view.warming(i)), rankOf(b.load(), t.view.Weights[j], t.view.warming(j))
+	ra, rb := t.rank(i, 1), t.rank(j, 1)
 	if ra.less(rb) || !rb.less(ra) && t.stamps[i].Load() <= t.stamps[j].Load() {
 		return i
 	}

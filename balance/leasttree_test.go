@@ -45,27 +45,27 @@ func TestLeastTree(t *testing.T) {
 				require.NotSame(t, least, l.s)
 				continue
 			}
-			a := rankOf(least.load()-same(least, l.s), least.Endpoint().Weight, false)
-			b := rankOf(l.s.load()-1, l.s.Endpoint().Weight, false)
-			require.False(t, a.less(b), "%s has less than %s", least, l.s)
+			if l.s == least {
+				continue
+			}
+			with := rankWith(least, 1)
+			before := rankWith(l.s, -1) // its turn: it has the lease already
+			require.True(t, before.less(with), "%s would have had no more than %s", least, l.s)
 		}
 	}
 }
 
-// same is 1 if the lease that was just taken is on s.
-func same(s, picked *Server) int64 {
-	if s == picked {
-		return 1
-	}
-	return 0
+// rankWith returns the rank of s if it had more leases.
+func rankWith(s *Server, more int64) rank {
+	return rank{uint64(s.load() + more), uint64(s.Endpoint().Weight)}
 }
 
 // leastOf returns a server of least rank that has a slot.
 func leastOf(v View) *Server {
 	var best *Server
 	var least rank
-	for i, s := range v.Servers {
-		if r := rankOf(s.load(), v.Weights[i], false); s.roomy(needSlot) && (best == nil || r.less(least)) {
+	for _, s := range v.Servers {
+		if r := rankWith(s, 1); s.roomy(needSlot) && (best == nil || r.less(least)) {
 			best, least = s, r
 		}
 	}
@@ -105,8 +105,7 @@ func TestLeastTreeContended(t *testing.T) {
 		i := tree.winner(n)
 		for _, child := range []int{2 * n, 2*n + 1} {
 			if j := tree.winner(child); j >= 0 {
-				a := rankOf(tree.view.Servers[j].load(), tree.view.Weights[j], false)
-				b := rankOf(tree.view.Servers[i].load(), tree.view.Weights[i], false)
+				a, b := rankWith(tree.view.Servers[j], 1), rankWith(tree.view.Servers[i], 1)
 				require.False(t, a.less(b), "match %d", n)
 			}
 		}
@@ -136,5 +135,40 @@ func TestSeed(t *testing.T) {
 			}
 		}
 		require.Equal(t, runs[0], runs[1])
+	}
+}
+
+// TestLeastTreeKeepsShares has 300 servers, of which every tenth is light, with little in
+// flight.
+func TestLeastTreeKeepsShares(t *testing.T) {
+	for _, inFlight := range []int{0, 1, 100, 2000} {
+		p := &Pool{Policy: LeastConn{}}
+		var eps []Endpoint
+		for i := range 300 {
+			e := Endpoint{Name: fmt.Sprint("s", i), Addr: "h:1", Weight: 9}
+			if i%10 == 0 {
+				e.Weight = 1
+			}
+			eps = append(eps, e)
+		}
+		require.NoError(t, p.Set(eps...))
+		var held []Lease
+		light, n := 0, 0
+		for n < 20000 {
+			l, err := p.Acquire(context.Background(), Request{})
+			require.NoError(t, err)
+			n++
+			if l.s.Endpoint().Weight == 1 {
+				light++
+			}
+			if held = append(held, l); len(held) > inFlight {
+				held[0].Done(Outcome{})
+				held = held[1:]
+			}
+		}
+		require.InDelta(t, n*30/(30+270*9), light, float64(n)/1000, "%d in flight", inFlight)
+		for _, l := range held {
+			l.Done(Outcome{})
+		}
 	}
 }

@@ -11,7 +11,10 @@ import (
 // PeakEWMA draws two servers at random, by weight, and picks the one where an answer is
 // to be expected first:
 //
-//	load = cost * (leases + 1) / weight
+//	load = cost * (leases + 1)
+//
+// relative to its weight. With little to do servers of equal cost have their share by
+// weight.
 //
 // The cost is a moving average of [Outcome.Latency] that jumps up at once and comes
 // down with time constant Tau. A failure counts as a latency of at least Penalty, since
@@ -34,7 +37,7 @@ func (e PeakEWMA) Picker(v View) Picker {
 	if e.Penalty == 0 {
 		e.Penalty = time.Second
 	}
-	p := &peakEWMA{conf: e, view: v, draw: newLottery(v.Weights)}
+	p := &peakEWMA{conf: e, view: v, draw: newLottery(v.Weights), scales: newScales(&v)}
 	for _, s := range v.Servers { // time goes on where it was
 		if c := unpackCost(s.peak.Load()); c.seconds > 0 {
 			p.advance(c.at)
@@ -44,26 +47,31 @@ func (e PeakEWMA) Picker(v View) Picker {
 }
 
 type peakEWMA struct {
-	conf PeakEWMA
-	view View
-	draw lottery
-	_    [cacheLine]byte
-	now  atomic.Uint32 // latest time seen
-	_    [cacheLine]byte
+	conf   PeakEWMA
+	view   View
+	draw   lottery
+	scales scales
+	_      [cacheLine]byte
+	now    atomic.Uint32 // latest time seen
+	_      [cacheLine]byte
 }
 
 func (p *peakEWMA) Pick(_ uint64, f Filter) *Server {
 	v := &p.view
 	best, found := -1, 0
-	var least float64
+	var least expected
 	now := p.now.Load()
 	for range 6 {
-		i := p.draw.draw(v.Rand.Uint64())
+		x := v.Rand.Uint64()
+		i := p.draw.draw(x)
+		if best >= 0 && len(v.Servers) == 2 {
+			i = 1 - best // the heavier one might be drawn again and again
+		}
 		if i == best || !f.Allows(v.Servers[i]) {
 			continue
 		}
-		if load := p.load(i, now); best < 0 || load < least {
-			best, least = i, load
+		if e := p.expect(i, now); best < 0 || p.prefer(i, best, e, least, fraction(x)) {
+			best, least = i, e
 		}
 		if found++; found == 2 {
 			break
@@ -78,18 +86,34 @@ func (p *peakEWMA) Pick(_ uint64, f Filter) *Server {
 // unmeasured is the load of a server that has work but no answer yet.
 const unmeasured = 1e12
 
-// load returns what server i is compared by.
-func (p *peakEWMA) load(i int, now uint32) float64 {
+// expected is what a server is compared by.
+type expected struct {
+	cost float64 // 0: not measured
+	load float64
+}
+
+// expect returns what to expect of server i.
+func (p *peakEWMA) expect(i int, now uint32) expected {
 	s := p.view.Servers[i]
 	pending := float64(s.load())
 	c := unpackCost(s.peak.Load())
 	if c.seconds == 0 {
 		if pending > 0 {
-			return unmeasured + pending
+			return expected{load: unmeasured + pending}
 		}
-		return 0
+		return expected{}
 	}
-	return c.decayed(now, p.conf.Tau) * (pending + 1) / float64(p.view.Weights[i])
+	cost := c.decayed(now, p.conf.Tau)
+	return expected{cost, cost * (pending + 1)}
+}
+
+// prefer reports whether to leave server a, which was drawn first, for b.
+func (p *peakEWMA) prefer(b, a int, eb, ea expected, random float64) bool {
+	if p.scales == nil || ea.cost == 0 || eb.cost == 0 {
+		return eb.load < ea.load
+	}
+	unit := min(ea.cost, eb.cost) // one lease of the faster one
+	return p.scales.prefer(b, a, eb.load-unit, ea.load-unit, unit, random)
 }
 
 // Observe notes the latency of a lease that is done.

@@ -38,9 +38,6 @@ func (v *View) Uniform() bool {
 	return true
 }
 
-// warming reports whether server i is in slow start.
-func (v *View) warming(i int) bool { return v.Warming != nil && v.Warming[i] }
-
 // A Picker picks from the servers of one View. It is called by many goroutines at once
 // and must neither block nor allocate.
 //

@@ -9,6 +9,9 @@ import "slices"
 // cost of Random, and does not send all balancers of a fleet to the same idle server at
 // once. It is the default.
 //
+// An idle server that was drawn first is picked, so that with little to do each has its
+// share by weight: of servers with weights 90 and 10, the second gets a tenth.
+//
 // (Mitzenmacher: The Power of Two Choices in Randomized Load Balancing, 2001; HAProxy,
 // random(2).)
 type TwoChoices struct {
@@ -23,39 +26,42 @@ func (c TwoChoices) Picker(v View) Picker {
 	if n <= 0 {
 		n = 2
 	}
-	return &choices{view: v, draw: newLottery(v.Weights), n: min(n, len(v.Servers), maxChoices)}
+	return &choices{view: v, draw: newLottery(v.Weights), scales: newScales(&v), n: min(n, len(v.Servers), maxChoices)}
 }
 
 type choices struct {
-	view View
-	draw lottery
-	n    int
+	view   View
+	draw   lottery
+	scales scales
+	n      int
 }
 
 func (p *choices) Pick(_ uint64, f Filter) *Server {
 	v := &p.view
 	var drawn [maxChoices]int32
-	var best *Server
-	var least rank
-	n := 0
+	best, least, n := 0, int64(0), 0
 	// What was drawn before, or is not allowed, is drawn again, a few times: if that
 	// does not help few servers are left, and a scan finds them.
 	for range 2*p.n + 2 {
-		i := p.draw.draw(v.Rand.Uint64())
+		x := v.Rand.Uint64()
+		i := p.draw.draw(x)
+		if n == 1 && len(v.Servers) == 2 {
+			i = 1 - best // the heavier one might be drawn again and again
+		}
 		s := v.Servers[i]
 		if slices.Contains(drawn[:n], int32(i)) || !f.Allows(s) {
 			continue
 		}
-		if r := (rank{uint64(s.load()) + 1, uint64(v.Weights[i])}); best == nil || r.less(least) {
-			best, least = s, r
+		if load := s.load(); n == 0 || p.scales.prefer(i, best, float64(load), float64(least), 1, fraction(x)) {
+			best, least = i, load
 		}
 		drawn[n] = int32(i)
-		if n++; n == p.n {
+		if n++; n == p.n || least == 0 {
 			break
 		}
 	}
-	if best != nil {
-		return best
+	if n > 0 {
+		return v.Servers[best]
 	}
 	return v.firstFrom(v.Rand.IntN(len(v.Servers)), f)
 }

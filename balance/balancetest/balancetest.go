@@ -47,6 +47,7 @@ func TestPolicy(t *testing.T, policy balance.Policy, law Law) {
 	t.Run("many at once", s.parallel)
 	t.Run("one server", s.single)
 	t.Run("shares follow weights", s.shares)
+	t.Run("shares follow weights with little in flight", s.light)
 	if law.Keyed {
 		t.Run("same key same server", s.sameKey)
 		t.Run("order of Set does not matter", s.order)
@@ -63,9 +64,14 @@ type suite struct {
 // pool returns a pool of n servers; weights repeat.
 func (s suite) pool(t testing.TB, n, maxConns int, weights ...int) *balance.Pool {
 	t.Helper()
-	p := &balance.Pool{Policy: s.policy, Seed: max(s.law.Seed, 1), Queue: balance.Queue{Size: -1}}
+	p := s.unset()
 	set(t, p, Endpoints(n, maxConns, weights...))
 	return p
+}
+
+// unset returns a pool without servers.
+func (s suite) unset() *balance.Pool {
+	return &balance.Pool{Policy: s.policy, Seed: max(s.law.Seed, 1), Queue: balance.Queue{Size: -1}}
 }
 
 // Endpoints returns n endpoints; weights repeat, and are 1 if there are none.

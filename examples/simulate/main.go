@@ -61,6 +61,7 @@ var plots = []plot{
 	{"slow.svg", oneSlow},
 	{"failing.svg", oneFailing},
 	{"cold.svg", oneCold},
+	{"canary.svg", canary},
 	{"spread.svg", keySpread},
 	{"moved.svg", keysMoved},
 }

@@ -58,6 +58,11 @@ func TestClaims(t *testing.T) {
 	c = oneFailing(t, 1, length)
 	require.Greater(t, value(c, "LeastConn", "failed"), 2*value(c, "RoundRobin", "failed"))
 	require.Less(t, value(c, "PeakEWMA", "failed"), 1.0)
+	for _, s := range canary(t, 1, length).series {
+		for i, percent := range s.values {
+			require.InDelta(t, 10, percent, 3.5, "%s, %s", contenders[i].name, s.name)
+		}
+	}
 	c = keysMoved(t, 1, length)
 	require.Zero(t, value(c, "Ring", "of servers that stayed"))
 	require.Zero(t, value(c, "Rendezvous", "of servers that stayed"))

@@ -3,7 +3,9 @@
 package balance_test
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -45,4 +47,43 @@ func TestCutOfServersInTrouble(t *testing.T) {
 		require.Len(t, c.cuts, 2)
 		require.Equal(t, name, c.cuts[1])
 	}
+}
+
+// The host may do what it likes when it is told of a new set: make another one known,
+// say.
+func TestMergeToldFromWithinUpdate(t *testing.T) {
+	var say [2]func([]balance.Endpoint, error)
+	ready := make(chan struct{}, 2)
+	source := func(i int) balance.Source {
+		return balance.SourceFunc(func(ctx context.Context, update func([]balance.Endpoint, error)) error {
+			say[i] = update
+			ready <- struct{}{}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var got []int
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = balance.Merge{Sources: []balance.Source{source(0), source(1)}}.Watch(ctx, func(all []balance.Endpoint, _ error) {
+			got = append(got, len(all))
+			if len(got) == 1 {
+				say[1](endpoints(3)[1:], nil)
+			}
+		})
+	}()
+	<-ready
+	<-ready
+	done := make(chan struct{})
+	go func() { defer close(done); say[0](endpoints(1), nil) }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("hangs")
+	}
+	cancel()
+	<-ended
+	require.Equal(t, []int{1, 3}, got)
 }

@@ -182,9 +182,12 @@ func (g Merge) Watch(ctx context.Context, update func([]Endpoint, error)) error 
 
 // merger is the state of one Merge.
 type merger struct {
-	mu     sync.Mutex // guards sets, and makes updates one at a time
-	sets   [][]Endpoint
 	update func([]Endpoint, error)
+
+	mu      sync.Mutex // guards the rest, and is not held while update is called
+	sets    [][]Endpoint
+	queue   []func() // updates to come, in order
+	telling bool     // a goroutine is busy with them
 }
 
 // watch watches source i until it ends.
@@ -211,10 +214,33 @@ func (m *merger) set(i int, eps []Endpoint, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err != nil {
-		m.update(nil, err)
+		m.queue = append(m.queue, func() { m.update(nil, err) })
+	} else {
+		m.sets[i] = slices.Clone(eps)
+		all := m.merged()
+		m.queue = append(m.queue, func() { m.update(all, nil) })
+	}
+	if m.telling { // also from within update
 		return
 	}
-	m.sets[i] = slices.Clone(eps)
+	m.telling = true
+	defer func() { m.telling = false }()
+	for len(m.queue) > 0 {
+		next := m.queue[0]
+		m.queue = m.queue[1:]
+		m.unlocked(next)
+	}
+}
+
+// unlocked calls f without the lock that its caller holds.
+func (m *merger) unlocked(f func()) {
+	m.mu.Unlock()
+	defer m.mu.Lock()
+	f()
+}
+
+// merged returns the endpoints of all sources. m.mu is held.
+func (m *merger) merged() []Endpoint {
 	var all []Endpoint
 	seen := make(map[string]bool)
 	for _, set := range m.sets {
@@ -225,7 +251,7 @@ func (m *merger) set(i int, eps []Endpoint, err error) {
 			}
 		}
 	}
-	m.update(all, nil)
+	return all
 }
 
 // sleep waits for d and reports whether ctx has not ended.

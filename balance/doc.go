@@ -38,6 +38,16 @@
 // any number of independent observers ([Server.Report]), each with its own [Cause].
 // [Pool.Explain] says in words why each server is or is not in use.
 //
+// # What callbacks may do
+//
+// OnEvent, Observers, Watch, sources and [Attached] are called without a lock, and may
+// call any method of any pool or server. What takes part in a change or a pick is called
+// while locks of the pool are held: [Policy], the methods of a [Picker], and the func
+// given to [Pool.Subset]. They must not block, and of this package they may call only
+// what reads without a lock: the methods of [View], [Filter], [Rand] and [Cursor], those
+// of a [Server] but the ones that change it, and [Pool.All], [Pool.Server] and
+// [Pool.Usable].
+//
 // # Where to read next
 //
 // pool.go (what can be configured), policy.go (how to write an algorithm),

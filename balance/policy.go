@@ -3,7 +3,9 @@
 package balance
 
 // A Policy is an algorithm. It runs once for each new set of usable servers, off the
-// hot path, and returns the Picker that serves until the next one.
+// hot path, and returns the Picker that serves until the next one. It runs under the
+// lock of the pool: what it and its Picker may call is said in the package's
+// documentation.
 //
 // The policies of this package are plain values: RoundRobin{}, LeastConn{},
 // TwoChoices{}, and so on. They may be shared by pools.

@@ -47,7 +47,7 @@ type Pool struct {
 	// endpoint. Set may always do so.
 	AllowEmpty bool
 
-	Observers []func(*Server, Outcome) // called by Lease.Done; must not block
+	Observers []func(*Server, Outcome) // called by Lease.Done, without a lock; must not block
 	OnEvent   func(Event)              // called in order of events, without a lock; must not block
 
 	Seed uint64 // of all random choices, Follow's pauses too; 0 means seeded at random
@@ -152,7 +152,8 @@ func (p *Pool) Usable() int {
 // Subset returns a pool of those members that match. It shares the servers, their
 // state, the queue and all settings with p, so that limits hold over both, and follows
 // each Set of p. Set on a subset is an error. A subset lives as long as p: make it
-// once, not per request.
+// once, not per request. Match is called for each server at each Set, under the lock of
+// p: it must call no method of a pool.
 func (p *Pool) Subset(match func(Endpoint) bool) *Pool {
 	p.init()
 	if outer := p.match; outer != nil {

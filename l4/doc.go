@@ -28,6 +28,12 @@
 // (proportional set size of a process that held 9 000, and 2 000 with TLS, over
 // loopback, each of which had sent and got a few bytes).
 //
+// What the host gives (handlers, matchers, DialFunc, Key, Handshake, OnDone) is
+// called without a lock, and may call back whatever it likes; [Record.Note] is
+// the exception that says so. The connections and listeners that it gives are
+// used as [net] has them, and deadlines of theirs are set, and datagrams written,
+// while locks are held: those methods must neither wait nor call back.
+//
 // Where to read next: handler.go, server.go, proxy.go, relay.go; then
 // wire_linux.go for what happens when there is much to do.
 package l4

@@ -4,6 +4,7 @@ package l4
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -40,13 +41,27 @@ func (t *Sticky) Note(addr netip.Addr, server string) {
 }
 
 // Forget drops all entries that match, and returns how many there were.
-// A nil match means all.
+// A nil match means all. Match is called without a lock; an entry that changes
+// after it was asked stays.
 func (t *Sticky) Forget(match func(addr netip.Addr, server string) bool) int {
+	type entry struct {
+		addr   netip.Addr
+		server string
+	}
+	t.mu.Lock()
+	all := make([]entry, 0, len(t.entries))
+	for addr, e := range t.entries {
+		all = append(all, entry{addr, e.server})
+	}
+	t.mu.Unlock()
+	if match != nil {
+		all = slices.DeleteFunc(all, func(e entry) bool { return !match(e.addr, e.server) })
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
-	for addr, e := range t.entries {
-		if match == nil || match(addr, e.server) {
+	for _, f := range all {
+		if e := t.entries[f.addr]; e != nil && e.server == f.server {
 			t.remove(e)
 			n++
 		}

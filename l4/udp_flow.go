@@ -185,11 +185,19 @@ func (f *udpFlow) connected(c net.Conn) bool {
 
 // finish tells the pool how it went, and says how the flow ends.
 func (f *udpFlow) finish(lease balance.Lease, err error) (again bool, end Termination, _ error) {
+	var o balance.Outcome
+	o, again, end, err = f.judge(lease.Server(), err)
+	lease.Done(o) // which tells observers: without the lock
+	return again, end, err
+}
+
+// judge says what the end of the connection to s means.
+func (f *udpFlow) judge(s *balance.Server, err error) (o balance.Outcome, again bool, end Termination, _ error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.server = nil
 	answered := f.replies > 0
-	o := balance.Outcome{Err: err}
+	o = balance.Outcome{Err: err}
 	if answered {
 		o.Latency = f.record.FirstByte
 	}
@@ -207,13 +215,12 @@ func (f *udpFlow) finish(lease balance.Lease, err error) (again bool, end Termin
 		o.Class, end = balance.Reset, Termination{ServerAborted, PhaseData}
 	default:
 		o.Class, end, again = balance.ConnectFailed, Termination{ServerAborted, PhaseConnect}, true
-		f.req.Avoid(lease.Server())
+		f.req.Avoid(s)
 	}
 	if err == errFlowOver {
 		err = nil
 	}
-	lease.Done(o)
-	return again, end, err
+	return o, again, end, err
 }
 
 // relay sends replies to the client until the flow is over or the server

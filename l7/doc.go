@@ -58,6 +58,14 @@
 // reply. Its HTTP/2 answers 400 to connection-specific fields where RFC 9113,
 // section 8.2.2, has the stream reset, as the byte front does.
 //
+// # What callbacks may do
+//
+// Handlers, matchers, editors, filters, stores, keys, OnDone and the funcs of an
+// [Upstream] are called without a lock, by the goroutine of their request, and
+// may call back whatever they like. Only deadlines of connections are set while
+// locks are held, as that is how a wait is ended: SetDeadline and its kin, of
+// what a listener or a Dial gives, must neither wait nor call back.
+//
 // # Where to read next
 //
 // exchange.go, handler.go, router.go, proxy.go; then front.go and attempt.go

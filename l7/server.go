@@ -244,11 +244,12 @@ func l4AcceptPause(err error, last time.Duration) time.Duration {
 // start gives a new connection its goroutine.
 func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.stopping.Load() {
+		s.mu.Unlock()
 		_ = nc.Close()
 		return
 	}
+	defer s.mu.Unlock()
 	c := &byteConn{srv: s, base: base, raw: nc, nc: nc}
 	c.ctx, c.cancel = context.WithCancel(base)
 	s.conns[c] = struct{}{}
@@ -284,16 +285,14 @@ func (s *Server) forget(c *byteConn) {
 func (s *Server) stop() []*byteConn {
 	s.init()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !s.stopping.Swap(true) {
 		close(s.done)
 	}
-	for ln := range s.listeners {
+	listeners := slices.Collect(maps.Keys(s.listeners))
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, ln := range listeners { // the host's: without the lock
 		_ = ln.Close()
-	}
-	conns := make([]*byteConn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
 	}
 	return conns
 }

@@ -290,3 +290,31 @@ func TestReserveOfAClosedConnection(t *testing.T) {
 	require.Equal(t, 0, c.users)
 	close(slow.enough)
 }
+
+// callingListener calls its server back when it is closed.
+type callingListener struct {
+	net.Listener
+	srv   *Server
+	other net.Listener
+}
+
+func (l callingListener) Close() error {
+	_ = l.srv.Serve(l.other) // which is over
+	return l.Listener.Close()
+}
+
+func TestListenerClosedWithoutTheLock(t *testing.T) {
+	n := l4test.NewNetwork()
+	first, err := n.Listen("tcp", "10.0.0.1:80")
+	require.NoError(t, err)
+	second, err := n.Listen("tcp", "10.0.0.1:81")
+	require.NoError(t, err)
+	srv := new(Server)
+	done := make(chan error, 1)
+	ready := make(chan struct{})
+	srv.BaseContext = func(net.Listener) context.Context { close(ready); return context.Background() }
+	go func() { done <- srv.Serve(callingListener{first, srv, second}) }()
+	<-ready
+	inTime(t, func() { _ = srv.Close() })
+	require.ErrorIs(t, <-done, ErrServerClosed)
+}

@@ -100,8 +100,8 @@ func (a AddField) EditFields(x *Exchange, f *Fields) {
 }
 
 // DelField removes the lines of every field whose name fits one of the
-// criteria that are set. All but Regexp ignore case; Regexp sees names as
-// they were sent.
+// criteria that are set. All ignore the case in which a client sends a name:
+// Regexp sees it in its canonical form, as [http.CanonicalHeaderKey] has it.
 type DelField struct {
 	Name     string
 	Prefix   string
@@ -125,7 +125,7 @@ func (d DelField) fits(name string) bool {
 		d.Prefix != "" && n >= len(d.Prefix) && equalFold(name[:len(d.Prefix)], d.Prefix) ||
 		d.Suffix != "" && n >= len(d.Suffix) && equalFold(name[n-len(d.Suffix):], d.Suffix) ||
 		d.Contains != "" && strings.Contains(strings.ToLower(name), strings.ToLower(d.Contains)) ||
-		d.Regexp != nil && d.Regexp.MatchString(name)
+		d.Regexp != nil && d.Regexp.MatchString(http.CanonicalHeaderKey(name))
 }
 
 // ReplaceField replaces what an expression finds in the lines of a field by

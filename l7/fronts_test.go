@@ -53,6 +53,16 @@ func fronts(t *testing.T, site func(n *l4test.Network) http.Handler, do func(t *
 	t.Run("byte", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { byteFront(t, site, new(l7.Server), do) })
 	})
+	t.Run("http2", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			byteFront(t, site, new(l7.Server), func(t *testing.T, f *front) {
+				f.name = "http2"
+				f.client.Transport.(*http.Transport).Protocols = new(http.Protocols)
+				f.client.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+				do(t, f)
+			})
+		})
+	})
 	t.Run("standard", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { standardFront(t, site, do) })
 	})

@@ -33,7 +33,7 @@ func TestM1_DelHeader(t *testing.T) {
 		return &EditHeader{Request: del, Reply: del, Next: HandlerFunc(func(x *Exchange) {
 			seen = nil
 			for n := range x.Header.All() {
-				if strings.HasPrefix(n, "X-") {
+				if n = http.CanonicalHeaderKey(n); strings.HasPrefix(n, "X-") { // HTTP/2 has them in lower case
 					seen = append(seen, n)
 				}
 			}

@@ -24,15 +24,16 @@ type site struct {
 	net    *l4test.Network
 	client *http.Client
 	byByte bool // the byte front serves
+	http2  bool // over HTTP/2
 }
 
 // onBoth tells a story twice: with handler on the byte front and on the
 // standard front, in fake time. The gateway is http://10.0.0.1.
 func onBoth(t *testing.T, handler func(s *site) http.Handler, story func(s *site)) {
-	for _, front := range []Front{FrontByte, FrontStandard} {
+	for _, front := range []Front{FrontByte, FrontHTTP2, FrontStandard} {
 		t.Run(front.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &site{T: t, net: l4test.NewNetwork(), byByte: front == FrontByte}
+				s := &site{T: t, net: l4test.NewNetwork(), byByte: front != FrontStandard, http2: front == FrontHTTP2}
 				s.client = s.from("10.9.9.9")
 				h := handler(s)
 				ln, err := s.net.Listen("tcp", "10.0.0.1:80")
@@ -65,6 +66,10 @@ func (s *site) from(addr string) *http.Client {
 	tr := &http.Transport{
 		DialContext:        s.net.DialFrom(netip.AddrPortFrom(netip.MustParseAddr(addr), 0)),
 		DisableCompression: true,
+	}
+	if s.http2 {
+		tr.Protocols = new(http.Protocols)
+		tr.Protocols.SetUnencryptedHTTP2(true)
 	}
 	s.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{

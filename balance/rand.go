@@ -3,6 +3,7 @@
 package balance
 
 import (
+	"math"
 	"math/bits"
 	"math/rand/v2"
 	"sync/atomic"
@@ -51,6 +52,7 @@ func seeded(seed uint64) Rand {
 // around returns d, give or take up to part of it.
 func (r Rand) around(d time.Duration, part float64) time.Duration {
 	u := float64(r.Uint64()>>11) / (1 << 53)
+	d = min(d, math.MaxInt64/2) // room for the part
 	return d + time.Duration((2*u-1)*part*float64(d))
 }
 

@@ -39,7 +39,8 @@ func (ss SlowStart) part(t time.Duration) (part float64, next time.Duration) {
 	}
 	// at returns when step k begins.
 	at := func(k int) time.Duration {
-		return time.Duration(math.Ceil(float64(ss.Window) * math.Pow(float64(k)/rampSteps, aggression)))
+		window := min(ss.Window, math.MaxInt64/2) // room for the rounding of floats
+		return time.Duration(math.Ceil(float64(window) * math.Pow(float64(k)/rampSteps, aggression)))
 	}
 	k := 0
 	for k+1 < rampSteps && at(k+1) <= t {

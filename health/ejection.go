@@ -37,7 +37,7 @@ func (e *ejection) eject(now time.Time, base, limit, extra time.Duration) time.D
 	if limit/time.Duration(e.times) > base { // base * times, without its overflow
 		span = base * time.Duration(e.times)
 	}
-	span = min(span, max(limit, base)) + extra
+	span = min(span, max(limit, base), math.MaxInt64-extra) + extra
 	e.now, e.until = isOut, now.Add(span)
 	return span
 }

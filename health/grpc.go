@@ -46,12 +46,17 @@ func (p GRPC) Probe(ctx context.Context, e balance.Endpoint) error {
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("Te", "trailers")
 	if deadline, ok := ctx.Deadline(); ok {
-		// A second more than there is: a server that is the first to see it pass
-		// resets the stream, as if it refused.
-		left := max(time.Until(deadline), 0) + time.Second
-		req.Header.Set("Grpc-Timeout", strconv.FormatInt(left.Milliseconds(), 10)+"m")
+		setGRPCTimeout(req.Header, deadline)
 	}
 	return p.Dialer.http2(ctx, e, 0, req, grpcReply)
+}
+
+// setGRPCTimeout tells the server how much time there is, and a second more: a
+// server that is the first to see it pass resets the stream, as if it refused.
+func setGRPCTimeout(h http.Header, deadline time.Time) {
+	const most = 99999999 * time.Millisecond // eight digits are allowed
+	left := min(max(time.Until(deadline), 0), most-time.Second) + time.Second
+	h.Set("Grpc-Timeout", strconv.FormatInt(left.Milliseconds(), 10)+"m")
 }
 
 // grpcReply reads the status of the call and the message.

@@ -3,6 +3,7 @@
 package health
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -115,7 +116,10 @@ func (r *round) spread(now time.Time) {
 				continue
 			}
 			t.spread = true
-			at := over * time.Duration(i) / time.Duration(n)
+			at := over / time.Duration(n) * time.Duration(i)
+			if over < math.MaxInt64/time.Duration(n) {
+				at = over * time.Duration(i) / time.Duration(n) // without the loss of rounding
+			}
 			if over/time.Duration(n) < r.grid {
 				at = at.Truncate(r.grid)
 			}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -202,6 +203,7 @@ func (r *round) finish(f finding) {
 // after sets the time of the next probe: d after the start of the last, longer or
 // shorter by at most the jitter.
 func (r *round) after(f *finding, d time.Duration) {
+	d = min(d, math.MaxInt64/2) // room for the jitter
 	if r.c.Jitter > 0 {
 		by := time.Duration(float64(d) * r.c.Jitter * (2*r.rand.Float64() - 1))
 		d += by.Truncate(r.grid)

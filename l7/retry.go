@@ -69,14 +69,14 @@ func (r *Retry) maxWait() time.Duration {
 	if r.MaxBackoff != 0 {
 		return max(r.MaxBackoff, 0)
 	}
-	return 10 * orDefault(r.Backoff, defaultBackoff)
+	return 10 * min(orDefault(r.Backoff, defaultBackoff), longest/10)
 }
 
 // wait returns how long to wait before try number n, n being at least 2;
 // random is uniform in [0, 1).
 func (r *Retry) wait(n int, random float64) time.Duration {
 	bound := orDefault(r.Backoff, defaultBackoff)
-	most := r.maxWait()
+	most := min(r.maxWait(), longest)
 	for ; n > 2 && bound < most; n-- {
 		bound *= 2
 	}

@@ -93,8 +93,8 @@ func headerOf(head string) http.Header {
 // requestTrailer returns the names of the fields that the client says it will
 // send behind the body, nil if there are none.
 func (x *Exchange) requestTrailer() http.Header {
-	if x.ContentLength >= 0 {
-		return nil
+	if x.ContentLength >= 0 && x.proto1x < 2 {
+		return nil // which HTTP/1 cannot send
 	}
 	var h http.Header
 	add := func(name string) {

@@ -212,8 +212,8 @@ func (s *h2Stream) makeReply(method string) error {
 	if len(resp.Trailer) > 0 {
 		r.Header.list = append(r.Header.list, Field{"Trailer", strings.Join(slices.Sorted(maps.Keys(resp.Trailer)), ", "), kindTrailer})
 	}
-	if method == http.MethodHead {
-		s.bodyErr = io.EOF
+	if method == http.MethodHead || !bodyAllowed(r.Status) {
+		s.bodyErr = io.EOF // net/http misses what its Content-Length says
 	}
 	if r.Status == http.StatusNoContent {
 		r.ContentLength = -1

@@ -289,7 +289,7 @@ func (s *standard) flush() error {
 }
 
 func (s *standard) finish(trailer *Fields) error {
-	if trailer == nil || trailer.Len() == 0 || s.noBody || !s.chunked {
+	if trailer == nil || trailer.Len() == 0 || s.noBody || !s.chunked && s.x.proto1x < 2 {
 		return nil
 	}
 	if err := s.flush(); err != nil { // a head that is sent says that a trailer may come

@@ -25,6 +25,7 @@ type attempt struct {
 	headLen   int        // of req without the body
 	body      *replay    // the body that is streamed; nil as long as none of it was asked for
 	stuck     bool       // reading the body had to be broken off: there is no more of it
+	refusable bool       // a server may say that it has not looked at the request
 	tries     int
 	deadline  time.Time       // of everything; zero means none
 	distrust  string          // a TLS name that a server had no certificate for
@@ -93,7 +94,7 @@ func (t *attempt) stream() *replay {
 func (t *attempt) keepBytes() int {
 	n := 0
 	r := &t.p.Retry
-	if r.tries() > 1 && r.repeatable(t.x) {
+	if t.refusable || r.tries() > 1 && r.repeatable(t.x) {
 		n = orDefault(r.BodyBytes, defaultBodyBytes)
 	}
 	if t.mirroring != nil {
@@ -107,7 +108,7 @@ func (t *attempt) keepBytes() int {
 
 // mayNeedBody reports whether the body may have to be sent again.
 func (t *attempt) mayNeedBody() bool {
-	return t.body != nil && !t.body.over.Load() && t.body.limit > 0 && t.tries < t.p.Retry.tries()
+	return t.body != nil && !t.body.over.Load() && t.body.limit > 0 && (t.refusable || t.tries < t.p.Retry.tries())
 }
 
 // rewind makes the body ready to be sent again.
@@ -214,7 +215,8 @@ func (t *attempt) open(ctx context.Context, l *leg) *failure {
 	if id != (identity{}) {
 		now = time.Now() // the host's code was asked
 	}
-	for fresh := false; ; fresh = true {
+	fresh := false
+	for refusals := 0; ; {
 		src, dialed, err := h.get(ctx, id, t, l, fresh)
 		if err != nil {
 			l.reused = false
@@ -229,14 +231,30 @@ func (t *attempt) open(ctx context.Context, l *leg) *failure {
 		if f == nil {
 			return nil
 		}
-		// A reused connection that ended without a byte of a reply was most
-		// likely closed as we sent. That is nobody's fault and no try.
-		if dialed || fresh || !f.quiet || f.by != l4.ServerAborted || !t.repeatable(f) {
+		switch {
+		case f.by != l4.ServerAborted || f.refused && refusals == maxRefusals:
+			return f
+		case f.refused:
+			// Nothing has failed: such a request is just sent again, whatever its
+			// method (RFC 9113, section 8.7).
+			refusals++
+		case f.quiet && !dialed && !fresh:
+			// A reused connection that ended without a byte of a reply was most
+			// likely closed as we sent. That is nobody's fault and no try.
+			fresh = true
+		default:
+			return f
+		}
+		if !t.repeatable(f) {
 			return f
 		}
 		now = time.Now()
 	}
 }
+
+// maxRefusals is how often a request is sent again to a server that has not
+// looked at it, before that counts as a failed try.
+const maxRefusals = 3
 
 // exchange sends the request and waits for the head of the reply.
 func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {

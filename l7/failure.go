@@ -15,14 +15,15 @@ import (
 
 // A failure is a try that gave the client nothing.
 type failure struct {
-	class  balance.Class
-	status int // what the client is told; 0 if it is not there any more
-	by     l4.Cause
-	phase  l4.Phase
-	err    error
-	unsent bool          // nothing of the request reached the server
-	quiet  bool          // the connection ended before a byte of a reply
-	after  time.Duration // what the server asks to wait
+	class   balance.Class
+	status  int // what the client is told; 0 if it is not there any more
+	by      l4.Cause
+	phase   l4.Phase
+	err     error
+	unsent  bool          // nothing of the request reached the server
+	quiet   bool          // the connection ended before a byte of a reply
+	refused bool          // the server says that it has not looked at the request
+	after   time.Duration // what the server asks to wait
 
 	distrust string // the TLS name that the server had no certificate for
 }
@@ -113,7 +114,9 @@ func (t *attempt) classify(src source, err error) *failure {
 	var he *headError
 	var un *unsentError
 	var pe *panicError
-	f.unsent = errors.As(err, &un)
+	if f.unsent = errors.As(err, &un); f.unsent {
+		f.refused = un.told
+	}
 	switch {
 	case errors.As(err, &pe):
 		f.panicked()
@@ -144,6 +147,9 @@ func (t *attempt) classify(src source, err error) *failure {
 }
 
 // unsentError marks a request that the server has not looked at.
-type unsentError struct{ error }
+type unsentError struct {
+	error
+	told bool // by the server, which is there
+}
 
 func (e *unsentError) Unwrap() error { return e.error }

@@ -47,6 +47,7 @@ func (s *h2Stream) request(t *attempt, l *leg) (*http.Request, error) {
 		s.body.whole = true
 		req.Body = &s.body
 	case !t.whole:
+		t.refusable = true
 		s.body.src = t.stream()
 		s.body.trailer = x.requestTrailer()
 		req.Trailer = s.body.trailer

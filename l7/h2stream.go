@@ -139,7 +139,7 @@ func (s *h2Stream) failure(err error) error {
 	var se http2.StreamError
 	switch {
 	case errors.As(err, &se) && se.Code == http2.ErrCodeRefusedStream, unprocessed(err):
-		return &unsentError{err} // RFC 9113, section 8.7
+		return &unsentError{err, true} // RFC 9113, section 8.7
 	case errors.As(err, &se) && se.Code == http2.ErrCodeProtocol, strings.Contains(err.Error(), "malformed response"):
 		return &badReply{err}
 	}
@@ -149,12 +149,13 @@ func (s *h2Stream) failure(err error) error {
 // unprocessed reports whether the connection ended before the server looked at
 // the request. net/http has no values for these errors, only texts.
 func unprocessed(err error) bool {
-	switch err.Error() {
+	switch text := err.Error(); text {
 	case "http2: Transport received Server's graceful shutdown GOAWAY", "http2: client conn not usable",
 		"http2: client conn could not be established":
 		return true
+	default: // of the first stream, behind a GOAWAY of 0
+		return strings.HasPrefix(text, "http2: Transport received GOAWAY from server ErrCode:")
 	}
-	return false
 }
 
 // passInterim passes an interim reply on. It is called by the connection's

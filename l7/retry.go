@@ -14,7 +14,8 @@ import (
 
 // Retry says when a request that failed is tried again, on another server if
 // there is one. A retry also needs the pool's retry budget, unless no
-// connection could be made (balance.ConnectFailed), and a request that can be
+// connection could be made (balance.ConnectFailed) or a server of HTTP/2 says
+// that it has not looked at the request, and a request that can be
 // repeated: one of which nothing has reached a server, or one that may
 // be sent twice and whose body, if any, is still at hand.
 //
@@ -151,11 +152,11 @@ func (t *attempt) mayRepeat(f *failure) bool {
 }
 
 // takeShare takes a share of the retry budget, unless there is one already. A
-// refused connection cost no server any work, so trying elsewhere does not
+// refused connection, or a refused stream, cost no server any work, so trying elsewhere does not
 // multiply load: it is not the budget's business, which would be used up at
 // once when a server dies under load.
 func (t *attempt) takeShare(f *failure) bool {
-	if !t.retry.ok && f.class != balance.ConnectFailed {
+	if !t.retry.ok && f.class != balance.ConnectFailed && !f.refused {
 		t.retry.Retry, t.retry.ok = t.p.Pool.TryRetry()
 		return t.retry.ok
 	}

@@ -29,7 +29,7 @@ func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
 			return &clientError{perr}
 		}
 	} else if c.c.BytesWritten() == 0 || errors.Is(err, l4.ErrNotQuiet) {
-		return &unsentError{err}
+		return &unsentError{error: err}
 	}
 	return err
 }

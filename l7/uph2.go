@@ -24,11 +24,10 @@ func (u *Upstream) newTwo() *http.Transport {
 		return ctx.Value(givenConn{}).(net.Conn), nil
 	}
 	p := new(http.Protocols)
-	p.SetHTTP2(true)
-	p.SetUnencryptedHTTP2(true)
+	p.SetUnencryptedHTTP2(true) // TLS is ours
 	ping := orDefault(u.PingTimeout, defaultPingTimeout)
 	return &http.Transport{
-		DialContext: given, DialTLSContext: given,
+		DialContext:            given,
 		Protocols:              p,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxReplyHead,
@@ -51,7 +50,7 @@ type h2Conn struct {
 	host     *upHost
 	id       identity
 	cc       *http.ClientConn
-	nc       net.Conn
+	wire     *h2Wire
 	tls      *tls.ConnectionState
 	expires  time.Time // zero means never
 	owner    *session  // who may use it, with a Reuse that asks; guarded by host.mu
@@ -88,10 +87,23 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (s
 		twos := h.twos
 		h.mu.Unlock()
 		now := time.Now()
+		var young *h2Conn
 		for _, c := range twos {
-			if c.id == id && c.reserve(now, t.use) {
+			switch {
+			case c.id != id:
+			case !c.hasSettled():
+				if h.up.Reuse == ReuseAlways || c.owner == key.owner {
+					young = c
+				}
+			case c.reserve(now, t.use):
 				return newH2Stream(c, true), false, nil
 			}
+		}
+		if young != nil && !alone {
+			if err := young.awaitSettings(ctx, l); err != nil {
+				return nil, false, err
+			}
+			continue
 		}
 		if alone {
 			return h.dialStream(ctx, id, t, l)
@@ -152,9 +164,7 @@ func (h *upHost) dialStream(ctx context.Context, id identity, t *attempt, l *leg
 // speak begins the protocol that was agreed on.
 func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *session) (source, error) {
 	st := tlsState(nc)
-	scheme := "http"
 	if st != nil {
-		scheme = "https"
 		if st.NegotiatedProtocol != "h2" {
 			if !h.one {
 				_ = nc.Close()
@@ -164,15 +174,16 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *ses
 			return h.newConn(nc, id, owner), nil
 		}
 	}
-	cc, err := h.up.two.NewClientConn(context.WithValue(ctx, givenConn{}, nc), scheme, "upstream:443")
+	wire := &h2Wire{Conn: nc, settled: make(chan struct{})}
+	cc, err := h.up.two.NewClientConn(context.WithValue(ctx, givenConn{}, wire), "http", "upstream:443")
 	if err != nil {
 		_ = nc.Close()
 		return nil, err
 	}
-	c := &h2Conn{host: h, id: id, cc: cc, nc: nc, tls: st, owner: owner, users: 1, expires: h.expiry()}
+	c := &h2Conn{host: h, id: id, cc: cc, wire: wire, tls: st, owner: owner, users: 1, expires: h.expiry()}
 	if err := cc.Reserve(); err != nil {
 		_ = cc.Close()
-		return nil, &unsentError{err}
+		return nil, &unsentError{error: err}
 	}
 	once := !h.open()
 	h.enter(func() {
@@ -187,6 +198,37 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *ses
 	}
 	cc.SetStateHook(c.changed)
 	return newH2Stream(c, false), nil
+}
+
+// hasSettled reports whether the server has said how many streams there may be.
+// The request that the connection was opened for does not wait for that: one
+// there may nearly always be.
+func (c *h2Conn) hasSettled() bool {
+	select {
+	case <-c.wire.settled:
+		return true
+	default:
+		return c.retired.Load()
+	}
+}
+
+// awaitSettings waits until the server has said how many streams there may be.
+func (c *h2Conn) awaitSettings(ctx context.Context, l *leg) error {
+	var late <-chan time.Time
+	if d := until(time.Now(), orDefault(c.host.up.ConnectTimeout, defaultConnectTimeout), l.deadline); d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-c.wire.settled:
+		return nil
+	case <-late:
+		c.retire() // the others need not wait
+		return errors.Join(errConnectTimeout, errors.New("l7: no SETTINGS from the server"))
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // reserve takes a stream, if the connection gives one.

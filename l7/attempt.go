@@ -50,7 +50,7 @@ func (t *attempt) begin() {
 	t.forceOne = x.upgrade != "" || x.Method == http.MethodConnect
 	t.whole = x.ContentLength == 0 && len(x.filters) == 0
 	if !t.whole && len(x.filters) == 0 && x.ContentLength > 0 && !x.expect &&
-		x.ContentLength <= int64(cap(b)-len(b)) && x.down.bodyReady() {
+		x.ContentLength <= int64(cap(b)-len(b)) && x.down.bodyReady() && x.down.trailer() == nil {
 		n := len(b)
 		b = b[:n+int(x.ContentLength)]
 		for n < len(b) {

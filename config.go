@@ -96,10 +96,13 @@ func joinPath(path, field string) string {
 	last := path[strings.LastIndexByte(path, '.')+1:]
 	last, _, _ = strings.Cut(last, "[")
 	first, rest, ok := strings.Cut(field, ".")
-	if ok && (last == first || last == first+"s") {
+	switch {
+	case last != first && last != first+"s":
+		return path + "." + field
+	case ok:
 		return path + "." + rest
 	}
-	return path + "." + field
+	return path
 }
 
 func isNil(value any) bool {

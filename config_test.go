@@ -68,7 +68,7 @@ func TestMistakesNameAFieldOnce(t *testing.T) {
 		{"Limit.Limiter", "Limit.Next", "Limit.Limiter.Limit.Next"},
 		{"All[3]", "TCP.Port", "All[3].TCP.Port"},
 		{"", "Pool.Panic", "Pool.Panic"},
-		{"Router.Pool", "Pool", "Router.Pool.Pool"},
+		{"Rewrite.Method", "Method", "Rewrite.Method"},
 	} {
 		var m penstock.Mistakes
 		m.Add(test.path, &penstock.ConfigError{Field: test.field})

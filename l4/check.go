@@ -106,25 +106,7 @@ func (p *Proxy) check(c *checks) {
 	c.Need("Proxy.Pool", p.Pool, "must be the pool of servers")
 	c.In("Proxy.Pool", p.Pool)
 	c.In("Proxy.Socket", p.Socket)
-	o := RelayOptions{ClientTimeout: p.ClientTimeout, ServerTimeout: p.ServerTimeout, Lifetime: p.Lifetime}
-	o.check("Proxy", &c.Mistakes)
 	c.If(p.BufferBytes < 0, "Proxy.BufferBytes", p.BufferBytes, notNegative)
-}
-
-// Check returns what is wrong with o.
-func (o RelayOptions) Check() error {
-	var m penstock.Mistakes
-	o.check("RelayOptions", &m)
-	return m.Err()
-}
-
-func (o *RelayOptions) check(name string, m *penstock.Mistakes) {
-	if min(o.ClientTimeout, o.ServerTimeout, o.Lifetime) >= 0 {
-		return // as a rule: Relay asks each time
-	}
-	m.If(o.ClientTimeout < 0, name+".ClientTimeout", o.ClientTimeout, "must not be negative: write 0 for no limit but IdleTimeout")
-	m.If(o.ServerTimeout < 0, name+".ServerTimeout", o.ServerTimeout, "must not be negative: write 0 for no limit but IdleTimeout")
-	m.If(o.Lifetime < 0, name+".Lifetime", o.Lifetime, "must not be negative: write 0 for no limit")
 }
 
 // Check returns what is wrong with d and its pool. [Dialer.DialContext] calls it

@@ -34,12 +34,12 @@ func TestServeRefusesAWrongTree(t *testing.T) {
 	require.NoError(t, err)
 	s := &l4.Server{Handler: &l4.Router{Routes: []l4.Route{
 		{Handler: &l4.Limit{}},
-		{Handler: hostHandler{&l4.Proxy{Lifetime: -1}}},
+		{Handler: hostHandler{&l4.Proxy{BufferBytes: -1}}},
 	}}}
 	err = s.Serve(ln)
 	require.EqualError(t, err, `penstock: Server.Handler.Router.Routes[0].Handler.Limit.Next: <nil> must be the handler that goes on
 penstock: Server.Handler.Router.Routes[1].Handler.hostHandler.Next.Proxy.Pool: <nil> must be the pool of servers
-penstock: Server.Handler.Router.Routes[1].Handler.hostHandler.Next.Proxy.Lifetime: -1ns must not be negative: write 0 for no limit`)
+penstock: Server.Handler.Router.Routes[1].Handler.hostHandler.Next.Proxy.BufferBytes: -1 must not be negative`)
 	_, err = n.DialContext(t.Context(), "tcp", "front:1")
 	require.Error(t, err, "the listener is closed")
 	require.ErrorContains(t, (&l4.Server{}).Check(), "Server.Handler")
@@ -83,8 +83,6 @@ func TestHandlersCheckThemselvesFirst(t *testing.T) {
 	defer server.Close()
 	_, err = (&l4.SendProxy{Version: 3}).Handshake(t.Context(), client, server, nil)
 	require.ErrorAs(t, err, &wrong)
-	res := l4.Relay(t.Context(), l4.NewConn(client), l4.NewConn(server), l4.RelayOptions{Lifetime: -1})
-	require.ErrorAs(t, res.Err, &wrong)
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.ErrorAs(t, (&l4.UDPProxy{}).Serve(pc), &wrong)

@@ -53,7 +53,7 @@ type Proxy struct {
 	ConnectTimeout time.Duration // of one try; 0 means 3s, negative means none
 	Tries          int           // how many servers are tried; 0 means 3; less than 0 means 1
 
-	// As in RelayOptions, where IdleTimeout and HalfClosedTimeout may be negative.
+	// As in RelayOptions. Negative means none.
 	IdleTimeout       time.Duration
 	ClientTimeout     time.Duration
 	ServerTimeout     time.Duration

@@ -18,10 +18,10 @@ import (
 // two timeouts that are of one side.
 type RelayOptions struct {
 	IdleTimeout       time.Duration // neither side sends; 0 means 1h, negative means none
-	ClientTimeout     time.Duration // a does not send; 0 means none but IdleTimeout
-	ServerTimeout     time.Duration // b does not send; 0 means none but IdleTimeout
+	ClientTimeout     time.Duration // a does not send; 0 or negative means none but IdleTimeout
+	ServerTimeout     time.Duration // b does not send; 0 or negative means none but IdleTimeout
 	HalfClosedTimeout time.Duration // silence once one side has ended its stream, instead of those above; 0 means 30s, negative means none
-	Lifetime          time.Duration // in all; 0 means no limit
+	Lifetime          time.Duration // in all; 0 or negative means no limit
 
 	Buffers *BufferPool // to borrow from while there is something to move; nil means a pool of its own
 	Parker  *Parker     // moves data between plain sockets, by splice if it is much; nil means the one that looks after a, or that of the Server that accepted a, else goroutines do
@@ -52,9 +52,6 @@ type RelayResult struct {
 // The caller closes a and b afterwards. If the relay broke off, closing them
 // resets where that is possible, so that no peer takes a part for the whole.
 func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
-	if err := opt.Check(); err != nil {
-		return RelayResult{Termination: Termination{Internal, PhaseData}, Err: err}
-	}
 	ended := make(chan struct{})
 	r := &relay{}
 	r.init(a, b, opt.complete(), func(*relay) { close(ended) })

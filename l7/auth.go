@@ -15,16 +15,16 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// BasicAuth lets pass who names a user and a password that Check accepts (RFC
+// BasicAuth lets pass who names a user and a password that Verify accepts (RFC
 // 7617); others get a 401 that asks for them. Put a [Limit] before it: it
 // does not count failures itself.
 type BasicAuth struct {
 	Realm string // "" means "restricted"; must not hold quotes or backslashes
 
-	// Check reports whether the password is the user's. It may be called by
+	// Verify reports whether the password is the user's. It may be called by
 	// many goroutines at once and should take the same time for users that it
 	// does not know. See Passwords and HTPasswd.
-	Check func(user, password string) bool
+	Verify func(user, password string) bool
 
 	// Forward leaves the Authorization field in the request. By default the
 	// server does not see the password.
@@ -35,6 +35,8 @@ type BasicAuth struct {
 	UserField string
 
 	Next http.Handler
+
+	checked
 }
 
 // User returns the name that [BasicAuth] accepted, or "".
@@ -43,7 +45,7 @@ func User(x *Exchange) string { return x.Record.User }
 // ServeExchange implements [Handler].
 func (h *BasicAuth) ServeExchange(x *Exchange) {
 	user, password, ok := basicAuth(x.Header.Get("Authorization"))
-	if !ok || !h.Check(user, password) {
+	if !ok || !h.Verify(user, password) {
 		h.refuse(x)
 		return
 	}
@@ -85,7 +87,7 @@ func basicAuth(value string) (user, password string, ok bool) {
 // ServeHTTP implements [http.Handler].
 func (h *BasicAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
-// Passwords returns a Check over passwords by user, kept in memory as SHA-256
+// Passwords returns a Verify over passwords by user, kept in memory as SHA-256
 // sums. It takes the same time whether or not the user is known. It is for
 // passwords that are random; people's belong under a slow hash (HTPasswd).
 func Passwords(users map[string]string) func(user, password string) bool {
@@ -102,7 +104,7 @@ func Passwords(users map[string]string) func(user, password string) bool {
 }
 
 // HTPasswd reads a file of user:hash lines, as htpasswd writes them, and
-// returns a Check. Compare tells whether a password fits a hash; that of
+// returns a Verify. Compare tells whether a password fits a hash; that of
 // golang.org/x/crypto/bcrypt is
 //
 //	func(hash, password string) bool {

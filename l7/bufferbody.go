@@ -29,6 +29,8 @@ type BufferBody struct {
 	Timeout time.Duration // for the bytes waited for; 0 means 10s, negative none
 
 	Next http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].

@@ -18,6 +18,8 @@ type Capture struct {
 	Max int // bytes kept of a value; 0 means 256, negative counts as 0
 
 	Next http.Handler
+
+	checked
 }
 
 // Captured is a field that [Capture] kept.

@@ -186,7 +186,7 @@ func lookers(t testing.TB) []looker {
 		{"Access", &Access{Deny: deny, Next: leaf}},
 		{"Limit", &Limit[string]{Limiter: freeLimiter(), Key: ByHost, Next: leaf}},
 		{"Capture", &Capture{Request: []string{"Cookie", "X-A"}, Reply: []string{"Cookie"}, Next: leaf}},
-		{"BasicAuth", &BasicAuth{Check: func(_, _ string) bool { return true }, Next: leaf}},
+		{"BasicAuth", &BasicAuth{Verify: func(_, _ string) bool { return true }, Next: leaf}},
 		{"RequestID", &RequestID{Reply: true, Next: leaf}},
 		{"Rewrite", &Rewrite{StripPrefix: "/b", AddPrefix: "/a", Regexp: word, With: "$1", Next: leaf}},
 		{"Redirect", &Redirect{StripPrefix: "/a", AddPrefix: "/b", AppendSlash: true}},

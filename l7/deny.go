@@ -15,6 +15,8 @@ type FixedReply struct {
 	Status int    // 0 means 200
 	Header Fields // MakeFields("Content-Type", "text/plain")
 	Body   string
+
+	checked
 }
 
 // ServeExchange implements [Handler].
@@ -29,6 +31,8 @@ func (h *FixedReply) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHT
 // Deny refuses every request with an error page.
 type Deny struct {
 	Status int // 0 means 403
+
+	checked
 }
 
 // ServeExchange implements [Handler].
@@ -58,6 +62,7 @@ type Tarpit struct {
 	Status int           // 0 means 500, which does not tell that it is meant
 	Max    int           // exchanges kept waiting at once; 0 means 1000, negative none
 
+	checked
 	held atomic.Int64
 }
 
@@ -89,6 +94,8 @@ type Access struct {
 
 	Refuse http.Handler // answers the others; nil means status 403
 	Next   http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].
@@ -114,6 +121,8 @@ type Monitor struct {
 	Fail func() bool // nil never fails
 
 	Next http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].
@@ -141,6 +150,8 @@ type ErrorPages struct {
 	Pages map[int]FixedReply
 
 	Next http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].

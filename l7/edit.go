@@ -23,6 +23,8 @@ type EditHeader struct {
 	Reply   []FieldEdit
 
 	Next http.Handler
+
+	checked
 }
 
 // A FieldEdit changes a list of fields: the request's or the reply's. It may

@@ -180,7 +180,7 @@ func ExampleAccess() {
 }
 
 func ExampleBasicAuth() {
-	h := &l7.BasicAuth{Realm: "staff", Check: l7.Passwords(map[string]string{"ann": "one"}), Next: app}
+	h := &l7.BasicAuth{Realm: "staff", Verify: l7.Passwords(map[string]string{"ann": "one"}), Next: app}
 	fmt.Println(show(h, "/").Header.Get("WWW-Authenticate"))
 	show(h, "/", "Authorization", "Basic YW5uOm9uZQ==")
 	// Output:

@@ -5,6 +5,7 @@ package l7
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -67,8 +68,9 @@ type Exchange struct {
 	editors []ReplyEditor
 	filters []BodyFilter
 	values  []value
-	trusted bool // the forwarding fields of the request are to be believed
-	replied bool // the head of a final reply has been written
+	last    Handler // that Serve has called last
+	trusted bool    // the forwarding fields of the request are to be believed
+	replied bool    // the head of a final reply has been written
 }
 
 // downstream is the client's side of an exchange: a connection on the byte
@@ -266,7 +268,7 @@ func (x *Exchange) Drop(end l4.Termination) {
 // mustReply answers in place of a handler that did not.
 func (x *Exchange) mustReply() {
 	if !x.replied {
-		x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
+		x.misconfigured(fmt.Errorf("l7: %T returned without a reply: every way through a handler must answer, or go on to the next one", x.last))
 	}
 }
 

@@ -35,6 +35,8 @@ type TrustForwarded struct {
 	Prefixes []netip.Prefix // of our proxies
 	Standard bool           // they write Forwarded
 	Next     Handler
+
+	checked
 }
 
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }

@@ -31,6 +31,8 @@ type Gate struct {
 	Refuse http.Handler
 
 	Next http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].

@@ -2,7 +2,10 @@
 
 package l7
 
-import "net/http"
+import (
+	"errors"
+	"net/http"
+)
 
 // A Handler is a native [http.Handler]: ServeExchange does the work on both
 // fronts, and ServeHTTP is one line:
@@ -22,17 +25,30 @@ func (f HandlerFunc) ServeExchange(x *Exchange) { f(x) }
 // ServeHTTP implements [http.Handler].
 func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
 
+// errNoHandler is about a field Next or the like that a Check was not asked for.
+var errNoHandler = errors.New("l7: a handler is nil where one must go on with the exchange")
+
 // Serve has h answer the exchange: a native handler directly, any other as the
 // leaf of the tree, with a request that carries the exchange's edits. A
 // [http.ServeMux] is looked through: the handler that it chooses may be native.
 func Serve(h http.Handler, x *Exchange) {
 	if n, ok := h.(Handler); ok {
+		x.last = n
 		n.ServeExchange(x)
+		return
+	}
+	if h == nil {
+		x.misconfigured(errNoHandler)
 		return
 	}
 	if m, ok := h.(*http.ServeMux); ok {
 		inner, pattern := m.Handler(x.Request())
 		if n, ok := inner.(Handler); ok && pattern != "" {
+			if err := firstUse(n); err != nil { // it was not to be seen before
+				x.misconfigured(err)
+				return
+			}
+			x.last = n
 			n.ServeExchange(x)
 			return
 		}

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/penstock-lb/penstock"
 )
 
 // A spec is a clause before it is filed.
@@ -44,17 +45,19 @@ const (
 func newTable(order Order, routes []Route) (*table, error) {
 	var specs []*spec
 	var errs []error
-	fail := func(i int, reason string) {
+	failed := func(i int, field string, value any, reason string) {
 		if len(errs) < maxRouteErrors {
-			errs = append(errs, &RouteError{i, routes[i].Name, reason})
+			at := fmt.Sprintf("Router.Routes[%d]%s", i, field)
+			errs = append(errs, &RouteError{i, routes[i].Name, reason, penstock.ConfigError{Field: at, Value: value, Reason: reason}})
 		}
 	}
+	fail := func(i int, reason string) { failed(i, ".Match", routes[i].Match, reason) }
 	for i, r := range routes {
 		switch {
 		case r.Handler == nil:
-			fail(i, "has no handler")
+			failed(i, ".Handler", nil, "has no handler")
 		case order == Listed && r.Priority != 0:
-			fail(i, "has a priority, but routes are taken as listed")
+			failed(i, ".Priority", r.Priority, "has a priority, but routes are taken as listed")
 		}
 		if p := problem(r.Match); p != "" {
 			fail(i, p)
@@ -162,9 +165,9 @@ func (s *spec) captures() Matcher {
 
 // problem says what is wrong with a matcher, or "".
 func problem(m Matcher) string {
-	text, what := "", ""
 	switch m := m.(type) {
 	case nil:
+		return ""
 	case And:
 		return problems(m)
 	case Or:
@@ -174,39 +177,16 @@ func problem(m Matcher) string {
 			return "has a Not of nothing"
 		}
 		return problem(m.m)
-	case Host:
-		text, what = string(m), m.problem()
-	case SNI:
-		text, what = string(m), Host(m).problem()
-	case Path:
-		if text = string(m); !strings.HasPrefix(text, "/") && text != "*" {
-			what = "does not begin with a slash"
-		}
-	case PathPrefix:
-		if text = string(m); text != "" && text[0] != '/' {
-			what = "does not begin with a slash"
-		}
-	case PathPattern:
-		text, what = string(m), m.problem()
-	case PathRegexp:
-		if m.Regexp == nil {
-			what = "has no expression"
-		}
-	case HostRegexp:
-		if m.Regexp == nil {
-			what = "has no expression"
-		}
-	case Header:
-		if text = m.Name; !isToken(text) {
-			what = "is not a field name"
-		} else if kindOf(text).owned() {
-			what = "is a field that exchanges do not hold"
+	}
+	if text, what := problemOf(m); what != "" {
+		return fmt.Sprintf("has a bad matcher: %s(%q) %s", matcherName(m), text, what)
+	}
+	if c, ok := m.(interface{ Check() error }); ok {
+		if err := c.Check(); err != nil {
+			return "has a bad matcher: " + err.Error()
 		}
 	}
-	if what == "" {
-		return ""
-	}
-	return fmt.Sprintf("has a bad matcher: %s(%q) %s", strings.TrimPrefix(reflect.TypeOf(m).String(), "l7."), text, what)
+	return ""
 }
 
 func problems(list []Matcher) string {

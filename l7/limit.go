@@ -55,6 +55,8 @@ type Limit[K comparable] struct {
 	OnOver func(x *Exchange, key K, d ratelimit.Decision)
 
 	Next http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].

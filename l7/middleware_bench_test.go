@@ -119,7 +119,7 @@ func measured(t testing.TB) []measure {
 		{name: "RewriteRegexp", h: &Rewrite{Regexp: regexp.MustCompile(`^/api/`), With: "/", Next: leaf}},
 		{name: "RewriteGroups", h: &Rewrite{Regexp: regexp.MustCompile(`^/api/v([0-9])/`), With: "/$1/", Next: leaf}},
 		{name: "Access", h: &Access{Allow: ClientIn(prefixes("10.0.0.0/8")), Next: leaf}},
-		{name: "BasicAuth", h: &BasicAuth{Check: func(_, _ string) bool { return true }, Forward: true, Next: leaf}},
+		{name: "BasicAuth", h: &BasicAuth{Verify: func(_, _ string) bool { return true }, Forward: true, Next: leaf}},
 		{name: "RequestID", h: &RequestID{Reply: true, Next: leaf}},
 		{name: "Normalize", h: &Normalize{DecodeUnreserved: true, MergeSlashes: true, DotSegments: true, Strict: true, Next: leaf}},
 		{name: "Monitor", h: &Monitor{Path: "/alive", Next: leaf}},

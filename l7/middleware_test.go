@@ -245,8 +245,8 @@ func TestBasicAuth(t *testing.T) {
 	onBoth(t, func(s *site) http.Handler {
 		s.origin("10.1.0.1:80", echo)
 		return NewRouter(
-			Route{Match: Path("/forward"), Handler: &BasicAuth{Check: check, Forward: true, Next: s.proxy("10.1.0.1:80")}},
-			Route{Handler: &BasicAuth{Realm: "staff", Check: check, UserField: "X-User", Next: s.proxy("10.1.0.1:80")}},
+			Route{Match: Path("/forward"), Handler: &BasicAuth{Verify: check, Forward: true, Next: s.proxy("10.1.0.1:80")}},
+			Route{Handler: &BasicAuth{Realm: "staff", Verify: check, UserField: "X-User", Next: s.proxy("10.1.0.1:80")}},
 		)
 	}, func(s *site) {
 		t := s.T

@@ -29,6 +29,8 @@ type Normalize struct {
 	Strict bool
 
 	Next http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].

@@ -165,10 +165,10 @@ var panics = []struct {
 			l7.Serve(b.proxy, x)
 		})
 	}},
-	{"BasicAuth.Check", 500, func(b *bomb) http.Handler {
+	{"BasicAuth.Verify", 500, func(b *bomb) http.Handler {
 		return l7.HandlerFunc(func(x *l7.Exchange) {
 			x.Header.Set("Authorization", "Basic YW5uOm9uZQ==")
-			l7.Serve(&l7.BasicAuth{Check: func(_, _ string) bool { b.tick(); return true }, Next: b.proxy}, x)
+			l7.Serve(&l7.BasicAuth{Verify: func(_, _ string) bool { b.tick(); return true }, Next: b.proxy}, x)
 		})
 	}},
 	{"Access.Allow", 500, func(b *bomb) http.Handler { return &l7.Access{Allow: b.matcher(), Next: b.proxy} }},
@@ -201,7 +201,7 @@ var panics = []struct {
 		return &l7.Limit[netip.Addr]{Limiter: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.Unlimited{}}, Cost: func(*l7.Exchange) int { b.tick(); return 1 }, Next: b.proxy}
 	}},
 	{"Limit.OnOver", 500, func(b *bomb) http.Handler {
-		return &l7.Limit[netip.Addr]{Limiter: &ratelimit.Keyed[netip.Addr]{CountOnly: true}, OnOver: func(*l7.Exchange, netip.Addr, ratelimit.Decision) { b.tick() }, Next: b.proxy}
+		return &l7.Limit[netip.Addr]{Limiter: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.InFlight{Max: -1}, CountOnly: true}, OnOver: func(*l7.Exchange, netip.Addr, ratelimit.Decision) { b.tick() }, Next: b.proxy}
 	}},
 	{"Header.Test", 500, func(b *bomb) http.Handler { return b.route(l7.Header{Name: "Accept", Test: b.test}) }},
 	{"Cookie.Test", 500, func(b *bomb) http.Handler { return b.route(l7.Cookie{Name: "c", Test: b.test}) }},
@@ -236,7 +236,7 @@ var panics = []struct {
 		return &l7.Stick{Key: func(*l7.Exchange) (string, bool) { return "k", true }, Table: bombStore{b}, Next: b.proxy}
 	}},
 	{"Retry.Repeatable", 500, func(b *bomb) http.Handler {
-		b.proxy.Retry = l7.Retry{Statuses: []int{200}, Repeatable: func(*l7.Exchange) bool { b.tick(); return false }}
+		b.proxy.Retry = l7.Retry{Repeatable: func(*l7.Exchange) bool { b.tick(); return false }}
 		return b.proxy
 	}},
 	{"Upstream.Dial", 500, func(b *bomb) http.Handler {

@@ -56,6 +56,7 @@ type Persist struct {
 
 	Next http.Handler
 
+	checked
 	once sync.Once
 	seal sealer
 	seen Key[opened]

@@ -19,6 +19,8 @@ import (
 type Choose struct {
 	By      func(x *Exchange) http.Handler
 	Default http.Handler // nil means status 503
+
+	checked
 }
 
 // ServeExchange implements [Handler].
@@ -85,6 +87,7 @@ type Split struct {
 
 	Field string // of replies, that tells the arm; "" means none
 
+	checked
 	arms atomic.Pointer[[]Arm]
 	seal sealer
 	arm  Key[string]
@@ -97,18 +100,28 @@ type Arm struct {
 	Handler http.Handler
 }
 
-// NewSplit returns a split over arms.
+// NewSplit returns a split over arms. It panics if there is something wrong
+// with them; [Split.Set] returns an error instead.
 func NewSplit(arms ...Arm) *Split {
 	var s Split
-	s.Set(arms...)
+	if err := s.Set(arms...); err != nil {
+		panic(err)
+	}
 	return &s
 }
 
 // Set replaces the arms, atomically. Clients whose arm is gone are assigned
-// anew.
-func (s *Split) Set(arms ...Arm) {
+// anew. If a name is there twice, or something is wrong with a handler, it
+// returns an error, a [*penstock.ConfigError] or several joined, and the old
+// arms stay.
+func (s *Split) Set(arms ...Arm) error {
+	c := checks{seen: map[checker]bool{s: true}}
+	if c.arms(arms); c.Err() != nil {
+		return c.Err()
+	}
 	list := append([]Arm(nil), arms...)
 	s.arms.Store(&list)
+	return nil
 }
 
 // ServeExchange implements [Handler].

@@ -110,7 +110,7 @@ func TestSplit(t *testing.T) {
 func TestSplitByKey(t *testing.T) {
 	s := &Split{Key: ByPath}
 	arm := func(key string) string { return s.draw(&Exchange{Path: key}).Name }
-	s.Set(Arm{Name: "a", Weight: 50}, Arm{Name: "b", Weight: 30}, Arm{Name: "c", Weight: 20})
+	s.Set(Arm{"a", 50, Drop{}}, Arm{"b", 30, Drop{}}, Arm{"c", 20, Drop{}})
 	before := map[string]string{}
 	count := map[string]int{}
 	for i := range 10_000 {
@@ -121,7 +121,7 @@ func TestSplitByKey(t *testing.T) {
 	}
 	require.InDelta(t, 5000, count["a"], 200)
 	require.InDelta(t, 2000, count["c"], 200)
-	s.Set(Arm{Name: "c", Weight: 40}, Arm{Name: "b", Weight: 30}, Arm{Name: "a", Weight: 50})
+	s.Set(Arm{"c", 40, Drop{}}, Arm{"b", 30, Drop{}}, Arm{"a", 50, Drop{}})
 	for k, was := range before {
 		if now := arm(k); now != was {
 			require.Equal(t, "c", now)

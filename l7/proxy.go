@@ -50,12 +50,13 @@ type Proxy struct {
 	// CONNECT is answered 405.
 	Connect bool
 
-	Timeout       time.Duration // of all of it, from the head of the request to the end of the reply, the queue and retries included; not of what was upgraded; 0 means none
-	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 means none beside the connect timeout and HeaderTimeout
+	Timeout       time.Duration // of all of it, from the head of the request to the end of the reply, the queue and retries included; not of what was upgraded; 0 or negative means none
+	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 or negative means none beside the connect timeout and HeaderTimeout
 	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 30s, negative none
 	BodyTimeout   time.Duration // of a body, either way, that the server does not move on; 0 means 30s, negative none
 	TunnelTimeout time.Duration // of an upgraded connection with no byte either way; 0 means 1h, negative none
 
+	checked
 	once      sync.Once
 	upstream  *Upstream
 	latencies *latencies // for Hedge; nil if it has no Quantile

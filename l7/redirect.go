@@ -32,6 +32,8 @@ type Redirect struct {
 
 	// Next serves what To leaves alone; nil means 404.
 	Next http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].

@@ -21,6 +21,8 @@ type RequestID struct {
 	Reply bool
 
 	Next http.Handler
+
+	checked
 }
 
 func (h *RequestID) field() string {

@@ -48,7 +48,7 @@ type Retry struct {
 	Backoff time.Duration
 	// MaxBackoff also bounds a Retry-After of a server (RFC 9110, section
 	// 10.2.3): a reply that asks for more is passed on. 0 means 10 times
-	// Backoff.
+	// Backoff; negative means that no try is waited for.
 	MaxBackoff time.Duration
 }
 

@@ -36,6 +36,8 @@ type Rewrite struct {
 	Method string
 
 	Next http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].

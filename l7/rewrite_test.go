@@ -30,7 +30,7 @@ func TestRewrite(t *testing.T) {
 		{Rewrite{Path: func(x *Exchange) string { return "/a b" }}, "/", "500 Internal Server Error\n"},
 		{Rewrite{Path: func(x *Exchange) string { return "//evil?" }}, "/", "500 Internal Server Error\n"},
 		{Rewrite{Path: func(x *Exchange) string { return "evil" }}, "/", "500 Internal Server Error\n"},
-		{Rewrite{Host: "a/b"}, "/", "500 Internal Server Error\n"},
+		{Rewrite{HostOf: func(*Exchange) string { return "a/b" }}, "/", "500 Internal Server Error\n"},
 		{Rewrite{Query: func(x *Exchange) string { return "a\r\nb" }}, "/", "500 Internal Server Error\n"},
 	}
 	for _, tt := range tests {
@@ -76,7 +76,7 @@ func TestRedirect(t *testing.T) {
 		{Redirect{StripPrefix: "/old", AddPrefix: "/new", Status: 307}, "a", "/old/x", 307, "http://a/new/x"},
 		{Redirect{StripPrefix: "/old"}, "a", "/old", 302, "http://a/"},
 		{Redirect{AppendSlash: true, DropQuery: true, Status: 303}, "a", "/x?y", 303, "http://a/x/"},
-		{Redirect{To: func(x *Exchange) string { return "https://b" + x.Path }, Status: 999}, "a", "/x?y", 302, "https://b/x"},
+		{Redirect{To: func(x *Exchange) string { return "https://b" + x.Path }}, "a", "/x?y", 302, "https://b/x"},
 		{Redirect{To: func(x *Exchange) string { return "" }}, "a", "/x", 404, ""},
 		{Redirect{To: func(x *Exchange) string { return "" }, Next: text}, "a", "/x", 200, ""},
 	}

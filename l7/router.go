@@ -3,10 +3,12 @@
 package l7
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"sync/atomic"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/l4"
 )
 
@@ -27,6 +29,7 @@ type Router struct {
 	// NotFound answers what no route matches; nil means 404.
 	NotFound http.Handler
 
+	checked
 	table atomic.Pointer[table]
 }
 
@@ -80,10 +83,13 @@ func NewRouter(routes ...Route) *Router {
 
 // Set replaces all routes, atomically: an exchange sees the old table or the
 // new one. If it fails the old one stays; the error joins a [*RouteError] for
-// each route that is at fault (the first 20 of them).
+// each route that is at fault (the first 20 of them), and what is wrong with
+// their handlers (see [Router.Check]).
 func (r *Router) Set(routes ...Route) error {
 	t, err := newTable(r.Order, routes)
-	if err != nil {
+	c := checks{seen: map[checker]bool{r: true}}
+	c.routes(routes)
+	if err := errors.Join(err, c.Err()); err != nil {
 		return err
 	}
 	r.table.Store(t)
@@ -95,7 +101,13 @@ type RouteError struct {
 	Index  int    // of the route in the list
 	Route  string // its name
 	Reason string
+
+	config penstock.ConfigError
 }
+
+// Unwrap returns the same as a [*penstock.ConfigError], whose Field is
+// Router.Routes[i].Match or another one of the route.
+func (e *RouteError) Unwrap() error { return &e.config }
 
 func (e *RouteError) Error() string {
 	return "l7: route " + strconv.Itoa(e.Index) + " " + quote(e.Route) + " " + e.Reason

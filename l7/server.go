@@ -48,8 +48,8 @@ type Server struct {
 
 	MaxHeaderBytes int   // of a request head; 0 means 32 KiB, negative no limit. More is answered 431, or 414 if the request line alone is more (on the standard front always 431)
 	MaxFields      int   // of a head or trailer; 0 means 128, negative no limit. More is answered 431
-	MaxBodyBytes   int64 // of a request body; 0 means no limit. More is answered 413
-	MaxRequests    int   // on one connection, which is closed after; 0 means no limit
+	MaxBodyBytes   int64 // of a request body; 0 or negative means no limit. More is answered 413
+	MaxRequests    int   // on one connection, which is closed after; 0 or negative means no limit
 	MaxStreams     int   // HTTP/2 streams at once on a connection; 0 means 100
 
 	// HalfClose says that a client that closes its side of the connection
@@ -161,7 +161,8 @@ func (s *Server) listen(def string) (net.Listener, error) {
 }
 
 // Serve accepts connections on ln until Shutdown or Close, then returns
-// [ErrServerClosed]. It closes ln. It may be called for several listeners.
+// [ErrServerClosed]. It closes ln. It may be called for several listeners. What
+// [Server.Check] finds it returns before it accepts anything.
 func (s *Server) Serve(ln net.Listener) error {
 	return s.serve(ln, nil)
 }
@@ -196,6 +197,9 @@ func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
 	s.init()
 	defer ln.Close()
+	if err := s.Check(); err != nil {
+		return err
+	}
 	if !s.track(ln) {
 		return ErrServerClosed
 	}

@@ -79,6 +79,8 @@ func (s *standard) run(h http.Handler) {
 		s.w.Header().Set("Connection", "close")
 		x.Record.Err = err
 		x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))
+	} else if err := firstUse(h); err != nil {
+		x.misconfigured(err)
 	} else {
 		Serve(h, x)
 		x.mustReply()

@@ -17,6 +17,8 @@ import (
 type HashBy[K comparable] struct {
 	Key  func(x *Exchange) (key K, ok bool) // ByClient, ByHeader(...), ...
 	Next http.Handler
+
+	checked
 }
 
 // ServeExchange implements [Handler].
@@ -46,6 +48,7 @@ type Stick struct {
 
 	Next http.Handler
 
+	checked
 	own StickTable
 }
 

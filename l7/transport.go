@@ -46,7 +46,8 @@ type Transport struct {
 	// a hash key, a preferred server. Nil means nothing.
 	Balance func(*http.Request) balance.Request
 
-	Timeout       time.Duration // as in Proxy, all of these
+	// As in Proxy. Negative means none.
+	Timeout       time.Duration
 	TryTimeout    time.Duration
 	HeaderTimeout time.Duration
 	BodyTimeout   time.Duration
@@ -55,6 +56,7 @@ type Transport struct {
 	OnDone func(*Record) // called at the end of each request, that is of the reply's body; must not block or keep the record
 
 	once    sync.Once
+	wrong   error // what Check found
 	proxy   Proxy // does the work
 	session session
 }
@@ -83,6 +85,7 @@ func (e *TransportError) Timeout() bool {
 }
 
 func (t *Transport) init() {
+	t.wrong = t.Check()
 	t.session.program = true
 	t.proxy = Proxy{
 		Pool: t.Pool, Upstream: t.Upstream, Retry: t.Retry, Hedge: t.Hedge, Forward: ForwardNone,
@@ -108,7 +111,9 @@ func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 			err = c.panicked(p)
 		}
 	}()
-	err = c.ctx.Err()
+	if err = t.wrong; err == nil {
+		err = c.ctx.Err()
+	}
 	if err == nil {
 		err = c.parse()
 	}

@@ -71,8 +71,8 @@ type Upstream struct {
 
 	MaxIdle     int           // idle HTTP/1 connections kept for a server; 0 means 512, negative none
 	IdleTimeout time.Duration // of an idle connection; 0 means 30s, less than most servers allow; negative none
-	MaxAge      time.Duration // of a connection, up to a tenth less by chance; 0 means no limit
-	MaxRequests int           // over one connection; 0 means no limit
+	MaxAge      time.Duration // of a connection, up to a tenth less by chance; 0 or negative means no limit
+	MaxRequests int           // over one connection; 0 or negative means no limit
 	PingTimeout time.Duration // of an HTTP/2 connection that is silent: after it a PING is sent, and after as long again without an answer the connection is closed; 0 means 15s, negative none
 
 	once     sync.Once

@@ -60,7 +60,7 @@ func gateway() (http.Handler, error) {
 	)
 	return &l7.RequestID{Reply: true, Next: &l7.Monitor{Path: "/alive", Next: &l7.BasicAuth{
 		Realm:     "api",
-		Check:     l7.Passwords(map[string]string{"ann": "one", "bob": "two"}),
+		Verify:    l7.Passwords(map[string]string{"ann": "one", "bob": "two"}),
 		UserField: "X-User",
 		Next: &l7.Limit[string]{
 			Limiter: &ratelimit.Keyed[string]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(1), Burst: 5}},

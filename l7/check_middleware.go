@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/penstock-lb/penstock"
+)
+
+// The methods below return what is wrong with a literal and with what it holds,
+// each mistake a [*penstock.ConfigError]. A [Server] calls them before it
+// serves; without one of ours the outermost handler does at the first request,
+// which is answered 500.
+
+// Check returns what is wrong with h and its handler.
+func (h *BasicAuth) Check() error { return checkAll(h) }
+
+func (h *BasicAuth) check(c *checks) {
+	c.Need("BasicAuth.Verify", h.Verify, "must be a func that knows the passwords, such as Passwords returns")
+	c.If(strings.ContainsAny(h.Realm, `"\`) || !validValue(h.Realm), "BasicAuth.Realm", h.Realm, "must not hold quotes, backslashes or control characters")
+	c.name("BasicAuth.UserField", h.UserField, true)
+	c.next("BasicAuth.Next", h.Next)
+}
+
+// Check returns what is wrong with h and its handler.
+func (h *BufferBody) Check() error { return checkAll(h) }
+
+func (h *BufferBody) check(c *checks) {
+	c.If(h.MaxBytes < 0, "BufferBody.MaxBytes", h.MaxBytes, notNegative)
+	c.If(h.AtLeast < 0, "BufferBody.AtLeast", h.AtLeast, notNegative)
+	c.next("BufferBody.Next", h.Next)
+}
+
+// Check returns what is wrong with h and its handler.
+func (h *Capture) Check() error { return checkAll(h) }
+
+func (h *Capture) check(c *checks) {
+	for i, name := range h.Request {
+		c.name(fmt.Sprintf("Capture.Request[%d]", i), name, false)
+	}
+	for i, name := range h.Reply {
+		c.name(fmt.Sprintf("Capture.Reply[%d]", i), name, false)
+	}
+	c.If(h.Max < 0, "Capture.Max", h.Max, notNegative)
+	c.next("Capture.Next", h.Next)
+}
+
+// Check returns what is wrong with h.
+func (h *FixedReply) Check() error { return checkAll(h) }
+
+func (h *FixedReply) check(c *checks) { c.status("FixedReply.Status", h.Status) }
+
+// Check returns what is wrong with h.
+func (h *Deny) Check() error { return checkAll(h) }
+
+func (h *Deny) check(c *checks) { c.status("Deny.Status", h.Status) }
+
+// Check returns what is wrong with h.
+func (h *Tarpit) Check() error { return checkAll(h) }
+
+func (h *Tarpit) check(c *checks) { c.status("Tarpit.Status", h.Status) }
+
+// Check returns what is wrong with h, its matchers and its handlers.
+func (h *Access) Check() error { return checkAll(h) }
+
+func (h *Access) check(c *checks) {
+	c.in("Access.Allow", h.Allow)
+	c.in("Access.Deny", h.Deny)
+	c.in("Access.Refuse", h.Refuse)
+	c.next("Access.Next", h.Next)
+}
+
+// Check returns what is wrong with h and its handler.
+func (h *Monitor) Check() error { return checkAll(h) }
+
+func (h *Monitor) check(c *checks) {
+	c.prefix("Monitor.Path", h.Path)
+	c.next("Monitor.Next", h.Next)
+}
+
+// Check returns what is wrong with h and its handler.
+func (h *ErrorPages) Check() error { return checkAll(h) }
+
+func (h *ErrorPages) check(c *checks) {
+	for status := range h.Pages {
+		c.status(fmt.Sprintf("ErrorPages.Pages[%d]", status), status)
+	}
+	c.next("ErrorPages.Next", h.Next)
+}
+
+// Check returns what is wrong with h, its edits and its handler.
+func (h *EditHeader) Check() error { return checkAll(h) }
+
+func (h *EditHeader) check(c *checks) {
+	for i, e := range h.Request {
+		field := fmt.Sprintf("EditHeader.Request[%d]", i)
+		c.Need(field, e, "must be an edit")
+		c.in(field, e)
+	}
+	for i, e := range h.Reply {
+		field := fmt.Sprintf("EditHeader.Reply[%d]", i)
+		c.Need(field, e, "must be an edit")
+		c.in(field, e)
+	}
+	c.next("EditHeader.Next", h.Next)
+}
+
+// Check returns what is wrong with s.
+func (s SetField) Check() error {
+	var c checks
+	c.name("SetField.Name", s.Name, false)
+	c.If(!validValue(s.Value), "SetField.Value", s.Value, "must not hold control characters")
+	return c.Err()
+}
+
+// Check returns what is wrong with a.
+func (a AddField) Check() error {
+	var c checks
+	c.name("AddField.Name", a.Name, false)
+	c.If(!validValue(a.Value), "AddField.Value", a.Value, "must not hold control characters")
+	return c.Err()
+}
+
+// Check returns what is wrong with d.
+func (d DelField) Check() error {
+	var c checks
+	c.name("DelField.Name", d.Name, true)
+	c.If(d == DelField{}, "DelField.Name", nil, "must have a criterion: which fields are meant?")
+	return c.Err()
+}
+
+// Check returns what is wrong with e.
+func (e ReplaceField) Check() error {
+	var c checks
+	c.name("ReplaceField.Name", e.Name, false)
+	c.Need("ReplaceField.Regexp", e.Regexp, "must be an expression")
+	return c.Err()
+}
+
+// Check returns what is wrong with t and its handler.
+func (t *TrustForwarded) Check() error { return checkAll(t) }
+
+func (t *TrustForwarded) check(c *checks) {
+	c.prefixes("TrustForwarded.Prefixes", t.Prefixes)
+	c.next("TrustForwarded.Next", t.Next)
+}
+
+// prefixes adds a mistake for each prefix that no address is compared with.
+func (c *checks) prefixes(field string, list []netip.Prefix) {
+	for i, p := range list {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		c.If(!p.IsValid(), at, p, "must be a prefix, such as 10.0.0.0/8")
+		c.If(p.Addr().Is4In6(), at, p, "must be written as IPv4: addresses are compared as that")
+	}
+}
+
+// Check returns what is wrong with g, its places and its handlers.
+func (g *Gate) Check() error { return checkAll(g) }
+
+func (g *Gate) check(c *checks) {
+	c.Need("Gate.Places", g.Places, "must be what counts, such as a ratelimit.Concurrency")
+	c.in("Gate.Places", g.Places)
+	c.in("Gate.Refuse", g.Refuse)
+	c.next("Gate.Next", g.Next)
+}
+
+// Check returns what is wrong with l, its limiter and its handlers.
+func (l *Limit[K]) Check() error { return checkAll(l) }
+
+func (l *Limit[K]) check(c *checks) {
+	c.Need("Limit.Limiter", l.Limiter, "must be what decides, such as a ratelimit.Keyed")
+	c.in("Limit.Limiter", l.Limiter)
+	if _, ok := any(netip.Addr{}).(K); l.Key == nil && !ok {
+		var key K
+		c.If(true, "Limit.Key", nil, fmt.Sprintf("must be a func: without one the key is the client's netip.Addr, and here keys are %T", key))
+	}
+	c.If(strings.ContainsAny(l.Policy, "\"\\;,\r\n"), "Limit.Policy", l.Policy, "must be the name of a policy, without quotes, semicolons and commas")
+	c.If(l.Window < 0, "Limit.Window", l.Window, notNegative)
+	c.in("Limit.Refuse", l.Refuse)
+	c.next("Limit.Next", l.Next)
+}
+
+// Check returns what is wrong with h and its handler.
+func (h *Normalize) Check() error { return checkAll(h) }
+
+func (h *Normalize) check(c *checks) { c.next("Normalize.Next", h.Next) }
+
+// Check returns what is wrong with h and its handler.
+func (h *Redirect) Check() error { return checkAll(h) }
+
+func (h *Redirect) check(c *checks) {
+	c.If(!slices.Contains([]int{0, 301, 302, 303, 307, 308}, h.Status), "Redirect.Status", h.Status, "must be 301, 302, 303, 307 or 308, or 0 for 302")
+	c.If(h.Scheme != "" && !isScheme(h.Scheme), "Redirect.Scheme", h.Scheme, `must be a scheme without its colon, such as "https"`)
+	c.If(h.Host != "" && !validHost(h.Host), "Redirect.Host", h.Host, "must be a host, or host:port")
+	c.prefix("Redirect.StripPrefix", h.StripPrefix)
+	c.prefix("Redirect.AddPrefix", h.AddPrefix)
+	c.in("Redirect.Next", h.Next)
+}
+
+// isScheme is RFC 3986, section 3.1.
+func isScheme(s string) bool {
+	for i := range len(s) {
+		c := lower(s[i])
+		if !('a' <= c && c <= 'z') && (i == 0 || class[c]&isDigitByte == 0 && indexByte("+-.", c) < 0) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// Check returns what is wrong with h and its handler.
+func (h *RequestID) Check() error { return checkAll(h) }
+
+func (h *RequestID) check(c *checks) {
+	c.name("RequestID.Field", h.Field, true)
+	c.next("RequestID.Next", h.Next)
+}
+
+// Check returns what is wrong with h and its handler.
+func (h *Rewrite) Check() error { return checkAll(h) }
+
+func (h *Rewrite) check(c *checks) {
+	c.prefix("Rewrite.StripPrefix", h.StripPrefix)
+	c.prefix("Rewrite.AddPrefix", h.AddPrefix)
+	c.If(h.Regexp == nil && h.With != "", "Rewrite.Regexp", nil, "must be the expression that With takes the place of")
+	c.If(h.Host != "" && !validHost(h.Host), "Rewrite.Host", h.Host, "must be a host, or host:port")
+	c.If(h.Host != "" && h.HostOf != nil, "Rewrite.Host", h.Host, "must be left out: HostOf is called instead")
+	if h.Method != "" {
+		c.In("Rewrite.Method", Method(h.Method))
+	}
+	c.next("Rewrite.Next", h.Next)
+}
+
+// Check returns what is wrong with h and its default.
+func (h *Choose) Check() error { return checkAll(h) }
+
+func (h *Choose) check(c *checks) {
+	c.Need("Choose.By", h.By, "must be the func that chooses")
+	c.in("Choose.Default", h.Default)
+}
+
+// Check returns what is wrong with f, its pools and its handlers.
+func (f Fallback) Check() error {
+	c := checks{seen: map[checker]bool{}}
+	c.If(len(f) == 0, "Fallback", nil, "must have a choice")
+	for i, choice := range f {
+		if i < len(f)-1 { // that of the last is not asked
+			c.Need(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool, "must be the pool that is asked for a usable server")
+		}
+		c.in(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool)
+		c.next(fmt.Sprintf("Fallback[%d].Handler", i), choice.Handler)
+	}
+	return c.Err()
+}
+
+// keys adds a mistake for keys that can be guessed.
+func (c *checks) keys(field string, keys [][]byte) {
+	for i, k := range keys {
+		c.If(len(k) < minKeyBytes, fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%d bytes", len(k)),
+			"must be 16 random bytes or more: whoever finds the key chooses the server")
+	}
+}
+
+const minKeyBytes = 16
+
+// Check returns what is wrong with s and its arms.
+func (s *Split) Check() error { return checkAll(s) }
+
+func (s *Split) check(c *checks) {
+	c.name("Split.Cookie", s.Cookie, true)
+	c.keys("Split.Keys", s.Keys)
+	c.name("Split.Field", s.Field, true)
+	c.If(s.arms.Load() == nil, "Split.Arms", nil, "must be set: make it by NewSplit, or call Set")
+	c.arms(s.list())
+}
+
+func (c *checks) arms(arms []Arm) {
+	names := make(map[string]bool, len(arms))
+	for i, a := range arms {
+		at := fmt.Sprintf("Split.Arms[%d]", i)
+		c.If(names[a.Name], at+".Name", a.Name, "must differ from those of the others: clients are kept by it")
+		names[a.Name] = true
+		c.next(at+".Handler", a.Handler)
+	}
+}
+
+// Check returns what is wrong with h and its handler.
+func (h *HashBy[K]) Check() error { return checkAll(h) }
+
+func (h *HashBy[K]) check(c *checks) {
+	c.Need("HashBy.Key", h.Key, "must be a func, such as ByClient")
+	c.next("HashBy.Next", h.Next)
+}
+
+// Check returns what is wrong with s, its table and its handler.
+func (s *Stick) Check() error { return checkAll(s) }
+
+func (s *Stick) check(c *checks) {
+	c.Need("Stick.Key", s.Key, "must be a func, such as ByCookie returns")
+	c.in("Stick.Table", s.Table)
+	c.in("Stick.ByAddr", s.ByAddr)
+	c.next("Stick.Next", s.Next)
+}
+
+// Check returns what is wrong with t.
+func (t *StickTable) Check() error {
+	var m penstock.Mistakes
+	m.If(t.Max < 0, "StickTable.Max", t.Max, notNegative)
+	return m.Err()
+}
+
+// Check returns what is wrong with p, its pool and its handler.
+func (p *Persist) Check() error { return checkAll(p) }
+
+func (p *Persist) check(c *checks) {
+	c.Need("Persist.Pool", p.Pool, "must be the pool whose servers are meant")
+	c.in("Persist.Pool", p.Pool)
+	c.name("Persist.Name", p.Name, true)
+	c.If(p.Mode > CookiePassive, "Persist.Mode", uint8(p.Mode), "must be one of the constants of PersistMode")
+	c.keys("Persist.Keys", p.Keys)
+	c.If(p.MaxIdle < 0, "Persist.MaxIdle", p.MaxIdle, notNegative)
+	c.If(p.MaxLife < 0, "Persist.MaxLife", p.MaxLife, notNegative)
+	if p.Plain || p.Mode == CookiePassive {
+		const reason = "must be left out: a name as the value says nothing of times"
+		c.If(p.MaxIdle != 0, "Persist.MaxIdle", p.MaxIdle, reason)
+		c.If(p.MaxLife != 0, "Persist.MaxLife", p.MaxLife, reason)
+	}
+	c.If(!cookieAttr(p.Domain), "Persist.Domain", p.Domain, "must not hold semicolons, spaces or control characters")
+	c.If(!cookieAttr(p.Path) || p.Path != "" && p.Path[0] != '/', "Persist.Path", p.Path, "must begin with a slash, without semicolons, spaces or control characters")
+	c.If(p.SameSite < 0 || p.SameSite > http.SameSiteNoneMode, "Persist.SameSite", int(p.SameSite), "must be one of the constants of http.SameSite")
+	c.next("Persist.Next", p.Next)
+}
+
+// cookieAttr reports whether s can be the value of an attribute of a cookie
+// (RFC 6265, section 4.1.1).
+func cookieAttr(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == ';' {
+			return false
+		}
+	}
+	return true
+}

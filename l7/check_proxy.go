@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"fmt"
+
+	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// Check returns what is wrong with p, its pool, its upstream and its mirror.
+func (p *Proxy) Check() error { return checkAll(p) }
+
+func (p *Proxy) check(c *checks) {
+	c.Need("Proxy.Pool", p.Pool, "must be the pool of servers")
+	c.in("Proxy.Pool", p.Pool)
+	c.in("Proxy.Upstream", p.Upstream)
+	c.in("Proxy.Retry", p.Retry)
+	c.in("Proxy.Hedge", p.Hedge)
+	c.in("Proxy.Mirror", p.Mirror)
+	c.If(p.Forward > ForwardNone, "Proxy.Forward", uint8(p.Forward), "must be one of the constants of Forward")
+	c.If(p.Via != "" && !isToken(p.Via) && !validHost(p.Via), "Proxy.Via", p.Via, "must be a name, or host:port (RFC 9110, section 7.6.3)")
+	for i, u := range p.Upgrades {
+		c.If(!isToken(u), fmt.Sprintf("Proxy.Upgrades[%d]", i), u, `must be the name of a protocol, such as "websocket"`)
+	}
+}
+
+// Check returns what is wrong with r.
+func (r Retry) Check() error {
+	var m penstock.Mistakes
+	for i, class := range r.On {
+		m.If(class == balance.OK || class > balance.Stale, fmt.Sprintf("Retry.On[%d]", i), uint8(class), "must be a failure, one of the constants of balance.Class")
+	}
+	for i, st := range r.Statuses {
+		m.If(st < 400 || st > 599, fmt.Sprintf("Retry.Statuses[%d]", i), st, "must be the status of an error, from 400 to 599")
+	}
+	return m.Err()
+}
+
+// Check returns what is wrong with h.
+func (h Hedge) Check() error {
+	var m penstock.Mistakes
+	m.If(h.Delay < 0, "Hedge.Delay", h.Delay, notNegative)
+	m.If(!(h.Quantile >= 0 && h.Quantile < 1), "Hedge.Quantile", h.Quantile, "must be at least 0 and below 1, as in 0.95")
+	return m.Err()
+}
+
+// Check returns what is wrong with m and its handler.
+func (m *Mirror) Check() error { return checkAll(m) }
+
+func (m *Mirror) check(c *checks) {
+	c.Need("Mirror.To", m.To, "must be the handler that gets the copies")
+	c.in("Mirror.To", m.To)
+	c.If(!(m.Share >= 0 && m.Share <= 1), "Mirror.Share", m.Share, "must be from 0 to 1; 0 means all")
+}
+
+// Check returns what is wrong with t, its pool and its upstream.
+// [Transport.RoundTrip] calls it at the first request.
+func (t *Transport) Check() error { return checkAll(t) }
+
+func (t *Transport) check(c *checks) {
+	c.Need("Transport.Pool", t.Pool, "must be the pool of servers")
+	c.in("Transport.Pool", t.Pool)
+	c.in("Transport.Upstream", t.Upstream)
+	c.in("Transport.Retry", t.Retry)
+	c.in("Transport.Hedge", t.Hedge)
+}
+
+// Check returns what is wrong with u.
+func (u *Upstream) Check() error {
+	var m penstock.Mistakes
+	m.If(u.Reuse > ReuseNever, "Upstream.Reuse", uint8(u.Reuse), "must be one of the constants of Reuse")
+	p := u.Protocols
+	m.If(p != nil && !p.HTTP1() && !p.HTTP2() && !p.UnencryptedHTTP2(), "Upstream.Protocols", nil, "must have a protocol, or be nil for HTTP/1")
+	return m.Err()
+}

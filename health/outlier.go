@@ -28,8 +28,9 @@ import (
 // ejection decides nothing.
 //
 // At most MaxShare of the members are out at once, but one always may be, and
-// Keep of them stay usable: when everything fails, everything being ejected
-// would only make it worse.
+// Keep of them stay in full use: when everything fails, everything being ejected
+// would only make it worse. If servers that were kept go out of use for another
+// reason, ejected ones come back within a second.
 //
 // Sources: Envoy, outlier_detection.proto and outlier_detection_impl.cc; gRFC A50;
 // the single piece of work is Finagle's failure accrual.
@@ -53,7 +54,7 @@ type Outlier struct {
 	Trial    time.Duration // work in flight at the end of it counts as good; 0 means Base, negative means that only an outcome counts
 
 	MaxShare float64 // of the members out at once; 0 means 0.1
-	Keep     int     // usable members that stay; 0 means 1
+	Keep     int     // members that stay in full use; 0 means 1
 
 	OnChange func(Ejection) // called by Run's own goroutine, must not block; may be nil
 	Logger   *slog.Logger   // nil means slog.Default()

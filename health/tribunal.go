@@ -74,6 +74,9 @@ func (t *tribunal) run(ctx context.Context) error {
 			if x.timed() && x.until.Before(next) {
 				next = x.until
 			}
+			if soon := time.Now().Add(time.Second); x.now != isIn && soon.Before(next) {
+				next = soon // to refill
+			}
 		}
 		timer.Reset(time.Until(next))
 		select {
@@ -87,6 +90,7 @@ func (t *tribunal) run(ctx context.Context) error {
 			now := time.Now()
 			t.end(now)
 			t.try(now)
+			t.refill()
 			if !now.Before(sweep) {
 				t.sweep(now)
 				sweep = now.Add(t.interval)
@@ -154,29 +158,31 @@ func (t *tribunal) hear(now time.Time) {
 			t.acquit(s, x, "well again")
 			t.said(s, x, Returned, "well again", 0)
 		case x.now == onTrial && n.row == 0:
-			t.eject(now, s, x, "failed on trial: "+describe(n.last))
+			t.judge(now, s, x, "failed on trial: "+describe(n.last))
 		case x.now == isIn && n.row > 0:
 			t.judge(now, s, x, fmt.Sprintf("%d errors in a row, last %s", n.row, describe(n.last)))
 		}
 	}
 }
 
-// judge ejects s if one more may be out.
+// judge ejects s if one more may be out. If not it stays in use, in full use if it was
+// on trial.
 func (t *tribunal) judge(now time.Time, s *balance.Server, x *suspect, reason string) {
-	out := 0
-	for _, other := range t.suspects {
-		if other.now != isIn {
-			out++
+	out, left := 0, 0 // of the others
+	for _, other := range t.order {
+		switch {
+		case other == s:
+		case t.suspects[other].now != isIn:
+			out++ // on trial too: that is no place for all the work
+		case other.Usable():
+			left++
 		}
-	}
-	left := t.o.Pool.Usable()
-	if s.Usable() {
-		left--
 	}
 	if mayEject(len(t.order), out, left, t.share, t.keep) {
 		t.eject(now, s, x, reason)
 		return
 	}
+	t.acquit(s, x, "kept")
 	x.row.Store(0)
 	x.gateway.Store(0)
 	if !x.kept {
@@ -227,6 +233,42 @@ func (t *tribunal) end(now time.Time) {
 		t.acquit(s, x, "trial is over")
 		t.said(s, x, Returned, "no failure on trial", 0)
 	}
+}
+
+// refill brings servers back, those that were on trial or are out for the longest time
+// first, if fewer than Keep are left because others went out of use for another reason.
+func (t *tribunal) refill() {
+	var back []*balance.Server
+	left := 0
+	for _, s := range t.order {
+		if t.suspects[s].now == isIn && s.Usable() {
+			left++
+		}
+	}
+	if left >= t.keep {
+		return
+	}
+	for _, e := range t.o.Pool.Explain() {
+		if x := t.suspects[e.Server]; x != nil && x.now != isIn && onlyOutlier(&e) {
+			back = append(back, e.Server)
+		}
+	}
+	slices.SortStableFunc(back, func(a, b *balance.Server) int {
+		xa, xb := t.suspects[a], t.suspects[b]
+		return cmp.Or(cmp.Compare(xb.now, xa.now), xa.until.Compare(xb.until))
+	})
+	for _, s := range back[:min(len(back), t.keep-left)] {
+		x := t.suspects[s]
+		t.acquit(s, x, "too few servers are left")
+		t.said(s, x, Returned, "too few servers are left", 0)
+	}
+}
+
+// onlyOutlier reports whether nobody but an outlier keeps a server out of use.
+func onlyOutlier(e *balance.Explanation) bool {
+	return e.Operator.Admin == balance.Ready && !slices.ContainsFunc(e.Reports, func(r balance.Report) bool {
+		return r.Cause != balance.Outlier && r.Health != balance.Up
+	})
 }
 
 // sweep ends an interval: it compares the shares of those with enough volume,

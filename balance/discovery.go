@@ -38,14 +38,14 @@ const (
 )
 
 // errEmpty is why an empty set is not followed.
-var errEmpty = errors.New("balance: empty set not followed")
+var errEmpty = errors.New("balance: empty set not followed: the source says that there is no endpoint, and AllowEmpty is not set")
 
 // Follow calls Set with each set that src knows, until ctx ends, and then returns ctx's
 // cause. It returns nil if src has come to its end, and at once what [Pool.Check] and the Check
 // of src say, or a [*penstock.ConfigError] if p is a subset.
 //
 // Errors do not empty p: the last set that was good stays, and the event SourceFailed
-// tells the error. That also goes for a set that is refused, and for an empty one
+// tells the error, as [Pool.SourceState] and [Pool.Explain] do. That also goes for a set that is refused, and for an empty one
 // unless [Pool.AllowEmpty] is set. (Without OnEvent it goes to slog.Default.) A source
 // that fails is watched again after 100 ms, and ever later up to 30 s.
 func (p *Pool) Follow(ctx context.Context, src Source) error {
@@ -60,6 +60,7 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 	if err := wrong.Err(); err != nil {
 		return err
 	}
+	ctx = context.WithValue(ctx, followed{}, p.core) // see Doubts
 	rnd := seeded(p.Seed)
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		err := watchSource(ctx, src, func(eps []Endpoint, err error) {
@@ -73,6 +74,7 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 				p.sourceFailed(err)
 				return
 			}
+			p.core.sourceWorks(time.Now())
 			pause = shortestPause
 		})
 		if ctx.Err() != nil {
@@ -96,6 +98,7 @@ func watchSource(ctx context.Context, src Source, update func([]Endpoint, error)
 
 // sourceFailed tells of err: the log, if nobody listens.
 func (p *Pool) sourceFailed(err error) {
+	p.core.sourceFails(err, time.Now())
 	if p.OnEvent == nil {
 		slog.Warn("balance: source failed, the last good set stays", "pool", p.Name, "error", err)
 		return

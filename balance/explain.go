@@ -5,6 +5,7 @@ package balance
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -60,6 +61,12 @@ func (p *Pool) Explain() []Explanation {
 			e.Used, e.Share = !g.spare, g.share
 			e.Weight = float64(g.view.Weights[j]) / float64(g.view.Unit)
 			e.explain(g, s, c.conf)
+		}
+	}
+	if src := c.source.Load(); src != nil && src.Err != nil {
+		for i := range all {
+			e := &all[i]
+			e.Reason = strings.TrimPrefix(fmt.Sprintf("%s; may be out of date since %s: %v", e.Reason, src.Since.Format(time.RFC3339), src.Err), "; ")
 		}
 	}
 	return all

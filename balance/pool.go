@@ -44,7 +44,8 @@ type Pool struct {
 	Unproven bool
 
 	// AllowEmpty lets Follow empty the pool when its source says that there is no
-	// endpoint. Set may always do so.
+	// endpoint, such as that its name is gone. Without it the last servers stay, however
+	// long that is; SourceState and Explain say so. Set may always empty a pool.
 	AllowEmpty bool
 
 	Observers []func(*Server, Outcome) // called by Lease.Done, without a lock; must not block
@@ -64,6 +65,8 @@ type core struct {
 	queue   queue
 	retries retryBudget
 	hooks   atomic.Pointer[hooks] // nil: nobody listens
+	doubts  doubts
+	source  atomic.Pointer[SourceState] // nil: nothing is followed
 	set     atomic.Pointer[set]
 	active  tally // leases
 

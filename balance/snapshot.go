@@ -105,6 +105,9 @@ func (c *core) settle(s *Server, now time.Time) {
 	s.published, s.since = state, now
 	s.state.Store(uint32(state))
 	c.emit(Event{Kind: kindOf(was, state), Server: s, From: was, To: state, Reason: s.status.reason(), Time: now})
+	if state == StateDown {
+		c.doubts.raise()
+	}
 	if !state.persistent() {
 		c.cuts = append(c.cuts, cut{s, s.status.reason()})
 	}

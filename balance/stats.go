@@ -108,6 +108,9 @@ func (s *Server) count(o *Outcome) {
 	if int(o.Class) < classes {
 		s.outcomes[o.Class].Add(1)
 	}
+	if o.Class.doubted() {
+		s.core.doubts.raise()
+	}
 	if o.Latency > 0 {
 		s.histogram().add(o.Latency)
 	}

@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -32,48 +31,6 @@ type client struct {
 type answer struct {
 	records []dnsmessage.ResourceBody
 	ttl     time.Duration // the shortest, of aliases too
-}
-
-// addresses returns the addresses of name, in ascending order. A name without addresses
-// of one family is fine; but if the name servers fail for one, so does the whole: not
-// to know half the servers is not the same as their being gone.
-func (c *client) addresses(ctx context.Context, name, network string) ([]netip.Addr, time.Duration, error) {
-	var kinds []dnsmessage.Type
-	if network != "ip6" {
-		kinds = append(kinds, dnsmessage.TypeA)
-	}
-	if network != "ip4" {
-		kinds = append(kinds, dnsmessage.TypeAAAA)
-	}
-	var addrs []netip.Addr
-	var ttl time.Duration
-	var absent error
-	for _, kind := range kinds {
-		ans, err := c.ask(ctx, name, kind)
-		if errors.Is(err, ErrNoName) {
-			absent = err
-			continue
-		}
-		if err != nil {
-			return nil, 0, err
-		}
-		if len(addrs) == 0 || ans.ttl < ttl {
-			ttl = ans.ttl
-		}
-		for _, r := range ans.records {
-			switch r := r.(type) {
-			case *dnsmessage.AResource:
-				addrs = append(addrs, netip.AddrFrom4(r.A))
-			case *dnsmessage.AAAAResource:
-				addrs = append(addrs, netip.AddrFrom16(r.AAAA).Unmap())
-			}
-		}
-	}
-	if len(addrs) == 0 {
-		return nil, 0, absent
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs), ttl, nil
 }
 
 // ask asks one name server after the other until one gives an answer, positive or not.

@@ -11,12 +11,16 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
+	"reflect"
+	"slices"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
@@ -30,11 +34,17 @@ var (
 )
 
 // A Source watches a name and is a [balance.Source]. It asks again when the shortest
-// TTL of the answer has passed. Its fields must not change once Watch is called.
+// TTL of the answer has passed, or after Retry when a server of the pool that follows
+// cannot be connected to or is found down (see [balance.Doubts]); as long as that shows the same
+// servers, ever later. Its fields must not change once Watch is called.
 //
-// If a name server fails or says that the name does not exist, the last set stays for
-// Hold; then the source says that there is none. (A pool follows that only with
-// [balance.Pool.AllowEmpty].)
+// A question that fails, such as that for the IPv6 addresses, or for those of one target
+// of a service, keeps its last answer for Hold, and takes nothing from what the others
+// say; its error is told once. If no name server answers anything, or they say that the
+// name does not exist, the last set stays for Hold; then the source says that there is
+// none. A pool follows that only with [balance.Pool.AllowEmpty]: without it the addresses of a
+// name that is gone stay for ever. [balance.Pool.SourceState] and Explain say so, and
+// since when.
 type Source struct {
 	Name    string // a full domain name: there is no search list
 	Port    int    // of all servers; SRV records bring their own
@@ -48,8 +58,8 @@ type Source struct {
 
 	MinTTL time.Duration // 0 means 1s
 	MaxTTL time.Duration // 0 means 5min
-	Retry  time.Duration // after a failure; 0 means 5s
-	Hold   time.Duration // of the last good set; 0 means 1h, negative means for ever
+	Retry  time.Duration // after a failure, of a question or of a server; 0 means 5s
+	Hold   time.Duration // of the last good answers; 0 means 1h, negative means for ever
 	Jitter float64       // of the time until the next question, as a part of it, which only makes it shorter; 0 means 0.1, negative means none
 	Seed   uint64        // of the jitter; 0 means seeded at random. The ids of questions are always random, as nobody must guess them
 
@@ -68,77 +78,119 @@ func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, erro
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	rng := rand.New(rand.NewPCG(seed, seed))
-	var good time.Time // of the last answer
-	known := false
+	w := &watcher{src: s, client: c, update: update, rng: rand.New(rand.NewPCG(seed, seed)), doubt: s.retry()}
+	w.mem.hold = or(s.Hold, time.Hour)
 	for {
-		eps, ttl, err := s.lookup(ctx, c)
-		switch {
-		case ctx.Err() != nil:
+		asked, doubts := time.Now(), balance.Doubts(ctx)
+		ttl := w.look(ctx)
+		if ctx.Err() != nil || !w.wait(ctx, ttl, asked, doubts) {
 			return context.Cause(ctx)
-		case err == nil:
-			good, known = time.Now(), true
-			update(eps, nil)
-			ttl = min(max(ttl, or(s.MinTTL, time.Second)), or(s.MaxTTL, 5*time.Minute))
-		default:
-			update(nil, err)
-			if hold := or(s.Hold, time.Hour); known && hold > 0 && time.Since(good) >= hold {
-				known = false
-				update(nil, nil)
-			}
-			ttl = or(s.Retry, 5*time.Second)
 		}
-		t := time.NewTimer(s.shorten(ttl, rng))
+	}
+}
+
+// A watcher is the state of one Watch.
+type watcher struct {
+	src    *Source
+	client *client
+	update func([]balance.Endpoint, error)
+	rng    *rand.Rand
+	mem    memory
+
+	known bool      // a set has been told that still holds
+	good  time.Time // when a question was answered last
+	last  []balance.Endpoint
+
+	doubt  time.Duration // shortest time until doubts have it look again
+	doubts bool          // they have
+}
+
+// look asks and tells. It returns after what time to do so again.
+func (w *watcher) look(ctx context.Context) time.Duration {
+	eps, ttl, err := w.round(ctx)
+	if ctx.Err() != nil {
+		return 0
+	}
+	if err != nil || !w.mem.fresh {
+		if w.update(nil, cmp.Or(err, w.mem.err)); w.known && w.mem.hold > 0 && time.Since(w.good) >= w.mem.hold {
+			w.known = false
+			w.update(nil, nil)
+		}
+		return w.src.retry()
+	}
+	if w.mem.news {
+		w.update(nil, w.mem.err)
+	}
+	if w.doubts && reflect.DeepEqual(eps, w.last) {
+		w.doubt = min(2*w.doubt, w.src.maxTTL())
+	} else {
+		w.doubt = w.src.retry()
+	}
+	w.good, w.last = time.Now(), slices.Clone(eps)
+	w.tell(eps)
+	ttl = min(max(ttl, or(w.src.MinTTL, time.Second)), w.src.maxTTL())
+	if n := w.mem.fails; n > 0 {
+		ttl = min(ttl, w.src.retry()<<min(n-1, 10))
+	}
+	return ttl
+}
+
+// tell tells a set.
+func (w *watcher) tell(eps []balance.Endpoint) {
+	if w.src.Edit != nil {
+		for i := range eps {
+			w.src.Edit(&eps[i])
+		}
+	}
+	w.known = true
+	w.update(eps, nil)
+}
+
+// wait waits for that long, or less if there are doubts about the servers. It reports
+// whether ctx has not ended.
+func (w *watcher) wait(ctx context.Context, ttl time.Duration, asked time.Time, doubts <-chan struct{}) bool {
+	ttl = w.shorten(ttl)
+	t := time.NewTimer(ttl)
+	defer t.Stop()
+	due := time.Now().Add(ttl)
+	w.doubts = false
+	for {
 		select {
 		case <-t.C:
+			return true
+		case <-doubts:
+			doubts, w.doubts = nil, true
+			if soon := asked.Add(w.shorten(w.doubt)); soon.Before(due) {
+				t.Reset(time.Until(soon))
+			}
 		case <-ctx.Done():
-			t.Stop()
-			return context.Cause(ctx)
+			return false
 		}
 	}
 }
 
 // shorten applies the jitter, so that a fleet does not ask all at once.
-func (s *Source) shorten(d time.Duration, rng *rand.Rand) time.Duration {
-	part := s.Jitter
+func (w *watcher) shorten(d time.Duration) time.Duration {
+	part := w.src.Jitter
 	if part == 0 {
 		part = 0.1
 	}
-	return d - time.Duration(rng.Float64()*min(max(part, 0), 1)*float64(d))
+	return d - time.Duration(w.rng.Float64()*min(max(part, 0), 1)*float64(d))
 }
 
-// lookup returns the endpoints and how long they are valid.
-func (s *Source) lookup(ctx context.Context, c *client) ([]balance.Endpoint, time.Duration, error) {
-	var eps []balance.Endpoint
-	var ttl time.Duration
-	var err error
-	if s.Service == "" {
-		eps, ttl, err = s.addresses(ctx, c)
-	} else {
-		eps, ttl, err = s.services(ctx, c)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	if s.Edit != nil {
-		for i := range eps {
-			s.Edit(&eps[i])
-		}
-	}
-	return eps, ttl, nil
-}
+func (s *Source) retry() time.Duration { return or(s.Retry, 5*time.Second) }
 
-// addresses makes one endpoint of each address of the name.
-func (s *Source) addresses(ctx context.Context, c *client) ([]balance.Endpoint, time.Duration, error) {
-	addrs, ttl, err := c.addresses(ctx, s.Name, s.Network)
-	if err != nil {
-		return nil, 0, err
+func (s *Source) maxTTL() time.Duration { return or(s.MaxTTL, 5*time.Minute) }
+
+// kinds returns the types of address records to ask for.
+func (s *Source) kinds() []dnsmessage.Type {
+	switch s.Network {
+	case "ip4":
+		return []dnsmessage.Type{dnsmessage.TypeA}
+	case "ip6":
+		return []dnsmessage.Type{dnsmessage.TypeAAAA}
 	}
-	eps := make([]balance.Endpoint, len(addrs))
-	for i, a := range addrs {
-		eps[i] = balance.Endpoint{Addr: net.JoinHostPort(a.String(), fmt.Sprint(s.Port))}
-	}
-	return eps, ttl, nil
+	return []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA}
 }
 
 // client returns what asks the name servers.

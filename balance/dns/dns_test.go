@@ -31,6 +31,7 @@ type nameServers struct {
 	rcode   dnsmessage.RCode                 // of all answers, if not 0
 	asked   []string                         // "network server name type"
 	forge   bool                             // sends a forged message first
+	bad     map[string]dnsmessage.RCode      // of answers to "name type"; 255 is none
 }
 
 func newNameServers() *nameServers {
@@ -101,6 +102,9 @@ func (ns *nameServers) serve(c net.Conn, network, addr string) {
 	ns.mu.Lock()
 	ns.asked = append(ns.asked, fmt.Sprintf("%s %s %s %s", network, addr, q.Questions[0].Name, strings.TrimPrefix(q.Questions[0].Type.String(), "Type")))
 	reply, silent, forge := ns.answer(q, network), ns.silent[addr], ns.forge
+	if code, ok := ns.bad[fmt.Sprint(q.Questions[0].Name, " ", strings.TrimPrefix(q.Questions[0].Type.String(), "Type"))]; ok {
+		reply.RCode, reply.Answers, silent = code, nil, silent || code == 255
+	}
 	ns.mu.Unlock()
 	if silent {
 		_, _ = c.Read(buf) // until the client gives up

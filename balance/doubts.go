@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+// doubts wakes sources that would look again when servers fail.
+type doubts struct {
+	heard atomic.Bool // somebody listens
+	mu    sync.Mutex
+	next  chan struct{}
+}
+
+// listen returns a channel that is closed at the next failure.
+func (d *doubts) listen() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.next == nil {
+		d.next = make(chan struct{})
+	}
+	d.heard.Store(true)
+	return d.next
+}
+
+// raise tells of a failure.
+func (d *doubts) raise() {
+	if !d.heard.Load() {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.next != nil {
+		close(d.next)
+		d.next = nil
+	}
+	d.heard.Store(false)
+}
+
+// followed is the key of the core in the context of Watch.
+type followed struct{}
+
+// Doubts returns a channel that is closed when a server of the pool that follows cannot
+// be connected to, or is reported down: a reason for a [Source] to look whether it is
+// still there. It tells of what happens after the call; call it again for the next. Many
+// failures come together, so a source should have a shortest time between two looks.
+//
+// ctx is that of Watch. Of any other the channel is nil, which is never closed.
+func Doubts(ctx context.Context) <-chan struct{} {
+	c, _ := ctx.Value(followed{}).(*core)
+	if c == nil {
+		return nil
+	}
+	return c.doubts.listen()
+}
+
+// doubted reports whether an outcome says that nothing may listen at the address.
+func (c Class) doubted() bool { return c >= ConnectFailed && c <= TLSFailed }

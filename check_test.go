@@ -191,6 +191,7 @@ var notChecked = map[string]string{
 	"balance.Report":      "is told",
 	"balance.Request":     "every value means something",
 	"balance.ServerStats": "is told",
+	"balance.SourceState": "is told",
 	"balance.Stats":       "is told",
 	"balance.View":        "is given to policies",
 

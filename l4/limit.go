@@ -45,6 +45,11 @@ type Limit struct {
 	PerClient ClientLimiter // those of one client; nil means no limit
 	Over      Handler       // takes what is refused; nil is Reject{}
 
+	// ClientBits is how many bits of an IPv6 address are the client that
+	// PerClient is asked about, as whoever has one address commonly has a network
+	// of them; 0 means 64, negative means all.
+	ClientBits int
+
 	checked
 }
 
@@ -58,14 +63,15 @@ func (l *Limit) ServeConn(ctx context.Context, c net.Conn) error {
 	conn := NewConn(c)
 	var wait time.Duration
 	if l.PerClient != nil {
-		client, _ := addrPort(conn.RemoteAddr())
-		d := l.PerClient.Take(client.Addr(), 1)
+		from, _ := addrPort(conn.RemoteAddr())
+		client := clientOf(from.Addr(), l.ClientBits)
+		d := l.PerClient.Take(client, 1)
 		if !d.OK {
 			return l.over(ctx, conn)
 		}
 		wait = d.Wait
 		if r, ok := l.PerClient.(refunder); ok && d.Reset == ratelimit.Never {
-			conn.OnClose(func() { r.Refund(client.Addr(), d) })
+			conn.OnClose(func() { r.Refund(client, d) })
 		}
 	}
 	if l.All != nil {
@@ -81,6 +87,22 @@ func (l *Limit) ServeConn(ctx context.Context, c net.Conn) error {
 		}
 	}
 	return l.Next.ServeConn(ctx, conn)
+}
+
+// clientOf returns the first address of the network of an IPv6 address that has that
+// many bits: the default if 0, all if negative. An IPv4 address is itself.
+func clientOf(a netip.Addr, bits int) netip.Addr {
+	if bits == 0 {
+		bits = 64
+	}
+	if bits < 0 || !a.Is6() {
+		return a
+	}
+	p, err := a.Prefix(min(bits, 128))
+	if err != nil {
+		return a
+	}
+	return p.Addr()
 }
 
 // refunder is the optional half of a ClientLimiter.

@@ -39,6 +39,8 @@ type Bandwidth struct {
 	All       Limiter                         // of all connections together; nil means none
 	PerClient ClientLimiter                   // of the connections of one client; nil means none
 	PerConn   func(client netip.Addr) Limiter // makes that of one connection; nil, or a nil result, means none
+
+	ClientBits int // of an IPv6 address that PerClient is asked about; 0 means 64, negative means all
 }
 
 // paces is b for one connection.
@@ -49,6 +51,7 @@ func (b *Bandwidth) paces(client netip.Addr) (out []pace) {
 		}
 	}
 	if b.PerClient != nil {
+		client := clientOf(client, b.ClientBits)
 		out = append(out, pace{take: func(n int) ratelimit.Decision { return b.PerClient.Take(client, n) }})
 	}
 	if b.All != nil {

@@ -367,3 +367,68 @@ func ExampleLimit() {
 	// served
 	// too many from 192.0.2.1
 }
+
+// One client has all addresses of a 64-bit network of IPv6, unless it is said
+// otherwise.
+func TestClientOf(t *testing.T) {
+	for _, test := range []struct {
+		addr string
+		bits int
+		want string
+	}{
+		{"2001:db8:1:2:3::1", 0, "2001:db8:1:2::"},
+		{"2001:db8:1:2:3::1", 48, "2001:db8:1::"},
+		{"2001:db8:1:2:3::1", 128, "2001:db8:1:2:3::1"},
+		{"2001:db8:1:2:3::1", 1000, "2001:db8:1:2:3::1"},
+		{"2001:db8:1:2:3::1", -1, "2001:db8:1:2:3::1"},
+		{"fe80::1%eth0", 0, "fe80::"},
+		{"fe80::1%eth0", -1, "fe80::1%eth0"},
+		{"192.0.2.1", 0, "192.0.2.1"},
+	} {
+		require.Equal(t, test.want, clientOf(netip.MustParseAddr(test.addr), test.bits).String())
+	}
+	require.Equal(t, netip.Addr{}, clientOf(netip.Addr{}, 0))
+}
+
+func TestLimitCountsNetworksOfIPv6(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, bits := range []int{0, -1} {
+			var open []net.Conn
+			l := &Limit{
+				Next:       HandlerFunc(func(_ context.Context, c net.Conn) error { open = append(open, c); return nil }),
+				PerClient:  &ratelimit.Keyed[netip.Addr]{Law: ratelimit.InFlight{Max: 1}},
+				ClientBits: bits,
+			}
+			asked := &Bandwidth{PerClient: &ratelimit.Keyed[netip.Addr]{Law: perSecond(1, 1)}, ClientBits: bits}
+			passed := 0
+			for i := range 5 {
+				c, _ := net.Pipe()
+				from := netip.AddrFrom16([16]byte{0x20, 1, 15: byte(i)})
+				_ = l.ServeConn(t.Context(), fromAddr{c, net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 1))})
+				if asked.paces(from)[0].take(1).OK {
+					passed++
+				}
+			}
+			want := 5
+			if bits == 0 {
+				want = 1
+			}
+			require.Equal(t, want, passed)
+			require.Len(t, open, want)
+			for _, c := range open {
+				require.NoError(t, c.Close())
+			}
+			for _, d := range l.PerClient.(*ratelimit.Keyed[netip.Addr]).All() {
+				require.Equal(t, 1, d.Remaining, "its place is given back")
+			}
+		}
+	})
+}
+
+// fromAddr is a connection from that address.
+type fromAddr struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (c fromAddr) RemoteAddr() net.Addr { return c.addr }

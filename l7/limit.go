@@ -35,8 +35,9 @@ type KeyLimiter[K comparable] interface {
 type Limit[K comparable] struct {
 	Limiter KeyLimiter[K]
 
-	// Key is what is limited; exchanges without one pass. Nil means ByClient,
-	// for which K must be netip.Addr.
+	// Key is what is limited; exchanges without one pass. Nil means the client: its
+	// IPv4 address, or the first address of its 64-bit network of IPv6, for which K
+	// must be netip.Addr. To tell IPv6 addresses apart write ByClient.
 	Key func(x *Exchange) (key K, ok bool)
 
 	Cost func(x *Exchange) int // nil means 1; an exchange of cost 0 passes
@@ -112,7 +113,7 @@ func (l *Limit[K]) key(x *Exchange) (K, bool) {
 	if l.Key != nil {
 		return l.Key(x)
 	}
-	addr, ok := ByClient(x)
+	addr, ok := byNetwork(x)
 	key, is := any(addr).(K)
 	if !is {
 		panic("l7: Limit without a Key, and its keys are no addresses")

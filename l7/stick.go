@@ -3,6 +3,8 @@
 package l7
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"strings"
 	"sync"
@@ -52,7 +54,8 @@ type Stick struct {
 	own StickTable
 }
 
-// A StickStore remembers servers by key. Methods may be called at once by
+// A StickStore remembers servers by key, of at most 256 bytes; what is kept of
+// a key must be a copy (strings.Clone). Methods may be called at once by
 // several goroutines, and should not block for long: they are asked for every
 // exchange. Errors are the store's own affair: what it cannot find is not
 // known. The nested module redisstick has one for Redis.
@@ -71,7 +74,7 @@ func (s *Stick) table() StickStore {
 // ServeExchange implements [Handler].
 func (s *Stick) ServeExchange(x *Exchange) {
 	if key, ok := s.Key(x); ok {
-		if server, ok := s.table().Lookup(key); ok {
+		if server, ok := s.table().Lookup(shortKey(key)); ok {
 			x.Balance.Prefer = s.named(server)
 		}
 		x.OnReply(s)
@@ -105,7 +108,7 @@ func (s *Stick) EditReply(x *Exchange, r *Reply) {
 	if !ok {
 		return
 	}
-	if s.ByAddr != nil {
+	if key = shortKey(key); s.ByAddr != nil {
 		s.table().Remember(key, r.Server.Addr())
 	} else {
 		s.table().Remember(key, r.Server.Name())
@@ -118,8 +121,10 @@ func (s *Stick) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(s,
 // A StickTable is a [StickStore] in memory, of bounded size. When it is full
 // the keys that were not asked for the longest make place: it is kept as two
 // generations, and when the young one holds half of Max keys the old one is
-// dropped. So at least the Max/2 keys used last are remembered. The zero
-// StickTable is ready to use; all methods may be called at once.
+// dropped. So at least the Max/2 keys used last are remembered. Keys are copied,
+// and a longer one than 256 bytes is kept as its beginning and a hash: an entry
+// takes about 150 bytes and the key. The zero StickTable is ready to use; all
+// methods may be called at once.
 type StickTable struct {
 	Max    int           // keys at most; 0 means 100 000, negative counts as 0
 	Expire time.Duration // since a key was last asked for; 0 means 30 minutes, negative never
@@ -133,9 +138,21 @@ type stuck struct {
 	at     time.Time
 }
 
+// maxKeyBytes is the longest key that is kept as it is.
+const maxKeyBytes = 256
+
+// shortKey returns key, or what stands for it if it is longer than that.
+func shortKey(key string) string {
+	if len(key) <= maxKeyBytes {
+		return key
+	}
+	sum := sha256.Sum256(unsafeBytes(key))
+	return key[:64] + "..." + hex.EncodeToString(sum[:])
+}
+
 // Lookup implements [StickStore].
 func (t *StickTable) Lookup(key string) (server string, ok bool) {
-	now := time.Now()
+	now, key := time.Now(), shortKey(key)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, young := t.young[key]
@@ -160,7 +177,7 @@ func (t *StickTable) Remember(key, server string) {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.put(strings.Clone(key), stuck{server, now})
+	t.put(shortKey(key), stuck{server, now})
 }
 
 // Len returns the number of keys that are held, expired ones too.
@@ -182,11 +199,14 @@ func (t *StickTable) put(key string, e stuck) {
 	if limit <= 0 {
 		limit = 100_000
 	}
-	if _, known := t.young[key]; !known && len(t.young) >= (limit+1)/2 {
-		t.old, t.young = t.young, nil
-	}
-	if t.young == nil {
-		t.young = make(map[string]stuck)
+	if _, known := t.young[key]; !known {
+		if len(t.young) >= (limit+1)/2 {
+			t.old, t.young = t.young, nil
+		}
+		if t.young == nil {
+			t.young = make(map[string]stuck)
+		}
+		key = strings.Clone(key) // not the head of a request with it
 	}
 	t.young[key] = e
 }

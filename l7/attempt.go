@@ -30,6 +30,7 @@ type attempt struct {
 	deadline  time.Time       // of everything; zero means none
 	distrust  string          // a TLS name that a server had no certificate for
 	forceOne  bool            // HTTP/1 only: the request asks for the connection
+	login     bool            // it logs the connection in
 	use       usage           // of connections to servers
 	asked     balance.Request // x.Balance before there was a try
 	leg       leg             // the try that is under way, then the one that is answered
@@ -47,7 +48,8 @@ func (t *attempt) begin() {
 	b := appendRequest(t.req.B[:0], x, p)
 	t.headLen, t.asked = len(b), x.Balance
 	t.use = x.down.session(t.up.Reuse != ReuseAlways)
-	t.forceOne = x.upgrade != "" || x.Method == http.MethodConnect
+	t.login = x.Header.logsIn()
+	t.forceOne = x.upgrade != "" || x.Method == http.MethodConnect || t.login
 	t.whole = x.ContentLength == 0 && len(x.filters) == 0
 	if !t.whole && len(x.filters) == 0 && x.ContentLength > 0 && !x.expect &&
 		x.ContentLength <= int64(cap(b)-len(b)) && x.down.bodyReady() && x.down.trailer() == nil {

@@ -27,6 +27,7 @@ const (
 	kindMaxForwards
 	kindDate
 	kindServer
+	kindAuthorization
 )
 
 // owned reports whether the engine writes the field itself.
@@ -38,6 +39,10 @@ func kindOf[S ~string | ~[]byte](name S) kind {
 		return kindOther
 	}
 	switch lower(name[0]) {
+	case 'a':
+		if equalFold(name, "authorization") {
+			return kindAuthorization
+		}
 	case 'c':
 		if equalFold(name, "connection") {
 			return kindConnection

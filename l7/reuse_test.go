@@ -231,6 +231,76 @@ func TestReuseOwnedEnd(t *testing.T) {
 	}
 }
 
+// A login that nobody has asked for is answered 200 at once. Its connection is
+// that client's all the same, whatever the client speaks.
+func TestReusePreemptiveLogin(t *testing.T) {
+	for _, c := range carriers {
+		for _, scheme := range []string{"Negotiate ", "ntlm ", "NEGOTIATE "} {
+			for _, two := range []bool{false, true} {
+				t.Run(c.name, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						n := l4test.NewNetwork()
+						serveOrigin(t, n, one, func(c *l4test.Conn, br *bufio.Reader) {
+							who := "nobody"
+							for {
+								r, err := http.ReadRequest(br)
+								if err != nil {
+									return
+								}
+								if _, name, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok {
+									who = name
+								}
+								fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(who), who)
+							}
+						})
+						p := newProxy(n, one)
+						if two {
+							p.Upstream.Protocols = protocols("1", "2") // of TLS, which there is none of
+						}
+						h := http.Handler(p)
+						if c.foreign {
+							h = http.HandlerFunc(p.ServeHTTP)
+						}
+						c.run(t, n, h, func(client *http.Client) {
+							ask := func(client *http.Client, auth string) string {
+								req, err := http.NewRequestWithContext(t.Context(), "GET", "http://a.test/", nil)
+								if err != nil {
+									t.Fatal(err)
+								}
+								if auth != "" {
+									req.Header.Set("Authorization", auth)
+								}
+								res, err := client.Do(req)
+								if err != nil {
+									t.Fatal(err)
+								}
+								defer res.Body.Close()
+								b, _ := io.ReadAll(res.Body)
+								return string(b)
+							}
+							other := &http.Transport{DialContext: newFrontOn(n).dialContext, Protocols: client.Transport.(*toSite).Protocols, TLSClientConfig: client.Transport.(*toSite).TLSClientConfig}
+							defer other.CloseIdleConnections()
+							stranger := &http.Client{Transport: &toSite{other, c.secure}}
+							if got := ask(client, scheme+"anna"); got != "anna" {
+								t.Errorf("she is %q", got)
+							}
+							for range 3 {
+								if got := ask(stranger, ""); got != "nobody" {
+									t.Errorf("a stranger is %q", got)
+								}
+							}
+							if got := ask(client, ""); got != "anna" && !c.host {
+								t.Errorf("later she is %q", got)
+							}
+						})
+						p.Upstream.CloseIdle()
+					})
+				})
+			}
+		}
+	}
+}
+
 // A connection that a client logs in stays with that client, in each mode, and
 // ends with it.
 func TestReuseConnectionLogin(t *testing.T) {

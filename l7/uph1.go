@@ -16,6 +16,7 @@ import (
 // that of the final reply.
 func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
 	c.requests++
+	c.private = c.private || t.login // before the server knows
 	c.gotHead, c.pump = false, nil
 	now, err := c.sendRequest(t, l, now)
 	if err == nil {

@@ -212,13 +212,30 @@ func logsIn(r *Reply) bool {
 	}
 	for _, name := range [...]string{"WWW-Authenticate", "Proxy-Authenticate"} {
 		for v := range r.Header.Values(name) {
-			scheme, _, _ := strings.Cut(v, " ")
-			if equalFold(scheme, "ntlm") || equalFold(scheme, "negotiate") {
+			if connectionScheme(v) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// logsIn reports whether a request logs its connection in, without having been
+// asked to (RFC 4559, section 4).
+func (f *Fields) logsIn() bool {
+	for i := range f.list {
+		if fd := &f.list[i]; fd.kind == kindAuthorization && connectionScheme(fd.Value) {
+			return true
+		}
+	}
+	return false
+}
+
+// connectionScheme reports whether an authentication scheme is one of those
+// that are about the connection.
+func connectionScheme(v string) bool {
+	scheme, _, _ := strings.Cut(v, " ")
+	return equalFold(scheme, "ntlm") || equalFold(scheme, "negotiate")
 }
 
 // consumed gives the input buffer back once all of it has been used.

@@ -22,9 +22,10 @@ import (
 // Two requests may share a connection only if it would be opened in the same
 // way for both: to the same server, the same address, under the same TLS name
 // and with the same PROXY header. A connection on which a server asks for NTLM
-// or Negotiate, which log in connections and not requests, is kept for the
-// client's connection over which it was logged in, and not used again where
-// that is not known.
+// or Negotiate, or a client offers them unasked, which log in connections and
+// not requests, is kept for the client's connection over which it was logged
+// in, and not used again where that is not known. Such a request takes HTTP/1
+// where that is allowed.
 type Upstream struct {
 	// Dial connects to a server; nil means a [net.Dialer] without keep-alive
 	// probes. It must end when its context does.

@@ -114,6 +114,7 @@ func goodLiterals() []any {
 		&l7.Mirror{To: next},
 		&l7.Monitor{Next: next},
 		&l7.Normalize{Next: next},
+		&l7.Underscores{Next: next},
 		l7.Or{},
 		l7.Path("/a"),
 		l7.PathPattern("/a/{b}"),

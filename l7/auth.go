@@ -16,7 +16,9 @@ import (
 )
 
 // BasicAuth lets pass who names a user and a password that Verify accepts (RFC
-// 7617); others get a 401 that asks for them. Put a [Limit] before it: it
+// 7617); others get a 401 that asks for them, as do requests with more than one
+// Authorization field, and names that a field could not carry: with control
+// characters, or space at an end. Put a [Limit] before it: it
 // does not count failures itself.
 type BasicAuth struct {
 	Realm string // "" means "restricted"; must not hold quotes or backslashes
@@ -31,7 +33,8 @@ type BasicAuth struct {
 	Forward bool
 
 	// UserField, if set, is a request field that tells the server the user's
-	// name. What the client sends under that name is removed in any case.
+	// name. What the client sends under that name is removed in any case, in
+	// both of its spellings ([Fields.Set]).
 	UserField string
 
 	Next http.Handler
@@ -44,7 +47,7 @@ func User(x *Exchange) string { return x.Record.User }
 
 // ServeExchange implements [Handler].
 func (h *BasicAuth) ServeExchange(x *Exchange) {
-	user, password, ok := basicAuth(x.Header.Get("Authorization"))
+	user, password, ok := credentials(&x.Header)
 	if !ok || !h.Verify(user, password) {
 		h.refuse(x)
 		return
@@ -68,6 +71,23 @@ func (h *BasicAuth) refuse(x *Exchange) {
 		r.Header.Set("WWW-Authenticate", `Basic realm="`+realm+`", charset="UTF-8"`)
 	}))
 	x.Error(http.StatusUnauthorized, endOf(l4.Denied, l4.PhaseRequest))
+}
+
+// credentials returns those of the only Authorization line. Of several, servers
+// may read another one.
+func credentials(f *Fields) (user, password string, ok bool) {
+	value, n := "", 0
+	for v := range f.Values("Authorization") {
+		value, n = v, n+1
+	}
+	if n != 1 {
+		return "", "", false
+	}
+	user, password, ok = basicAuth(value)
+	// RFC 7617, section 2, has no control characters, and a field loses the
+	// space around its value: the name that is told has to be the one that was
+	// checked.
+	return user, password, ok && cleanValue(user) == user && validValue(password)
 }
 
 // basicAuth parses the credentials of RFC 7617, section 2.

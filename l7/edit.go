@@ -60,11 +60,12 @@ func (h *EditHeader) EditReply(x *Exchange, r *Reply) {
 // ServeHTTP implements [http.Handler].
 func (h *EditHeader) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
-// SetField gives a field one line, whatever it had before.
+// SetField gives a field one line, whatever it had before, in both spellings of
+// its name ([Fields.Set]).
 type SetField struct {
 	Name  string
 	Value string
-	From  func(x *Exchange) string // instead of Value; "" leaves the field as it is
+	From  func(x *Exchange) string // instead of Value; "" leaves the field as it is: put a DelField before it where what a client sent must not pass
 
 	IfNone bool // only if there is no line of that name yet
 }
@@ -102,8 +103,10 @@ func (a AddField) EditFields(x *Exchange, f *Fields) {
 }
 
 // DelField removes the lines of every field whose name fits one of the
-// criteria that are set. All ignore the case in which a client sends a name:
-// Regexp sees it in its canonical form, as [http.CanonicalHeaderKey] has it.
+// criteria that are set. All ignore the case in which a client sends a name, and
+// take a "_" in it for a "-" ([Fields.Set] says why). Regexp sees the name in its
+// canonical form, as [http.CanonicalHeaderKey] has it, and with dashes as well if
+// that is another.
 type DelField struct {
 	Name     string
 	Prefix   string
@@ -123,14 +126,38 @@ func (d DelField) EditFields(_ *Exchange, f *Fields) {
 
 func (d DelField) fits(name string) bool {
 	n := len(name)
-	return d.Name != "" && equalFold(name, d.Name) ||
-		d.Prefix != "" && n >= len(d.Prefix) && equalFold(name[:len(d.Prefix)], d.Prefix) ||
-		d.Suffix != "" && n >= len(d.Suffix) && equalFold(name[n-len(d.Suffix):], d.Suffix) ||
-		d.Contains != "" && strings.Contains(strings.ToLower(name), strings.ToLower(d.Contains)) ||
-		d.Regexp != nil && d.Regexp.MatchString(http.CanonicalHeaderKey(name))
+	return d.Name != "" && alike(name, d.Name) ||
+		d.Prefix != "" && n >= len(d.Prefix) && covers(name[:len(d.Prefix)], d.Prefix) ||
+		d.Suffix != "" && n >= len(d.Suffix) && covers(name[n-len(d.Suffix):], d.Suffix) ||
+		d.Contains != "" && contains(name, strings.ToLower(d.Contains)) ||
+		d.Regexp != nil && matchesName(d.Regexp, name)
 }
 
-// ReplaceField replaces what an expression finds in the lines of a field by
+func matchesName(e *regexp.Regexp, name string) bool {
+	return e.MatchString(http.CanonicalHeaderKey(name)) ||
+		strings.IndexByte(name, '_') >= 0 && e.MatchString(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
+}
+
+// covers reports whether a pattern fits a name of the same length, in which
+// "_" may stand for "-".
+func covers(name, pattern string) bool {
+	for i := range len(name) {
+		if c, p := lower(name[i]), lower(pattern[i]); c != p && (c != '_' || p != '-') {
+			return false
+		}
+	}
+	return true
+}
+
+// contains is covers for a pattern in lower case, anywhere in the name.
+func contains(name, pattern string) bool {
+	name = strings.ToLower(name)
+	return strings.Contains(name, pattern) ||
+		strings.IndexByte(name, '_') >= 0 && strings.Contains(strings.ReplaceAll(name, "_", "-"), pattern)
+}
+
+// ReplaceField replaces what an expression finds in the lines of a field, in
+// both spellings of its name ([Fields.Set]), by
 // With, in which $1 and ${name} stand for groups (regexp.Regexp.Expand). It
 // replaces each time the expression is found; anchor it to replace whole
 // values.
@@ -148,7 +175,7 @@ type ReplaceField struct {
 func (e ReplaceField) EditFields(_ *Exchange, f *Fields) {
 	f.Edit(func(name, value string) string {
 		switch {
-		case !equalFold(name, e.Name):
+		case !alike(name, e.Name):
 			return value
 		case !e.Items:
 			return e.Regexp.ReplaceAllString(value, e.With)

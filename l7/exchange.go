@@ -70,6 +70,7 @@ type Exchange struct {
 	values  []value
 	last    Handler // that Serve has called last
 	trusted bool    // the forwarding fields of the request are to be believed
+	rfc7239 bool    // and they are Forwarded, not X-Forwarded
 	replied bool    // the head of a final reply has been written
 }
 

@@ -97,26 +97,38 @@ func (f *Fields) Values(name string) iter.Seq[string] {
 }
 
 // Set gives the field one line: the first line of that name takes the value,
-// its other lines go; without one, a line is added at the end.
+// its other lines go; without one, a line is added at the end. Lines of the
+// other spelling go as well, "_" for "-" or the other way: a server that makes
+// variables of names (RFC 3875, section 4.1.18) would take them for the field.
 //
 // Control characters in a value are replaced by spaces (RFC 9110, section
 // 5.5); a name that is not a token panics: names come from the program, not
 // from outside.
 func (f *Fields) Set(name, value string) {
-	i := f.index(name)
-	if i < 0 {
-		f.Add(name, value)
-		return
-	}
-	f.edited = true
-	f.list[i].Value = cleanValue(value)
-	keep := f.list[:i+1]
-	for _, fd := range f.list[i+1:] {
-		if !equalFold(fd.Name, name) {
-			keep = append(keep, fd)
+	at, more := -1, false
+	for i := range f.list {
+		switch fd := &f.list[i]; {
+		case len(fd.Name) != len(name) || !alike(fd.Name, name):
+		case at < 0 && equalFold(fd.Name, name):
+			at = i
+		default:
+			more = true
 		}
 	}
-	f.truncate(keep)
+	if at >= 0 && f.list[at].Value != value {
+		f.list[at].Value = cleanValue(value)
+		f.edited = true
+	}
+	if more {
+		i := -1
+		f.DelFunc(func(n, _ string) bool {
+			i++
+			return i != at && alike(n, name)
+		})
+	}
+	if at < 0 {
+		f.Add(name, value)
+	}
 }
 
 // Add appends a line, under the rules of [Fields.Set].
@@ -128,12 +140,21 @@ func (f *Fields) Add(name, value string) {
 	f.list = append(f.list, Field{name, cleanValue(value), kindOf(name)})
 }
 
-// Del removes all lines of that name.
+// Del removes all lines of that name, in both spellings as Set does.
 func (f *Fields) Del(name string) {
-	if f.index(name) < 0 {
-		return
+	if f.hasAlike(name) {
+		f.DelFunc(func(n, _ string) bool { return alike(n, name) })
 	}
-	f.DelFunc(func(n, _ string) bool { return equalFold(n, name) })
+}
+
+// hasAlike is Has for all spellings.
+func (f *Fields) hasAlike(name string) bool {
+	for i := range f.list {
+		if n := f.list[i].Name; len(n) == len(name) && alike(n, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // DelFunc removes the lines for which del reports true.

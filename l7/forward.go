@@ -25,11 +25,18 @@ const (
 // proxies of ours: X-Forwarded-For sets [Exchange.Client], X-Forwarded-Proto
 // Scheme. The fields are then passed on, with the address of that proxy
 // appended. Addresses are read from the right, and the first one that is not
-// ours is the client: what stands left of it anybody may have written.
+// ours is the client: what stands left of it anybody may have written. Of
+// several values of X-Forwarded-Proto, or X-Forwarded-Host, the last counts:
+// the nearest proxy's. Our proxies must set, or drop, every X-Forwarded field
+// that servers go by; Forwarded, X-Real-IP and spellings with "_" are dropped,
+// as they are anybody's.
 //
 // With Standard our proxies write Forwarded (RFC 7239) instead, whose for and
-// proto are read likewise, and X-Forwarded fields are dropped, as they are
-// anybody's. An element that is not valid, or that hides its node, ends the
+// proto are read likewise, and all others are dropped.
+//
+// Fields of the kind that was believed get our element whatever
+// [Proxy.Forward] says, but for ForwardNone; those of the other kind, if it
+// asks for them, begin with the client that was found. An element that is not valid, or that hides its node, ends the
 // search: the client is then the proxy that sent it.
 type TrustForwarded struct {
 	Prefixes []netip.Prefix // of our proxies
@@ -58,7 +65,7 @@ func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
 		if fd.kind != kindOther && (fd.kind.owned() || fd.kind == kindExpect || fd.kind == kindForwarded && !(x.trusted && p.Forward != ForwardNone)) {
 			continue
 		}
-		if fd.kind == kindForwarded && p.writes(fd.Name) {
+		if fd.kind == kindForwarded && x.joins(p.Forward, fd.Name) {
 			continue // joined below
 		}
 		b = append(b, fd.Name...)
@@ -112,37 +119,51 @@ func bodyExpected(method string) bool {
 	return method == "POST" || method == "PUT" || method == "PATCH"
 }
 
-// writes reports whether the proxy writes a forwarding field itself.
-func (p *Proxy) writes(name string) bool {
-	switch {
-	case equalFold(name, "forwarded"):
-		return p.Forward == ForwardStandard || p.Forward == ForwardBoth
-	case p.Forward == ForwardStandard:
-		return false
+// joins reports whether a forwarding field is one that is written anew, behind
+// what was believed of it.
+func (x *Exchange) joins(mode Forward, name string) bool {
+	if equalFold(name, "forwarded") {
+		return x.tellsStandard(mode)
 	}
-	return equalFold(name, "x-forwarded-for") || equalFold(name, "x-forwarded-proto") || equalFold(name, "x-forwarded-host")
+	return x.tellsX(mode) && (equalFold(name, "x-forwarded-for") || equalFold(name, "x-forwarded-proto") || equalFold(name, "x-forwarded-host"))
+}
+
+// tellsX reports whether the X-Forwarded fields are written: as the mode asks
+// for, or because there are such fields that are believed.
+func (x *Exchange) tellsX(mode Forward) bool {
+	return mode == ForwardX || mode == ForwardBoth ||
+		mode == ForwardStandard && x.trusted && !x.rfc7239 && x.Header.Has("X-Forwarded-For")
+}
+
+// tellsStandard is tellsX for Forwarded.
+func (x *Exchange) tellsStandard(mode Forward) bool {
+	return mode == ForwardStandard || mode == ForwardBoth ||
+		mode == ForwardX && x.trusted && x.rfc7239 && x.Header.Has("Forwarded")
 }
 
 // appendForwarded appends the forwarding fields.
 func appendForwarded(b []byte, x *Exchange, mode Forward) []byte {
-	if mode == ForwardNone {
-		return b
-	}
-	if mode != ForwardStandard {
+	if x.tellsX(mode) {
 		b = appendX(b, x)
 	}
-	if mode != ForwardX {
+	if x.tellsStandard(mode) {
 		b = appendStandard(b, x)
 	}
 	return b
+}
+
+// foundClient reports whether a proxy of ours has told of a client, in the
+// fields that rfc7239 says.
+func (x *Exchange) foundClient(rfc7239 bool) bool {
+	return x.trusted && x.rfc7239 == rfc7239 && x.Client.IsValid() && x.Client != x.Remote.Addr()
 }
 
 // appendX appends the X-Forwarded fields, each on one line.
 func appendX(b []byte, x *Exchange) []byte {
 	host, proto := x.Record.Host, x.Scheme
 	if x.trusted {
-		host = cmpOr(x.Header.Get("X-Forwarded-Host"), host)
-		proto = cmpOr(x.Header.Get("X-Forwarded-Proto"), proto)
+		host = cmpOr(lastItem(&x.Header, "X-Forwarded-Host"), host)
+		proto = cmpOr(lastItem(&x.Header, "X-Forwarded-Proto"), proto)
 	}
 	if a := x.Remote.Addr(); a.IsValid() {
 		b = append(b, "X-Forwarded-For: "...)
@@ -150,6 +171,9 @@ func appendX(b []byte, x *Exchange) []byte {
 			for v := range x.Header.Values("X-Forwarded-For") {
 				b = append(append(b, v...), ", "...)
 			}
+		}
+		if x.foundClient(true) {
+			b = append(x.Client.AppendTo(b), ", "...)
 		}
 		b = append(a.AppendTo(b), "\r\n"...)
 	}
@@ -170,21 +194,27 @@ func appendStandard(b []byte, x *Exchange) []byte {
 			b = append(append(b, v...), ", "...)
 		}
 	}
-	b = append(b, "for="...)
-	switch a := x.Remote.Addr(); {
-	case !a.IsValid():
-		b = append(b, "unknown"...)
-	case a.Is4():
-		b = a.AppendTo(b)
-	default:
-		b = append(a.AppendTo(append(b, `"[`...)), `]"`...)
+	if x.foundClient(false) { // RFC 7239, section 7.4
+		b = append(appendNode(append(b, "for="...), x.Client), ", "...)
 	}
+	b = appendNode(append(b, "for="...), x.Remote.Addr())
 	if x.Record.Host != "" {
 		b = append(b, `;host="`...)
 		b = append(append(b, x.Record.Host...), '"')
 	}
 	b = append(b, ";proto="...)
 	return append(append(b, x.Scheme...), "\r\n"...)
+}
+
+// appendNode appends a node (RFC 7239, section 6).
+func appendNode(b []byte, a netip.Addr) []byte {
+	switch {
+	case !a.IsValid():
+		return append(b, "unknown"...)
+	case a.Is4():
+		return a.AppendTo(b)
+	}
+	return append(a.AppendTo(append(b, `"[`...)), `]"`...)
 }
 
 // trusts reports whether addr is one of our proxies.

@@ -124,6 +124,21 @@ func isForwardedName[S ~string | ~[]byte](name S) bool {
 	return len(name) > len(prefix) && equalDashed(name[:len(prefix)], prefix)
 }
 
+// alike reports whether two names are the same but for case and for "_" in
+// place of "-".
+func alike(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := 0; i < len(a); i++ {
+		c, d := lower(a[i]), lower(b[i])
+		if c != d && !(c == '_' && d == '-' || c == '-' && d == '_') {
+			return false
+		}
+	}
+	return true
+}
+
 // equalDashed is equalFold with "_" taken for "-".
 func equalDashed[S ~string | ~[]byte](a S, b string) bool {
 	if len(a) != len(b) {

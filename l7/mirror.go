@@ -89,7 +89,7 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 		Method: x.Method, Scheme: x.Scheme, Host: x.Host, Path: x.Path, Query: x.Query,
 		Header: x.Header.Clone(), ContentLength: int64(len(body)),
 		Remote: x.Remote, Local: x.Local, Client: x.Client, TLS: x.TLS,
-		proto1x: x.proto1x, trailers: x.trailers, trusted: x.trusted,
+		proto1x: x.proto1x, trailers: x.trailers, trusted: x.trusted, rfc7239: x.rfc7239,
 	}
 	c.Balance.Key, c.Balance.Priority = x.Balance.Key, x.Balance.Priority
 	c.Record.Start = time.Now()

@@ -38,7 +38,9 @@ func (h *RequestID) ServeExchange(x *Exchange) {
 	if x.trusted {
 		id = x.Header.Get(h.field())
 	}
-	if !validID(id) {
+	if validID(id) {
+		x.Header.Set(h.field(), id) // and no other
+	} else {
 		if h.New == nil {
 			id = randomID()
 		} else {
@@ -77,7 +79,7 @@ func validID(id string) bool {
 
 // setID is Set for a value that needs no cleaning.
 func (f *Fields) setID(name, id string) {
-	if name == "X-Request-Id" && !f.Has(name) { // nor does the name need a look
+	if name == "X-Request-Id" && !f.hasAlike(name) { // nor does the name need a look
 		f.edited = true
 		f.list = append(f.list, Field{Name: name, Value: id})
 		return

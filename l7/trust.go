@@ -2,7 +2,10 @@
 
 package l7
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
 // ServeHTTP implements [http.Handler].
 func (t *TrustForwarded) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(t, w, r) }
@@ -10,19 +13,37 @@ func (t *TrustForwarded) ServeHTTP(w http.ResponseWriter, r *http.Request) { Ser
 // ServeExchange implements [Handler].
 func (t *TrustForwarded) ServeExchange(x *Exchange) {
 	if t.trusts(x.Remote.Addr()) {
-		x.trusted = true
+		x.trusted, x.rfc7239 = true, t.Standard
 		scheme := ""
 		if t.Standard {
 			x.Client, scheme = t.standard(x)
-			x.Header.DelFunc(func(name, _ string) bool {
-				return kindOf(name) == kindForwarded && !equalFold(name, "forwarded")
-			})
 		} else {
-			x.Client, scheme = t.client(x), x.Header.Get("X-Forwarded-Proto")
+			x.Client, scheme = t.client(x), lastItem(&x.Header, "X-Forwarded-Proto")
 		}
+		x.Header.DelFunc(func(name, _ string) bool { return kindOf(name) == kindForwarded && !t.writes(name) })
 		if scheme == "http" || scheme == "https" {
 			x.Scheme = scheme
 		}
 	}
 	Serve(t.Next, x)
+}
+
+// writes reports whether a field is one of those that our proxies write. What
+// else tells of clients, X-Real-IP and other spellings, comes from anybody.
+func (t *TrustForwarded) writes(name string) bool {
+	if t.Standard {
+		return equalFold(name, "forwarded")
+	}
+	const prefix = "x-forwarded-"
+	return len(name) > len(prefix) && equalFold(name[:len(prefix)], prefix) && strings.IndexByte(name, '_') < 0
+}
+
+// lastItem returns the last item of the last line of a list: what the nearest
+// proxy has said, behind what others may have.
+func lastItem(f *Fields, name string) string {
+	last := ""
+	for v := range f.Values(name) {
+		last = v
+	}
+	return trimOWS(last[strings.LastIndexByte(last, ',')+1:])
 }

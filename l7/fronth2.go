@@ -4,6 +4,7 @@ package l7
 
 import (
 	"errors"
+	"math"
 
 	"net"
 	"os"
@@ -43,6 +44,7 @@ type h2Front struct {
 	bound  writeBound              // of what is written without TLS, which has its own
 	emit   func(hpack.HeaderField) // the method value of field, made once
 	cur    *h2Exchange             // whose head or trailer is being decoded
+	dec    *h2Head                 // into this
 	pinged bool                    // a PING of ours is not answered
 
 	workers sync.WaitGroup
@@ -53,10 +55,12 @@ type h2Front struct {
 	spare    []byte            // the buffer that is not h2.Out
 	writing  bool              // a goroutine is writing
 	waiting  bool              // the reader waits for a frame
+	between  bool              // and has no part of it
 	closed   bool              // nothing is served or sent any more
 	err      error             // why
 	idle     []chan *h2Exchange
 	queue    []*h2Exchange // in the order in which they asked to send
+	turns    int           // streams that were taken out of it and have not sent yet
 	leaving  h2Leaving
 	patience *time.Timer // of the answer to the PING behind the first GOAWAY
 	served   int
@@ -138,12 +142,12 @@ func (f *h2Front) wait() (more, settle bool) {
 		_ = c.c.SetReadDeadline(at)
 	}
 	f.mu.Lock()
-	f.waiting = true
+	f.waiting, f.between = true, c.in == nil
 	if f.over() {
 		f.mu.Unlock()
 		return false, false
 	}
-	if f.h2.Open() == 0 && c.in == nil {
+	if f.h2.Open() == 0 && f.between {
 		c.goIdle()
 	}
 	stopping := c.srv.stopping.Load() && f.leaving == h2Staying // seen here, or the state seen by Shutdown
@@ -153,7 +157,7 @@ func (f *h2Front) wait() (more, settle bool) {
 	}
 	err := f.read()
 	f.mu.Lock()
-	f.waiting = false
+	f.waiting, f.between = false, false
 	interrupted := c.state.Load() != stateBusy && c.goBusy()
 	open, over := f.h2.Open(), f.over()
 	f.mu.Unlock()
@@ -486,27 +490,32 @@ func (f *h2Front) write(p []byte) error {
 	return err
 }
 
-// wakeSenders lets streams that wait to send do so, the most urgent first and
-// among equals the one that has waited longest, as far as there is room. F.mu
-// is held.
+// wakeSenders lets streams that wait to send do so, as far as there is room: the
+// most urgent ones, each a turn in the order in which they asked. F.mu is held.
 func (f *h2Front) wakeSenders() {
-	room := h2OutHigh - len(f.h2.Out)
-	for room > 0 && len(f.queue) > 0 {
-		best := -1
-		for i, s := range f.queue {
-			if f.h2.Sendable(s.st) > 0 && (best < 0 || s.st.Urgency < f.queue[best].st.Urgency) {
-				best = i
-			}
+	if len(f.queue) == 0 {
+		return
+	}
+	urgency := uint8(math.MaxUint8)
+	for _, s := range f.queue {
+		if f.h2.Sendable(s.st) > 0 {
+			urgency = min(urgency, s.st.Urgency)
 		}
-		if best < 0 {
-			return
+	}
+	room := h2OutHigh - len(f.h2.Out) - f.turns*h2Turn
+	rest := f.queue[:0]
+	for _, s := range f.queue {
+		if room <= 0 || s.st.Urgency != urgency || f.h2.Sendable(s.st) <= 0 {
+			rest = append(rest, s)
+			continue
 		}
-		s := f.queue[best]
-		f.queue = append(f.queue[:best], f.queue[best+1:]...)
 		s.queued, s.turn = false, true
+		f.turns++
 		s.send.wake()
 		room -= h2Turn
 	}
+	clear(f.queue[len(rest):])
+	f.queue = rest
 }
 
 // name returns a field's name in lower case. Those of replies are few, so most

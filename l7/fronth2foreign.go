@@ -26,6 +26,7 @@ func (s *h2Exchange) serveForeign(h http.Handler) {
 	}
 	x.Record.Front = FrontStandard
 	std := &standard{x: x, w: w, r: r, srv: s.f.srv}
+	std.body.bounded = true
 	x.down, x.replied = std, false
 	defer func() {
 		if p := recover(); p != nil {
@@ -242,21 +243,6 @@ func (w *h2Writer) SetWriteDeadline(t time.Time) error { return w.s.setWriteDead
 
 // EnableFullDuplex is for http.ResponseController: streams always are.
 func (w *h2Writer) EnableFullDuplex() error { return nil }
-
-// Push implements [http.Pusher]: browsers have given it up.
-func (w *h2Writer) Push(string, *http.PushOptions) error { return http.ErrNotSupported }
-
-// CloseNotify implements the old [http.CloseNotifier], which some frameworks
-// still ask for.
-func (w *h2Writer) CloseNotify() <-chan bool {
-	ch := make(chan bool, 1)
-	ctx := w.s.context()
-	go func() {
-		<-ctx.Done()
-		ch <- true
-	}()
-	return ch
-}
 
 // end sends what is left, with the trailer.
 func (w *h2Writer) end() {

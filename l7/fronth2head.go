@@ -17,15 +17,15 @@ type h2Head struct {
 	frame     framing
 	scheme    string
 	path      string
-	authority bool // there was one
-	regular   bool // a field that is no pseudo field has come
-	trailer   bool // it is one, into fields
-	fields    *Fields
-	n         int      // fields
-	size      int      // bytes of them
-	cookies   int      // where the Cookie line is, plus 1
-	crumbs    []string // of later ones, which are joined to it (RFC 9113, section 8.2.3)
-	malformed string   // why the stream is reset (section 8.1.1); "" if it is not
+	authority bool       // there was one
+	regular   bool       // a field that is no pseudo field has come
+	fields    *Fields    // of a trailer; nil for a head
+	n         int        // fields
+	size      int        // bytes of them
+	cookies   int        // where the Cookie line is, plus 1
+	crumbs    []string   // of later ones, which are joined to it (RFC 9113, section 8.2.3)
+	malformed string     // why the stream is reset (section 8.1.1); "" if it is not
+	refused   *headError // what the request is answered with; nil if it is not refused
 }
 
 // head begins an exchange. F.mu is held.
@@ -42,7 +42,7 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 	x.proto1x = 2
 	x.Record.Start = now
 	s.head = h2Head{frame: framing{length: -1}}
-	f.cur = s
+	f.cur, f.dec = s, &s.head
 	if err := f.h2.Decode(ev.Block, f.emit); err != nil {
 		return err
 	}
@@ -60,17 +60,17 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 // trailer takes the fields behind a body. F.mu is held.
 func (f *h2Front) trailer(ev *h2.Event) error {
 	s := ev.Stream.Owner.(*h2Exchange)
-	s.head = h2Head{frame: framing{length: -1}, trailer: true, fields: new(Fields)}
-	f.cur = s
+	t := &h2Head{frame: framing{length: -1}, fields: new(Fields)} // the other one is the handler's
+	f.cur, f.dec = s, t
 	if err := f.h2.Decode(ev.Block, f.emit); err != nil {
 		return err
 	}
-	if s.head.malformed != "" {
-		s.breakOff("trailer: " + s.head.malformed)
+	if t.malformed != "" {
+		s.breakOff("trailer: " + t.malformed)
 		return nil
 	}
-	if s.head.fields.Len() > 0 {
-		s.trailing = s.head.fields
+	if t.fields.Len() > 0 {
+		s.trailing = t.fields
 	}
 	s.endBody()
 	return nil
@@ -78,20 +78,22 @@ func (f *h2Front) trailer(ev *h2.Event) error {
 
 // field takes one field of the head or trailer that is being decoded.
 func (f *h2Front) field(hf hpack.HeaderField) {
-	s := f.cur
-	h := &s.head
+	s, h := f.cur, f.dec
 	h.n++
 	h.size += len(hf.Name) + len(hf.Value) + 4
-	if h.malformed != "" || s.refused != nil {
+	if h.malformed != "" || h.refused != nil {
 		return
 	}
 	limit, most := orDefault(f.srv.MaxHeaderBytes, defaultMaxHeader), orDefault(f.srv.MaxFields, defaultMaxFields)
 	if limit > 0 && h.size > limit || most > 0 && h.n > most+5 {
-		s.refused = &headError{http.StatusRequestHeaderFieldsTooLarge, "head too long"}
+		h.refused = &headError{http.StatusRequestHeaderFieldsTooLarge, "head too long"}
+		if h.fields != nil {
+			h.malformed = "too long"
+		}
 		return
 	}
 	if hf.Name != "" && hf.Name[0] == ':' {
-		h.malformed = s.pseudo(hf.Name, hf.Value)
+		h.malformed = s.pseudo(h, hf.Name, hf.Value)
 		return
 	}
 	h.regular = true
@@ -102,6 +104,9 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 	if !validValue(hf.Value) || len(trimOWS(hf.Value)) != len(hf.Value) {
 		h.malformed = "malformed value of field " + hf.Name
 		return
+	}
+	if hf.Name == "priority" && h.fields == nil {
+		s.st.Urgency, s.st.Incremental = h2.ParsePriority(hf.Value)
 	}
 	fd := Field{hf.Name, hf.Value, kindOf(hf.Name)}
 	switch fd.kind {
@@ -119,7 +124,7 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 			return
 		}
 	}
-	if h.trailer {
+	if h.fields != nil {
 		if !forbiddenTrailer(hf.Name) {
 			h.fields.list = append(h.fields.list, fd)
 		}
@@ -140,15 +145,15 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 			h.malformed = err.reason
 			return
 		}
-		s.refused = err
+		h.refused = err
 	}
 }
 
 // pseudo takes a pseudo field (RFC 9113, section 8.3.1). It returns what is
 // wrong with it.
-func (s *h2Exchange) pseudo(name, value string) string {
-	h, x := &s.head, &s.x
-	if h.regular || h.trailer {
+func (s *h2Exchange) pseudo(h *h2Head, name, value string) string {
+	x := &s.x
+	if h.regular || h.fields != nil {
 		return "a pseudo field behind another field"
 	}
 	switch name {
@@ -184,8 +189,8 @@ func (s *h2Exchange) begin() {
 	if h.malformed == "" {
 		h.malformed = s.check()
 	}
-	if h.malformed == "" && s.refused == nil {
-		s.refused = s.target()
+	if h.malformed == "" && h.refused == nil {
+		h.refused = s.target()
 	}
 	x.begin(FrontHTTP2)
 }

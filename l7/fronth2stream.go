@@ -22,10 +22,9 @@ import (
 // below mu is guarded by the mu of its connection; the rest belongs to the
 // goroutine that serves it.
 type h2Exchange struct {
-	x       Exchange
-	f       *h2Front
-	head    h2Head
-	refused *headError // the request is answered with this
+	x    Exchange
+	f    *h2Front
+	head h2Head
 
 	none bool  // of the reply: no body follows
 	left int64 // of its Content-Length; -1 if there is none
@@ -109,9 +108,9 @@ func (s *h2Exchange) run() {
 		x.Record.Termination = endOf(l4.Denied, l4.PhaseRequest)
 		x.replied = true
 		s.reset2(h2.ProtocolError)
-	case s.refused != nil:
-		x.Record.Err = s.refused
-		x.Error(s.refused.status, endOf(l4.Denied, l4.PhaseRequest))
+	case s.head.refused != nil:
+		x.Record.Err = s.head.refused
+		x.Error(s.head.refused.status, endOf(l4.Denied, l4.PhaseRequest))
 	default:
 		Serve(s.f.srv.handler(), x)
 		x.mustReply()
@@ -165,7 +164,7 @@ func (s *h2Exchange) finishExchange() {
 	f.h2.Reset(s.st, h2.NoError) // what is left of the request body is not wanted (RFC 9113, section 8.1)
 	f.h2.Free(s.st)
 	if f.h2.Open() == 0 {
-		if f.waiting && f.c.in == nil && f.c.state.Load() == stateBusy {
+		if f.between && f.c.state.Load() == stateBusy {
 			f.c.goIdle()
 		}
 		f.wakeReader()
@@ -224,7 +223,7 @@ func (s *h2Exchange) keep(p []byte) {
 // endBody says that all of the body has been received.
 func (s *h2Exchange) endBody() {
 	s.bodyEnd = true
-	if want := s.head.frame.length; want >= 0 && !s.head.trailer && s.got != want {
+	if want := s.head.frame.length; want >= 0 && s.got != want {
 		s.breakOff("less of the body than Content-Length says")
 		return
 	}
@@ -479,8 +478,13 @@ func (s *h2Exchange) writeBody(p []byte) error {
 // add sends what may be sent of p at present. F.mu is held, as below.
 func (s *h2Exchange) add(p []byte) (n int) {
 	f := s.f
-	for n < len(p) && len(f.h2.Out) < h2OutHigh && (s.turn || !s.behindOthers()) {
-		s.turn = false
+	for n < len(p) && len(f.h2.Out) < h2OutHigh {
+		if s.turn {
+			s.turn = false
+			f.turns--
+		} else if f.turns > 0 || s.behindOthers() {
+			break
+		}
 		m := f.h2.WriteData(s.st, p[n:min(len(p), n+h2Turn)], false)
 		if n += m; m == 0 {
 			break
@@ -521,8 +525,13 @@ func (s *h2Exchange) behindOthers() bool {
 	return false
 }
 
-// unqueue takes s out of the queue.
+// unqueue takes s out of the queue, and its turn, if it has one, from it.
 func (s *h2Exchange) unqueue() {
+	if s.turn {
+		s.turn = false
+		s.f.turns--
+		s.f.wakeSenders()
+	}
 	if !s.queued {
 		return
 	}

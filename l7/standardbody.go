@@ -14,6 +14,7 @@ type standardBody struct {
 	read    int64
 	ended   atomic.Bool // it has been read to its end
 	stopped atomic.Bool // it is not wanted any more
+	bounded bool        // it bounds its waits itself: a stream does
 	readAt  coarse
 	due     atomic.Int64  // when readAt is, in nanoseconds of Unix time; 0 until a bound is set
 	limit   time.Duration // of a wait for it, if the server is the host's; 0 means none
@@ -24,7 +25,7 @@ func (s *standard) readBody(p []byte) (int, error) {
 	if r.Body == nil {
 		return 0, io.EOF
 	}
-	if !b.ended.Load() {
+	if !b.ended.Load() && !b.bounded {
 		limit := b.limit
 		if s.srv != nil {
 			limit = orDefault(s.srv.BodyTimeout, defaultBodyTimeout)

@@ -15,7 +15,7 @@ import (
 	"github.com/penstock-lb/penstock/health"
 )
 
-// TestOutlierKeepHoldsWhenEverythingFails lets every server answer 503 for ten minutes.
+// TestOutlierKeepHoldsWhenEverythingFails lets every server answer 503 for some minutes.
 // A server on trial takes one request at a time, so it does not count among those kept.
 func TestOutlierKeepHoldsWhenEverythingFails(t *testing.T) {
 	for keep := range 4 {
@@ -23,7 +23,7 @@ func TestOutlierKeepHoldsWhenEverythingFails(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := &health.Outlier{MaxShare: 1, Keep: keep, Base: 5 * time.Second}
 				c := tryPool(t, o, &balance.Pool{Queue: balance.Queue{Size: -1}, Observers: []func(*balance.Server, balance.Outcome){o.Observe}}, "a b c")
-				for range 600 {
+				for range 3000 {
 					var leases []balance.Lease
 					for range 8 {
 						l, err := c.p.Acquire(t.Context(), balance.Request{})
@@ -33,7 +33,7 @@ func TestOutlierKeepHoldsWhenEverythingFails(t *testing.T) {
 					for _, l := range leases {
 						l.Done(balance.Outcome{Class: balance.StatusError, Status: 503})
 					}
-					time.Sleep(time.Second)
+					time.Sleep(130 * time.Millisecond)
 					synctest.Wait()
 					full := 0 // in full use
 					for _, e := range c.p.Explain() {
@@ -81,5 +81,19 @@ func TestOutlierKeepsTheOneThatFailsOnTrial(t *testing.T) {
 		c.send("a", "x")
 		require.Equal(t, "31s a kept: failed on trial: status 503; 0 of 2 are out, 0 would be left", c.after(31*time.Second+time.Millisecond))
 		require.Equal(t, "a: used", c.p.Explain()[0].String(), "in full use")
+	})
+}
+
+// TestOutlierDoesNotCountOnTrialAsLeft has the last but one fail while another server
+// waits for its trial.
+func TestOutlierDoesNotCountOnTrialAsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := try(t, &health.Outlier{MaxShare: 1}, "a b c")
+		c.send("c", "xxxxx")
+		require.Contains(t, c.after(31*time.Second), "c on trial")
+		c.send("a", "xxxxx")
+		c.send("b", "xxxxx")
+		require.Equal(t, "31s a ejected: 5 errors in a row, last status 503 (30s)\n"+
+			"31s b kept: 5 errors in a row, last status 503; 2 of 3 are out, 0 would be left", c.after(31*time.Second+time.Millisecond))
 	})
 }

@@ -85,7 +85,7 @@ func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req Request) (Lea
 		return p.acquireAny(ctx, sn, req)
 	}
 	if need == persistent && s.queued.Load() == 0 {
-		if ticket, how := s.take(need, 0); how == taken {
+		if ticket, how := s.take(need, 0, false); how == taken {
 			return Lease{s: s, flags: flags, ticket: ticket}, nil
 		}
 	}

@@ -205,7 +205,7 @@ func (sn *snapshot) takeKeyed(key uint64, f Filter) (l Lease, ok bool) {
 			bound = 0
 		}
 		// At its bound somebody else was faster, or there is nobody within his.
-		ticket, how := s.take(balanced, bound)
+		ticket, how := s.take(balanced, bound, false)
 		if how == taken || bound == 0 || how == closed || !s.roomy(needSlot) {
 			return Lease{s: s, ticket: ticket}, how == taken
 		}
@@ -284,7 +284,7 @@ func (g *group) take(key uint64, f Filter) Lease {
 			f.loose = looks == 0
 			continue
 		}
-		switch ticket, how := s.take(balanced, g.boundOf(s, f)); how {
+		switch ticket, how := s.take(balanced, g.boundOf(s, f), false); how {
 		case taken:
 			return Lease{s: s, ticket: ticket}
 		case full: // somebody else was faster

@@ -270,7 +270,7 @@ func (q *queue) give(s *Server) bool {
 
 // grant takes a slot of s for w. q.mu is held.
 func (q *queue) grant(w *waiter, s *Server, need openness) bool {
-	ticket, how := s.take(need, 0)
+	ticket, how := s.take(need, 0, true)
 	if how != taken {
 		return false
 	}

@@ -143,16 +143,13 @@ const (
 )
 
 // take takes a slot of s if there is one below its limit and below bound. A bound of 0
-// is none. The ticket is that of a trial.
-func (s *Server) take(need openness, bound int64) (ticket uint32, how taking) {
+// is none. The ticket is that of a trial. Locked says that queue.mu is held.
+func (s *Server) take(need openness, bound int64, locked bool) (ticket uint32, how taking) {
 	if s.onTrial() {
-		return s.takeOnTrial(need, bound)
+		if ticket, how = s.takeTicket(); how != taken {
+			return 0, how
+		}
 	}
-	return 0, s.takeSlot(need, bound)
-}
-
-// takeSlot is take without a look at the trial.
-func (s *Server) takeSlot(need openness, bound int64) taking {
 	limit := s.capacity()
 	if limit == 0 || bound > 0 && bound < limit {
 		limit = bound
@@ -160,19 +157,27 @@ func (s *Server) takeSlot(need openness, bound int64) taking {
 	if limit == 0 {
 		s.inflight.Add(1)
 	} else if !s.takeBelow(limit) {
-		return full
+		if ticket != 0 {
+			s.freeTicket(ticket, locked)
+		}
+		return 0, full
 	}
-	// Checked after the slot was taken: either this sees the door shut, or whoever shut
-	// it sees the lease.
+	return s.enter(need, ticket, locked)
+}
+
+// enter is the second half of take, with a slot that was taken: it looks at the door
+// only then, so that either this sees the door shut, or whoever shut it sees the lease.
+func (s *Server) enter(need openness, ticket uint32, locked bool) (uint32, taking) {
 	if openness(s.open.Load()) < need {
 		s.giveBack()
-		return closed
+		s.freeTicket(ticket, locked)
+		return 0, closed
 	}
 	s.core.active.add(s.slot, 1)
 	if h := s.core.hooks.Load(); h != nil {
 		h.changed(s)
 	}
-	return taken
+	return ticket, taken
 }
 
 // takeBelow takes a slot if fewer than limit are taken.
@@ -201,23 +206,21 @@ func (s *Server) giveBack() {
 
 // release ends a lease: it gives the slot back, to who waits for it.
 func (s *Server) release(ticket uint32) {
-	if ticket != 0 {
-		s.trial.Load().free(ticket)
-	}
 	s.giveBack()
 	s.core.active.add(s.slot, -1)
-	s.freed()
+	s.freeTicket(ticket, false)
 }
 
-// freed is called when s has got room for one more lease.
-func (s *Server) freed() {
+// freed tells of room for one more lease. Locked says that queue.mu is held: then those
+// who wait are not looked for, as whoever holds it does that.
+func (s *Server) freed(locked bool) {
 	c := s.core
 	if h := c.hooks.Load(); h != nil {
 		h.changed(s)
 	}
 	// Whoever waits first says so and then looks for a slot; here the slot is first
 	// given and then waiters are looked for. So one sees the other.
-	if c.queue.waiting.Load() != 0 {
+	if !locked && c.queue.waiting.Load() != 0 {
 		c.queue.dispatch(s)
 	}
 }

@@ -39,21 +39,26 @@ func (t *trial) free(ticket uint32) bool {
 // onTrial reports whether leases have to ask the trial. It reads the hot line only.
 func (s *Server) onTrial() bool { return s.limit.Load() < 0 }
 
-// takeOnTrial takes the place of the trial and then a slot.
-func (s *Server) takeOnTrial(need openness, bound int64) (ticket uint32, how taking) {
+// takeTicket takes the place of the trial.
+func (s *Server) takeTicket() (ticket uint32, how taking) {
 	t := s.trial.Load()
 	if t == nil {
-		return 0, s.takeSlot(need, bound) // it has just ended
+		return 0, taken // it has just ended
 	}
 	ticket = s.tickets.Add(2) | 1 // never 0, even if it wraps
 	if !t.holder.CompareAndSwap(0, ticket) {
 		return 0, full
 	}
-	if how = s.takeSlot(need, bound); how != taken {
-		t.free(ticket)
-		return 0, how
-	}
 	return ticket, taken
+}
+
+// freeTicket gives back the place of a trial, if the lease with that ticket has it, after
+// its slot. Without a ticket it only tells of the slot.
+func (s *Server) freeTicket(ticket uint32, locked bool) {
+	if ticket != 0 {
+		s.trial.Load().free(ticket)
+	}
+	s.freed(locked)
 }
 
 // trialRoom reports whether a trial, if there is one, leaves room for a lease.
@@ -86,7 +91,7 @@ func (s *Server) works(ticket uint32, status int) {
 	if !s.trial.Load().free(ticket) {
 		return
 	}
-	s.freed()
+	s.freed(false)
 	if h := s.core.hooks.Load(); h != nil {
 		h.done(s, Outcome{Class: OK, Status: status, Early: true})
 	}

@@ -29,6 +29,7 @@ type attempt struct {
 	tries     int
 	deadline  time.Time       // of everything; zero means none
 	distrust  string          // a TLS name that a server had no certificate for
+	method    string          // of the request as it is sent: what the server frames its reply by
 	forceOne  bool            // HTTP/1 only: the request asks for the connection
 	login     bool            // it logs the connection in
 	use       usage           // of connections to servers
@@ -50,6 +51,7 @@ func (t *attempt) begin() {
 	t.use = x.down.session(t.up.Reuse != ReuseAlways)
 	t.login = x.Header.logsIn()
 	t.forceOne = x.upgrade != "" || x.Method == http.MethodConnect || t.login
+	t.method = x.Method
 	t.whole = x.ContentLength == 0 && len(x.filters) == 0
 	if !t.whole && len(x.filters) == 0 && x.ContentLength > 0 && !x.expect &&
 		x.ContentLength <= int64(cap(b)-len(b)) && x.down.bodyReady() && x.down.trailer() == nil {

@@ -349,6 +349,33 @@ func FuzzHeadCost(f *testing.F) {
 	})
 }
 
+// BenchmarkUnsendable is what it costs to check what handlers have written,
+// beside writing the request.
+func BenchmarkUnsendable(b *testing.B) {
+	x := &Exchange{Scheme: "http", Remote: netip.MustParseAddrPort("10.0.0.1:1")}
+	head := "GET /a/b?c HTTP/1.1\r\nHost: a.test\r\n" + manyFields(19) + "\r\n"
+	if err := parseRequest(x, new(framing), head, 0); err != nil {
+		b.Fatal(err)
+	}
+	x.begin(FrontByte)
+	b.Run("check", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if x.unsendable() != nil {
+				b.Fatal("not sendable")
+			}
+		}
+	})
+	b.Run("write", func(b *testing.B) {
+		var buf []byte
+		p := &Proxy{}
+		b.ReportAllocs()
+		for b.Loop() {
+			buf = appendRequest(buf[:0], x, p)
+		}
+	})
+}
+
 // BenchmarkHeadCost doubles its input: what it costs for each byte stays.
 func BenchmarkHeadCost(b *testing.B) {
 	for _, s := range headShapes {

@@ -50,11 +50,15 @@ func (w *editingWriter) WriteHeader(status int) {
 		for name, values := range h {
 			if k := kindOf(name); !k.owned() && !strings.HasPrefix(name, http.TrailerPrefix) {
 				for _, v := range values {
-					r.Header.list = append(r.Header.list, Field{name, v, k})
+					r.Header.list = append(r.Header.list, Field{Name: name, Value: v, kind: k})
 				}
 			}
 		}
 		x.edit(&r)
+		if bad := r.unsendable(); bad != nil {
+			x.Record.Err, x.Record.Termination = bad, endOf(l4.Internal, l4.PhaseHeaders)
+			r.Status = http.StatusInternalServerError
+		}
 		status = r.Status
 		if r.Header.changed() {
 			maps.DeleteFunc(h, func(name string, _ []string) bool {
@@ -62,11 +66,14 @@ func (w *editingWriter) WriteHeader(status int) {
 			})
 			addFields(h, &r.Header)
 		}
-		if len(r.filters) > 0 && x.Method != http.MethodHead && bodyAllowed(status) {
+		if len(r.filters) > 0 && !x.bodiless(status) {
 			h.Del("Content-Length")
 		} else {
 			r.filters = nil
 		}
+	}
+	if x.Method == http.MethodHead && x.asked.method != http.MethodHead {
+		w.Header().Del("Content-Length") // of a body that the handler will not write
 	}
 	x.replied, w.s.begun = true, true
 	x.Record.Status = status

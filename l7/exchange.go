@@ -25,7 +25,11 @@ import (
 //
 // The exported fields are the request as it will be forwarded; a handler
 // changes them before it calls the next one. The reply is changed through
-// [Exchange.OnReply].
+// [Exchange.OnReply]. Both are checked before they are sent: where a handler has
+// written what is not of the grammar (a line end, a space in a path, a method
+// that is no token, a status below 200), the client gets 500, and the error of
+// the record says which value it was. The framing of the reply follows the
+// method that the client sent, not Method.
 //
 // An Exchange belongs to the goroutine that serves it and must not be kept
 // once ServeExchange has returned; its strings may be.
@@ -58,6 +62,7 @@ type Exchange struct {
 	// Record holds what is known of the exchange so far.
 	Record Record
 
+	asked    asked
 	proto1x  int8 // minor version of HTTP/1, or 2 for HTTP/2
 	upgrade  string
 	trailers bool // TE: trailers
@@ -227,7 +232,7 @@ func (x *Exchange) Respond(status int, header *Fields, body string) {
 	if x.writeHead(&r) != nil {
 		return
 	}
-	if x.Method != http.MethodHead && bodyAllowed(r.Status) {
+	if !x.bodiless(r.Status) {
 		if len(r.filters) > 0 {
 			if x.copyBody(r.filter(strings.NewReader(body))) != nil {
 				x.down.abort()
@@ -278,6 +283,7 @@ func (x *Exchange) begin(front Front) {
 	r := &x.Record
 	r.Front, r.Remote = front, x.Remote
 	r.Method, r.Host, r.Path = x.Method, x.Host, x.Path
+	x.asked = asked{x.Method, x.Scheme, x.Host, x.Path, x.Query}
 }
 
 // end closes the record and hands it on. Hook may be nil, and may panic.
@@ -318,6 +324,9 @@ func (x *Exchange) reset(o *origin) {
 // writeHead runs the editors and sends the head.
 func (x *Exchange) writeHead(r *Reply) error {
 	x.edit(r)
+	if bad := r.unsendable(); bad != nil {
+		return x.replace(r, bad)
+	}
 	return x.down.writeHead(r)
 }
 

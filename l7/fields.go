@@ -12,7 +12,8 @@ type Field struct {
 	Name  string // as sent; compared without regard to case
 	Value string // without the white space around it
 
-	kind kind
+	kind    kind
+	checked bool // fit to be sent: parsed, or cleaned
 }
 
 // named reports whether it is the field of that name. Most have another length,
@@ -137,7 +138,7 @@ func (f *Fields) Add(name, value string) {
 		panic("l7: field name " + quote(name) + " is not a token")
 	}
 	f.edited = true
-	f.list = append(f.list, Field{name, cleanValue(value), kindOf(name)})
+	f.list = append(f.list, Field{name, cleanValue(value), kindOf(name), true})
 }
 
 // Del removes all lines of that name, in both spellings as Set does.

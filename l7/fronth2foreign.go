@@ -173,7 +173,7 @@ func (w *h2Writer) push(last bool) error {
 	if !w.sent {
 		w.sent = true
 		r := Reply{Status: w.status, ContentLength: w.length()}
-		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.s.x.Method != http.MethodHead || len(w.buf) > 0) && !w.trailers() {
+		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.s.x.asked.method != http.MethodHead || len(w.buf) > 0) && !w.trailers() {
 			r.ContentLength = int64(len(w.buf))
 		}
 		w.guessType()
@@ -183,7 +183,7 @@ func (w *h2Writer) push(last bool) error {
 				continue
 			}
 			for _, v := range values {
-				r.Header.list = append(r.Header.list, Field{name, cleanValue(v), kindOf(name)})
+				r.Header.list = append(r.Header.list, Field{name, cleanValue(v), kindOf(name), true})
 			}
 		}
 		if w.err = w.s.writeHead(&r); w.err != nil {
@@ -254,7 +254,7 @@ func (w *h2Writer) end() {
 		s.abort()
 		return
 	}
-	if l := w.length(); l >= 0 && w.written < l && s.x.Method != http.MethodHead && bodyAllowed(w.status) {
+	if l := w.length(); l >= 0 && w.written < l && !s.x.bodiless(w.status) {
 		s.abort() // the handler promised more
 		return
 	}
@@ -262,7 +262,7 @@ func (w *h2Writer) end() {
 	add := func(name string, values []string) {
 		for _, v := range values {
 			if isToken(name) && !forbiddenTrailer(name) {
-				f.list = append(f.list, Field{Name: name, Value: cleanValue(v)})
+				f.list = append(f.list, Field{Name: name, Value: cleanValue(v), checked: true})
 			}
 		}
 	}

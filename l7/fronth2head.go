@@ -108,7 +108,7 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 	if hf.Name == "priority" && h.fields == nil {
 		s.st.Urgency, s.st.Incremental = h2.ParsePriority(hf.Value)
 	}
-	fd := Field{hf.Name, hf.Value, kindOf(hf.Name)}
+	fd := Field{hf.Name, hf.Value, kindOf(hf.Name), true}
 	switch fd.kind {
 	case kindConnection, kindTransferEncoding, kindUpgrade:
 		h.malformed = "field " + hf.Name + ", which is of HTTP/1"

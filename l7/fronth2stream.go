@@ -424,7 +424,7 @@ func (s *h2Exchange) writeHead(r *Reply) error {
 		return err
 	}
 	s.told = true
-	s.none = s.x.Method == http.MethodHead || !bodyAllowed(r.Status)
+	s.none = s.x.bodiless(r.Status)
 	s.left = r.ContentLength
 	b := f.h2.WriteHead()
 	b.Field(":status", statusCode(r.Status), false)

@@ -47,12 +47,13 @@ func (c *byteConn) writeInterim(r *Reply) error {
 }
 
 func (c *byteConn) writeHead(r *Reply) error {
-	if c.srv.stopping.Load() || c.unreadable(r) {
+	tunnel := c.x.opensTunnel(r.Status) // an empty one, or else it is hijacked
+	if c.srv.stopping.Load() || c.unreadable(r) || tunnel {
 		c.close = true
 	}
 	rep := &c.rep
 	*rep = repBody{begun: true, left: r.ContentLength}
-	rep.none = c.x.Method == http.MethodHead || !bodyAllowed(r.Status)
+	rep.none = c.x.bodiless(r.Status)
 	if !rep.none && rep.left < 0 {
 		rep.chunked = c.x.proto1x > 0
 		rep.toClose = !rep.chunked
@@ -68,7 +69,7 @@ func (c *byteConn) writeHead(r *Reply) error {
 	switch {
 	case rep.chunked:
 		b.B = append(b.B, "Transfer-Encoding: chunked\r\n"...)
-	case r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent:
+	case r.ContentLength >= 0 && r.Status != http.StatusNoContent && !tunnel:
 		b.B = append(b.B, "Content-Length: "...)
 		b.B = append(strconv.AppendInt(b.B, r.ContentLength, 10), "\r\n"...)
 	}

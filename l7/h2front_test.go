@@ -134,6 +134,8 @@ func TestH2Front(t *testing.T) {
 		{"CR in value", "", nil, with(base, "x-a", "b\rc"), nil},
 		{"NUL in value", "", nil, with(base, "x-a", "b\x00c"), nil},
 		{"space in method", "", nil, []string{":method", "GET /y", ":scheme", "http", ":authority", "a", ":path", "/x"}, nil},
+		{"no token in method", "", nil, []string{":method", "GET\t", ":scheme", "http", ":authority", "a", ":path", "/x"}, nil},
+		{"quote in method", "", nil, []string{":method", "\"GET\"", ":scheme", "http", ":authority", "a", ":path", "/x"}, nil},
 		{"other host", "", nil, with(base, "host", "b.test"), nil},
 		{"bad authority", "", nil, []string{":method", "GET", ":scheme", "http", ":authority", "a b", ":path", "/x"}, nil},
 		{"connect", "", nil, []string{":method", "CONNECT", ":authority", "a:443"}, nil},
@@ -154,6 +156,11 @@ func TestH2Front(t *testing.T) {
 						for _, r := range rs {
 							if r.Complete {
 								t.Errorf("%s, and the server got %+v", got, r)
+							}
+						}
+						for _, err := range o.Faults() {
+							if strings.HasPrefix(err.Error(), "l7test:") { // not the end of a body that is cut
+								t.Errorf("%s, and the server got something malformed: %v", got, err)
 							}
 						}
 						return

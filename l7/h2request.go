@@ -16,7 +16,7 @@ import (
 // is forwarded is decided in one place.
 func (s *h2Stream) request(t *attempt, l *leg) (*http.Request, error) {
 	x := t.x
-	if x.Method == http.MethodConnect {
+	if t.method == http.MethodConnect {
 		return nil, &badReply{errors.New("l7: CONNECT needs a server of HTTP/1")}
 	}
 	ctx := httptrace.WithClientTrace(s.ctx, &httptrace.ClientTrace{
@@ -25,7 +25,7 @@ func (s *h2Stream) request(t *attempt, l *leg) (*http.Request, error) {
 		},
 	})
 	req := &http.Request{
-		Method: x.Method, Host: x.Host, URL: targetURL(x), ContentLength: x.ContentLength,
+		Method: t.method, Host: x.Host, URL: targetURL(x), ContentLength: x.ContentLength,
 		Header: headerOf(string(t.req.B[:t.headLen])), Body: http.NoBody,
 	}
 	if x.Host == "" {

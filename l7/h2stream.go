@@ -122,7 +122,7 @@ func (s *h2Stream) roundTrip(t *attempt, l *leg, now time.Time) error {
 	}
 	s.arm(0)
 	s.gotHead = true
-	return s.makeReply(t.x.Method)
+	return s.makeReply(t.method)
 }
 
 // failure says what an error of net/http means here.
@@ -190,7 +190,7 @@ func fieldsOf(h http.Header) Fields {
 			continue
 		}
 		for _, v := range h[name] {
-			f.list = append(f.list, Field{name, cleanValue(v), k})
+			f.list = append(f.list, Field{name, cleanValue(v), k, true})
 		}
 	}
 	return f
@@ -211,7 +211,7 @@ func (s *h2Stream) makeReply(method string) error {
 	}
 	*r = Reply{Status: resp.StatusCode, Header: fieldsOf(resp.Header), ContentLength: resp.ContentLength}
 	if len(resp.Trailer) > 0 {
-		r.Header.list = append(r.Header.list, Field{"Trailer", strings.Join(slices.Sorted(maps.Keys(resp.Trailer)), ", "), kindTrailer})
+		r.Header.list = append(r.Header.list, Field{Name: "Trailer", Value: strings.Join(slices.Sorted(maps.Keys(resp.Trailer)), ", "), kind: kindTrailer})
 	}
 	if method == http.MethodHead || !bodyAllowed(r.Status) {
 		s.bodyErr = io.EOF // net/http misses what its Content-Length says

@@ -196,7 +196,7 @@ func parseFields(list *Fields, f *framing, s string, maxFields int) *headError {
 		if !strings.HasPrefix(s[end:], "\r\n") {
 			return bad("control character in field " + s[:colon])
 		}
-		fd := Field{Name: s[:colon], Value: trimOWS(s[begin:end]), kind: kindOf(s[:colon])}
+		fd := Field{Name: s[:colon], Value: trimOWS(s[begin:end]), kind: kindOf(s[:colon]), checked: true}
 		s = s[end+2:]
 		if fd.kind == kindOther {
 			list.list = append(list.list, fd)

@@ -71,6 +71,10 @@ func (p *Proxy) ServeExchange(x *Exchange) {
 	if !p.admit(x) {
 		return
 	}
+	if bad := x.unsendable(); bad != nil {
+		x.refuse(bad)
+		return
+	}
 	x.Record.Pool = p.Pool.Name
 	t := p.newAttempt(x)
 	t.begin()

@@ -25,7 +25,7 @@ func (t *attempt) deliver() {
 	if v := t.p.Via; v != "" {
 		r.Header.Add("Via", viaVersion(l.src)+v)
 	}
-	if c, ok := l.src.(*upConn); ok && c.tunnels(t.x.Method) {
+	if c, ok := l.src.(*upConn); ok && c.tunnels(t.method) {
 		t.tunnel(c)
 		return
 	}
@@ -84,12 +84,20 @@ func (t *attempt) relay(src source) {
 	if t.body == nil && !t.whole {
 		x.down.mustClose() // nobody asked the client for its body
 	}
+	if t.method == http.MethodHead && x.asked.method != http.MethodHead && bodyAllowed(r.Status) {
+		r.ContentLength = 0 // of a body that was not asked for
+	}
 	waited := len(x.editors) > 0 || l.raced // the host's code may wait for what it likes
 	err := x.writeHead(r)
 	if !waited {
 		x.now = l.headAt // nothing has waited since
 	}
 	switch {
+	case isUnsendable(err): // and answered
+		src.stopSending(t, false)
+		x.down.detach()
+		src.close()
+		return
 	case err != nil:
 		err = &clientError{err}
 	case len(r.filters) > 0:
@@ -262,8 +270,9 @@ func (b *sourceBody) Read(p []byte) (int, error) {
 // tunnel gives both connections to a relay after a 101, or a 2xx to CONNECT.
 func (t *attempt) tunnel(c *upConn) {
 	x := t.x
-	if len(x.editors) > 0 {
+	if status := c.rep.Status; len(x.editors) > 0 {
 		x.edit(&c.rep)
+		c.rep.Status = status // what follows is a tunnel whatever an editor calls it
 	}
 	x.replied, x.Record.Status = true, c.rep.Status
 	client, early, err := x.down.hijack(&c.rep)

@@ -81,7 +81,7 @@ func validID(id string) bool {
 func (f *Fields) setID(name, id string) {
 	if name == "X-Request-Id" && !f.hasAlike(name) { // nor does the name need a look
 		f.edited = true
-		f.list = append(f.list, Field{Name: name, Value: id})
+		f.list = append(f.list, Field{Name: name, Value: id, checked: true})
 		return
 	}
 	f.Set(name, id)

@@ -116,7 +116,10 @@ func (s *standard) logger() *slog.Logger {
 // checks what net/http does not.
 func (s *standard) parse() *headError {
 	x, r := s.x, s.r
-	x.Method = r.Method
+	x.Method, x.asked.method = r.Method, r.Method
+	if !isToken(r.Method) {
+		return bad("malformed method") // of HTTP/2, or a handler's
+	}
 	x.proto1x = int8(r.ProtoMinor)
 	if r.ProtoMajor > 1 {
 		x.proto1x = int8(r.ProtoMajor)
@@ -168,8 +171,8 @@ func (s *standard) parseHeader() *headError {
 		k := kindOf(name)
 		for _, v := range values {
 			if k == kindOther {
-				x.Header.list = append(x.Header.list, Field{name, v, k})
-			} else if err := f.field(&x.Header, Field{name, v, k}); err != nil {
+				x.Header.list = append(x.Header.list, Field{Name: name, Value: v, kind: k})
+			} else if err := f.field(&x.Header, Field{Name: name, Value: v, kind: k}); err != nil {
 				return err
 			}
 		}
@@ -221,7 +224,7 @@ func (s *standard) trailer() *Fields {
 		for _, v := range values {
 			// net/http lets through names that nobody else would take.
 			if isToken(name) && validValue(v) && !forbiddenTrailer(name) {
-				f.list = append(f.list, Field{Name: name, Value: v})
+				f.list = append(f.list, Field{Name: name, Value: v, checked: true})
 			}
 		}
 	}
@@ -248,9 +251,9 @@ func (s *standard) writeHead(r *Reply) error {
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // not to be guessed
 	}
-	s.noBody = s.x.Method == http.MethodHead || !bodyAllowed(r.Status)
+	s.noBody = s.x.bodiless(r.Status)
 	s.chunked = r.ContentLength < 0
-	if r.ContentLength >= 0 && r.Status != http.StatusNoContent {
+	if r.ContentLength >= 0 && r.Status != http.StatusNoContent && !s.x.opensTunnel(r.Status) {
 		h.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	}
 	s.beforeHead(r.Server != nil)

@@ -129,6 +129,10 @@ func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 	if t.Balance != nil {
 		x.Balance = t.Balance(req)
 	}
+	if bad := x.unsendable(); bad != nil {
+		c.closeBody()
+		return nil, bad
+	}
 	c.try.begin()
 	if f := c.try.answer(); f != nil {
 		return nil, c.failed(f)
@@ -184,7 +188,7 @@ func (c *caller) parseHeader() error {
 			if !validValue(v) {
 				return fmt.Errorf("l7: control character in field %s", name)
 			}
-			fd := Field{name, trimOWS(v), k}
+			fd := Field{name, trimOWS(v), k, true}
 			if k == kindContentLength || k == kindTransferEncoding || k == kindHost {
 				continue // the Request has fields for them
 			}
@@ -203,7 +207,7 @@ func (c *caller) parseHeader() error {
 	x.trailers = f.trailers
 	x.expect = f.expect && x.ContentLength != 0
 	if len(req.Trailer) > 0 && x.ContentLength < 0 && !x.Header.Has("Trailer") {
-		x.Header.list = append(x.Header.list, Field{"Trailer", strings.Join(slices.Sorted(maps.Keys(req.Trailer)), ", "), kindTrailer})
+		x.Header.list = append(x.Header.list, Field{Name: "Trailer", Value: strings.Join(slices.Sorted(maps.Keys(req.Trailer)), ", "), kind: kindTrailer})
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	pr, pw := io.Pipe()
-	w := &localWriter{header: make(http.Header), pipe: pw, head: make(chan struct{})}
+	w := &localWriter{method: c.req.Method, header: make(http.Header), pipe: pw, head: make(chan struct{})}
 	r := c.req.Clone(ctx)
 	r.Host, r.RequestURI = c.x.Host, c.x.Path+c.x.Query
 	r.URL.Scheme, r.URL.Host, r.RemoteAddr = "", "", "@"
@@ -48,10 +48,7 @@ func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 	}
 	resp := &http.Response{
 		StatusCode: w.status, Status: statusLine(w.status), Request: c.req,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: w.sent, ContentLength: -1,
-	}
-	if n, ok := parseLength(w.sent.Get("Content-Length")); ok {
-		resp.ContentLength = n
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: w.sent, ContentLength: w.length,
 	}
 	resp.Body = &localBody{pr, cancel}
 	return resp, nil
@@ -69,10 +66,16 @@ func (b *localBody) Close() error {
 
 // localWriter is the [http.ResponseWriter] of a handler whose response goes
 // to a caller in this process.
+//
+// It frames the body as a server would: a reply to HEAD, or one whose status has
+// no body, gets none, and a Content-Length is kept.
 type localWriter struct {
+	method string
 	header http.Header
 	sent   http.Header // as it was when the head was sent
 	status int         // 0 as long as there is no head
+	length int64       // Content-Length; -1 if there is none
+	none   bool        // no body follows
 	bytes  int64
 	pipe   *io.PipeWriter
 	head   chan struct{} // closed when there is a head
@@ -84,12 +87,24 @@ func (w *localWriter) WriteHeader(status int) {
 	if w.status != 0 || status < 200 && status != http.StatusSwitchingProtocols {
 		return
 	}
-	w.status, w.sent = status, maps.Clone(w.header)
+	w.status, w.sent, w.length = status, maps.Clone(w.header), -1
+	if n, ok := parseLength(w.sent.Get("Content-Length")); ok {
+		w.length = n
+	}
+	w.none = w.method == http.MethodHead || !bodyAllowed(status)
 	close(w.head)
 }
 
 func (w *localWriter) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
+	switch {
+	case w.method == http.MethodHead:
+		return len(p), nil // as net/http takes it
+	case w.none:
+		return 0, http.ErrBodyNotAllowed
+	case w.length >= 0 && w.bytes+int64(len(p)) > w.length:
+		return 0, http.ErrContentLength
+	}
 	n, err := w.pipe.Write(p)
 	w.bytes += int64(n)
 	return n, err
@@ -121,7 +136,7 @@ func (w *localWriter) end(c *caller) {
 	}
 	t.leg.done(t.leg.outcome)
 	c.settle()
-	if p != nil {
+	if p != nil || !w.none && w.bytes < w.length {
 		_ = w.pipe.CloseWithError(io.ErrUnexpectedEOF)
 		return
 	}

@@ -84,7 +84,7 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 		} else {
 			c.wait(now, l.within(now, left))
 		}
-		err := c.readHead(x.Method)
+		err := c.readHead(t.method)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && !c.lost():
 			now = time.Now()

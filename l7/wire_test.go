@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"testing/synctest"
 
 	"github.com/penstock-lb/penstock/l4/l4test"
+	"github.com/penstock-lb/penstock/l7"
 	"github.com/penstock-lb/penstock/l7/l7test"
 )
 
@@ -28,6 +30,7 @@ var update = flag.Bool("update", false, "rewrite the golden wire files")
 //	client            what the client sends, at once
 //	server            what the server answers to the next request
 //	server closes     the same, and it closes the connection
+//	method, path      what a handler before the proxy rewrites the request to
 //	backend, reply    what server and client get; written by -update
 //	backend standard  the same on the standard front, if it is not the same
 //	reply standard      but for the order and case of fields
@@ -37,6 +40,8 @@ var update = flag.Bool("update", false, "rewrite the golden wire files")
 type wireFile struct {
 	comment  string
 	client   string
+	method   string
+	path     string
 	server   []wireAnswer
 	sections map[string]string
 }
@@ -64,6 +69,10 @@ func readWire(t *testing.T, path string) *wireFile {
 		switch name {
 		case "client":
 			w.client = raw
+		case "method":
+			w.method = strings.TrimSuffix(raw, "\r\n")
+		case "path":
+			w.path = strings.TrimSuffix(raw, "\r\n")
 		case "server":
 			w.server = append(w.server, wireAnswer{raw, false})
 		case "server closes":
@@ -80,6 +89,12 @@ func (w *wireFile) text() string {
 	b.WriteString(w.comment)
 	section := func(name, raw string) { fmt.Fprintf(&b, "-- %s --\n%s", name, toText(raw)) }
 	section("client", w.client)
+	if w.method != "" {
+		section("method", w.method+"\r\n")
+	}
+	if w.path != "" {
+		section("path", w.path+"\r\n")
+	}
 	for _, s := range w.server {
 		if s.closes {
 			section("server closes", s.bytes)
@@ -162,7 +177,7 @@ func TestWire(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
 			w := readWire(t, path)
 			got := make(map[string]string)
-			fronts(t, proxyTo("10.0.0.1:80"), func(t *testing.T, f *front) {
+			fronts(t, w.site, func(t *testing.T, f *front) {
 				backend, reply := w.run(t, f)
 				if f.name == "byte" {
 					got["backend"], got["reply"] = backend, reply
@@ -198,6 +213,20 @@ func TestWire(t *testing.T) {
 			}
 		})
 	}
+}
+
+// site returns the gateway.
+func (w *wireFile) site(n *l4test.Network) http.Handler {
+	p := newProxy(n, "10.0.0.1:80")
+	return l7.HandlerFunc(func(x *l7.Exchange) {
+		if w.method != "" {
+			x.Method = w.method
+		}
+		if w.path != "" {
+			x.Path = w.path
+		}
+		p.ServeExchange(x)
+	})
 }
 
 // run sends what the client sends and returns what server and client got.

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// Handlers may write anything into an Exchange and a Reply. What is sent is
+// checked here, just before it is written: a value with a line end in it would
+// become another request, or another reply, on the wire. What the parsers have
+// checked, and the methods of Fields have cleaned, costs a comparison.
+
+// asked is what the client asked for, as it was parsed.
+type asked struct{ method, scheme, host, path, query string }
+
+// An unsendableError says which value, written by a handler, cannot be sent.
+type unsendableError struct{ what, value string }
+
+func (e *unsendableError) Error() string {
+	const most = 100
+	v := e.value
+	if len(v) > most {
+		v = v[:most]
+	}
+	return "l7: a handler wrote " + e.what + " " + quote(v) + ", which cannot be sent"
+}
+
+func isUnsendable(err error) bool {
+	if err == nil {
+		return false
+	}
+	_, ok := errors.AsType[*unsendableError](err)
+	return ok
+}
+
+// unsendable returns an error if the request as it stands must not be written.
+func (x *Exchange) unsendable() *unsendableError {
+	a := &x.asked
+	switch {
+	case x.Method != a.method && (!isToken(x.Method) || x.Method == http.MethodConnect || a.method == http.MethodConnect):
+		return &unsendableError{"Method", x.Method} // a tunnel is one for both sides or for neither
+	case x.Host != a.host && x.Host != "" && !validHost(x.Host):
+		return &unsendableError{"Host", x.Host}
+	case (x.Path != a.path || x.Method != a.method) && !x.pathFits():
+		return &unsendableError{"Path", x.Path}
+	case x.Query != a.query && x.Query != "" && (x.Query[0] != '?' || x.Method == http.MethodConnect || !all(x.Query, isTargetByte)):
+		return &unsendableError{"Query", x.Query}
+	case x.Scheme != a.scheme && x.Scheme != "http" && x.Scheme != "https":
+		return &unsendableError{"Scheme", x.Scheme}
+	case x.Record.Host != a.host && x.Record.Host != "" && !validHost(x.Record.Host):
+		return &unsendableError{"Record.Host", x.Record.Host}
+	case x.upgrade != "" && !validValue(x.upgrade):
+		return &unsendableError{"Upgrade", x.upgrade}
+	}
+	return x.Header.unsendable()
+}
+
+// pathFits reports whether the path is one that a request of the method may
+// have (RFC 9112, section 3.2).
+func (x *Exchange) pathFits() bool {
+	switch x.Method {
+	case http.MethodConnect:
+		return x.Path == ""
+	case http.MethodOptions:
+		return pathOK(x.Path)
+	}
+	return x.Path != "*" && pathOK(x.Path)
+}
+
+// unsendable returns an error for the first line that must not be written.
+func (f *Fields) unsendable() *unsendableError {
+	for i := range f.list {
+		if fd := &f.list[i]; !fd.checked && !fd.kind.owned() {
+			if !isToken(fd.Name) {
+				return &unsendableError{"a field name", fd.Name}
+			}
+			if !validValue(fd.Value) {
+				return &unsendableError{"field " + fd.Name, fd.Value}
+			}
+		}
+	}
+	return nil
+}
+
+// unsendable returns an error if the head of the reply must not be written as
+// that of a final one.
+func (r *Reply) unsendable() *unsendableError {
+	if r.Status < 200 || r.Status > 999 {
+		return &unsendableError{"Status", formatInt(int64(r.Status))}
+	}
+	return r.Header.unsendable()
+}
+
+// refuse answers 500 instead of sending what a handler wrote.
+func (x *Exchange) refuse(e *unsendableError) {
+	x.Record.Err = e
+	x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
+}
+
+// replace sends a 500 instead of a reply that must not be sent, and returns e.
+// The editors have run, and one of them may be at fault.
+func (x *Exchange) replace(r *Reply, e *unsendableError) error {
+	body := statusLine(http.StatusInternalServerError) + "\n"
+	*r = Reply{
+		Status: http.StatusInternalServerError, Local: true, ContentLength: int64(len(body)),
+		Header: MakeFields("Content-Type", "text/plain; charset=utf-8"),
+	}
+	x.Record.Status, x.Record.Err = r.Status, e
+	x.Record.Termination = endOf(l4.Internal, l4.PhaseHeaders)
+	if err := x.down.writeHead(r); err != nil {
+		return err
+	}
+	if !x.bodiless(r.Status) {
+		_ = x.writeBody(unsafeBytes(body))
+	}
+	_ = x.down.finish(nil)
+	return e
+}
+
+// bodiless reports whether a final reply of that status has no body. That
+// depends on the method that the client sent, whatever a handler made of it,
+// since it is the client who has to find the end of the reply (RFC 9112,
+// section 6.3).
+func (x *Exchange) bodiless(status int) bool {
+	return x.asked.method == http.MethodHead || !bodyAllowed(status) || x.opensTunnel(status)
+}
+
+// opensTunnel reports whether a client takes what follows the head of a reply
+// for the bytes of a tunnel (RFC 9110, section 9.3.6).
+func (x *Exchange) opensTunnel(status int) bool {
+	return x.asked.method == http.MethodConnect && status/100 == 2
+}

@@ -431,7 +431,7 @@ func (s *h2Exchange) writeHead(r *Reply) error {
 	if !s.fields(b, &r.Header) {
 		b.Field("date", time.Now().UTC().Format(http.TimeFormat), false)
 	}
-	if r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent {
+	if r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent && !s.x.opensTunnel(r.Status) {
 		b.Field("content-length", strconv.FormatInt(r.ContentLength, 10), false)
 	}
 	b.End(s.st, false) // finish makes it the end, if nothing comes

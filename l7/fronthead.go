@@ -36,7 +36,7 @@ func (c *byteConn) next() (more, idle bool) {
 		if n > 0 && err == nil {
 			return c.parse(n), false
 		}
-		if head := c.in.B[c.pos:]; err == nil && string(head) != "\r" { // which may begin an empty line
+		if head := c.in.B[c.pos:]; err == nil && (len(head) != 1 || head[0] != '\r') { // which may begin an empty line
 			err = scan.hopeless(head)
 		}
 		if err != nil {

@@ -107,8 +107,8 @@ func TestUnsendableFieldOfAMiddleware(t *testing.T) {
 func TestUnsendableReplyIsReplaced(t *testing.T) {
 	for _, status := range []int{-1, 1, 99, 100, 101, 103, 199, 1000, 12345} {
 		for name, site := range map[string]func(n *l4test.Network) http.Handler{
-			"reply": fixed(&l7.FixedReply{Status: status, Body: "x"}),
-			"error": fixed(&l7.Deny{Status: status}),
+			"reply": fixed(l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(status, nil, "x") })),
+			"error": fixed(l7.HandlerFunc(func(x *l7.Exchange) { x.Error(status, l4.Termination{Cause: l4.Denied}) })),
 			"editor": func(n *l4test.Network) http.Handler {
 				p := newProxy(n, "10.0.0.1:80")
 				return l7.HandlerFunc(func(x *l7.Exchange) {

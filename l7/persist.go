@@ -21,11 +21,12 @@ import (
 //	&l7.Persist{Pool: pool, Keys: keys, Next: &l7.Proxy{Pool: pool}}
 //
 // Values are opaque and sealed: a client can neither read which server it is
-// on nor choose one, and a cookie of one pool means nothing to another.
+// on nor choose one, a cookie of one pool means nothing to another, and no two
+// values are the same, so that they do not tell how many servers there are.
 // Gateways that share Keys and the names of servers need nothing else to
 // agree.
 type Persist struct {
-	Pool *balance.Pool // whose servers are meant; its Name is part of the seal
+	Pool *balance.Pool // whose servers are meant; its Name is part of the seal, so that with Keys it must have one
 
 	Name string // of the cookie; "" means "SERVER"
 	Mode PersistMode
@@ -33,7 +34,7 @@ type Persist struct {
 	// Keys seal the values, each of 16 random bytes or more. The first seals
 	// and all open: to change keys put the new one first, and remove the old
 	// when its cookies have died. No keys means a random one, and cookies that
-	// do not outlive this Persist.
+	// do not outlive this Persist, nor does a key of fewer bytes seal anything.
 	Keys [][]byte
 
 	// Plain values are the names of the servers, for cookies that others read
@@ -98,7 +99,13 @@ func (p *Persist) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(
 
 func (p *Persist) init() { p.once.Do(p.start) }
 
-func (p *Persist) start() { p.seal.init(p.Keys, p.name()+"\x00"+p.Pool.Name, p.names()) }
+func (p *Persist) start() {
+	keys := p.Keys
+	if p.Pool.Name == "" {
+		keys = nil // which would be those of any other pool without a name
+	}
+	p.seal.init(keys, p.name()+"\x00"+p.Pool.Name, p.names())
+}
 
 func (p *Persist) name() string {
 	if p.Name == "" {

@@ -56,7 +56,7 @@ func TestPersist(t *testing.T) {
 		first := s.get("/")
 		c := cookieOf(first, "SERVER")
 		require.NotNil(t, c)
-		require.Regexp(t, "^[A-Za-z0-9_-]{22}$", c.Value)
+		require.Regexp(t, "^[A-Za-z0-9_-]{32}$", c.Value)
 		require.Equal(t, "SERVER="+c.Value+"; Path=/; HttpOnly; SameSite=Lax", c.Raw)
 		require.Equal(t, "private", first.Header.Get("Cache-Control"))
 
@@ -80,7 +80,7 @@ func TestPersist(t *testing.T) {
 		require.NotNil(t, moved, "and the cookie follows")
 		require.Equal(t, a.body, s.get("/", "Cookie", "SERVER="+moved.Value).body)
 
-		for _, forged := range []string{"a", "", strings.Repeat("A", 22), c.Value[:21] + "!", c.Value + "A"} {
+		for _, forged := range []string{"a", "", strings.Repeat("A", 32), c.Value[:31] + "!", c.Value + "A"} {
 			require.NotNil(t, cookieOf(s.get("/", "Cookie", "SERVER="+forged), "SERVER"), forged)
 		}
 	})
@@ -144,7 +144,7 @@ func TestPersistTimes(t *testing.T) {
 func TestPersistModes(t *testing.T) {
 	var h *Persist
 	onBoth(t, func(s *site) http.Handler {
-		pool := &balance.Pool{Policy: balance.RoundRobin{}}
+		pool := &balance.Pool{Name: "shop", Policy: balance.RoundRobin{}}
 		s.named(pool, "a", "b")
 		h = &Persist{Pool: pool, Name: "id", Keys: [][]byte{testKey}, Next: s.proxyTo(pool)}
 		at := func(mode PersistMode, change func(*Persist)) *Persist {
@@ -169,12 +169,12 @@ func TestPersistModes(t *testing.T) {
 		t := s.T
 		require.Empty(t, s.get("/rewrite").Cookies(), "the server sets none")
 		a := s.get("/rewrite?set=id%3Dmine%3B%20Path%3D/x")
-		require.Regexp(t, `^id=[A-Za-z0-9_-]{22}; Path=/x$`, a.Header.Values("Set-Cookie")[0])
+		require.Regexp(t, `^id=[A-Za-z0-9_-]{32}; Path=/x$`, a.Header.Values("Set-Cookie")[0])
 		require.Equal(t, "other=1", a.Header.Values("Set-Cookie")[1])
 		require.Equal(t, a.body[:1], s.get("/rewrite", "Cookie", "id="+a.Cookies()[0].Value).body[:1])
 
 		a = s.get("/prefix?set=id%3Dmine%3B%20Path%3D/x")
-		require.Regexp(t, `^id=[A-Za-z0-9_-]{22}~mine; Path=/x$`, a.Header.Values("Set-Cookie")[0])
+		require.Regexp(t, `^id=[A-Za-z0-9_-]{32}~mine; Path=/x$`, a.Header.Values("Set-Cookie")[0])
 		for range 3 {
 			b := s.get("/prefix", "Cookie", "x=1; id="+a.Cookies()[0].Value+"; y=2")
 			require.Equal(t, a.body[:1]+" [x=1; id=mine; y=2]", b.body)
@@ -211,7 +211,7 @@ func TestPersistSeals(t *testing.T) {
 	o, ok := s.open(value)
 	require.True(t, ok)
 	require.Equal(t, opened{name: "a", first: stampOf(now), last: stampOf(now + 60)}, o)
-	require.NotEqual(t, value, s.seal("a", now+1, now))
+	require.NotEqual(t, value, s.seal("a", now, now+60), "no two values are the same")
 
 	for _, wrong := range []*sealer{seal("pool 2", testKey), seal("pool", other), seal("pool"), seal("pool")} {
 		_, ok := wrong.open(value)

@@ -8,25 +8,29 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
 	"iter"
+	randv2 "math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // A sealer makes the values of persistence cookies and reads them. A value is
-// one block, 22 characters of base64url:
+// a random number and one block, 32 characters of base64url:
 //
-//	AES-128( first use, 4 bytes | last use, 4 bytes | tag, 8 bytes )
+//	n, 8 bytes | AES-128( mask(n) xor ( first use, 4 bytes | last use, 4 bytes | tag, 8 bytes ) )
 //
-// where the tag is a MAC of the name under the scope of the cookie. Whoever
-// lacks the key sees and makes only random blocks, of which one in 2^64 per
-// name opens to a tag that exists; so a value can be neither read nor forged,
-// and one of another scope (pool, cookie, purpose) is nothing. A block cipher
-// instead of a longer construction keeps the value short and opening it free
-// of allocation.
+// where the tag is a MAC of the name under the scope of the cookie, and the mask
+// is n under another key: CBC with a secret initial vector. Whoever lacks the
+// keys sees and makes only random blocks, of which one in 2^64 per name opens to
+// a tag that exists; so a value can be neither read nor forged, and one of
+// another scope (pool, cookie, purpose) is nothing. No two values are the same,
+// so that they do not tell how many servers there are. A block cipher instead of
+// a longer construction keeps the value short and opening it free of allocation.
 //
 // The first key seals; all open. All methods may be called at once.
 type sealer struct {
@@ -34,7 +38,7 @@ type sealer struct {
 	keys  []sealKey
 	scope string
 	all   iter.Seq[string] // where names come from
-	room  sync.Pool        // of *[2]sealBlock: what is given to a cipher.Block escapes
+	room  sync.Pool        // of *sealRoom: what is given to a cipher.Block escapes
 
 	names   atomic.Pointer[map[uint64]sealed] // by tag
 	rebuilt atomic.Int64                      // when, in Unix milliseconds
@@ -43,6 +47,7 @@ type sealer struct {
 
 type sealKey struct {
 	block cipher.Block
+	masks cipher.Block
 	tags  []byte // the key of the MAC
 }
 
@@ -70,26 +75,46 @@ func (s stamp) unix() int64 { return valueEpoch + int64(s) }
 
 type sealBlock [aes.BlockSize]byte
 
+const nonceLen = 8
+
+type sealRoom struct {
+	raw         [nonceLen + aes.BlockSize]byte
+	mask, block sealBlock
+}
+
+// masked makes the mask of the number that raw begins with.
+func (r *sealRoom) masked(k *sealKey) {
+	r.mask = sealBlock{}
+	copy(r.mask[:], r.raw[:nonceLen])
+	k.masks.Encrypt(r.mask[:], r.mask[:])
+}
+
 // init takes the keys, of which a random one is made if there are none, and
-// where names come from.
+// where names come from. A key that is too short to be secret is no key: with
+// the empty one anybody could seal.
 func (s *sealer) init(keys [][]byte, scope string, all iter.Seq[string]) {
 	s.once.Do(func() {
 		s.all = all
-		s.room.New = func() any { return new([2]sealBlock) }
+		s.room.New = func() any { return new(sealRoom) }
+		keys = slices.DeleteFunc(slices.Clone(keys), func(k []byte) bool { return len(k) < minKeyBytes })
 		if len(keys) == 0 {
 			key := make([]byte, 32)
 			_, _ = rand.Read(key) // never fails
 			keys = [][]byte{key}
 		}
 		for _, k := range keys {
-			block, err := aes.NewCipher(mac(k, "penstock value")[:16])
-			if err != nil {
-				panic(err) // 16 is a size of AES
-			}
-			s.keys = append(s.keys, sealKey{block, mac(k, "penstock tag")})
+			s.keys = append(s.keys, sealKey{sealCipher(k, "penstock value"), sealCipher(k, "penstock mask"), mac(k, "penstock tag")})
 		}
 		s.scope = scope
 	})
+}
+
+func sealCipher(key []byte, text string) cipher.Block {
+	block, err := aes.NewCipher(mac(key, text)[:16])
+	if err != nil {
+		panic(err) // 16 is a size of AES
+	}
+	return block
 }
 
 func mac(key []byte, text string) []byte {
@@ -102,37 +127,45 @@ func (s *sealer) tag(key int, name string) uint64 {
 	return binary.BigEndian.Uint64(mac(s.keys[key].tags, s.scope+"\x00"+name))
 }
 
-// seal returns the value for a name.
+// seal returns a value for a name.
 func (s *sealer) seal(name string, first, last int64) string {
-	var block [aes.BlockSize]byte
+	room := s.room.Get().(*sealRoom)
+	k, block := &s.keys[0], &room.block
 	binary.BigEndian.PutUint32(block[:], uint32(stampOf(first)))
 	binary.BigEndian.PutUint32(block[4:], uint32(stampOf(last)))
 	binary.BigEndian.PutUint64(block[8:], s.tag(0, name))
-	s.keys[0].block.Encrypt(block[:], block[:])
-	return base64.RawURLEncoding.EncodeToString(block[:])
+	binary.BigEndian.PutUint64(room.raw[:], randv2.Uint64()) // it need not be secret
+	room.masked(k)
+	subtle.XORBytes(block[:], block[:], room.mask[:])
+	k.block.Encrypt(room.raw[nonceLen:], block[:])
+	value := base64.RawURLEncoding.EncodeToString(room.raw[:])
+	s.room.Put(room)
+	return value
 }
 
 // open returns what a value says. For the sake of names that are new the table
 // of tags is made anew, once a second at most.
 func (s *sealer) open(value string) (o opened, ok bool) {
-	room := s.room.Get().(*[2]sealBlock)
-	raw, block := &room[0], &room[1]
-	if ok = decodeValue(raw, value); ok {
-		if o, ok = s.lookup(raw, block); !ok && s.stale() {
-			o, ok = s.lookup(raw, block)
+	room := s.room.Get().(*sealRoom)
+	if ok = decodeValue(&room.raw, value); ok {
+		if o, ok = s.lookup(room); !ok && s.stale() {
+			o, ok = s.lookup(room)
 		}
 	}
 	s.room.Put(room)
 	return o, ok
 }
 
-func (s *sealer) lookup(raw, block *sealBlock) (o opened, ok bool) {
+func (s *sealer) lookup(room *sealRoom) (o opened, ok bool) {
 	names := s.names.Load()
 	if names == nil {
 		return o, false
 	}
+	block := &room.block
 	for i := range s.keys {
-		s.keys[i].block.Decrypt(block[:], raw[:])
+		room.masked(&s.keys[i])
+		s.keys[i].block.Decrypt(block[:], room.raw[nonceLen:])
+		subtle.XORBytes(block[:], block[:], room.mask[:])
 		if n, ok := (*names)[binary.BigEndian.Uint64(block[8:])]; ok && n.key == i {
 			o.name, o.old = n.name, i > 0
 			o.first, o.last = stamp(binary.BigEndian.Uint32(block[:])), stamp(binary.BigEndian.Uint32(block[4:]))
@@ -165,11 +198,11 @@ func (s *sealer) rebuild(at int64) bool {
 	return true
 }
 
-// valueLen is the length of a value: 16 bytes in base64url without padding.
-const valueLen = (aes.BlockSize*8 + 5) / 6
+// valueLen is the length of a value: 24 bytes in base64url.
+const valueLen = (nonceLen + aes.BlockSize) / 3 * 4
 
-// decodeValue is base64.RawURLEncoding.Strict().Decode without allocation.
-func decodeValue(dst *sealBlock, value string) bool {
+// decodeValue is base64.RawURLEncoding.Decode without allocation.
+func decodeValue(dst *[nonceLen + aes.BlockSize]byte, value string) bool {
 	if len(value) != valueLen {
 		return false
 	}
@@ -180,9 +213,7 @@ func decodeValue(dst *sealBlock, value string) bool {
 		bad |= a | b | c | d
 		dst[3*i], dst[3*i+1], dst[3*i+2] = a<<2|b>>4, b<<4|c>>2, c<<6|d
 	}
-	a, b := valueDigit[value[valueLen-2]], valueDigit[value[valueLen-1]]
-	dst[aes.BlockSize-1] = a<<2 | b>>4
-	return (bad|a|b)&notDigit == 0 && b&0xf == 0 // one value, one spelling
+	return bad&notDigit == 0
 }
 
 // valueDigit is the value of a digit of base64url; of other bytes it has the

@@ -126,16 +126,17 @@ func (s *Split) Set(arms ...Arm) error {
 
 // ServeExchange implements [Handler].
 func (s *Split) ServeExchange(x *Exchange) {
-	a := s.kept(x)
+	a, renew := s.kept(x)
 	if a == nil {
 		if a = s.draw(x); a == nil {
 			x.Error(http.StatusServiceUnavailable, endOf(l4.Denied, l4.PhaseRequest))
 			return
 		}
-		if s.Cookie != "" {
-			s.arm.Set(x, a.Name)
-			x.OnReply(s)
-		}
+		renew = s.Cookie != ""
+	}
+	if renew {
+		s.arm.Set(x, a.Name)
+		x.OnReply(s)
 	}
 	if s.Field != "" {
 		name := a.Name
@@ -144,28 +145,29 @@ func (s *Split) ServeExchange(x *Exchange) {
 	Serve(a.Handler, x)
 }
 
-// kept returns the arm that the client's cookie names.
-func (s *Split) kept(x *Exchange) *Arm {
+// kept returns the arm that the client's cookie names, and whether that is sealed
+// with an old key.
+func (s *Split) kept(x *Exchange) (a *Arm, old bool) {
 	if s.Cookie == "" {
-		return nil
+		return nil, false
 	}
 	at, ok := findCookie(&x.Header, s.Cookie)
 	if !ok {
-		return nil
+		return nil, false
 	}
 	value := x.Header.cookie(at)
 	dropCookie(&x.Header, at, s.Cookie)
 	s.init()
 	o, ok := s.seal.open(value)
-	if !ok || o.old {
-		return nil
+	if !ok {
+		return nil, false
 	}
 	for i, arms := 0, s.list(); i < len(arms); i++ {
 		if arms[i].Name == o.name {
-			return &arms[i]
+			return &arms[i], o.old
 		}
 	}
-	return nil
+	return nil, false
 }
 
 func (s *Split) init() { s.seal.init(s.Keys, s.Cookie+"\x00split", s.names()) }

@@ -288,7 +288,11 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	ready := c.unparkClosed()
-	err := c.nc.Close()
+	defer c.afterClose(ready) // also if the bare connection, which may be the host's, panics
+	return c.nc.Close()
+}
+
+func (c *Conn) afterClose(ready func()) {
 	if ready != nil {
 		go ready()
 	}
@@ -296,7 +300,6 @@ func (c *Conn) Close() error {
 	if s := c.member.server; s != nil {
 		s.closed(c)
 	}
-	return err
 }
 
 // BytesRead returns how many bytes were read from the bare connection through

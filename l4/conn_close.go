@@ -2,7 +2,10 @@
 
 package l4
 
-import "net"
+import (
+	"log/slog"
+	"net"
+)
 
 // A closeHook is what a Conn does when it is closed.
 type closeHook struct {
@@ -14,7 +17,7 @@ type closeHook struct {
 // it: at once if it is closed already. It is for handlers that keep count of
 // connections, since those may outlive ServeConn. f must not block. It is added
 // to the innermost Conn that c wraps, so that it does not matter which layer is
-// closed. It may be called at any time by anybody.
+// closed. It may be called at any time by anybody. If f panics, that is logged.
 func (c *Conn) OnClose(f func()) {
 	var nc net.Conn = c
 	for nc != nil {
@@ -41,7 +44,15 @@ func (c *Conn) OnClose(f func()) {
 
 // runCloseHooks calls the hooks that nobody has called yet, the last first.
 func (c *Conn) runCloseHooks() {
-	for h := c.closing.Swap(nil); h != nil; h = h.next {
-		h.f()
+	h := c.closing.Swap(nil)
+	if h == nil {
+		return
+	}
+	var l *slog.Logger
+	if s := c.member.server; s != nil {
+		l = s.Logger
+	}
+	for ; h != nil; h = h.next {
+		guard(l, "function of OnClose", h.f)
 	}
 }

@@ -43,7 +43,8 @@ type Dialer struct {
 // but for Key: they are what the driver was configured with.
 //
 // The error wraps those of the pool (balance.ErrNoServer and so on), the
-// *ServerError of each try, and the context's cause.
+// *ServerError of each try, and the context's cause. A panic of Dial is logged,
+// to slog.Default, and is an error.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	if err := d.first(d); err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 		class, _ := whyNot(ctx, err)
 		lease.Done(balance.Outcome{Class: class, Err: err})
 		failed = errors.Join(failed, &ServerError{Server: server.Name(), Addr: server.Addr(), Err: err})
-		if try >= tries(d.Tries) || ctx.Err() != nil {
+		if try >= tries(d.Tries) || ctx.Err() != nil || panicked(err) {
 			return nil, failed
 		}
 		if class != balance.ConnectFailed { // as in Proxy
@@ -83,7 +84,12 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	}
 }
 
-func (d *Dialer) connect(ctx context.Context, server *balance.Server) (net.Conn, error) {
+func (d *Dialer) connect(ctx context.Context, server *balance.Server) (c net.Conn, err error) {
+	defer func() {
+		if p := recovered(recover(), nil, "Dial", "server", server.Name()); p != nil {
+			err = p
+		}
+	}()
 	if t := connectTimeout(d.ConnectTimeout); t > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, t)
@@ -91,7 +97,10 @@ func (d *Dialer) connect(ctx context.Context, server *balance.Server) (net.Conn,
 	}
 	network, addr := SplitAddr(server.Addr())
 	if d.Dial != nil {
-		return d.Dial(ctx, network, addr)
+		if c, err = d.Dial(ctx, network, addr); c == nil && err == nil {
+			err = errors.New("l4: Dial has returned no connection")
+		}
+		return c, err
 	}
 	return d.Socket.DialContext(ctx, network, addr)
 }
@@ -108,6 +117,9 @@ type leased struct {
 
 func (c *leased) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.lease.Works(0)
+	}
 	c.note(err)
 	return n, err
 }
@@ -132,13 +144,12 @@ func (c *leased) Close() error {
 	}
 	server := c.lease.Server()
 	server.Detach(c)
-	err := c.Conn.Close()
 	outcome := balance.Outcome{Latency: c.took}
 	if broken := c.broken.Load(); broken != nil {
 		outcome.Class, outcome.Err = balance.Reset, *broken
 	}
-	c.lease.Done(outcome)
-	return err
+	defer c.lease.Done(outcome)
+	return c.Conn.Close()
 }
 
 // CloseWrite ends the stream to the server, if the connection can.

@@ -151,7 +151,10 @@ func (l *PacedListener) Accept() (net.Conn, error) {
 	}
 	l.once.Do(l.init)
 	for {
-		d := l.Rate.Take(1)
+		d, err := l.take()
+		if err != nil {
+			return nil, &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: err}
+		}
 		if wait := decisionWait(d); wait > 0 {
 			t := time.NewTimer(wait)
 			select {
@@ -165,6 +168,12 @@ func (l *PacedListener) Accept() (net.Conn, error) {
 			return l.Listener.Accept()
 		}
 	}
+}
+
+// take asks Rate; if that panics, Accept fails, but may be called again.
+func (l *PacedListener) take() (d ratelimit.Decision, err error) {
+	defer func() { err = recovered(recover(), nil, "Rate") }()
+	return l.Rate.Take(1), nil
 }
 
 // Close closes the listener and ends Accept.

@@ -34,7 +34,7 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, addr string) (net.L
 	if err := lc.Check(); err != nil {
 		return nil, err
 	}
-	std := net.ListenConfig{KeepAlive: -1, KeepAliveConfig: lc.Socket.KeepAlive}
+	std := net.ListenConfig{KeepAlive: -1, KeepAliveConfig: lc.Socket.keepAlive()}
 	std.Control = func(network, address string, c syscall.RawConn) error {
 		if err := onSocket(c, func(fd uintptr) error { return lc.apply(fd, network) }); err != nil {
 			return fmt.Errorf("l4: listen: %w", err)

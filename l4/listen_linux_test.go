@@ -216,7 +216,7 @@ func TestSocketOptions(t *testing.T) {
 
 	client, server = lightPair(t, "tcp", "127.0.0.1:0")
 	require.Equal(t, 1, get(server, syscall.IPPROTO_TCP, syscall.TCP_NODELAY))
-	require.Equal(t, 0, get(server, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE))
+	require.Equal(t, 1, get(server, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE), "by default")
 	require.NoError(t, server.(*sock).SetNoDelay(false))
 	require.Equal(t, 0, get(server, syscall.IPPROTO_TCP, syscall.TCP_NODELAY))
 	require.NoError(t, server.(*sock).SetLinger(0))

@@ -16,7 +16,8 @@ import (
 //
 // It works for Conns over a *net.TCPConn or a stream *net.UnixConn on Linux;
 // for others its methods return false, and elsewhere there is none.
-// All methods may be called at once by many goroutines.
+// All methods may be called at once by many goroutines. If a function that it
+// was given panics, that is logged, to slog.Default, and the connection is closed.
 type Parker struct {
 	file *os.File
 	ep   int
@@ -153,11 +154,26 @@ func (p *Parker) handle(ev syscall.EpollEvent) {
 		if k.gone != nil {
 			p.control(s.c) // back from parked to watched
 		}
-		p.run.Go(ready)
+		p.run.Add(1)
+		go p.ready(s.c, ready)
 	}
+	c := s.c
 	p.mu.Unlock()
 	if gone != nil {
-		gone()
+		p.call(c, gone)
+	}
+}
+
+// ready calls what waited for c in a goroutine of its own.
+func (p *Parker) ready(c *Conn, f func()) {
+	defer p.run.Done()
+	p.call(c, f)
+}
+
+// call calls f, which is about c and is the host's: if it panics, c is closed.
+func (p *Parker) call(c *Conn, f func()) {
+	if guard(nil, "function of a Parker", f) != nil {
+		guard(nil, "Close", func() { c.Close() })
 	}
 }
 
@@ -221,6 +237,15 @@ func (p *Parker) unwire(c *Conn) {
 	defer p.mu.Unlock()
 	if c.parker.Load() == p && c.parked.wired != nil {
 		p.drop(c, false)
+	}
+}
+
+// unwatch undoes wire for a connection that goes on.
+func (p *Parker) unwatch(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.parker.Load() == p && c.parked.wired != nil {
+		p.drop(c, true)
 	}
 }
 
@@ -361,11 +386,11 @@ func (c *Conn) unparkClosed() (ready func()) {
 	if c.parker.Load() == p {
 		f, r := c.parked.ready, c.parked.wired
 		if r != nil {
-			f = func() { r.event(c, syscall.EPOLLHUP) }
+			f = func() { r.closed(c) }
 		}
 		if f != nil {
 			p.run.Add(1)
-			ready = func() { defer p.run.Done(); f() }
+			ready = func() { p.ready(c, f) }
 		}
 		p.drop(c, false)
 	}

@@ -107,9 +107,15 @@ func (p *Proxy) ServeConn(ctx context.Context, c net.Conn) error {
 	}
 	p.once.Do(p.init)
 	s := &session{p: p, client: NewConn(c), record: RecordOf(c)}
+	if c := underlying(c); c != nil {
+		s.log = c.member.server.Logger
+	}
 	if err := s.connect(ctx); err != nil {
 		abort(s.client)
 		s.client.Close()
+		if errors.Is(err, errClientLeft) {
+			return nil
+		}
 		return err
 	}
 	if h, ok := s.lease.Server().Value().(Handler); ok {
@@ -125,7 +131,6 @@ type session struct {
 	p      *Proxy
 	client *Conn
 	server *Conn
-	lease  balance.Lease
 	took   time.Duration // to connect
 	record *Record
 	stop   func() bool // of watching the context, or nil
@@ -164,7 +169,7 @@ func (s *session) connect(ctx context.Context) (failed error) {
 		class, end = whyNot(ctx, err)
 		s.lease.Done(balance.Outcome{Class: class, Err: err})
 		failed = errors.Join(failed, &ServerError{Server: server.Name(), Addr: server.Addr(), Err: err})
-		if try >= tries(p.Tries) || ctx.Err() != nil {
+		if try >= tries(p.Tries) || ctx.Err() != nil || panicked(err) {
 			return failed
 		}
 		// A refused connection cost the server nothing: trying elsewhere does
@@ -186,6 +191,8 @@ func whyNot(ctx context.Context, err error) (balance.Class, Termination) {
 	switch {
 	case ctx.Err() != nil:
 		return balance.Canceled, Termination{Killed, PhaseConnect}
+	case panicked(err):
+		return balance.Canceled, Termination{Internal, PhaseConnect}
 	case isTimeout(err):
 		return balance.ConnectTimeout, Termination{ServerTimeout, PhaseConnect}
 	case errors.Is(err, ErrTLS):
@@ -196,32 +203,14 @@ func whyNot(ctx context.Context, err error) (balance.Class, Termination) {
 	return balance.ConnectFailed, Termination{ServerAborted, PhaseConnect}
 }
 
-// acquire takes a lease, waiting in the queue if need be.
-func (s *session) acquire(ctx context.Context, req balance.Request) (end Termination, err error) {
-	var before time.Time
-	if s.record != nil {
-		before = time.Now()
-	}
-	s.lease, err = s.p.Pool.Acquire(ctx, req)
-	s.record.Note(func(r *Record) { r.Queue = max(r.Queue, 0) + time.Since(before) })
-	switch {
-	case err == nil:
-		return end, nil
-	case errors.Is(err, balance.ErrNoServer):
-		end = Termination{ServerAborted, PhaseConnect}
-	case errors.Is(err, balance.ErrQueueTimeout):
-		end = Termination{ServerTimeout, PhaseQueue}
-	case ctx.Err() != nil:
-		end = Termination{Killed, PhaseQueue}
-	default:
-		end = Termination{Resource, PhaseQueue}
-	}
-	return end, fmt.Errorf("l4: %w", err)
-}
-
 // dial connects to the server of the lease, one that is served in process
 // excepted.
-func (s *session) dial(ctx context.Context, try int) error {
+func (s *session) dial(ctx context.Context, try int) (err error) {
+	defer func() {
+		if p := recovered(recover(), s.log, "connecting", "server", s.lease.Server().Name()); p != nil {
+			err = p
+		}
+	}()
 	server := s.lease.Server()
 	if _, ok := server.Value().(Handler); ok {
 		s.record.Note(func(r *Record) { r.Server, r.Tries = server.Name(), try })
@@ -250,6 +239,9 @@ func (s *session) dialServer(ctx context.Context, server *balance.Server) (net.C
 				return nil, err
 			}
 			if ok {
+				if p.Socket.keepAlive().Enable {
+					s.probe = probeAfter
+				}
 				return c, nil
 			}
 		}
@@ -269,6 +261,9 @@ func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Serve
 	} else {
 		c, err = p.Socket.DialContext(ctx, network, addr)
 	}
+	if err == nil && c == nil {
+		err = errors.New("l4: Dial has returned no connection")
+	}
 	if err != nil || p.Handshake == nil {
 		return c, err
 	}
@@ -276,18 +271,26 @@ func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Serve
 }
 
 func (p *Proxy) handshake(ctx context.Context, client, c net.Conn, server *balance.Server) (net.Conn, error) {
+	done := false // neither by an error nor by a panic
+	defer func() {
+		if !done {
+			c.Close()
+		}
+	}()
 	deadline, _ := ctx.Deadline()
 	c.SetDeadline(deadline)
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() {
+		guard(nil, "connection", func() { c.SetDeadline(time.Unix(1, 0)) })
+	})
 	ready, err := p.Handshake(ctx, client, c, server)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		c.Close()
 		return nil, err
 	}
 	ready.SetDeadline(time.Time{})
+	done = true
 	return ready, nil
 }
 
@@ -319,13 +322,13 @@ func (s *session) serveLocally(ctx context.Context, h Handler) error {
 
 // start relays until the end.
 func (s *session) start(ctx context.Context) {
+	s.relay.init(s.client, s.server, &s.p.relay, s.finish)
 	switch {
 	case underlying(s.client) == nil: // nobody else would close it
 		s.stop = context.AfterFunc(ctx, func() { s.relay.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
 	case s.parker == nil && s.server.raw != nil:
 		s.parker = parkerOf(s.client)
 	}
-	s.relay.init(s.client, s.server, &s.p.relay, s.finish)
 	s.lease.Server().Attach(s)
 	s.relay.run(s.parker)
 }
@@ -344,7 +347,6 @@ func (s *session) finish(*relay) {
 	}
 	s.lease.Server().Detach(s)
 	result := s.relay.result()
-	s.server.Close()
 	outcome := balance.Outcome{Latency: s.took, Err: result.Err}
 	switch result.Termination.Cause {
 	case ServerAborted:
@@ -361,8 +363,9 @@ func (s *session) finish(*relay) {
 	}
 	s.record.Note(func(r *Record) { r.FirstByte = s.relay.firstByte() })
 	s.record.End(result.Termination, result.Err)
-	s.lease.Done(outcome)
-	s.client.Close()
+	defer s.client.Close() // whatever of the host's panics before
+	defer s.lease.Done(outcome)
+	s.server.Close()
 }
 
 // A ServerError says which server a try has failed on.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -195,7 +196,38 @@ func TestProxyEnds(t *testing.T) {
 			send(t, client, "x")
 			wantError(t, client, syscall.ECONNRESET)
 		}},
-		{name: "server is silent after FIN", want: "sD", after: 40 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "client waits for its answer", want: "--", after: 33 * time.Minute, act: func(t *testing.T, client, server *l4test.Conn) {
+			client.CloseWrite()
+			time.Sleep(33 * time.Minute)
+			send(t, server, "answer")
+			server.Close()
+			wantRead(t, client, "answer")
+			wantError(t, client, io.EOF)
+		}},
+		{name: "client waits for nothing", want: "sD", after: time.Hour, act: func(t *testing.T, client, server *l4test.Conn) {
+			client.CloseWrite()
+			wantError(t, client, syscall.ECONNRESET)
+		}},
+		{name: "ServerTimeout goes on after FIN", proxy: &Proxy{ServerTimeout: 10 * time.Second}, want: "sD", after: 15 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+			time.Sleep(5 * time.Second)
+			client.CloseWrite()
+			wantError(t, client, syscall.ECONNRESET)
+		}},
+		{name: "client stays after the server is done, by default", want: "cL", after: 30 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+			server.CloseWrite()
+			wantError(t, client, io.EOF)
+			wantError(t, server, syscall.ECONNRESET)
+		}},
+		{name: "the longest durations", want: "cD", after: time.Minute, proxy: &Proxy{
+			IdleTimeout: math.MaxInt64, ServerTimeout: math.MaxInt64, ClientTimeout: time.Minute - time.Second, HalfClosedTimeout: math.MaxInt64, Lifetime: math.MaxInt64,
+			ConnectTimeout: math.MaxInt64,
+		}, act: func(t *testing.T, client, server *l4test.Conn) {
+			time.Sleep(time.Second)
+			send(t, client, "x")
+			wantRead(t, server, "x")
+			wantError(t, client, syscall.ECONNRESET)
+		}},
+		{name: "server is silent after FIN", proxy: &Proxy{HalfClosedTimeout: 30 * time.Second}, want: "sD", after: 40 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
 			time.Sleep(5 * time.Second)
 			client.CloseWrite()
 			time.Sleep(5 * time.Second)

@@ -53,7 +53,9 @@ func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
 		}
 		return giveUp(ctx, conn, fmt.Errorf("%w: not trusted to send a PROXY header", ErrRejected), false)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		guard(nil, "connection", func() { conn.Close() })
+	})
 	h, err := a.read(conn)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)

@@ -42,8 +42,10 @@ func newRecord() *Record {
 	return &r.Record
 }
 
-// Note runs f, which may write the record. It may be called by many
-// goroutines; a nil Record has no note taken.
+// Note runs f, which may write the record, and must not call Note or End. It may
+// be called by many goroutines; a nil Record has no note taken. What is noted
+// once the connection is over nobody reads, but for notes that OnDone takes of
+// the record that it is given.
 func (r *Record) Note(f func(r *Record)) {
 	if r == nil {
 		return

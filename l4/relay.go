@@ -4,13 +4,15 @@ package l4
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/penstock-lb/penstock/balance"
 )
 
 // RelayOptions says how long a relay may be silent, and what it works with.
@@ -20,7 +22,7 @@ type RelayOptions struct {
 	IdleTimeout       time.Duration // neither side sends; 0 means 1h, negative means none
 	ClientTimeout     time.Duration // a does not send; 0 or negative means none but IdleTimeout
 	ServerTimeout     time.Duration // b does not send; 0 or negative means none but IdleTimeout
-	HalfClosedTimeout time.Duration // silence once one side has ended its stream, instead of those above; 0 means 30s, negative means none
+	HalfClosedTimeout time.Duration // silence once one side has ended its stream, instead of those above; 0 means those of a relay that is open while a waits for b's answer, and 30s once b has ended; negative means none
 	Lifetime          time.Duration // in all; 0 or negative means no limit
 
 	Buffers *BufferPool // to borrow from while there is something to move; nil means a pool of its own
@@ -103,7 +105,11 @@ type relay struct {
 	isCut   atomic.Bool
 	parker  *Parker // if wired
 	dialing dialing
-	sent    int // bytes of a that went to b before the relay began
+	probe   time.Duration // when b's socket is to have keep-alive probes; 0 means never, or done
+	sent    int           // bytes of a that went to b before the relay began
+	lease   balance.Lease // of b; zero if there is none
+	first   bool          // b's first byte has come while mu was held, and the lease is to be told
+	log     *slog.Logger  // of panics; nil means slog.Default()
 }
 
 // A direction is one half of a relay. Only its own goroutine reads src,
@@ -152,6 +158,7 @@ func (r *relay) run(p *Parker) {
 
 // wake ends all waiting of goroutines.
 func (r *relay) wake() {
+	defer func() { recovered(recover(), r.log, "connection") }()
 	past := time.Unix(1, 0)
 	r.up.src.SetDeadline(past)
 	r.down.src.SetDeadline(past)
@@ -182,8 +189,15 @@ func (r *relay) firstByte() time.Duration {
 
 func (r *relay) now() time.Duration { return time.Since(r.start) }
 
-// run moves data until there is no more, or none for a while.
+// run moves data until there is no more, or none for a while. A panic of what
+// the host gave us, be it a connection or a callback of its TLS, ends the relay.
 func (d *direction) run() {
+	defer func() {
+		if err := recovered(recover(), d.r.log, "relay"); err != nil {
+			d.r.cut(Termination{Internal, PhaseData}, err)
+			d.finish()
+		}
+	}()
 	for {
 		err := d.move()
 		switch {
@@ -210,7 +224,9 @@ func (d *direction) move() error {
 	if err != nil {
 		return err
 	}
-	d.touch()
+	if d.touch() {
+		d.r.works()
+	}
 	n, err := d.dst.Write(b.B)
 	pool.Put(b)
 	d.moved += int64(n)
@@ -220,13 +236,21 @@ func (d *direction) move() error {
 	return nil
 }
 
-// touch notes that data was moved.
-func (d *direction) touch() {
+// touch notes that data was moved, and is true at b's first byte.
+func (d *direction) touch() (first bool) {
 	now := max(int64(d.r.now()), 1)
 	if d.last.Load() == 0 {
 		d.first = now
+		first = d == &d.r.down
 	}
 	d.last.Store(now)
+	return first
+}
+
+// works tells the lease that b has answered; r.mu is not held.
+func (r *relay) works() {
+	defer func() { recovered(recover(), r.log, "observer") }()
+	r.lease.Works(0)
 }
 
 // A writeError is an error of dst.
@@ -262,7 +286,7 @@ func (d *direction) stop(err error) {
 	switch {
 	case isWriteError(err):
 		// dst takes no more, but what it sent last may still be on its way.
-		d.r.note(d.gone(d.dst), errors.Unwrap(err))
+		d.r.note(d.r.gone(d.dst), errors.Unwrap(err))
 	case errors.Is(err, io.EOF):
 		if d.r.last() {
 			break // what ended is closed next
@@ -271,14 +295,14 @@ func (d *direction) stop(err error) {
 			d.r.cut(Termination{}, nil) // a full close is all that is left
 		}
 	default:
-		d.r.cut(d.gone(d.src), err)
+		d.r.cut(d.r.gone(d.src), err)
 	}
 	d.finish()
 }
 
 // gone says that c broke the relay.
-func (d *direction) gone(c *Conn) Termination {
-	if c == d.r.up.src {
+func (r *relay) gone(c *Conn) Termination {
+	if c == r.up.src {
 		return Termination{ClientAborted, PhaseData}
 	}
 	return Termination{ServerAborted, PhaseData}
@@ -296,10 +320,14 @@ func (d *direction) finish() {
 	r := d.r
 	r.mu.Lock()
 	d.state.Store(resting)
-	last := d.overNow()
+	again := d.over // it was a panic at the end
+	last := !again && d.overNow()
 	r.mu.Unlock()
-	if last {
+	switch {
+	case last:
 		r.close()
+	case !again: // nothing reads src any more, and would find that somebody closed it
+		d.src.OnClose(func() { r.cut(r.gone(d.src), net.ErrClosed) })
 	}
 }
 
@@ -313,8 +341,7 @@ func (d *direction) overNow() (last bool) {
 		return r.running == 0
 	}
 	if r.running > 0 { // the half-closed timeout begins
-		due, _ := r.nextTimeout()
-		due -= r.half
+		due := r.nextTick() - r.half
 		if !r.wired {
 			due = min(due, linger)
 		}
@@ -328,38 +355,19 @@ func (d *direction) overNow() (last bool) {
 
 // close is called once both directions are over.
 func (r *relay) close() {
+	defer func() { recovered(recover(), r.log, "end of a relay") }()
 	r.unwire()
-	if r.aborted {
+	r.mu.Lock()
+	aborted := r.aborted
+	r.mu.Unlock()
+	if aborted {
 		abort(r.up.src)
 		abort(r.up.dst)
 	}
 	r.ended(r)
 }
 
-// abort makes closing c send a reset, if it can. A TLS stream must not end
-// with close_notify then, so what is below is closed first.
-func abort(c net.Conn) {
-	secure := false
-	for {
-		if l, ok := c.(interface{ SetLinger(int) error }); ok {
-			l.SetLinger(0)
-			if secure {
-				c.Close()
-			}
-			return
-		}
-		if _, ok := c.(*tls.Conn); ok {
-			secure = true
-		}
-		w, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return
-		}
-		c = w.NetConn()
-	}
-}
-
-// note keeps the first reason.
+// note keeps the first reason, if it comes before the end.
 func (r *relay) note(t Termination, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -367,6 +375,9 @@ func (r *relay) note(t Termination, err error) {
 }
 
 func (r *relay) noteNow(t Termination, err error) {
+	if r.running == 0 {
+		return // it has ended by itself, and closing goes by that
+	}
 	if t.Cause == ServerAborted && r.up.over {
 		r.late = true
 	}

@@ -24,26 +24,51 @@ func (r *relay) tick() {
 		r.mu.Unlock()
 		return
 	}
-	due, t := r.nextTimeout()
-	if due <= now {
+	if due, t := r.nextTimeout(); due <= now {
 		r.mu.Unlock()
 		r.cut(t, errRelayTimeout)
 		return
 	}
-	for _, d := range [...]*direction{&r.up, &r.down} {
+	if r.probe > 0 && r.probe <= now {
+		r.probe = 0
+		probePeer(r.up.dst)
+	}
+	due := r.nextTick()
+	var idle [2]*direction
+	for i, d := range [...]*direction{&r.up, &r.down} {
 		if r.wired || d.state.Load() != running {
 			continue
 		}
-		if idle := time.Duration(d.last.Load()) + linger; idle > now {
-			due = min(due, idle)
+		if end := time.Duration(d.last.Load()) + linger; end > now {
+			due = min(due, end)
 		} else if d.state.CompareAndSwap(running, kicked) {
-			d.src.SetReadDeadline(time.Unix(1, 0))
+			idle[i] = d
 		}
 	}
 	if due < forever {
 		r.timer.Reset(due - now)
 	}
 	r.mu.Unlock()
+	defer func() { recovered(recover(), r.log, "connection") }()
+	for _, d := range idle {
+		if d != nil {
+			d.src.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+}
+
+// probeAfter is the age at which a connection to a server gets its keep-alive
+// probes, if it was not dialled with them. They begin later anyway.
+const probeAfter = time.Minute
+
+// nextTick says when tick has something to do if nothing moves until then;
+// r.mu is held.
+func (r *relay) nextTick() time.Duration {
+	due, _ := r.nextTimeout()
+	if r.probe > 0 {
+		due = min(due, r.probe)
+	}
+	return due
 }
 
 const forever = time.Duration(1<<63 - 1)
@@ -65,15 +90,18 @@ func (r *relay) nextTimeout() (due time.Duration, t Termination) {
 		if d == 0 {
 			d = std
 		}
-		if d > 0 && since+d < due {
+		if d > 0 && d < due-since { // the sum may be more than there is
 			due, t = since+d, Termination{cause, phase}
 		}
 	}
 	o := r.opt
 	limit(o.Lifetime, 0, 0, Local, PhaseData)
 	switch {
-	case r.up.over: // waiting for the server
-		limit(o.HalfClosedTimeout, defaultHalfClosedTimeout, max(both, r.half), ServerTimeout, PhaseData)
+	case r.up.over && o.HalfClosedTimeout == 0: // somebody waits for an answer, and does not hang up
+		limit(o.IdleTimeout, defaultIdleTimeout, max(both, r.half), ServerTimeout, PhaseData)
+		limit(o.ServerTimeout, 0, max(down, r.half), ServerTimeout, PhaseData)
+	case r.up.over:
+		limit(o.HalfClosedTimeout, 0, max(both, r.half), ServerTimeout, PhaseData)
 	case r.down.over:
 		limit(o.HalfClosedTimeout, defaultHalfClosedTimeout, max(both, r.half), ClientTimeout, PhaseLast)
 	default:

@@ -91,7 +91,9 @@ func (r *Router) Handler(ctx context.Context, c *Conn) (Handler, error) {
 	if err != errUndecided {
 		return h, err
 	}
-	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() {
+		guard(nil, "connection", func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	})
 	h, err = r.wait(p)
 	if !stop() && ctx.Err() != nil { // the deadline is spoilt
 		return nil, ctx.Err()

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
-	"runtime/debug"
+	"slices"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -23,13 +23,17 @@ const DefaultMaxConns = 1 << 16
 // A Server accepts connections and gives each to its Handler. Its fields must
 // not change once Serve is called. All methods may be called at once by many
 // goroutines, Close and Shutdown not by a Handler, since they wait for it.
+//
+// A panic of the Handler, or of anything else that the host has given to what
+// serves a connection, is logged with its stack and ends that connection.
 type Server struct {
 	Handler  Handler
 	MaxConns int          // open at once, over all listeners; more wait in the kernel's backlog; 0 means DefaultMaxConns, negative means no limit
 	Logger   *slog.Logger // nil means slog.Default()
 
 	// OnDone, if not nil, is called once for each connection when it is over,
-	// by whoever closes it. It must not block. The record is not valid after.
+	// by whoever closes it. It must not block. The record is not valid after. If
+	// it panics, that is logged.
 	OnDone func(*Record)
 
 	// ConnContext, if not nil, derives the context of a connection from the
@@ -58,8 +62,8 @@ type serverState struct {
 // ErrServerClosed. It closes ln. It may be called for many listeners at once.
 //
 // When accepting fails for a reason that may pass, such as a lack of
-// descriptors, it waits, 5 ms at first and up to 1 s, and goes on. Any other
-// error is returned; connections already accepted are not affected.
+// descriptors, it waits and goes on, as [AcceptPause] says. Any other error is
+// returned; connections already accepted are not affected.
 //
 // Before it accepts anything it returns what [Server.Check] says.
 func (s *Server) Serve(ln net.Listener) error {
@@ -77,7 +81,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		if !st.acquire() {
 			return ErrServerClosed
 		}
-		c, err := ln.Accept()
+		c, err := s.accept(ln)
 		if err == nil {
 			pause = 0
 			s.start(st, c)
@@ -87,11 +91,12 @@ func (s *Server) Serve(ln net.Listener) error {
 		if st.isDraining() {
 			return ErrServerClosed
 		}
-		if !mayPass(err) {
+		first, again := pause == 0, false
+		if pause, again = AcceptPause(err, pause); !again {
 			return fmt.Errorf("l4: accept: %w", err)
 		}
-		if pause = min(max(2*pause, 5*time.Millisecond), time.Second); pause == 5*time.Millisecond {
-			s.logger().Warn("l4: cannot accept, retrying", "addr", ln.Addr(), "err", err)
+		if first {
+			logger(s.Logger).Warn("l4: cannot accept, retrying", "addr", ln.Addr(), "err", err)
 		}
 		if !st.sleep(pause) {
 			return ErrServerClosed
@@ -99,18 +104,15 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 }
 
-// mayPass reports whether accepting may work again later.
-func mayPass(err error) bool {
-	for _, e := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, // something ran out
-		syscall.ECONNABORTED, syscall.ECONNRESET, // the client has left already
-	} {
-		if errors.Is(err, e) {
-			return true
+// accept is ln.Accept; a panic of it, which may be the host's, is an error that
+// may pass.
+func (s *Server) accept(ln net.Listener) (c net.Conn, err error) {
+	defer func() {
+		if p := recovered(recover(), s.Logger, "Accept"); p != nil {
+			err = p
 		}
-	}
-	t, ok := errors.AsType[net.Error](err)
-	return ok && t.Timeout() && !errors.Is(err, net.ErrClosed)
+	}()
+	return ln.Accept()
 }
 
 // open returns the state, made on first use; s.mu is held.
@@ -177,10 +179,9 @@ func (s *Server) start(st *serverState, bare net.Conn) {
 func (s *Server) serveConn(st *serverState, c *Conn) {
 	defer st.handlers.Done()
 	defer func() {
-		if v := recover(); v != nil {
-			c.member.record.End(Termination{Internal, PhaseRequest}, fmt.Errorf("l4: panic: %v", v))
-			c.Close()
-			s.logger().Error("l4: handler panicked", "remote", c.RemoteAddr(), "panic", v, "stack", string(debug.Stack()))
+		if err := recovered(recover(), s.Logger, "handler", "remote", c.RemoteAddr()); err != nil {
+			c.member.record.End(Termination{Internal, PhaseRequest}, err)
+			guard(s.Logger, "Close", func() { c.Close() })
 		}
 	}()
 	ctx := st.ctx
@@ -188,7 +189,7 @@ func (s *Server) serveConn(st *serverState, c *Conn) {
 		ctx = s.ConnContext(ctx, c)
 	}
 	if err := s.Handler.ServeConn(ctx, c); err != nil {
-		s.logger().Info("l4: connection not served", "remote", c.RemoteAddr(), "err", err)
+		logger(s.Logger).Info("l4: connection not served", "remote", c.RemoteAddr(), "err", err)
 	}
 }
 
@@ -207,18 +208,25 @@ func (s *Server) closed(c *Conn) {
 	st.release()
 }
 
+// finish gives the host the record of c: a copy, so that a handler which still
+// takes notes, as c was closed by somebody else, and the host, which may take
+// some in OnDone, do not meet.
 func (s *Server) finish(c *Conn, r *Record) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.RemoteAddr == nil {
-		r.RemoteAddr = c.RemoteAddr()
+	last := newRecord()
+	r.Note(func(r *Record) {
+		mu := last.mu
+		*last = *r
+		last.mu = mu
+	})
+	if last.RemoteAddr == nil {
+		last.RemoteAddr = c.RemoteAddr()
 	}
-	if r.LocalAddr == nil {
-		r.LocalAddr = c.LocalAddr()
+	if last.LocalAddr == nil {
+		last.LocalAddr = c.LocalAddr()
 	}
-	r.BytesIn, r.BytesOut = c.BytesRead(), c.BytesWritten()
-	r.Total = time.Since(r.Start)
-	s.OnDone(r)
+	last.BytesIn, last.BytesOut = c.BytesRead(), c.BytesWritten()
+	last.Total = time.Since(last.Start)
+	guard(s.Logger, "OnDone", func() { s.OnDone(last) })
 }
 
 // Shutdown ends the server in three phases: it stops accepting; it tells the
@@ -252,18 +260,20 @@ func (s *Server) Close() error {
 // stop is the first phase and the begin of the second.
 func (s *Server) stop() *serverState {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	st := s.open()
 	if s.down {
+		s.mu.Unlock()
 		return st
 	}
 	s.down = true
 	close(st.draining) // first: Serve asks it when accepting fails
-	for ln := range s.listeners {
-		ln.Close()
-	}
+	all := slices.Collect(maps.Keys(s.listeners))
 	if s.conns.n == 0 {
 		close(st.idle)
+	}
+	s.mu.Unlock()
+	for _, ln := range all {
+		ln.Close() // the host's: it may call us back
 	}
 	return st
 }
@@ -276,7 +286,7 @@ func (s *Server) cut(st *serverState) {
 	s.mu.Unlock()
 	for _, c := range all {
 		c.member.record.End(Termination{Killed, PhaseData}, ErrServerClosed)
-		c.Close()
+		guard(s.Logger, "Close", func() { c.Close() })
 	}
 	st.handlers.Wait()
 	<-st.idle
@@ -296,13 +306,6 @@ func (s *Server) parker() *Parker {
 	st := s.state
 	s.mu.Unlock()
 	return st.park.get()
-}
-
-func (s *Server) logger() *slog.Logger {
-	if s.Logger != nil {
-		return s.Logger
-	}
-	return slog.Default()
 }
 
 type drainingKey struct{}
@@ -358,47 +361,4 @@ func (st *serverState) sleep(d time.Duration) bool {
 	case <-st.draining:
 		return false
 	}
-}
-
-// A member is a Conn's place in the list of the server that accepted it.
-type member struct {
-	server     *Server
-	record     *Record // nil if nobody asks for it
-	next, prev *Conn
-}
-
-// memberList is a list of connections that costs no memory of its own.
-type memberList struct {
-	first *Conn
-	n     int
-}
-
-func (l *memberList) add(c *Conn) {
-	if c.member.next = l.first; l.first != nil {
-		l.first.member.prev = c
-	}
-	l.first = c
-	l.n++
-}
-
-func (l *memberList) remove(c *Conn) {
-	m := &c.member
-	if m.prev != nil {
-		m.prev.member.next = m.next
-	} else {
-		l.first = m.next
-	}
-	if m.next != nil {
-		m.next.member.prev = m.prev
-	}
-	m.next, m.prev = nil, nil
-	l.n--
-}
-
-func (l *memberList) all() []*Conn {
-	all := make([]*Conn, 0, l.n)
-	for c := l.first; c != nil; c = c.member.next {
-		all = append(all, c)
-	}
-	return all
 }

@@ -14,12 +14,16 @@ import (
 
 // SocketOptions are the options of the sockets of a listener's connections,
 // or of those to servers. The zero value sends small writes at once, as
-// package net does, and no keep-alive probes, as it does not: they cost four
-// system calls a connection, and the timeouts of a relay do their work.
+// package net does, and probes peers that are silent, so that one that is gone
+// without a word does not hold a connection for as long as the timeouts allow.
+// On Linux probes cost next to nothing: connections inherit them from the
+// listener, and those of a Proxy to its servers get them after a minute, so that
+// short ones are spared the four system calls.
+//
 // Options marked Linux fail with errors.ErrUnsupported elsewhere, those of
 // TCP are ignored for Unix sockets.
 type SocketOptions struct {
-	KeepAlive   net.KeepAliveConfig // probes to a silent peer; zero means none
+	KeepAlive   net.KeepAliveConfig // probes to a silent peer; zero means after 2 min, then each 15 s, and 4 without an answer end the connection; none if Enable is false and any other field is set, as in {Idle: -1}
 	UserTimeout time.Duration       // for sent data to be acknowledged, in ms; 0 means the system's (about 15 min). Linux
 	Delay       bool                // hold back small writes while data is unacknowledged (Nagle)
 	FastOpen    bool                // data in the SYN (RFC 7413). Linux
@@ -32,7 +36,18 @@ type SocketOptions struct {
 	Control func(network, address string, c syscall.RawConn) error
 }
 
-// plain reports whether o asks for nothing.
+// keepAlive is KeepAlive with what zero means.
+func (o *SocketOptions) keepAlive() net.KeepAliveConfig {
+	switch {
+	case o.KeepAlive == net.KeepAliveConfig{}:
+		return net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 15 * time.Second, Count: 4}
+	case !o.KeepAlive.Enable:
+		return net.KeepAliveConfig{}
+	}
+	return o.KeepAlive
+}
+
+// plain reports whether o asks for nothing, but for the probes of zero or none.
 func (o *SocketOptions) plain() bool {
 	return !o.KeepAlive.Enable && o.UserTimeout == 0 && !o.Delay && !o.FastOpen && o.Mark == 0 &&
 		o.Interface == "" && !o.Source.IsValid() && o.Control == nil
@@ -43,10 +58,14 @@ func (o *SocketOptions) control(network, address string, c syscall.RawConn, list
 	if err := onSocket(c, func(fd uintptr) error { return o.apply(fd, network, listen) }); err != nil {
 		return fmt.Errorf("l4: socket option: %w", err)
 	}
-	if o.Control != nil {
-		return o.Control(network, address, c)
+	if o.Control == nil {
+		return nil
 	}
-	return nil
+	var err error
+	if p := guard(nil, "Control", func() { err = o.Control(network, address, c) }); p != nil {
+		return p // net dials two families from goroutines of its own
+	}
+	return err
 }
 
 // onSocket runs f with the descriptor of c.
@@ -58,7 +77,7 @@ func onSocket(c syscall.RawConn, f func(fd uintptr) error) error {
 
 // DialContext connects as net.Dialer does, with the options.
 func (o *SocketOptions) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{KeepAlive: -1, KeepAliveConfig: o.KeepAlive}
+	d := net.Dialer{KeepAlive: -1, KeepAliveConfig: o.keepAlive()}
 	if o.Source.IsValid() && network != "unix" {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Source, 0))
 	}

@@ -4,6 +4,7 @@ package l4
 
 import (
 	"math"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -65,31 +66,64 @@ func (o *SocketOptions) apply(socket uintptr, network string, listen bool) (err 
 		set(syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
 	}
 	if o.UserTimeout > 0 {
-		set(syscall.IPPROTO_TCP, tcpUserTimeout, int(o.UserTimeout.Milliseconds()))
+		set(syscall.IPPROTO_TCP, tcpUserTimeout, wholeMilliseconds(o.UserTimeout))
 	}
 	if o.FastOpen && listen {
 		set(syscall.IPPROTO_TCP, tcpFastOpen, fastOpenQueue)
 	} else if o.FastOpen {
 		set(syscall.IPPROTO_TCP, tcpFastOpenConnect, 1)
 	}
-	if k := o.KeepAlive; k.Enable {
-		set(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
-		seconds := func(option int, d, std time.Duration) {
-			if d == 0 {
-				d = std
-			}
-			if d > 0 {
-				set(syscall.IPPROTO_TCP, option, wholeSeconds(d))
-			}
-		}
-		seconds(syscall.TCP_KEEPIDLE, k.Idle, 15*time.Second)
-		seconds(syscall.TCP_KEEPINTVL, k.Interval, 15*time.Second)
-		if k.Count == 0 {
-			k.Count = 9
-		}
-		if k.Count > 0 {
-			set(syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, k.Count)
-		}
+	if listen && err == nil { // net does it for those that dial
+		err = setKeepAlive(fd, o.keepAlive())
 	}
 	return err
+}
+
+// The most that the kernel takes of each.
+const (
+	maxKeepAliveSeconds = 1<<15 - 1
+	maxKeepAliveCount   = 127
+)
+
+// setKeepAlive does what package net does, for a socket that is not its own.
+func setKeepAlive(fd int, k net.KeepAliveConfig) (err error) {
+	if !k.Enable {
+		return nil
+	}
+	set := func(level, option, value int) {
+		if err == nil {
+			err = os.NewSyscallError("setsockopt", syscall.SetsockoptInt(fd, level, option, value))
+		}
+	}
+	set(syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
+	seconds := func(option int, d, std time.Duration) {
+		if d == 0 {
+			d = std
+		}
+		if d > 0 {
+			set(syscall.IPPROTO_TCP, option, min(wholeSeconds(d), maxKeepAliveSeconds))
+		}
+	}
+	seconds(syscall.TCP_KEEPIDLE, k.Idle, 15*time.Second)
+	seconds(syscall.TCP_KEEPINTVL, k.Interval, 15*time.Second)
+	if k.Count == 0 {
+		k.Count = 9
+	}
+	if k.Count > 0 {
+		set(syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, min(k.Count, maxKeepAliveCount))
+	}
+	return err
+}
+
+// probePeer has the kernel ask the peer of a socket that was dialled here whether
+// it is still there, once it has been silent for long.
+func probePeer(c *Conn) {
+	if s, ok := c.nc.(*sock); ok && s.to != nil && !s.unix {
+		s.set("setsockopt", func(fd int) error { return setKeepAlive(fd, new(SocketOptions).keepAlive()) })
+	}
+}
+
+// wholeMilliseconds rounds d, which is positive, up.
+func wholeMilliseconds(d time.Duration) int {
+	return int(min((d-1)/time.Millisecond+1, math.MaxInt32))
 }

@@ -14,8 +14,8 @@ import (
 	"sync/atomic"
 )
 
-// ErrNoCertificate is matched by the error of [Certificates.Get] when no
-// certificate may be shown to the client.
+// ErrNoCertificate is matched by the error of a handshake of [TerminateTLS] that
+// failed as [Certificates] had none to show to the client.
 var ErrNoCertificate = errors.New("l4: no certificate for the client")
 
 // Certificates chooses the certificate of a TLS server by the name the client
@@ -33,8 +33,9 @@ var ErrNoCertificate = errors.New("l4: no certificate for the client")
 // The zero value has no certificate. All methods may be called at once.
 type Certificates struct {
 	// Strict refuses clients that ask for a name no certificate has, or for
-	// none, instead of showing them the first certificate. It must not change
-	// once Get is called.
+	// none, instead of showing them the first certificate. They get the alert
+	// unrecognized_name (RFC 6066, section 3). It must not change once Get is
+	// called.
 	Strict bool
 
 	// Except are names that no * stands for: they are shown a certificate only
@@ -118,7 +119,10 @@ func (s *Certificates) All() iter.Seq[*tls.Certificate] {
 	}
 }
 
-// Get is the GetCertificate of a [tls.Config].
+// Get is the GetCertificate of a [tls.Config] whose Certificates are empty. Where
+// none may be shown it returns neither a certificate nor an error, which is what
+// has crypto/tls send unrecognized_name; for any error that would be
+// internal_error.
 func (s *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	set := s.set.Load()
 	if set == nil {
@@ -134,7 +138,8 @@ func (s *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	}
 	switch len(list) {
 	case 0:
-		return nil, fmt.Errorf("%w: it asks for %q", ErrNoCertificate, hello.ServerName)
+		noteRefused(hello)
+		return nil, nil
 	case 1:
 		return list[0], nil // crypto/tls says better what is wrong, if anything is
 	}
@@ -146,4 +151,16 @@ func (s *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 		}
 	}
 	return list[len(list)-1], nil
+}
+
+// refusedKey is where the context of a handshake has room for the reason that
+// Get cannot return.
+type refusedKey struct{}
+
+func noteRefused(hello *tls.ClientHelloInfo) {
+	if ctx := hello.Context(); ctx != nil {
+		if reason, ok := ctx.Value(refusedKey{}).(*error); ok {
+			*reason = fmt.Errorf("%w: it asks for %q", ErrNoCertificate, hello.ServerName)
+		}
+	}
 }

@@ -5,8 +5,11 @@ package l4
 import (
 	"crypto/tls"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/l4/l4test"
 )
 
 // askCertificate asks certs as a client would that supports what cfg says.
@@ -33,19 +36,39 @@ func TestCertificates(t *testing.T) {
 	strict := &Certificates{Strict: true}
 	require.NoError(t, strict.Set(first, a, wild))
 	for name, ok := range map[string]bool{"a.test": true, "x.w.test": true, "other.test": false, "": false} {
-		_, err := askCertificate(t, strict, &tls.Config{ServerName: name, InsecureSkipVerify: true})
-		require.Equal(t, ok, err == nil, name)
-		if !ok {
-			require.ErrorIs(t, err, ErrNoCertificate)
-		}
+		got, err := askCertificate(t, strict, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		require.NoError(t, err, "an error would be sent as internal_error")
+		require.Equal(t, ok, got != nil, name)
 	}
-	_, err := askCertificate(t, new(Certificates), &tls.Config{ServerName: "a.test"})
-	require.ErrorIs(t, err, ErrNoCertificate)
+	got, err := askCertificate(t, new(Certificates), &tls.Config{ServerName: "a.test"})
+	require.NoError(t, err)
+	require.Nil(t, got)
 	n := 0
 	for range certs.All() {
 		n++
 	}
 	require.Equal(t, 4, n)
+}
+
+// TestCertificatesUnrecognizedName: the alert is that of RFC 6066, section 3, in
+// either version, and the server's error says what was asked for.
+func TestCertificatesUnrecognizedName(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		synctest.Test(t, func(t *testing.T) {
+			certs := &Certificates{Strict: true}
+			require.NoError(t, certs.Set(testCert(t, nil, "a.test")))
+			a, b := l4test.Pipe()
+			done := make(chan error, 1)
+			h := &TerminateTLS{Config: &tls.Config{GetCertificate: certs.Get}, Next: echoes}
+			go func() { done <- h.ServeConn(t.Context(), b) }()
+			err := tls.Client(a, &tls.Config{ServerName: "b.test", MaxVersion: version}).Handshake()
+			require.ErrorContains(t, err, "unrecognized name")
+			err = <-done
+			require.ErrorIs(t, err, ErrTLS)
+			require.ErrorIs(t, err, ErrNoCertificate)
+			require.ErrorContains(t, err, `it asks for "b.test"`)
+		})
+	}
 }
 
 // TestCertificatesByKey: ECDSA if the client can, else RSA; neither is used

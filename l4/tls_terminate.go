@@ -50,7 +50,12 @@ func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
 	conn := NewConn(c)
 	before := conn.BytesRead() - int64(len(conn.Buffered()))
 	inside := tls.Server(conn, t.config())
-	if err := handshake(ctx, inside, cmp.Or(t.Timeout, 10*time.Second)); err != nil {
+	var refused error
+	noted := context.WithValue(ctx, refusedKey{}, &refused)
+	if err := handshake(noted, inside, cmp.Or(t.Timeout, 10*time.Second)); err != nil {
+		if refused != nil {
+			err = fmt.Errorf("%w: %w", ErrTLS, refused)
+		}
 		silent := conn.BytesRead() == before && errors.Is(err, io.EOF)
 		return giveUp(ctx, conn, err, silent)
 	}

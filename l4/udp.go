@@ -26,16 +26,20 @@ const (
 // comes from one address and port is a flow: it has a server, picked when it
 // begins, and a socket of its own towards it, by which replies are told apart.
 //
-// A server that refuses (an ICMP error comes back) before it has replied is
-// replaced by another, if the retry budget of the pool allows, and gets the
-// datagrams again; the flows of a server that goes down end, and the next
-// datagram of the client begins a new one.
+// A server that refuses (an ICMP error comes back) at first, before it has
+// replied and within a second of the first datagram, is replaced by another, if
+// the retry budget of the pool allows, which gets the datagrams again: up to
+// 16 KiB of them are kept for that long, 16 MiB of all flows together. The flows
+// of a server that goes down, or refuses later, end, and the next datagram of
+// the client begins a new one.
 //
 // What it does not do: a client that goes on from another address or port begins
 // another flow (QUIC calls that migration), replies from another port than the
 // one asked (TFTP) are not expected, PROXY headers are neither sent nor read, and
-// bandwidth is not limited. A datagram that was refused by a server that has
-// replied before is lost, and its flow ends.
+// bandwidth is not limited. A datagram that was refused by a server that took
+// those before is lost.
+//
+// A panic of what the host has given ends the flow that it was called for.
 //
 // Its fields must not change once Serve is called. All methods may be called
 // at once.
@@ -75,7 +79,9 @@ type UDPProxy struct {
 	flows     int
 	down      bool // Shutdown or Close was called
 
-	dropped atomic.Uint64
+	dropped   atomic.Uint64
+	kept      atomic.Int64 // bytes kept for another server, by all flows
+	lastPanic atomic.Int64 // when one was logged, in ns since 1970
 }
 
 // udpState is what exists once a UDPProxy is in use.
@@ -194,13 +200,14 @@ func (p *UDPProxy) Flows() int {
 	return p.flows
 }
 
-// Dropped returns how many datagrams were not relayed since Accept, MaxFlows or
-// Shutdown allowed no new flow.
+// Dropped returns how many datagrams of clients went to no server: since Accept,
+// MaxFlows or Shutdown allowed no new flow, none could be reached, more came in
+// the meantime than are kept, or the system had no room for one.
 func (p *UDPProxy) Dropped() uint64 { return p.dropped.Load() }
 
 // begin counts a new flow, if there may be one.
 func (p *UDPProxy) begin(client netip.AddrPort) bool {
-	if p.Accept != nil && !p.Accept(client) {
+	if !p.accepts(client) {
 		return false
 	}
 	p.mu.Lock()
@@ -214,6 +221,27 @@ func (p *UDPProxy) begin(client netip.AddrPort) bool {
 	return true
 }
 
+func (p *UDPProxy) accepts(client netip.AddrPort) (ok bool) {
+	if p.Accept == nil {
+		return true
+	}
+	defer func() { ok = p.recovered(recover(), "Accept") == nil && ok }()
+	return p.Accept(client)
+}
+
+// recovered is that for what a datagram can cause, which may be many times in a
+// second: of those one is logged.
+func (p *UDPProxy) recovered(v any, what string) error {
+	if v == nil {
+		return nil
+	}
+	now, last := time.Now().UnixNano(), p.lastPanic.Load()
+	if now-last < int64(time.Second) || !p.lastPanic.CompareAndSwap(last, now) {
+		return &panicError{v}
+	}
+	return recovered(v, p.Logger, what)
+}
+
 func (p *UDPProxy) ended() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -224,28 +252,30 @@ func (p *UDPProxy) ended() {
 	}
 }
 
-func (p *UDPProxy) dial(ctx context.Context, addr string) (net.Conn, error) {
+func (p *UDPProxy) dial(ctx context.Context, addr string) (c net.Conn, err error) {
+	defer func() {
+		if p := p.recovered(recover(), "Dial"); p != nil {
+			err = p
+		}
+	}()
 	if network, _ := SplitAddr(addr); network != "tcp" {
 		return nil, errors.New("l4: no datagrams to " + addr)
 	}
 	ctx, cancel := context.WithTimeout(ctx, defaultConnectTimeout) // to look up a name
 	defer cancel()
 	if p.Dial != nil {
-		return p.Dial(ctx, "udp", addr)
+		if c, err = p.Dial(ctx, "udp", addr); c == nil && err == nil {
+			err = errors.New("l4: Dial has returned no connection")
+		}
+		return c, err
 	}
 	return new(net.Dialer).DialContext(ctx, "udp", addr)
 }
 
-func (p *UDPProxy) key(client netip.AddrPort) uint64 {
-	if p.Key != nil {
-		return p.Key(client)
+func (p *UDPProxy) key(client netip.AddrPort) (key uint64, err error) {
+	if p.Key == nil {
+		return balance.HashAddr(client.Addr()), nil
 	}
-	return balance.HashAddr(client.Addr())
-}
-
-func (p *UDPProxy) logger() *slog.Logger {
-	if p.Logger != nil {
-		return p.Logger
-	}
-	return slog.Default()
+	defer func() { err = p.recovered(recover(), "Key") }()
+	return p.Key(client), nil
 }

@@ -3,7 +3,6 @@
 package l4
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"net"
@@ -19,10 +18,11 @@ import (
 
 // A udpFlow is the datagrams of one client and the replies to them.
 //
-//	begins   first datagram: a goroutine, a lease, a socket
-//	waits    until the server is known: datagrams are kept, up to udpKeep
-//	flows    datagrams go straight to the server; those before its first reply are kept, too, for another server
-//	ends     all replies are there, idle, refused, cut: the next datagram begins another
+//	begins    first datagram: a goroutine, a lease, a socket
+//	waits     until the server is known: datagrams are kept
+//	in doubt  datagrams go straight to the server, and are kept, too, for another server should this one refuse
+//	settled   by the first reply, or after udpDoubt: nothing is kept
+//	over      all replies are there, idle, refused, cut: it takes no datagram, the next begins another flow
 type udpFlow struct {
 	l      *udpListener
 	client netip.AddrPort // as the socket has it
@@ -31,28 +31,31 @@ type udpFlow struct {
 
 	mu      sync.Mutex // not held while waiting: sending a datagram does not
 	server  net.Conn   // nil while there is none
-	kept    [][]byte   // sent by the client and not yet replied to
-	room    int        // for more of those, in bytes
-	sent    int        // by the client
+	since   time.Duration
+	settled bool // server takes the datagrams
+	udpKept
+	sent    int // by the client
 	replies int
 	over    bool
+	ended   bool  // the record says why
 	refused error // told by a write to server
 
 	record Record
 	req    balance.Request
 }
 
-// udpKeep bounds the bytes kept of a flow that has no reply yet.
-const udpKeep = 64 << 10
+// udpDoubt is how long a server that is silent may still turn out not to be
+// there: ICMP errors come within a round trip, if they come.
+const udpDoubt = time.Second
 
 var errFlowOver = errors.New("l4: flow over")
 
-func newUDPFlow(l *udpListener, client, plain netip.AddrPort) *udpFlow {
-	f := &udpFlow{l: l, client: client, start: time.Now(), room: udpKeep}
-	f.req = balance.Request{Key: l.p.key(plain)}
+func newUDPFlow(l *udpListener, client, plain netip.AddrPort, key uint64) *udpFlow {
+	f := &udpFlow{l: l, client: client, start: time.Now()}
+	f.req = balance.Request{Key: key}
 	f.record = Record{
 		RemoteAddr: net.UDPAddrFromAddrPort(plain), LocalAddr: l.pc.LocalAddr(),
-		Start: f.start, Queue: -1, Connect: -1, FirstByte: -1,
+		Start: f.start, Queue: -1, Connect: -1, FirstByte: -1, mu: new(sync.Mutex),
 	}
 	return f
 }
@@ -64,27 +67,46 @@ func (f *udpFlow) send(b []byte) bool {
 	if f.over {
 		return false
 	}
-	f.last.Store(int64(time.Since(f.start)))
+	now := time.Since(f.start)
+	if f.server != nil && now-f.since >= udpDoubt {
+		f.settle()
+	}
+	written := f.server != nil && f.write(b)
+	if f.refused != nil && f.settled {
+		f.over = true
+		return false // b was not sent, but the server told of before: another flow may do better
+	}
+	f.last.Store(int64(now))
 	f.sent++
 	f.record.BytesIn += int64(len(b))
-	if f.replies == 0 && len(b) <= f.room {
-		f.kept = append(f.kept, bytes.Clone(b))
-		f.room -= len(b) + 64 // an empty one takes room, too
-	}
-	if f.server != nil {
-		f.write(b)
+	if kept := !f.settled && f.keep(b, &f.l.p.kept); !kept && !written {
+		f.l.p.dropped.Add(1)
 	}
 	return true
 }
 
-// write sends to the server; f.mu is held. The system tells an ICMP error to
-// whoever asks first, and that may be us: it ends the read.
-func (f *udpFlow) write(b []byte) {
+// settle gives up what was kept for another server; f.mu is held.
+func (f *udpFlow) settle() {
+	f.settled = true
+	f.forget(&f.l.p.kept)
+}
+
+// write sends to the server, and is false if that did not take b; f.mu is held.
+// The system tells an ICMP error to whoever asks first, and that may be us: it
+// ends the read.
+func (f *udpFlow) write(b []byte) (ok bool) {
+	defer func() {
+		if err := f.l.p.recovered(recover(), "Write"); err != nil {
+			ok, f.refused = false, err
+			f.server.SetReadDeadline(time.Unix(1, 0))
+		}
+	}()
 	_, err := f.server.Write(b)
 	if err != nil && !lostDatagram(err) && f.refused == nil {
 		f.refused = err
 		f.server.SetReadDeadline(time.Unix(1, 0))
 	}
+	return err == nil
 }
 
 // lostDatagram reports whether err is about one datagram only.
@@ -92,18 +114,21 @@ func lostDatagram(err error) bool {
 	return errors.Is(err, syscall.EMSGSIZE) || errors.Is(err, syscall.ENOBUFS)
 }
 
-// end ends the flow, for the first reason given.
+// end ends the flow, for the first reason given. What no server took is lost.
 func (f *udpFlow) end(t Termination, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.over {
+	if f.over = true; f.ended {
 		return
 	}
-	f.over = true
+	f.ended = true
 	f.record.Termination, f.record.Err = t, err
 	if f.server != nil {
 		f.server.Close()
+	} else {
+		f.l.p.dropped.Add(uint64(len(f.kept)))
 	}
+	f.forget(&f.l.p.kept)
 }
 
 // Cut is told by the pool that the server is in trouble; see [balance.Attached].
@@ -129,10 +154,10 @@ func (f *udpFlow) run() {
 	f.l.remove(f)
 	if p.OnDone != nil {
 		f.record.Total = time.Since(f.start)
-		p.OnDone(&f.record)
+		guard(p.Logger, "OnDone", func() { p.OnDone(&f.record) })
 	}
 	if f.record.Termination.Cause == ServerAborted || f.record.Termination.Cause == Resource {
-		p.logger().Info("l4: flow not served", "client", f.record.RemoteAddr, "server", f.record.Server, "err", f.record.Err)
+		logger(p.Logger).Info("l4: flow not served", "client", f.record.RemoteAddr, "server", f.record.Server, "err", f.record.Err)
 	}
 }
 
@@ -157,16 +182,25 @@ func (f *udpFlow) try(try int) (again bool, end Termination, err error) {
 		f.req.Avoid(server)
 		return class.ServerFault(), end, err
 	}
-	if idle := f.idle(); idle > 0 {
-		c.SetReadDeadline(time.Now().Add(idle))
-	}
-	if f.connected(c) {
-		server.Attach(f)
-		err = f.relay(c)
-		server.Detach(f)
-	}
-	c.Close()
+	err = f.serve(c, lease)
 	return f.finish(lease, err)
+}
+
+// serve relays between the client and c until that ends, by a panic even if c
+// is the host's.
+func (f *udpFlow) serve(c net.Conn, lease balance.Lease) (err error) {
+	defer func() {
+		if p := f.l.p.recovered(recover(), "connection"); p != nil {
+			err = p
+		}
+	}()
+	defer c.Close()
+	if !f.connected(c) {
+		return errFlowOver
+	}
+	lease.Server().Attach(f)
+	defer lease.Server().Detach(f)
+	return f.relay(c, lease)
 }
 
 // connected sends what was kept to c, in order.
@@ -177,6 +211,8 @@ func (f *udpFlow) connected(c net.Conn) bool {
 		return false
 	}
 	f.server, f.refused = c, nil
+	f.since = time.Since(f.start)
+	c.SetReadDeadline(time.Now().Add(udpDoubt))
 	for _, b := range f.kept {
 		f.write(b)
 	}
@@ -185,52 +221,60 @@ func (f *udpFlow) connected(c net.Conn) bool {
 
 // finish tells the pool how it went, and says how the flow ends.
 func (f *udpFlow) finish(lease balance.Lease, err error) (again bool, end Termination, _ error) {
-	var o balance.Outcome
-	o, again, end, err = f.judge(lease.Server(), err)
-	lease.Done(o) // which tells observers: without the lock
-	return again, end, err
+	o, again, end := f.outcome(err)
+	if again {
+		f.req.Avoid(lease.Server())
+	}
+	lease.Done(o)
+	return again, end, o.Err
 }
 
-// judge says what the end of the connection to s means.
-func (f *udpFlow) judge(s *balance.Server, err error) (o balance.Outcome, again bool, end Termination, _ error) {
+func (f *udpFlow) outcome(err error) (o balance.Outcome, again bool, end Termination) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.server = nil
+	defer func() {
+		if !again {
+			f.over = true // what comes from now on is another flow's
+			f.forget(&f.l.p.kept)
+		}
+	}()
 	answered := f.replies > 0
-	o = balance.Outcome{Err: err}
 	if answered {
 		o.Latency = f.record.FirstByte
 	}
 	switch {
-	case f.over || err == errFlowOver: // cut, or done
-		o.Err = nil
+	case f.ended || err == errFlowOver: // cut, or done
+		return o, false, end
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		o.Err, err = nil, nil
 		if f.replies < f.sent*f.l.p.Replies {
-			o.Class = balance.Timeout
-			end, err = Termination{ServerTimeout, PhaseData}, os.ErrDeadlineExceeded
-			o.Err = err
+			o.Class, o.Err = balance.Timeout, os.ErrDeadlineExceeded
+			end = Termination{ServerTimeout, PhaseData}
 		}
+		return o, false, end
+	}
+	switch o.Err = err; {
+	case panicked(err):
+		o.Class, end = balance.Canceled, Termination{Internal, PhaseData}
 	case answered:
 		o.Class, end = balance.Reset, Termination{ServerAborted, PhaseData}
+	case f.settled:
+		o.Class, end = balance.ConnectFailed, Termination{ServerAborted, PhaseData}
 	default:
 		o.Class, end, again = balance.ConnectFailed, Termination{ServerAborted, PhaseConnect}, true
-		f.req.Avoid(s)
 	}
-	if err == errFlowOver {
-		err = nil
-	}
-	return o, again, end, err
+	return o, again, end
 }
 
 // relay sends replies to the client until the flow is over or the server
 // fails. The error is os.ErrDeadlineExceeded when it was idle.
-func (f *udpFlow) relay(c net.Conn) error {
+func (f *udpFlow) relay(c net.Conn, lease balance.Lease) error {
 	r := newDatagramReader(c, &f.l.st.buffers)
 	for {
 		b, err := r.read()
 		switch {
 		case err == nil:
+			lease.Works(0)
 			over := f.reply(b.B)
 			f.l.st.buffers.Put(b)
 			if over {
@@ -251,17 +295,30 @@ func (f *udpFlow) idle() time.Duration { return cmp.Or(f.l.p.IdleTimeout, defaul
 
 // timedOut says why a read was woken by its deadline; nil means that it was for
 // nothing: the deadline is not moved for each datagram, but when it has passed.
+// The first is the end of the doubt.
 func (f *udpFlow) timedOut(c net.Conn) error {
 	f.mu.Lock() // or the deadline of a write that was refused could be lost
 	defer f.mu.Unlock()
 	if f.refused != nil {
 		return f.refused
 	}
-	quiet := time.Since(f.start) - time.Duration(f.last.Load())
-	if quiet >= f.idle() {
+	now, idle := time.Since(f.start), f.idle()
+	quiet := now - time.Duration(f.last.Load())
+	if idle > 0 && quiet >= idle {
+		f.over = true // at once, or a datagram that comes now would be lost
 		return os.ErrDeadlineExceeded
 	}
-	return c.SetReadDeadline(time.Now().Add(f.idle() - quiet))
+	doubt := f.since + udpDoubt - now
+	if doubt <= 0 {
+		f.settle()
+	}
+	switch {
+	case !f.settled && (idle <= 0 || doubt < idle-quiet):
+		return c.SetReadDeadline(time.Now().Add(doubt))
+	case idle <= 0:
+		return c.SetReadDeadline(time.Time{})
+	}
+	return c.SetReadDeadline(time.Now().Add(idle - quiet))
 }
 
 // reply sends a datagram to the client and says whether that was the last.
@@ -273,7 +330,7 @@ func (f *udpFlow) reply(b []byte) (over bool) {
 	f.last.Store(int64(since))
 	if f.replies == 0 {
 		f.record.FirstByte = since
-		f.kept = nil
+		f.settle()
 	}
 	f.replies++
 	f.record.BytesOut += int64(len(b))

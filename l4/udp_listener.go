@@ -25,14 +25,15 @@ type udpListener struct {
 }
 
 // read hands each datagram to its flow until the socket is closed, or fails
-// ten times in a row.
+// ten times in a row for no reason that may pass; see AcceptPause.
 func (l *udpListener) read() error {
 	b := make([]byte, maxDatagram)
+	var pause time.Duration
 	for failures := 0; ; {
 		n, client, err := l.readFrom(b)
 		switch {
 		case err == nil:
-			failures = 0
+			failures, pause = 0, 0
 			if client.IsValid() {
 				l.deliver(client, b[:n])
 			}
@@ -40,9 +41,13 @@ func (l *udpListener) read() error {
 		case errors.Is(err, net.ErrClosed), failures == 10:
 			return fmt.Errorf("l4: udp: %w", err)
 		default:
-			failures++
+			var passes bool
+			if pause, passes = AcceptPause(err, pause); !passes {
+				failures++
+				pause = 5 * time.Millisecond << failures
+			}
 			select {
-			case <-time.After(5 * time.Millisecond << failures):
+			case <-time.After(pause):
 			case <-l.st.ctx.Done():
 			}
 		}
@@ -83,7 +88,13 @@ func (l *udpListener) deliver(client netip.AddrPort, b []byte) {
 		l.p.dropped.Add(1)
 		return
 	}
-	f = newUDPFlow(l, client, plain)
+	key, err := l.p.key(plain)
+	if err != nil {
+		l.p.dropped.Add(1)
+		l.p.ended()
+		return
+	}
+	f = newUDPFlow(l, client, plain, key)
 	f.send(b)
 	l.mu.Lock()
 	l.flows[client] = f

@@ -129,7 +129,7 @@ func TestUDPBounds(t *testing.T) {
 		r.stop(t)
 
 		// What is kept for a server that is not there yet is bounded.
-		f := &udpFlow{room: udpKeep}
+		f := &udpFlow{l: &udpListener{p: new(UDPProxy)}}
 		for range 10_000 {
 			f.send([]byte(strings.Repeat("x", 1000)))
 			f.send(nil)
@@ -139,7 +139,12 @@ func TestUDPBounds(t *testing.T) {
 			kept += len(b)
 		}
 		require.LessOrEqual(t, kept, udpKeep)
-		require.LessOrEqual(t, len(f.kept), udpKeep/64+1)
+		require.LessOrEqual(t, len(f.kept), udpKeep/udpCost+1)
+		require.EqualValues(t, f.size, f.l.p.kept.Load())
+		require.EqualValues(t, 20_000-len(f.kept), f.l.p.Dropped())
+		f.end(Termination{}, nil)
+		require.EqualValues(t, 20_000, f.l.p.Dropped())
+		require.Zero(t, f.l.p.kept.Load())
 	})
 }
 

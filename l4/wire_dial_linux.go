@@ -16,6 +16,9 @@ type dialing struct {
 	early  uint32        // events of b until the relay is wired
 	to     *Conn         // b, if it is wired already
 	broken error         // what became of a meanwhile
+
+	queued *Conn  // a, while it waits for a server
+	left   func() // is called if it does not
 }
 
 // dial connects b to addr with the help of p. It costs fewer system calls

@@ -3,6 +3,7 @@
 package l4
 
 import (
+	"net"
 	"syscall"
 	"time"
 )
@@ -36,15 +37,24 @@ type flow struct {
 
 // wire makes p move the relay's data; false if it cannot.
 func (r *relay) wire(p *Parker) bool {
-	a, b := r.up.src, r.up.dst
-	if p == nil || a.raw == nil || b.raw == nil {
+	if p == nil || r.up.src.raw == nil || r.up.dst.raw == nil {
 		return false
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	if !r.wireNow(p) {
+		r.mu.Unlock()
+		return false
+	}
+	r.leave()
+	return true
+}
+
+// wireNow is wire with r.mu held.
+func (r *relay) wireNow(p *Parker) bool {
 	if r.isCut.Load() {
 		return false
 	}
+	a, b := r.up.src, r.up.dst
 	r.wired, r.parker = true, p
 	for _, d := range [...]*direction{&r.up, &r.down} {
 		d.pending = d.src.ahead // what was read ahead goes first
@@ -57,8 +67,7 @@ func (r *relay) wire(p *Parker) bool {
 		r.wired = false
 		return false
 	}
-	due, _ := r.nextTimeout()
-	r.timer = time.AfterFunc(due, r.tick)
+	r.timer = time.AfterFunc(r.nextTick(), r.tick)
 	if err := r.dialing.broken; err != nil {
 		r.up.broken(err)
 	} else if len(r.up.pending) > 0 {
@@ -69,10 +78,20 @@ func (r *relay) wire(p *Parker) bool {
 	if r.down.readable || len(r.down.pending) > 0 {
 		r.down.pump()
 	}
-	if r.running == 0 {
-		go r.close()
-	}
 	return true
+}
+
+// leave unlocks r.mu, and does what must not be done with it held.
+func (r *relay) leave() {
+	last, first := r.running == 0, r.first
+	r.first = false
+	r.mu.Unlock()
+	if first {
+		r.works()
+	}
+	if last {
+		r.close()
+	}
 }
 
 // event is told by the Parker, or by Close of c, what has happened to c.
@@ -81,7 +100,12 @@ func (r *relay) event(c *Conn, events uint32) {
 	switch {
 	case !r.wired:
 		r.answered(c, events)
-		fallthrough
+		left := r.hasLeft(c, events)
+		r.mu.Unlock()
+		if left != nil {
+			left()
+		}
+		return
 	case r.running == 0:
 		r.mu.Unlock()
 		return
@@ -101,11 +125,14 @@ func (r *relay) event(c *Conn, events uint32) {
 	if events&(syscall.EPOLLOUT|syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
 		to.pump()
 	}
-	last := r.running == 0
-	r.mu.Unlock()
-	if last {
-		r.close()
-	}
+	r.leave()
+}
+
+// closed is told that somebody has closed c. What was read of it goes on, as
+// far as it goes at once.
+func (r *relay) closed(c *Conn) {
+	r.event(c, syscall.EPOLLHUP)
+	r.cut(r.gone(c), net.ErrClosed)
 }
 
 // cutWire ends a wired relay; false if it is not wired.
@@ -175,6 +202,13 @@ func (d *direction) pump() {
 	}
 }
 
+// touchNow is touch with r.mu held.
+func (d *direction) touchNow() {
+	if d.touch() {
+		d.r.first = true
+	}
+}
+
 // stuck reports whether there is something that dst did not take yet.
 func (d *direction) stuck() bool {
 	return len(d.pending) > 0 || d.pipe != nil && d.pipe.n > 0
@@ -194,7 +228,7 @@ func (d *direction) fill() (int, error) {
 	b := pool.Get()
 	n, err := d.src.readNow(b.B, nil)
 	if n > 0 {
-		d.touch()
+		d.touchNow()
 		d.held, d.pending = b, b.B[:n]
 		switch {
 		case n == len(b.B) && d.full < bulkAfter:
@@ -216,7 +250,7 @@ func (d *direction) fill() (int, error) {
 func (d *direction) fillPipe() (int, error) {
 	n, err := d.src.readNow(nil, d.pipe)
 	if n > 0 {
-		d.touch()
+		d.touchNow()
 		d.pipe.n = n
 		return n, nil
 	}
@@ -252,7 +286,7 @@ func (d *direction) flush() bool {
 	}
 	if n > 0 {
 		d.moved += int64(n)
-		d.touch()
+		d.touchNow()
 	}
 	switch {
 	case err == syscall.EAGAIN:
@@ -281,13 +315,13 @@ func (d *direction) endStream() {
 // refused is what becomes of an error of dst: it takes no more, but what it
 // sent last may still be on its way.
 func (d *direction) refused(err error) {
-	d.r.noteNow(d.gone(d.dst), d.dst.opError("write", err))
+	d.r.noteNow(d.r.gone(d.dst), d.dst.opError("write", err))
 	d.endWire()
 }
 
 // broken is what becomes of an error of src.
 func (d *direction) broken(err error) {
 	d.src.gone.Store(true)
-	d.r.noteNow(d.gone(d.src), d.src.opError("read", err))
+	d.r.noteNow(d.r.gone(d.src), d.src.opError("read", err))
 	d.r.cutNow()
 }

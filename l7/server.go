@@ -215,7 +215,8 @@ func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
 			if s.stopping.Load() {
 				return ErrServerClosed
 			}
-			if pause = l4AcceptPause(err, pause); pause == 0 {
+			var again bool
+			if pause, again = l4.AcceptPause(err, pause); !again {
 				return err
 			}
 			s.logger().Error("l7: accept failed, retrying", "error", err, "after", pause)
@@ -228,21 +229,6 @@ func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
 		pause = 0
 		s.start(base, nc, cfg)
 	}
-}
-
-// l4AcceptPause returns how long to wait after a failed Accept, doubling from
-// 5 ms to 1 s, or 0 if the listener is broken for good. Running out of
-// descriptors is not: connections end and free some.
-func l4AcceptPause(err error, last time.Duration) time.Duration {
-	if errors.Is(err, net.ErrClosed) {
-		return 0
-	}
-	var ne net.Error
-	//lint:ignore SA1019 accepting is the one use that Temporary is good for
-	if !errors.As(err, &ne) || !ne.Temporary() {
-		return 0
-	}
-	return min(max(2*last, 5*time.Millisecond), time.Second)
 }
 
 // start gives a new connection its goroutine.

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+)
+
+// What the host gives us may panic: a handler, a matcher, a DialFunc, a hook, a
+// callback of its tls.Config, a net.Conn of its own. That ends one connection.
+// Whatever runs in a goroutine of ours recovers; whatever runs in one of the
+// host's, as Dialer does, gives back what it has taken and makes an error of it.
+
+// A panicError is a panic of the host's code as the error that it ended
+// something with.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("l4: panic: %v", e.value) }
+
+// Unwrap returns what was panicked with, if that is an error.
+func (e *panicError) Unwrap() error {
+	err, _ := e.value.(error)
+	return err
+}
+
+// Timeout and Temporary have a server go on accepting: the next connection may
+// fare better.
+func (e *panicError) Timeout() bool   { return false }
+func (e *panicError) Temporary() bool { return true }
+
+// panicked reports whether err is a panic of the host's code.
+func panicked(err error) bool {
+	_, ok := errors.AsType[*panicError](err)
+	return ok
+}
+
+// recovered logs v, what recover has returned, with the stack of the panic, and
+// returns it as an error; nil if there was none.
+func recovered(v any, l *slog.Logger, what string, attrs ...any) error {
+	if v == nil {
+		return nil
+	}
+	logger(l).Error("l4: "+what+" panicked", append(attrs, "panic", v, "stack", string(debug.Stack()))...)
+	return &panicError{v}
+}
+
+// guard calls f, and returns the panic it ended with, if so, which it has logged.
+func guard(l *slog.Logger, what string, f func()) (err error) {
+	defer func() { err = recovered(recover(), l, what) }()
+	f()
+	return nil
+}
+
+// logger returns l, or what nil means.
+func logger(l *slog.Logger) *slog.Logger {
+	if l != nil {
+		return l
+	}
+	return slog.Default()
+}

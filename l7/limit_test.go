@@ -3,9 +3,11 @@
 package l7
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -106,5 +108,62 @@ func TestLimitInFlight(t *testing.T) {
 		require.Equal(t, 429, s.get("/").StatusCode)
 		require.Equal(t, 204, <-first)
 		require.Equal(t, 204, s.get("/").StatusCode)
+	})
+}
+
+// What a server has worked for is charged, however that ended.
+func TestLimitChargesWhatReachedAServer(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.0.1.1:80", func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })
+		p := s.proxy("10.0.1.1:80")
+		p.Retry.Tries = 1
+		return &Limit[netip.Addr]{
+			Limiter: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerHour(2)}},
+			Next:    p,
+		}
+	}, func(s *site) {
+		for i, want := range []int{502, 502, 429} {
+			require.Equal(s, want, s.get("/").StatusCode, "request %d", i)
+		}
+	})
+}
+
+// A client that leaves while it is held back gives its turn to others, and its request
+// goes nowhere.
+func TestLimitClientLeavesWhileItWaits(t *testing.T) {
+	var served []string
+	var records []Record
+	onBoth(t, func(s *site) http.Handler {
+		served, records = nil, nil
+		limit := &Limit[string]{
+			Limiter: &ratelimit.Keyed[string]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(1), MaxWait: 5 * time.Second}},
+			Key:     ByHost,
+			Next: HandlerFunc(func(x *Exchange) {
+				served = append(served, x.Path)
+				x.Respond(200, nil, "ok")
+			}),
+		}
+		return HandlerFunc(func(x *Exchange) {
+			Serve(limit, x)
+			records = append(records, x.Record)
+		})
+	}, func(s *site) {
+		require.Equal(s, 200, s.get("/1").StatusCode)
+		ctx, leave := context.WithCancel(s.Context())
+		gone := make(chan error, 1)
+		go func() {
+			req, _ := http.NewRequestWithContext(ctx, "GET", "http://10.0.0.1/2", nil)
+			_, err := s.from("10.9.9.8").Do(req)
+			gone <- err
+		}()
+		time.Sleep(500 * time.Millisecond)
+		leave()
+		require.Error(s, <-gone)
+		synctest.Wait()
+		start := time.Now()
+		require.Equal(s, 200, s.get("/3").StatusCode)
+		require.Equal(s, 500*time.Millisecond, time.Since(start), "it takes the turn of the one that left")
+		require.Equal(s, []string{"/1", "/3"}, served)
+		require.Equal(s, "CQ", records[1].Termination.String())
 	})
 }

@@ -364,3 +364,38 @@ func TestHashBy(t *testing.T) {
 		require.Len(t, servers, 3)
 	})
 }
+
+// A cookie from the future is none: by its dates it would never end. A day is left to
+// clocks that disagree.
+func TestPersistFromTheFuture(t *testing.T) {
+	const day = 24 * time.Hour
+	var persist *Persist
+	onBoth(t, func(s *site) http.Handler {
+		pool := &balance.Pool{Name: "shop", Policy: balance.RoundRobin{}}
+		s.named(pool, "a", "b", "c")
+		persist = &Persist{Pool: pool, Keys: [][]byte{testKey}, MaxIdle: time.Hour, MaxLife: 3 * time.Hour, Next: s.proxyTo(pool)}
+		return persist
+	}, func(s *site) {
+		s.get("/") // so that it has begun
+		for _, tc := range []struct {
+			first, last time.Duration // from now
+			ok          bool
+		}{
+			{0, 0, true},
+			{day, day, true},
+			{day + time.Second, 0, false},
+			{0, day + time.Second, false},
+			{1000 * day, 1000 * day, false},
+		} {
+			now := time.Now()
+			value := persist.seal.seal("b", now.Add(tc.first).Unix(), now.Add(tc.last).Unix())
+			for range 3 { // in turn, if it is not taken
+				a := s.get("/", "Cookie", "SERVER="+value)
+				if tc.ok {
+					require.Equal(s, "b []", a.body, "%+v", tc)
+				}
+				require.Equal(s, tc.ok, cookieOf(a, "SERVER") == nil, "%+v", tc)
+			}
+		}
+	})
+}

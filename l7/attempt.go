@@ -5,6 +5,7 @@ package l7
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -66,6 +67,9 @@ func (t *attempt) begin() {
 		t.whole = n == len(b) // or else who streams it finds the error
 		b = b[:n]
 	}
+	if n := len(x.buffered); n > 0 && int64(n) == x.ContentLength && n <= cap(b)-len(b) {
+		b, t.whole = append(b, x.buffered...), true
+	}
 	t.req.B = b
 	if p.Timeout > 0 {
 		t.deadline = x.Record.Start.Add(p.Timeout)
@@ -89,7 +93,11 @@ func (t *attempt) stream() *replay {
 		if s, ok := t.x.down.(*standard); ok {
 			s.boundBody(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
 		}
-		t.body = &replay{src: t.x.guardedBody(), limit: t.keepBytes()}
+		if b := t.x.buffered; b != nil { // to be had again without keeping it
+			t.body = &replay{kept: b, limit: max(len(b), 1), err: io.EOF}
+			return t.body
+		}
+		t.body = &replay{src: t.x.guardedBody(), limit: t.keepBytes(), left: t.x.ContentLength}
 	}
 	return t.body
 }
@@ -280,14 +288,12 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 	l.headAt = now
 	l.firstByte = now.Sub(t.x.Record.Start)
 	l.outcome = balance.Outcome{Status: r.Status, Latency: now.Sub(sent)}
-	if r.Status >= 400 {
-		if r.Status >= 500 {
-			l.outcome.Class = balance.StatusError
-		}
-		if len(t.p.Retry.Statuses) > 0 {
-			if f := t.retryStatus(l, src); f != nil {
-				return f
-			}
+	if r.Status >= 500 {
+		l.outcome.Class = balance.StatusError
+	}
+	if l.race == nil { // else once it is over
+		if f := t.badStatus(l, src); f != nil {
+			return f
 		}
 	}
 	if r.Status == http.StatusSwitchingProtocols && !t.switchAgreed(src) {
@@ -323,6 +329,14 @@ func (t *attempt) letGo(l *leg, src source) {
 	l.src = nil
 }
 
+// badStatus is retryStatus for a reply of any status.
+func (t *attempt) badStatus(l *leg, src source) *failure {
+	if len(t.p.Retry.Statuses) == 0 || src.reply().Status < 400 {
+		return nil
+	}
+	return t.retryStatus(l, src)
+}
+
 // retryStatus makes a failure of a reply whose status is to be retried for.
 func (t *attempt) retryStatus(l *leg, src source) *failure {
 	r := src.reply()
@@ -332,7 +346,7 @@ func (t *attempt) retryStatus(l *leg, src source) *failure {
 		}
 		f := &failure{class: balance.StatusError, status: st, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server replied " + statusLine(st))}
 		f.after = retryAfter(r.Header.Get("Retry-After"), time.Now())
-		if l.race != nil || t.body != nil && !t.mayNeedBody() {
+		if t.body != nil && !t.mayNeedBody() {
 			return nil
 		}
 		sent := src.stopSending(t, true) // before anybody looks at the body

@@ -16,7 +16,9 @@ import (
 // BufferBody reads the request body before it passes the exchange on, so that
 // a slow client holds no server, and what is inside can look at the body or
 // send it again. A body that does not come in time is answered 408, one that
-// is too long 413.
+// is too long 413, for [Server.MaxBodyBytes] as for MaxBytes. A body that is
+// there as a whole can be tried again on another server whatever
+// [Retry.BodyBytes] says, and costs no more memory than has come of it.
 type BufferBody struct {
 	// MaxBytes is the longest body; 0 means 1 MiB, negative is an error and
 	// counts as 0. With AtLeast it bounds only what is waited for.
@@ -60,10 +62,10 @@ func (h *BufferBody) ServeExchange(x *Exchange) {
 	case err != nil:
 		x.down.mustClose()
 		x.Record.Err = err
-		x.Error(http.StatusBadRequest, endOf(l4.ClientAborted, l4.PhaseRequest))
+		h.refuse(x, err)
 		return
 	case ended && len(buf) <= limit:
-		x.SetBody(bytes.NewReader(buf), int64(len(buf)))
+		x.setBuffered(buf)
 	case stream:
 		x.SetBody(io.MultiReader(bytes.NewReader(buf), body), x.ContentLength)
 	default:
@@ -71,6 +73,23 @@ func (h *BufferBody) ServeExchange(x *Exchange) {
 		return
 	}
 	Serve(h.Next, x)
+}
+
+const firstBuffered = 4 << 10
+
+// refuse answers a body that could not be read: one that is too long for the
+// server, not framed as HTTP is, or broken off.
+func (h *BufferBody) refuse(x *Exchange, err error) {
+	var he *headError
+	var tooLong *http.MaxBytesError
+	switch {
+	case errors.As(err, &he):
+		x.Error(he.status, endOf(l4.Denied, l4.PhaseRequest))
+	case errors.As(err, &tooLong):
+		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.Denied, l4.PhaseRequest))
+	default:
+		x.Error(http.StatusBadRequest, endOf(l4.ClientAborted, l4.PhaseRequest))
+	}
 }
 
 // read reads up to limit bytes, and one more to see whether the body ends
@@ -88,7 +107,8 @@ func (h *BufferBody) read(x *Exchange, body io.Reader, limit int) (buf []byte, e
 	if h.AtLeast > 0 {
 		want = limit
 	}
-	buf = make([]byte, 0, min(want, max(512, int(x.ContentLength)+1)))
+	// What a client announces costs nothing before it comes.
+	buf = make([]byte, 0, min(int64(want), firstBuffered, max(512, x.ContentLength+1)))
 	for len(buf) < want {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -294,6 +295,7 @@ func (h *HashBy[K]) Check() error { return checkAll(h) }
 
 func (h *HashBy[K]) check(c *checks) {
 	c.Need("HashBy.Key", h.Key, "must be a func, such as ByClient")
+	c.If(!hashable[K](), "HashBy.Key", reflect.TypeFor[K](), "must return keys of strings, numbers or addresses: what points somewhere differs from process to process")
 	c.next("HashBy.Next", h.Next)
 }
 

@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -68,15 +69,19 @@ type Exchange struct {
 	trailers bool // TE: trailers
 	expect   bool // Expect: 100-continue, not answered yet
 
-	now     time.Time // the clock as read when something last waited; zero if it has to be read again
-	down    downstream
-	editors []ReplyEditor
-	filters []BodyFilter
-	values  []value
-	last    Handler // that Serve has called last
-	trusted bool    // the forwarding fields of the request are to be believed
-	rfc7239 bool    // and they are Forwarded, not X-Forwarded
-	replied bool    // the head of a final reply has been written
+	now      time.Time // the clock as read when something last waited; zero if it has to be read again
+	down     downstream
+	editors  []ReplyEditor
+	filters  []BodyFilter
+	values   []value
+	buffered []byte // the whole body of the request, if that is at hand; nil if it is not
+
+	last    Handler  // that Serve has called last
+	cookie  *Persist // whose cookie has chosen Balance.Prefer; nil if none has
+	hedged  string   // the server that was slower than the one that answers
+	trusted bool     // the forwarding fields of the request are to be believed
+	rfc7239 bool     // and they are Forwarded, not X-Forwarded
+	replied bool     // the head of a final reply has been written
 }
 
 // downstream is the client's side of an exchange: a connection on the byte
@@ -181,8 +186,20 @@ func (x *Exchange) Body() io.Reader {
 // SetBody replaces the request body by one of length bytes, -1 meaning as long
 // as it turns out to be. What is left of the original body is discarded.
 func (x *Exchange) SetBody(body io.Reader, length int64) {
+	x.buffered = nil
 	x.filters = append(x.filters[:0], func(io.Reader) io.Reader { return body })
 	x.ContentLength = length
+}
+
+// setBuffered is SetBody for a body that is there, all of it, and can be sent
+// any number of times. A trailer can go on only behind chunks.
+func (x *Exchange) setBuffered(body []byte) {
+	length := int64(len(body))
+	if f := x.down.trailer(); f != nil && f.Len() > 0 {
+		length = -1
+	}
+	x.SetBody(bytes.NewReader(body), length)
+	x.buffered, x.expect = body, false
 }
 
 // A BodyFilter changes a body as it streams by.
@@ -191,6 +208,7 @@ type BodyFilter func(io.Reader) io.Reader
 // FilterBody has f change the request body on its way to the server. The
 // length of the body is unknown from then on.
 func (x *Exchange) FilterBody(f BodyFilter) {
+	x.buffered = nil
 	x.filters = append(x.filters, f)
 	if x.ContentLength != 0 {
 		x.ContentLength = -1
@@ -306,6 +324,10 @@ type origin struct {
 	remote, local netip.AddrPort
 	tls           *tls.ConnectionState
 }
+
+// hedgedFor reports whether the reply comes from another server than that one
+// only because it was faster: whoever was with it stays with it.
+func (x *Exchange) hedgedFor(server string) bool { return server != "" && server == x.hedged }
 
 // reset makes x ready for the next request on a connection of that origin.
 // Nothing that a handler has written into x stays.

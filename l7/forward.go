@@ -68,6 +68,9 @@ func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
 		if fd.kind == kindForwarded && x.joins(p.Forward, fd.Name) {
 			continue // joined below
 		}
+		if fd.kind == kindTrailer && x.ContentLength >= 0 {
+			continue // there will be none behind a body of known length
+		}
 		b = append(b, fd.Name...)
 		b = append(b, ": "...)
 		b = append(b, fd.Value...)

@@ -103,6 +103,13 @@ func (t *attempt) raceLegs(ctx context.Context) *failure {
 	}
 	f := r.settle(t, fail)
 	t.p.latencies.note(f, time.Since(start))
+	if f == nil && t.leg.src != nil {
+		// The first reply counts; whether it is one to try again for is asked
+		// now that the other leg uses the request no more.
+		if f = t.badStatus(&t.leg, t.leg.src); f != nil {
+			t.x.hedged = ""
+		}
+	}
 	return f
 }
 
@@ -244,6 +251,7 @@ func (r *race) settle(t *attempt, fail *failure) *failure {
 		}
 		t.leg = r.legs[0]
 	case r.winner == second:
+		t.x.hedged = r.legs[0].lease.Server().Name()
 		r.legs[0].lose(&r.t, fail)
 		t.leg, fail = *second, nil
 	default:

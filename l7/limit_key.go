@@ -2,11 +2,7 @@
 
 package l7
 
-import (
-	"net/netip"
-
-	"github.com/penstock-lb/penstock/balance"
-)
+import "net/netip"
 
 // The keys below are for [Limit], [HashBy] and [Stick]: what they limit,
 // balance or remember by. Each is false for an exchange that has no such key.
@@ -103,17 +99,4 @@ func ByQuery(name string) func(*Exchange) (string, bool) {
 		})
 		return v, ok
 	}
-}
-
-// hashOf hashes the keys above for a balance.Request.
-func hashOf(key any) uint64 {
-	switch k := key.(type) {
-	case string:
-		return balance.Hash(k)
-	case netip.Addr:
-		return balance.HashAddr(k)
-	case netip.Prefix:
-		return balance.HashAddr(k.Addr())
-	}
-	return 0
 }

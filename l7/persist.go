@@ -14,9 +14,10 @@ import (
 )
 
 // Persist keeps a client on its server by a cookie. A request with a good
-// cookie prefers that server: the pool gives it the server while it is usable
-// or draining, and another once it is down or gone, whose cookie the reply
-// then carries.
+// cookie prefers that server, unless a handler around the Persist has chosen
+// one: the pool gives it the server while it is usable or draining, and another
+// once it is down or gone, whose cookie the reply then carries. A client whose
+// server was only slower than another ([Hedge]) stays with it.
 //
 //	&l7.Persist{Pool: pool, Keys: keys, Next: &l7.Proxy{Pool: pool}}
 //
@@ -124,7 +125,7 @@ func (p *Persist) use(x *Exchange, value string) {
 	}
 	if p.Plain || p.Mode == CookiePassive {
 		if name, err := url.QueryUnescape(value); err == nil && p.Pool.Server(name) != nil {
-			x.Balance.Prefer = name
+			p.prefer(x, opened{name: name}, false)
 		}
 		return
 	}
@@ -140,10 +141,32 @@ func (p *Persist) use(x *Exchange, value string) {
 		}
 		renew = renew || p.MaxIdle > 0 && age(now, o.last.unix()) > p.MaxIdle/10
 	}
-	x.Balance.Prefer = o.name
-	if renew {
+	p.prefer(x, o, renew)
+}
+
+// prefer has the server of a cookie chosen, unless a handler around this one has
+// chosen already.
+func (p *Persist) prefer(x *Exchange, o opened, renew bool) {
+	first := x.Balance.Prefer == ""
+	if first {
+		x.Balance.Prefer, x.cookie = o.name, p
+	}
+	if o.old = renew; !first || renew {
 		p.seen.Set(x, o)
 	}
+}
+
+// named returns the server that the client's cookie names, or "", and what more
+// is to be known of it.
+func (p *Persist) named(x *Exchange) (string, opened) {
+	o, noted := p.seen.Get(x)
+	switch {
+	case x.cookie == p:
+		return x.Balance.Prefer, o
+	case noted:
+		return o.name, o
+	}
+	return "", o
 }
 
 // expired reports whether a value is too old, or dated more than a day ahead.
@@ -174,31 +197,33 @@ func (p *Persist) EditReply(x *Exchange, r *Reply) {
 		p.change(r)
 		return
 	}
-	old, renew := p.seen.Get(x)
-	kept := x.Balance.Prefer == r.Server.Name()
-	if kept && !renew || p.PostOnly && x.Method != http.MethodPost || p.Preserve && setsCookie(&r.Header, p.name()) {
+	name, old := p.named(x)
+	kept := name == r.Server.Name() || x.hedgedFor(name)
+	if kept && !old.old || p.PostOnly && x.Method != http.MethodPost || p.Preserve && setsCookie(&r.Header, p.name()) {
 		return
 	}
 	first := int64(0)
 	if kept {
 		first = old.first.unix()
+	} else {
+		name = r.Server.Name()
 	}
-	r.Header.Add("Set-Cookie", p.line(x, p.value(r.Server, first)))
+	r.Header.Add("Set-Cookie", p.line(x, p.value(name, first)))
 	if !p.Cacheable && !hasItem(r.Header.Get("Cache-Control"), "private") && !hasItem(r.Header.Get("Cache-Control"), "no-store") {
 		r.Header.Add("Cache-Control", "private")
 	}
 }
 
 // value returns the value for a server. A first of 0 means now.
-func (p *Persist) value(s *balance.Server, first int64) string {
+func (p *Persist) value(name string, first int64) string {
 	if p.Plain {
-		return url.QueryEscape(s.Name())
+		return url.QueryEscape(name)
 	}
 	now := time.Now().Unix()
 	if first == 0 {
 		first = now
 	}
-	return p.seal.seal(s.Name(), first, now)
+	return p.seal.seal(name, first, now)
 }
 
 func (p *Persist) line(x *Exchange, value string) string {
@@ -226,7 +251,7 @@ func (p *Persist) change(r *Reply) {
 		if !ok || trimOWS(cookie) != p.name() {
 			return value
 		}
-		ours := p.value(r.Server, 0)
+		ours := p.value(r.Server.Name(), 0)
 		if p.Mode == CookiePrefix {
 			ours += "~" + trimOWS(own)
 		}

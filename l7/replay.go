@@ -13,6 +13,7 @@ import (
 type replay struct {
 	src   io.Reader
 	limit int         // bytes to keep
+	left  int64       // bytes that src has yet to give; negative if that is not known
 	kept  []byte      // what has been read, unless over
 	pos   int         // of the reader in kept
 	over  atomic.Bool // more has been read than is kept: there is no second time
@@ -30,7 +31,15 @@ func (r *replay) Read(p []byte) (int, error) {
 		return 0, r.err
 	}
 	n, err := r.src.Read(p)
-	r.err = err
+	if r.left >= 0 {
+		// Who sends a body of known length does not ask for what is behind it.
+		if r.left -= int64(n); r.left <= 0 && err == nil {
+			r.left, r.err = 0, io.EOF
+		}
+	}
+	if err != nil {
+		r.err = err
+	}
 	switch {
 	case r.over.Load():
 	case len(r.kept)+n > r.limit:

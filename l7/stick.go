@@ -14,8 +14,13 @@ import (
 )
 
 // HashBy has a hash policy (balance.Maglev, Ring, Rendezvous) choose the
-// server by a key: the same key, the same server, as long as it is there. An
-// exchange without a key is balanced like any other.
+// server by a key: the same key, the same server, as long as it is there, on every
+// gateway. An exchange without a key is balanced like any other. Of two HashBy
+// around each other the outer one decides, where it finds a key.
+//
+// K may be a string, a number, a bool, netip.Addr, netip.Prefix (by its
+// address), netip.AddrPort, or an array or struct of these: a key must be the
+// same value in every process, as no pointer, interface or channel is.
 type HashBy[K comparable] struct {
 	Key  func(x *Exchange) (key K, ok bool) // ByClient, ByHeader(...), ...
 	Next http.Handler
@@ -25,8 +30,10 @@ type HashBy[K comparable] struct {
 
 // ServeExchange implements [Handler].
 func (h *HashBy[K]) ServeExchange(x *Exchange) {
-	if k, ok := h.Key(x); ok {
-		x.Balance.Key = hashOf(k)
+	if k, ok := h.Key(x); ok && x.Balance.Key == 0 {
+		if hash, ok := hashOf(k); ok {
+			x.Balance.Key = hash
+		}
 	}
 	Serve(h.Next, x)
 }
@@ -35,7 +42,8 @@ func (h *HashBy[K]) ServeExchange(x *Exchange) {
 func (h *HashBy[K]) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
 // Stick keeps all that has one key on one server, by remembering in a table
-// which server answered it. It needs no cookie, and tables can be shared by
+// which server answered it. Key is asked once, before what is inside. A server
+// that a handler around it has chosen, by a cookie for example, stays chosen. It needs no cookie, and tables can be shared by
 // pools whose servers have the same names.
 type Stick struct {
 	Key func(x *Exchange) (key string, ok bool) // exchanges without one are not remembered
@@ -74,17 +82,41 @@ func (s *Stick) table() StickStore {
 // ServeExchange implements [Handler].
 func (s *Stick) ServeExchange(x *Exchange) {
 	if key, ok := s.Key(x); ok {
-		if server, ok := s.table().Lookup(shortKey(key)); ok {
-			x.Balance.Prefer = s.named(server)
+		key = shortKey(key)
+		server, _ := s.table().Lookup(key)
+		if name := s.named(server); name != "" && x.Balance.Prefer == "" {
+			x.Balance.Prefer = name
 		}
-		x.OnReply(s)
+		// What is inside may change what the key is made of.
+		x.OnReply(&stuckTo{s, key, server})
 	}
 	Serve(s.Next, x)
 }
 
+// stuckTo is a key of one exchange, and the server that the table has for it.
+type stuckTo struct {
+	stick       *Stick
+	key, server string
+}
+
+// EditReply implements [ReplyEditor]: it learns who answered.
+func (t *stuckTo) EditReply(x *Exchange, r *Reply) {
+	if r.Server == nil {
+		return
+	}
+	server := r.Server.Name()
+	if t.stick.ByAddr != nil {
+		server = r.Server.Addr()
+	}
+	if server == t.server || t.server != "" && x.hedgedFor(t.stick.named(t.server)) {
+		return
+	}
+	t.stick.table().Remember(t.key, server)
+}
+
 // named returns the name of the server that is remembered as such.
 func (s *Stick) named(server string) string {
-	if s.ByAddr == nil {
+	if s.ByAddr == nil || server == "" {
 		return server
 	}
 	return nameAt(s.ByAddr, server)
@@ -97,22 +129,6 @@ func nameAt(p *balance.Pool, addr string) string {
 		}
 	}
 	return ""
-}
-
-// EditReply implements [ReplyEditor]: it learns who answered.
-func (s *Stick) EditReply(x *Exchange, r *Reply) {
-	if r.Server == nil || x.Balance.Prefer == r.Server.Name() {
-		return
-	}
-	key, ok := s.Key(x)
-	if !ok {
-		return
-	}
-	if key = shortKey(key); s.ByAddr != nil {
-		s.table().Remember(key, r.Server.Addr())
-	} else {
-		s.table().Remember(key, r.Server.Name())
-	}
 }
 
 // ServeHTTP implements [http.Handler].

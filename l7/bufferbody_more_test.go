@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/l4/l4test"
+)
+
+// TestBufferBodyTellsWhatIsTooLong has bodies of unknown length that are too long
+// for the server, not for BufferBody.
+func TestBufferBodyTellsWhatIsTooLong(t *testing.T) {
+	for name, serve := range map[string]func(h http.Handler) (*Server, *http.Server){
+		"byte":  func(h http.Handler) (*Server, *http.Server) { return &Server{Handler: h, MaxBodyBytes: 100}, nil },
+		"http2": func(h http.Handler) (*Server, *http.Server) { return &Server{Handler: h, MaxBodyBytes: 100}, nil },
+		"standard": func(h http.Handler) (*Server, *http.Server) {
+			return nil, &http.Server{Handler: http.MaxBytesHandler(h, 100)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &site{T: t, net: l4test.NewNetwork()}
+				s.origin("10.1.0.1:80", echo)
+				ours, theirs := serve(&BufferBody{Next: s.proxy("10.1.0.1:80")})
+				ln, err := s.net.Listen("tcp", "10.0.0.1:80")
+				require.NoError(t, err)
+				done := make(chan error, 1)
+				if ours != nil {
+					go func() { done <- ours.Serve(ln) }()
+					defer func() { ours.Close(); <-done }()
+				} else {
+					go func() { done <- theirs.Serve(ln) }()
+					defer func() { theirs.Close(); <-done }()
+				}
+				client := s.from("10.9.9.9")
+				if name == "http2" {
+					p := new(http.Protocols)
+					p.SetUnencryptedHTTP2(true)
+					client.Transport.(*http.Transport).Protocols = p
+				}
+				for _, test := range []struct{ n, status int }{{100, 200}, {101, 413}} {
+					req, err := http.NewRequestWithContext(t.Context(), "POST", "http://10.0.0.1/", struct{ io.Reader }{strings.NewReader(strings.Repeat("x", test.n))})
+					require.NoError(t, err)
+					resp, err := client.Do(req)
+					require.NoError(t, err)
+					_, _ = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+					require.Equal(t, test.status, resp.StatusCode, "%d bytes", test.n)
+				}
+				client.CloseIdleConnections()
+				time.Sleep(time.Second) // net/http lingers with a connection that it closes
+			})
+		})
+	}
+}
+
+// TestBufferedBodyIsTriedAgain has bodies that are longer than Retry.BodyBytes,
+// and at hand, go to a second server.
+func TestBufferedBodyIsTriedAgain(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.1.0.1:80", func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.WriteHeader(503)
+		})
+		s.origin("10.1.0.2:80", echo)
+		p := s.proxy("10.1.0.1:80", "10.1.0.2:80")
+		p.Retry = Retry{Statuses: []int{503}, BodyBytes: 10, Backoff: -1, Repeatable: func(*Exchange) bool { return true }}
+		return &BufferBody{MaxBytes: 1 << 20, Next: p}
+	}, func(s *site) {
+		for _, n := range []int{1, 10, 11, 5000, 200_000} {
+			for range 2 {
+				body := strings.Repeat("x", n)
+				a, err := s.ask(s.client, "/", body)
+				require.NoError(s, err)
+				require.Equal(s, 200, a.StatusCode, "%d bytes", n)
+				require.True(s, strings.HasSuffix(a.body, "\n"+body))
+			}
+		}
+	})
+}
+
+// TestBufferedBodyAndItsTrailer has a trailer go on, and no announcement of one
+// that does not.
+func TestBufferedBodyAndItsTrailer(t *testing.T) {
+	type seen struct {
+		announced string
+		length    int64
+		trailer   http.Header
+	}
+	var got seen
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.1.0.1:80", func(w http.ResponseWriter, r *http.Request) {
+			got = seen{strings.Join(r.Header.Values("Trailer"), ","), r.ContentLength, nil}
+			for name := range r.Trailer {
+				got.announced += name
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			got.trailer = r.Trailer.Clone()
+		})
+		return &BufferBody{Next: s.proxy("10.1.0.1:80")}
+	}, func(s *site) {
+		post := func(send bool) {
+			req, err := http.NewRequestWithContext(s.Context(), "POST", "http://10.0.0.1/", struct{ io.Reader }{strings.NewReader("body")})
+			require.NoError(s, err)
+			if send {
+				req.Trailer = http.Header{"X-Sum": {"42"}}
+			} else {
+				req.Header.Set("Trailer", "X-Sum")
+			}
+			resp, err := s.client.Do(req)
+			require.NoError(s, err)
+			resp.Body.Close()
+			require.Equal(s, 200, resp.StatusCode)
+		}
+		post(true)
+		require.Equal(s, "42", got.trailer.Get("X-Sum"))
+		post(false)
+		require.Equal(s, seen{"", 4, nil}, got)
+	})
+}
+
+// broken is a body that breaks off before its first byte.
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, errors.New("left") }
+
+// TestBufferBodyBelievesNoLength counts what a request costs that announces a
+// long body and sends nothing of it.
+func TestBufferBodyBelievesNoLength(t *testing.T) {
+	h := &BufferBody{MaxBytes: 64 << 20, Timeout: -1, Next: &Deny{}}
+	for _, length := range []int64{1, 1 << 20, 64 << 20} {
+		x := &Exchange{ContentLength: length}
+		buf, _, _, err := h.read(x, broken{}, 64<<20)
+		require.Error(t, err)
+		require.LessOrEqual(t, cap(buf), 4<<10)
+	}
+}

@@ -65,6 +65,9 @@ func (s *Store) Refund(ctx context.Context, key string, law ratelimit.Law, d rat
 }
 
 func (s *Store) run(ctx context.Context, key string, law ratelimit.Law, op string, n int, of ratelimit.Decision) (ratelimit.Decision, error) {
+	if s.Client == nil {
+		return ratelimit.Decision{}, s.Check()
+	}
 	prefix := s.Prefix
 	if prefix == "" {
 		prefix = "penstock:"

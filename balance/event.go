@@ -72,7 +72,7 @@ func (c *core) unlock() {
 	c.touched = nil
 	if c.flushing {
 		c.mu.Unlock()
-		c.queue.review(touched)
+		c.queue.review(c, touched)
 		return
 	}
 	c.flushing = true
@@ -80,7 +80,7 @@ func (c *core) unlock() {
 		events, cuts := c.events, c.cuts
 		c.events, c.cuts = nil, nil
 		c.mu.Unlock()
-		c.queue.review(touched)
+		c.queue.review(c, touched)
 		for _, x := range cuts {
 			x.server.Cut(false, x.reason)
 		}

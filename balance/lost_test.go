@@ -177,3 +177,65 @@ func TestFreshPickerHearsOfTheLoad(t *testing.T) {
 	lease.Done(Outcome{})
 	require.Zero(t, latest.loads[p.Server("a")])
 }
+
+// prefer asks for a server by name, in the background.
+func prefer(t *testing.T, p *Pool, name string) chan Lease {
+	got := make(chan Lease, 1)
+	go func() {
+		l, err := p.Acquire(t.Context(), Request{Prefer: name})
+		require.NoError(t, err)
+		got <- l
+	}()
+	synctest.Wait()
+	return got
+}
+
+// TestWaiterGoesOnWhenPanicEnds has a request that waits for a server which is down, and
+// in use only because too many are.
+func TestWaiterGoesOnWhenPanicEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Pool{OnFull: Wait, Panic: 0.5, Queue: Queue{Timeout: -1}}
+		require.NoError(t, p.Set(Endpoint{Name: "a", Addr: "a:1", MaxConns: 1}, Endpoint{Name: "b", Addr: "b:1", MaxConns: 1}))
+		p.Server("a").Report(Check, Down, "")
+		p.Server("b").Report(Check, Down, "")
+		first := <-prefer(t, p, "a")
+		got := prefer(t, p, "a")
+		require.Equal(t, 1, p.Server("a").Queued())
+		p.Server("b").Report(Check, Up, "")
+		second := <-got
+		require.Equal(t, "b", second.s.name)
+		first.Done(Outcome{})
+		second.Done(Outcome{})
+	})
+}
+
+// TestWaiterGoesOnWhenALimitFollowsTheLoad raises the limit of one server by work on
+// another, or by one more request that waits.
+func TestWaiterGoesOnWhenALimitFollowsTheLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Pool{OnFull: Wait, FullConns: 100, Queue: Queue{Timeout: -1}}
+		require.NoError(t, p.Set(Endpoint{Name: "a", Addr: "a:1", MaxConns: 10, MinConns: 1}, Endpoint{Name: "b", Addr: "b:1", MaxConns: 26}))
+		leases := []Lease{<-prefer(t, p, "a")}
+		second := prefer(t, p, "a")
+		for range 18 {
+			require.Equal(t, 1, p.Server("a").Queued(), "the limit is %d", p.Server("a").capacity())
+			leases = append(leases, <-prefer(t, p, "b"))
+		}
+		require.Zero(t, p.Server("a").Queued(), "the limit is %d", p.Server("a").capacity())
+
+		third := prefer(t, p, "a") // the load is 21
+		for range 8 {
+			require.Equal(t, 1, p.Server("a").Queued())
+			leases = append(leases, <-prefer(t, p, "b"))
+		}
+		require.Equal(t, 1, p.Server("a").Queued())
+		fourth := prefer(t, p, "b") // the load is 30
+		require.Equal(t, 1, p.Server("b").Queued())
+		require.Zero(t, p.Server("a").Queued())
+		leases = append(leases, <-second, <-third)
+		for _, l := range leases {
+			l.Done(Outcome{})
+		}
+		(<-fourth).Done(Outcome{})
+	})
+}

@@ -71,6 +71,7 @@ type core struct {
 	active  tally // leases
 
 	fullConns atomic.Int64
+	dynamic   atomic.Bool // some limit follows the load, see Endpoint.MinConns
 
 	mu       sync.Mutex
 	views    []*view // the pool's own first

@@ -177,6 +177,7 @@ func (q *queue) enter(w *waiter) error {
 	w.number = q.next
 	q.add(w)
 	q.try(w)
+	q.follow(w.view.snap.Load().core) // it counts as load
 	if w.list == nil {
 		return nil
 	}
@@ -319,9 +320,21 @@ func (q *queue) handOn(s *Server) {
 	}
 }
 
+// follow gives the slots that there are because the load of the pool has risen, and with
+// it the limits of servers with MinConns. q.mu is held.
+func (q *queue) follow(c *core) {
+	if !c.dynamic.Load() || q.waiting.Load() == 0 {
+		return
+	}
+	for _, s := range c.set.Load().members {
+		for s.minLimit.Load() > 0 && q.give(s) {
+		}
+	}
+}
+
 // review looks after the waiters when servers have changed: those who have no hope any
 // more are told, those who can go on do.
-func (q *queue) review(touched []*Server) {
+func (q *queue) review(c *core, touched []*Server) {
 	if q.waiting.Load() == 0 {
 		return
 	}
@@ -348,4 +361,5 @@ func (q *queue) review(touched []*Server) {
 		for q.give(s) {
 		}
 	}
+	q.follow(c)
 }

@@ -177,6 +177,11 @@ func (s *Server) enter(need openness, ticket uint32, locked bool) (uint32, takin
 	if h := s.core.hooks.Load(); h != nil {
 		h.changed(s)
 	}
+	if c := s.core; !locked && c.queue.waiting.Load() != 0 && c.dynamic.Load() {
+		c.queue.mu.Lock()
+		c.queue.follow(c)
+		c.queue.mu.Unlock()
+	}
 	return ticket, taken
 }
 

@@ -4,6 +4,7 @@ package balance
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/penstock-lb/penstock"
@@ -104,6 +105,7 @@ func (c *core) assign(endpoints []Endpoint, now time.Time) {
 		}
 	}
 	c.set.Store(next)
+	c.dynamic.Store(slices.ContainsFunc(members, func(s *Server) bool { return s.minLimit.Load() > 0 }))
 	for _, v := range c.views {
 		v.members(next)
 	}

@@ -73,12 +73,20 @@ func (c *core) publish(changed []*Server, now time.Time) {
 	for _, s := range changed {
 		c.reopen(s)
 	}
+	for s := range forced {
+		c.handOn(s)
+	}
 	for _, s := range changed {
-		if !s.published.persistent() {
-			c.queue.handOn(s)
-		}
+		c.handOn(s)
 	}
 	c.rehook()
+}
+
+// handOn sends those who wait for s, and no other, elsewhere if its door is shut.
+func (c *core) handOn(s *Server) {
+	if !s.published.persistent() && !c.forced[s] {
+		c.queue.handOn(s)
+	}
 }
 
 // reopen lets s give the leases that its state allows, or panic.

@@ -13,15 +13,28 @@ import (
 
 // hashOf hashes a key for a balance.Request, alike in every process. It is false
 // for what [hashable] does not take.
-func hashOf(key any) (uint64, bool) {
+func hashOf[K comparable](key K) (uint64, bool) {
+	if h := commonHash(key); h != 0 {
+		return h, true
+	}
+	return anyHash(key)
+}
+
+// commonHash is for the keys of this package, which it does not move to the
+// heap. It is 0 for others.
+func commonHash(key any) uint64 {
 	switch k := key.(type) {
 	case string:
-		return balance.Hash(k), true
+		return balance.Hash(k)
 	case netip.Addr:
-		return balance.HashAddr(k), true
+		return balance.HashAddr(k)
 	case netip.Prefix:
-		return balance.HashAddr(k.Addr()), true
+		return balance.HashAddr(k.Addr())
 	}
+	return 0
+}
+
+func anyHash(key any) (uint64, bool) {
 	v := reflect.ValueOf(key)
 	if v.Kind() == reflect.String {
 		return balance.Hash(v.String()), true

@@ -115,6 +115,7 @@ func goodLiterals() []any {
 		&l7.Monitor{Next: next},
 		&l7.Normalize{Next: next},
 		&l7.Underscores{Next: next},
+		&l7.Misdirected{Next: next},
 		l7.Or{},
 		l7.Path("/a"),
 		l7.PathPattern("/a/{b}"),

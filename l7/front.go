@@ -82,6 +82,7 @@ type byteConn struct {
 type work struct {
 	x     Exchange
 	from  origin
+	hosts misdirected
 	frame framing
 	req   reqBody
 	rep   repBody
@@ -108,7 +109,7 @@ func (c *byteConn) strip() {
 		return
 	}
 	c.work = nil
-	w.from = origin{}
+	w.from, w.hosts = origin{}, misdirected{}
 	w.x.reset(&w.from)
 	w.x.down = nil
 	w.frame, w.req, w.rep = framing{}, reqBody{}, repBody{}
@@ -296,6 +297,10 @@ func (c *byteConn) serve() {
 		}
 	}()
 	c.beginPeek()
+	if c.srv.misdirects(x, &c.hosts) {
+		x.Error(http.StatusMisdirectedRequest, endOf(l4.Denied, l4.PhaseRequest))
+		return
+	}
 	Serve(c.srv.handler(), x)
 	x.mustReply()
 }

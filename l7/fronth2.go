@@ -47,6 +47,7 @@ type h2Front struct {
 	dec    *h2Head                 // into this
 	pinged bool                    // a PING of ours is not answered
 
+	hosts   misdirected
 	workers sync.WaitGroup
 
 	mu       sync.Mutex

@@ -111,6 +111,8 @@ func (s *h2Exchange) run() {
 	case s.head.refused != nil:
 		x.Record.Err = s.head.refused
 		x.Error(s.head.refused.status, endOf(l4.Denied, l4.PhaseRequest))
+	case s.f.srv.misdirects(x, &s.f.hosts):
+		x.Error(http.StatusMisdirectedRequest, endOf(l4.Denied, l4.PhaseRequest))
 	default:
 		Serve(s.f.srv.handler(), x)
 		x.mustReply()

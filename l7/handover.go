@@ -154,6 +154,8 @@ type handedConn struct {
 	mu   sync.Mutex
 	owns *session // what is kept for the client; nil as long as nobody asked
 
+	hosts misdirected
+
 	srv    *Server // nil until it is handed over
 	closed chan struct{}
 	once   sync.Once

@@ -446,6 +446,7 @@ func testPanic(t *testing.T, c carrier, name string, want int, site func(*bomb) 
 func TestPanicsCoverEveryHook(t *testing.T) {
 	elsewhere := map[string]string{
 		"ClientCert.Test":    "a Matcher as the others, which needs a client certificate",
+		"Misdirected.Same":   "called as a Matcher is",
 		"Server.BaseContext": "called by Serve, in the host's goroutine",
 		"Transport.Balance":  "TestTransportPanics",
 		"Transport.OnDone":   "TestTransportPanics",

@@ -52,6 +52,14 @@ type Server struct {
 	MaxRequests    int   // on one connection, which is closed after; 0 or negative means no limit
 	MaxStreams     int   // HTTP/2 streams at once on a connection; 0 means 100
 
+	// AnyHost takes requests for names other than the one that their connection
+	// asked for (SNI), whatever certificates are asked of clients for them. By
+	// default, a TLSConfig with GetConfigForClient is asked for the configuration of
+	// both, and the answer is 421 if that of the request's Host has a ClientAuth and
+	// the other has not, or not for the same ClientCAs: a client would get around
+	// the certificate. See [Misdirected].
+	AnyHost bool
+
 	// HalfClose says that a client that closes its side of the connection
 	// still wants its reply. By default that ends its exchange, as the client
 	// is most likely gone.

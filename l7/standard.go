@@ -82,7 +82,11 @@ func (s *standard) run(h http.Handler) {
 	} else if err := firstUse(h); err != nil {
 		x.misconfigured(err)
 	} else {
-		Serve(h, x)
+		if s.srv != nil && s.conn != nil && s.srv.misdirects(x, &s.conn.hosts) {
+			x.Error(http.StatusMisdirectedRequest, endOf(l4.Denied, l4.PhaseRequest))
+		} else {
+			Serve(h, x)
+		}
 		x.mustReply()
 	}
 	clean = true

@@ -61,7 +61,7 @@
 // # What callbacks may do
 //
 // Handlers, matchers, editors, filters, stores, keys, OnDone and the funcs of an
-// [Upstream] are called without a lock, by the goroutine of their request, and
+// [Upstream] are called without a lock, and
 // may call back whatever they like. Only deadlines of connections are set while
 // locks are held, as that is how a wait is ended: SetDeadline and its kin, of
 // what a listener or a Dial gives, must neither wait nor call back.

@@ -291,6 +291,38 @@ func TestReserveOfAClosedConnection(t *testing.T) {
 	close(slow.enough)
 }
 
+// Whose a connection is changes as requests come; one that looks for its own must not
+// read that without the lock.
+func TestOwnerOfAConnectionIsReadUnderTheLock(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	go func() { _, _ = io.Copy(io.Discard, b) }()
+	u := &Upstream{Reuse: ReuseSafe, Protocols: new(http.Protocols)}
+	u.Protocols.SetUnencryptedHTTP2(true)
+	u.init()
+	p := new(balance.Pool)
+	require.NoError(t, p.Set(balance.Endpoint{Addr: "10.0.1.1:80"}))
+	h := u.host(p.Server("10.0.1.1:80"))
+	me := new(session)
+	src, err := h.speak(t.Context(), a, identity{}, me)
+	require.NoError(t, err)
+	defer src.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 500 {
+			src.(*h2Stream).conn.claim(usage{session: me})
+		}
+	}()
+	for range 500 {
+		_, _, err = h.stream(ctx, identity{}, &attempt{use: usage{session: me}, p: new(Proxy)}, new(leg))
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	<-done
+}
+
 // callingListener calls its server back when it is closed.
 type callingListener struct {
 	net.Listener

@@ -92,7 +92,7 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (s
 			switch {
 			case c.id != id:
 			case !c.hasSettled():
-				if h.up.Reuse == ReuseAlways || c.owner == key.owner {
+				if h.up.Reuse == ReuseAlways || c.ownedBy(key.owner) {
 					young = c
 				}
 			case c.reserve(now, t.use):
@@ -271,6 +271,13 @@ func (c *h2Conn) claim(use usage) bool {
 	c.owner = use.session
 	c.users++
 	return true
+}
+
+// ownedBy reports whether the connection is the session's.
+func (c *h2Conn) ownedBy(s *session) bool {
+	c.host.mu.Lock()
+	defer c.host.mu.Unlock()
+	return c.owner == s
 }
 
 // giveBack undoes claim.

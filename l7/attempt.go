@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -391,5 +390,10 @@ func retryAfter(v string, now time.Time) time.Duration {
 func (t *attempt) switchAgreed(src source) bool {
 	c, ok := src.(*upConn)
 	asked := t.x.upgrade
-	return ok && asked != "" && c.protocol != "" && (equalFold(asked, c.protocol) || strings.Contains(asked, ",") && hasItem(asked, c.protocol))
+	if !ok || asked == "" || c.protocol == "" {
+		return false
+	}
+	agreed := true // a list means one protocol on top of the other (RFC 9110, section 7.8)
+	eachItem(c.protocol, func(item string) { agreed = agreed && hasItem(asked, item) })
+	return agreed
 }

@@ -36,8 +36,8 @@ func (w *editingWriter) WriteHeader(status int) {
 		w.ResponseWriter.WriteHeader(status) // net/http complains, with the place
 		return
 	}
-	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		w.ResponseWriter.WriteHeader(status)
+	if isInterim(status) {
+		w.writeInterim(status)
 		return
 	}
 	w.wrote = true

@@ -58,7 +58,11 @@ func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
 	b = append(b, x.Path...)
 	b = append(b, x.Query...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
-	b = append(b, x.Host...)
+	if x.Host != "" {
+		b = append(b, x.Host...)
+	} else {
+		b = append(b, x.authority()...) // many servers refuse an empty one
+	}
 	b = append(b, "\r\n"...)
 	for i := range x.Header.list {
 		fd := &x.Header.list[i]

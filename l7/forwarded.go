@@ -189,7 +189,7 @@ func (t *TrustForwarded) standard(x *Exchange) (client netip.Addr, scheme string
 		}
 	}
 	for i := len(hops) - 1; i >= 0; i-- {
-		if p := hops[i].proto; p == "http" || p == "https" {
+		if p := hops[i].proto; httpScheme(p) != "" {
 			scheme = p
 		}
 		a, ok := parseNode(hops[i].node)

@@ -111,3 +111,31 @@ func FuzzForwarded(f *testing.F) {
 		require.True(t, ok && len(hops) == 1, "%q", node)
 	})
 }
+
+// Proxies tell of TLS by several names.
+func TestForwardedProtoNames(t *testing.T) {
+	for proto, want := range map[string]string{
+		"https": "https", "HTTPS": "https", "wss": "https", "WSS": "https", "http": "http", "ws": "http", "ftp": "", "": "", "https, ws": "http",
+	} {
+		for _, c := range []struct {
+			trust TrustForwarded
+			field [2]string
+		}{
+			{TrustForwarded{}, [2]string{"X-Forwarded-Proto", proto}},
+			{TrustForwarded{Standard: true}, [2]string{"Forwarded", "for=1.2.3.4;proto=" + proto}},
+		} {
+			if c.trust.Standard && !isToken(proto) {
+				continue
+			}
+			for _, before := range []string{"http", "https"} {
+				x := &Exchange{Scheme: before, Remote: netip.MustParseAddrPort("10.0.0.1:1"), Header: MakeFields(c.field[0], c.field[1])}
+				c.trust.Prefixes = prefixes("10.0.0.0/8")
+				scheme := ""
+				c.trust.Next = HandlerFunc(func(x *Exchange) { scheme = x.Scheme })
+				if c.trust.ServeExchange(x); scheme != cmpOr(want, before) {
+					t.Errorf("%s: %q of %s: %s; want %s", c.field[0], proto, before, scheme, cmpOr(want, before))
+				}
+			}
+		}
+	}
+}

@@ -182,46 +182,6 @@ func (c *byteConn) loop() {
 	}
 }
 
-// handshake does the TLS handshake, if there is one: with cfg, or for a
-// connection that the listener has made one of TLS. It reports whether it went
-// well.
-func (c *byteConn) handshake(cfg *tls.Config) bool {
-	t, ready := c.nc.(*tls.Conn)
-	if cfg == nil && !ready {
-		return true
-	}
-	var h *handedConn
-	if !ready {
-		h = &handedConn{Conn: l4.NewConn(c.nc), base: c.base} // whose reads and writes are the cheaper ones
-		t = tls.Server(h, cfg)
-	}
-	ctx := c.base
-	if d := orDefault(c.srv.HandshakeTimeout, defaultHandshakeTimeout); d > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
-	if err := c.shakeHands(ctx, t); err != nil {
-		c.srv.logger().Debug("l7: TLS handshake failed", "remote", c.nc.RemoteAddr(), "error", err)
-		return false
-	}
-	if c.nc = t; h != nil {
-		h.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
-	}
-	return true
-}
-
-// shakeHands does the handshake, in which the callbacks of the configuration
-// are called.
-func (c *byteConn) shakeHands(ctx context.Context, t *tls.Conn) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = recovered(c.srv.logger(), p, "TLS handshake", "remote", c.nc.RemoteAddr())
-		}
-	}()
-	return t.HandshakeContext(ctx)
-}
-
 // end closes what is still ours.
 func (c *byteConn) end() {
 	c.cancel()

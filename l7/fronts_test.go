@@ -335,7 +335,7 @@ func TestFrontsProxy(t *testing.T) {
 		if string(b) != "POST a.test/ 192.0.2.1 body" {
 			t.Errorf("POST = %q", b)
 		}
-		f.dial(t).send("GET / HTTP/1.0\r\n\r\n").wantReply(200, "GET / 192.0.2.1 ")
+		f.dial(t).send("GET / HTTP/1.0\r\n\r\n").wantReply(200, "GET 192.0.2.80:80/ 192.0.2.1 ")
 		if r := f.last(t); r.Server != "10.0.0.1:80" || r.Status != 200 || r.Tries != 1 {
 			t.Errorf("record = %+v", r)
 		}

@@ -28,8 +28,10 @@ func (s *h2Stream) request(t *attempt, l *leg) (*http.Request, error) {
 		Method: t.method, Host: x.Host, URL: targetURL(x), ContentLength: x.ContentLength,
 		Header: headerOf(string(t.req.B[:t.headLen])), Body: http.NoBody,
 	}
-	if x.Host == "" {
-		req.Host = s.conn.host.key.addr // HTTP/1.0 without Host
+	if x.Host == "" { // HTTP/1.0 without Host
+		if req.Host = x.authority(); req.Host == "" {
+			req.Host = s.conn.host.key.addr
+		}
 		req.URL.Host = req.Host
 	}
 	if s.conn.tls != nil {

@@ -172,7 +172,7 @@ func (s *h2Stream) passInterim(t *attempt, l *leg, code int, header http.Header)
 	}
 	r := Reply{Status: code, ContentLength: -1, Header: fieldsOf(header)}
 	// In net/http's goroutine there is nobody else to recover.
-	if err := guard(t.x, "interim reply", func() error { return t.x.down.writeInterim(&r) }); err != nil {
+	if err := guard(t.x, "interim reply", func() error { return t.x.writeInterim(&r) }); err != nil {
 		s.body.fromClient.CompareAndSwap(nil, &err) // net/http would lose it
 		return &clientError{err}
 	}

@@ -52,10 +52,12 @@ func sameOr(last string, b []byte) string {
 type framing struct {
 	length    int64 // -1 without Content-Length
 	chunked   bool
-	close     bool // Connection: close
-	keepAlive bool // Connection: keep-alive
-	upgrade   bool // Connection: upgrade
-	nominated bool // Connection names other fields
+	coded     bool  // Transfer-Encoding is there
+	codings   lines // its values
+	close     bool  // Connection: close
+	keepAlive bool  // Connection: keep-alive
+	upgrade   bool  // Connection: upgrade
+	nominated bool  // Connection names other fields
 	hosts     int
 	host      string
 	protocol  lines // Upgrade
@@ -207,7 +209,31 @@ func parseFields(list *Fields, f *framing, s string, maxFields int) *headError {
 	if f.nominated {
 		list.dropNominated(&f.options)
 	}
+	if f.coded {
+		return f.transferCoding()
+	}
 	return nil
+}
+
+// transferCoding judges Transfer-Encoding (RFC 9112, section 6.1): we know
+// chunked, once, by itself. What does not end in it has no length that can be
+// known (section 6.3); what has another coding in front of it is not ours.
+func (f *framing) transferCoding() *headError {
+	if len(f.codings.more) == 0 && equalFold(f.codings.first, "chunked") {
+		f.chunked = true
+		return nil
+	}
+	n, chunked, last := 0, 0, ""
+	f.codings.eachItem(func(item string) {
+		n++
+		if last = item; equalFold(item, "chunked") {
+			chunked++
+		}
+	})
+	if chunked != 1 || n == 1 || !equalFold(last, "chunked") {
+		return bad("Transfer-Encoding does not end in chunked, or is malformed")
+	}
+	return &headError{http.StatusNotImplemented, "Transfer-Encoding has more than chunked"}
 }
 
 // field takes a field that the engine has to know.
@@ -223,13 +249,8 @@ func (f *framing) field(list *Fields, fd Field) *headError {
 		}
 		f.length = n
 	case kindTransferEncoding:
-		if f.chunked {
-			return bad("Transfer-Encoding given twice")
-		}
-		if !equalFold(fd.Value, "chunked") {
-			return &headError{http.StatusNotImplemented, "Transfer-Encoding is not chunked"}
-		}
-		f.chunked = true
+		f.coded = true
+		f.codings.add(fd.Value)
 	case kindConnection:
 		f.connection(fd.Value)
 	case kindUpgrade:
@@ -237,9 +258,13 @@ func (f *framing) field(list *Fields, fd Field) *headError {
 	case kindTE:
 		f.trailers = f.trailers || hasItem(fd.Value, "trailers")
 	case kindExpect:
-		if f.expect = true; !equalFold(fd.Value, "100-continue") {
-			f.unmet = fd.Value
-		}
+		eachItem(fd.Value, func(item string) { // RFC 9110, section 10.1.1
+			if equalFold(item, "100-continue") {
+				f.expect = true
+			} else {
+				f.unmet = item
+			}
+		})
 	case kindHop:
 	default:
 		list.list = append(list.list, fd)
@@ -297,7 +322,7 @@ func (f *framing) request(x *Exchange) *headError {
 		return bad("malformed Host")
 	case x.Host == "":
 		x.Host = f.host
-	case x.Method == http.MethodConnect && !equalFold(f.host, x.Host) && !equalFold(f.host, hostName(x.Host)):
+	case x.Method == http.MethodConnect && !sameTarget(f.host, x.Host):
 		return bad("CONNECT to another authority than Host")
 	}
 	if x.proto1x > 0 && f.upgrade && x.ContentLength == 0 {

@@ -55,6 +55,40 @@ func validPort(s string) bool {
 	return true
 }
 
+// authority returns the host that the client asked for, or, for one of HTTP/1.0
+// that did not say, the address that it has reached (as RFC 7230, section 5.5
+// had it for want of a name); "" if that is not known either.
+func (x *Exchange) authority() string {
+	if x.Host == "" && x.Local.IsValid() {
+		return x.Local.String()
+	}
+	return x.Host
+}
+
+// sameAuthority reports whether two valid authorities under a scheme are the
+// same once they are normalised (RFC 3986, sections 6.2.2.1 and 6.2.3).
+func sameAuthority(a, b, scheme string) bool {
+	return equalFold(a, b) || equalFold(withoutDefaultPort(a, scheme), withoutDefaultPort(b, scheme))
+}
+
+// withoutDefaultPort returns a valid host[:port] without a port that the scheme
+// or nothing stands for.
+func withoutDefaultPort(s, scheme string) string {
+	switch port := hostPort(s); {
+	case port == "", port == "80" && equalFold(scheme, "http"), port == "443" && equalFold(scheme, "https"):
+		return hostName(s)
+	}
+	return s
+}
+
+// sameTarget reports whether the Host of a CONNECT is that of its target, which
+// has a port. There is no default one, but clients leave those out that are the
+// default elsewhere.
+func sameTarget(host, target string) bool {
+	return equalFold(host, target) || equalFold(withoutDefaultPort(host, "http"), withoutDefaultPort(target, "http")) ||
+		equalFold(withoutDefaultPort(host, "https"), withoutDefaultPort(target, "https"))
+}
+
 // hostPort returns the port of a valid host[:port], or "".
 func hostPort(s string) string {
 	if i := strings.LastIndexByte(s, ':'); i >= 0 && strings.IndexByte(s[i:], ']') < 0 {

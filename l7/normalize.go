@@ -66,7 +66,7 @@ func (h *Normalize) normalize(x *Exchange) bool {
 	if h.SortQuery && len(x.Query) > 1 {
 		x.Query = sortQuery(x.Query)
 	}
-	if h.DefaultPort {
+	if h.DefaultPort && x.Method != http.MethodConnect { // whose target has to have a port
 		switch x.Scheme {
 		case "http":
 			x.Host = strings.TrimSuffix(x.Host, ":80")

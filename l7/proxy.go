@@ -4,6 +4,7 @@ package l7
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -130,8 +131,8 @@ func (p *Proxy) admit(x *Exchange) bool {
 			return p.countForwards(x, v)
 		}
 	}
-	if x.upgrade != "" && !p.upgradable(x.upgrade) {
-		x.upgrade = ""
+	if x.upgrade != "" {
+		x.upgrade = p.upgrades(x.upgrade)
 	}
 	return true
 }
@@ -155,6 +156,21 @@ func (p *Proxy) countForwards(x *Exchange, v string) bool {
 	}
 	x.Header.Set("Max-Forwards", formatInt(n-1))
 	return true
+}
+
+// upgrades returns those of a list of protocols that the client may change to,
+// in its order.
+func (p *Proxy) upgrades(list string) string {
+	if p.upgradable(list) { // most ask for one
+		return list
+	}
+	var allowed []string
+	eachItem(list, func(item string) {
+		if p.upgradable(item) {
+			allowed = append(allowed, item)
+		}
+	})
+	return strings.Join(allowed, ", ")
 }
 
 func (p *Proxy) upgradable(protocol string) bool {

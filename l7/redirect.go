@@ -40,6 +40,10 @@ type Redirect struct {
 func (h *Redirect) ServeExchange(x *Exchange) {
 	to := ""
 	if h.To == nil {
+		if x.Method == http.MethodConnect || h.Host == "" && x.authority() == "" {
+			x.Error(http.StatusBadRequest, endOf(l4.Denied, l4.PhaseRequest)) // there is no place to make another of
+			return
+		}
 		to = h.location(x)
 	} else if to = h.To(x); to == "" {
 		if h.Next != nil {
@@ -61,13 +65,16 @@ func (h *Redirect) ServeExchange(x *Exchange) {
 }
 
 func (h *Redirect) location(x *Exchange) string {
-	scheme, host, path, query := x.Scheme, x.Host, x.Path, x.Query
+	scheme, host, path, query := x.Scheme, x.authority(), x.Path, x.Query
 	if h.Scheme != "" && h.Scheme != scheme {
 		scheme = h.Scheme
 		host = dropPort(host)
 	}
 	if h.Host != "" {
 		host = h.Host
+	}
+	if path == "*" { // of the host as a whole (RFC 9112, section 3.3)
+		return scheme + "://" + host
 	}
 	if p := (PathPrefix(h.StripPrefix)); h.StripPrefix != "" && p.Match(x) {
 		path = path[len(p.clean()):]

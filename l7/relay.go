@@ -274,6 +274,9 @@ func (t *attempt) tunnel(c *upConn) {
 		x.edit(&c.rep)
 		c.rep.Status = status // what follows is a tunnel whatever an editor calls it
 	}
+	if c.rep.Status == http.StatusSwitchingProtocols {
+		x.upgrade = c.protocol // of those that the client asked for
+	}
 	x.replied, x.Record.Status = true, c.rep.Status
 	client, early, err := x.down.hijack(&c.rep)
 	x.down.detach()

@@ -12,7 +12,8 @@ import (
 
 // Rewrite changes what is asked for: the path, the query, the host, the
 // method. What is not set stays, byte for byte. The edits of the path are
-// made in the order of the fields; handlers inside see the result.
+// made in the order of the fields; handlers inside see the result. The target
+// of OPTIONS *, and of CONNECT, is no path and stays.
 //
 // A result that cannot be sent (a space in a path, a host with a slash) is
 // answered 500: a request is never forwarded to another place than meant.
@@ -51,6 +52,21 @@ func (h *Rewrite) ServeExchange(x *Exchange) {
 }
 
 func (h *Rewrite) rewrite(x *Exchange) {
+	if x.Path != "" && x.Path[0] == '/' { // the target of OPTIONS * and CONNECT is no path
+		h.rewritePath(x)
+	}
+	switch {
+	case h.HostOf != nil:
+		x.Host = h.HostOf(x)
+	case h.Host != "":
+		x.Host = h.Host
+	}
+	if h.Method != "" {
+		x.Method = h.Method
+	}
+}
+
+func (h *Rewrite) rewritePath(x *Exchange) {
 	if h.StripPrefix != "" && (PathPrefix(h.StripPrefix)).Match(x) {
 		if x.Path = x.Path[len(PathPrefix(h.StripPrefix).clean()):]; x.Path == "" {
 			x.Path = "/"
@@ -69,15 +85,6 @@ func (h *Rewrite) rewrite(x *Exchange) {
 		if x.Query = h.Query(x); x.Query != "" && x.Query[0] != '?' {
 			x.Query = "?" + x.Query
 		}
-	}
-	switch {
-	case h.HostOf != nil:
-		x.Host = h.HostOf(x)
-	case h.Host != "":
-		x.Host = h.Host
-	}
-	if h.Method != "" {
-		x.Method = h.Method
 	}
 }
 
@@ -134,7 +141,7 @@ func anchored(expr string) bool {
 
 // sendable is targetOK for what h may have changed; the rest was sent to us.
 func (h *Rewrite) sendable(x *Exchange) bool {
-	return (h.Regexp == nil && h.AddPrefix == "" && h.Path == nil || pathOK(x.Path)) &&
+	return (h.Regexp == nil && h.AddPrefix == "" && h.Path == nil || x.asked.path == "" || pathOK(x.Path)) &&
 		(h.Query == nil || all(x.Query, isTargetByte)) &&
 		(h.Host == "" && h.HostOf == nil || x.Host == "" || validHost(x.Host)) &&
 		(h.Method == "" || isToken(x.Method))

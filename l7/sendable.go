@@ -43,11 +43,11 @@ func (x *Exchange) unsendable() *unsendableError {
 	switch {
 	case x.Method != a.method && (!isToken(x.Method) || x.Method == http.MethodConnect || a.method == http.MethodConnect):
 		return &unsendableError{"Method", x.Method} // a tunnel is one for both sides or for neither
-	case x.Host != a.host && x.Host != "" && !validHost(x.Host):
+	case x.Host != a.host && (x.Host != "" && !validHost(x.Host) || x.Method == http.MethodConnect && hostPort(x.Host) == ""):
 		return &unsendableError{"Host", x.Host}
 	case (x.Path != a.path || x.Method != a.method) && !x.pathFits():
 		return &unsendableError{"Path", x.Path}
-	case x.Query != a.query && x.Query != "" && (x.Query[0] != '?' || x.Method == http.MethodConnect || !all(x.Query, isTargetByte)):
+	case x.Query != a.query && x.Query != "" && (x.Query[0] != '?' || x.Path == "" || !all(x.Query, isTargetByte)):
 		return &unsendableError{"Query", x.Query}
 	case x.Scheme != a.scheme && x.Scheme != "http" && x.Scheme != "https":
 		return &unsendableError{"Scheme", x.Scheme}
@@ -66,7 +66,7 @@ func (x *Exchange) pathFits() bool {
 	case http.MethodConnect:
 		return x.Path == ""
 	case http.MethodOptions:
-		return pathOK(x.Path)
+		return pathOK(x.Path) && (x.Path != "*" || x.Query == "")
 	}
 	return x.Path != "*" && pathOK(x.Path)
 }

@@ -76,7 +76,7 @@ func (s *standard) run(h http.Handler) {
 		}
 	}()
 	if err := s.parse(); err != nil {
-		s.w.Header().Set("Connection", "close")
+		s.mustClose()
 		x.Record.Err = err
 		x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))
 	} else if err := firstUse(h); err != nil {
@@ -189,7 +189,7 @@ func (s *standard) parseHeader() *headError {
 		return &headError{http.StatusExpectationFailed, "unknown expectation"}
 	case f.length >= 0 && x.ContentLength != f.length || len(r.Header["Content-Length"]) > 1:
 		return bad("Content-Length is not that of the body") // HTTP/2 (RFC 9113, section 8.1.1)
-	case f.hosts > 1 || f.hosts == 1 && f.host != x.Host:
+	case f.hosts > 1 || f.hosts == 1 && !sameAuthority(f.host, x.Host, x.Scheme):
 		return bad("Host is not the authority") // HTTP/2
 	}
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && x.ContentLength > s.srv.MaxBodyBytes {
@@ -333,8 +333,10 @@ func (s *standard) session(need bool) usage {
 	return usage{s.conn.session(need), s.first}
 }
 
+// mustClose is about HTTP/1: of HTTP/2 it would end the connection with all its
+// streams, of which only this one is at fault.
 func (s *standard) mustClose() {
-	if !s.x.replied {
+	if !s.x.replied && s.r.ProtoMajor == 1 {
 		s.w.Header().Set("Connection", "close")
 	}
 }

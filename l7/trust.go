@@ -21,11 +21,24 @@ func (t *TrustForwarded) ServeExchange(x *Exchange) {
 			x.Client, scheme = t.client(x), lastItem(&x.Header, "X-Forwarded-Proto")
 		}
 		x.Header.DelFunc(func(name, _ string) bool { return kindOf(name) == kindForwarded && !t.writes(name) })
-		if scheme == "http" || scheme == "https" {
+		if scheme = httpScheme(scheme); scheme != "" {
 			x.Scheme = scheme
 		}
 	}
 	Serve(t.Next, x)
+}
+
+// httpScheme returns the scheme of HTTP under which a client came, or "". Some
+// proxies tell of a WebSocket by the scheme that its URI has (RFC 6455, section
+// 3).
+func httpScheme(s string) string {
+	switch {
+	case equalFold(s, "https"), equalFold(s, "wss"):
+		return "https"
+	case equalFold(s, "http"), equalFold(s, "ws"):
+		return "http"
+	}
+	return ""
 }
 
 // writes reports whether a field is one of those that our proxies write. What

@@ -109,7 +109,7 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 			return &badReply{errors.New("too many interim replies")}
 		}
 		if l.race == nil {
-			if err := x.down.writeInterim(&c.rep); err != nil {
+			if err := x.writeInterim(&c.rep); err != nil {
 				return &clientError{err}
 			}
 		}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// handshake does the TLS handshake, if there is one: with cfg, or for a
+// connection that the listener has made one of TLS. It reports whether it went
+// well.
+func (c *byteConn) handshake(cfg *tls.Config) bool {
+	t, ready := c.nc.(*tls.Conn)
+	if cfg == nil && !ready {
+		return true
+	}
+	var h *handedConn
+	if !ready {
+		h = &handedConn{Conn: l4.NewConn(c.nc), base: c.base} // whose reads and writes are the cheaper ones
+		t = tls.Server(h, cfg)
+	}
+	ctx := c.base
+	if d := orDefault(c.srv.HandshakeTimeout, defaultHandshakeTimeout); d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	if err := c.shakeHands(ctx, t); err != nil {
+		c.answerPlain(err)
+		c.srv.logger().Debug("l7: TLS handshake failed", "remote", c.nc.RemoteAddr(), "error", err)
+		return false
+	}
+	if c.nc = t; h != nil {
+		h.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
+	}
+	return true
+}
+
+// answerPlain tells a client that speaks HTTP without TLS why that does not
+// work. What it sent is not read as a request, since it came another way than
+// it should.
+func (c *byteConn) answerPlain(err error) {
+	re, ok := errors.AsType[tls.RecordHeaderError](err)
+	if !ok || re.Conn == nil || !looksLikeHTTP(re.RecordHeader[:]) {
+		return
+	}
+	const body = "This port speaks HTTPS.\n"
+	plain := l4.NewConn(re.Conn)
+	_ = plain.SetDeadline(time.Now().Add(lingerTime))
+	_, _ = plain.Write([]byte("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: " +
+		strconv.Itoa(len(body)) + "\r\nConnection: close\r\n\r\n" + body))
+	c.c, c.linger = plain, true
+}
+
+// looksLikeHTTP reports whether a request of HTTP/1 may begin with b: a method
+// of capital letters, with a space behind it if there is room.
+func looksLikeHTTP(b []byte) bool {
+	n := 0
+	for n < len(b) && 'A' <= b[n] && b[n] <= 'Z' {
+		n++
+	}
+	return n == len(b) || n >= 3 && b[n] == ' '
+}
+
+// shakeHands does the handshake, in which the callbacks of the configuration
+// are called.
+func (c *byteConn) shakeHands(ctx context.Context, t *tls.Conn) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = recovered(c.srv.logger(), p, "TLS handshake", "remote", c.nc.RemoteAddr())
+		}
+	}()
+	return t.HandshakeContext(ctx)
+}

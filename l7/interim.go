@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"maps"
+	"net/http"
+)
+
+// An InterimEditor is a [ReplyEditor] that also changes the heads of interim
+// replies (1xx other than 101) on their way to the client, 103 (Early Hints) for
+// one. There may be several of them before the final reply, or none, and their
+// Status cannot be changed. EditInterim may be called by another goroutine,
+// while that of the exchange waits; it must not block.
+//
+// [EditHeader] is one: what it removes from replies does not leave the gateway
+// with an interim one either.
+type InterimEditor interface {
+	EditInterim(x *Exchange, r *Reply)
+}
+
+// EditInterim implements [InterimEditor].
+func (h *EditHeader) EditInterim(x *Exchange, r *Reply) { h.EditReply(x, r) }
+
+// editsInterim reports whether there is an editor of interim replies.
+func (x *Exchange) editsInterim() bool {
+	for _, e := range x.editors {
+		if _, ok := e.(InterimEditor); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// editInterim runs the editors of interim replies, last registered first. What
+// they leave that cannot be sent is an error.
+func (x *Exchange) editInterim(r *Reply) error {
+	status := r.Status
+	for i := len(x.editors) - 1; i >= 0; i-- {
+		if e, ok := x.editors[i].(InterimEditor); ok {
+			e.EditInterim(x, r)
+		}
+	}
+	r.Status = status
+	if bad := r.Header.unsendable(); bad != nil {
+		return bad
+	}
+	return nil
+}
+
+// writeInterim passes an interim reply on.
+func (x *Exchange) writeInterim(r *Reply) error {
+	if err := x.editInterim(r); err != nil {
+		return err
+	}
+	return x.down.writeInterim(r)
+}
+
+// writeInterim sends an interim reply of a foreign handler, whose fields are
+// those that are there so far.
+func (w *editingWriter) writeInterim(status int) {
+	x, h := w.s.x, w.Header()
+	if !x.editsInterim() {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	r := Reply{Status: status, ContentLength: -1, Local: true, Header: fieldsOf(h)}
+	if x.editInterim(&r) != nil {
+		return
+	}
+	saved := maps.Clone(h)
+	clear(h)
+	addFields(h, &r.Header)
+	w.ResponseWriter.WriteHeader(status)
+	clear(h)
+	maps.Copy(h, saved)
+}
+
+// isInterim reports whether a reply of that status comes before the final one.
+func isInterim(status int) bool {
+	return status >= 100 && status < 200 && status != http.StatusSwitchingProtocols
+}

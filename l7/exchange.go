@@ -141,6 +141,8 @@ type downstream interface {
 	serveForeign(h http.Handler)
 
 	logger() *slog.Logger
+	// observed reports whether an OnDone gets the record.
+	observed() bool
 }
 
 // An interrupter is work for a client that has to end when the client goes

@@ -350,6 +350,7 @@ func (c *byteConn) withTLS(h *handedConn) net.Conn {
 }
 
 func (c *byteConn) logger() *slog.Logger { return c.srv.logger() }
+func (c *byteConn) observed() bool       { return c.srv.OnDone != nil }
 
 // context is that of the connection: with HTTP/1 a client is gone when its
 // connection is.

@@ -134,6 +134,7 @@ func (s *h2Exchange) panicked(p any) {
 }
 
 func (s *h2Exchange) logger() *slog.Logger { return s.f.srv.logger() }
+func (s *h2Exchange) observed() bool       { return s.f.srv.OnDone != nil }
 
 // finishExchange ends the stream, closes the record and gives all back.
 func (s *h2Exchange) finishExchange() {

@@ -132,6 +132,7 @@ func (n *nobody) readBody(p []byte) (int, error) {
 	return c, nil
 }
 
+func (n *nobody) observed() bool              { return true } // nobody has asked
 func (n *nobody) logger() *slog.Logger        { return n.log }
 func (n *nobody) bodyReady() bool             { return true }
 func (n *nobody) stopBody()                   {}

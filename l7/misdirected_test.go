@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -33,6 +34,8 @@ func perName(t *testing.T) *tls.Config {
 	}
 	other.AddCert(foreign)
 	base := &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
+	verified := base.Clone()
+	verified.ClientAuth, verified.VerifyConnection = tls.RequireAnyClientCert, func(tls.ConnectionState) error { return nil }
 	base.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		if h.Conn.RemoteAddr() == nil || len(h.SupportedVersions) == 0 {
 			return nil, errors.New("not a hello")
@@ -42,6 +45,10 @@ func perName(t *testing.T) *tls.Config {
 		switch h.ServerName {
 		case "secure.test", "also-secure.test":
 			c.ClientAuth, c.ClientCAs = tls.RequireAnyClientCert, pool
+		case "verified.test", "also-verified.test":
+			return verified, nil
+		case "copied.test": // whose func may be another
+			return verified.Clone(), nil
 		case "other.test":
 			c.ClientAuth, c.ClientCAs = tls.RequireAnyClientCert, other
 		case "broken.test":
@@ -110,6 +117,8 @@ func TestClientCertificateIsNotEvadedByName(t *testing.T) {
 		{"secure.test", "open.test", 200},
 		{"secure.test", "also-secure.test", 200},
 		{"secure.test", "other.test", 421},
+		{"verified.test", "also-verified.test", 200},
+		{"verified.test", "copied.test", 421},
 	} {
 		for _, two := range []bool{false, true} {
 			for _, foreign := range []bool{false, true} {
@@ -126,8 +135,9 @@ func TestClientCertificateIsNotEvadedByName(t *testing.T) {
 					done := make(chan error, 1)
 					go func() { done <- srv.ServeTLS(ln, "", "") }()
 					// Three on one connection: a 421 does not end it, nor is it forgotten.
-					got := askTLS(t, n, two, tc.sni, tc.host, tc.host, cmpHost(tc.sni))
-					if want := []int{tc.want, tc.want, 200}; len(got) != 3 || got[0] != want[0] || got[1] != want[1] || got[2] != want[2] {
+					own := cmpHost(tc.sni)
+					got := append(askTLS(t, n, two, tc.sni, tc.host, tc.host, own), askTLS(t, n, two, tc.sni, own, tc.host, own)...)
+					if want := []int{tc.want, tc.want, 200, 200, tc.want, 200}; !slices.Equal(got, want) {
 						t.Errorf("SNI %q, Host %q, HTTP/2 %v, foreign %v: %v; want %v", tc.sni, tc.host, two, foreign, got, want)
 					}
 					synctest.Wait()

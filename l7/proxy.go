@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -58,6 +59,13 @@ type Proxy struct {
 	TunnelTimeout time.Duration // of an upgraded connection with no byte either way; 0 means 1h, negative none
 
 	checked
+	// Logger is told in a line each of requests that a server or the gateway
+	// failed, where no OnDone is: under a [Server] without one and under the host's
+	// own [http.Server]. There are ten lines a second at most; the next one says how
+	// many were left out. Nil means that of the Server, or slog.Default().
+	Logger *slog.Logger
+
+	failures  failureLog
 	once      sync.Once
 	upstream  *Upstream
 	latencies *latencies // for Hedge; nil if it has no Quantile
@@ -68,6 +76,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(p,
 
 // ServeExchange implements [Handler].
 func (p *Proxy) ServeExchange(x *Exchange) {
+	p.forward(x)
+	p.tell(x)
+}
+
+func (p *Proxy) forward(x *Exchange) {
 	p.once.Do(p.init)
 	if !p.admit(x) {
 		return

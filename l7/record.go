@@ -86,8 +86,7 @@ func (r *Record) LogValue() slog.Value {
 func LogTo(l *slog.Logger) func(*Record) {
 	return func(r *Record) {
 		level := slog.LevelInfo
-		switch r.Termination.Cause {
-		case l4.ServerAborted, l4.ServerTimeout, l4.Resource, l4.Internal, l4.ServerDown:
+		if atFault(r.Termination.Cause) {
 			level = slog.LevelWarn
 		}
 		l.Log(bg, level, "request", "request", r)

@@ -109,6 +109,8 @@ func (s *standard) panicked(p any) {
 	x.failed500()
 }
 
+func (s *standard) observed() bool { return s.srv != nil && s.srv.OnDone != nil }
+
 func (s *standard) logger() *slog.Logger {
 	if s.srv != nil {
 		return s.srv.logger()

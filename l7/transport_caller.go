@@ -29,6 +29,7 @@ type caller struct {
 	unwatch func() bool
 }
 
+func (c *caller) observed() bool           { return true } // by its error
 func (c *caller) logger() *slog.Logger     { return slog.Default() }
 func (c *caller) context() context.Context { return c.ctx }
 func (c *caller) request() *http.Request   { return c.req.Clone(c.ctx) }

@@ -4,11 +4,8 @@ package l7
 
 import (
 	"errors"
-	"math"
-
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
@@ -17,20 +14,9 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// Limits of a connection of HTTP/2. Bodies that have been received and not
-// been read take at most h2ConnWindow; replies wait for the client behind
-// h2OutHigh.
 const (
 	defaultMaxStreams = 100
-
-	h2StreamWindow = 64 << 10
-	h2MaxWindow    = 1 << 20
-	h2ConnSpare    = 2 << 20 // for streams that are read as fast as they come
-	h2OutHigh      = 64 << 10
-	h2Turn         = 16 << 10 // bytes of DATA that a stream adds while others wait
-	h2OutLimit     = 1 << 20  // of answers that a client causes and does not read
-	h2PingTimeout  = 15 * time.Second
-	h2LeaveTimeout = time.Second // for the answer to the PING behind the first GOAWAY
+	h2LeaveTimeout    = time.Second // for the answer to the PING behind the first GOAWAY
 )
 
 // h2Front serves a connection of HTTP/2. The connection's goroutine reads
@@ -38,10 +24,10 @@ const (
 // as its stack has grown; and the goroutine that has something to send first
 // writes for all that have something by then.
 type h2Front struct {
-	c      *byteConn
+	h2Link // guards what follows, from waiting on, by its mu
 	srv    *Server
+	conn   *byteConn
 	from   origin
-	bound  writeBound              // of what is written without TLS, which has its own
 	emit   func(hpack.HeaderField) // the method value of field, made once
 	cur    *h2Exchange             // whose head or trailer is being decoded
 	dec    *h2Head                 // into this
@@ -50,18 +36,9 @@ type h2Front struct {
 	hosts   misdirected
 	workers sync.WaitGroup
 
-	mu       sync.Mutex
-	h2       *h2.Conn
-	names    map[string]string // of reply fields, in lower case
-	spare    []byte            // the buffer that is not h2.Out
-	writing  bool              // a goroutine is writing
-	waiting  bool              // the reader waits for a frame
-	between  bool              // and has no part of it
-	closed   bool              // nothing is served or sent any more
-	err      error             // why
+	waiting  bool // the reader waits for a frame
+	between  bool // and has no part of it
 	idle     []chan *h2Exchange
-	queue    []*h2Exchange // in the order in which they asked to send
-	turns    int           // streams that were taken out of it and have not sent yet
 	leaving  h2Leaving
 	patience *time.Timer // of the answer to the PING behind the first GOAWAY
 	served   int
@@ -83,21 +60,15 @@ var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
 // startHTTP2 makes the connection one of HTTP/2.
 func (c *byteConn) startHTTP2() {
 	streams := orDefault(c.srv.MaxStreams, defaultMaxStreams)
-	f := &h2Front{
-		c: c, srv: c.srv, names: make(map[string]string),
-		from: origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc)},
-	}
+	f := &h2Front{conn: c, srv: c.srv, from: origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc)}}
 	if f.from.tls != nil {
 		f.from.scheme = "https"
 	}
-	f.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
-	f.h2 = h2.New(&h2.Config{
-		MaxStreams: streams, MaxFrame: h2.MinMaxFrame,
-		MaxBlock:     max(2*orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader), 64<<10),
-		StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow,
-		ConnWindow: streams*h2StreamWindow + h2ConnSpare,
-		MaxHeaders: orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader),
-	})
+	head := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader)
+	f.start(c.c, c.nc != c.raw, orDefault(c.srv.WriteTimeout, defaultWriteTimeout), &h2.Config{
+		MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: max(2*head, 64<<10), MaxHeaders: head,
+		StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: streams*h2StreamWindow + h2ConnSpare,
+	}, f.unwritable)
 	f.emit = f.field
 	c.strip()
 	c.unwatch() // the reader sees the end itself
@@ -115,7 +86,7 @@ func (c *byteConn) http2() *h2Front {
 
 // run reads frames until the connection ends, or is idle and to be settled.
 func (f *h2Front) run() (idle bool) {
-	c := f.c
+	c := f.conn
 	for {
 		if c.in != nil && !f.receive() {
 			return false
@@ -130,7 +101,7 @@ func (f *h2Front) run() (idle bool) {
 // wait reads more. It is false at the end of the connection, or if it is to be
 // settled.
 func (f *h2Front) wait() (more, settle bool) {
-	c := f.c
+	c := f.conn
 	now := time.Now()
 	c.now = now
 	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
@@ -202,7 +173,7 @@ func (f *h2Front) over() bool {
 // read reads behind the bytes there are, into a larger buffer while bodies
 // come.
 func (f *h2Front) read() error {
-	c := f.c
+	c := f.conn
 	if c.in == nil {
 		b, err := c.c.ReadBuffer(&c.srv.pool)
 		if err != nil {
@@ -232,7 +203,7 @@ func (f *h2Front) read() error {
 // receive takes the frames that are complete. It is false if one of them ended
 // the connection.
 func (f *h2Front) receive() bool {
-	c := f.c
+	c := f.conn
 	now := time.Now()
 	f.mu.Lock()
 	for {
@@ -266,7 +237,7 @@ func (f *h2Front) receive() bool {
 
 // release gives the input buffer back.
 func (f *h2Front) release() {
-	c := f.c
+	c := f.conn
 	if c.in == nil {
 		return
 	}
@@ -314,7 +285,7 @@ func (f *h2Front) refuse(err error) {
 	f.mu.Unlock()
 	f.flush()
 	f.srv.logger().Debug("l7: HTTP/2 connection refused", "remote", f.from.remote, "error", err)
-	f.c.linger = true // or what it is still sending would have the system throw the GOAWAY away
+	f.conn.linger = true // or what it is still sending would have the system throw the GOAWAY away
 	f.fail(err)
 }
 
@@ -343,6 +314,9 @@ func (f *h2Front) end() {
 	}
 	f.mu.Unlock()
 	f.workers.Wait()
+	f.mu.Lock()
+	f.sleep.stop()
+	f.mu.Unlock()
 	f.release()
 }
 
@@ -360,9 +334,7 @@ func (f *h2Front) rest() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dismiss()
-	if !f.writing {
-		f.spare, f.h2.Out = nil, nil
-	}
+	f.h2Link.rest()
 }
 
 // leave tells the client that the connection ends with the streams that are on
@@ -401,7 +373,7 @@ func (f *h2Front) leaveNow() {
 // wakeReader has the reader look whether the connection is over. F.mu is held.
 func (f *h2Front) wakeReader() {
 	if f.over() && f.waiting {
-		_ = f.c.nc.SetReadDeadline(past)
+		_ = f.conn.nc.SetReadDeadline(past)
 	}
 }
 
@@ -416,8 +388,8 @@ func (f *h2Front) goodbye() {
 	f.flush()
 }
 
-// start has a stream served. F.mu is held.
-func (f *h2Front) start(s *h2Exchange) {
+// begin has a stream served. F.mu is held.
+func (f *h2Front) begin(s *h2Exchange) {
 	if n := len(f.idle); n > 0 {
 		w := f.idle[n-1]
 		f.idle = f.idle[:n-1]
@@ -445,111 +417,10 @@ func (f *h2Front) work(w chan *h2Exchange) {
 	}
 }
 
-// flush writes what there is to be written, unless another goroutine does. It
-// gives way once, so that streams that are ready add what they have: then all
-// of it takes one record and one system call.
-func (f *h2Front) flush() {
-	f.mu.Lock()
-	if f.writing || len(f.h2.Out) == 0 {
-		f.mu.Unlock()
-		return
-	}
-	f.writing = true
-	f.mu.Unlock()
-	runtime.Gosched()
-	f.mu.Lock()
-	for len(f.h2.Out) > 0 {
-		out := f.h2.Take(f.spare)
-		f.mu.Unlock()
-		err := f.write(out)
-		f.mu.Lock()
-		if f.spare = out; cap(out) > 4*h2OutHigh {
-			f.spare = nil
-		}
-		if err != nil {
-			f.h2.Out = nil
-			f.writing = false
-			f.mu.Unlock()
-			f.fail(err)
-			_ = f.c.raw.Close() // the reader ends by it
-			return
-		}
-		f.wakeSenders()
-	}
-	f.writing = false
-	f.mu.Unlock()
-}
-
-// write writes to the client, which gets the time that it has to take a byte.
-func (f *h2Front) write(p []byte) error {
-	c := f.c
-	if c.nc != c.raw {
-		_, err := c.c.Write(p)
-		return err
-	}
-	_, err := f.bound.write(c.c, p)
-	return err
-}
-
-// wakeSenders lets streams that wait to send do so, as far as there is room: the
-// most urgent ones, each a turn in the order in which they asked. F.mu is held.
-func (f *h2Front) wakeSenders() {
-	if len(f.queue) == 0 {
-		return
-	}
-	urgency := uint8(math.MaxUint8)
-	for _, s := range f.queue {
-		if f.h2.Sendable(s.st) > 0 {
-			urgency = min(urgency, s.st.Urgency)
-		}
-	}
-	room := h2OutHigh - len(f.h2.Out) - f.turns*h2Turn
-	rest := f.queue[:0]
-	for _, s := range f.queue {
-		if room <= 0 || s.st.Urgency != urgency || f.h2.Sendable(s.st) <= 0 {
-			rest = append(rest, s)
-			continue
-		}
-		s.queued, s.turn = false, true
-		f.turns++
-		s.send.wake()
-		room -= h2Turn
-	}
-	clear(f.queue[len(rest):])
-	f.queue = rest
-}
-
-// name returns a field's name in lower case. Those of replies are few, so most
-// are found.
-func (f *h2Front) name(s string) string {
-	if isLower(s) {
-		return s
-	}
-	if l, ok := f.names[s]; ok {
-		return l
-	}
-	l := lowerString(s)
-	if len(f.names) < 64 && len(s) < 64 {
-		f.names[string(append([]byte(nil), s...))] = l
-	}
-	return l
-}
-
-func isLower(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; 'A' <= c && c <= 'Z' {
-			return false
-		}
-	}
-	return true
-}
-
-func lowerString(s string) string {
-	b := make([]byte, len(s))
-	for i := range b {
-		b[i] = lower(s[i])
-	}
-	return string(b)
+// unwritable ends a connection that cannot be written to.
+func (f *h2Front) unwritable(err error) {
+	f.fail(err)
+	_ = f.conn.raw.Close() // the reader ends by it
 }
 
 // errStreamReset is what a stream gets that the client has reset.

@@ -53,7 +53,7 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 		f.leaving = h2Warned
 		f.leaveNow()
 	}
-	f.start(s)
+	f.begin(s)
 	return nil
 }
 
@@ -97,32 +97,12 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 		return
 	}
 	h.regular = true
-	if !isToken(hf.Name) || !isLower(hf.Name) {
-		h.malformed = "malformed field name"
-		return
-	}
-	if !validValue(hf.Value) || len(trimOWS(hf.Value)) != len(hf.Value) {
-		h.malformed = "malformed value of field " + hf.Name
+	fd := Field{hf.Name, hf.Value, kindOf(hf.Name), true}
+	if h.malformed = fieldFault(&hf, fd.kind); h.malformed != "" {
 		return
 	}
 	if hf.Name == "priority" && h.fields == nil {
 		s.st.Urgency, s.st.Incremental = h2.ParsePriority(hf.Value)
-	}
-	fd := Field{hf.Name, hf.Value, kindOf(hf.Name), true}
-	switch fd.kind {
-	case kindConnection, kindTransferEncoding, kindUpgrade:
-		h.malformed = "field " + hf.Name + ", which is of HTTP/1"
-		return
-	case kindTE:
-		if !equalFold(hf.Value, "trailers") {
-			h.malformed = "TE other than trailers"
-			return
-		}
-	case kindHop:
-		if hf.Name == "keep-alive" || hf.Name == "proxy-connection" {
-			h.malformed = "field " + hf.Name + ", which is of HTTP/1"
-			return
-		}
 	}
 	if h.fields != nil {
 		if !forbiddenTrailer(hf.Name) {

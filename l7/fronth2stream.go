@@ -31,21 +31,17 @@ type h2Exchange struct {
 	told bool  // its head has been written
 	done bool  // all of it has been written
 
-	st       *h2.Stream
-	body     []*l4.Buffer // received and not read
-	pos      int          // in the first of them
-	got      int64        // bytes of the body that have been received
-	read     int64        // and read
-	bodyEnd  bool         // all of it has been received
-	stopped  bool         // it is not wanted any more
+	h2Sender
+	body     h2Inbox
+	got      int64 // bytes of the body that have been received
+	read     int64 // and read
+	bodyEnd  bool  // all of it has been received
+	stopped  bool  // it is not wanted any more
 	trailing *Fields
 	err      error // the stream has ended before its end
 	byClient bool  // and that was the client's doing
-	queued   bool  // it waits in the connection's queue
-	turn     bool  // it has been taken out of the queue, to send
 	bodyErr  error // of a read deadline that a handler has set
 	recv     wait
-	send     wait
 	// Of the deadlines that a handler has set; nil if there are none.
 	readTimer, writeTimer *time.Timer
 	ctx                   *streamContext // nil as long as nobody has asked
@@ -53,40 +49,6 @@ type h2Exchange struct {
 	upMu sync.Mutex
 	up   interrupter // to be interrupted when the client goes away
 	gone bool
-}
-
-// wait is where one goroutine waits for another.
-type wait struct{ ch chan struct{} }
-
-func (w *wait) wake() {
-	if w.ch != nil {
-		select {
-		case w.ch <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// sleep waits for wake with mu unlocked, at most d if that is not 0. What is
-// waited for must be looked at again.
-func (w *wait) sleep(mu *sync.Mutex, d time.Duration) error {
-	if w.ch == nil {
-		w.ch = make(chan struct{}, 1)
-	}
-	mu.Unlock()
-	defer mu.Lock()
-	if d <= 0 {
-		<-w.ch
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-w.ch:
-		return nil
-	case <-t.C:
-		return os.ErrDeadlineExceeded
-	}
 }
 
 // serve runs the handler tree.
@@ -161,14 +123,12 @@ func (s *h2Exchange) finishExchange() {
 			*t = nil
 		}
 	}
-	for _, b := range s.body {
-		f.srv.pool.Put(b)
-	}
+	s.body.drop(&f.srv.pool)
 	f.h2.Reset(s.st, h2.NoError) // what is left of the request body is not wanted (RFC 9113, section 8.1)
 	f.h2.Free(s.st)
 	if f.h2.Open() == 0 {
-		if f.between && f.c.state.Load() == stateBusy {
-			f.c.goIdle()
+		if f.between && f.conn.state.Load() == stateBusy {
+			f.conn.goIdle()
 		}
 		f.wakeReader()
 	}
@@ -182,7 +142,7 @@ func (s *h2Exchange) recycle() {
 	srv := s.f.srv
 	s.x.reset(&origin{})
 	x := s.x
-	*s = h2Exchange{x: x, body: s.body[:0]}
+	*s = h2Exchange{x: x, body: h2Inbox{bufs: s.body.bufs[:0]}}
 	s.x.down = nil
 	srv.streams.Put(s)
 }
@@ -198,29 +158,12 @@ func (s *h2Exchange) receive(ev *h2.Event) {
 	case s.stopped || s.err != nil:
 		s.f.h2.Consume(ev.Stream, int64(n))
 	default:
-		s.keep(ev.Data)
+		s.body.put(ev.Data, &s.f.srv.pool)
 	}
 	if ev.End {
 		s.endBody()
 	}
 	s.recv.wake()
-}
-
-// keep copies a piece of the body to where readBody finds it.
-func (s *h2Exchange) keep(p []byte) {
-	for len(p) > 0 {
-		var b *l4.Buffer
-		if n := len(s.body); n > 0 && len(s.body[n-1].B) < cap(s.body[n-1].B) {
-			b = s.body[n-1]
-		} else {
-			b = s.f.srv.pool.Get()
-			b.B = b.B[:0]
-			s.body = append(s.body, b)
-		}
-		n := min(len(p), cap(b.B)-len(b.B))
-		b.B = append(b.B, p[:n]...)
-		p = p[n:]
-	}
 }
 
 // endBody says that all of the body has been received.
@@ -270,7 +213,7 @@ func (s *h2Exchange) context() context.Context {
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
 	if s.ctx == nil {
-		s.ctx = &streamContext{Context: s.f.c.ctx}
+		s.ctx = &streamContext{Context: s.f.conn.ctx}
 		if s.err != nil {
 			s.ctx.end(context.Canceled)
 		}
@@ -296,7 +239,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 		case s.stopped:
 			f.mu.Unlock()
 			return 0, errStopped
-		case len(s.body) > 0:
+		case len(s.body.bufs) > 0:
 			n := s.take(p)
 			over := f.srv.MaxBodyBytes > 0 && s.read > f.srv.MaxBodyBytes
 			update := len(f.h2.Out) > 0
@@ -317,24 +260,22 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 			f.mu.Unlock()
 			return 0, io.EOF
 		}
-		if err := s.recv.sleep(&f.mu, orDefault(f.srv.BodyTimeout, defaultBodyTimeout)); err != nil {
+		if !f.sleepFor(&s.recv, orDefault(f.srv.BodyTimeout, defaultBodyTimeout)) {
 			f.mu.Unlock()
-			return 0, err
+			return 0, os.ErrDeadlineExceeded
 		}
 	}
 }
 
 // take copies from what has been received. F.mu is held.
 func (s *h2Exchange) take(p []byte) (n int) {
-	for len(s.body) > 0 && n < len(p) {
-		b := s.body[0]
-		m := copy(p[n:], b.B[s.pos:])
-		n += m
-		if s.pos += m; s.pos == len(b.B) {
-			s.f.srv.pool.Put(b)
-			s.body = append(s.body[:0], s.body[1:]...)
-			s.pos = 0
+	for n < len(p) {
+		m := copy(p[n:], s.body.first())
+		if m == 0 {
+			break
 		}
+		n += m
+		s.body.skip(m, &s.f.srv.pool)
 	}
 	s.read += int64(n)
 	s.f.h2.Consume(s.st, int64(n))
@@ -359,12 +300,7 @@ func (s *h2Exchange) resumeBody() {
 	f := s.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, b := range s.body {
-		f.h2.Consume(s.st, int64(len(b.B)-s.pos))
-		s.pos = 0
-		f.srv.pool.Put(b)
-	}
-	s.body = s.body[:0]
+	f.h2.Consume(s.st, s.body.drop(&f.srv.pool))
 }
 
 func (s *h2Exchange) trailer() *Fields {
@@ -398,25 +334,12 @@ func (s *h2Exchange) writeInterim(r *Reply) error {
 	if err == nil {
 		b := f.h2.WriteHead()
 		b.Field(":status", statusCode(r.Status), false)
-		s.fields(b, &r.Header)
+		f.fields(b, &r.Header)
 		b.End(s.st, false)
 	}
 	f.mu.Unlock()
 	f.flush()
 	return err
-}
-
-// fields writes those that are not the engine's own. F.mu is held.
-func (s *h2Exchange) fields(b h2.Block, list *Fields) (dated bool) {
-	for i := range list.list {
-		fd := &list.list[i]
-		if fd.kind.owned() {
-			continue
-		}
-		dated = dated || fd.kind == kindDate
-		b.Field(s.f.name(fd.Name), fd.Value, false)
-	}
-	return dated
 }
 
 func (s *h2Exchange) writeHead(r *Reply) error {
@@ -431,7 +354,7 @@ func (s *h2Exchange) writeHead(r *Reply) error {
 	s.left = r.ContentLength
 	b := f.h2.WriteHead()
 	b.Field(":status", statusCode(r.Status), false)
-	if !s.fields(b, &r.Header) {
+	if !f.fields(b, &r.Header) {
 		b.Field("date", time.Now().UTC().Format(http.TimeFormat), false)
 	}
 	if r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent && !s.x.opensTunnel(r.Status) {
@@ -463,87 +386,11 @@ func (s *h2Exchange) writeBody(p []byte) error {
 	f := s.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for {
-		err := s.ended()
-		if err == nil {
-			p = p[s.add(p):]
-		}
-		if err == nil && len(p) > 0 {
-			err = s.awaitTurn()
-		}
-		if err != nil || len(p) == 0 {
-			s.unqueue()
-			return err
-		}
+	err := f.sendData(&s.h2Sender, p, orDefault(f.srv.WriteTimeout, defaultWriteTimeout), s.ended)
+	if err == os.ErrDeadlineExceeded {
+		f.h2.Reset(s.st, h2.Cancel) // the client opens no window
 	}
-}
-
-// add sends what may be sent of p at present. F.mu is held, as below.
-func (s *h2Exchange) add(p []byte) (n int) {
-	f := s.f
-	for n < len(p) && len(f.h2.Out) < h2OutHigh {
-		if s.turn {
-			s.turn = false
-			f.turns--
-		} else if f.turns > 0 || s.behindOthers() {
-			break
-		}
-		m := f.h2.WriteData(s.st, p[n:min(len(p), n+h2Turn)], false)
-		if n += m; m == 0 {
-			break
-		}
-	}
-	return n
-}
-
-// awaitTurn waits until there may be room for more.
-func (s *h2Exchange) awaitTurn() error {
-	f := s.f
-	if !s.queued {
-		s.queued = true
-		f.queue = append(f.queue, s)
-	}
-	f.mu.Unlock()
-	f.flush() // takes s out of the queue, unless that is for the client to do
-	f.mu.Lock()
-	if !s.queued {
-		return nil
-	}
-	err := s.send.sleep(&f.mu, orDefault(f.srv.WriteTimeout, defaultWriteTimeout))
-	if err == nil || !s.queued {
-		return nil
-	}
-	f.h2.Reset(s.st, h2.Cancel) // it opens no window
 	return err
-}
-
-// behindOthers reports whether streams that can send have waited for longer,
-// or are more urgent.
-func (s *h2Exchange) behindOthers() bool {
-	for _, o := range s.f.queue {
-		if o != s && o.st.Urgency <= s.st.Urgency && s.f.h2.Sendable(o.st) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// unqueue takes s out of the queue, and its turn, if it has one, from it.
-func (s *h2Exchange) unqueue() {
-	if s.turn {
-		s.turn = false
-		s.f.turns--
-		s.f.wakeSenders()
-	}
-	if !s.queued {
-		return
-	}
-	for i, o := range s.f.queue {
-		if o == s {
-			s.f.queue = append(s.f.queue[:i], s.f.queue[i+1:]...)
-		}
-	}
-	s.queued = false
 }
 
 func (s *h2Exchange) flush() error {
@@ -577,7 +424,7 @@ func (s *h2Exchange) finish(trailer *Fields) error {
 		return nil
 	}
 	b := f.h2.WriteHead()
-	s.fields(b, trailer)
+	f.fields(b, trailer)
 	b.End(s.st, true)
 	return nil
 }
@@ -616,7 +463,7 @@ func (s *h2Exchange) detach() bool {
 }
 
 func (s *h2Exchange) session(need bool) usage {
-	c := s.f.c
+	c := s.f.conn
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()
 	if need && c.owns == nil {

@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7/internal/h2"
+)
+
+// Limits of a connection of HTTP/2, on both sides. Bodies that have been
+// received and not been read take at most its streams times h2StreamWindow, and
+// h2ConnSpare.
+const (
+	h2StreamWindow = 64 << 10
+	h2MaxWindow    = 1 << 20
+	h2ConnSpare    = 2 << 20 // for streams that are read as fast as they come
+	h2OutHigh      = 64 << 10
+	h2Turn         = 16 << 10 // bytes of DATA that a stream adds while others wait
+	h2OutLimit     = 1 << 20  // of answers that a peer causes and does not read
+	h2PingTimeout  = 15 * time.Second
+)
+
+// An h2Link is what both sides of HTTP/2 have below their streams: the state of
+// the protocol and what is to be written. A goroutine that has something to send
+// adds it; the one that finds nobody writing writes for all.
+type h2Link struct {
+	c     *l4.Conn
+	bound writeBound // of what is written; not used where TLS has its own
+	tls   bool       // writes are bounded below c
+	lost  func(err error)
+	names map[string]string // of fields, in lower case
+
+	mu      sync.Mutex
+	h2      *h2.Conn
+	spare   []byte      // the buffer that is not h2.Out
+	writing bool        // a goroutine is writing
+	closed  bool        // nothing is served or sent any more
+	err     error       // why
+	queue   []*h2Sender // in the order in which they asked to send
+	turns   int         // of it that were taken out and have not sent yet
+	sleep   sleepers
+}
+
+// start begins a connection over c. Lost is called, without the lock, when
+// nothing can be written any more.
+func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config, lost func(error)) {
+	k.c, k.tls, k.lost = c, tls, lost
+	k.names = make(map[string]string)
+	k.bound.set(limit)
+	k.h2 = h2.New(cfg)
+}
+
+// flush writes what there is to be written, unless another goroutine does. It
+// gives way once, so that streams that are ready add what they have: then all
+// of it takes one record and one system call.
+func (k *h2Link) flush() {
+	k.mu.Lock()
+	if k.writing || len(k.h2.Out) == 0 {
+		k.mu.Unlock()
+		return
+	}
+	k.writing = true
+	k.mu.Unlock()
+	runtime.Gosched()
+	k.mu.Lock()
+	for len(k.h2.Out) > 0 {
+		out := k.h2.Take(k.spare)
+		k.mu.Unlock()
+		err := k.write(out)
+		k.mu.Lock()
+		if k.spare = out; cap(out) > 4*h2OutHigh {
+			k.spare = nil
+		}
+		if err != nil {
+			k.h2.Out = nil
+			k.writing = false
+			k.mu.Unlock()
+			k.lost(err)
+			return
+		}
+		k.wakeSenders()
+	}
+	k.writing = false
+	k.mu.Unlock()
+}
+
+func (k *h2Link) write(p []byte) error {
+	if k.tls {
+		_, err := k.c.Write(p)
+		return err
+	}
+	_, err := k.bound.write(k.c, p)
+	return err
+}
+
+// rest gives back what an idle connection does not need.
+func (k *h2Link) rest() {
+	if !k.writing {
+		k.spare, k.h2.Out = nil, nil
+	}
+}
+
+// An h2Sender is a stream as far as it sends. Its fields are guarded by the mu
+// of the link.
+type h2Sender struct {
+	st     *h2.Stream
+	queued bool // it waits in the link's queue
+	turn   bool // it has been taken out of it, to send
+	send   wait
+}
+
+// sendData sends all of p, and waits where the peer's windows or the connection
+// are full, for a byte at most limit. Over says why nothing can be sent any more.
+// The lock is held, but while it waits.
+func (k *h2Link) sendData(s *h2Sender, p []byte, limit time.Duration, over func() error) error {
+	for {
+		err := over()
+		if err == nil {
+			p = p[k.add(s, p):]
+		}
+		if err == nil && len(p) > 0 {
+			err = k.awaitTurn(s, limit)
+		}
+		if err != nil || len(p) == 0 {
+			k.unqueue(s)
+			return err
+		}
+	}
+}
+
+// add sends what may be sent of p at present.
+func (k *h2Link) add(s *h2Sender, p []byte) (n int) {
+	for n < len(p) && len(k.h2.Out) < h2OutHigh {
+		if s.turn {
+			s.turn = false
+			k.turns--
+		} else if k.turns > 0 || k.behindOthers(s) {
+			break
+		}
+		m := k.h2.WriteData(s.st, p[n:min(len(p), n+h2Turn)], false)
+		if n += m; m == 0 {
+			break
+		}
+	}
+	return n
+}
+
+// awaitTurn waits until there may be room for more.
+func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration) error {
+	if !s.queued {
+		s.queued = true
+		k.queue = append(k.queue, s)
+	}
+	k.mu.Unlock()
+	k.flush() // takes s out of the queue, unless that is for the peer to do
+	k.mu.Lock()
+	if !s.queued {
+		return nil
+	}
+	if k.sleepFor(&s.send, limit) || !s.queued {
+		return nil
+	}
+	return os.ErrDeadlineExceeded
+}
+
+// behindOthers reports whether streams that can send have waited for longer,
+// or are more urgent.
+func (k *h2Link) behindOthers(s *h2Sender) bool {
+	for _, o := range k.queue {
+		if o != s && o.st.Urgency <= s.st.Urgency && k.h2.Sendable(o.st) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// unqueue takes s out of the queue, and its turn, if it has one, from it.
+func (k *h2Link) unqueue(s *h2Sender) {
+	if s.turn {
+		s.turn = false
+		k.turns--
+		k.wakeSenders()
+	}
+	if !s.queued {
+		return
+	}
+	for i, o := range k.queue {
+		if o == s {
+			k.queue = append(k.queue[:i], k.queue[i+1:]...)
+			break
+		}
+	}
+	s.queued = false
+}
+
+// wakeSenders lets streams that wait to send do so, as far as there is room: the
+// most urgent ones, each a turn in the order in which they asked.
+func (k *h2Link) wakeSenders() {
+	if len(k.queue) == 0 {
+		return
+	}
+	urgency := uint8(math.MaxUint8)
+	for _, s := range k.queue {
+		if k.h2.Sendable(s.st) > 0 {
+			urgency = min(urgency, s.st.Urgency)
+		}
+	}
+	room := h2OutHigh - len(k.h2.Out) - k.turns*h2Turn
+	rest := k.queue[:0]
+	for _, s := range k.queue {
+		if room <= 0 || s.st.Urgency != urgency || k.h2.Sendable(s.st) <= 0 {
+			rest = append(rest, s)
+			continue
+		}
+		s.queued, s.turn = false, true
+		k.turns++
+		s.send.wake()
+		room -= h2Turn
+	}
+	clear(k.queue[len(rest):])
+	k.queue = rest
+}
+
+// fields writes those that are not the engine's own, and reports whether a Date
+// was among them.
+func (k *h2Link) fields(b h2.Block, list *Fields) (dated bool) {
+	for i := range list.list {
+		fd := &list.list[i]
+		if fd.kind.owned() {
+			continue
+		}
+		dated = dated || fd.kind == kindDate
+		b.Field(k.name(fd.Name), fd.Value, false)
+	}
+	return dated
+}
+
+// name returns a field's name in lower case. There are few, so most are found.
+func (k *h2Link) name(s string) string {
+	if isLower(s) {
+		return s
+	}
+	if l, ok := k.names[s]; ok {
+		return l
+	}
+	l := lowerString(s)
+	if len(k.names) < 64 && len(s) < 64 {
+		k.names[string(append([]byte(nil), s...))] = l
+	}
+	return l
+}
+
+func isLower(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerString(s string) string {
+	b := make([]byte, len(s))
+	for i := range b {
+		b[i] = lower(s[i])
+	}
+	return string(b)
+}
+
+// fieldFault returns what makes a field of HTTP/2 malformed, pseudo fields aside
+// (RFC 9113, sections 8.2.1 and 8.2.2).
+func fieldFault(hf *hpack.HeaderField, k kind) string {
+	if !isToken(hf.Name) || !isLower(hf.Name) {
+		return "malformed field name"
+	}
+	if !validValue(hf.Value) || len(trimOWS(hf.Value)) != len(hf.Value) {
+		return "malformed value of field " + hf.Name
+	}
+	switch k {
+	case kindConnection, kindTransferEncoding, kindUpgrade:
+		return "field " + hf.Name + ", which is of HTTP/1"
+	case kindTE:
+		if !equalFold(hf.Value, "trailers") {
+			return "TE other than trailers"
+		}
+	case kindHop:
+		if hf.Name == "keep-alive" || hf.Name == "proxy-connection" {
+			return "field " + hf.Name + ", which is of HTTP/1"
+		}
+	}
+	return ""
+}
+
+// An h2Inbox is the body of a stream as far as it has been received and not
+// been read. It is guarded by the mu of the link.
+type h2Inbox struct {
+	bufs []*l4.Buffer
+	pos  int // in the first of them
+}
+
+// put copies a piece to the end.
+func (b *h2Inbox) put(p []byte, pool *l4.BufferPool) {
+	for len(p) > 0 {
+		var last *l4.Buffer
+		if n := len(b.bufs); n > 0 && len(b.bufs[n-1].B) < cap(b.bufs[n-1].B) {
+			last = b.bufs[n-1]
+		} else {
+			last = pool.Get()
+			last.B = last.B[:0]
+			b.bufs = append(b.bufs, last)
+		}
+		n := min(len(p), cap(last.B)-len(last.B))
+		last.B = append(last.B, p[:n]...)
+		p = p[n:]
+	}
+}
+
+// first returns what can be read at once, nil if there is nothing. It stays as it
+// is until skip.
+func (b *h2Inbox) first() []byte {
+	if len(b.bufs) == 0 {
+		return nil
+	}
+	return b.bufs[0].B[b.pos:]
+}
+
+// skip takes n bytes off what first returned.
+func (b *h2Inbox) skip(n int, pool *l4.BufferPool) {
+	if b.pos += n; b.pos == len(b.bufs[0].B) {
+		pool.Put(b.bufs[0])
+		b.bufs = append(b.bufs[:0], b.bufs[1:]...)
+		b.pos = 0
+	}
+}
+
+// drop throws everything away and returns how much that was.
+func (b *h2Inbox) drop(pool *l4.BufferPool) (n int64) {
+	for _, f := range b.bufs {
+		n += int64(len(f.B))
+		pool.Put(f)
+	}
+	n -= int64(b.pos)
+	b.bufs, b.pos = b.bufs[:0], 0
+	return n
+}
+
+// wait is where one goroutine waits for another. It is guarded by the mu of a
+// link.
+type wait struct {
+	ch   chan struct{} // nil as long as there was nothing to wait for
+	due  time.Time     // when the wait is over; zero means never
+	late bool          // it was
+	at   int           // place among the sleepers, plus 1; 0 means not among them
+}
+
+func (w *wait) wake() {
+	if w.ch != nil {
+		select {
+		case w.ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// sleepFor waits for wake with the lock given up, at most d, coarsely, if that is
+// not 0. It is false if that time has passed. What is waited for must be looked
+// at again.
+func (k *h2Link) sleepFor(w *wait, d time.Duration) bool {
+	return k.sleepUntil(w, deadline(time.Now(), d))
+}
+
+func (k *h2Link) sleepUntil(w *wait, due time.Time) bool {
+	if w.ch == nil {
+		w.ch = make(chan struct{}, 1)
+	}
+	w.late = false
+	if w.due = due; !due.IsZero() {
+		k.sleep.add(w, k.wakeLate)
+	}
+	k.mu.Unlock()
+	<-w.ch
+	k.mu.Lock()
+	k.sleep.remove(w)
+	return !w.late
+}
+
+// wakeLate wakes those that have slept for too long.
+func (k *h2Link) wakeLate() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sleep.expire(time.Now())
+}
+
+// sleepers are the waits of a connection that end some time. There is one timer
+// for all of them, that is moved only to come earlier: most waits are over long
+// before.
+type sleepers struct {
+	list  []*wait
+	timer *time.Timer
+	next  time.Time // when it goes off; zero means that it does not
+}
+
+func (s *sleepers) add(w *wait, expire func()) {
+	s.list = append(s.list, w)
+	w.at = len(s.list)
+	if !s.next.IsZero() && !w.due.Before(s.next) {
+		return
+	}
+	s.next = w.due
+	if d := time.Until(w.due); s.timer == nil {
+		s.timer = time.AfterFunc(d, expire)
+	} else {
+		s.timer.Reset(d)
+	}
+}
+
+func (s *sleepers) remove(w *wait) {
+	if w.at == 0 {
+		return
+	}
+	last := s.list[len(s.list)-1]
+	s.list[w.at-1], last.at = last, w.at
+	s.list[len(s.list)-1] = nil
+	s.list = s.list[:len(s.list)-1]
+	w.at = 0
+}
+
+func (s *sleepers) expire(now time.Time) {
+	s.next = time.Time{}
+	for _, w := range s.list {
+		switch {
+		case !w.due.After(now):
+			if !w.late {
+				w.late = true
+				w.wake()
+			}
+		case s.next.IsZero() || w.due.Before(s.next):
+			s.next = w.due
+		}
+	}
+	if !s.next.IsZero() {
+		s.timer.Reset(s.next.Sub(now))
+	}
+}
+
+func (s *sleepers) stop() {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l7/internal/h2"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
@@ -165,9 +166,13 @@ func lookers(t testing.TB) []looker {
 	}
 	return []looker{
 		{"Proxy", HandlerFunc(func(x *Exchange) {
-			headerOf(string(appendRequest(nil, x, proxy)))
-			x.requestTrailer()
-			targetURL(x)
+			c := &h2Conn{host: new(upHost)}
+			c.names, c.h2 = make(map[string]string), h2.New(h2ClientConfig())
+			two := &h2Stream{conn: c, method: "GET"}
+			if err := c.begin(two); err != nil {
+				t.Fatal(err)
+			}
+			c.writeRequest(two, x, string(appendRequest(nil, x, proxy)))
 			x.newRequest(bg)
 		})},
 		{"Map", HandlerFunc(func(x *Exchange) {

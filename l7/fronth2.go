@@ -170,34 +170,10 @@ func (f *h2Front) over() bool {
 	return f.closed || f.leaving == h2Left && f.h2.Open() == 0
 }
 
-// read reads behind the bytes there are, into a larger buffer while bodies
-// come.
+// read reads behind the bytes there are.
 func (f *h2Front) read() error {
 	c := f.conn
-	if c.in == nil {
-		b, err := c.c.ReadBuffer(&c.srv.pool)
-		if err != nil {
-			return err
-		}
-		c.in, c.pos = b, 0
-		return nil
-	}
-	b := c.in
-	if c.pos > 0 {
-		b.B = b.B[:copy(b.B, b.B[c.pos:])]
-		c.pos = 0
-	}
-	if cap(b.B) < bulkBuffer { // a part of a frame: more is under way
-		big := c.srv.bulk.Get()
-		big.B = append(big.B[:0], b.B...)
-		c.srv.pool.Put(b)
-		c.in, b = big, big
-	}
-	n, err := c.c.Read(b.B[len(b.B):cap(b.B)])
-	if b.B = b.B[:len(b.B)+n]; n > 0 {
-		return nil
-	}
-	return err
+	return h2Fill(c.c, &c.in, &c.pos, &c.srv.pool, &c.srv.bulk)
 }
 
 // receive takes the frames that are complete. It is false if one of them ended
@@ -238,15 +214,7 @@ func (f *h2Front) receive() bool {
 // release gives the input buffer back.
 func (f *h2Front) release() {
 	c := f.conn
-	if c.in == nil {
-		return
-	}
-	if cap(c.in.B) >= bulkBuffer {
-		c.srv.bulk.Put(c.in)
-	} else {
-		c.srv.pool.Put(c.in)
-	}
-	c.in, c.pos = nil, 0
+	h2Release(&c.in, &c.pos, &c.srv.pool, &c.srv.bulk)
 }
 
 // handle does what an event asks for. F.mu is held.

@@ -152,7 +152,7 @@ func (s *h2Exchange) receive(ev *h2.Event) {
 	n := len(ev.Data)
 	s.got += int64(n)
 	switch {
-	case s.x.ContentLength >= 0 && s.got > s.head.frame.length && s.head.frame.length >= 0:
+	case s.head.frame.length >= 0 && s.got > s.head.frame.length:
 		s.breakOff("more of the body than Content-Length says")
 		return
 	case s.stopped || s.err != nil:

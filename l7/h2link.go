@@ -299,6 +299,48 @@ func fieldFault(hf *hpack.HeaderField, k kind) string {
 	return ""
 }
 
+// h2Fill reads behind the bytes there are, into a larger buffer while a part of
+// a frame is there: then more is under way.
+func h2Fill(c *l4.Conn, in **l4.Buffer, pos *int, pool, bulk *l4.BufferPool) error {
+	if *in == nil {
+		b, err := c.ReadBuffer(pool)
+		if err != nil {
+			return err
+		}
+		*in, *pos = b, 0
+		return nil
+	}
+	b := *in
+	if *pos > 0 {
+		b.B = b.B[:copy(b.B, b.B[*pos:])]
+		*pos = 0
+	}
+	if cap(b.B) < bulkBuffer {
+		big := bulk.Get()
+		big.B = append(big.B[:0], b.B...)
+		pool.Put(b)
+		*in, b = big, big
+	}
+	n, err := c.Read(b.B[len(b.B):cap(b.B)])
+	if b.B = b.B[:len(b.B)+n]; n > 0 {
+		return nil
+	}
+	return err
+}
+
+// h2Release gives the input buffer back.
+func h2Release(in **l4.Buffer, pos *int, pool, bulk *l4.BufferPool) {
+	if *in == nil {
+		return
+	}
+	if cap((*in).B) >= bulkBuffer {
+		bulk.Put(*in)
+	} else {
+		pool.Put(*in)
+	}
+	*in, *pos = nil, 0
+}
+
 // An h2Inbox is the body of a stream as far as it has been received and not
 // been read. It is guarded by the mu of the link.
 type h2Inbox struct {

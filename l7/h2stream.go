@@ -3,297 +3,380 @@
 package l7
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
-	"maps"
 	"net/http"
 	"os"
-	"slices"
-	"strconv"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http2"
-
-	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// An h2Stream is a request and its reply over a connection of HTTP/2.
+// An h2Stream is a request and its reply over a connection of HTTP/2 to a
+// server. What is below h2Sender is guarded by the mu of the connection.
 type h2Stream struct {
-	conn   *h2Conn
-	ctx    context.Context // of the stream: its end resets it
-	cancel context.CancelFunc
-	begun  bool // the reserved stream is in use
-	over   bool // given back
-	body   h2Body
-	resp   *http.Response
-	rep    Reply
+	conn *h2Conn
 	fate
+	rep    Reply
+	method string
+	pump   *pump // sends the request body; nil if there is nothing to wait for
+	begun  bool  // the reserved stream is in use
+	over   bool  // given back
 
-	mu      sync.Mutex
-	timer   *time.Timer
-	late    atomic.Bool // a time limit has passed
-	interim int
-	closed  bool // interim replies are not passed on any more
+	x       *Exchange // whose client gets what there is before a wait; nil if there is nobody
+	limit   time.Duration
+	bodyEnd time.Time
+	bodyErr error // that next has returned
+	piece   int   // bytes that next has returned, and that are still in the inbox
 
-	x        *Exchange // whose client gets what there is before a wait; nil if there is nobody
-	limit    time.Duration
-	bodyEnd  time.Time
-	buf      *l4.Buffer
-	bodyErr  error
+	h2Sender
+	interim  []Reply // that have not been passed on
+	heads    int     // interim replies that have come
+	came     Reply   // the final one, while it is being read
+	final    bool    // it has come
+	inbox    h2Inbox // of the body
+	got      int64   // bytes of it that have come
+	all      bool    // the server has sent all
+	enough   bool    // the rest of the request body is not to be sent
+	failed   error   // the stream has ended before its end
 	trailing *Fields
+	recv     wait
 }
 
 func newH2Stream(c *h2Conn, reused bool) *h2Stream {
 	s := &h2Stream{conn: c}
 	s.reused = reused
-	s.ctx, s.cancel = context.WithCancel(bg)
 	c.requests.Add(1)
 	return s
 }
 
 func (s *h2Stream) interrupt() {
 	s.interrupted.Store(true)
-	s.cancel()
+	c := s.conn
+	c.mu.Lock()
+	if s.begun {
+		c.h2.Reset(s.st, h2.Cancel)
+	}
+	s.wake()
+	c.mu.Unlock()
+	go c.flush() // which may have to wait
 }
 
 func (s *h2Stream) end() *fate                     { return &s.fate }
 func (s *h2Stream) reply() *Reply                  { return &s.rep }
-func (s *h2Stream) tlsState() *tls.ConnectionState { return s.conn.tls }
+func (s *h2Stream) tlsState() *tls.ConnectionState { return s.conn.state }
 func (s *h2Stream) trailers() *Fields              { return s.trailing }
 func (s *h2Stream) ended() bool                    { return s.bodyErr == io.EOF }
 
-// arm has the stream reset after d, unless disarmed; 0 means never.
-func (s *h2Stream) arm(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.armLocked(d)
-}
-
-// armHead is arm while the head of the reply has not come.
-func (s *h2Stream) armHead(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.armLocked(d)
-	}
-}
-
-func (s *h2Stream) armLocked(d time.Duration) {
+// fault returns why the stream has ended before its end, or nil. The lock is
+// held.
+func (s *h2Stream) fault() error {
 	switch {
-	case s.timer != nil && d > 0:
-		s.timer.Reset(d)
-	case s.timer != nil:
-		s.timer.Stop()
-	case d > 0:
-		s.timer = time.AfterFunc(d, func() {
-			s.late.Store(true)
-			s.cancel()
-		})
+	case s.interrupted.Load():
+		return errInterrupted
+	case s.failed != nil:
+		return s.failed
+	case s.conn.closed && !s.all:
+		return s.conn.err
 	}
+	return nil
 }
 
-// roundTrip implements source.
-func (s *h2Stream) roundTrip(t *attempt, l *leg, now time.Time) error {
-	limit := orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
-	s.body = h2Body{s: s, t: t, limit: limit, turn: make(chan struct{}, 1)}
-	s.body.turn <- struct{}{}
-	req, err := s.request(t, l)
-	if err != nil {
-		return err
+// unwanted returns why nothing more of the request is sent, or nil. The lock is
+// held.
+func (s *h2Stream) unwanted() error {
+	if s.enough || s.final && s.all {
+		return errStopped
 	}
-	s.begun = true
-	if t.whole {
-		s.arm(l.within(now, limit))
-	} else {
-		s.body.deadline = l.deadline
-		s.arm(until(now, 0, l.deadline))
+	if st := s.st.State(); st == h2.Closed || st == h2.HalfClosedLocal {
+		return errStopped
 	}
-	s.resp, err = s.conn.cc.RoundTrip(req)
-	s.mu.Lock()
-	s.closed = true // and whoever passes one on has done so
-	s.mu.Unlock()
-	if err != nil {
-		return s.failure(err)
-	}
-	s.arm(0)
-	s.gotHead = true
-	return s.makeReply(t.method)
+	return s.fault()
 }
 
-// failure says what an error of net/http means here.
+var errInterrupted = errors.New("l7: the client is gone")
+
+// failure says what an error means to the attempt.
 func (s *h2Stream) failure(err error) error {
 	if r := s.conn.reason.Load(); r != nil {
 		s.cutReason.Store(r)
 	}
-	if p := s.body.fromClient.Load(); p != nil {
-		return &clientError{*p}
-	}
-	if s.late.Load() {
-		return os.ErrDeadlineExceeded
-	}
-	var se http2.StreamError
-	switch {
-	case errors.As(err, &se) && se.Code == http2.ErrCodeRefusedStream, unprocessed(err):
-		return &unsentError{err, true} // RFC 9113, section 8.7
-	case errors.As(err, &se) && se.Code == http2.ErrCodeProtocol, strings.Contains(err.Error(), "malformed response"):
-		return &badReply{err}
+	if s.pump != nil {
+		if perr := s.pump.clientError(); perr != nil {
+			return &clientError{perr}
+		}
 	}
 	return err
 }
 
-// unprocessed reports whether the connection ended before the server looked at
-// the request. net/http has no values for these errors, only texts.
-func unprocessed(err error) bool {
-	switch text := err.Error(); text {
-	case "http2: Transport received Server's graceful shutdown GOAWAY", "http2: client conn not usable",
-		"http2: client conn could not be established":
-		return true
-	default: // of the first stream, behind a GOAWAY of 0
-		return strings.HasPrefix(text, "http2: Transport received GOAWAY from server ErrCode:")
+// roundTrip implements source.
+func (s *h2Stream) roundTrip(t *attempt, l *leg, now time.Time) error {
+	if t.method == http.MethodConnect {
+		return &badReply{errors.New("l7: CONNECT needs a server of HTTP/1")}
 	}
-}
-
-// passInterim passes an interim reply on. It is called by the connection's
-// goroutine while roundTrip waits.
-func (s *h2Stream) passInterim(t *attempt, l *leg, code int, header http.Header) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.interim++; s.interim > maxInterim || code == http.StatusSwitchingProtocols {
-		return &badReply{errors.New("too many interim replies, or one that HTTP/2 does not have")}
+	if !t.whole {
+		t.refusable = true
 	}
-	s.gotHead = true
-	if s.closed || l.race != nil {
-		return nil
+	s.method = t.method
+	err := s.sendRequest(t, l, now)
+	if err == nil {
+		err = s.awaitHead(t, l)
 	}
-	r := Reply{Status: code, ContentLength: -1, Header: fieldsOf(header)}
-	// In net/http's goroutine there is nobody else to recover.
-	if err := guard(t.x, "interim reply", func() error { return t.x.writeInterim(&r) }); err != nil {
-		s.body.fromClient.CompareAndSwap(nil, &err) // net/http would lose it
-		return &clientError{err}
+	if err != nil {
+		return s.failure(err)
 	}
 	return nil
 }
 
-// fieldsOf lists a header map in the order of names, without what belongs to a
-// connection.
-func fieldsOf(h http.Header) Fields {
-	var f Fields
-	f.list = make([]Field, 0, len(h)+2)
-	for _, name := range slices.Sorted(maps.Keys(h)) {
-		k := kindOf(name)
-		if k.owned() || !isToken(name) {
+// sendRequest sends the head, and the body if it is at hand. What has to be
+// waited for of it is sent by a pump.
+func (s *h2Stream) sendRequest(t *attempt, l *leg, now time.Time) error {
+	c, x := s.conn, t.x
+	head := string(t.req.B[:t.headLen]) // the tables of the compression keep parts of it
+	body := t.req.B[t.headLen:]
+	c.mu.Lock()
+	err := c.begin(s)
+	if err == nil {
+		c.writeRequest(s, x, head)
+		switch {
+		case !t.whole:
+		case len(body) == 0:
+			c.h2.Finish(s.st)
+		default:
+			err = c.sendData(&s.h2Sender, body, l.within(now, orDefault(t.p.BodyTimeout, defaultBodyTimeout)), s.unwanted)
+			if err == errStopped {
+				err = nil // the reply is there
+			} else if err == nil {
+				c.h2.Finish(s.st)
+			}
+		}
+	}
+	c.mu.Unlock()
+	c.flush()
+	if err == nil && !t.whole && !x.expect {
+		s.pump = newPump(t, s)
+	}
+	return err
+}
+
+// awaitHead waits for the head of the final reply, and passes interim ones on.
+func (s *h2Stream) awaitHead(t *attempt, l *leg) error {
+	limit := orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
+	waiting := t.x.expect // with the body, for a 100
+	left := limit
+	for {
+		now := time.Now()
+		due := deadline(now, l.within(now, left))
+		if waiting {
+			due = now.Add(expectWait)
+		}
+		r, err := s.nextHead(due)
+		switch {
+		case err == os.ErrDeadlineExceeded:
+			now = time.Now()
+			if waiting && !s.gotHead { // the server does not say: it gets the body
+				waiting = false
+				s.pump = newPump(t, s)
+				continue
+			}
+			if !l.deadline.IsZero() && !now.Before(l.deadline) {
+				return err
+			}
+			if left = s.pump.headTime(now, limit); left <= 0 {
+				return err
+			}
 			continue
+		case err != nil:
+			return err
 		}
-		for _, v := range h[name] {
-			f.list = append(f.list, Field{name, cleanValue(v), k, true})
+		s.gotHead = true
+		if r.Status >= 200 {
+			s.rep = r
+			return nil
+		}
+		if l.race == nil {
+			if err := t.x.writeInterim(&r); err != nil {
+				return &clientError{err}
+			}
+		}
+		if waiting && r.Status == http.StatusContinue {
+			waiting = false
+			t.x.expect = false
+			s.pump = newPump(t, s)
 		}
 	}
-	return f
 }
 
-// makeReply turns the head of the response into that of a reply.
-func (s *h2Stream) makeReply(method string) error {
-	resp, r := s.resp, &s.rep
-	if resp.StatusCode < 200 || resp.StatusCode > 999 {
-		return &badReply{errors.New("status " + strconv.Itoa(resp.StatusCode))}
+// nextHead waits for a head, interim or final.
+func (s *h2Stream) nextHead(due time.Time) (r Reply, err error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case len(s.interim) > 0:
+			r = s.interim[0]
+			s.interim = s.interim[1:]
+			return r, nil
+		case s.final:
+			return s.came, nil
+		case s.pump != nil && s.pump.clientError() != nil:
+			return r, s.pump.clientError()
+		}
+		if err = s.fault(); err != nil {
+			return r, err
+		}
+		if !c.sleepUntil(&s.recv, due) {
+			return r, os.ErrDeadlineExceeded
+		}
 	}
-	n := 0
-	for _, v := range resp.Header {
-		n += len(v)
-	}
-	if n > maxReplyFields {
-		return &badReply{errors.New("too many fields")}
-	}
-	*r = Reply{Status: resp.StatusCode, Header: fieldsOf(resp.Header), ContentLength: resp.ContentLength}
-	if len(resp.Trailer) > 0 {
-		r.Header.list = append(r.Header.list, Field{Name: "Trailer", Value: strings.Join(slices.Sorted(maps.Keys(resp.Trailer)), ", "), kind: kindTrailer})
-	}
-	if method == http.MethodHead || !bodyAllowed(r.Status) {
-		s.bodyErr = io.EOF // net/http misses what its Content-Length says
-	}
-	if r.Status == http.StatusNoContent {
-		r.ContentLength = -1
-	}
-	return nil
 }
 
 func (s *h2Stream) expectBody(x *Exchange, limit time.Duration, end time.Time) {
 	s.x, s.limit, s.bodyEnd = x, limit, end
 }
 
-// next implements source. It cannot know whether there is more at hand, so it
-// flushes each time.
+// next implements source.
 func (s *h2Stream) next() ([]byte, error) {
 	if s.bodyErr != nil {
 		return nil, s.bodyErr
 	}
-	if s.buf == nil {
-		s.buf = s.conn.host.up.bulk.Get()
-	}
-	if s.x != nil && s.rep.ContentLength != 0 { // else the end is there, and may go out with the head, as gRPC wants it
-		if err := s.x.down.flush(); err != nil {
-			return nil, &clientError{err}
+	c := s.conn
+	c.mu.Lock()
+	s.used()
+	flushed := s.x == nil
+	for {
+		if p := s.inbox.first(); len(p) > 0 {
+			s.piece = len(p)
+			c.mu.Unlock()
+			return p, nil
+		}
+		err := s.fault()
+		if err == nil && s.all {
+			err = io.EOF
+		}
+		if err == nil && flushed {
+			now := time.Now()
+			if !c.sleepUntil(&s.recv, deadline(now, until(now, s.limit, s.bodyEnd))) {
+				err = os.ErrDeadlineExceeded
+			}
+			if s.x != nil {
+				s.x.now = time.Time{} // that was a wait
+			}
+		}
+		if err != nil {
+			s.bodyErr = err
+			c.mu.Unlock()
+			if err != io.EOF {
+				s.bodyErr = s.failure(err)
+			}
+			return nil, s.bodyErr
+		}
+		if !flushed || len(c.h2.Out) > 0 {
+			c.mu.Unlock()
+			c.flush() // windows that have been given back
+			if !flushed {
+				flushed = true
+				if err := s.x.down.flush(); err != nil {
+					return nil, &clientError{err}
+				}
+			}
+			c.mu.Lock()
 		}
 	}
-	s.arm(until(time.Now(), s.limit, s.bodyEnd))
-	n, err := s.resp.Body.Read(s.buf.B[:cap(s.buf.B)])
-	s.arm(0)
-	if s.x != nil {
-		s.x.now = time.Time{} // that was a wait
-	}
-	switch {
-	case err == io.EOF:
-		s.bodyErr = err
-		s.trailing = trailerOf(s.resp.Trailer)
-	case err != nil:
-		s.bodyErr = s.failure(err)
-	}
-	if n > 0 {
-		return s.buf.B[:n], nil
-	}
-	if s.bodyErr == nil {
-		return s.next()
-	}
-	return nil, s.bodyErr
 }
 
-// trailerOf lists the trailer fields that may be forwarded, nil if there are
-// none.
-func trailerOf(h http.Header) *Fields {
-	if len(h) == 0 {
-		return nil
+// used gives back what next has returned last. The lock is held.
+func (s *h2Stream) used() {
+	if s.piece > 0 {
+		s.inbox.skip(s.piece, &s.conn.host.up.pool)
+		s.conn.h2.Consume(s.st, int64(s.piece))
+		s.piece = 0
 	}
-	f := fieldsOf(h)
-	f.DelFunc(func(name, _ string) bool { return forbiddenTrailer(name) })
-	return &f
+}
+
+// sendPart implements bodySink.
+func (s *h2Stream) sendPart(p *pump, buf []byte, n int) error {
+	c := s.conn
+	c.mu.Lock()
+	err := c.sendData(&s.h2Sender, buf[chunkRoomBefore:chunkRoomBefore+n], p.limit, s.unwanted)
+	if err == os.ErrDeadlineExceeded {
+		s.failed = err // the server opens no window
+		s.recv.wake()
+	}
+	c.mu.Unlock()
+	c.flush()
+	return err
+}
+
+// sendEnd implements bodySink.
+func (s *h2Stream) sendEnd(p *pump) error {
+	trailer := p.x.down.trailer()
+	c := s.conn
+	c.mu.Lock()
+	err := s.unwanted()
+	switch {
+	case err != nil:
+	case trailer == nil || trailer.Len() == 0:
+		c.h2.Finish(s.st)
+	default:
+		b := c.h2.WriteHead()
+		c.fields(b, trailer)
+		b.End(s.st, true)
+	}
+	c.mu.Unlock()
+	c.flush()
+	return err
+}
+
+// bodyEnded implements bodySink.
+func (s *h2Stream) bodyEnded(bool) {
+	s.conn.mu.Lock()
+	s.recv.wake()
+	s.conn.mu.Unlock()
 }
 
 func (s *h2Stream) stopSending(t *attempt, keep bool) bool {
-	return s.body.src == nil || s.body.stop(t, keep)
+	if s.pump == nil {
+		s.conn.mu.Lock()
+		defer s.conn.mu.Unlock()
+		return t.whole && s.begun && s.st.State() != h2.Open && s.st.State() != h2.HalfClosedRemote
+	}
+	return s.pump.stop(t, keep, func(on bool) {
+		s.conn.mu.Lock()
+		s.enough = on
+		s.send.wake()
+		s.conn.mu.Unlock()
+	})
 }
 
 // release implements source. A stream that is not complete is reset.
 func (s *h2Stream) release(bool) { s.close() }
 
 func (s *h2Stream) close() {
-	s.arm(0)
-	s.cancel()
-	if !s.begun {
-		s.conn.cc.Release()
+	if s.over {
+		return
 	}
-	if s.resp != nil {
-		_ = s.resp.Body.Close()
+	s.over, s.x = true, nil
+	c := s.conn
+	c.mu.Lock()
+	if s.begun {
+		code := h2.Cancel
+		if s.all {
+			code = h2.NoError
+		}
+		c.h2.Reset(s.st, code)
+		s.inbox.drop(&c.host.up.pool)
+		c.h2.Free(s.st)
+	} else {
+		c.reserved--
 	}
-	s.x = nil
-	s.conn.host.up.bulk.Put(s.buf)
-	s.buf = nil
-	if !s.over {
-		s.over = true
-		s.conn.giveBack()
+	last := c.idle()
+	c.mu.Unlock()
+	c.flush()
+	c.giveBack()
+	if last && c.retired.Load() {
+		c.end(errRetired)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // that a server may reply before it has read all of it.
 type pump struct {
 	x     *Exchange
-	c     *upConn
+	to    bodySink
 	limit time.Duration
 	body  io.Reader
 	done  chan struct{}
@@ -25,14 +25,31 @@ type pump struct {
 	ended      time.Time
 }
 
-func (c *upConn) startPump(t *attempt) {
-	c.pump = &pump{x: t.x, c: c, limit: orDefault(t.p.BodyTimeout, defaultBodyTimeout), body: t.stream(), done: make(chan struct{})}
-	go c.pump.run(&t.up.bulk)
+// A bodySink is where a pump sends a body to.
+type bodySink interface {
+	// sendPart sends n bytes that stand in buf behind chunkRoomBefore, with
+	// chunkRoomAfter behind them: the room is the sink's.
+	sendPart(p *pump, buf []byte, n int) error
+	// sendEnd says that nothing follows but the trailer, if there is one.
+	sendEnd(p *pump) error
+	// bodyEnded is called as the pump ends. An error of the client's side has
+	// to interrupt the wait for the reply.
+	bodyEnded(byClient bool)
 }
+
+// newPump starts to send the request body of t.
+func newPump(t *attempt, to bodySink) *pump {
+	p := &pump{x: t.x, to: to, limit: orDefault(t.p.BodyTimeout, defaultBodyTimeout), body: t.stream(), done: make(chan struct{})}
+	go p.run(&t.up.bulk)
+	return p
+}
+
+func (c *upConn) startPump(t *attempt) { c.pump = newPump(t, c) }
 
 func (p *pump) run(pool *l4.BufferPool) {
 	defer func() {
 		p.ended = time.Now()
+		p.to.bodyEnded(p.clientError() != nil)
 		close(p.done)
 	}()
 	b := pool.Get()
@@ -49,7 +66,7 @@ func (p *pump) run(pool *l4.BufferPool) {
 			n, err = p.body.Read(room)
 		}
 		if n > 0 {
-			if p.send(buf, n, left < 0) != nil {
+			if p.to.sendPart(p, buf, n) != nil {
 				return // the server's side says why
 			}
 			if left > 0 {
@@ -58,7 +75,7 @@ func (p *pump) run(pool *l4.BufferPool) {
 		}
 		switch {
 		case err == io.EOF && left <= 0:
-			p.whole = p.finish() == nil
+			p.whole = p.to.sendEnd(p) == nil
 			return
 		case err == io.EOF:
 			err = io.ErrUnexpectedEOF
@@ -67,16 +84,15 @@ func (p *pump) run(pool *l4.BufferPool) {
 		}
 		if !errors.Is(err, errStopped) {
 			p.fromClient.Store(&err)
-			p.c.interruptBody()
 		}
 		return
 	}
 }
 
-// send writes n bytes that stand in buf behind the room for a chunk line.
-func (p *pump) send(buf []byte, n int, chunked bool) error {
+// sendPart implements bodySink.
+func (c *upConn) sendPart(p *pump, buf []byte, n int) error {
 	data := buf[chunkRoomBefore : chunkRoomBefore+n]
-	if chunked {
+	if p.x.ContentLength < 0 {
 		var line [chunkRoomBefore]byte
 		size := appendChunkSize(line[:0], n)
 		start := chunkRoomBefore - len(size)
@@ -84,11 +100,11 @@ func (p *pump) send(buf []byte, n int, chunked bool) error {
 		copy(buf[chunkRoomBefore+n:], "\r\n")
 		data = buf[start : chunkRoomBefore+n+chunkRoomAfter]
 	}
-	return p.c.sendBody(data, p.limit)
+	return c.sendBody(data, p.limit)
 }
 
-// finish ends a chunked body, with its trailer.
-func (p *pump) finish() error {
+// sendEnd implements bodySink: it ends a chunked body, with its trailer.
+func (c *upConn) sendEnd(p *pump) error {
 	if p.x.ContentLength >= 0 {
 		return nil
 	}
@@ -96,7 +112,14 @@ func (p *pump) finish() error {
 	if f := p.x.down.trailer(); f != nil {
 		b = appendFields(b, f)
 	}
-	return p.c.sendBody(append(b, "\r\n"...), p.limit)
+	return c.sendBody(append(b, "\r\n"...), p.limit)
+}
+
+// bodyEnded implements bodySink.
+func (c *upConn) bodyEnded(byClient bool) {
+	if byClient {
+		c.interruptBody()
+	}
 }
 
 // clientError returns what went wrong on the client's side, or nil.
@@ -119,25 +142,47 @@ func (p *pump) running() (bool, time.Time) {
 
 // stopSending implements source.
 func (c *upConn) stopSending(t *attempt, keep bool) bool {
-	p := c.pump
-	if p == nil {
+	if c.pump == nil {
 		return t.whole
 	}
-	on, _ := p.running()
-	if !on {
+	return c.pump.stop(t, keep, func(on bool) {
+		if c.enough.Store(on); on {
+			_ = c.c.SetWriteDeadline(past)
+		} else {
+			c.sendAt.at = past
+		}
+	})
+}
+
+// stop ends the pump, if it is at work, and reports whether it has sent all.
+// Enough(true) has sends fail, and enough(false) ends that. With keep, what is
+// being read is waited for.
+func (p *pump) stop(t *attempt, keep bool, enough func(on bool)) bool {
+	if on, _ := p.running(); !on {
 		return p.whole
 	}
 	if !keep {
 		t.x.down.stopBody()
 	}
-	c.enough.Store(true)
-	_ = c.c.SetWriteDeadline(past)
+	enough(true)
 	<-p.done
-	c.enough.Store(false)
-	c.sendAt.at = past
+	enough(false)
 	if !keep {
 		t.x.down.resumeBody()
 		t.stuck = true
 	}
 	return p.whole
+}
+
+// headTime returns how much longer the head of the reply may take, as its time
+// begins with the end of the request.
+func (p *pump) headTime(now time.Time, limit time.Duration) time.Duration {
+	if p == nil || p.clientError() != nil {
+		return 0
+	}
+	on, ended := p.running()
+	if on {
+		return limit
+	}
+	return limit - now.Sub(ended)
 }

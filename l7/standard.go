@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -185,6 +187,10 @@ func (s *standard) parseHeader() *headError {
 	}
 	if f.nominated {
 		x.Header.dropNominated(&f.options)
+	}
+	if len(r.Trailer) > 0 { // net/http has taken the field away
+		names := strings.Join(slices.Sorted(maps.Keys(r.Trailer)), ", ")
+		x.Header.list = append(x.Header.list, Field{"Trailer", names, kindTrailer, true})
 	}
 	switch {
 	case f.unmet != "":

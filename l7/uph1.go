@@ -96,7 +96,7 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 			if !l.deadline.IsZero() && !now.Before(l.deadline) {
 				return err
 			}
-			if left = c.headTime(now, limit); left <= 0 {
+			if left = c.pump.headTime(now, limit); left <= 0 {
 				return err
 			}
 			continue
@@ -120,19 +120,6 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 		}
 		now = time.Now()
 	}
-}
-
-// headTime returns how much longer the head of the reply may take, as its time
-// begins with the end of the request.
-func (c *upConn) headTime(now time.Time, limit time.Duration) time.Duration {
-	if c.pump == nil || c.pump.clientError() != nil {
-		return 0
-	}
-	on, ended := c.pump.running()
-	if on {
-		return limit
-	}
-	return limit - now.Sub(ended)
 }
 
 // expectWait is how long a server may take to say 100 Continue before the

@@ -7,57 +7,47 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// HTTP/2 connections are those of net/http, one ClientConn each; which of them
-// a request takes is decided here. A connection takes streams as long as the
-// server and net/http let it, then another one is opened; only one is opened
-// at a time, so that a burst does not open one for each request.
+// A connection of HTTP/2 takes streams as long as the server lets it, then
+// another one is opened; only one is opened at a time, so that a burst does not
+// open one for each request.
 
-// newTwo returns what makes connections of HTTP/2 of connections.
-func (u *Upstream) newTwo() *http.Transport {
-	given := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return ctx.Value(givenConn{}).(net.Conn), nil
-	}
-	p := new(http.Protocols)
-	p.SetUnencryptedHTTP2(true) // TLS is ours
-	ping := orDefault(u.PingTimeout, defaultPingTimeout)
-	return &http.Transport{
-		DialContext:            given,
-		Protocols:              p,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxReplyHead,
-		ExpectContinueTimeout:  expectWait,
-		IdleConnTimeout:        orDefault(u.IdleTimeout, defaultKeepIdle),
-		HTTP2: &http.HTTP2Config{
-			MaxReceiveBufferPerStream:     256 << 10, // what a client that does not read can pin
-			MaxReceiveBufferPerConnection: 8 << 20,
-			SendPingTimeout:               ping,
-			PingTimeout:                   ping,
-			WriteByteTimeout:              defaultWriteTimeout,
-		},
-	}
-}
-
-type givenConn struct{}
-
-// h2Conn is an HTTP/2 connection to a server.
+// h2Conn is an HTTP/2 connection to a server. One goroutine reads it, as long as
+// it lasts.
 type h2Conn struct {
+	h2Link   // guards what follows, from reserved on, by its mu
 	host     *upHost
 	id       identity
-	cc       *http.ClientConn
-	wire     *h2Wire
-	tls      *tls.ConnectionState
+	nc       net.Conn
+	state    *tls.ConnectionState
 	expires  time.Time // zero means never
 	owner    *session  // who may use it, with a Reuse that asks; guarded by host.mu
 	users    int       // streams of the owner; guarded by host.mu
 	requests atomic.Int64
 	retired  atomic.Bool            // takes no more streams
 	reason   atomic.Pointer[string] // why it was cut
+	settled  chan struct{}          // closed when the server's SETTINGS have come, or will not
+
+	reserved int   // streams that are promised and not begun
+	broken   error // why nothing can be written any more; nil as long as that is not so
+
+	// Of the goroutine that reads:
+	in     *l4.Buffer
+	pos    int
+	readOn time.Time // when something was read last
+	pinged bool      // a PING is not answered
+	emit   func(hpack.HeaderField)
+	cur    *h2Stream // whose head or trailer is being decoded
+	dec    h2ReplyHead
 }
 
 // h2Key says which requests may use the connection that is being opened for
@@ -174,29 +164,20 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *ses
 			return h.newConn(nc, id, owner), nil
 		}
 	}
-	wire := &h2Wire{Conn: nc, settled: make(chan struct{})}
-	cc, err := h.up.two.NewClientConn(context.WithValue(ctx, givenConn{}, wire), "http", "upstream:443")
-	if err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
-	c := &h2Conn{host: h, id: id, cc: cc, wire: wire, tls: st, owner: owner, users: 1, expires: h.expiry()}
-	if err := cc.Reserve(); err != nil {
-		_ = cc.Close()
-		return nil, &unsentError{error: err}
-	}
+	c := &h2Conn{host: h, id: id, nc: nc, state: st, owner: owner, users: 1, expires: h.expiry(), settled: make(chan struct{}), reserved: 1}
 	once := !h.open()
+	if h.up.Reuse == ReuseNever && (owner == nil || !owner.note(h)) {
+		once = true
+	}
+	c.start(l4.NewConn(nc), false, defaultWriteTimeout, h2ClientConfig(), c.unwritable)
 	h.enter(func() {
 		h.twos = append(slices.Clip(h.twos), c)
 		once = once || h.gone
 	})
-	if h.up.Reuse == ReuseNever && (owner == nil || !owner.note(h)) {
-		once = true
-	}
 	if once {
 		c.retired.Store(true)
 	}
-	cc.SetStateHook(c.changed)
+	go c.read()
 	return newH2Stream(c, false), nil
 }
 
@@ -205,7 +186,7 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *ses
 // there may nearly always be.
 func (c *h2Conn) hasSettled() bool {
 	select {
-	case <-c.wire.settled:
+	case <-c.settled:
 		return true
 	default:
 		return c.retired.Load()
@@ -221,7 +202,7 @@ func (c *h2Conn) awaitSettings(ctx context.Context, l *leg) error {
 		late = timer.C
 	}
 	select {
-	case <-c.wire.settled:
+	case <-c.settled:
 		return nil
 	case <-late:
 		c.retire() // the others need not wait
@@ -240,18 +221,19 @@ func (c *h2Conn) reserve(now time.Time, use usage) bool {
 		c.retire()
 		return false
 	}
-	if c.host.up.Reuse == ReuseAlways {
-		return c.cc.Reserve() == nil
-	}
-	// Reserve may run the state hook, which takes the lock.
-	if !c.claim(use) {
+	if c.host.up.Reuse != ReuseAlways && !c.claim(use) {
 		return false
 	}
-	if c.cc.Reserve() != nil {
+	c.mu.Lock()
+	ok := !c.closed && c.h2.Room() > c.reserved
+	if ok {
+		c.reserved++
+	}
+	c.mu.Unlock()
+	if !ok {
 		c.giveBack()
-		return false
 	}
-	return true
+	return ok
 }
 
 // claim reports whether the mode of reuse lets a request have the connection,
@@ -292,20 +274,18 @@ func (c *h2Conn) giveBack() {
 // retire lets the streams under way end, then the connection.
 func (c *h2Conn) retire() {
 	c.retired.Store(true)
-	c.changed(c.cc)
+	c.mu.Lock()
+	idle := c.idle()
+	c.mu.Unlock()
+	if idle {
+		c.end(errRetired)
+	}
 }
 
-// changed is the connection's state hook.
-func (c *h2Conn) changed(cc *http.ClientConn) {
-	gone := cc.Err() != nil
-	if !gone && !(c.retired.Load() && cc.InFlight() == 0) {
-		return
-	}
-	c.forget()
-	if !gone {
-		_ = cc.Close()
-	}
-}
+// idle reports whether there are no streams. The lock is held.
+func (c *h2Conn) idle() bool { return c.reserved+c.h2.Open() == 0 }
+
+var errRetired = errors.New("l7: connection not used any more")
 
 func (c *h2Conn) forget() {
 	h := c.host
@@ -324,9 +304,7 @@ func (c *h2Conn) forget() {
 func (c *h2Conn) cut(live bool, reason string) {
 	if live {
 		c.reason.Store(&reason)
-		c.retired.Store(true)
-		c.forget()
-		_ = c.cc.Close()
+		c.end(errors.New("l7: server taken away: " + reason))
 		return
 	}
 	c.retire()
@@ -334,7 +312,41 @@ func (c *h2Conn) cut(live bool, reason string) {
 
 // closeIfIdle closes a connection without streams.
 func (c *h2Conn) closeIfIdle() {
-	if c.cc.InFlight() == 0 {
+	c.mu.Lock()
+	idle := c.idle()
+	c.mu.Unlock()
+	if idle {
 		c.retire()
 	}
+}
+
+// end closes the connection and fails its streams.
+func (c *h2Conn) end(err error) {
+	c.retired.Store(true)
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	if _, told := c.h2.Peer(); !told { // the server has not looked at anything
+		err = &unsentError{err, true}
+	}
+	polite := err == errRetired && !c.writing
+	c.closed, c.err = true, err
+	c.h2.Streams(func(st *h2.Stream) { st.Owner.(*h2Stream).wake() })
+	c.sleep.stop()
+	if polite {
+		c.h2.Leave(false, h2.NoError, "")
+	}
+	c.mu.Unlock()
+	if polite {
+		c.flush()
+	}
+	c.forget()
+	_ = c.nc.Close()
+}
+
+func (s *h2Stream) wake() {
+	s.recv.wake()
+	s.send.wake()
 }

@@ -80,7 +80,6 @@ type Upstream struct {
 	pool     l4.BufferPool
 	bulk     l4.BufferPool
 	attempts sync.Pool
-	two      *http.Transport // makes the connections of HTTP/2
 	mu       sync.RWMutex
 	hosts    map[hostKey]*upHost
 }
@@ -136,7 +135,6 @@ func (u *Upstream) init() {
 	u.once.Do(func() {
 		u.pool.Size = headBuffer
 		u.bulk.Size = bulkBuffer
-		u.two = u.newTwo()
 		u.hosts = make(map[hostKey]*upHost)
 	})
 }

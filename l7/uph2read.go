@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/penstock-lb/penstock/l7/internal/h2"
+)
+
+// h2ClientConfig is what servers are told.
+func h2ClientConfig() *h2.Config {
+	const streams = 128 // whose windows are counted with the connection's
+	return &h2.Config{
+		Client: true, MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: 2 * maxReplyHead, MaxHeaders: maxReplyHead,
+		StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: streams*h2StreamWindow + h2ConnSpare,
+	}
+}
+
+// begin opens the stream that was reserved. The lock is held.
+func (c *h2Conn) begin(s *h2Stream) error {
+	if c.closed {
+		return &unsentError{c.err, true}
+	}
+	if s.st = c.h2.Begin(); s.st == nil {
+		return &unsentError{errors.New("l7: the server takes no more streams on the connection"), true}
+	}
+	c.reserved--
+	s.begun, s.st.Owner = true, s
+	return nil
+}
+
+// writeRequest sends the head of a request, which is made from the one for
+// HTTP/1, so that what is forwarded is decided in one place. The lock is held.
+func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
+	scheme, authority := "http", x.Host
+	if c.state != nil {
+		scheme = "https"
+	}
+	if authority == "" { // HTTP/1.0 without Host
+		if authority = x.authority(); authority == "" {
+			authority = c.host.key.addr
+		}
+	}
+	b := c.h2.WriteHead()
+	b.Field(":method", s.method, false)
+	b.Field(":scheme", scheme, false)
+	b.Field(":authority", authority, false)
+	b.Field(":path", x.Path+x.Query, false)
+	_, rest, _ := cutLine(head)
+	for {
+		line, more, ok := cutLine(rest)
+		if !ok || line == "" {
+			break
+		}
+		rest = more
+		colon := indexByte(line, ':')
+		name, value := line[:colon], trimOWS(line[colon+1:])
+		switch k := kindOf(name); {
+		case k == kindContentLength:
+			b.Field("content-length", value, false)
+		case !k.owned():
+			b.Field(c.name(name), value, false)
+		}
+	}
+	if x.trailers {
+		b.Field("te", "trailers", false)
+	}
+	b.End(s.st, false) // Finish makes it the end, if nothing comes
+}
+
+// read takes what the server sends until the connection ends.
+func (c *h2Conn) read() {
+	defer func() {
+		if p := recover(); p != nil { // of the host's own connection
+			c.end(recovered(slog.Default(), p, "connection to a server"))
+		}
+		h2Release(&c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
+		c.settle()
+		c.forget()
+	}()
+	c.emit = c.field
+	c.readOn = time.Now()
+	c.flush()
+	for {
+		err := c.fill()
+		if err == nil {
+			err = c.receive()
+		}
+		if err != nil {
+			c.end(err)
+			return
+		}
+		c.flush()
+	}
+}
+
+// settle says that the server's SETTINGS have come, or will not.
+func (c *h2Conn) settle() {
+	select {
+	case <-c.settled:
+	default:
+		close(c.settled)
+	}
+}
+
+// fill reads more. Meanwhile a connection that is silent is asked whether it is
+// there, if it has streams, and else closed in time.
+func (c *h2Conn) fill() error {
+	ping, keep := orDefault(c.host.up.PingTimeout, defaultPingTimeout), orDefault(c.host.up.IdleTimeout, defaultKeepIdle)
+	look := ping // how often to look; 0 means never
+	if look == 0 || keep > 0 && keep < look {
+		look = keep
+	}
+	from := c.readOn
+	for {
+		c.mu.Lock()
+		closed, broken, err := c.closed, c.broken, c.err
+		c.mu.Unlock()
+		switch {
+		case closed:
+			return err
+		case broken != nil: // but what the server has said may still be read
+			_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
+		default:
+			_ = c.nc.SetReadDeadline(deadline(from, look))
+		}
+		err = h2Fill(c.c, &c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
+		if err == nil {
+			c.readOn, c.pinged = time.Now(), false
+			return nil
+		}
+		if broken != nil {
+			return broken
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if err = c.silent(ping, keep); err != nil {
+			return err
+		}
+		from = time.Now()
+	}
+}
+
+// silent is called when nothing has come for a while. It returns an error if
+// the connection is to end.
+func (c *h2Conn) silent(ping, keep time.Duration) error {
+	since := time.Since(c.readOn)
+	c.mu.Lock()
+	idle, broken := c.idle(), c.broken
+	c.mu.Unlock()
+	switch {
+	case broken != nil:
+		return nil
+	case idle:
+		if keep > 0 && since >= keep {
+			c.retire()
+			return errRetired
+		}
+	case ping == 0:
+	case c.pinged:
+		return errNoPong
+	default:
+		c.pinged = true
+		c.mu.Lock()
+		c.h2.WritePing([8]byte{})
+		c.mu.Unlock()
+		c.flush()
+	}
+	return nil
+}
+
+var errNoPong = errors.New("l7: no answer to a PING within PingTimeout")
+
+// unwritable is called when nothing can be written any more. The server may
+// have said why.
+func (c *h2Conn) unwritable(err error) {
+	c.retired.Store(true)
+	c.mu.Lock()
+	if c.broken == nil {
+		c.broken = err
+	}
+	c.mu.Unlock()
+	_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
+}
+
+// receive takes the frames that are complete.
+func (c *h2Conn) receive() error {
+	now := c.readOn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.in != nil && c.pos < len(c.in.B) {
+		frame, n, err := c.h2.Parse(c.in.B[c.pos:])
+		if err == nil && n == 0 {
+			return nil
+		}
+		var ev h2.Event
+		if err == nil {
+			ev, err = c.h2.Receive(frame, now)
+		}
+		if err == nil {
+			err = c.handle(&ev)
+		}
+		if err == nil && len(c.h2.Out) > h2OutLimit {
+			err = &h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "too much that is not read"}
+		}
+		if err != nil {
+			return &badReply{err}
+		}
+		c.pos += n
+	}
+	h2Release(&c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
+	return nil
+}
+
+// handle does what an event asks for. The lock is held, as in what it calls.
+func (c *h2Conn) handle(ev *h2.Event) error {
+	switch ev.Kind {
+	case h2.Head:
+		return c.head(ev)
+	case h2.Trailer:
+		return c.trailer(ev)
+	case h2.Body:
+		c.body(ev)
+	case h2.Reset:
+		c.reset(ev)
+	case h2.Writable:
+		c.wakeSenders()
+	case h2.Configured:
+		c.settle()
+		c.wakeSenders()
+	case h2.Leaving:
+		c.leaving(ev)
+	}
+	return nil
+}
+
+// leaving is GOAWAY: streams that the server has not looked at may be sent
+// again (RFC 9113, section 6.8).
+func (c *h2Conn) leaving(ev *h2.Event) {
+	c.retired.Store(true)
+	err := fmt.Errorf("l7: the server is leaving: GOAWAY %v %s", ev.Code, cleanValue(ev.Reason))
+	var list []*h2.Stream
+	c.h2.Streams(func(st *h2.Stream) {
+		if c.h2.Unprocessed(st) {
+			list = append(list, st)
+		}
+	})
+	for _, st := range list {
+		s := st.Owner.(*h2Stream)
+		c.h2.Reset(st, h2.Cancel)
+		s.fail(&unsentError{err, true})
+	}
+	if ev.Code != h2.NoError {
+		c.err = err // says more than the end of the connection that follows
+	}
+	if c.idle() {
+		go c.retire()
+	}
+}
+
+// reset is RST_STREAM.
+func (c *h2Conn) reset(ev *h2.Event) {
+	s := ev.Stream.Owner.(*h2Stream)
+	switch {
+	case s.all: // the rest of the request is not wanted
+		s.wake()
+	case ev.ByUs:
+		s.fail(&badReply{errors.New("HTTP/2: " + ev.Reason)})
+	case ev.Code == h2.RefusedStream:
+		s.fail(&unsentError{errors.New("l7: the server refused the stream"), true}) // RFC 9113, section 8.7
+	default:
+		s.fail(errors.New("l7: the server reset the stream: " + ev.Code.String()))
+	}
+}
+
+func (s *h2Stream) fail(err error) {
+	if s.failed == nil {
+		s.failed = err
+	}
+	s.wake()
+}
+
+// malformed resets a stream whose reply is.
+func (c *h2Conn) malformed(s *h2Stream, reason string) {
+	c.h2.Reset(s.st, h2.ProtocolError)
+	s.fail(&badReply{errors.New(reason)})
+}
+
+// body takes a piece of a reply's body.
+func (c *h2Conn) body(ev *h2.Event) {
+	s := ev.Stream.Owner.(*h2Stream)
+	n := int64(len(ev.Data))
+	if s.got += n; s.bodiless() && n > 0 || s.length() >= 0 && s.got > s.length() && !s.bodiless() {
+		c.malformed(s, "more of a body than the reply has")
+		return
+	}
+	if s.over {
+		c.h2.Consume(ev.Stream, n)
+	} else {
+		s.inbox.put(ev.Data, &c.host.up.pool)
+	}
+	if ev.End {
+		c.complete(s)
+	}
+	s.recv.wake()
+}
+
+func (s *h2Stream) bodiless() bool {
+	return s.method == http.MethodHead || !bodyAllowed(s.came.Status)
+}
+
+func (s *h2Stream) length() int64 { return s.came.ContentLength }
+
+// complete says that the server has sent all of the reply.
+func (c *h2Conn) complete(s *h2Stream) {
+	if want := s.length(); want >= 0 && !s.bodiless() && s.got != want {
+		c.malformed(s, "less of a body than Content-Length says")
+		return
+	}
+	s.all = true
+	s.wake()
+}
+
+// h2ReplyHead is what the fields of a head say beside what the reply keeps.
+type h2ReplyHead struct {
+	status    int
+	list      *Fields
+	length    int64
+	trailer   bool
+	regular   bool
+	n, size   int
+	malformed string
+}
+
+// head takes the head of a reply.
+func (c *h2Conn) head(ev *h2.Event) error {
+	s := ev.Stream.Owner.(*h2Stream)
+	r := Reply{ContentLength: -1}
+	r.Header.reset()
+	c.cur, c.dec = s, h2ReplyHead{list: &r.Header, length: -1}
+	if err := c.h2.Decode(ev.Block, c.emit); err != nil {
+		return err
+	}
+	d := &c.dec
+	r.Status = d.status
+	switch {
+	case d.malformed != "":
+	case d.status == 0:
+		d.malformed = "no status"
+	case d.status == http.StatusSwitchingProtocols:
+		d.malformed = "status 101, which HTTP/2 does not have"
+	case d.status < 200 && ev.End:
+		d.malformed = "an interim reply that is the end"
+	}
+	if d.malformed != "" {
+		c.malformed(s, d.malformed)
+		return nil
+	}
+	if d.status < 200 {
+		if s.heads++; s.heads > maxInterim {
+			c.malformed(s, "too many interim replies")
+			return nil
+		}
+		s.interim = append(s.interim, r)
+		s.recv.wake()
+		return nil
+	}
+	ev.Stream.Final()
+	r.ContentLength = d.length
+	if ev.End && d.length < 0 && s.method != http.MethodHead {
+		r.ContentLength = 0
+	}
+	if r.Status == http.StatusNoContent {
+		r.ContentLength = -1
+	}
+	s.came, s.final = r, true
+	if ev.End {
+		c.complete(s)
+	}
+	s.wake()
+	return nil
+}
+
+// trailer takes the fields behind a body.
+func (c *h2Conn) trailer(ev *h2.Event) error {
+	s := ev.Stream.Owner.(*h2Stream)
+	list := new(Fields)
+	c.cur, c.dec = s, h2ReplyHead{list: list, trailer: true}
+	if err := c.h2.Decode(ev.Block, c.emit); err != nil {
+		return err
+	}
+	if c.dec.malformed != "" {
+		c.malformed(s, "trailer: "+c.dec.malformed)
+		return nil
+	}
+	if list.Len() > 0 {
+		s.trailing = list
+	}
+	c.complete(s)
+	return nil
+}
+
+// field takes one field of the head or trailer that is being decoded.
+func (c *h2Conn) field(hf hpack.HeaderField) {
+	d := &c.dec
+	d.n++
+	d.size += len(hf.Name) + len(hf.Value) + 4
+	switch {
+	case d.malformed != "":
+		return
+	case d.n > maxReplyFields+1 || d.size > maxReplyHead:
+		d.malformed = "too many fields"
+		return
+	case hf.Name == ":status" && !d.regular && !d.trailer && d.status == 0:
+		n, ok := parseLength(hf.Value)
+		if !ok || len(hf.Value) != 3 || n < 100 {
+			d.malformed = "malformed status"
+			return
+		}
+		d.status = int(n)
+		return
+	}
+	d.regular = true
+	k := kindOf(hf.Name)
+	if d.malformed = fieldFault(&hf, k); d.malformed != "" {
+		return
+	}
+	switch {
+	case k == kindContentLength:
+		n, ok := parseLength(hf.Value)
+		if !ok || d.length >= 0 && n != d.length {
+			d.malformed = "malformed Content-Length"
+		}
+		d.length = n
+	case d.trailer && forbiddenTrailer(hf.Name):
+	case !k.owned():
+		d.list.list = append(d.list.list, Field{hf.Name, hf.Value, k, true})
+	}
+}

@@ -17,6 +17,7 @@ type pump struct {
 	x     *Exchange
 	to    bodySink
 	limit time.Duration
+	toEnd bool // a trailer may come behind a body of known length
 	body  io.Reader
 	done  chan struct{}
 
@@ -39,7 +40,7 @@ type bodySink interface {
 
 // newPump starts to send the request body of t.
 func newPump(t *attempt, to bodySink) *pump {
-	p := &pump{x: t.x, to: to, limit: orDefault(t.p.BodyTimeout, defaultBodyTimeout), body: t.stream(), done: make(chan struct{})}
+	p := &pump{x: t.x, to: to, limit: orDefault(t.p.BodyTimeout, defaultBodyTimeout), toEnd: t.x.proto1x > 1, body: t.stream(), done: make(chan struct{})}
 	go p.run(&t.up.bulk)
 	return p
 }
@@ -61,9 +62,15 @@ func (p *pump) run(pool *l4.BufferPool) {
 		if left >= 0 && int64(len(room)) > left {
 			room = room[:left]
 		}
+		if left == 0 && p.toEnd {
+			room = buf[chunkRoomBefore : chunkRoomBefore+1] // for what may not come
+		}
 		n, err := 0, error(io.EOF)
-		if left != 0 {
+		if len(room) > 0 {
 			n, err = p.body.Read(room)
+		}
+		if n > 0 && left == 0 {
+			n, err = 0, errors.New("l7: body longer than its length")
 		}
 		if n > 0 {
 			if p.to.sendPart(p, buf, n) != nil {

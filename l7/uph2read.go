@@ -70,6 +70,11 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 			b.Field(c.name(name), value, false)
 		}
 	}
+	if x.ContentLength >= 0 { // HTTP/1 has no trailer behind a length
+		for v := range x.Header.Values("Trailer") {
+			b.Field("trailer", v, false)
+		}
+	}
 	if x.trailers {
 		b.Field("te", "trailers", false)
 	}

@@ -39,12 +39,14 @@ func panicked(err error) bool {
 
 // recovered logs v, what recover has returned, with the stack of the panic, and
 // returns it as an error; nil if there was none.
-func recovered(v any, l *slog.Logger, what string, attrs ...any) error {
+func recovered(v any, l *slog.Logger, what string, attrs ...any) (err error) {
 	if v == nil {
 		return nil
 	}
+	defer func() { _ = recover() }() // the handler of a logger is the host's, too
+	err = &panicError{v}
 	logger(l).Error("l4: "+what+" panicked", append(attrs, "panic", v, "stack", string(debug.Stack()))...)
-	return &panicError{v}
+	return err
 }
 
 // guard calls f, and returns the panic it ended with, if so, which it has logged.

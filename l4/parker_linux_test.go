@@ -4,6 +4,7 @@ package l4
 
 import (
 	"io"
+	"log/slog"
 	"net"
 	"runtime"
 	"sync/atomic"
@@ -291,4 +292,24 @@ func BenchmarkIdleRelay(b *testing.B) {
 	}
 	b.ReportMetric(bytes, "B/conn")
 	b.ReportMetric(0, "ns/op")
+}
+
+// TestParkerSurvivesPanics: the connection that a function panics for is closed.
+func TestParkerSurvivesPanics(t *testing.T) {
+	was := slog.Default()
+	slog.SetDefault(quiet)
+	defer slog.SetDefault(was)
+	p := runParker(t)
+	for _, begin := range []func(c *Conn) bool{
+		func(c *Conn) bool { return p.Park(c, func() { panic("oops") }) },
+		func(c *Conn) bool { return p.Watch(c, func() { panic("oops") }) },
+	} {
+		a, peer := tcpPair(t)
+		c := NewConn(a)
+		require.True(t, begin(c))
+		closed, told := signal()
+		c.OnClose(closed)
+		closeWrite(t, peer)
+		soon(t, told, "it is closed")
+	}
 }

@@ -15,37 +15,6 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// RelayOptions says how long a relay may be silent, and what it works with.
-// Data moved in either direction ends the silence of both, except for the
-// two timeouts that are of one side.
-type RelayOptions struct {
-	IdleTimeout       time.Duration // neither side sends; 0 means 1h, negative means none
-	ClientTimeout     time.Duration // a does not send; 0 or negative means none but IdleTimeout
-	ServerTimeout     time.Duration // b does not send; 0 or negative means none but IdleTimeout
-	HalfClosedTimeout time.Duration // silence once one side has ended its stream, instead of those above; 0 means those of a relay that is open while a waits for b's answer, and 30s once b has ended; negative means none
-	Lifetime          time.Duration // in all; 0 or negative means no limit
-
-	Buffers *BufferPool // to borrow from while there is something to move; nil means a pool of its own
-	Parker  *Parker     // moves data between plain sockets, by splice if it is much; nil means the one that looks after a, or that of the Server that accepted a, else goroutines do
-}
-
-const (
-	defaultIdleTimeout       = time.Hour
-	defaultHalfClosedTimeout = 30 * time.Second
-
-	// linger is how long the goroutine that a relay began with may stay idle
-	// before a new one takes over, once: the first has made deep calls, which
-	// made its stack grow, and would keep it.
-	linger = 50 * time.Millisecond
-)
-
-// A RelayResult says what a relay did.
-type RelayResult struct {
-	AtoB, BtoA  int64 // bytes written to b, and to a, by the relay
-	Termination Termination
-	Err         error // what Termination stands for; nil if Normal
-}
-
 // Relay moves bytes between a and b, both ways, until both have ended their
 // streams, one breaks, a timeout passes or ctx ends. The end of one stream is
 // passed on by CloseWrite and the other goes on. What was read ahead is
@@ -66,16 +35,6 @@ func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	r.run(p)
 	<-ended
 	return r.result()
-}
-
-// complete returns o with buffers.
-func (o *RelayOptions) complete() *RelayOptions {
-	if o.Buffers != nil {
-		return o
-	}
-	with := *o
-	with.Buffers = new(BufferPool)
-	return &with
 }
 
 // A relay is two directions, and the one timer that watches over both.
@@ -146,8 +105,16 @@ func (r *relay) run(p *Parker) {
 		return
 	}
 	// Deadlines of what was before are over; cut may have set its own already.
-	r.up.src.SetDeadline(time.Time{})
-	r.down.src.SetDeadline(time.Time{})
+	err := guard(r.log, "connection", func() {
+		r.up.src.SetDeadline(time.Time{})
+		r.down.src.SetDeadline(time.Time{})
+	})
+	if err != nil {
+		r.cut(Termination{Internal, PhaseData}, err)
+		r.up.finish()
+		r.down.finish()
+		return
+	}
 	if r.isCut.Load() {
 		r.wake()
 	}
@@ -355,7 +322,6 @@ func (d *direction) overNow() (last bool) {
 
 // close is called once both directions are over.
 func (r *relay) close() {
-	defer func() { recovered(recover(), r.log, "end of a relay") }()
 	r.unwire()
 	r.mu.Lock()
 	aborted := r.aborted

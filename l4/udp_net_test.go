@@ -132,6 +132,15 @@ type udpRun struct {
 }
 
 func startUDP(t *testing.T, p *UDPProxy, servers ...string) *udpRun {
+	r := newUDP(t, p, servers...)
+	r.serve()
+	return r
+}
+
+func (r *udpRun) serve() { go func() { r.served <- r.p.Serve(r) }() }
+
+// newUDP is startUDP that does not start.
+func newUDP(t *testing.T, p *UDPProxy, servers ...string) *udpRun {
 	r := &udpRun{packetNet: newPacketNet(), p: p, served: make(chan error, 1), records: make(chan string, 100)}
 	for _, s := range servers {
 		r.servers[s] = func(b []byte) ([]string, error) { return []string{s + " " + string(b)}, nil }
@@ -144,7 +153,6 @@ func startUDP(t *testing.T, p *UDPProxy, servers ...string) *udpRun {
 	p.OnDone = func(rec *Record) {
 		r.records <- fmt.Sprintf("%s %d %s %d/%d", rec.Server, rec.Tries, rec.Termination, rec.BytesIn, rec.BytesOut)
 	}
-	go func() { r.served <- p.Serve(r) }()
 	return r
 }
 

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import "time"
+
+// RelayOptions says how long a relay may be silent, and what it works with.
+// Data moved in either direction ends the silence of both, except for the
+// two timeouts that are of one side.
+type RelayOptions struct {
+	IdleTimeout       time.Duration // neither side sends; 0 means 1h, negative means none
+	ClientTimeout     time.Duration // a does not send; 0 or negative means none but IdleTimeout
+	ServerTimeout     time.Duration // b does not send; 0 or negative means none but IdleTimeout
+	HalfClosedTimeout time.Duration // silence once one side has ended its stream, instead of those above; 0 means those of a relay that is open while a waits for b's answer, and 30s once b has ended; negative means none
+	Lifetime          time.Duration // in all; 0 or negative means no limit
+
+	Buffers *BufferPool // to borrow from while there is something to move; nil means a pool of its own
+	Parker  *Parker     // moves data between plain sockets, by splice if it is much; nil means the one that looks after a, or that of the Server that accepted a, else goroutines do
+}
+
+const (
+	defaultIdleTimeout       = time.Hour
+	defaultHalfClosedTimeout = 30 * time.Second
+
+	// linger is how long the goroutine that a relay began with may stay idle
+	// before a new one takes over, once: the first has made deep calls, which
+	// made its stack grow, and would keep it.
+	linger = 50 * time.Millisecond
+)
+
+// A RelayResult says what a relay did.
+type RelayResult struct {
+	AtoB, BtoA  int64 // bytes written to b, and to a, by the relay
+	Termination Termination
+	Err         error // what Termination stands for; nil if Normal
+}
+
+// complete returns o with buffers.
+func (o *RelayOptions) complete() *RelayOptions {
+	if o.Buffers != nil {
+		return o
+	}
+	with := *o
+	with.Buffers = new(BufferPool)
+	return &with
+}

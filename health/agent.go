@@ -31,12 +31,12 @@ import (
 //
 // Source: HAProxy configuration manual, 5.2, "agent-check".
 type Agent struct {
-	Dialer Dialer
-	Send   string // what to send first, with its line end; empty means nothing
+	Connect Connect
+	Send    string // what to send first, with its line end; empty means nothing
 }
 
-// A Reply is what an agent said. What it did not speak of has the zero value.
-type Reply struct {
+// An AgentReply is what an agent said. What it did not speak of has the zero value.
+type AgentReply struct {
 	Health  string // "up", "down", "stopped", "fail" or "failed"
 	Admin   string // "ready", "drain" or "maint"
 	Percent *int   // of the configured weight
@@ -46,16 +46,16 @@ type Reply struct {
 }
 
 // Ask returns what the agent of e says.
-func (p Agent) Ask(ctx context.Context, e balance.Endpoint) (Reply, error) {
-	s, err := p.Dialer.open(ctx, e, 0)
+func (p Agent) Ask(ctx context.Context, e balance.Endpoint) (AgentReply, error) {
+	s, err := p.Connect.open(ctx, e, 0)
 	defer s.close()
 	if err != nil {
-		return Reply{}, err
+		return AgentReply{}, err
 	}
 	s.step = "agent"
 	if p.Send != "" {
 		if err := s.send([]byte(p.Send)); err != nil {
-			return Reply{}, err
+			return AgentReply{}, err
 		}
 	}
 	var line []byte
@@ -66,19 +66,19 @@ func (p Agent) Ask(ctx context.Context, e balance.Endpoint) (Reply, error) {
 			continue
 		}
 		if err != nil && (!errors.Is(err, io.EOF) || len(line) == 0 || s.cut(err)) {
-			return Reply{}, s.fail(err)
+			return AgentReply{}, s.fail(err)
 		}
 		break // the end of the line, or of the connection
 	}
 	r, bad := parseReply(string(line))
 	if bad != nil {
-		return Reply{}, s.error(CodeProtocol, "%v", bad)
+		return AgentReply{}, s.error(CodeProtocol, "%v", bad)
 	}
 	return r, nil
 }
 
 // parseReply reads an agent's line. A word that means nothing spoils all of it.
-func parseReply(line string) (r Reply, err error) {
+func parseReply(line string) (r AgentReply, err error) {
 	line, text, _ := strings.Cut(line, "#")
 	r.Text = printable(text)
 	words := strings.FieldsFunc(line, func(c rune) bool { return c == ' ' || c == '\t' || c == ',' })
@@ -101,17 +101,17 @@ func parseReply(line string) (r Reply, err error) {
 			r.Admin = word
 			continue
 		default:
-			return Reply{}, fmt.Errorf("unexpected word %q", printable(word))
+			return AgentReply{}, fmt.Errorf("unexpected word %q", printable(word))
 		}
 		n, err := strconv.ParseUint(value, 10, 16) // 65535, the largest weight
 		if err != nil {
-			return Reply{}, fmt.Errorf("unexpected word %q", printable(word))
+			return AgentReply{}, fmt.Errorf("unexpected word %q", printable(word))
 		}
 		v := int(n)
 		*target = &v
 	}
 	if len(words) == 0 {
-		return Reply{}, errors.New("the line is empty")
+		return AgentReply{}, errors.New("the line is empty")
 	}
 	return r, nil
 }
@@ -123,7 +123,7 @@ func (p Agent) Probe(ctx context.Context, e balance.Endpoint) error {
 		return err
 	}
 	none := r.Percent != nil && *r.Percent == 0 || r.Weight != nil && *r.Weight == 0
-	switch health, reason := r.judge(Reply{}); {
+	switch health, reason := r.judge(AgentReply{}); {
 	case health == balance.Down:
 		return &Error{Code: CodeStatus, Step: "agent", Text: reason}
 	case health == balance.Stopping:
@@ -136,7 +136,7 @@ func (p Agent) Probe(ctx context.Context, e balance.Endpoint) error {
 
 // judge says what r means for a server of which the agent has said old before:
 // down until it says up, and so for each kind of word.
-func (r *Reply) judge(old Reply) (balance.Health, string) {
+func (r *AgentReply) judge(old AgentReply) (balance.Health, string) {
 	health, admin := or(r.Health, old.Health), or(r.Admin, old.Admin)
 	word, h := "up", balance.Up
 	switch {
@@ -154,7 +154,7 @@ func (r *Reply) judge(old Reply) (balance.Health, string) {
 }
 
 // merge returns old with what r says on top.
-func (r *Reply) merge(old Reply) Reply {
+func (r *AgentReply) merge(old AgentReply) AgentReply {
 	old.Health, old.Admin = or(r.Health, old.Health), or(r.Admin, old.Admin)
 	old.Percent, old.Weight, old.Limit = or(r.Percent, old.Percent), or(r.Weight, old.Weight), or(r.Limit, old.Limit)
 	if r.Health != "" || r.Admin != "" {
@@ -164,7 +164,7 @@ func (r *Reply) merge(old Reply) Reply {
 }
 
 // weight returns the weight that r asks for, with the configured one of e. It is false if r does not speak of it.
-func (r *Reply) weight(e balance.Endpoint) (int, bool) {
+func (r *AgentReply) weight(e balance.Endpoint) (int, bool) {
 	switch {
 	case r.Percent != nil:
 		configured := max(or(e.Weight, 1), 0)

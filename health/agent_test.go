@@ -45,7 +45,7 @@ func TestAgentReplies(t *testing.T) {
 }
 
 // words prints what r speaks of.
-func words(r health.Reply) (s string) {
+func words(r health.AgentReply) (s string) {
 	add := func(name string, v any) {
 		if s != "" {
 			s += " "

@@ -38,9 +38,9 @@ type AgentChecker struct {
 	Spread      time.Duration // as in Checker: negative means all at once
 	Concurrency int           // as in Checker
 
-	OnReply func(*balance.Server, Reply, error) // called after each question by Run's own goroutine, must not block; may be nil
-	Logger  *slog.Logger                        // for changes of state; nil means slog.Default()
-	Seed    uint64                              // of the jitter; 0 means at random
+	OnReply func(*balance.Server, AgentReply, error) // called after each question by Run's own goroutine, must not block; may be nil
+	Logger  *slog.Logger                             // for changes of state; nil means slog.Default()
+	Seed    uint64                                   // of the jitter; 0 means at random
 
 	running atomic.Bool
 	said    map[*balance.Server]agentState // of Run's goroutine; it stays from one Run to the next
@@ -77,8 +77,8 @@ func (a *AgentChecker) forget() {
 	a.said = said
 }
 
-// answer carries a Reply out of a Probe.
-type answer struct{ Reply }
+// answer carries an AgentReply out of a Probe.
+type answer struct{ AgentReply }
 
 func (*answer) Error() string { return "answered" }
 
@@ -93,7 +93,7 @@ func (a *AgentChecker) ask(ctx context.Context, e balance.Endpoint) error {
 
 // agentState is what an agent has said of a server so far.
 type agentState struct {
-	said   Reply
+	said   AgentReply
 	health balance.Health
 	reason string
 }
@@ -101,9 +101,9 @@ type agentState struct {
 // take does what an agent says.
 func (a *AgentChecker) take(t *target, err error, log *slog.Logger) {
 	s := t.servers[0]
-	var r Reply
+	var r AgentReply
 	if got, ok := err.(*answer); ok {
-		r, err = got.Reply, nil
+		r, err = got.AgentReply, nil
 		a.apply(s, r, log)
 	}
 	if a.OnReply != nil {
@@ -111,7 +111,7 @@ func (a *AgentChecker) take(t *target, err error, log *slog.Logger) {
 	}
 }
 
-func (a *AgentChecker) apply(s *balance.Server, r Reply, log *slog.Logger) {
+func (a *AgentChecker) apply(s *balance.Server, r AgentReply, log *slog.Logger) {
 	old := a.said[s]
 	st := agentState{said: r.merge(old.said)}
 	st.health, st.reason = r.judge(old.said)

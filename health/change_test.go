@@ -187,7 +187,7 @@ func TestEachCauseSaysSince(t *testing.T) {
 		defer agent.Close()
 		agents := &health.AgentChecker{
 			Pools: []*balance.Pool{p.Subset(func(e balance.Endpoint) bool { return e.Name == "a" })},
-			Agent: health.Agent{Dialer: health.Dialer{Dial: n.DialContext}}, Logger: quiet, Interval: 10 * time.Second, Spread: -1,
+			Agent: health.Agent{Connect: health.Connect{Dial: n.DialContext}}, Logger: quiet, Interval: 10 * time.Second, Spread: -1,
 		}
 		outlier := &health.Outlier{Pool: p, Logger: quiet, Base: 100 * time.Second}
 		p.Observers = append(p.Observers, outlier.Observe)

@@ -15,50 +15,50 @@ import (
 )
 
 // Check returns what is wrong with d.
-func (d Dialer) Check() error {
+func (d Connect) Check() error {
 	var m penstock.Mistakes
 	if d.Addr != "" {
 		var addr *penstock.ConfigError
 		if errors.As((balance.Endpoint{Addr: d.Addr}).Check(), &addr) {
-			m.If(true, "Dialer.Addr", d.Addr, addr.Reason)
+			m.If(true, "Connect.Addr", d.Addr, addr.Reason)
 		}
 	}
-	m.If(d.Port < 0 || d.Port > 65535, "Dialer.Port", d.Port, "must be a port, or 0 for that of the address")
-	m.If(d.Port != 0 && strings.HasPrefix(d.Addr, "unix:"), "Dialer.Port", d.Port, "must be 0: a unix socket has no port")
-	m.If(d.Proxy > ProxyV2, "Dialer.Proxy", uint8(d.Proxy), "must be one of the constants of ProxyHeader")
+	m.If(d.Port < 0 || d.Port > 65535, "Connect.Port", d.Port, "must be a port, or 0 for that of the address")
+	m.If(d.Port != 0 && strings.HasPrefix(d.Addr, "unix:"), "Connect.Port", d.Port, "must be 0: a unix socket has no port")
+	m.If(d.Proxy > ProxyV2, "Connect.Proxy", uint8(d.Proxy), "must be one of the constants of ProxyVersion")
 	return m.Err()
 }
 
-// dialed returns the mistakes of a probe that has nothing but a Dialer.
-func dialed(name string, d Dialer) error {
+// dialed returns the mistakes of a probe that has nothing but a Connect.
+func dialed(name string, d Connect) error {
 	var m penstock.Mistakes
-	m.In(name+".Dialer", d)
+	m.In(name+".Connect", d)
 	return m.Err()
 }
 
 // Check returns what is wrong with p. A [Checker] calls it when it begins to
 // run, as it does the Check of every probe that has one.
-func (p TCP) Check() error { return dialed("TCP", p.Dialer) }
+func (p TCP) Check() error { return dialed("TCP", p.Connect) }
 
 // Check returns what is wrong with p.
-func (p TLS) Check() error { return dialed("TLS", p.Dialer) }
+func (p TLS) Check() error { return dialed("TLS", p.Connect) }
 
 // Check returns what is wrong with a.
-func (a Agent) Check() error { return dialed("Agent", a.Dialer) }
+func (a Agent) Check() error { return dialed("Agent", a.Connect) }
 
 // Check returns what is wrong with p.
-func (p LDAP) Check() error { return dialed("LDAP", p.Dialer) }
+func (p LDAP) Check() error { return dialed("LDAP", p.Connect) }
 
 // Check returns what is wrong with p.
-func (p MySQL) Check() error { return dialed("MySQL", p.Dialer) }
+func (p MySQL) Check() error { return dialed("MySQL", p.Connect) }
 
 // Check returns what is wrong with p.
-func (p PostgreSQL) Check() error { return dialed("PostgreSQL", p.Dialer) }
+func (p PostgreSQL) Check() error { return dialed("PostgreSQL", p.Connect) }
 
 // Check returns what is wrong with p.
 func (p GRPC) Check() error {
 	var m penstock.Mistakes
-	m.In("GRPC.Dialer", p.Dialer)
+	m.In("GRPC.Connect", p.Connect)
 	checkFields(&m, "GRPC.Header", p.Header)
 	return m.Err()
 }
@@ -66,7 +66,7 @@ func (p GRPC) Check() error {
 // Check returns what is wrong with p.
 func (p Redis) Check() error {
 	var m penstock.Mistakes
-	m.In("Redis.Dialer", p.Dialer)
+	m.In("Redis.Connect", p.Connect)
 	m.If(p.Role != "" && p.Role != "master" && p.Role != "slave", "Redis.Role", p.Role, `must be "master" or "slave", the words of Redis, or empty`)
 	m.If(p.User != "" && p.Password == "", "Redis.User", p.User, "must come with a Password: without one there is no AUTH")
 	return m.Err()
@@ -75,8 +75,8 @@ func (p Redis) Check() error {
 // Check returns what is wrong with p.
 func (p SMTP) Check() error {
 	var m penstock.Mistakes
-	m.In("SMTP.Dialer", p.Dialer)
-	m.If(p.StartTLS && p.Dialer.TLS == nil, "SMTP.StartTLS", p.StartTLS, "must come with Dialer.TLS, the configuration that it uses")
+	m.In("SMTP.Connect", p.Connect)
+	m.If(p.StartTLS && p.Connect.TLS == nil, "SMTP.StartTLS", p.StartTLS, "must come with Connect.TLS, the configuration that it uses")
 	m.If(strings.ContainsAny(p.Hello, "\r\n"), "SMTP.Hello", p.Hello, "must be one line without its end")
 	return m.Err()
 }
@@ -84,7 +84,7 @@ func (p SMTP) Check() error {
 // Check returns what is wrong with p.
 func (p HTTP) Check() error {
 	var m penstock.Mistakes
-	m.In("HTTP.Dialer", p.Dialer)
+	m.In("HTTP.Connect", p.Connect)
 	m.If(p.Method != "" && !httpguts.ValidHeaderFieldName(p.Method), "HTTP.Method", p.Method, "must be a method, such as GET")
 	m.If(p.Method == strings.ToLower(p.Method) && p.Method != "", "HTTP.Method", p.Method, "must be in capitals: methods are case-sensitive")
 	m.If(p.Path != "" && p.Path[0] != '/', "HTTP.Path", p.Path, "must begin with a slash: write "+fmt.Sprintf("%q", "/"+p.Path))
@@ -131,7 +131,7 @@ func (h HeaderMatch) Check() error {
 // Check returns what is wrong with p and its steps.
 func (p Script) Check() error {
 	var m penstock.Mistakes
-	m.In("Script.Dialer", p.Dialer)
+	m.In("Script.Connect", p.Connect)
 	for i, s := range p.Steps {
 		m.In(fmt.Sprintf("Script.Steps[%d]", i), s)
 	}

@@ -106,8 +106,8 @@ func TestConnectLongWay(t *testing.T) {
 		require.False(t, ok, addr)
 	}
 	dial := func(context.Context, string, string) (net.Conn, error) { return nil, io.EOF }
-	for _, d := range []Dialer{{Dial: dial}, {Proxy: ProxyV2}} {
-		_, ok, _ := TCP{Dialer: d}.start(balance.Endpoint{Addr: "127.0.0.1:80"}, new(spare))
+	for _, d := range []Connect{{Dial: dial}, {Proxy: ProxyV2}} {
+		_, ok, _ := TCP{Connect: d}.start(balance.Endpoint{Addr: "127.0.0.1:80"}, new(spare))
 		require.False(t, ok)
 	}
 }

@@ -29,7 +29,7 @@
 // All of them may watch the same pool, since each reports under a cause of its
 // own: what one of them says, no other takes back.
 //
-// Probes, OnChange and the other funcs of the host are called without a lock, and
+// Probes, OnResult and the other funcs of the host are called without a lock, and
 // may use the pools and the checkers.
 //
 // # Where to read next

@@ -94,7 +94,7 @@ func ExampleOutlier() {
 		Pool:        pool,
 		Consecutive: 3,
 		Logger:      quiet,
-		OnChange:    func(e health.Ejection) { said <- fmt.Sprintf("%v %v for %v: %s", e.Server, e.Kind, e.For, e.Reason) },
+		OnEjection:  func(e health.Ejection) { said <- fmt.Sprintf("%v %v for %v: %s", e.Server, e.Kind, e.For, e.Reason) },
 	}
 	pool.Observers = append(pool.Observers, outlier.Observe)
 	if err := pool.Set(balance.Endpoint{Addr: "10.0.0.1:80"}, balance.Endpoint{Addr: "10.0.0.2:80"}); err != nil {

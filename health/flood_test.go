@@ -20,30 +20,30 @@ import (
 // A flood is an answer that a probe likes, and that does not end.
 type flood struct {
 	first, again string
-	probe        func(health.Dialer) health.Probe
+	probe        func(health.Connect) health.Probe
 }
 
 // floods has one for each probe.
 func floods() map[string]flood {
 	return map[string]flood{
-		"Redis":      {"", "+", func(d health.Dialer) health.Probe { return health.Redis{Dialer: d} }},
-		"PostgreSQL": {"", "N\x00\x00\x00\x04", func(d health.Dialer) health.Probe { return health.PostgreSQL{Dialer: d} }},
-		"MySQL":      {"", "\x14\x00\x00\x00\x0a8\x001234123456780\xff\xf7!", func(d health.Dialer) health.Probe { return health.MySQL{Dialer: d, User: "u"} }},
-		"SMTP":       {"", "220-more\r\n", func(d health.Dialer) health.Probe { return health.SMTP{Dialer: d} }},
-		"LDAP":       {"0\x82\x3f\x00", "a", func(d health.Dialer) health.Probe { return health.LDAP{Dialer: d} }},
-		"agent":      {"", "up ", func(d health.Dialer) health.Probe { return health.Agent{Dialer: d} }},
-		"HTTP": {"HTTP/1.1 200 OK\r\n", "A: b\r\n", func(d health.Dialer) health.Probe {
-			return health.HTTP{Dialer: d}
+		"Redis":      {"", "+", func(d health.Connect) health.Probe { return health.Redis{Connect: d} }},
+		"PostgreSQL": {"", "N\x00\x00\x00\x04", func(d health.Connect) health.Probe { return health.PostgreSQL{Connect: d} }},
+		"MySQL":      {"", "\x14\x00\x00\x00\x0a8\x001234123456780\xff\xf7!", func(d health.Connect) health.Probe { return health.MySQL{Connect: d, User: "u"} }},
+		"SMTP":       {"", "220-more\r\n", func(d health.Connect) health.Probe { return health.SMTP{Connect: d} }},
+		"LDAP":       {"0\x82\x3f\x00", "a", func(d health.Connect) health.Probe { return health.LDAP{Connect: d} }},
+		"agent":      {"", "up ", func(d health.Connect) health.Probe { return health.Agent{Connect: d} }},
+		"HTTP": {"HTTP/1.1 200 OK\r\n", "A: b\r\n", func(d health.Connect) health.Probe {
+			return health.HTTP{Connect: d}
 		}},
-		"HTTP body": {"", "HTTP/1.1 200 OK\r\n\r\n", func(d health.Dialer) health.Probe {
-			return health.HTTP{Dialer: d, Content: health.Match{Contains: "nope"}}
+		"HTTP body": {"", "HTTP/1.1 200 OK\r\n\r\n", func(d health.Connect) health.Probe {
+			return health.HTTP{Connect: d, Content: health.Match{Contains: "nope"}}
 		}},
-		"HTTP/2": {settings, settings, func(d health.Dialer) health.Probe { return health.HTTP{Dialer: d, HTTP2: true} }},
-		"gRPC":   {settings, "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678", func(d health.Dialer) health.Probe { return health.GRPC{Dialer: d} }},
-		"script": {"", "a", func(d health.Dialer) health.Probe {
-			return health.Script{Dialer: d, Steps: []health.Step{{Expect: health.Match{Contains: "b"}}}}
+		"HTTP/2": {settings, settings, func(d health.Connect) health.Probe { return health.HTTP{Connect: d, HTTP2: true} }},
+		"gRPC":   {settings, "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678", func(d health.Connect) health.Probe { return health.GRPC{Connect: d} }},
+		"script": {"", "a", func(d health.Connect) health.Probe {
+			return health.Script{Connect: d, Steps: []health.Step{{Expect: health.Match{Contains: "b"}}}}
 		}},
-		"TLS": {"\x16\x03\x03\x40\x00", strings.Repeat("\x02", 1<<14), func(d health.Dialer) health.Probe { return health.TLS{Dialer: d} }},
+		"TLS": {"\x16\x03\x03\x40\x00", strings.Repeat("\x02", 1<<14), func(d health.Connect) health.Probe { return health.TLS{Connect: d} }},
 	}
 }
 
@@ -58,7 +58,7 @@ func TestEndlessAnswers(t *testing.T) {
 		})
 	}
 	c := &canned{data: "0\x83\x00\x40\x01"}
-	require.EqualError(t, feed(t, c, func(d health.Dialer) health.Probe { return health.LDAP{Dialer: d} }),
+	require.EqualError(t, feed(t, c, func(d health.Connect) health.Probe { return health.LDAP{Connect: d} }),
 		"bind: answer longer than 16384 bytes", "who announces too much is not read any further")
 }
 
@@ -78,7 +78,7 @@ func TestSlowAnswers(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 				defer cancel()
 				begin := time.Now()
-				err := tt.probe(health.Dialer{Dial: n.DialContext}).Probe(ctx, balance.Endpoint{Addr: addr})
+				err := tt.probe(health.Connect{Dial: n.DialContext}).Probe(ctx, balance.Endpoint{Addr: addr})
 				require.Equal(t, health.CodeTimeout, health.CodeOf(err), "%v", err)
 				require.ErrorContains(t, err, "no answer within 2s")
 				require.Equal(t, 2*time.Second, time.Since(begin))

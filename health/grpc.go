@@ -17,7 +17,7 @@ import (
 )
 
 // GRPC calls Check of the standard health service and passes if the status is
-// SERVING. Without Dialer.TLS it speaks HTTP/2 with prior knowledge.
+// SERVING. Without Connect.TLS it speaks HTTP/2 with prior knowledge.
 //
 // NOT_SERVING, and a service that the server does not know, are CodeStatus; a
 // server without the health service is CodeProtocol.
@@ -25,7 +25,7 @@ import (
 // Source: grpc/health/v1/health.proto, "GRPC Health Checking Protocol" and
 // "gRPC over HTTP2" of the gRPC project.
 type GRPC struct {
-	Dialer  Dialer
+	Connect Connect
 	Service string      // empty means the server as a whole
 	Host    string      // the :authority; empty means the address of the endpoint
 	Header  http.Header // metadata
@@ -36,7 +36,7 @@ const maxGRPC = 4 << 10
 
 // Probe calls Check.
 func (p GRPC) Probe(ctx context.Context, e balance.Endpoint) error {
-	h := HTTP{Dialer: p.Dialer, HTTP2: true, Method: http.MethodPost, Path: "/grpc.health.v1.Health/Check", Host: p.Host, Header: p.Header}
+	h := HTTP{Connect: p.Connect, HTTP2: true, Method: http.MethodPost, Path: "/grpc.health.v1.Health/Check", Host: p.Host, Header: p.Header}
 	req, err := h.request(ctx, e)
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (p GRPC) Probe(ctx context.Context, e balance.Endpoint) error {
 	if deadline, ok := ctx.Deadline(); ok {
 		setGRPCTimeout(req.Header, deadline)
 	}
-	return p.Dialer.http2(ctx, e, 0, req, grpcReply)
+	return p.Connect.http2(ctx, e, 0, req, grpcReply)
 }
 
 // setGRPCTimeout tells the server how much time there is, and a second more: a

@@ -19,7 +19,7 @@ import (
 //
 // A body is read only if it is to be matched.
 type HTTP struct {
-	Dialer Dialer // TLS makes it https
+	Connect Connect // TLS makes it https
 
 	HTTP2  bool        // speak HTTP/2: by ALPN over TLS, with prior knowledge in the clear
 	Method string      // empty means GET
@@ -116,9 +116,9 @@ func (p HTTP) Probe(ctx context.Context, e balance.Endpoint) error {
 		if err != nil {
 			return err
 		}
-		return p.Dialer.http2(ctx, e, p.MaxBytes, req, p.judge)
+		return p.Connect.http2(ctx, e, p.MaxBytes, req, p.judge)
 	}
-	s, err := p.Dialer.open(ctx, e, p.MaxBytes)
+	s, err := p.Connect.open(ctx, e, p.MaxBytes)
 	defer s.close()
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func (p HTTP) Probe(ctx context.Context, e balance.Endpoint) error {
 // request makes the request.
 func (p *HTTP) request(ctx context.Context, e balance.Endpoint) (*http.Request, error) {
 	scheme := "http"
-	if p.Dialer.TLS != nil {
+	if p.Connect.TLS != nil {
 		scheme = "https"
 	}
 	host := p.Host

@@ -12,7 +12,7 @@ import (
 
 // http2 sends req over an HTTP/2 connection of its own to e and hands the reply
 // to use. Nothing is open when it returns.
-func (d *Dialer) http2(ctx context.Context, e balance.Endpoint, max int, req *http.Request, use func(*session, *http.Response) error) error {
+func (d *Connect) http2(ctx context.Context, e balance.Endpoint, max int, req *http.Request, use func(*session, *http.Response) error) error {
 	secure := *d
 	if d.TLS != nil {
 		secure.TLS = d.TLS.Clone()

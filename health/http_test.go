@@ -76,22 +76,22 @@ func TestTCP(t *testing.T) {
 	require.Equal(t, "connect refused / connect: connection refused", verdict(probe(t, health.TCP{}, refusedAddr(t))))
 	require.Equal(t, "unreachable / connect: no such file or directory", verdict(probe(t, health.TCP{}, "unix:"+t.TempDir()+"/none")))
 	require.Equal(t, "internal error / a port cannot replace that of unix:/x",
-		verdict(probe(t, health.TCP{Dialer: health.Dialer{Port: 1}}, "unix:/x")))
+		verdict(probe(t, health.TCP{Connect: health.Connect{Port: 1}}, "unix:/x")))
 
 	addr := answering(t, "")
 	_, port, _ := net.SplitHostPort(addr)
 	var n int
 	fmt.Sscan(port, &n)
-	require.NoError(t, probe(t, health.TCP{Dialer: health.Dialer{Port: n}}, "127.0.0.1:1"))
-	require.NoError(t, probe(t, health.TCP{Dialer: health.Dialer{Addr: addr}}, "127.0.0.1:1"))
+	require.NoError(t, probe(t, health.TCP{Connect: health.Connect{Port: n}}, "127.0.0.1:1"))
+	require.NoError(t, probe(t, health.TCP{Connect: health.Connect{Addr: addr}}, "127.0.0.1:1"))
 
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	hang := health.Dialer{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	hang := health.Connect{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}}
-	require.Equal(t, "timeout / connect: no answer within 200ms", verdict(health.TCP{Dialer: hang}.Probe(ctx, balance.Endpoint{Addr: "a:1"})))
+	require.Equal(t, "timeout / connect: no answer within 200ms", verdict(health.TCP{Connect: hang}.Probe(ctx, balance.Endpoint{Addr: "a:1"})))
 }
 
 func TestHTTPExpectations(t *testing.T) {
@@ -180,25 +180,25 @@ func TestHTTPS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
 	addr := s.Listener.Addr().String()
-	trust := func(name string) health.Dialer {
-		return health.Dialer{TLS: &tls.Config{RootCAs: roots, ServerName: name}}
+	trust := func(name string) health.Connect {
+		return health.Connect{TLS: &tls.Config{RootCAs: roots, ServerName: name}}
 	}
-	require.Equal(t, "ok", verdict(probe(t, health.HTTP{Dialer: trust("")}, addr)), "the address is in the certificate")
-	require.Equal(t, "ok", verdict(probe(t, health.HTTP{Dialer: trust("example.com"), Content: health.Match{Contains: "HTTP/1.1 example.com"}}, addr)))
-	require.Equal(t, "ok", verdict(probe(t, health.HTTP{HTTP2: true, Dialer: trust("example.com"), Content: health.Match{Contains: "HTTP/2.0 example.com"}}, addr)))
-	require.Regexp(t, "^TLS failed / TLS: .*certificate is valid for", verdict(probe(t, health.HTTP{Dialer: trust("other.test")}, addr)))
+	require.Equal(t, "ok", verdict(probe(t, health.HTTP{Connect: trust("")}, addr)), "the address is in the certificate")
+	require.Equal(t, "ok", verdict(probe(t, health.HTTP{Connect: trust("example.com"), Content: health.Match{Contains: "HTTP/1.1 example.com"}}, addr)))
+	require.Equal(t, "ok", verdict(probe(t, health.HTTP{HTTP2: true, Connect: trust("example.com"), Content: health.Match{Contains: "HTTP/2.0 example.com"}}, addr)))
+	require.Regexp(t, "^TLS failed / TLS: .*certificate is valid for", verdict(probe(t, health.HTTP{Connect: trust("other.test")}, addr)))
 	require.Regexp(t, "^TLS failed / TLS: .*unknown authority", verdict(probe(t, health.TLS{}, addr)))
-	require.Equal(t, "ok", verdict(probe(t, health.TLS{Dialer: trust("")}, addr)))
+	require.Equal(t, "ok", verdict(probe(t, health.TLS{Connect: trust("")}, addr)))
 
 	alpn := trust("")
 	alpn.TLS.NextProtos = []string{"imap"}
-	require.Regexp(t, "^TLS failed / TLS: ", verdict(probe(t, health.TLS{Dialer: alpn}, addr)))
+	require.Regexp(t, "^TLS failed / TLS: ", verdict(probe(t, health.TLS{Connect: alpn}, addr)))
 	require.Regexp(t, "protocol error / TLS: the answer is not TLS", verdict(probe(t, health.TLS{}, answering(t, "HTTP/1.1 400 Bad\r\n\r\n"))))
 	require.Equal(t, "closed / TLS: connection closed", verdict(probe(t, health.TLS{}, answering(t, ""))))
 }
 
 func TestProxyHeader(t *testing.T) {
-	for header, want := range map[health.ProxyHeader]string{
+	for header, want := range map[health.ProxyVersion]string{
 		health.NoProxy: "PING",
 		health.ProxyV1: "PROXY UNKNOWN\r\nPING",
 		health.ProxyV2: "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00PING",
@@ -216,7 +216,7 @@ func TestProxyHeader(t *testing.T) {
 			io.ReadFull(c, b)
 			got <- string(b)
 		}()
-		p := health.HTTP{Method: "PING", Dialer: health.Dialer{Proxy: header}}
+		p := health.HTTP{Method: "PING", Connect: health.Connect{Proxy: header}}
 		require.Equal(t, health.CodeClosed, health.CodeOf(probe(t, p, ln.Addr().String())))
 		require.Equal(t, want, <-got)
 		ln.Close()

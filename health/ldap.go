@@ -13,8 +13,8 @@ import (
 //
 // Source: RFC 4511, sections 4.1.1, 4.1.9, 4.2 and 5.1 (encoding).
 type LDAP struct {
-	Dialer   Dialer // TLS makes it ldaps
-	DN       string // empty means anonymous
+	Connect  Connect // TLS makes it ldaps
+	DN       string  // empty means anonymous
 	Password string
 }
 
@@ -34,7 +34,7 @@ const (
 
 // Probe binds and unbinds.
 func (p LDAP) Probe(ctx context.Context, e balance.Endpoint) error {
-	s, err := p.Dialer.open(ctx, e, 0)
+	s, err := p.Connect.open(ctx, e, 0)
 	defer s.close()
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ func (r *round) sync(now time.Time) {
 			if t == nil {
 				t = &target{key: k, place: -1, due: now}
 				r.targets[k] = t
-				r.rota.set(t)
+				r.due.set(t)
 			}
 			if k.name == "" && len(t.next) > 0 {
 				continue // in two pools, or in two views of one
@@ -47,7 +47,7 @@ func (r *round) sync(now time.Time) {
 			if r.c.agents != nil {
 				delete(r.c.agents.said, k.server)
 			}
-			r.rota.remove(t)
+			r.due.remove(t)
 			delete(r.targets, k)
 		}
 	}
@@ -64,7 +64,7 @@ func (r *round) moved(now time.Time) {
 		if t.addr != "" && t.addr != addr {
 			r.begin(t, now, true)
 			if t.due = now; !t.busy {
-				r.rota.set(t)
+				r.due.set(t)
 			}
 		}
 		t.addr = addr
@@ -124,7 +124,7 @@ func (r *round) spread(now time.Time) {
 				at = at.Truncate(r.grid)
 			}
 			t.due = now.Add(at)
-			r.rota.set(t)
+			r.due.set(t)
 			i++
 		}
 	}

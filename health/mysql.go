@@ -19,13 +19,13 @@ import (
 // client's host, and may block it after max_connect_errors of them. To avoid that,
 // create a user without password and privileges, and name it here.
 //
-// With Dialer.TLS the connection is upgraded after the greeting; a server that
+// With Connect.TLS the connection is upgraded after the greeting; a server that
 // has no TLS fails with CodeTLS.
 //
 // Source: MySQL internals manual, "Connection Phase", protocol 4.1 and later.
 type MySQL struct {
-	Dialer Dialer
-	User   string // empty means that the greeting is enough
+	Connect Connect
+	User    string // empty means that the greeting is enough
 }
 
 // Capabilities of the client, and the one of the server that is looked at.
@@ -39,7 +39,7 @@ const (
 
 // Probe waits for the greeting and logs in.
 func (p MySQL) Probe(ctx context.Context, e balance.Endpoint) error {
-	s, err := p.Dialer.openClear(ctx, e, 0)
+	s, err := p.Connect.openClear(ctx, e, 0)
 	defer s.close()
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (p MySQL) Probe(ctx context.Context, e balance.Endpoint) error {
 		return s.error(CodeProtocol, "unexpected answer %s", quote(greeting))
 	}
 	flags := uint32(mysqlLongPassword | mysqlProtocol41 | mysqlSecure | mysqlPluginAuth)
-	if p.Dialer.TLS != nil {
+	if p.Connect.TLS != nil {
 		if capabilities&mysqlTLS == 0 {
 			return &Error{Code: CodeTLS, Step: "TLS", Text: "the server has no TLS"}
 		}

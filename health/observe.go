@@ -14,9 +14,9 @@ import (
 //
 // Source: HAProxy's observe, error-limit and on-error; src/check.c, __health_adjust.
 type Observe struct {
-	Errors   int                           // in a row that count; 0 means 10
-	Action   ErrorAction                   // what they do; 0 means FailCheck
-	Classify func(balance.Outcome) Verdict // nil means Layer7
+	Errors   int                          // in a row that count; 0 means 10
+	Action   ErrorAction                  // what they do; 0 means FailCheck
+	Classify func(balance.Outcome) Rating // nil means Layer7
 }
 
 // An ErrorAction is what a row of errors in live traffic does. Each of them
@@ -30,17 +30,17 @@ const (
 	MarkDown                       // takes the server down
 )
 
-// A Verdict is what an outcome of live traffic says of a server.
-type Verdict uint8
+// A Rating is what an outcome of live traffic says of a server.
+type Rating uint8
 
 const (
-	Ignored Verdict = iota // nothing: the client went away, a reused connection was stale
+	Ignored Rating = iota // nothing: the client went away, a reused connection was stale
 	Good
 	Bad
 )
 
 // Layer4 judges by connections alone: Bad if one could not be made.
-func Layer4(o balance.Outcome) Verdict {
+func Layer4(o balance.Outcome) Rating {
 	switch o.Class {
 	case balance.ClientAborted, balance.Canceled, balance.Stale:
 		return Ignored
@@ -53,7 +53,7 @@ func Layer4(o balance.Outcome) Verdict {
 // Layer7 judges by answers too: Bad if there was none, if it was broken, or if
 // its status is 500 or above but for 501 and 505, which answer the request and
 // say nothing of the server.
-func Layer7(o balance.Outcome) Verdict {
+func Layer7(o balance.Outcome) Rating {
 	switch o.Class {
 	case balance.ClientAborted, balance.Canceled, balance.Stale:
 		return Ignored
@@ -133,7 +133,7 @@ func (r *round) observed(now time.Time) {
 		}
 		if due := now.Add(r.fast); !t.busy && due.Before(t.due) {
 			t.due = due
-			r.rota.set(t)
+			r.due.set(t)
 		}
 		switch r.c.Observe.Action {
 		case FastCheck:

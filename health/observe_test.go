@@ -18,7 +18,7 @@ import (
 func TestVerdicts(t *testing.T) {
 	for _, tt := range []struct {
 		o      balance.Outcome
-		l4, l7 health.Verdict
+		l4, l7 health.Rating
 	}{
 		{balance.Outcome{Class: balance.OK, Status: 200}, health.Good, health.Good},
 		{balance.Outcome{Class: balance.OK, Status: 404}, health.Good, health.Good},

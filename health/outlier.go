@@ -38,7 +38,7 @@ import (
 // The fields must not change once Run is called.
 type Outlier struct {
 	Pool     *balance.Pool
-	Classify func(balance.Outcome) Verdict // nil means Layer7
+	Classify func(balance.Outcome) Rating // nil means Layer7
 
 	Consecutive  int     // bad outcomes in a row that eject; 0 means 5, negative means never
 	Gateway      int     // the same, of those that look like a dead process: no answer, or 502, 503, 504; 0 means never
@@ -56,12 +56,12 @@ type Outlier struct {
 	MaxShare float64 // of the members out at once; 0 means 0.1
 	Keep     int     // members that stay in full use; 0 means 1
 
-	OnChange func(Ejection) // called by Run's own goroutine, must not block; may be nil
-	Logger   *slog.Logger   // nil means slog.Default()
-	Seed     uint64         // of the jitter; 0 means at random
+	OnEjection func(Ejection) // called by Run's own goroutine, must not block; may be nil
+	Logger     *slog.Logger   // nil means slog.Default()
+	Seed       uint64         // of the jitter; 0 means at random
 
 	running atomic.Bool
-	watched atomic.Pointer[map[*balance.Server]*suspect] // nil while Run does not run
+	watched atomic.Pointer[map[*balance.Server]*candidate] // nil while Run does not run
 	wake    atomic.Pointer[chan struct{}]
 }
 
@@ -96,8 +96,8 @@ func (k EjectionKind) String() string {
 	return "kept"
 }
 
-// A suspect is what is counted of one server: by Observe, on any goroutine.
-type suspect struct {
+// A candidate is what is counted of one server: by Observe, on any goroutine.
+type candidate struct {
 	good, bad atomic.Uint32 // in this interval
 	row       atomic.Int32  // bad in a row
 	gateway   atomic.Int32  // of the gateway kind in a row
@@ -171,7 +171,7 @@ func (o *Outlier) logger() *slog.Logger {
 }
 
 // tell wakes Run, unless it has been told and has not looked yet.
-func (o *Outlier) tell(x *suspect, n news) {
+func (o *Outlier) tell(x *candidate, n news) {
 	if x.news.Load() == nil && x.news.CompareAndSwap(nil, &n) {
 		if c := o.wake.Load(); c != nil {
 			poke(*c)
@@ -196,5 +196,5 @@ func (o *Outlier) Run(ctx context.Context) error {
 		return ErrRunning
 	}
 	defer o.running.Store(false)
-	return newTribunal(o).run(ctx)
+	return newOutlierRun(o).run(ctx)
 }

@@ -40,7 +40,7 @@ func tryPool(t *testing.T, o *health.Outlier, p *balance.Pool, names string) *co
 	c := &court{t: t, p: p, o: o, begin: time.Now()}
 	o.Pool, o.Logger = c.p, quiet
 	c.p.Observers = append(c.p.Observers, o.Observe)
-	o.OnChange = func(e health.Ejection) {
+	o.OnEjection = func(e health.Ejection) {
 		line := fmt.Sprintf("%v %s %v: %s", time.Since(c.begin), e.Server.Name(), e.Kind, e.Reason)
 		if e.Kind == health.Ejected {
 			line += fmt.Sprintf(" (%v)", e.For)

@@ -44,7 +44,7 @@ func askGuarded(ctx context.Context, log *slog.Logger, probe func(context.Contex
 }
 
 // judge calls a Classify of the host's. One that panics ignores the outcome.
-func judge(log *slog.Logger, classify func(balance.Outcome) Verdict, o balance.Outcome) (v Verdict) {
+func judge(log *slog.Logger, classify func(balance.Outcome) Rating, o balance.Outcome) (v Rating) {
 	defer caught(log, "Classify")
 	return classify(o)
 }

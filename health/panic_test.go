@@ -46,13 +46,13 @@ func TestCheckerSurvivesHostPanics(t *testing.T) {
 		"Probe":        func(c *health.Checker) { c.Probe = bad },
 		"Probe in All": func(c *health.Checker) { c.Probe = health.All{good, bad} },
 		"Probe in Any": func(c *health.Checker) { c.Probe = health.Any{bad, bad} },
-		"Dialer.Dial": func(c *health.Checker) {
-			c.Probe = health.TCP{Dialer: health.Dialer{Dial: func(context.Context, string, string) (net.Conn, error) { boom(); return nil, nil }}}
+		"Connect.Dial": func(c *health.Checker) {
+			c.Probe = health.TCP{Connect: health.Connect{Dial: func(context.Context, string, string) (net.Conn, error) { boom(); return nil, nil }}}
 		},
 		"OnResult": func(c *health.Checker) { c.OnResult = func(health.Result) { boom() } },
 		"Key":      func(c *health.Checker) { c.Key = func(balance.Endpoint) string { boom(); return "" } },
 		"Observe.Classify": func(c *health.Checker) {
-			c.Observe.Classify = func(balance.Outcome) health.Verdict { boom(); return health.Bad }
+			c.Observe.Classify = func(balance.Outcome) health.Rating { boom(); return health.Bad }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -100,8 +100,8 @@ func TestCheckerSurvivesHostPanics(t *testing.T) {
 // The same of an Outlier.
 func TestOutlierSurvivesHostPanics(t *testing.T) {
 	for name, set := range map[string]func(o *health.Outlier){
-		"Classify": func(o *health.Outlier) { o.Classify = func(balance.Outcome) health.Verdict { panic("boom") } },
-		"OnChange": func(o *health.Outlier) { o.OnChange = func(health.Ejection) { panic("boom") } },
+		"Classify":   func(o *health.Outlier) { o.Classify = func(balance.Outcome) health.Rating { panic("boom") } },
+		"OnEjection": func(o *health.Outlier) { o.OnEjection = func(health.Ejection) { panic("boom") } },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -15,24 +15,24 @@ import (
 // down says so and fails with CodeStatus, as one without a free connection does;
 // one whose rules reject the user fails with CodeAuth.
 //
-// With Dialer.TLS it asks for TLS in the protocol's own way first; a server that
+// With Connect.TLS it asks for TLS in the protocol's own way first; a server that
 // has none fails with CodeTLS.
 //
 // Source: PostgreSQL documentation, "Frontend/Backend Protocol", 3.0.
 type PostgreSQL struct {
-	Dialer   Dialer
+	Connect  Connect
 	User     string // empty means "postgres"
 	Database string // empty means that of the user's name
 }
 
 // Probe begins a session and ends it.
 func (p PostgreSQL) Probe(ctx context.Context, e balance.Endpoint) error {
-	s, err := p.Dialer.openClear(ctx, e, 0)
+	s, err := p.Connect.openClear(ctx, e, 0)
 	defer s.close()
 	if err != nil {
 		return err
 	}
-	if p.Dialer.TLS != nil {
+	if p.Connect.TLS != nil {
 		if err := s.postgresTLS(); err != nil {
 			return err
 		}

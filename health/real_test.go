@@ -85,8 +85,8 @@ func TestRealPostgreSQL(t *testing.T) {
 	}
 	cert, key := d.certificate()
 	start("-c", "ssl=on", "-c", "ssl_cert_file="+cert, "-c", "ssl_key_file="+key)
-	d.becomes("healthy", health.PostgreSQL{Dialer: health.Dialer{TLS: trustOnly(t, cert)}}, "ok")
-	d.says("a certificate not trusted", health.PostgreSQL{Dialer: health.Dialer{TLS: &tls.Config{}}}, "TLS failed / TLS: ")
+	d.becomes("healthy", health.PostgreSQL{Connect: health.Connect{TLS: trustOnly(t, cert)}}, "ok")
+	d.says("a certificate not trusted", health.PostgreSQL{Connect: health.Connect{TLS: &tls.Config{}}}, "TLS failed / TLS: ")
 	d.kill(syscall.SIGQUIT)
 
 	start("-c", "max_connections=5", "-c", "superuser_reserved_connections=0")
@@ -95,7 +95,7 @@ func TestRealPostgreSQL(t *testing.T) {
 	d.says("rejected by pg_hba.conf", health.PostgreSQL{User: "banned"}, "not authorized / startup: 28000")
 	d.says("no such user", health.PostgreSQL{User: "nobody"}, "not authorized / startup: 28000")
 	d.says("no such database", health.PostgreSQL{Database: "nodb"}, "bad status / startup: 3D000")
-	d.says("TLS that it has not", health.PostgreSQL{Dialer: health.Dialer{TLS: trustAll()}}, "TLS failed / SSLRequest: the server has no TLS")
+	d.says("TLS that it has not", health.PostgreSQL{Connect: health.Connect{TLS: trustAll()}}, "TLS failed / SSLRequest: the server has no TLS")
 	d.says("asked for HTTP", health.HTTP{}, "closed / HTTP")
 
 	var held []net.Conn // sessions that take up all places
@@ -142,10 +142,10 @@ func TestRealMariaDB(t *testing.T) {
 		d.start("mariadbd", append([]string{"--no-defaults", "--datadir=" + data, "--port=" + d.port, "--bind-address=127.0.0.1", "--socket=" + filepath.Join(d.dir, "s"), "--skip-name-resolve", "--init-file=" + users}, more...)...)
 	}
 	cert, key := d.certificate()
-	secure := health.Dialer{TLS: trustOnly(t, cert)}
+	secure := health.Connect{TLS: trustOnly(t, cert)}
 	start("--ssl-cert="+cert, "--ssl-key="+key)
-	d.becomes("healthy", health.MySQL{User: "check", Dialer: secure}, "ok")
-	d.says("by the greeting, over TLS", health.MySQL{Dialer: secure}, "ok")
+	d.becomes("healthy", health.MySQL{User: "check", Connect: secure}, "ok")
+	d.says("by the greeting, over TLS", health.MySQL{Connect: secure}, "ok")
 	d.kill(syscall.SIGTERM)
 
 	start("--max-connections=10")
@@ -154,7 +154,7 @@ func TestRealMariaDB(t *testing.T) {
 	d.says("healthy, by the greeting", health.MySQL{}, "ok")
 	d.says("the user has a password", health.MySQL{User: "locked"}, "not authorized / login: 1045")
 	d.says("no such user", health.MySQL{User: "nobody"}, "not authorized / login: 1045")
-	d.says("TLS that it has not", health.MySQL{Dialer: health.Dialer{TLS: trustAll()}}, "TLS failed / TLS: the server has no TLS")
+	d.says("TLS that it has not", health.MySQL{Connect: health.Connect{TLS: trustAll()}}, "TLS failed / TLS: the server has no TLS")
 	d.says("asked for Redis", health.Redis{}, "protocol error / PING: ")
 	var held []net.Conn
 	for range 13 {
@@ -190,14 +190,14 @@ http {
 	d.becomes("healthy", health.HTTP{}, "ok")
 	d.says("its body", health.HTTP{Content: health.Match{Contains: "state: 200"}}, "ok")
 	d.says("wants a password", health.HTTP{Path: "/private"}, "bad status / HTTP: status 401")
-	d.says("HTTP/2 by ALPN", health.HTTP{HTTP2: true, Dialer: health.Dialer{Addr: secure, TLS: trustOnly(t, cert)}, Content: health.Match{Contains: "HTTP/2.0 localhost"}}, "ok")
-	d.says("HTTP/1.1 over TLS", health.HTTP{Dialer: health.Dialer{Addr: secure, TLS: trustOnly(t, cert)}, Content: health.Match{Contains: "HTTP/1.1 localhost"}}, "ok")
-	d.says("a certificate not trusted", health.TLS{Dialer: health.Dialer{Addr: secure}}, "TLS failed / TLS: ")
+	d.says("HTTP/2 by ALPN", health.HTTP{HTTP2: true, Connect: health.Connect{Addr: secure, TLS: trustOnly(t, cert)}, Content: health.Match{Contains: "HTTP/2.0 localhost"}}, "ok")
+	d.says("HTTP/1.1 over TLS", health.HTTP{Connect: health.Connect{Addr: secure, TLS: trustOnly(t, cert)}, Content: health.Match{Contains: "HTTP/1.1 localhost"}}, "ok")
+	d.says("a certificate not trusted", health.TLS{Connect: health.Connect{Addr: secure}}, "TLS failed / TLS: ")
 	d.says("HTTP/2 that it has not", health.HTTP{HTTP2: true}, "")
-	for _, v := range []health.ProxyHeader{health.ProxyV1, health.ProxyV2} {
-		d.says(fmt.Sprintf("PROXY header, version %d", v), health.HTTP{Dialer: health.Dialer{Addr: "unix:" + d.dir + "/proxied", Proxy: v}}, "ok")
+	for _, v := range []health.ProxyVersion{health.ProxyV1, health.ProxyV2} {
+		d.says(fmt.Sprintf("PROXY header, version %d", v), health.HTTP{Connect: health.Connect{Addr: "unix:" + d.dir + "/proxied", Proxy: v}}, "ok")
 	}
-	d.says("no PROXY header", health.HTTP{Dialer: health.Dialer{Addr: "unix:" + d.dir + "/proxied"}}, "closed / HTTP: connection closed")
+	d.says("no PROXY header", health.HTTP{Connect: health.Connect{Addr: "unix:" + d.dir + "/proxied"}}, "closed / HTTP: connection closed")
 	d.common(health.HTTP{}, "HTTP: no answer within 1s")
 	for _, status := range []string{"503", "404"} {
 		d.start("nginx", "-p", d.dir, "-c", conf(status))
@@ -220,7 +220,7 @@ func TestRealOpenSMTPD(t *testing.T) {
 	d.says("HELO", health.SMTP{Hello: "HELO probe.test"}, "ok")
 	// OpenSMTPD 6.8 of Debian 12 loses its private key under OpenSSL 3, and refuses
 	// every client so, openssl s_client too. TestUpgrades has a handshake that succeeds.
-	d.says("STARTTLS, its key is lost", health.SMTP{StartTLS: true, Dialer: health.Dialer{TLS: trustOnly(t, cert)}}, "")
+	d.says("STARTTLS, its key is lost", health.SMTP{StartTLS: true, Connect: health.Connect{TLS: trustOnly(t, cert)}}, "")
 	d.says("a word it does not know", health.SMTP{Hello: "HALLO x"}, "bad status / HALLO: 500")
 	d.common(health.SMTP{}, "greeting: no answer within 1s")
 }

@@ -17,7 +17,7 @@ import (
 //
 // Source: Redis serialization protocol specification (RESP).
 type Redis struct {
-	Dialer   Dialer
+	Connect  Connect
 	User     string // empty means the default user
 	Password string // empty means no AUTH
 	Role     string // "master" or "slave", as ROLE has it; empty means any
@@ -25,7 +25,7 @@ type Redis struct {
 
 // Probe asks for PONG.
 func (p Redis) Probe(ctx context.Context, e balance.Endpoint) error {
-	s, err := p.Dialer.open(ctx, e, 0)
+	s, err := p.Connect.open(ctx, e, 0)
 	defer s.close()
 	if err != nil {
 		return err

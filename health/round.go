@@ -25,7 +25,7 @@ type round struct {
 	quick   starter // the probe, if it is one
 	spare   spare   // for it
 	targets map[key]*target
-	rota    rota
+	due     dueHeap
 	busy    int          // probes running
 	found   chan finding // has room for all of them: no probe waits to report
 	rand    *rand.Rand
@@ -93,14 +93,14 @@ func (r *round) run(ctx context.Context) error {
 	for {
 		now = time.Now()
 		for r.busy < r.concurrency && ctx.Err() == nil {
-			t := r.rota.next()
+			t := r.due.next()
 			if t == nil || t.due.After(now) {
 				break
 			}
 			r.start(ctx, &probes, t, now)
 		}
 		timer.Stop()
-		if t := r.rota.next(); t != nil && r.busy < r.concurrency {
+		if t := r.due.next(); t != nil && r.busy < r.concurrency {
 			timer.Reset(t.due.Sub(now))
 		}
 		select {
@@ -132,7 +132,7 @@ func (r *round) start(ctx context.Context, probes *sync.WaitGroup, t *target, no
 	if i < 0 {
 		t.paused = true
 		t.due = now.Add(r.interval)
-		r.rota.set(t)
+		r.due.set(t)
 		return
 	}
 	if t.paused {
@@ -153,7 +153,7 @@ func (r *round) start(ctx context.Context, probes *sync.WaitGroup, t *target, no
 			return
 		}
 	}
-	r.rota.remove(t)
+	r.due.remove(t)
 	r.busy++
 	t.busy = true
 	probes.Go(func() {
@@ -176,7 +176,7 @@ func (r *round) finish(f finding) {
 		return
 	}
 	if f.epoch != t.epoch {
-		r.rota.set(t) // it is due already
+		r.due.set(t) // it is due already
 		return
 	}
 	if r.c.agents != nil {
@@ -213,7 +213,7 @@ func (r *round) after(f *finding, d time.Duration) {
 		begin = f.at
 	}
 	f.t.due = begin.Add(d)
-	r.rota.set(f.t)
+	r.due.set(f.t)
 }
 
 // begin gives t its initial state. One that is up is reported only if report is

@@ -80,7 +80,7 @@ func TestTimeoutInWords(t *testing.T) {
 		p := pool(t, "a")
 		late := health.Func(func(ctx context.Context, e balance.Endpoint) error {
 			time.Sleep(30 * time.Millisecond)
-			return health.TCP{Dialer: health.Dialer{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return health.TCP{Connect: health.Connect{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}}}.Probe(ctx, e)

@@ -20,7 +20,7 @@ import (
 //
 // Source: HAProxy's tcp-check.
 type Script struct {
-	Dialer   Dialer
+	Connect  Connect
 	Steps    []Step // none means that the connection is enough
 	MaxBytes int    // of what is read in all; 0 means 16 KiB, negative means 1 GiB
 }
@@ -40,7 +40,7 @@ type Step struct {
 
 // Probe plays the steps.
 func (p Script) Probe(ctx context.Context, e balance.Endpoint) error {
-	s, err := p.Dialer.open(ctx, e, p.MaxBytes)
+	s, err := p.Connect.open(ctx, e, p.MaxBytes)
 	defer s.close()
 	if err != nil {
 		return err

@@ -42,10 +42,10 @@ func TestServices(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		service healthtest.Service
-		probe   func(health.Dialer) health.Probe
+		probe   func(health.Connect) health.Probe
 		want    answers
 	}{
-		{"Redis", healthtest.Redis{}, func(d health.Dialer) health.Probe { return health.Redis{Dialer: d} }, answers{
+		{"Redis", healthtest.Redis{}, func(d health.Connect) health.Probe { return health.Redis{Connect: d} }, answers{
 			healthtest.Healthy:  "ok",
 			healthtest.Starting: "bad status / PING: LOADING Redis is loading the dataset in memory",
 			healthtest.Denying:  "not authorized / PING: NOAUTH Authentication required.",
@@ -55,18 +55,18 @@ func TestServices(t *testing.T) {
 			healthtest.Endless:  "protocol error / PING: answer longer than 16384 bytes",
 			healthtest.Slow:     "timeout / PING: no answer within 2s",
 		}},
-		{"Redis with password", healthtest.Redis{Password: "x"}, func(d health.Dialer) health.Probe { return health.Redis{Dialer: d, Password: "x", Role: "master"} }, answers{
+		{"Redis with password", healthtest.Redis{Password: "x"}, func(d health.Connect) health.Probe { return health.Redis{Connect: d, Password: "x", Role: "master"} }, answers{
 			healthtest.Healthy: "ok",
 			healthtest.Denying: "not authorized / AUTH: WRONGPASS invalid username-password pair or user is disabled.",
 			healthtest.Silent:  "timeout / AUTH: no answer within 2s",
 		}},
-		{"Redis with a wrong password", healthtest.Redis{Password: "x"}, func(d health.Dialer) health.Probe { return health.Redis{Dialer: d, User: "u", Password: "y"} }, answers{
+		{"Redis with a wrong password", healthtest.Redis{Password: "x"}, func(d health.Connect) health.Probe { return health.Redis{Connect: d, User: "u", Password: "y"} }, answers{
 			healthtest.Healthy: "not authorized / AUTH: WRONGPASS invalid username-password pair or user is disabled.",
 		}},
-		{"Redis that should be a replica", healthtest.Redis{}, func(d health.Dialer) health.Probe { return health.Redis{Dialer: d, Role: "slave"} }, answers{
+		{"Redis that should be a replica", healthtest.Redis{}, func(d health.Connect) health.Probe { return health.Redis{Connect: d, Role: "slave"} }, answers{
 			healthtest.Healthy: "unexpected content / ROLE: the role is master, not slave",
 		}},
-		{"PostgreSQL", healthtest.PostgreSQL{}, func(d health.Dialer) health.Probe { return health.PostgreSQL{Dialer: d} }, answers{
+		{"PostgreSQL", healthtest.PostgreSQL{}, func(d health.Connect) health.Probe { return health.PostgreSQL{Connect: d} }, answers{
 			healthtest.Healthy:  "ok",
 			healthtest.Starting: "bad status / startup: 57P03 the database system is starting up",
 			healthtest.Denying:  "not authorized / startup: 28000 pg_hba.conf rejects connection",
@@ -76,10 +76,10 @@ func TestServices(t *testing.T) {
 			healthtest.Endless:  `protocol error / startup: unexpected answer "00000"`,
 			healthtest.Slow:     "timeout / startup: no answer within 2s",
 		}},
-		{"PostgreSQL that trusts", healthtest.PostgreSQL{Trust: true}, func(d health.Dialer) health.Probe { return health.PostgreSQL{Dialer: d, User: "u", Database: "d"} }, answers{
+		{"PostgreSQL that trusts", healthtest.PostgreSQL{Trust: true}, func(d health.Connect) health.Probe { return health.PostgreSQL{Connect: d, User: "u", Database: "d"} }, answers{
 			healthtest.Healthy: "ok",
 		}},
-		{"MySQL", healthtest.MySQL{}, func(d health.Dialer) health.Probe { return health.MySQL{Dialer: d} }, answers{
+		{"MySQL", healthtest.MySQL{}, func(d health.Connect) health.Probe { return health.MySQL{Connect: d} }, answers{
 			healthtest.Healthy:  "ok",
 			healthtest.Starting: "bad status / greeting: 1040 Too many connections",
 			healthtest.Denying:  "ok",
@@ -89,11 +89,11 @@ func TestServices(t *testing.T) {
 			healthtest.Endless:  "protocol error / greeting: answer longer than 16384 bytes",
 			healthtest.Slow:     "timeout / greeting: no answer within 2s",
 		}},
-		{"MySQL with login", healthtest.MySQL{}, func(d health.Dialer) health.Probe { return health.MySQL{Dialer: d, User: "check"} }, answers{
+		{"MySQL with login", healthtest.MySQL{}, func(d health.Connect) health.Probe { return health.MySQL{Connect: d, User: "check"} }, answers{
 			healthtest.Healthy: "ok",
 			healthtest.Denying: "not authorized / login: 1045 Access denied for user 'check'",
 		}},
-		{"SMTP", healthtest.SMTP{}, func(d health.Dialer) health.Probe { return health.SMTP{Dialer: d} }, answers{
+		{"SMTP", healthtest.SMTP{}, func(d health.Connect) health.Probe { return health.SMTP{Connect: d} }, answers{
 			healthtest.Healthy:  "ok",
 			healthtest.Starting: "bad status / greeting: 421 4.3.2 mail.example.com not ready",
 			healthtest.Denying:  "bad status / greeting: 554 5.7.1 no service for you",
@@ -103,13 +103,13 @@ func TestServices(t *testing.T) {
 			healthtest.Endless:  "protocol error / greeting: answer longer than 16384 bytes",
 			healthtest.Slow:     "timeout / greeting: no answer within 2s",
 		}},
-		{"SMTP with HELO", healthtest.SMTP{}, func(d health.Dialer) health.Probe { return health.SMTP{Dialer: d, Hello: "HELO x"} }, answers{
+		{"SMTP with HELO", healthtest.SMTP{}, func(d health.Connect) health.Probe { return health.SMTP{Connect: d, Hello: "HELO x"} }, answers{
 			healthtest.Healthy: "ok",
 		}},
-		{"SMTP with nonsense", healthtest.SMTP{}, func(d health.Dialer) health.Probe { return health.SMTP{Dialer: d, Hello: "HALLO x"} }, answers{
+		{"SMTP with nonsense", healthtest.SMTP{}, func(d health.Connect) health.Probe { return health.SMTP{Connect: d, Hello: "HALLO x"} }, answers{
 			healthtest.Healthy: "bad status / HALLO: 502 not implemented",
 		}},
-		{"LDAP", healthtest.LDAP{}, func(d health.Dialer) health.Probe { return health.LDAP{Dialer: d} }, answers{
+		{"LDAP", healthtest.LDAP{}, func(d health.Connect) health.Probe { return health.LDAP{Connect: d} }, answers{
 			healthtest.Healthy:  "ok",
 			healthtest.Starting: "bad status / bind: result 51",
 			healthtest.Denying:  "not authorized / bind: result 49",
@@ -119,7 +119,7 @@ func TestServices(t *testing.T) {
 			healthtest.Endless:  `protocol error / bind: unexpected answer "000000000000000000000000000000000000000000000000"`, // 0 is a sequence,
 			healthtest.Slow:     "timeout / bind: no answer within 2s",
 		}},
-		{"HTTP", healthtest.HTTP{}, func(d health.Dialer) health.Probe { return health.HTTP{Dialer: d} }, answers{
+		{"HTTP", healthtest.HTTP{}, func(d health.Connect) health.Probe { return health.HTTP{Connect: d} }, answers{
 			healthtest.Healthy:  "ok",
 			healthtest.Starting: "bad status / HTTP: status 503",
 			healthtest.Denying:  "bad status / HTTP: status 401",
@@ -128,14 +128,14 @@ func TestServices(t *testing.T) {
 			healthtest.Endless:  "protocol error / HTTP: answer longer than 16384 bytes",
 			healthtest.Slow:     "timeout / HTTP: no answer within 2s",
 		}},
-		{"HTTP/2", healthtest.HTTP{}, func(d health.Dialer) health.Probe { return health.HTTP{Dialer: d, HTTP2: true} }, answers{
+		{"HTTP/2", healthtest.HTTP{}, func(d health.Connect) health.Probe { return health.HTTP{Connect: d, HTTP2: true} }, answers{
 			healthtest.Healthy:  "ok",
 			healthtest.Starting: "bad status / HTTP/2: status 503",
 			healthtest.Silent:   "timeout / HTTP/2: no answer within 2s",
 			healthtest.Closing:  "closed / HTTP/2: connection closed",
 			healthtest.Slow:     "timeout / HTTP/2: no answer within 2s",
 		}},
-		{"gRPC", healthtest.GRPC{}, func(d health.Dialer) health.Probe { return health.GRPC{Dialer: d} }, answers{
+		{"gRPC", healthtest.GRPC{}, func(d health.Connect) health.Probe { return health.GRPC{Connect: d} }, answers{
 			healthtest.Healthy:  "ok",
 			healthtest.Starting: "bad status / gRPC: NOT_SERVING",
 			healthtest.Denying:  "not authorized / gRPC: status 16 who are you",
@@ -143,16 +143,16 @@ func TestServices(t *testing.T) {
 			healthtest.Closing:  "closed / HTTP/2: connection closed",
 			healthtest.Slow:     "timeout / HTTP/2: no answer within 2s",
 		}},
-		{"gRPC of a service", healthtest.GRPC{Services: []string{"a.B"}}, func(d health.Dialer) health.Probe { return health.GRPC{Dialer: d, Service: "a.B"} }, answers{
+		{"gRPC of a service", healthtest.GRPC{Services: []string{"a.B"}}, func(d health.Connect) health.Probe { return health.GRPC{Connect: d, Service: "a.B"} }, answers{
 			healthtest.Healthy: "ok",
 		}},
-		{"gRPC of an unknown service", healthtest.GRPC{}, func(d health.Dialer) health.Probe { return health.GRPC{Dialer: d, Service: "a.B"} }, answers{
+		{"gRPC of an unknown service", healthtest.GRPC{}, func(d health.Connect) health.Probe { return health.GRPC{Connect: d, Service: "a.B"} }, answers{
 			healthtest.Healthy: "bad status / gRPC: service unknown",
 		}},
-		{"gRPC of something else", healthtest.HTTP{}, func(d health.Dialer) health.Probe { return health.GRPC{Dialer: d} }, answers{
+		{"gRPC of something else", healthtest.HTTP{}, func(d health.Connect) health.Probe { return health.GRPC{Connect: d} }, answers{
 			healthtest.Healthy: `protocol error / gRPC: content type ""`,
 		}},
-		{"agent", healthtest.Agent{}, func(d health.Dialer) health.Probe { return health.Agent{Dialer: d} }, answers{
+		{"agent", healthtest.Agent{}, func(d health.Connect) health.Probe { return health.Agent{Connect: d} }, answers{
 			healthtest.Healthy:  "ok",
 			healthtest.Starting: "stopping / agent: drain",
 			healthtest.Denying:  "bad status / agent: maint",
@@ -166,7 +166,7 @@ func TestServices(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s, n := fake(t, tt.service)
 					s.Set(mode)
-					p := tt.probe(health.Dialer{Dial: n.DialContext})
+					p := tt.probe(health.Connect{Dial: n.DialContext})
 					ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 					defer cancel()
 					begin := time.Now()
@@ -214,7 +214,7 @@ func TestScript(t *testing.T) {
 				_, n := fake(t, healthtest.SMTP{})
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 				defer cancel()
-				p := health.Script{Dialer: health.Dialer{Dial: n.DialContext}, Steps: tt.steps}
+				p := health.Script{Connect: health.Connect{Dial: n.DialContext}, Steps: tt.steps}
 				require.Equal(t, tt.want, verdict(p.Probe(ctx, balance.Endpoint{Addr: addr})))
 			})
 		})
@@ -239,10 +239,10 @@ func TestAgentChecker(t *testing.T) {
 		s := p.Server("a")
 		a := &health.AgentChecker{
 			Pools: []*balance.Pool{p}, Logger: quiet, Interval: time.Second,
-			Agent: health.Agent{Send: "a\n", Dialer: health.Dialer{Dial: n.DialContext}},
+			Agent: health.Agent{Send: "a\n", Connect: health.Connect{Dial: n.DialContext}},
 		}
 		last := make(chan error, 100)
-		a.OnReply = func(_ *balance.Server, _ health.Reply, err error) { last <- err }
+		a.OnReply = func(_ *balance.Server, _ health.AgentReply, err error) { last <- err }
 		says <- "up"
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -295,7 +295,7 @@ func TestAgentCheckerGoesOn(t *testing.T) {
 		require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: addr, Weight: 100}))
 		s := p.Server("a")
 		agents := func() *health.AgentChecker {
-			return &health.AgentChecker{Pools: []*balance.Pool{p}, Logger: quiet, Agent: health.Agent{Dialer: health.Dialer{Dial: n.DialContext}}}
+			return &health.AgentChecker{Pools: []*balance.Pool{p}, Logger: quiet, Agent: health.Agent{Connect: health.Connect{Dial: n.DialContext}}}
 		}
 		ask := func(a *health.AgentChecker, says string) balance.State {
 			line.Store(says)

@@ -27,7 +27,7 @@ var errTooLong = errors.New("answer longer than the bound")
 // bound, ends with its context, and turns each failure into an *Error that
 // names the step. One goroutine uses it.
 type session struct {
-	d     *Dialer
+	d     *Connect
 	e     balance.Endpoint
 	ctx   context.Context
 	raw   *bounded
@@ -63,7 +63,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 // open dials e; with TLS it does the handshake too. max is the bound in bytes
 // of what is read; 0 means 16 KiB, negative means 1 GiB.
 // The session is not nil even if err is not, and must be closed.
-func (d *Dialer) open(ctx context.Context, e balance.Endpoint, max int) (*session, error) {
+func (d *Connect) open(ctx context.Context, e balance.Endpoint, max int) (*session, error) {
 	s, err := d.openClear(ctx, e, max)
 	if err == nil && d.TLS != nil {
 		err = s.secure()
@@ -73,7 +73,7 @@ func (d *Dialer) open(ctx context.Context, e balance.Endpoint, max int) (*sessio
 
 // openClear is open without the handshake, for protocols that ask for TLS
 // in their own words.
-func (d *Dialer) openClear(ctx context.Context, e balance.Endpoint, max int) (*session, error) {
+func (d *Connect) openClear(ctx context.Context, e balance.Endpoint, max int) (*session, error) {
 	switch {
 	case max == 0:
 		max = defaultMaxBytes

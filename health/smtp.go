@@ -14,16 +14,16 @@ import (
 //
 // Source: RFC 5321, sections 3.1, 4.1.1.1 and 4.2; RFC 3207 for STARTTLS.
 type SMTP struct {
-	Dialer   Dialer // with TLS the connection begins with a handshake, unless StartTLS is set
-	StartTLS bool   // use Dialer.TLS after the greeting
-	Hello    string // command and name; empty means "EHLO localhost". "HELO x" and LMTP's "LHLO x" work too
+	Connect  Connect // with TLS the connection begins with a handshake, unless StartTLS is set
+	StartTLS bool    // use Connect.TLS after the greeting
+	Hello    string  // command and name; empty means "EHLO localhost". "HELO x" and LMTP's "LHLO x" work too
 }
 
 // Probe greets and leaves.
 func (p SMTP) Probe(ctx context.Context, e balance.Endpoint) error {
-	open := p.Dialer.open
+	open := p.Connect.open
 	if p.StartTLS {
-		open = p.Dialer.openClear
+		open = p.Connect.openClear
 	}
 	s, err := open(ctx, e, 0)
 	defer s.close()
@@ -39,8 +39,8 @@ func (p SMTP) Probe(ctx context.Context, e balance.Endpoint) error {
 		return err
 	}
 	if p.StartTLS {
-		if p.Dialer.TLS == nil {
-			return &Error{Code: CodeInternal, Step: "STARTTLS", Text: "Dialer.TLS is nil"}
+		if p.Connect.TLS == nil {
+			return &Error{Code: CodeInternal, Step: "STARTTLS", Text: "Connect.TLS is nil"}
 		}
 		if err := s.smtp("STARTTLS"); err != nil {
 			return err

@@ -20,7 +20,7 @@ type target struct {
 	addr    string    // of the first server
 	epoch   int       // of the machine: a probe that began in another says nothing
 	due     time.Time // of the next probe
-	place   int       // in the rota, -1 if it is not there
+	place   int       // in the heap of due targets, -1 if it is not there
 	busy    bool      // a probe is running
 	paused  bool      // all servers are in maintenance
 	gone    bool      // all servers have left
@@ -46,14 +46,14 @@ func (t *target) read() Status {
 	return t.status
 }
 
-// A rota holds targets in the order in which they are due: a binary heap. The zero
+// A dueHeap holds targets in the order in which they are due: a binary heap. The zero
 // value is empty.
-type rota struct {
+type dueHeap struct {
 	heap []*target
 }
 
 // next returns the target that is due first, or nil.
-func (r *rota) next() *target {
+func (r *dueHeap) next() *target {
 	if len(r.heap) == 0 {
 		return nil
 	}
@@ -61,7 +61,7 @@ func (r *rota) next() *target {
 }
 
 // set puts t in its place for t.due, adding it if it is not there.
-func (r *rota) set(t *target) {
+func (r *dueHeap) set(t *target) {
 	if t.place < 0 {
 		t.place = len(r.heap)
 		r.heap = append(r.heap, t)
@@ -70,7 +70,7 @@ func (r *rota) set(t *target) {
 }
 
 // remove takes t out.
-func (r *rota) remove(t *target) {
+func (r *dueHeap) remove(t *target) {
 	i, last := t.place, len(r.heap)-1
 	if i < 0 {
 		return
@@ -84,13 +84,13 @@ func (r *rota) remove(t *target) {
 	}
 }
 
-func (r *rota) swap(i, j int) {
+func (r *dueHeap) swap(i, j int) {
 	h := r.heap
 	h[i], h[j] = h[j], h[i]
 	h[i].place, h[j].place = i, j
 }
 
-func (r *rota) up(i int) int {
+func (r *dueHeap) up(i int) int {
 	for i > 0 {
 		parent := (i - 1) / 2
 		if !r.heap[i].due.Before(r.heap[parent].due) {
@@ -102,7 +102,7 @@ func (r *rota) up(i int) int {
 	return i
 }
 
-func (r *rota) down(i int) {
+func (r *dueHeap) down(i int) {
 	for {
 		child := 2*i + 1
 		if child >= len(r.heap) {

@@ -10,22 +10,22 @@ import (
 )
 
 // TCP passes when a connection can be made, and when the handshake succeeds if
-// its Dialer has TLS. It sends nothing.
+// its Connect has TLS. It sends nothing.
 //
 // It says that the kernel of a server accepts: a process that is stopped or
 // stuck still passes. Prefer a probe of the protocol where there is one.
 //
 // On Linux a connection to an IP address is given up with a reset as soon as the
-// server has said that it accepts, unless the Dialer asks for more. The server's
+// server has said that it accepts, unless the Connect asks for more. The server's
 // process is not woken, and has nothing to log.
 type TCP struct {
-	Dialer Dialer
+	Connect Connect
 }
 
 // Probe connects and closes.
 func (p TCP) Probe(ctx context.Context, e balance.Endpoint) error {
-	if p.Dialer.TLS != nil {
-		s, err := p.Dialer.open(ctx, e, 0)
+	if p.Connect.TLS != nil {
+		s, err := p.Connect.open(ctx, e, 0)
 		s.close()
 		return err
 	}
@@ -39,7 +39,7 @@ func (p TCP) Probe(ctx context.Context, e balance.Endpoint) error {
 		}
 	}
 	s := sessionOf(ctx) // nothing is read: it needs no more of a session
-	c, err := p.Dialer.dial(ctx, e)
+	c, err := p.Connect.dial(ctx, e)
 	if err != nil {
 		return s.fail(err)
 	}
@@ -51,7 +51,7 @@ func (p TCP) Probe(ctx context.Context, e balance.Endpoint) error {
 // cannot. Otherwise err is the result, or wait, if not nil, must be called, and
 // returns it.
 func (p TCP) start(e balance.Endpoint, s *spare) (wait func(context.Context) error, ok bool, err error) {
-	d := &p.Dialer
+	d := &p.Connect
 	if d.TLS != nil || d.Dial != nil || d.Proxy != NoProxy {
 		return nil, false, nil
 	}
@@ -77,16 +77,16 @@ func (p TCP) start(e balance.Endpoint, s *spare) (wait func(context.Context) err
 	return nil, true, nil
 }
 
-// TLS passes when a TLS handshake succeeds. A nil Dialer.TLS means the zero
+// TLS passes when a TLS handshake succeeds. A nil Connect.TLS means the zero
 // [tls.Config]: the certificate must hold for the host of the endpoint's address.
 type TLS struct {
-	Dialer Dialer
+	Connect Connect
 }
 
 // Probe connects, does the handshake and closes.
 func (p TLS) Probe(ctx context.Context, e balance.Endpoint) error {
-	if p.Dialer.TLS == nil {
-		p.Dialer.TLS = &tls.Config{}
+	if p.Connect.TLS == nil {
+		p.Connect.TLS = &tls.Config{}
 	}
 	return TCP(p).Probe(ctx, e)
 }

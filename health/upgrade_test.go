@@ -22,24 +22,24 @@ func TestUpgrades(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(web.Certificate())
 	config := &tls.Config{Certificates: web.TLS.Certificates}
-	good := health.Dialer{TLS: &tls.Config{RootCAs: roots, ServerName: "example.com"}}
-	other := health.Dialer{TLS: &tls.Config{RootCAs: roots, ServerName: "example.net"}}
+	good := health.Connect{TLS: &tls.Config{RootCAs: roots, ServerName: "example.com"}}
+	other := health.Connect{TLS: &tls.Config{RootCAs: roots, ServerName: "example.net"}}
 	for _, tt := range []struct {
 		name          string
 		service       healthtest.Service
-		probe         func(health.Dialer) health.Probe
+		probe         func(health.Connect) health.Probe
 		without, want string
 	}{
-		{"PostgreSQL", healthtest.PostgreSQL{TLS: config}, func(d health.Dialer) health.Probe { return health.PostgreSQL{Dialer: d} }, "ok", "ok"},
-		{"MySQL", healthtest.MySQL{TLS: config}, func(d health.Dialer) health.Probe { return health.MySQL{Dialer: d, User: "u"} }, "ok", "ok"},
-		{"SMTP", healthtest.SMTP{TLS: config}, func(d health.Dialer) health.Probe { return health.SMTP{Dialer: d, StartTLS: true} },
-			"internal error / STARTTLS: Dialer.TLS is nil", "ok"},
-		{"PostgreSQL without", healthtest.PostgreSQL{}, func(d health.Dialer) health.Probe { return health.PostgreSQL{Dialer: d} },
+		{"PostgreSQL", healthtest.PostgreSQL{TLS: config}, func(d health.Connect) health.Probe { return health.PostgreSQL{Connect: d} }, "ok", "ok"},
+		{"MySQL", healthtest.MySQL{TLS: config}, func(d health.Connect) health.Probe { return health.MySQL{Connect: d, User: "u"} }, "ok", "ok"},
+		{"SMTP", healthtest.SMTP{TLS: config}, func(d health.Connect) health.Probe { return health.SMTP{Connect: d, StartTLS: true} },
+			"internal error / STARTTLS: Connect.TLS is nil", "ok"},
+		{"PostgreSQL without", healthtest.PostgreSQL{}, func(d health.Connect) health.Probe { return health.PostgreSQL{Connect: d} },
 			"ok", "TLS failed / SSLRequest: the server has no TLS"},
-		{"MySQL without", healthtest.MySQL{}, func(d health.Dialer) health.Probe { return health.MySQL{Dialer: d} },
+		{"MySQL without", healthtest.MySQL{}, func(d health.Connect) health.Probe { return health.MySQL{Connect: d} },
 			"ok", "TLS failed / TLS: the server has no TLS"},
-		{"SMTP without", healthtest.SMTP{}, func(d health.Dialer) health.Probe { return health.SMTP{Dialer: d, StartTLS: true} },
-			"internal error / STARTTLS: Dialer.TLS is nil", "bad status / STARTTLS: 502 not implemented"},
+		{"SMTP without", healthtest.SMTP{}, func(d health.Connect) health.Probe { return health.SMTP{Connect: d, StartTLS: true} },
+			"internal error / STARTTLS: Connect.TLS is nil", "bad status / STARTTLS: 502 not implemented"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -48,7 +48,7 @@ func TestUpgrades(t *testing.T) {
 			go s.Serve(ln)
 			defer s.Close()
 			addr := ln.Addr().String()
-			require.Equal(t, tt.without, verdict(probe(t, tt.probe(health.Dialer{}), addr)))
+			require.Equal(t, tt.without, verdict(probe(t, tt.probe(health.Connect{}), addr)))
 			require.Equal(t, tt.want, verdict(probe(t, tt.probe(good), addr)))
 			if tt.want == "ok" {
 				require.Regexp(t, "^TLS failed / TLS: .*not example.net", verdict(probe(t, tt.probe(other), addr)))

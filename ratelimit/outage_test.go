@@ -60,7 +60,7 @@ func TestSharedSurvivesAStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &stalls{until: time.Now().Add(150 * ms)}
 		l := &Shared[string]{Store: store, Law: GCRA{Rate: PerHour(1000)}, Logger: slog.New(slog.DiscardHandler),
-			OnChange: func(err error) { t.Errorf("changed: %v", err) }}
+			OnOutage: func(err error) { t.Errorf("changed: %v", err) }}
 		var wg sync.WaitGroup
 		for range 64 {
 			wg.Go(func() {

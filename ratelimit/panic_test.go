@@ -30,7 +30,7 @@ func TestSharedSurvivesHostPanics(t *testing.T) {
 		told := 0
 		s := &ratelimit.Shared[string]{
 			Store: brokenStore{}, Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(1)}, Retry: time.Second, Failures: 1,
-			OnChange: func(error) { told++; panic("boom") }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			OnOutage: func(error) { told++; panic("boom") }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		}
 		if d := s.Take("k", 1); !d.OK || !d.Local {
 			t.Errorf("= %+v; want a local yes", d)

@@ -32,7 +32,7 @@ var ErrLaw = errors.New("ratelimit: the store does not know this law")
 // Shared is a limit for each key that all gateways with the same Store keep
 // together. While the store is away each gateway keeps to limits of its own,
 // so that no request fails or waits for it: Decision.Local, Logger and
-// OnChange say so. One slow answer does not make it so: what fails is decided
+// OnOutage say so. One slow answer does not make it so: what fails is decided
 // locally, but only several failures in a row mean that the store is away.
 //
 // All methods may be called at once; the fields must not change after first
@@ -54,7 +54,7 @@ type Shared[K comparable] struct {
 	Retry    time.Duration // after which a store that is away is asked again; 0 or less means 1s
 
 	Logger   *slog.Logger    // told when the store goes and comes back; nil means slog.Default()
-	OnChange func(err error) // likewise, nil meaning that it is back; must not block
+	OnOutage func(err error) // likewise, nil meaning that it is back; must not block
 
 	once  sync.Once
 	local *Keyed[K]
@@ -213,10 +213,10 @@ func (s *Shared[K]) say(err error) {
 	} else {
 		l.Info("rate limits are shared again", "prefix", s.Prefix)
 	}
-	if s.OnChange != nil {
+	if s.OnOutage != nil {
 		var failed error
-		defer caught(l, "OnChange", &failed)
-		s.OnChange(err)
+		defer caught(l, "OnOutage", &failed)
+		s.OnOutage(err)
 	}
 }
 

@@ -41,7 +41,7 @@ func TestShared(t *testing.T) {
 		gateway := func() *Shared[netip.Addr] {
 			return &Shared[netip.Addr]{
 				Store: store, Law: GCRA{Rate: PerSecond(4)}, Prefix: "ip:",
-				Logger: slog.New(slog.DiscardHandler), OnChange: func(err error) { said = append(said, err) },
+				Logger: slog.New(slog.DiscardHandler), OnOutage: func(err error) { said = append(said, err) },
 			}
 		}
 		one, two := gateway(), gateway()

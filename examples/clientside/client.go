@@ -33,7 +33,7 @@ func (c *Client) Run(ctx context.Context, out io.Writer, url string, n int) erro
 		return err
 	}
 	checking, stop := context.WithCancel(ctx)
-	checker := &health.Checker{Pools: []*balance.Pool{pool}, Probe: health.TCP{Dialer: health.Dialer{Dial: c.Dial}}, Interval: time.Second}
+	checker := &health.Checker{Pools: []*balance.Pool{pool}, Probe: health.TCP{Connect: health.Connect{Dial: c.Dial}}, Interval: time.Second}
 	var checks sync.WaitGroup
 	checks.Go(func() { _ = checker.Run(checking) })
 	defer checks.Wait()

@@ -36,7 +36,7 @@ func (c *Cluster) fronts() (writes, reads *l4.Server, checker *health.Checker, e
 	}
 	checker = &health.Checker{
 		Pools:    []*balance.Pool{primary, replicas},
-		Probe:    health.PostgreSQL{User: c.User, Dialer: health.Dialer{Dial: c.Dial}},
+		Probe:    health.PostgreSQL{User: c.User, Connect: health.Connect{Dial: c.Dial}},
 		Key:      func(e balance.Endpoint) string { return e.Addr }, // the primary is in both pools
 		Interval: 2 * time.Second, Fast: 500 * time.Millisecond,
 	}

@@ -113,7 +113,7 @@ func TestGRPCTLS(t *testing.T) {
 	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: web.TLS.Certificates})))
 	healthpb.RegisterHealthServer(s, grpchealth.NewServer())
 	addr := serve(t, s)
-	says(t, "over TLS", health.GRPC{Dialer: health.Dialer{TLS: &tls.Config{RootCAs: roots, ServerName: "example.com"}}}, addr, "ok")
-	says(t, "TLS to a clear server", health.GRPC{Dialer: health.Dialer{TLS: &tls.Config{RootCAs: roots}}}, serve(t, grpc.NewServer()), "protocol error / TLS: the answer is not TLS")
+	says(t, "over TLS", health.GRPC{Connect: health.Connect{TLS: &tls.Config{RootCAs: roots, ServerName: "example.com"}}}, addr, "ok")
+	says(t, "TLS to a clear server", health.GRPC{Connect: health.Connect{TLS: &tls.Config{RootCAs: roots}}}, serve(t, grpc.NewServer()), "protocol error / TLS: the answer is not TLS")
 	says(t, "in the clear to TLS", health.GRPC{}, addr, "closed / HTTP/2: connection closed")
 }

@@ -160,7 +160,7 @@ func TestRedisGoesAndComes(t *testing.T) {
 	limit := &ratelimit.Shared[string]{
 		Store: &Store{Client: client}, Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(1_000_000)},
 		Retry: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
-		OnChange: func(error) { changes.Add(1) },
+		OnOutage: func(error) { changes.Add(1) },
 	}
 	var slowest, refused, local, shared atomic.Int64
 	ctx, cancel := context.WithCancel(context.Background())

@@ -14,9 +14,9 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A Dialer says where and how a probe reaches a server. The zero value dials
+// A Connect says where and how a probe reaches a server. The zero value dials
 // the endpoint's own address, in the clear.
-type Dialer struct {
+type Connect struct {
 	Addr string // instead of the endpoint's: "host:port" or "unix:/path"; empty means the endpoint's
 	Port int    // instead of the port of the address; 0 means that port
 
@@ -26,26 +26,26 @@ type Dialer struct {
 	// Certificates holds the client's.
 	TLS *tls.Config
 
-	Proxy ProxyHeader // what is sent first; 0 means nothing
+	Proxy ProxyVersion // what is sent first; 0 means nothing
 
 	// Dial opens the connection; nil means a net.Dialer without keep-alive.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// A ProxyHeader is the version of the PROXY protocol header that begins a
+// A ProxyVersion is the version of the PROXY protocol header that begins a
 // probe's connection. The header says that the connection is the balancer's
 // own and speaks for no client: UNKNOWN in version 1, LOCAL in version 2.
 //
 // Source: HAProxy, doc/proxy-protocol.txt, sections 2.1 and 2.2.
-type ProxyHeader uint8
+type ProxyVersion uint8
 
 const (
-	NoProxy ProxyHeader = iota
+	NoProxy ProxyVersion = iota
 	ProxyV1
 	ProxyV2
 )
 
-func (p ProxyHeader) bytes() []byte {
+func (p ProxyVersion) bytes() []byte {
 	switch p {
 	case ProxyV1:
 		return []byte("PROXY UNKNOWN\r\n")
@@ -56,7 +56,7 @@ func (p ProxyHeader) bytes() []byte {
 }
 
 // address returns what to dial for e.
-func (d *Dialer) address(e balance.Endpoint) (network, addr string, err error) {
+func (d *Connect) address(e balance.Endpoint) (network, addr string, err error) {
 	addr = d.Addr
 	if addr == "" {
 		addr = e.Addr
@@ -80,7 +80,7 @@ func (d *Dialer) address(e balance.Endpoint) (network, addr string, err error) {
 }
 
 // dial connects and sends the PROXY header. The caller closes the connection.
-func (d *Dialer) dial(ctx context.Context, e balance.Endpoint) (net.Conn, error) {
+func (d *Connect) dial(ctx context.Context, e balance.Endpoint) (net.Conn, error) {
 	network, addr, err := d.address(e)
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func (d *Dialer) dial(ctx context.Context, e balance.Endpoint) (net.Conn, error)
 }
 
 // secure does the handshake over c.
-func (d *Dialer) secure(ctx context.Context, c net.Conn, e balance.Endpoint) (*tls.Conn, error) {
+func (d *Connect) secure(ctx context.Context, c net.Conn, e balance.Endpoint) (*tls.Conn, error) {
 	config := d.TLS
 	if config.ServerName == "" && !strings.HasPrefix(e.Addr, "unix:") {
 		config = config.Clone()

@@ -14,8 +14,8 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A tribunal is one Run of an Outlier. Its goroutine owns all ejections.
-type tribunal struct {
+// An outlierRun is one Run of an Outlier. Its goroutine owns all ejections.
+type outlierRun struct {
 	o        *Outlier
 	interval time.Duration
 	base     time.Duration
@@ -28,38 +28,38 @@ type tribunal struct {
 	log      *slog.Logger
 	rand     *rand.Rand
 
-	order    []*balance.Server // the members, in the order of the pool
-	suspects map[*balance.Server]*suspect
-	members  chan struct{} // the pool changed
-	wake     chan struct{} // somebody has news
+	order      []*balance.Server // the members, in the order of the pool
+	candidates map[*balance.Server]*candidate
+	members    chan struct{} // the pool changed
+	wake       chan struct{} // somebody has news
 }
 
-func newTribunal(o *Outlier) *tribunal {
+func newOutlierRun(o *Outlier) *outlierRun {
 	seed := o.Seed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
 	base := or(o.Base, 30*time.Second)
-	t := &tribunal{
-		o:        o,
-		interval: or(o.Interval, 10*time.Second),
-		base:     base,
-		max:      max(or(o.Max, 300*time.Second), base),
-		trial:    max(or(o.Trial, base), 0),
-		volume:   or(o.Volume, 100),
-		servers:  or(o.Servers, 5),
-		share:    or(o.MaxShare, 0.1),
-		keep:     or(o.Keep, 1),
-		log:      o.logger(),
-		rand:     rand.New(rand.NewPCG(seed, seed)),
-		suspects: make(map[*balance.Server]*suspect),
-		members:  make(chan struct{}, 1),
-		wake:     make(chan struct{}, 1),
+	t := &outlierRun{
+		o:          o,
+		interval:   or(o.Interval, 10*time.Second),
+		base:       base,
+		max:        max(or(o.Max, 300*time.Second), base),
+		trial:      max(or(o.Trial, base), 0),
+		volume:     or(o.Volume, 100),
+		servers:    or(o.Servers, 5),
+		share:      or(o.MaxShare, 0.1),
+		keep:       or(o.Keep, 1),
+		log:        o.logger(),
+		rand:       rand.New(rand.NewPCG(seed, seed)),
+		candidates: make(map[*balance.Server]*candidate),
+		members:    make(chan struct{}, 1),
+		wake:       make(chan struct{}, 1),
 	}
 	return t
 }
 
-func (t *tribunal) run(ctx context.Context) error {
+func (t *outlierRun) run(ctx context.Context) error {
 	defer t.o.Pool.Watch(func() { poke(t.members) })()
 	t.o.wake.Store(&t.wake)
 	t.sync()
@@ -70,7 +70,7 @@ func (t *tribunal) run(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		next := sweep
-		for _, x := range t.suspects {
+		for _, x := range t.candidates {
 			if x.timed() && x.until.Before(next) {
 				next = x.until
 			}
@@ -85,7 +85,7 @@ func (t *tribunal) run(ctx context.Context) error {
 		case <-t.members:
 			t.sync()
 		case <-t.wake:
-			t.hear(time.Now())
+			t.takeNews(time.Now())
 		case <-timer.C:
 			now := time.Now()
 			t.end(now)
@@ -99,36 +99,36 @@ func (t *tribunal) run(ctx context.Context) error {
 	}
 }
 
-// sync brings the suspects in line with the pool.
-func (t *tribunal) sync() {
+// sync brings the candidates in line with the pool.
+func (t *outlierRun) sync() {
 	t.order = slices.Collect(t.o.Pool.All())
-	seen := make(map[*balance.Server]*suspect, len(t.order))
+	seen := make(map[*balance.Server]*candidate, len(t.order))
 	for _, s := range t.order {
-		x := t.suspects[s]
+		x := t.candidates[s]
 		if x == nil {
-			x = new(suspect)
+			x = new(candidate)
 		}
 		seen[s] = x
 	}
-	for s, x := range t.suspects {
+	for s, x := range t.candidates {
 		if seen[s] == nil {
-			t.acquit(s, x, "left the set") // it may come back
+			t.restore(s, x, "left the set") // it may come back
 		}
 	}
-	t.suspects = seen
+	t.candidates = seen
 	t.o.watched.Store(&seen)
 }
 
 // release ends all ejections.
-func (t *tribunal) release() {
+func (t *outlierRun) release() {
 	t.o.watched.Store(nil)
-	for s, x := range t.suspects {
-		t.acquit(s, x, "outlier ejection ended")
+	for s, x := range t.candidates {
+		t.restore(s, x, "outlier ejection ended")
 	}
 }
 
-// acquit puts s into full use.
-func (t *tribunal) acquit(s *balance.Server, x *suspect, reason string) {
+// restore puts s into full use.
+func (t *outlierRun) restore(s *balance.Server, x *candidate, reason string) {
 	if x.now == isIn {
 		return
 	}
@@ -138,7 +138,7 @@ func (t *tribunal) acquit(s *balance.Server, x *suspect, reason string) {
 }
 
 // set changes the phase, and begins to count anew.
-func (x *suspect) set(p phase) {
+func (x *candidate) set(p phase) {
 	x.now = p
 	x.phase.Store(uint32(p))
 	x.good.Store(0)
@@ -147,32 +147,32 @@ func (x *suspect) set(p phase) {
 	x.gateway.Store(0)
 }
 
-// hear takes in what Observe had to tell.
-func (t *tribunal) hear(now time.Time) {
+// takeNews takes in what Observe had to tell.
+func (t *outlierRun) takeNews(now time.Time) {
 	for _, s := range t.order {
-		x := t.suspects[s]
+		x := t.candidates[s]
 		n := x.news.Swap(nil)
 		switch {
 		case n == nil:
 		case x.now == onTrial && n.good:
-			t.acquit(s, x, "well again")
-			t.said(s, x, Returned, "well again", 0)
+			t.restore(s, x, "well again")
+			t.announce(s, x, Returned, "well again", 0)
 		case x.now == onTrial && n.row == 0:
-			t.judge(now, s, x, "failed on trial: "+describe(n.last))
+			t.ejectIfAllowed(now, s, x, "failed on trial: "+describe(n.last))
 		case x.now == isIn && n.row > 0:
-			t.judge(now, s, x, fmt.Sprintf("%d errors in a row, last %s", n.row, describe(n.last)))
+			t.ejectIfAllowed(now, s, x, fmt.Sprintf("%d errors in a row, last %s", n.row, describe(n.last)))
 		}
 	}
 }
 
-// judge ejects s if one more may be out. If not it stays in use, in full use if it was
+// ejectIfAllowed ejects s if one more may be out. If not it stays in use, in full use if it was
 // on trial.
-func (t *tribunal) judge(now time.Time, s *balance.Server, x *suspect, reason string) {
+func (t *outlierRun) ejectIfAllowed(now time.Time, s *balance.Server, x *candidate, reason string) {
 	out, left := 0, 0 // of the others
 	for _, other := range t.order {
 		switch {
 		case other == s:
-		case t.suspects[other].now != isIn:
+		case t.candidates[other].now != isIn:
 			out++ // on trial too: that is no place for all the work
 		case other.Usable():
 			left++
@@ -182,17 +182,17 @@ func (t *tribunal) judge(now time.Time, s *balance.Server, x *suspect, reason st
 		t.eject(now, s, x, reason)
 		return
 	}
-	t.acquit(s, x, "kept")
+	t.restore(s, x, "kept")
 	x.row.Store(0)
 	x.gateway.Store(0)
 	if !x.kept {
 		x.kept = true
-		t.said(s, x, Kept, fmt.Sprintf("%s; %d of %d are out, %d would be left", reason, out, len(t.order), left), 0)
+		t.announce(s, x, Kept, fmt.Sprintf("%s; %d of %d are out, %d would be left", reason, out, len(t.order), left), 0)
 	}
 }
 
 // eject takes s out of use.
-func (t *tribunal) eject(now time.Time, s *balance.Server, x *suspect, reason string) {
+func (t *outlierRun) eject(now time.Time, s *balance.Server, x *candidate, reason string) {
 	var extra time.Duration
 	if t.o.Jitter > 0 {
 		extra = time.Duration(t.rand.Int64N(int64(t.o.Jitter)))
@@ -201,28 +201,28 @@ func (t *tribunal) eject(now time.Time, s *balance.Server, x *suspect, reason st
 	x.set(isOut)
 	s.Report(balance.Outlier, balance.Down, reason)
 	s.SetTrial(false)
-	t.said(s, x, Ejected, reason, span)
+	t.announce(s, x, Ejected, reason, span)
 }
 
 // try puts those on trial whose time is up.
-func (t *tribunal) try(now time.Time) {
+func (t *outlierRun) try(now time.Time) {
 	for _, s := range t.order {
-		if x := t.suspects[s]; x.due(now) {
+		if x := t.candidates[s]; x.due(now) {
 			s.SetTrial(true) // first: what ends from now on knows whether it is of the trial
 			x.news.Store(nil)
 			x.set(onTrial)
 			x.try(now, t.trial)
 			s.Report(balance.Outlier, balance.Up, "on trial")
-			t.said(s, x, OnTrial, "time is up", 0)
+			t.announce(s, x, OnTrial, "time is up", 0)
 		}
 	}
 }
 
 // end ends the trials that have lasted long enough, of servers that have work. The
 // others go on: there is nothing to judge by.
-func (t *tribunal) end(now time.Time) {
+func (t *outlierRun) end(now time.Time) {
 	for _, s := range t.order {
-		x := t.suspects[s]
+		x := t.candidates[s]
 		if !x.tried(now) {
 			continue
 		}
@@ -230,18 +230,18 @@ func (t *tribunal) end(now time.Time) {
 			x.try(now, t.trial)
 			continue
 		}
-		t.acquit(s, x, "trial is over")
-		t.said(s, x, Returned, "no failure on trial", 0)
+		t.restore(s, x, "trial is over")
+		t.announce(s, x, Returned, "no failure on trial", 0)
 	}
 }
 
 // refill brings servers back, those that were on trial or are out for the longest time
 // first, if fewer than Keep are left because others went out of use for another reason.
-func (t *tribunal) refill() {
+func (t *outlierRun) refill() {
 	var back []*balance.Server
 	left := 0
 	for _, s := range t.order {
-		if t.suspects[s].now == isIn && s.Usable() {
+		if t.candidates[s].now == isIn && s.Usable() {
 			left++
 		}
 	}
@@ -249,18 +249,18 @@ func (t *tribunal) refill() {
 		return
 	}
 	for _, e := range t.o.Pool.Explain() {
-		if x := t.suspects[e.Server]; x != nil && x.now != isIn && onlyOutlier(&e) {
+		if x := t.candidates[e.Server]; x != nil && x.now != isIn && onlyOutlier(&e) {
 			back = append(back, e.Server)
 		}
 	}
 	slices.SortStableFunc(back, func(a, b *balance.Server) int {
-		xa, xb := t.suspects[a], t.suspects[b]
+		xa, xb := t.candidates[a], t.candidates[b]
 		return cmp.Or(cmp.Compare(xb.now, xa.now), xa.until.Compare(xb.until))
 	})
 	for _, s := range back[:min(len(back), t.keep-left)] {
-		x := t.suspects[s]
-		t.acquit(s, x, "too few servers are left")
-		t.said(s, x, Returned, "too few servers are left", 0)
+		x := t.candidates[s]
+		t.restore(s, x, "too few servers are left")
+		t.announce(s, x, Returned, "too few servers are left", 0)
 	}
 }
 
@@ -273,17 +273,17 @@ func onlyOutlier(e *balance.Explanation) bool {
 
 // sweep ends an interval: it compares the shares of those with enough volume,
 // and ejects the worst first.
-func (t *tribunal) sweep(now time.Time) {
+func (t *outlierRun) sweep(now time.Time) {
 	type share struct {
 		s    *balance.Server
-		x    *suspect
+		x    *candidate
 		rate float64 // of success
 		bad  float64 // share of errors
 	}
 	var shares []share
 	var rates []float64
 	for _, s := range t.order {
-		x := t.suspects[s]
+		x := t.candidates[s]
 		good, bad := float64(x.good.Swap(0)), float64(x.bad.Swap(0))
 		if x.now == isIn && good+bad >= float64(t.volume) {
 			shares = append(shares, share{s, x, good / (good + bad), bad / (good + bad)})
@@ -300,23 +300,23 @@ func (t *tribunal) sweep(now time.Time) {
 	for _, h := range shares {
 		switch {
 		case t.o.FailureShare > 0 && h.bad >= t.o.FailureShare:
-			t.judge(now, h.s, h.x, fmt.Sprintf("%.1f%% errors", 100*h.bad))
+			t.ejectIfAllowed(now, h.s, h.x, fmt.Sprintf("%.1f%% errors", 100*h.bad))
 		case factor > 0 && h.rate < low:
-			t.judge(now, h.s, h.x, fmt.Sprintf("%.1f%% success where %.1f%% is the least", 100*h.rate, 100*low))
+			t.ejectIfAllowed(now, h.s, h.x, fmt.Sprintf("%.1f%% success where %.1f%% is the least", 100*h.rate, 100*low))
 		}
 	}
 }
 
-// said makes a change known.
-func (t *tribunal) said(s *balance.Server, x *suspect, kind EjectionKind, reason string, span time.Duration) {
+// announce makes a change known.
+func (t *outlierRun) announce(s *balance.Server, x *candidate, kind EjectionKind, reason string, span time.Duration) {
 	level := slog.LevelInfo
 	if kind == Ejected || kind == Kept {
 		level = slog.LevelWarn
 	}
 	t.log.Log(context.Background(), level, "outlier "+kind.String(), "server", s.Name(), "reason", reason, "times", x.times, "for", span)
-	if t.o.OnChange != nil {
-		tell(t.log, "OnChange", func() {
-			t.o.OnChange(Ejection{Server: s, Kind: kind, Reason: reason, For: span, Times: x.times})
+	if t.o.OnEjection != nil {
+		tell(t.log, "OnEjection", func() {
+			t.o.OnEjection(Ejection{Server: s, Kind: kind, Reason: reason, For: span, Times: x.times})
 		})
 	}
 }

@@ -26,7 +26,7 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{balance.TwoChoices{N: 17}, "TwoChoices.N"},
 		{balance.SlowStart{Aggression: 101}, "SlowStart.Aggression"},
 		{balance.Locality{Share: 1.1}, "Locality.Share"},
-		{&balance.Pool{OnFull: 99}, "Pool.OnFull"},
+		{&balance.Pool{WhenFull: 99}, "Pool.WhenFull"},
 		{&dns.Source{Name: "a.example", Port: 99999}, "Source.Port"},
 		{&dns.Source{Name: "a.example", Service: "http", Port: 80}, "Source.Port"},
 		{&dns.Source{Name: "a.example", Service: "http", Proto: "sctp"}, "Source.Proto"},
@@ -58,7 +58,7 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{&health.Checker{Pools: []*balance.Pool{{}}, Probe: health.All{health.HTTP{Path: "x"}}}, "Checker.Probe.All[0].HTTP.Path"},
 		{&health.Checker{Pools: []*balance.Pool{{}}, Jitter: 0.6}, "Checker.Jitter"},
 		{&health.Checker{Pools: []*balance.Pool{{}}, Initial: 99}, "Checker.Initial"},
-		{&health.Outlier{Pool: &balance.Pool{}}, "Outlier.Pool.Observers"},
+		{&health.Outlier{Pool: &balance.Pool{}}, "Outlier.Pool.OnOutcome"},
 		{&health.Outlier{Pool: &balance.Pool{}, MaxShare: 2}, "Outlier.MaxShare"},
 
 		{ratelimit.Ban{After: 32767}, "Ban.After"},

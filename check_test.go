@@ -42,7 +42,7 @@ var checkedDirs = []string{"balance", "balance/dns", "health", "ratelimit", "l4"
 // goodLiterals have the required fields, and no others.
 func goodLiterals() []any {
 	pools := []*balance.Pool{{}}
-	observed := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){func(*balance.Server, balance.Outcome) {}}}
+	observed := &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){func(*balance.Server, balance.Outcome) {}}}
 	next := &l7.Deny{}
 	law := ratelimit.GCRA{Rate: ratelimit.PerSecond(1)}
 	return []any{

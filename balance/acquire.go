@@ -17,14 +17,14 @@ type Request struct {
 // returns ErrNoServer. It allocates nothing for the first three servers.
 func (r *Request) Avoid(s *Server) { r.tried.avoid(s) }
 
-// OnFull says what happens to a request whose server is at its limit, if a key or
+// WhenFull says what happens to a request whose server is at its limit, if a key or
 // [Request.Prefer] says which one that is.
-type OnFull uint8
+type WhenFull uint8
 
 const (
-	GoOn       OnFull = iota // take another server, as a hash policy's order says; wait for any if all are full
-	Wait                     // wait in that server's own queue; ErrQueueFull if it has no room
-	WaitOrGoOn               // wait in that server's own queue, go on if it has no room
+	GoOn       WhenFull = iota // take another server, as a hash policy's order says; wait for any if all are full
+	Wait                       // wait in that server's own queue; ErrQueueFull if it has no room
+	WaitOrGoOn                 // wait in that server's own queue, go on if it has no room
 )
 
 // Acquire picks a server for req. If every server is at its limit it waits in the queue
@@ -38,7 +38,7 @@ func (p *Pool) Acquire(ctx context.Context, req Request) (Lease, error) {
 	if sn == nil {
 		return Lease{}, ErrNoServer // no Set yet
 	}
-	if req.Prefer != "" || sn.keyed && req.Key != 0 && sn.core.conf.OnFull != GoOn {
+	if req.Prefer != "" || sn.keyed && req.Key != 0 && sn.core.conf.WhenFull != GoOn {
 		return p.acquireFixed(ctx, sn, req)
 	}
 	return p.acquireAny(ctx, sn, req)
@@ -63,7 +63,7 @@ func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req Request) (Lease
 
 // acquireFixed takes one certain server: the preferred one, or that of the key.
 func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req Request) (Lease, error) {
-	onFull := sn.core.conf.OnFull
+	onFull := sn.core.conf.WhenFull
 	s, need := sn.preferred(req), persistent
 	var flags leaseFlags
 	switch {

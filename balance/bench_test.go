@@ -70,7 +70,7 @@ func BenchmarkAcquire(b *testing.B) {
 
 // BenchmarkAcquireFull measures the same with what a proxy has: limits, and latencies.
 func BenchmarkAcquireFull(b *testing.B) {
-	p := &balance.Pool{Policy: balance.RoundRobin{}, OnFull: balance.Wait}
+	p := &balance.Pool{Policy: balance.RoundRobin{}, WhenFull: balance.Wait}
 	eps := many(100)
 	for i := range eps {
 		eps[i].MaxConns = 1000

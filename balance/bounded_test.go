@@ -92,7 +92,7 @@ func TestBoundWithLimits(t *testing.T) {
 			t.Run(fmt.Sprintf("%T/%d", policy, onFull), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					rng := rand.New(rand.NewPCG(uint64(onFull), 2))
-					c := &crowd{t: t, fresh: make(chan Lease, 100), pool: &Pool{Policy: policy, OnFull: onFull, Queue: Queue{Timeout: -1}}}
+					c := &crowd{t: t, fresh: make(chan Lease, 100), pool: &Pool{Policy: policy, WhenFull: onFull, Queue: Queue{Timeout: -1}}}
 					var eps []Endpoint
 					for i, limit := range []int{1, 2, 4, 9, 3, 30} {
 						eps = append(eps, Endpoint{Name: fmt.Sprint("s", i), Addr: "h:1", Weight: 1 + i%3, MaxConns: limit})

@@ -30,28 +30,28 @@ type retryBudget struct {
 	_     [cacheLine - 8]byte
 }
 
-// A Retry is a share of the budget, to be given back.
-type Retry struct{ b *retryBudget }
+// A RetryPermit is a share of the budget, to be given back.
+type RetryPermit struct{ b *retryBudget }
 
 // TryRetry asks the budget for one retry or hedge. If it may happen, Done must be
-// called on the Retry once it is over.
-func (p *Pool) TryRetry() (Retry, bool) {
+// called on the RetryPermit once it is over.
+func (p *Pool) TryRetry() (RetryPermit, bool) {
 	p.init()
 	c := p.core
 	limit := c.conf.Budget.limit(c.active.sum() + c.queue.waiting.Load() + 1)
 	for b := &c.retries; ; {
 		n := b.going.Load()
 		if n >= limit {
-			return Retry{}, false
+			return RetryPermit{}, false
 		}
 		if b.going.CompareAndSwap(n, n+1) {
-			return Retry{b}, true
+			return RetryPermit{b}, true
 		}
 	}
 }
 
-// Done gives the share back. On the zero Retry it does nothing.
-func (r Retry) Done() {
+// Done gives the share back. On the zero RetryPermit it does nothing.
+func (r RetryPermit) Done() {
 	if r.b != nil && r.b.going.Add(-1) < 0 {
 		panic("balance: Retry.Done called more often than there were retries")
 	}

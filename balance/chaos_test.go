@@ -70,13 +70,13 @@ type chaos struct {
 func newChaos(t *testing.T, policy Policy, seed uint64) *chaos {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	p := &Pool{
-		Policy: policy, OnFull: OnFull(rng.IntN(3)), Panic: float64(rng.IntN(2)) * 0.5,
+		Policy: policy, WhenFull: WhenFull(rng.IntN(3)), Panic: float64(rng.IntN(2)) * 0.5,
 		SlowStart: SlowStart{Window: time.Duration(rng.IntN(2)) * time.Minute}, Unproven: rng.IntN(4) == 0,
 		Tiers: Tiers{Overflow: rng.IntN(2) == 0, Overprovision: float64(rng.IntN(2)) * 1.4},
 		Queue: Queue{Timeout: time.Duration(rng.IntN(2)) * time.Second},
 		Seed:  seed | 1,
 	}
-	p.Observers = []func(*Server, Outcome){func(s *Server, o Outcome) { _ = s.State() }}
+	p.OnOutcome = []func(*Server, Outcome){func(s *Server, o Outcome) { _ = s.State() }}
 	c := &chaos{t: t, seed: seed, thaw: make(chan struct{}), held: make(map[string]*atomic.Int64)}
 	for i := range chaosServers {
 		c.held[fmt.Sprint("s", i)] = new(atomic.Int64)
@@ -171,7 +171,7 @@ func (c *chaos) operator(rng *rand.Rand) {
 				c.t.Error(err)
 			}
 		case op < 8:
-			s.Report(Cause(rng.IntN(4)), Health(max(0, rng.IntN(5)-2)), "chaos")
+			s.Report(Reporter(rng.IntN(4)), Health(max(0, rng.IntN(5)-2)), "chaos")
 		case op < 12:
 			s.SetAdmin(Admin(max(0, rng.IntN(5)-2)), "chaos")
 		case op < 15:

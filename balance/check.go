@@ -33,9 +33,9 @@ func (p *Pool) Check() error {
 	m.In("Pool.Budget", p.Budget)
 	m.If(!within(p.Panic, 1), "Pool.Panic", p.Panic, upTo(1))
 	m.If(p.FullConns < 0, "Pool.FullConns", p.FullConns, notNegative)
-	m.If(p.OnFull > WaitOrGoOn, "Pool.OnFull", uint8(p.OnFull), "must be one of the constants of OnFull")
-	for i, f := range p.Observers {
-		m.Need(fmt.Sprintf("Pool.Observers[%d]", i), f, "must be a func")
+	m.If(p.WhenFull > WaitOrGoOn, "Pool.WhenFull", uint8(p.WhenFull), "must be one of the constants of WhenFull")
+	for i, f := range p.OnOutcome {
+		m.Need(fmt.Sprintf("Pool.OnOutcome[%d]", i), f, "must be a func")
 	}
 	return m.Err()
 }
@@ -220,9 +220,9 @@ func (g Merge) Check() error {
 	return m.Err()
 }
 
-// HasObservers reports whether somebody is told of outcomes: whether Observers
+// HasOnOutcome reports whether anything is told of outcomes: whether OnOutcome
 // is not empty, for a subset that of the pool it was made of.
-func (p *Pool) HasObservers() bool {
+func (p *Pool) HasOnOutcome() bool {
 	p.init()
-	return len(p.core.conf.Observers) > 0
+	return len(p.core.conf.OnOutcome) > 0
 }

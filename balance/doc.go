@@ -35,12 +35,12 @@
 // full takes a lock, to wait in a bounded queue.
 //
 // A server is usable while nobody says it is not: the operator ([Server.SetAdmin]) and
-// any number of independent observers ([Server.Report]), each with its own [Cause].
+// any number of independent observers ([Server.Report]), each with its own [Reporter].
 // [Pool.Explain] says in words why each server is or is not in use.
 //
 // # What callbacks may do
 //
-// OnEvent, Observers, Watch, sources and [Attached] are called without a lock, and may
+// OnEvent, OnOutcome, Watch, sources and [Attached] are called without a lock, and may
 // call any method of any pool or server. What takes part in a change or a pick is called
 // while locks of the pool are held: [Policy], the methods of a [Picker], and the func
 // given to [Pool.Subset]. They must not block, and of this package they may call only

@@ -166,7 +166,7 @@ func TestBudget(t *testing.T) {
 	p := &balance.Pool{}
 	require.NoError(t, p.Set(endpoints(1)...))
 	retries := func() (n int) {
-		var all []balance.Retry
+		var all []balance.RetryPermit
 		for {
 			r, ok := p.TryRetry()
 			if !ok {
@@ -186,7 +186,7 @@ func TestBudget(t *testing.T) {
 	}
 	require.Equal(t, 10, retries(), "a fifth of what goes on")
 	require.Zero(t, p.Stats().Retries)
-	balance.Retry{}.Done()
+	balance.RetryPermit{}.Done()
 	none := &balance.Pool{Budget: balance.Budget{Share: -1, Min: -1}}
 	_, ok := none.TryRetry()
 	require.False(t, ok)

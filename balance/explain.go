@@ -25,7 +25,7 @@ type Explanation struct {
 	// Operator and Reports are what each of those who have a say said last, whether it
 	// decides anything now or not.
 	Operator Operator
-	Reports  []Report // in order of cause; none of a cause that has said nothing
+	Reports  []Report // in order of By; none of a reporter that has said nothing
 }
 
 // String returns a line such as "a: not used: check says down: connection refused".

@@ -56,12 +56,12 @@ func newMachine(t *testing.T, program []byte) *machine {
 		conf = program[1]
 	}
 	p := &balance.Pool{
-		Policy: policies[int(append(program, 0)[0])%len(policies)],
-		OnFull: balance.OnFull(conf % 3),
-		Queue:  balance.Queue{Size: 3, PerServer: 2, Timeout: -1},
-		Tiers:  balance.Tiers{Overflow: conf&4 != 0, Overprovision: float64(conf>>3&1) * 1.4},
-		Panic:  float64(conf>>4&1) * 0.5,
-		Seed:   1,
+		Policy:   policies[int(append(program, 0)[0])%len(policies)],
+		WhenFull: balance.WhenFull(conf % 3),
+		Queue:    balance.Queue{Size: 3, PerServer: 2, Timeout: -1},
+		Tiers:    balance.Tiers{Overflow: conf&4 != 0, Overprovision: float64(conf>>3&1) * 1.4},
+		Panic:    float64(conf>>4&1) * 0.5,
+		Seed:     1,
 	}
 	return &machine{t: t, pool: p, results: make(chan result, 1000), cancels: make(map[int]context.CancelFunc), waiting: make(map[int]bool)}
 }
@@ -87,7 +87,7 @@ func (m *machine) step(op, arg byte) {
 		m.set(arg)
 	case 2:
 		if s != nil {
-			s.Report(balance.Cause(arg>>4&1), balance.Health(arg%3), "fuzz")
+			s.Report(balance.Reporter(arg>>4&1), balance.Health(arg%3), "fuzz")
 		}
 	case 3:
 		m.acquire(op, arg)

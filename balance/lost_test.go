@@ -17,7 +17,7 @@ import (
 func TestSlotTakenAtAShutDoorIsPassedOn(t *testing.T) {
 	for _, trial := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			p := &Pool{OnFull: Wait, Queue: Queue{Timeout: -1}}
+			p := &Pool{WhenFull: Wait, Queue: Queue{Timeout: -1}}
 			require.NoError(t, p.Set(Endpoint{Name: "a", Addr: "a:1", MaxConns: 1}))
 			s, ticket := p.Server("a"), uint32(0)
 			if trial {
@@ -194,7 +194,7 @@ func prefer(t *testing.T, p *Pool, name string) chan Lease {
 // in use only because too many are.
 func TestWaiterGoesOnWhenPanicEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &Pool{OnFull: Wait, Panic: 0.5, Queue: Queue{Timeout: -1}}
+		p := &Pool{WhenFull: Wait, Panic: 0.5, Queue: Queue{Timeout: -1}}
 		require.NoError(t, p.Set(Endpoint{Name: "a", Addr: "a:1", MaxConns: 1}, Endpoint{Name: "b", Addr: "b:1", MaxConns: 1}))
 		p.Server("a").Report(Check, Down, "")
 		p.Server("b").Report(Check, Down, "")
@@ -213,7 +213,7 @@ func TestWaiterGoesOnWhenPanicEnds(t *testing.T) {
 // another, or by one more request that waits.
 func TestWaiterGoesOnWhenALimitFollowsTheLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &Pool{OnFull: Wait, FullConns: 100, Queue: Queue{Timeout: -1}}
+		p := &Pool{WhenFull: Wait, FullConns: 100, Queue: Queue{Timeout: -1}}
 		require.NoError(t, p.Set(Endpoint{Name: "a", Addr: "a:1", MaxConns: 10, MinConns: 1}, Endpoint{Name: "b", Addr: "b:1", MaxConns: 26}))
 		leases := []Lease{<-prefer(t, p, "a")}
 		second := prefer(t, p, "a")

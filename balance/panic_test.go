@@ -84,7 +84,7 @@ func (w *wild) pool(t *testing.T) *balance.Pool {
 	p := &balance.Pool{
 		Policy:    w,
 		OnEvent:   func(balance.Event) { w.tick("OnEvent") },
-		Observers: []func(*balance.Server, balance.Outcome){func(*balance.Server, balance.Outcome) { w.tick("Observer") }},
+		OnOutcome: []func(*balance.Server, balance.Outcome){func(*balance.Server, balance.Outcome) { w.tick("Observer") }},
 		SlowStart: balance.SlowStart{Window: time.Minute},
 	}
 	p.Watch(func() { w.tick("Watch") })

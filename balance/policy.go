@@ -48,7 +48,7 @@ func (v *View) Uniform() bool {
 //	Changed(*Server)          // after each change of a server's InFlight or Queued, any server of the pool
 //	Observe(*Server, Outcome) // after each Lease.Done, any server of the pool
 //	Bound(*Server) int        // most leases the server may hold now if it is to take one more; 0 if it is not of the View
-//	Keyed() bool              // whether the pick follows from the key; see [Pool.OnFull]
+//	Keyed() bool              // whether the pick follows from the key; see [Pool.WhenFull]
 //	Next(View) Picker         // the picker for another set, called instead of Policy.Picker; nil asks that after all
 type Picker interface {
 	// Pick returns the best server that f allows, or nil if it allows none. A key of 0

@@ -22,7 +22,7 @@ type Pool struct {
 	Policy Policy // nil means TwoChoices{}
 
 	Queue     Queue     // where requests wait when every server is full
-	OnFull    OnFull    // what a hashed or persistent request does when its server is full
+	WhenFull  WhenFull  // what a hashed or persistent request does when its server is full
 	SlowStart SlowStart // zero means none
 	Tiers     Tiers     // when backups serve
 	Locality  Locality  // zero means that zones do not count
@@ -39,7 +39,7 @@ type Pool struct {
 	// the sum of all MaxConns. (HAProxy, fullconn.)
 	FullConns int
 
-	// Unproven makes each new server begin Down for the cause Check, so that it gets no
+	// Unproven makes each new server begin Down as reported by Check, so that it gets no
 	// work until a check has reported it Up.
 	Unproven bool
 
@@ -48,7 +48,7 @@ type Pool struct {
 	// long that is; SourceState and Explain say so. Set may always empty a pool.
 	AllowEmpty bool
 
-	Observers []func(*Server, Outcome) // called by Lease.Done, without a lock; must not block
+	OnOutcome []func(*Server, Outcome) // called by Lease.Done, without a lock; must not block
 	OnEvent   func(Event)              // called in order of events, without a lock; must not block
 
 	Seed uint64 // of all random choices, Follow's pauses too; 0 means seeded at random

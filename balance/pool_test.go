@@ -168,7 +168,7 @@ func TestState(t *testing.T) {
 	require.Equal(t, "b", l.Server().Name())
 	require.False(t, l.Preferred())
 	l.Done(balance.Outcome{})
-	p.Server("b").Report(balance.HostCause, balance.Stopping, "")
+	p.Server("b").Report(balance.HostReporter, balance.Stopping, "")
 	_, err := p.Acquire(ctx, balance.Request{})
 	require.ErrorIs(t, err, balance.ErrNoServer)
 	a.SetAdmin(balance.Ready, "")

@@ -123,7 +123,7 @@ func TestQueueLeave(t *testing.T) {
 // TestQueueServer has a queue of the server beside that of the pool.
 func TestQueueServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &balance.Pool{Policy: balance.RoundRobin{}, OnFull: balance.Wait, Queue: balance.Queue{Timeout: -1}}
+		p := &balance.Pool{Policy: balance.RoundRobin{}, WhenFull: balance.Wait, Queue: balance.Queue{Timeout: -1}}
 		b := one("b", 1)
 		b.MaxQueue = 2
 		l := newLine(t, p, one("a", 1), b)
@@ -151,7 +151,7 @@ func TestQueueServer(t *testing.T) {
 // TestQueueHandsOn has waiters whose server goes away.
 func TestQueueHandsOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &balance.Pool{Policy: balance.RoundRobin{}, OnFull: balance.Wait, Queue: balance.Queue{Timeout: -1}}
+		p := &balance.Pool{Policy: balance.RoundRobin{}, WhenFull: balance.Wait, Queue: balance.Queue{Timeout: -1}}
 		l := newLine(t, p, one("a", 1), one("b", 2))
 		l.enter(ctx, "1", balance.Request{Prefer: "a"})
 		l.enter(ctx, "2", balance.Request{Prefer: "a"})
@@ -177,11 +177,11 @@ func TestQueueHandsOn(t *testing.T) {
 	})
 }
 
-// TestOnFull is about requests whose server follows from a key. (HAProxy,
+// TestWhenFull is about requests whose server follows from a key. (HAProxy,
 // hash-preserve-affinity: maxconn, maxqueue, always.)
-func TestOnFull(t *testing.T) {
+func TestWhenFull(t *testing.T) {
 	for _, test := range []struct {
-		onFull balance.OnFull
+		onFull balance.WhenFull
 		want   []string
 	}{
 		{balance.GoOn, []string{"1=home", "2=other"}},
@@ -190,7 +190,7 @@ func TestOnFull(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.onFull), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := &balance.Pool{Policy: balance.Ring{}, OnFull: test.onFull, Queue: balance.Queue{PerServer: 1, Timeout: time.Minute}}
+				p := &balance.Pool{Policy: balance.Ring{}, WhenFull: test.onFull, Queue: balance.Queue{PerServer: 1, Timeout: time.Minute}}
 				require.NoError(t, p.Set(one("x", 1), one("y", 1)))
 				req := balance.Request{Key: balance.Hash("/url")}
 				lease := acquire(t, p, req)
@@ -236,8 +236,8 @@ func TestDynamicLimit(t *testing.T) {
 // TestNoLostWakeUp has far more requests than slots and no timeout: if one release went
 // unheard, it would not end.
 func TestNoLostWakeUp(t *testing.T) {
-	for _, onFull := range []balance.OnFull{balance.GoOn, balance.Wait, balance.WaitOrGoOn} {
-		p := &balance.Pool{Policy: balance.Maglev{}, OnFull: onFull, Queue: balance.Queue{Timeout: -1, PerServer: 1000}}
+	for _, onFull := range []balance.WhenFull{balance.GoOn, balance.Wait, balance.WaitOrGoOn} {
+		p := &balance.Pool{Policy: balance.Maglev{}, WhenFull: onFull, Queue: balance.Queue{Timeout: -1, PerServer: 1000}}
 		require.NoError(t, p.Set(one("a", 1), one("b", 2), one("c", 1)))
 		limit := map[string]int64{"a": 1, "b": 2, "c": 1}
 		held := map[string]*atomic.Int64{"a": {}, "b": {}, "c": {}}

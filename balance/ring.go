@@ -24,7 +24,7 @@ import (
 // has room. If there is none, because of limits or because the request was tried
 // there, the bound gives way: the request need not wait for a slot that there is. The
 // bound is asked where a server is chosen; who names a server ([Request.Prefer]) or
-// waits for one ([OnFull]) gets that one. Work that begins or ends at the very moment
+// waits for one ([WhenFull]) gets that one. Work that begins or ends at the very moment
 // may count or not.
 //
 // A pick takes time logarithmic in the number of points. A change merges the points of

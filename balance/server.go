@@ -233,11 +233,11 @@ func (s *Server) freed(locked bool) {
 // Report says what the observer c thinks of s and why. It takes effect at once;
 // reporting the same health again costs little.
 //
-// A c above [MaxCause] makes it panic. A report on a server that has left is kept,
+// A c above [MaxReporter] makes it panic. A report on a server that has left is kept,
 // without effect.
-func (s *Server) Report(c Cause, h Health, reason string) {
-	if c > MaxCause {
-		panic("balance: no such cause")
+func (s *Server) Report(c Reporter, h Health, reason string) {
+	if c > MaxReporter {
+		panic("balance: no such reporter")
 	}
 	s.core.change(s, func(now time.Time) { s.status.report(Report{c, h, reason, now}) })
 }

@@ -160,7 +160,7 @@ func (c *core) rebuild(v *view) {
 // order matters: a picker that follows the load must hear of every change after it has
 // looked. c.mu is held.
 func (c *core) rehook() {
-	h := &hooks{funcs: c.conf.Observers}
+	h := &hooks{funcs: c.conf.OnOutcome}
 	var fresh []changer
 	for _, v := range c.views {
 		sn := v.next

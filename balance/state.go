@@ -35,35 +35,35 @@ func (h Health) String() string {
 	return word(h, "up", "stopping", "down")
 }
 
-// A Cause is one observer of a server's health. Observers do not overrule each other: a
+// A Reporter is one observer of a server's health. Observers do not overrule each other: a
 // server is usable while none of them says otherwise.
-type Cause uint8
+type Reporter uint8
 
 const (
-	Check     Cause = iota // active health check
-	Agent                  // an agent on the server
-	Outlier                // ejection by comparison with the other servers
-	Observed               // errors seen on live traffic
-	Discovery              // the source of the server list
-	HostCause Cause = 8    // HostCause to MaxCause are the host's own
-	MaxCause  Cause = 15
+	Check        Reporter = iota // active health check
+	Agent                        // an agent on the server
+	Outlier                      // ejection by comparison with the other servers
+	Observed                     // errors seen on live traffic
+	Discovery                    // the source of the server list
+	HostReporter Reporter = 8    // HostReporter to MaxReporter are the host's own
+	MaxReporter  Reporter = 15
 )
 
-func (c Cause) String() string {
-	if c >= HostCause {
-		return "host cause " + strconv.Itoa(int(c-HostCause))
+func (r Reporter) String() string {
+	if r >= HostReporter {
+		return "host reporter " + strconv.Itoa(int(r-HostReporter))
 	}
-	return word(c, "check", "agent", "outlier", "observed", "discovery")
+	return word(r, "check", "agent", "outlier", "observed", "discovery")
 }
 
-// State sums up the admin state and all causes: what decides is the first that holds.
+// State sums up the admin state and all reports: what decides is the first that holds.
 //
 //	state            new work   persistent   because
 //	StateLeft        no         no           not in the set any more
 //	StateMaint       no         no           operator
-//	StateDown        no         no           a cause says Down
+//	StateDown        no         no           a reporter says Down
 //	StateDrain       no         yes          operator
-//	StateStopping    no         yes          a cause says Stopping
+//	StateStopping    no         yes          a reporter says Stopping
 //	StateUnweighted  no         yes          weight is negative, or was set to 0
 //	StateWarming     a share    yes          slow start
 //	StateUp          yes        yes
@@ -100,7 +100,7 @@ func word[T ~uint8](i T, words ...string) string {
 // status is the state machine of one server: what everybody said of it.
 type status struct {
 	operator Operator
-	reports  []Report // in order of cause
+	reports  []Report // in order of By
 	left     bool
 	warming  bool
 	weight   int // 0 means none
@@ -116,7 +116,7 @@ type Operator struct {
 
 // A Report is what one observer said of a server last.
 type Report struct {
-	Cause  Cause
+	By     Reporter
 	Health Health
 	Reason string
 	Since  time.Time // of Health: saying it again, in other words too, does not change that
@@ -124,12 +124,12 @@ type Report struct {
 
 // String returns words such as "check says down: connection refused".
 func (r Report) String() string {
-	return join(r.Cause.String()+" says "+r.Health.String(), r.Reason)
+	return join(r.By.String()+" says "+r.Health.String(), r.Reason)
 }
 
 // report replaces what r.Cause said before.
 func (st *status) report(r Report) {
-	i, found := slices.BinarySearchFunc(st.reports, r.Cause, func(r Report, c Cause) int { return int(r.Cause) - int(c) })
+	i, found := slices.BinarySearchFunc(st.reports, r.By, func(r Report, c Reporter) int { return int(r.By) - int(c) })
 	if !found {
 		st.reports = slices.Insert(st.reports, i, r)
 		return
@@ -148,7 +148,7 @@ func (st *status) administer(o Operator) {
 	st.operator = o
 }
 
-// worst returns the worst health that any cause reports.
+// worst returns the worst health that any reporter reports.
 func (st *status) worst() Health {
 	worst := Up
 	for _, r := range st.reports {

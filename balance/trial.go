@@ -77,7 +77,7 @@ func (s *Server) beforeTrial(ticket uint32) bool {
 // Works says that the server does its work although the lease goes on: it has answered,
 // and the answer may last. Status is that of an HTTP answer, 0 without one. It matters
 // only to a server on trial (see [Server.SetTrial]), which need not wait for Done then:
-// [Pool.Observers] are told OK with [Outcome.Early], and the next lease may be taken.
+// [Pool.OnOutcome] are told OK with [Outcome.Early], and the next lease may be taken.
 //
 // It costs a comparison at any other time, so whoever relays a long connection or a
 // stream may call it for each. More calls than one do nothing.

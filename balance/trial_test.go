@@ -36,7 +36,7 @@ func TestTrial(t *testing.T) {
 // its observer is told.
 func trialPool(t *testing.T, old int, queue balance.Queue) (p *balance.Pool, before []balance.Lease, told *[]balance.Outcome) {
 	told = new([]balance.Outcome)
-	p = &balance.Pool{Queue: queue, Observers: []func(*balance.Server, balance.Outcome){
+	p = &balance.Pool{Queue: queue, OnOutcome: []func(*balance.Server, balance.Outcome){
 		func(_ *balance.Server, o balance.Outcome) { *told = append(*told, o) },
 	}}
 	require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: "a:1", MaxConns: 20}))

@@ -190,7 +190,7 @@ func TestEachCauseSaysSince(t *testing.T) {
 			Agent: health.Agent{Connect: health.Connect{Dial: n.DialContext}}, Logger: quiet, Interval: 10 * time.Second, Spread: -1,
 		}
 		outlier := &health.Outlier{Pool: p, Logger: quiet, Base: 100 * time.Second}
-		p.Observers = append(p.Observers, outlier.Observe)
+		p.OnOutcome = append(p.OnOutcome, outlier.Observe)
 		ctx, cancel := context.WithCancel(t.Context())
 		var runs sync.WaitGroup
 		runs.Go(func() { agents.Run(ctx) })

@@ -73,8 +73,8 @@ func (o *Outlier) Check() error {
 	m.Need("Outlier.Pool", o.Pool, "must be the pool whose servers are watched")
 	m.In("Outlier.Pool", o.Pool)
 	if o.Pool != nil {
-		m.If(!o.Pool.HasObservers(), "Outlier.Pool.Observers", nil,
-			"must have the outlier's Observe, which is how it learns of outcomes: append(pool.Observers, outlier.Observe)")
+		m.If(!o.Pool.HasOnOutcome(), "Outlier.Pool.OnOutcome", nil,
+			"must have the outlier's Observe, which is how it learns of outcomes: append(pool.OnOutcome, outlier.Observe)")
 	}
 	for _, n := range []struct {
 		field string

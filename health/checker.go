@@ -12,7 +12,7 @@ import (
 )
 
 // A Checker probes the servers of its pools again and again, and reports what
-// it finds as [balance.Check], a cause of its own: nothing it does touches what
+// it finds as [balance.Check], a reporter of its own: nothing it does touches what
 // an operator, an agent or discovery say of a server.
 //
 // A server that joins a pool is probed at once, one that leaves is forgotten.

@@ -26,7 +26,7 @@
 //
 // An [Outlier] asks nothing: it listens to how work goes, and ejects the servers
 // that do worse than the others. An [AgentChecker] lets a server speak for itself.
-// All of them may watch the same pool, since each reports under a cause of its
+// All of them may watch the same pool, since each is a reporter of its
 // own: what one of them says, no other takes back.
 //
 // Probes, OnResult and the other funcs of the host are called without a lock, and

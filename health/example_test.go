@@ -96,7 +96,7 @@ func ExampleOutlier() {
 		Logger:      quiet,
 		OnEjection:  func(e health.Ejection) { said <- fmt.Sprintf("%v %v for %v: %s", e.Server, e.Kind, e.For, e.Reason) },
 	}
-	pool.Observers = append(pool.Observers, outlier.Observe)
+	pool.OnOutcome = append(pool.OnOutcome, outlier.Observe)
 	if err := pool.Set(balance.Endpoint{Addr: "10.0.0.1:80"}, balance.Endpoint{Addr: "10.0.0.2:80"}); err != nil {
 		fmt.Println(err)
 		return

@@ -22,7 +22,7 @@ func TestOutlierKeepHoldsWhenEverythingFails(t *testing.T) {
 		t.Run(fmt.Sprint(keep), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := &health.Outlier{MaxShare: 1, Keep: keep, Base: 5 * time.Second}
-				c := tryPool(t, o, &balance.Pool{Queue: balance.Queue{Size: -1}, Observers: []func(*balance.Server, balance.Outcome){o.Observe}}, "a b c")
+				c := tryPool(t, o, &balance.Pool{Queue: balance.Queue{Size: -1}, OnOutcome: []func(*balance.Server, balance.Outcome){o.Observe}}, "a b c")
 				for range 3000 {
 					var leases []balance.Lease
 					for range 8 {

@@ -73,10 +73,10 @@ type watch struct {
 	targets map[*balance.Server]*target
 }
 
-// Observed takes in how a piece of live work went. Put it into the Observers of
+// Observed takes in how a piece of live work went. Put it into the OnOutcome of
 // the pools:
 //
-//	pool.Observers = append(pool.Observers, checker.Observed)
+//	pool.OnOutcome = append(pool.OnOutcome, checker.Observed)
 //
 // It never blocks, and does nothing while Run does not run. Any goroutine may call it.
 func (c *Checker) Observed(s *balance.Server, o balance.Outcome) {

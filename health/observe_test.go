@@ -47,7 +47,7 @@ func observed(t *testing.T, o health.Observe) (b *backends, s *balance.Server, s
 	p := &balance.Pool{}
 	require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: "a:1"}))
 	c := &health.Checker{Pools: []*balance.Pool{p}, Probe: b, Interval: 10 * time.Second, Fast: time.Second, Observe: o}
-	p.Observers = []func(*balance.Server, balance.Outcome){c.Observed}
+	p.OnOutcome = []func(*balance.Server, balance.Outcome){c.Observed}
 	require.NoError(t, p.Set(balance.Endpoint{Name: "a", Addr: "a:1"}))
 	run(t, c)
 	b.after(5 * time.Second)

@@ -16,7 +16,7 @@ import (
 //
 // It needs the outcomes, and Run:
 //
-//	pool.Observers = append(pool.Observers, outlier.Observe)
+//	pool.OnOutcome = append(pool.OnOutcome, outlier.Observe)
 //	err := outlier.Run(ctx)
 //
 // A server is ejected at once after a row of errors, or at the end of an interval

@@ -39,7 +39,7 @@ func tryPool(t *testing.T, o *health.Outlier, p *balance.Pool, names string) *co
 	join(t, p, strings.Fields(names)...)
 	c := &court{t: t, p: p, o: o, begin: time.Now()}
 	o.Pool, o.Logger = c.p, quiet
-	c.p.Observers = append(c.p.Observers, o.Observe)
+	c.p.OnOutcome = append(c.p.OnOutcome, o.Observe)
 	o.OnEjection = func(e health.Ejection) {
 		line := fmt.Sprintf("%v %s %v: %s", time.Since(c.begin), e.Server.Name(), e.Kind, e.Reason)
 		if e.Kind == health.Ejected {
@@ -239,7 +239,7 @@ func TestOutlierEndsWithAllIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool(t, "a", "b")
 		o := &health.Outlier{Pool: p, Logger: quiet}
-		p.Observers = append(p.Observers, o.Observe)
+		p.OnOutcome = append(p.OnOutcome, o.Observe)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- o.Run(ctx) }()
@@ -260,10 +260,10 @@ func TestOutlierEndsWithAllIn(t *testing.T) {
 }
 
 func TestOutlierRefuses(t *testing.T) {
-	p := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){func(*balance.Server, balance.Outcome) {}}}
+	p := &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){func(*balance.Server, balance.Outcome) {}}}
 	for field, o := range map[string]*health.Outlier{
 		"Outlier.Pool":           {},
-		"Outlier.Pool.Observers": {Pool: &balance.Pool{}},
+		"Outlier.Pool.OnOutcome": {Pool: &balance.Pool{}},
 		"Outlier.Base":           {Pool: p, Base: -1},
 		"Outlier.FailureShare":   {Pool: p, FailureShare: 2},
 		"Outlier.MaxShare":       {Pool: p, MaxShare: -1},

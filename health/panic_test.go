@@ -63,7 +63,7 @@ func TestCheckerSurvivesHostPanics(t *testing.T) {
 				defer slog.SetDefault(was)
 				p := new(balance.Pool)
 				c := &health.Checker{Pools: []*balance.Pool{p}, Probe: good, Logger: slog.New(log)}
-				p.Observers = append(p.Observers, c.Observed)
+				p.OnOutcome = append(p.OnOutcome, c.Observed)
 				if err := p.Set(balance.Endpoint{Addr: "10.0.0.1:80"}); err != nil {
 					t.Fatal(err)
 				}
@@ -108,7 +108,7 @@ func TestOutlierSurvivesHostPanics(t *testing.T) {
 				log := newStackLog()
 				p := new(balance.Pool)
 				o := &health.Outlier{Pool: p, Logger: slog.New(log)}
-				p.Observers = append(p.Observers, o.Observe)
+				p.OnOutcome = append(p.OnOutcome, o.Observe)
 				set(o)
 				if err := p.Set(balance.Endpoint{Addr: "10.0.0.1:80"}, balance.Endpoint{Addr: "10.0.0.2:80"}); err != nil {
 					t.Fatal(err)

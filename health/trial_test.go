@@ -23,7 +23,7 @@ func (c *court) lease(name string) balance.Lease {
 
 // tryLive runs o over a pool whose leases tell it how they end.
 func tryLive(t *testing.T, o *health.Outlier, names string) *court {
-	return tryPool(t, o, &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){o.Observe}}, names)
+	return tryPool(t, o, &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){o.Observe}}, names)
 }
 
 // TestOutlierTrialOfLongWork has connections that last for hours.

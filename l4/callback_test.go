@@ -45,10 +45,10 @@ func TestStickyForgetAsksWithoutTheLock(t *testing.T) {
 	require.Equal(t, "two", table.Lookup(c))
 }
 
-// Observers are told of the end of a flow's lease, and may cut flows.
+// OnOutcome is told of the end of a flow's lease, and may cut flows.
 func TestUDPFlowEndsItsLeaseWithoutTheLock(t *testing.T) {
 	var f *udpFlow
-	p := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){
+	p := &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){
 		func(*balance.Server, balance.Outcome) { f.Cut(true, "observer") },
 	}}
 	require.NoError(t, p.Set(balance.Endpoint{Addr: "10.0.1.1:53"}))

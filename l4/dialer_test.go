@@ -22,7 +22,7 @@ func TestDialer(t *testing.T) {
 	world(t, func(t *testing.T, n *l4test.Network) {
 		var outcomes []balance.Outcome
 		p := pool(t, "10.0.1.1:80", "10.0.1.2:80")
-		p.Observers = append(p.Observers, func(_ *balance.Server, o balance.Outcome) { outcomes = append(outcomes, o) })
+		p.OnOutcome = append(p.OnOutcome, func(_ *balance.Server, o balance.Outcome) { outcomes = append(outcomes, o) })
 		require.NoError(t, p.Set(balance.Endpoint{Addr: "10.0.1.1:80"}, balance.Endpoint{Addr: "10.0.1.2:80", MaxConns: 1}))
 		d := &Dialer{Pool: p, Dial: n.DialContext}
 		ln := listen(t, n, "10.0.1.2:80") // nobody is at the other

@@ -46,7 +46,7 @@ func TestTLSThreeWays(t *testing.T) {
 		plain := &Proxy{Pool: poolOf(t, "10.0.0.1:80"), Dial: n.DialContext}
 		secure := &Proxy{Pool: poolOf(t, "10.0.0.1:443"), Dial: n.DialContext}
 		classes := make(chan balance.Class, 100)
-		observed := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){
+		observed := &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){
 			func(_ *balance.Server, o balance.Outcome) { classes <- o.Class },
 		}}
 		require.NoError(t, observed.Set(balance.Endpoint{Addr: "10.0.0.1:443"}))

@@ -378,7 +378,7 @@ func TestRelayByServersParker(t *testing.T) {
 func TestResetAfterClientsEnd(t *testing.T) {
 	for _, ended := range []bool{true, false} {
 		outcomes := make(chan balance.Outcome, 1)
-		observed := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){
+		observed := &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){
 			func(_ *balance.Server, o balance.Outcome) { outcomes <- o },
 		}}
 		onSockets(t, "tcp", &Proxy{Pool: observed}, func(t *testing.T, s *stage) {

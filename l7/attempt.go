@@ -37,7 +37,7 @@ type attempt struct {
 	leg       leg             // the try that is under way, then the one that is answered
 	mirroring *Mirror         // gets a copy at the end
 	retry     struct {
-		balance.Retry
+		balance.RetryPermit
 		ok bool
 	}
 }

@@ -335,7 +335,7 @@ func TestStaleConnection(t *testing.T) {
 			var outcomes []balance.Outcome
 			site := func(n *l4test.Network) http.Handler {
 				outcomes = nil
-				pool := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){
+				pool := &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){
 					func(_ *balance.Server, o balance.Outcome) { outcomes = append(outcomes, o) },
 				}}
 				if err := pool.Set(balance.Endpoint{Addr: "10.0.0.1:80"}); err != nil {

@@ -274,8 +274,8 @@ var panics = []struct {
 		b.pool = b.proxy.Pool
 		return b.proxy
 	}},
-	{"Pool.Observers", 200, func(b *bomb) http.Handler {
-		b.proxy.Pool = &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){func(*balance.Server, balance.Outcome) { b.tick() }}}
+	{"Pool.OnOutcome", 200, func(b *bomb) http.Handler {
+		b.proxy.Pool = &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){func(*balance.Server, balance.Outcome) { b.tick() }}}
 		if err := b.proxy.Pool.Set(balance.Endpoint{Addr: "10.0.0.1:80"}); err != nil {
 			panic(err)
 		}

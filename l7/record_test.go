@@ -111,7 +111,7 @@ func TestProxyLocalMember(t *testing.T) {
 	var outcomes []balance.Outcome
 	fronts(t, func(n *l4test.Network) http.Handler {
 		outcomes = nil
-		pool := &balance.Pool{Policy: balance.RoundRobin{}, Seed: 1, Observers: []func(*balance.Server, balance.Outcome){
+		pool := &balance.Pool{Policy: balance.RoundRobin{}, Seed: 1, OnOutcome: []func(*balance.Server, balance.Outcome){
 			func(_ *balance.Server, o balance.Outcome) { outcomes = append(outcomes, o) },
 		}}
 		local := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -157,7 +157,7 @@ func (t *attempt) mayRepeat(f *failure) bool {
 // once when a server dies under load.
 func (t *attempt) takeShare(f *failure) bool {
 	if !t.retry.ok && f.class != balance.ConnectFailed && !f.refused {
-		t.retry.Retry, t.retry.ok = t.p.Pool.TryRetry()
+		t.retry.RetryPermit, t.retry.ok = t.p.Pool.TryRetry()
 		return t.retry.ok
 	}
 	return true

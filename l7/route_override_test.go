@@ -212,7 +212,7 @@ func TestM10_StatusSets(t *testing.T) {
 			require.NoError(s, err)
 			w.WriteHeader(status)
 		})
-		pool := &balance.Pool{Observers: []func(*balance.Server, balance.Outcome){func(_ *balance.Server, o balance.Outcome) {
+		pool := &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){func(_ *balance.Server, o balance.Outcome) {
 			switch {
 			case o.Status == 220 || o.Status >= 400 && o.Status < 500:
 				errs = append(errs, o.Status)

@@ -169,6 +169,6 @@ func (o *Options) checker(pool *balance.Pool) *health.Checker {
 	if o.CheckPath != "" {
 		c.Probe = health.HTTP{Path: o.CheckPath}
 	}
-	pool.Observers = append(pool.Observers, c.Observed)
+	pool.OnOutcome = append(pool.OnOutcome, c.Observed)
 	return c
 }

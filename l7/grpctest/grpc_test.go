@@ -148,7 +148,7 @@ func start(t *testing.T, secure, standard bool) *site {
 	go server.Serve(back)
 	t.Cleanup(server.Stop)
 
-	s.pool = &balance.Pool{Name: "grpc", Observers: []func(*balance.Server, balance.Outcome){s.observe}}
+	s.pool = &balance.Pool{Name: "grpc", OnOutcome: []func(*balance.Server, balance.Outcome){s.observe}}
 	if err := s.pool.Set(balance.Endpoint{Addr: back.Addr().String()}); err != nil {
 		t.Fatal(err)
 	}

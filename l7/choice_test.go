@@ -113,7 +113,7 @@ func TestOuterHashByDecides(t *testing.T) {
 type tenant struct {
 	Name  string
 	Shard uint8
-	net   netip.Prefix
+	_     netip.Prefix
 }
 
 // TestHashByAnyKey hashes keys of all kinds, alike in each process: the figures

@@ -138,8 +138,8 @@ func TestSlowClientOutlivesWriteTimeout(t *testing.T) {
 			var last l7.Record
 			srv := &l7.Server{Handler: newProxy(n, one), WriteTimeout: 2 * time.Second, OnDone: func(r *l7.Record) { last = *r }}
 			cfg := serveAs(t, n, srv, secure)
-			c, raw := clientOf(t, n, nil)
-			c = slowConn{raw} // 64 KiB, a write, take 16 s; a record of TLS takes 4
+			_, raw := clientOf(t, n, nil)
+			var c net.Conn = slowConn{raw} // 64 KiB, a write, take 16 s; a record of TLS takes 4
 			if secure {
 				c = tls.Client(c, cfg)
 			}

@@ -129,5 +129,5 @@ func (listLaw) Refund(s int64, _ time.Duration, _ Decision) int64 { return s }
 
 type stateLaw struct {
 	listLaw
-	mu sync.Mutex
+	_ sync.Mutex // what no law has by value
 }

@@ -118,7 +118,7 @@ func TestChaosLimits(t *testing.T) {
 			}
 			require.LessOrEqual(t, n, most, "%s in %v", l.name, elapsed)
 			if where == 0 && l.name != "Shared" {
-				require.Greater(t, n, most/2, "%s in %v", l.name, elapsed)
+				require.Positive(t, n, "%s in %v", l.name, elapsed) // how much more depends on the machine
 			}
 		}
 	}

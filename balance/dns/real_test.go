@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -85,6 +86,28 @@ var resolvers = []resolver{{
 	func(conf string) []string { return []string{"-d", "-c", conf} },
 }}
 
+// freePort returns a port that is free for TCP and UDP, below those that the
+// system gives to clients: one of them may not take it in between.
+func freePort(t *testing.T) string {
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 5000+rand.IntN(5000))
+		pc, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			continue
+		}
+		ln, err := net.Listen("tcp", addr)
+		_ = pc.Close()
+		if err != nil {
+			continue
+		}
+		_ = ln.Close()
+		_, port, _ := net.SplitHostPort(addr)
+		return port
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
 // run starts the resolver with that zone, or skips the test if it is not there, and
 // returns its address and what restarts it with another.
 func (r resolver) run(t *testing.T, zone []record) (addr string, change func([]record)) {
@@ -96,11 +119,8 @@ func (r resolver) run(t *testing.T, zone []record) (addr string, change func([]r
 	}
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(dir, 0o755))
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr = pc.LocalAddr().String()
-	require.NoError(t, pc.Close())
-	_, port, _ := net.SplitHostPort(addr)
+	port := freePort(t)
+	addr = net.JoinHostPort("127.0.0.1", port)
 	conf := filepath.Join(dir, "conf")
 	var cmd *exec.Cmd
 	up := func(zone []record) {

@@ -14,7 +14,8 @@ import (
 // one that stays keeps its state, counters and leases; a new one starts, in slow start
 // if that is set; one that is gone takes no more work, hands on those who wait for it,
 // and ends with its last lease. A name that comes back before that keeps its leases and
-// counters, but nothing that was said of its health.
+// counters, but nothing that was said of it: not its health, nor what SetAdmin, SetTrial,
+// SetWeight and SetMaxConns said.
 //
 // A change of weight or limits here replaces what SetWeight and SetMaxConns said. A
 // change of address closes idle connections and starts a new slow start.
@@ -118,9 +119,10 @@ func (c *core) assign(endpoints []Endpoint, now time.Time) {
 func (c *core) join(e *Endpoint, now time.Time) *Server {
 	if s := c.leaving[e.name()]; s != nil {
 		delete(c.leaving, s.name)
-		// Its leases and figures go on; what was said of it is forgotten, as it would
-		// be had it been gone for a moment longer.
-		s.status = status{weight: s.status.weight}
+		// Its leases and figures go on; what was said of it is forgotten, and weight
+		// and limit are those of the endpoint, as it would be had it been gone for a
+		// moment longer.
+		s.status, s.maxConns = status{weight: e.weight()}, e.MaxConns
 		s.trial.Store(nil)
 		c.unproven(s, now)
 		if !e.equal(s.ep.Load()) {

@@ -4,6 +4,7 @@ package penstock_test
 
 import (
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -39,6 +40,11 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{health.HTTP{Host: "a/b"}, "HTTP.Host"},
 		{health.HTTP{Header: http.Header{"X Y": nil}}, "HTTP.Header"},
 		{health.HTTP{Header: http.Header{"X": {"a\r\nb"}}}, "HTTP.Header.X"},
+		{health.HTTP{Path: "*"}, "HTTP.Path"},
+		{health.Field{Name: "a b"}, "Field.Name"},
+		{health.Field{Name: "a", Value: "b\r\n"}, "Field.Value"},
+		{health.Exec{}, "Exec.Path"},
+		{health.Exec{Path: os.Args[0], Stop: 256}, "Exec.Stop"},
 		{health.GRPC{Header: http.Header{"X Y": nil}}, "GRPC.Header"},
 		{health.StatusRange{From: 200, To: 100}, "StatusRange.To"},
 		{health.HeaderMatch{Name: "a b"}, "HeaderMatch.Name"},

@@ -29,10 +29,11 @@ const (
 	Up       Health = iota // well
 	Stopping               // soft stop: no new work, persistent traffic goes on
 	Down                   // no work at all
+	Unknown                // the observer cannot tell; counts as Up, and [Pool.Explain] says it
 )
 
 func (h Health) String() string {
-	return word(h, "up", "stopping", "down")
+	return word(h, "up", "stopping", "down", "unknown")
 }
 
 // A Reporter is one observer of a server's health. Observers do not overrule each other: a
@@ -152,7 +153,9 @@ func (st *status) administer(o Operator) {
 func (st *status) worst() Health {
 	worst := Up
 	for _, r := range st.reports {
-		worst = max(worst, r.Health)
+		if r.Health != Unknown {
+			worst = max(worst, r.Health)
+		}
 	}
 	return worst
 }
@@ -186,19 +189,27 @@ func (st *status) reason() string {
 	case StateMaint, StateDrain:
 		return join(s.String(), st.operator.Reason)
 	case StateDown, StateStopping:
-		var all []string
-		for _, r := range st.reports {
-			if r.Health != Up {
-				all = append(all, r.String())
-			}
-		}
-		return strings.Join(all, "; ")
+		return st.words(func(h Health) bool { return h == Down || h == Stopping })
 	case StateUnweighted:
 		return "no weight: persistent traffic only"
 	case StateWarming:
-		return "slow start"
+		return join("slow start", st.unknown())
 	}
-	return ""
+	return st.unknown()
+}
+
+// unknown says who cannot tell how the server is.
+func (st *status) unknown() string { return st.words(func(h Health) bool { return h == Unknown }) }
+
+// words joins what those say whose health is as asked.
+func (st *status) words(which func(Health) bool) string {
+	var all []string
+	for _, r := range st.reports {
+		if which(r.Health) {
+			all = append(all, r.String())
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 func join(what, why string) string {

@@ -4,6 +4,7 @@ package health
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/penstock-lb/penstock"
@@ -18,6 +19,7 @@ func (c *Checker) Check() error {
 	var m penstock.Mistakes
 	checkPools(&m, "Checker.Pools", c.Pools)
 	m.In("Checker.Probe", c.Probe)
+	checkEndpoints(&m, "Checker.Probe", c.Probe, c.Pools)
 	m.In("Checker.Observe", c.Observe)
 	for _, d := range []struct {
 		field string
@@ -44,6 +46,41 @@ func checkPools(m *penstock.Mistakes, field string, pools []*balance.Pool) {
 	}
 }
 
+// checkEndpoints looks for servers that a probe, or one of those it is made of, can never
+// reach. What joins later is logged by Run.
+func checkEndpoints(m *penstock.Mistakes, field string, p Probe, pools []*balance.Pool) {
+	switch p := p.(type) {
+	case All:
+		for i := range p {
+			checkEndpoints(m, fmt.Sprintf("%s.All[%d]", field, i), p[i], pools)
+		}
+	case Any:
+		for i := range p {
+			checkEndpoints(m, fmt.Sprintf("%s.Any[%d]", field, i), p[i], pools)
+		}
+	case dialing:
+		checkPorts(m, field+"."+kindOf(p), p.connect(), pools)
+	}
+}
+
+// checkPorts looks for a port that is to replace that of a unix socket.
+func checkPorts(m *penstock.Mistakes, field string, d *Connect, pools []*balance.Pool) {
+	if d.Port == 0 || d.Addr != "" {
+		return
+	}
+	for _, p := range pools {
+		if p == nil {
+			continue
+		}
+		for s := range p.All() {
+			if addr := s.Addr(); strings.HasPrefix(addr, "unix:") {
+				m.If(true, field+".Connect.Port", d.Port, fmt.Sprintf("must be 0 for server %q: %s has no port", s.Name(), addr))
+				return
+			}
+		}
+	}
+}
+
 // isShare reports whether v is from 0 to most; NaN is not.
 func isShare(v, most float64) bool { return v >= 0 && v <= most }
 
@@ -53,6 +90,7 @@ func (a *AgentChecker) Check() error {
 	var m penstock.Mistakes
 	checkPools(&m, "AgentChecker.Pools", a.Pools)
 	m.In("AgentChecker.Agent", a.Agent)
+	checkPorts(&m, "AgentChecker.Agent", &a.Agent.Connect, a.Pools)
 	m.If(a.Interval < 0, "AgentChecker.Interval", a.Interval, notNegative)
 	m.If(a.Concurrency < 0, "AgentChecker.Concurrency", a.Concurrency, notNegative)
 	m.If(!isShare(a.Jitter, 0.5), "AgentChecker.Jitter", a.Jitter, "must be from 0 to 0.5")

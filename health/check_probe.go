@@ -29,6 +29,20 @@ func (d Connect) Check() error {
 	return m.Err()
 }
 
+// dialing is a probe with a Connect.
+type dialing interface{ connect() *Connect }
+
+func (p TCP) connect() *Connect        { return &p.Connect }
+func (p TLS) connect() *Connect        { return &p.Connect }
+func (p HTTP) connect() *Connect       { return &p.Connect }
+func (p GRPC) connect() *Connect       { return &p.Connect }
+func (p LDAP) connect() *Connect       { return &p.Connect }
+func (p MySQL) connect() *Connect      { return &p.Connect }
+func (p PostgreSQL) connect() *Connect { return &p.Connect }
+func (p Redis) connect() *Connect      { return &p.Connect }
+func (p SMTP) connect() *Connect       { return &p.Connect }
+func (p Script) connect() *Connect     { return &p.Connect }
+
 // dialed returns the mistakes of a probe that has nothing but a Connect.
 func dialed(name string, d Connect) error {
 	var m penstock.Mistakes
@@ -87,10 +101,13 @@ func (p HTTP) Check() error {
 	m.In("HTTP.Connect", p.Connect)
 	m.If(p.Method != "" && !httpguts.ValidHeaderFieldName(p.Method), "HTTP.Method", p.Method, "must be a method, such as GET")
 	m.If(p.Method == strings.ToLower(p.Method) && p.Method != "", "HTTP.Method", p.Method, "must be in capitals: methods are case-sensitive")
-	m.If(p.Path != "" && p.Path[0] != '/', "HTTP.Path", p.Path, "must begin with a slash: write "+fmt.Sprintf("%q", "/"+p.Path))
+	m.If(p.Path != "" && p.Path[0] != '/' && (p.Path != "*" || p.Method != http.MethodOptions), "HTTP.Path", p.Path, "must begin with a slash: write "+fmt.Sprintf("%q", "/"+p.Path))
 	m.If(strings.ContainsAny(p.Path, " \t\r\n#"), "HTTP.Path", p.Path, "must be as in a request: spaces are written %20")
 	m.If(strings.ContainsAny(p.Host, "/ \t\r\n"), "HTTP.Host", p.Host, "must be a host, or host:port")
 	checkFields(&m, "HTTP.Header", p.Header)
+	for i, f := range p.Fields {
+		m.In(fmt.Sprintf("HTTP.Fields[%d]", i), f)
+	}
 	for i, h := range p.Headers {
 		m.In(fmt.Sprintf("HTTP.Headers[%d]", i), h)
 	}
@@ -111,6 +128,14 @@ func checkFields(m *penstock.Mistakes, field string, h http.Header) {
 			m.If(!httpguts.ValidHeaderFieldValue(v), field+"."+name, v, "must be the value of a field")
 		}
 	}
+}
+
+// Check returns what is wrong with f.
+func (f Field) Check() error {
+	var m penstock.Mistakes
+	m.If(!httpguts.ValidHeaderFieldName(f.Name), "Field.Name", f.Name, "must be the name of a field")
+	m.If(!httpguts.ValidHeaderFieldValue(f.Value), "Field.Value", f.Value, "must be the value of a field")
+	return m.Err()
 }
 
 // Check returns what is wrong with r.

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -122,9 +123,9 @@ func (d *Connect) secure(ctx context.Context, c net.Conn, e balance.Endpoint) (*
 	return tc, nil
 }
 
-// dialError sorts the errors of a dial. What is wrong on this side of the
-// connection (no descriptor, no port) is CodeInternal: it says nothing of the
-// server, and must not empty a pool.
+// dialError sorts the errors of a dial. What this machine lacks (a descriptor, memory, a
+// port) is CodeInternal: it says nothing of the server, and must not empty a pool. A
+// server's socket that lets nobody in is the server's fault.
 func dialError(ctx context.Context, err error) *Error {
 	e := &Error{Code: CodeUnreachable, Step: "connect", Err: err}
 	if own, ok := errors.AsType[*Error](err); ok {
@@ -141,7 +142,7 @@ func dialError(ctx context.Context, err error) *Error {
 		}
 	case isDNS:
 		e.Text = "name " + printable(dns.Name) + ": " + printable(dns.Err)
-	case isErrno && ours(errno):
+	case isErrno && ours(err, errno):
 		e.Code, e.Text = CodeInternal, errno.Error()
 	case errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(err.Error(), "refused"):
 		e.Code, e.Text = CodeRefused, "connection refused"
@@ -153,11 +154,14 @@ func dialError(ctx context.Context, err error) *Error {
 	return e
 }
 
-// ours reports whether errno is a lack of the probing machine.
-func ours(errno syscall.Errno) bool {
+// ours reports whether errno, in err's tree, is a lack of the probing machine.
+func ours(err error, errno syscall.Errno) bool {
 	switch errno {
-	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.EACCES, syscall.EPERM:
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT:
 		return true
+	case syscall.EACCES, syscall.EPERM: // to have a socket at all, not to connect it
+		call, ok := errors.AsType[*os.SyscallError](err)
+		return ok && call.Syscall == "socket"
 	}
 	return false
 }

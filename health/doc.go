@@ -13,8 +13,8 @@
 //
 // A [Probe] asks one server once; it is a small value that works without a pool.
 // There are [TCP], [TLS], [HTTP], [GRPC], [Redis], [PostgreSQL], [MySQL], [SMTP],
-// [LDAP], a [Script] of what to send and to expect for any other protocol, and
-// [Func] for whatever Go can find out. [All] and [Any] combine them.
+// [LDAP], a [Script] of what to send and to expect for any other protocol, [Exec] for
+// a command, and [Func] for whatever Go can find out. [All] and [Any] combine them.
 //
 // A [Checker] decides when to ask, counts, and reports:
 //

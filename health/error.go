@@ -3,8 +3,12 @@
 package health
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"syscall"
 )
 
 // ErrRunning means that a Run of the same value is active.
@@ -25,7 +29,7 @@ const (
 	CodeAuth                    // the server answered, and does not let the probe in
 	CodeStatus                  // the server answered, and says that it is not well
 	CodeContent                 // the answer is not the expected one
-	CodeInternal                // the probe itself is wrong, or the machine has no socket left
+	CodeInternal                // the probe itself is wrong, or this machine lacks descriptors, memory or ports
 )
 
 // String returns the code in words, as in "connect refused".
@@ -60,8 +64,7 @@ func (c Code) String() string {
 }
 
 // An Error is why a probe did not pass. Every probe of this package returns
-// one, or nil; a host's own probe may return any error, which [AsError] reads
-// as CodeStatus.
+// one, or nil; a host's own probe may return any error, which [AsError] sorts.
 //
 // Its text holds nothing that differs between two equal findings (no
 // port of ours, no measured time), so that it can be compared and counted.
@@ -87,8 +90,11 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// AsError returns the *Error in err's tree, or wraps err in one with
-// CodeStatus. AsError(nil) is nil.
+// AsError returns the *Error in err's tree, or wraps err in one: a deadline that has
+// passed is CodeTimeout, a refused connection CodeRefused, one that ended CodeClosed, a
+// lack of descriptors, memory or ports CodeInternal, a handshake or a certificate CodeTLS,
+// a name or a host that is not to be had CodeUnreachable, all else CodeStatus.
+// AsError(nil) is nil.
 func AsError(err error) *Error {
 	if err == nil {
 		return nil
@@ -96,7 +102,33 @@ func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
-	return &Error{Code: CodeStatus, Text: printable(err.Error()), Err: err}
+	return &Error{Code: foreignCode(err), Text: printable(err.Error()), Err: err}
+}
+
+// foreignCode sorts an error that a host's own probe returned, as dialError does.
+func foreignCode(err error) Code {
+	errno, isErrno := errors.AsType[syscall.Errno](err)
+	_, isDNS := errors.AsType[*net.DNSError](err)
+	_, isVerify := errors.AsType[*tls.CertificateVerificationError](err)
+	_, isAlert := errors.AsType[tls.AlertError](err)
+	_, isRecord := errors.AsType[tls.RecordHeaderError](err)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) || isTimeout(err):
+		return CodeTimeout
+	case isDNS:
+		return CodeUnreachable
+	case isErrno && ours(err, errno):
+		return CodeInternal
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return CodeRefused
+	case isClosed(err):
+		return CodeClosed
+	case isVerify || isAlert || isRecord:
+		return CodeTLS
+	case isErrno:
+		return CodeUnreachable
+	}
+	return CodeStatus
 }
 
 // CodeOf returns the code of a probe's result: CodeOK for nil.

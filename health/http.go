@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/penstock-lb/penstock/balance"
 )
@@ -17,15 +19,19 @@ import (
 // reply is as expected. The zero value sends "GET / HTTP/1.1" and expects a
 // status from 200 to 399. Redirects are not followed.
 //
-// A body is read only if it is to be matched.
+// Host, User-Agent ("penstock"), Connection and Content-Length come first, unless a
+// field of that name is given. (HTTP/2 makes all names lower case.)
+//
+// A body is read only if it is to be matched, and only until Content is found.
 type HTTP struct {
 	Connect Connect // TLS makes it https
 
 	HTTP2  bool        // speak HTTP/2: by ALPN over TLS, with prior knowledge in the clear
 	Method string      // empty means GET
-	Path   string      // with the query if there is one; empty means "/"
-	Host   string      // empty means the address of the endpoint
-	Header http.Header // further fields; User-Agent is "penstock" unless it is here
+	Path   string      // with the query if there is one; empty means "/"; "*" is for OPTIONS
+	Host   string      // empty means a Host of Header or Fields, or else the address of the endpoint
+	Header http.Header // further fields, sent with the names as they are here, in alphabetical order
+	Fields []Field     // the same, sent after them in this order
 	Body   string      // of the request
 
 	Status  []StatusRange // accepted ones; nil means 200 to 399
@@ -41,6 +47,9 @@ type HTTP struct {
 	// longer body the beginning is looked at. 0 means 16 KiB, negative means 1 GiB.
 	MaxBytes int
 }
+
+// A Field is one field of a request.
+type Field struct{ Name, Value string }
 
 // A StatusRange is the statuses From to To, both included.
 type StatusRange struct {
@@ -128,12 +137,7 @@ func (p HTTP) Probe(ctx context.Context, e balance.Endpoint) error {
 	if err != nil {
 		return err
 	}
-	req.Close = true
-	var b bytes.Buffer
-	if err := req.Write(&b); err != nil {
-		return &Error{Code: CodeInternal, Step: "HTTP", Text: printable(err.Error()), Err: err}
-	}
-	if err := s.send(b.Bytes()); err != nil {
+	if err := s.send(p.head(req)); err != nil {
 		return err
 	}
 	resp, err := s.response(req)
@@ -141,35 +145,6 @@ func (p HTTP) Probe(ctx context.Context, e balance.Endpoint) error {
 		return err
 	}
 	return p.judge(s, resp)
-}
-
-// request makes the request.
-func (p *HTTP) request(ctx context.Context, e balance.Endpoint) (*http.Request, error) {
-	scheme := "http"
-	if p.Connect.TLS != nil {
-		scheme = "https"
-	}
-	host := p.Host
-	if host == "" {
-		if host = e.Addr; strings.HasPrefix(host, "unix:") {
-			host = "localhost"
-		}
-	}
-	path := or(p.Path, "/")
-	req, err := http.NewRequestWithContext(ctx, or(p.Method, http.MethodGet), scheme+"://"+host+path, strings.NewReader(p.Body))
-	if err != nil || path[0] != '/' {
-		return nil, &Error{Code: CodeInternal, Step: "HTTP", Text: "the request cannot be made: " + printable(host+path), Err: err}
-	}
-	if p.Body == "" {
-		req.Body = http.NoBody
-	}
-	for k, v := range p.Header {
-		req.Header[http.CanonicalHeaderKey(k)] = v
-	}
-	if _, ok := req.Header["User-Agent"]; !ok {
-		req.Header.Set("User-Agent", "penstock")
-	}
-	return req, nil
 }
 
 // response reads a head, past interim ones.
@@ -187,19 +162,11 @@ func (s *session) response(req *http.Request) (*http.Response, error) {
 
 // judge says whether the reply is the expected one. RFC 9110, section 15, for the statuses.
 func (p *HTTP) judge(s *session, r *http.Response) error {
-	var body []byte
-	if p.Judge != nil || !p.Content.zero() {
-		var err error
-		body, err = io.ReadAll(io.LimitReader(r.Body, int64(s.max)))
-		if err != nil && !s.cut(err) {
-			s.step = "body"
-			if p.HTTP2 {
-				return s.failHTTP2(err)
-			}
-			return s.fail(err)
-		}
-	}
 	if p.Judge != nil {
+		body, err := p.body(s, r, func([]byte) bool { return false })
+		if err != nil {
+			return err
+		}
 		return p.Judge(r, body)
 	}
 	if inRanges(r.StatusCode, p.Stop) {
@@ -217,10 +184,52 @@ func (p *HTTP) judge(s *session, r *http.Response) error {
 			return s.error(CodeContent, "field %s%s", h.Name, describeMatch(&h.Value))
 		}
 	}
-	if !p.Content.ok(body) {
-		return s.error(CodeContent, "body%s", describeMatch(&p.Content))
+	if p.Content.zero() {
+		return nil
 	}
-	return nil
+	body, err := p.body(s, r, p.Content.found)
+	if err == nil && !p.Content.ok(body) {
+		err = s.error(CodeContent, "body%s", describeMatch(&p.Content))
+	}
+	return err
+}
+
+const (
+	maxSearch = 16 << 20 // bytes looked at in a body that comes in small pieces
+
+	// theRest is how long the rest of a body may take to come once Content is found. One
+	// that breaks off at once is an error; one that goes on is not waited for.
+	theRest = 20 * time.Millisecond
+)
+
+// body reads the body, up to the bound or until found says that it has what is looked for.
+func (p *HTTP) body(s *session, r *http.Response, found func([]byte) bool) ([]byte, error) {
+	var body []byte
+	in, met := io.LimitReader(r.Body, int64(s.max)), false
+	for searched := 0; ; {
+		body = slices.Grow(body, 512)
+		n, err := in.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if n > 0 && !met && searched < maxSearch { // else the caller finds it at the end
+			searched += len(body)
+			if met = found(body); met {
+				s.raw.SetReadDeadline(time.Now().Add(theRest))
+			}
+		}
+		if err == nil {
+			continue
+		}
+		end := s.raw.end.Load()
+		switch {
+		case err == io.EOF || s.cut(err) || met && (isTimeout(err) || end != nil && isTimeout(*end)):
+			return body, nil
+		case p.HTTP2:
+			s.step = "body"
+			return nil, s.failHTTP2(err)
+		}
+		s.step = "body"
+		return nil, s.fail(err)
+	}
 }
 
 func describeMatch(m *Match) string {

@@ -248,3 +248,35 @@ func TestAllAny(t *testing.T) {
 		require.Equal(t, tt.want, verdict(probe(t, tt.probe, "a:1")), "%T", tt.probe)
 	}
 }
+
+// TestAllAnyNameTheProbe has probes of other ports among them.
+func TestAllAnyNameTheProbe(t *testing.T) {
+	up := answering(t, "")
+	_, port, err := net.SplitHostPort(refusedAddr(t))
+	require.NoError(t, err)
+	var closed int
+	_, err = fmt.Sscan(port, &closed)
+	require.NoError(t, err)
+	refused := health.Redis{Connect: health.Connect{Port: closed}}
+	want := fmt.Sprintf("connect refused / probe 2 (Redis, port %d): connect: connection refused", closed)
+	require.Equal(t, want, verdict(probe(t, health.All{health.TCP{}, refused}, up)))
+	require.Equal(t, want, verdict(probe(t, health.All{health.TCP{}, &refused, health.TCP{}}, up)))
+	require.Equal(t, want, verdict(probe(t, health.All{health.All{health.TCP{}, refused}}, up)), "the inner one knows")
+	want = strings.Replace(want, "probe 2", "probe 1", 1)
+	require.Equal(t, want, verdict(probe(t, health.Any{refused, health.HTTP{Connect: refused.Connect}}, up)))
+	require.Equal(t, "unreachable / probe 1 (HTTP, socket /nonexistent): connect: no such file or directory",
+		verdict(probe(t, health.All{health.HTTP{}}, "unix:/nonexistent")))
+}
+
+// TestPostgreSQLNamesWhatAnswered has servers of other protocols, whose first letter may
+// be one of PostgreSQL's.
+func TestPostgreSQLNamesWhatAnswered(t *testing.T) {
+	for answer, want := range map[string]string{
+		"SSH-2.0-OpenSSH_9\r\n": `"SSH-2"`, "RFB 003.008\n": `"RFB 0"`, "NOTICE 1": `"NOTIC"`, "HTTP/1.1 400 Bad": `"HTTP/"`,
+	} {
+		addr := answering(t, answer)
+		require.Equal(t, "protocol error / startup: unexpected answer "+want, verdict(probe(t, health.PostgreSQL{}, addr)))
+		require.Regexp(t, "^protocol error / SSLRequest: unexpected answer "+want[:2],
+			verdict(probe(t, health.PostgreSQL{Connect: health.Connect{TLS: &tls.Config{}}}, addr)))
+	}
+}

@@ -44,6 +44,7 @@ func (r *round) sync(now time.Time) {
 		r.replace(t, now)
 		if len(t.servers) == 0 {
 			t.gone = true
+			r.calm(t)
 			if r.c.agents != nil {
 				delete(r.c.agents.said, k.server)
 			}

@@ -64,6 +64,10 @@ func (s *session) postgresTLS() error {
 	if err != nil {
 		return err
 	}
+	if more := s.r.Buffered(); more > 0 && answer[0] != 'E' { // one letter is all that PostgreSQL says
+		rest, _ := s.r.Peek(min(more, 4))
+		return s.error(CodeProtocol, "unexpected answer %s", quote(append(answer, rest...)))
+	}
 	switch answer[0] {
 	case 'S':
 		return s.secure()
@@ -72,6 +76,9 @@ func (s *session) postgresTLS() error {
 	}
 	return s.error(CodeProtocol, "unexpected answer %s", quote(answer))
 }
+
+// maxPostgres is more than any message of the start of a session.
+const maxPostgres = 1 << 24
 
 // postgresReady reads messages until the server asks for a password, is
 // ready, or refuses.
@@ -82,11 +89,10 @@ func (s *session) postgresReady() error {
 			return err
 		}
 		kind, size := head[0], binary.BigEndian.Uint32(head[1:])
-		if !strings.ContainsRune("RESKZNv", rune(kind)) || size < 4 {
+		// Another protocol may begin with one of these letters: the size gives it away, as
+		// "SH-2" of a greeting of SSH is 1.4 GB.
+		if !strings.ContainsRune("RESKZNv", rune(kind)) || size < 4 || size > maxPostgres {
 			return s.error(CodeProtocol, "unexpected answer %s", quote(head))
-		}
-		if size > 1<<30 {
-			return s.tooLong()
 		}
 		body, err := s.block(int(size) - 4)
 		if err != nil {

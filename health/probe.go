@@ -5,7 +5,10 @@ package health
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"strings"
 	"sync"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -27,30 +30,57 @@ type Func func(ctx context.Context, e balance.Endpoint) error
 func (f Func) Probe(ctx context.Context, e balance.Endpoint) error { return f(ctx, e) }
 
 // All passes when each of its probes does. It runs them one after another and
-// returns the first failure. A CodeStopping among passes is returned, once the
-// rest has passed. An empty All passes.
+// returns the first failure, whose step begins with the probe and where it went, as in
+// "probe 2 (Redis, port 6379): connect: connection refused". A CodeStopping among passes is
+// returned, once the rest has passed. An empty All passes.
 type All []Probe
 
 // Probe runs the probes in order.
 func (a All) Probe(ctx context.Context, e balance.Endpoint) error {
 	var stopping error
-	for _, p := range a {
+	for i, p := range a {
 		err := p.Probe(ctx, e)
 		switch {
 		case err == nil:
 		case CodeOf(err) == CodeStopping:
-			stopping = err
+			stopping = named(i, p, e, err)
 		default:
-			return err
+			return named(i, p, e, err)
 		}
 	}
 	return stopping
 }
 
+// kindOf returns the name of p's type, without its package.
+func kindOf(p any) string {
+	kind := fmt.Sprintf("%T", p)
+	return kind[strings.LastIndexByte(kind, '.')+1:]
+}
+
+// named says of err which probe of several it is of, the i-th, and which port it asked. A Func
+// or a host's own probe, which says neither, is left to its own words.
+func named(i int, p Probe, e balance.Endpoint, err error) error {
+	d, ok := p.(dialing)
+	if !ok {
+		return err
+	}
+	where := kindOf(p)
+	if network, addr, bad := d.connect().address(e); bad == nil && network == "unix" {
+		where += ", socket " + printable(addr)
+	} else if _, port, bad := net.SplitHostPort(addr); bad == nil {
+		where += ", port " + port
+	}
+	of := *AsError(err)
+	of.Step, of.Err = fmt.Sprintf("probe %d (%s)", i+1, where), err
+	of.Text = AsError(err).Error()
+	return &of
+}
+
 // Any passes when one of its probes does. It runs them at once, since a silent
 // one would otherwise use up the time of the rest, cancels those that are left
 // when one passes, and waits for them. If none passes, the first in the list
-// to ask for a stop counts, or else the first. An empty Any fails with CodeInternal.
+// to ask for a stop counts, or else the first, with its name as in All. An empty Any
+// fails with CodeInternal.
 type Any []Probe
 
 // Probe runs the probes at once.
@@ -68,6 +98,8 @@ func (a Any) Probe(ctx context.Context, e balance.Endpoint) error {
 			errs[i] = askGuarded(ctx, slog.Default(), func(ctx context.Context) error { return p.Probe(ctx, e) })
 			if errs[i] == nil {
 				cancel()
+			} else {
+				errs[i] = named(i, p, e, errs[i])
 			}
 		})
 	}

@@ -29,6 +29,8 @@ type round struct {
 	busy    int          // probes running
 	found   chan finding // has room for all of them: no probe waits to report
 	rand    *rand.Rand
+	// unprobed counts the targets that cannot be probed, by the reason.
+	unprobed map[string]int
 
 	// grid is what the times of many servers are cut to, so that they are
 	// probed in small batches: a process that wakes up for each of a thousand
@@ -69,6 +71,7 @@ func newRound(c *Checker, s settings) *round {
 		found:    make(chan finding, s.concurrency),
 		rand:     rand.New(rand.NewPCG(seed, seed)),
 		grid:     min(s.interval/20, 100*time.Millisecond),
+		unprobed: make(map[string]int),
 		members:  make(chan struct{}, 1),
 		wake:     make(chan struct{}, 1),
 	}
@@ -179,6 +182,7 @@ func (r *round) finish(f finding) {
 		r.due.set(t) // it is due already
 		return
 	}
+	r.trouble(t, f.err)
 	if r.c.agents != nil {
 		r.c.agents.take(t, f.err, r.log)
 		r.after(&f, r.interval)
@@ -220,6 +224,7 @@ func (r *round) after(f *finding, d time.Duration) {
 // set: a new server may have begun unproven, see [balance.Pool.Unproven].
 func (r *round) begin(t *target, now time.Time, report bool) {
 	t.epoch++
+	r.calm(t)
 	if r.c.agents != nil {
 		return
 	}
@@ -255,8 +260,12 @@ func (r *round) tell(res Result, t *target, now time.Time) {
 
 	// Each time, though it is seldom news: a server that left and came back between
 	// two probes has forgotten what was said of it.
+	health := st.Health
+	if health == balance.Up && CodeOf(st.Err) == CodeInternal {
+		health = balance.Unknown // it is in use, and somebody should know that it is not watched
+	}
 	for _, s := range t.servers {
-		s.Report(balance.Check, st.Health, st.Reason)
+		s.Report(balance.Check, health, st.Reason)
 	}
 	if st.Health != old.Health {
 		r.changed(t, st)
@@ -265,6 +274,41 @@ func (r *round) tell(res Result, t *target, now time.Time) {
 		res.Servers, res.Status = t.servers, st
 		tell(r.log, "OnResult", func() { r.c.OnResult(res) })
 	}
+}
+
+// trouble logs that servers cannot be probed, once for each cause, and once again when
+// the last of them can be.
+func (r *round) trouble(t *target, err error) {
+	before, after := t.unprobed, ""
+	if CodeOf(err) == CodeInternal {
+		after = AsError(err).Error()
+	}
+	if before == after {
+		return
+	}
+	last := r.calm(t)
+	if t.unprobed = after; after != "" {
+		if r.unprobed[after]++; r.unprobed[after] == 1 {
+			r.log.Warn("cannot check health", "server", t.servers[0].Name(), "reason", after)
+		}
+	} else if last {
+		r.log.Info("can check health again", "server", t.servers[0].Name(), "reason was", before)
+	}
+}
+
+// calm forgets that t could not be probed, and reports whether it was the last with that
+// reason.
+func (r *round) calm(t *target) (last bool) {
+	was := t.unprobed
+	if was == "" {
+		return false
+	}
+	t.unprobed = ""
+	if r.unprobed[was]--; r.unprobed[was] > 0 {
+		return false
+	}
+	delete(r.unprobed, was)
+	return true
 }
 
 // reason says in words where a server stands and why.

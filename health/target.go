@@ -17,14 +17,16 @@ type target struct {
 	servers []*balance.Server // replaced, never changed in place
 	next    []*balance.Server // what servers will be, while a sync counts
 	machine machine
-	addr    string    // of the first server
-	epoch   int       // of the machine: a probe that began in another says nothing
-	due     time.Time // of the next probe
-	place   int       // in the heap of due targets, -1 if it is not there
-	busy    bool      // a probe is running
-	paused  bool      // all servers are in maintenance
-	gone    bool      // all servers have left
-	spread  bool      // has its place among the first probes
+	addr    string // of the first server
+	// unprobed is why it cannot be probed; empty if it can.
+	unprobed string
+	epoch    int       // of the machine: a probe that began in another says nothing
+	due      time.Time // of the next probe
+	place    int       // in the heap of due targets, -1 if it is not there
+	busy     bool      // a probe is running
+	paused   bool      // all servers are in maintenance
+	gone     bool      // all servers have left
+	spread   bool      // has its place among the first probes
 
 	errors  atomic.Int32                    // in a row in live traffic
 	waiting atomic.Pointer[balance.Outcome] // the last of a row that Run has not yet seen

@@ -2,10 +2,7 @@
 
 package l7
 
-import (
-	"log/slog"
-	"net/http"
-)
+import "net/http"
 
 // Capture keeps values of fields for the record, as they are at its place in
 // the order: on the way in before what is inside it rewrites the request, on
@@ -20,20 +17,6 @@ type Capture struct {
 	Next http.Handler
 
 	checked
-}
-
-// Captured is a field that [Capture] kept.
-type Captured struct {
-	Name  string // as Capture names it
-	Value string
-	Reply bool // of the reply, not of the request
-}
-
-func (c Captured) attr() slog.Attr {
-	if c.Reply {
-		return slog.String("reply."+c.Name, c.Value)
-	}
-	return slog.String("request."+c.Name, c.Value)
 }
 
 // ServeExchange implements [Handler].

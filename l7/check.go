@@ -5,6 +5,7 @@ package l7
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/penstock-lb/penstock"
@@ -104,39 +105,11 @@ func (x *Exchange) misconfigured(err error) {
 	x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
 }
 
-// Check returns what is wrong with s and its tree of handlers, each mistake a
-// [*penstock.ConfigError] whose Field is the path to it:
-// Server.Handler.Router.Routes[2].Handler.Proxy.Pool. Serve and its relatives
-// call it. A handler or matcher of a host's own takes part if it has a Check.
-func (s *Server) Check() error { return checkAll(s) }
-
-func (s *Server) check(c *checks) {
-	c.in("Server.Handler", s.handler())
-	c.If(s.MaxStreams < 0, "Server.MaxStreams", s.MaxStreams, notNegative)
-}
-
-// Check returns what is wrong with r, its matchers and its handlers.
-func (r *Router) Check() error { return checkAll(r) }
-
-func (r *Router) check(c *checks) {
-	c.If(r.Order > Specific, "Router.Order", uint8(r.Order), "must be Listed or Specific")
-	c.in("Router.NotFound", r.NotFound)
-	if t := r.table.Load(); t != nil {
-		c.routes(t.routes)
+// prefixes adds a mistake for each prefix that no address is compared with.
+func (c *checks) prefixes(field string, list []netip.Prefix) {
+	for i, p := range list {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		c.If(!p.IsValid(), at, p, "must be a prefix, such as 10.0.0.0/8")
+		c.If(p.Addr().Is4In6(), at, p, "must be written as IPv4: addresses are compared as that")
 	}
-}
-
-func (c *checks) routes(routes []Route) {
-	for i := range routes {
-		if routes[i].Handler != nil {
-			c.in(fmt.Sprintf("Router.Routes[%d].Handler", i), routes[i].Handler)
-		}
-	}
-}
-
-// Check returns what is wrong with f.
-func (f HandlerFunc) Check() error {
-	var m penstock.Mistakes
-	m.Need("HandlerFunc", f, "must be a func")
-	return m.Err()
 }

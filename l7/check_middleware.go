@@ -151,15 +151,6 @@ func (t *TrustForwarded) check(c *checks) {
 	c.next("TrustForwarded.Next", t.Next)
 }
 
-// prefixes adds a mistake for each prefix that no address is compared with.
-func (c *checks) prefixes(field string, list []netip.Prefix) {
-	for i, p := range list {
-		at := fmt.Sprintf("%s[%d]", field, i)
-		c.If(!p.IsValid(), at, p, "must be a prefix, such as 10.0.0.0/8")
-		c.If(p.Addr().Is4In6(), at, p, "must be written as IPv4: addresses are compared as that")
-	}
-}
-
 // Check returns what is wrong with g, its places and its handlers.
 func (g *Gate) Check() error { return checkAll(g) }
 
@@ -235,59 +226,6 @@ func (h *Rewrite) check(c *checks) {
 		c.In("Rewrite.Method", Method(h.Method))
 	}
 	c.next("Rewrite.Next", h.Next)
-}
-
-// Check returns what is wrong with h and its default.
-func (h *Choose) Check() error { return checkAll(h) }
-
-func (h *Choose) check(c *checks) {
-	c.Need("Choose.By", h.By, "must be the func that chooses")
-	c.in("Choose.Default", h.Default)
-}
-
-// Check returns what is wrong with f, its pools and its handlers.
-func (f Fallback) Check() error {
-	c := checks{seen: map[checker]bool{}}
-	c.If(len(f) == 0, "Fallback", nil, "must have a choice")
-	for i, choice := range f {
-		if i < len(f)-1 { // that of the last is not asked
-			c.Need(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool, "must be the pool that is asked for a usable server")
-		}
-		c.in(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool)
-		c.next(fmt.Sprintf("Fallback[%d].Handler", i), choice.Handler)
-	}
-	return c.Err()
-}
-
-// keys adds a mistake for keys that can be guessed.
-func (c *checks) keys(field string, keys [][]byte) {
-	for i, k := range keys {
-		c.If(len(k) < minKeyBytes, fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%d bytes", len(k)),
-			"must be 16 random bytes or more: whoever finds the key chooses the server")
-	}
-}
-
-const minKeyBytes = 16
-
-// Check returns what is wrong with s and its arms.
-func (s *Split) Check() error { return checkAll(s) }
-
-func (s *Split) check(c *checks) {
-	c.name("Split.Cookie", s.Cookie, true)
-	c.keys("Split.Keys", s.Keys)
-	c.name("Split.Field", s.Field, true)
-	c.If(s.arms.Load() == nil, "Split.Arms", nil, "must be set: make it by NewSplit, or call Set")
-	c.arms(s.list())
-}
-
-func (c *checks) arms(arms []Arm) {
-	names := make(map[string]bool, len(arms))
-	for i, a := range arms {
-		at := fmt.Sprintf("Split.Arms[%d]", i)
-		c.If(names[a.Name], at+".Name", a.Name, "must differ from those of the others: clients are kept by it")
-		names[a.Name] = true
-		c.next(at+".Handler", a.Handler)
-	}
 }
 
 // Check returns what is wrong with h and its handler.

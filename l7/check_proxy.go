@@ -55,18 +55,6 @@ func (m *Mirror) check(c *checks) {
 	c.If(!(m.Share >= 0 && m.Share <= 1), "Mirror.Share", m.Share, "must be from 0 to 1; 0 means all")
 }
 
-// Check returns what is wrong with t, its pool and its upstream.
-// [Transport.RoundTrip] calls it at the first request.
-func (t *Transport) Check() error { return checkAll(t) }
-
-func (t *Transport) check(c *checks) {
-	c.Need("Transport.Pool", t.Pool, "must be the pool of servers")
-	c.in("Transport.Pool", t.Pool)
-	c.in("Transport.Upstream", t.Upstream)
-	c.in("Transport.Retry", t.Retry)
-	c.in("Transport.Hedge", t.Hedge)
-}
-
 // Check returns what is wrong with u.
 func (u *Upstream) Check() error {
 	var m penstock.Mistakes

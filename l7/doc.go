@@ -71,3 +71,39 @@
 // exchange.go, handler.go, router.go, proxy.go; then front.go and attempt.go
 // for how bytes flow.
 package l7
+
+// The wings of the package, the lowest first. A file uses what is declared in
+// files of its own wing and of those below it; TestWings checks that.
+//
+// core: the Exchange and what all others are made of: fields, syntax, framing, records, limits
+//
+//	check chunked coarse cookie defaults doc doc_middleware exchange fields forwarded h2link
+//	handler hashkey head headermap headscan host interim kind map nethttp nominated panic
+//	persist_value quiet_other quiet_unix record reply sendable session stack syntax
+//	writebound
+//
+// fronts: the client's side of an exchange: the byte front, HTTP/2, and (w, r) of an http.Server
+//
+//	editwriter foreign front frontbody fronth2 fronth2foreign fronth2head fronth2stream
+//	fronthead frontreply fronttls handover misdirected park peek server standard
+//	standardbody standardtarget
+//
+// upstream: the server's side: connections, tries, and the Proxy that relays
+//
+//	attempt check_proxy failure failurelog forward grpc h2stream hedge latencies leg mirror
+//	proxy pump relay replay retry reuse tunnel upconn updial uph1 uph2 uph2read uphost
+//	upreply upstream
+//
+// routing: matchers, the Router, and what chooses a pool
+//
+//	check_matcher index index_build match match_conn match_host match_path order pick router
+//	router_explain
+//
+// middleware: handlers that look at an exchange, change it, or answer it
+//
+//	auth bufferbody capture check_middleware deny edit gate limit limit_key normalize
+//	persist redirect requestid rewrite stick trust underscore
+//
+// transport: the Proxy's work for a program that calls other services
+//
+//	transport transport_body transport_caller transport_local

@@ -195,3 +195,48 @@ func (e ReplaceField) EditFields(_ *Exchange, f *Fields) {
 		return strings.Join(items, ", ")
 	})
 }
+
+// SetForwarded is a [FieldEdit] of requests that writes Forwarded (RFC 7239)
+// with nodes of the host's choice: the other end's port, a name that tells
+// nothing. It goes with a Proxy whose Forward is ForwardNone. What a client
+// sent is dropped, unless [TrustForwarded] believes it: then the element is
+// put behind that of others.
+type SetForwarded struct {
+	For func(x *Exchange) string // who sent the request; nil means the other end's address
+	By  func(x *Exchange) string // who took it; nil leaves it out
+
+	Host, Proto bool // tell the host and the scheme that were asked for
+}
+
+// EditFields implements [FieldEdit]. A node is an address, an address with a
+// port, or an obfuscated name, "_" and some letters, digits or ._-; what is
+// none of these becomes "unknown".
+func (e SetForwarded) EditFields(x *Exchange, f *Fields) {
+	var b strings.Builder
+	if x.trusted {
+		for v := range f.Values("Forwarded") {
+			b.WriteString(v)
+			b.WriteString(", ")
+		}
+	}
+	f.Del("Forwarded")
+	node := x.Remote.Addr().String()
+	if e.For != nil {
+		node = e.For(x)
+	}
+	b.WriteString("for=" + forwardedNode(node))
+	if e.By != nil {
+		b.WriteString(";by=" + forwardedNode(e.By(x)))
+	}
+	if e.Host && x.Record.Host != "" {
+		b.WriteString(`;host="` + x.Record.Host + `"`)
+	}
+	if e.Proto {
+		b.WriteString(";proto=" + x.Scheme)
+	}
+	f.edited = true
+	f.list = append(f.list, Field{Name: "Forwarded", Value: b.String()}) // of no kind: the proxy lets it pass
+}
+
+// EditInterim implements [InterimEditor].
+func (h *EditHeader) EditInterim(x *Exchange, r *Reply) { h.EditReply(x, r) }

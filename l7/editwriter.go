@@ -189,3 +189,23 @@ func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Unwrap is for http.ResponseController.
 func (w *editingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// writeInterim sends an interim reply of a foreign handler, whose fields are
+// those that are there so far.
+func (w *editingWriter) writeInterim(status int) {
+	x, h := w.s.x, w.Header()
+	if !x.editsInterim() {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	r := Reply{Status: status, ContentLength: -1, Local: true, Header: fieldsOf(h)}
+	if x.editInterim(&r) != nil {
+		return
+	}
+	saved := maps.Clone(h)
+	clear(h)
+	addFields(h, &r.Header)
+	w.ResponseWriter.WriteHeader(status)
+	clear(h)
+	maps.Copy(h, saved)
+}

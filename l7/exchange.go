@@ -76,12 +76,12 @@ type Exchange struct {
 	values   []value
 	buffered []byte // the whole body of the request, if that is at hand; nil if it is not
 
-	last    Handler  // that Serve has called last
-	cookie  *Persist // whose cookie has chosen Balance.Prefer; nil if none has
-	hedged  string   // the server that was slower than the one that answers
-	trusted bool     // the forwarding fields of the request are to be believed
-	rfc7239 bool     // and they are Forwarded, not X-Forwarded
-	replied bool     // the head of a final reply has been written
+	last    Handler // that Serve has called last
+	cookie  Handler // whose cookie has chosen Balance.Prefer; nil if none has
+	hedged  string  // the server that was slower than the one that answers
+	trusted bool    // the forwarding fields of the request are to be believed
+	rfc7239 bool    // and they are Forwarded, not X-Forwarded
+	replied bool    // the head of a final reply has been written
 }
 
 // downstream is the client's side of an exchange: a connection on the byte
@@ -92,6 +92,8 @@ type downstream interface {
 
 	// readBody reads the request body as the client sent it.
 	readBody(p []byte) (int, error)
+	// bodyMayPanic reports whether the body is code of the host's.
+	bodyMayPanic() bool
 	// bodyReady reports whether the rest of the body can be read without
 	// waiting for the client.
 	bodyReady() bool

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/penstock-lb/penstock/l4"
 )
 
 // maxFailureLines is how many failures a Proxy logs in a second: enough to see
@@ -39,16 +37,6 @@ func (l *failureLog) allow(second int64) (ok bool, left int) {
 	l.lines++
 	left, l.left = l.left, 0
 	return true, left
-}
-
-// atFault reports whether an exchange ended by the doing of a server or of the
-// gateway.
-func atFault(c l4.Cause) bool {
-	switch c {
-	case l4.ServerAborted, l4.ServerTimeout, l4.Resource, l4.Internal, l4.ServerDown:
-		return true
-	}
-	return false
 }
 
 // tell logs a failure that no OnDone hears of.

@@ -5,6 +5,7 @@ package l7
 import (
 	"iter"
 	"slices"
+	"strings"
 )
 
 // A Field is one header field line.
@@ -215,3 +216,22 @@ func (f *Fields) reset() {
 // changed reports whether the list is another than the one that was read after
 // reset.
 func (f *Fields) changed() bool { return f.edited || f.home != f }
+
+// lastItem returns the last item of the last line of a list: what the nearest
+// proxy has said, behind what others may have.
+func lastItem(f *Fields, name string) string {
+	last := ""
+	for v := range f.Values(name) {
+		last = v
+	}
+	return trimOWS(last[strings.LastIndexByte(last, ',')+1:])
+}
+
+func (f *Fields) hasUnderscore() bool {
+	for i := range f.list {
+		if strings.IndexByte(f.list[i].Name, '_') >= 0 {
+			return true
+		}
+	}
+	return false
+}

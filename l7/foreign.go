@@ -3,12 +3,10 @@
 package l7
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -136,30 +134,4 @@ func (c *byteConn) request() *http.Request {
 	r := c.x.newRequest(c.ctx)
 	r.RemoteAddr = c.nc.RemoteAddr().String()
 	return r
-}
-
-// newRequest builds a request for net/http.
-func (x *Exchange) newRequest(ctx context.Context) *http.Request {
-	r := &http.Request{
-		Method: x.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto1x),
-		Header: make(http.Header, len(x.Header.list)), Host: x.Host,
-		ContentLength: x.ContentLength, Body: http.NoBody,
-		RemoteAddr: x.Remote.String(), RequestURI: x.Path + x.Query, TLS: x.TLS,
-	}
-	switch x.proto1x {
-	case 0:
-		r.Proto = "HTTP/1.0"
-	case 2:
-		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
-	}
-	if x.ContentLength != 0 {
-		r.Body = io.NopCloser(bodyReader{x})
-	}
-	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
-		r.URL = u
-	} else {
-		r.URL = &url.URL{Path: x.Path, RawQuery: strings.TrimPrefix(x.Query, "?")}
-	}
-	addFields(r.Header, &x.Header)
-	return r.WithContext(ctx)
 }

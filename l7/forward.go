@@ -5,7 +5,6 @@ package l7
 import (
 	"net/netip"
 	"strconv"
-	"strings"
 )
 
 // Forward says in which fields a server is told who the client was, how it
@@ -20,33 +19,6 @@ const (
 	ForwardBoth                    // all four
 	ForwardNone                    // none: the server need not know
 )
-
-// TrustForwarded believes the forwarding fields of requests that come from
-// proxies of ours: X-Forwarded-For sets [Exchange.Client], X-Forwarded-Proto
-// Scheme. The fields are then passed on, with the address of that proxy
-// appended. Addresses are read from the right, and the first one that is not
-// ours is the client: what stands left of it anybody may have written. Of
-// several values of X-Forwarded-Proto, or X-Forwarded-Host, the last counts:
-// the nearest proxy's. Our proxies must set, or drop, every X-Forwarded field
-// that servers go by; Forwarded, X-Real-IP and spellings with "_" are dropped,
-// as they are anybody's.
-//
-// With Standard our proxies write Forwarded (RFC 7239) instead, whose for and
-// proto are read likewise, and all others are dropped.
-//
-// Fields of the kind that was believed get our element whatever
-// [Proxy.Forward] says, but for ForwardNone; those of the other kind, if it
-// asks for them, begin with the client that was found. An element that is not valid, or that hides its node, ends the
-// search: the client is then the proxy that sent it.
-type TrustForwarded struct {
-	Prefixes []netip.Prefix // of our proxies
-	Standard bool           // they write Forwarded
-	Next     Handler
-
-	checked
-}
-
-func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
 
 // appendRequest appends the head of the request as it is sent to a server.
 func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
@@ -118,12 +90,6 @@ func (x *Exchange) viaVersion() string {
 		return "1.1 "
 	}
 	return strconv.Itoa(int(x.proto1x)) + ".0 "
-}
-
-// bodyExpected reports whether a request of that method says so when it has
-// no body (RFC 9110, section 8.6).
-func bodyExpected(method string) bool {
-	return method == "POST" || method == "PUT" || method == "PATCH"
 }
 
 // joins reports whether a forwarding field is one that is written anew, behind
@@ -222,50 +188,4 @@ func appendNode(b []byte, a netip.Addr) []byte {
 		return a.AppendTo(b)
 	}
 	return append(a.AppendTo(append(b, `"[`...)), `]"`...)
-}
-
-// trusts reports whether addr is one of our proxies.
-func (t *TrustForwarded) trusts(addr netip.Addr) bool {
-	for _, p := range t.Prefixes {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
-// client finds the client among the addresses of X-Forwarded-For.
-func (t *TrustForwarded) client(x *Exchange) netip.Addr {
-	client := x.Remote.Addr()
-	for i := len(x.Header.list) - 1; i >= 0; i-- {
-		fd := &x.Header.list[i]
-		if fd.kind != kindForwarded || !equalFold(fd.Name, "x-forwarded-for") {
-			continue
-		}
-		for v := fd.Value; v != ""; {
-			item := v
-			if j := strings.LastIndexByte(v, ','); j >= 0 {
-				v, item = v[:j], v[j+1:]
-			} else {
-				v = ""
-			}
-			a, ok := parseNode(trimOWS(item))
-			if !ok {
-				return client
-			}
-			if client = a; !t.trusts(a) {
-				return client
-			}
-		}
-	}
-	return client
-}
-
-// parseNode reads an address, with or without a port.
-func parseNode(s string) (netip.Addr, bool) {
-	if ap, err := netip.ParseAddrPort(s); err == nil {
-		return ap.Addr().Unmap(), true
-	}
-	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
-	return a.Unmap(), err == nil
 }

@@ -7,48 +7,6 @@ import (
 	"strings"
 )
 
-// SetForwarded is a [FieldEdit] of requests that writes Forwarded (RFC 7239)
-// with nodes of the host's choice: the other end's port, a name that tells
-// nothing. It goes with a Proxy whose Forward is ForwardNone. What a client
-// sent is dropped, unless [TrustForwarded] believes it: then the element is
-// put behind that of others.
-type SetForwarded struct {
-	For func(x *Exchange) string // who sent the request; nil means the other end's address
-	By  func(x *Exchange) string // who took it; nil leaves it out
-
-	Host, Proto bool // tell the host and the scheme that were asked for
-}
-
-// EditFields implements [FieldEdit]. A node is an address, an address with a
-// port, or an obfuscated name, "_" and some letters, digits or ._-; what is
-// none of these becomes "unknown".
-func (e SetForwarded) EditFields(x *Exchange, f *Fields) {
-	var b strings.Builder
-	if x.trusted {
-		for v := range f.Values("Forwarded") {
-			b.WriteString(v)
-			b.WriteString(", ")
-		}
-	}
-	f.Del("Forwarded")
-	node := x.Remote.Addr().String()
-	if e.For != nil {
-		node = e.For(x)
-	}
-	b.WriteString("for=" + forwardedNode(node))
-	if e.By != nil {
-		b.WriteString(";by=" + forwardedNode(e.By(x)))
-	}
-	if e.Host && x.Record.Host != "" {
-		b.WriteString(`;host="` + x.Record.Host + `"`)
-	}
-	if e.Proto {
-		b.WriteString(";proto=" + x.Scheme)
-	}
-	f.edited = true
-	f.list = append(f.list, Field{Name: "Forwarded", Value: b.String()}) // of no kind: the proxy lets it pass
-}
-
 // forwardedNode writes a node (RFC 7239, section 6), quoted unless it is an
 // IPv4 address.
 func forwardedNode(s string) string {
@@ -175,30 +133,11 @@ func isNode(s string) bool {
 	return s[0] == '[' || strings.Count(s, ":") <= 1
 }
 
-// standard finds the client among the elements of Forwarded, from the right,
-// and the scheme that it was told of with. A node that is no address, or a
-// field that is not valid, is as far as it goes.
-func (t *TrustForwarded) standard(x *Exchange) (client netip.Addr, scheme string) {
-	client = x.Remote.Addr()
-	var room [8]hop
-	hops := room[:0]
-	for v := range x.Header.Values("Forwarded") {
-		var ok bool
-		if hops, ok = parseForwarded(hops, v); !ok {
-			hops = hops[:0] // what stands left of it cannot be told from it
-		}
+// parseNode reads an address, with or without a port.
+func parseNode(s string) (netip.Addr, bool) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap.Addr().Unmap(), true
 	}
-	for i := len(hops) - 1; i >= 0; i-- {
-		if p := hops[i].proto; httpScheme(p) != "" {
-			scheme = p
-		}
-		a, ok := parseNode(hops[i].node)
-		if !ok {
-			return client, scheme
-		}
-		if client = a; !t.trusts(a) {
-			return client, scheme
-		}
-	}
-	return client, scheme
+	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	return a.Unmap(), err == nil
 }

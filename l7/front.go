@@ -15,26 +15,6 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Limits and timeouts that hold where a Server says nothing else. Their
-// sources are the limits of the other proxies.
-const (
-	defaultHeaderTimeout    = 10 * time.Second
-	defaultIdleTimeout      = 60 * time.Second
-	defaultBodyTimeout      = 30 * time.Second
-	defaultWriteTimeout     = 30 * time.Second
-	defaultTunnelTimeout    = time.Hour
-	defaultHandshakeTimeout = 10 * time.Second
-	defaultMaxHeader        = 32 << 10
-	defaultMaxFields        = 128
-
-	headBuffer = 16 << 10 // of most heads, and of bodies as long as they are short
-	bulkBuffer = 64 << 10 // of bodies that turn out long
-	maxUnread  = 64 << 10 // of a request body that is read to keep the connection
-	lingerTime = time.Second
-)
-
-var past = time.Unix(1, 0)
-
 // byteConn is a connection of the byte front: one goroutine reads a head, runs
 // the handler tree, which relays or answers, and waits for the next.
 type byteConn struct {
@@ -381,4 +361,11 @@ func (c *byteConn) clientGone() {
 	if c.upstream != nil {
 		c.upstream.interrupt()
 	}
+}
+
+func (c *byteConn) session(need bool) usage {
+	if need && c.owns == nil {
+		c.owns = new(session)
+	}
+	return usage{c.owns, c.served == 1}
 }

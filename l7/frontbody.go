@@ -33,6 +33,8 @@ func (c *byteConn) bodyReady() bool {
 	return b.left == 0 || b.left > 0 && c.in != nil && int64(len(c.in.B)-c.pos) >= b.left
 }
 
+func (c *byteConn) bodyMayPanic() bool { return false }
+
 func (c *byteConn) trailer() *Fields { return c.req.fields }
 
 // readBody reads what the client sent, framing taken off.

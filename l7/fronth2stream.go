@@ -282,6 +282,8 @@ func (s *h2Exchange) take(p []byte) (n int) {
 	return n
 }
 
+func (s *h2Exchange) bodyMayPanic() bool { return false }
+
 func (s *h2Exchange) bodyReady() bool {
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()

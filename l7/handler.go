@@ -16,15 +16,6 @@ type Handler interface {
 	ServeExchange(x *Exchange)
 }
 
-// HandlerFunc is a func as a [Handler].
-type HandlerFunc func(x *Exchange)
-
-// ServeExchange calls f.
-func (f HandlerFunc) ServeExchange(x *Exchange) { f(x) }
-
-// ServeHTTP implements [http.Handler].
-func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
-
 // errNoHandler is about a field Next or the like that a Check was not asked for.
 var errNoHandler = errors.New("l7: a handler is nil where one must go on with the exchange")
 

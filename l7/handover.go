@@ -239,17 +239,6 @@ type handedTLS struct {
 
 func (h *handedTLS) ConnectionState() tls.ConnectionState { return h.state }
 
-// tlsState returns the state of a connection that has done its handshake, nil
-// if it is plain text.
-func tlsState(c net.Conn) *tls.ConnectionState {
-	t, ok := c.(interface{ ConnectionState() tls.ConnectionState })
-	if !ok {
-		return nil
-	}
-	st := t.ConnectionState()
-	return &st
-}
-
 // boundHanded has writes bounded; under TLS they are already.
 func (c *byteConn) boundHanded(h *handedConn) {
 	if c.nc == c.raw {

@@ -382,3 +382,9 @@ func parseReply(r *Reply, f *framing, s string, maxFields int) (minor int8, _ *h
 	}
 	return minor, nil
 }
+
+// bodyExpected reports whether a request of that method says so when it has
+// no body (RFC 9110, section 8.6).
+func bodyExpected(method string) bool {
+	return method == "POST" || method == "PUT" || method == "PATCH"
+}

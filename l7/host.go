@@ -104,3 +104,25 @@ func hostName(s string) string {
 	}
 	return s
 }
+
+// hostOf returns the host of a Host field in lower case, without port and
+// without a dot at its end.
+func hostOf(host string) string {
+	end := len(host)
+	upper := false
+	for i := len(host) - 1; i >= 0; i-- {
+		switch c := host[i]; {
+		case c == ']':
+			return strings.ToLower(host[:i+1])
+		case c == ':':
+			end = i
+		case 'A' <= c && c <= 'Z':
+			upper = true
+		}
+	}
+	host = strings.TrimSuffix(host[:end], ".")
+	if upper {
+		host = strings.ToLower(host)
+	}
+	return host
+}

@@ -2,10 +2,7 @@
 
 package l7
 
-import (
-	"maps"
-	"net/http"
-)
+import "net/http"
 
 // An InterimEditor is a [ReplyEditor] that also changes the heads of interim
 // replies (1xx other than 101) on their way to the client, 103 (Early Hints) for
@@ -18,9 +15,6 @@ import (
 type InterimEditor interface {
 	EditInterim(x *Exchange, r *Reply)
 }
-
-// EditInterim implements [InterimEditor].
-func (h *EditHeader) EditInterim(x *Exchange, r *Reply) { h.EditReply(x, r) }
 
 // editsInterim reports whether there is an editor of interim replies.
 func (x *Exchange) editsInterim() bool {
@@ -54,26 +48,6 @@ func (x *Exchange) writeInterim(r *Reply) error {
 		return err
 	}
 	return x.down.writeInterim(r)
-}
-
-// writeInterim sends an interim reply of a foreign handler, whose fields are
-// those that are there so far.
-func (w *editingWriter) writeInterim(status int) {
-	x, h := w.s.x, w.Header()
-	if !x.editsInterim() {
-		w.ResponseWriter.WriteHeader(status)
-		return
-	}
-	r := Reply{Status: status, ContentLength: -1, Local: true, Header: fieldsOf(h)}
-	if x.editInterim(&r) != nil {
-		return
-	}
-	saved := maps.Clone(h)
-	clear(h)
-	addFields(h, &r.Header)
-	w.ResponseWriter.WriteHeader(status)
-	clear(h)
-	maps.Copy(h, saved)
 }
 
 // isInterim reports whether a reply of that status comes before the final one.

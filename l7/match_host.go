@@ -43,25 +43,3 @@ func (h Host) problem() string {
 	}
 	return ""
 }
-
-// hostOf returns the host of a Host field in lower case, without port and
-// without a dot at its end.
-func hostOf(host string) string {
-	end := len(host)
-	upper := false
-	for i := len(host) - 1; i >= 0; i-- {
-		switch c := host[i]; {
-		case c == ']':
-			return strings.ToLower(host[:i+1])
-		case c == ':':
-			end = i
-		case 'A' <= c && c <= 'Z':
-			upper = true
-		}
-	}
-	host = strings.TrimSuffix(host[:end], ".")
-	if upper {
-		host = strings.ToLower(host)
-	}
-	return host
-}

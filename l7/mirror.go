@@ -134,6 +134,7 @@ func (n *nobody) readBody(p []byte) (int, error) {
 
 func (n *nobody) observed() bool              { return true } // nobody has asked
 func (n *nobody) logger() *slog.Logger        { return n.log }
+func (n *nobody) bodyMayPanic() bool          { return false }
 func (n *nobody) bodyReady() bool             { return true }
 func (n *nobody) stopBody()                   {}
 func (n *nobody) resumeBody()                 {}

@@ -134,11 +134,6 @@ func upper(c byte) byte {
 	return c
 }
 
-// isUnreserved is RFC 3986, section 2.3.
-func isUnreserved(c byte) bool {
-	return 'a' <= lower(c) && lower(c) <= 'z' || '0' <= c && c <= '9' || indexByte("-._~", c) >= 0
-}
-
 func mergeSlashes(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := range len(s) {

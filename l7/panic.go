@@ -67,10 +67,8 @@ func (g *guardedReader) Read(p []byte) (n int, err error) {
 
 // guardedBody is the request body for a goroutine that does not recover.
 func (x *Exchange) guardedBody() io.Reader {
-	if len(x.filters) == 0 {
-		if _, ok := x.down.(*caller); !ok {
-			return bodyReader{x} // no code of the host's
-		}
+	if len(x.filters) == 0 && !x.down.bodyMayPanic() {
+		return bodyReader{x}
 	}
 	return &guardedReader{x, x.Body()}
 }

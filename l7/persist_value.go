@@ -11,6 +11,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"iter"
 	randv2 "math/rand/v2"
 	"slices"
@@ -230,3 +231,13 @@ var valueDigit = func() (t [256]byte) {
 }()
 
 const notDigit = 0x40
+
+// keys adds a mistake for keys that can be guessed.
+func (c *checks) keys(field string, keys [][]byte) {
+	for i, k := range keys {
+		c.If(len(k) < minKeyBytes, fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%d bytes", len(k)),
+			"must be 16 random bytes or more: whoever finds the key chooses the server")
+	}
+}
+
+const minKeyBytes = 16

@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"fmt"
 	"iter"
 	"math"
 	"math/rand/v2"
@@ -240,3 +241,46 @@ func (s *Split) EditReply(x *Exchange, r *Reply) {
 
 // ServeHTTP implements [http.Handler].
 func (s *Split) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(s, w, r) }
+
+// Check returns what is wrong with h and its default.
+func (h *Choose) Check() error { return checkAll(h) }
+
+func (h *Choose) check(c *checks) {
+	c.Need("Choose.By", h.By, "must be the func that chooses")
+	c.in("Choose.Default", h.Default)
+}
+
+// Check returns what is wrong with f, its pools and its handlers.
+func (f Fallback) Check() error {
+	c := checks{seen: map[checker]bool{}}
+	c.If(len(f) == 0, "Fallback", nil, "must have a choice")
+	for i, choice := range f {
+		if i < len(f)-1 { // that of the last is not asked
+			c.Need(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool, "must be the pool that is asked for a usable server")
+		}
+		c.in(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool)
+		c.next(fmt.Sprintf("Fallback[%d].Handler", i), choice.Handler)
+	}
+	return c.Err()
+}
+
+// Check returns what is wrong with s and its arms.
+func (s *Split) Check() error { return checkAll(s) }
+
+func (s *Split) check(c *checks) {
+	c.name("Split.Cookie", s.Cookie, true)
+	c.keys("Split.Keys", s.Keys)
+	c.name("Split.Field", s.Field, true)
+	c.If(s.arms.Load() == nil, "Split.Arms", nil, "must be set: make it by NewSplit, or call Set")
+	c.arms(s.list())
+}
+
+func (c *checks) arms(arms []Arm) {
+	names := make(map[string]bool, len(arms))
+	for i, a := range arms {
+		at := fmt.Sprintf("Split.Arms[%d]", i)
+		c.If(names[a.Name], at+".Name", a.Name, "must differ from those of the others: clients are kept by it")
+		names[a.Name] = true
+		c.next(at+".Handler", a.Handler)
+	}
+}

@@ -97,3 +97,27 @@ func endOf(c l4.Cause, p l4.Phase) l4.Termination { return l4.Termination{Cause:
 
 // completed reports whether an exchange came to its planned end.
 func completed(t l4.Termination) bool { return t.Cause == l4.Normal || t.Cause == l4.Local }
+
+// Captured is a field that [Capture] kept.
+type Captured struct {
+	Name  string // as Capture names it
+	Value string
+	Reply bool // of the reply, not of the request
+}
+
+func (c Captured) attr() slog.Attr {
+	if c.Reply {
+		return slog.String("reply."+c.Name, c.Value)
+	}
+	return slog.String("request."+c.Name, c.Value)
+}
+
+// atFault reports whether an exchange ended by the doing of a server or of the
+// gateway.
+func atFault(c l4.Cause) bool {
+	switch c {
+	case l4.ServerAborted, l4.ServerTimeout, l4.Resource, l4.Internal, l4.ServerDown:
+		return true
+	}
+	return false
+}

@@ -2,12 +2,6 @@
 
 package l7
 
-import (
-	"slices"
-	"sync"
-	"sync/atomic"
-)
-
 // Reuse says which requests may go over a connection to a server that is open
 // already. It is what HAProxy calls http-reuse. A session is one connection of
 // a client; a [Transport] is a session too, one that is never at its first
@@ -66,56 +60,5 @@ func (r Reuse) rank(first, proven bool) int {
 	return rankGood
 }
 
-// usage is what a request asks of the connections to a server.
-type usage struct {
-	session *session // nil if it is not known
-	first   bool     // the request is the session's first
-}
-
 // maxOwned is how many idle connections to one server a session keeps.
 const maxOwned = 5
-
-// A session is a client's connection, for what is kept open to servers on its
-// behalf only.
-type session struct {
-	program bool        // it is a Transport: what one caller logged in is not for the next
-	ended   atomic.Bool // what comes back is closed
-
-	mu    sync.Mutex
-	hosts []*upHost // that may keep something
-}
-
-// note says that h keeps something for the session. It reports false if the
-// session has ended.
-func (s *session) note(h *upHost) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended.Load() {
-		return false
-	}
-	if !slices.Contains(s.hosts, h) {
-		s.hosts = append(s.hosts, h)
-	}
-	return true
-}
-
-// end closes what is kept for the session. A nil session has nothing.
-func (s *session) end() {
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	s.ended.Store(true)
-	hosts := s.hosts
-	s.mu.Unlock()
-	for _, h := range hosts {
-		h.disown(s)
-	}
-}
-
-func (c *byteConn) session(need bool) usage {
-	if need && c.owns == nil {
-		c.owns = new(session)
-	}
-	return usage{c.owns, c.served == 1}
-}

@@ -152,9 +152,5 @@ func targetOK(x *Exchange) bool {
 	return pathOK(x.Path) && all(x.Query, isTargetByte) && (x.Host == "" || validHost(x.Host)) && isToken(x.Method)
 }
 
-func pathOK(path string) bool {
-	return (path == "*" || strings.HasPrefix(path, "/")) && all(path, isTargetByte) && strings.IndexByte(path, '?') < 0
-}
-
 // ServeHTTP implements [http.Handler].
 func (h *Rewrite) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }

@@ -4,6 +4,7 @@ package l7
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -143,3 +144,22 @@ func (r *Router) notFound(x *Exchange) {
 
 // ServeHTTP implements [http.Handler].
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) { ServeHTTP(r, w, req) }
+
+// Check returns what is wrong with r, its matchers and its handlers.
+func (r *Router) Check() error { return checkAll(r) }
+
+func (r *Router) check(c *checks) {
+	c.If(r.Order > Specific, "Router.Order", uint8(r.Order), "must be Listed or Specific")
+	c.in("Router.NotFound", r.NotFound)
+	if t := r.table.Load(); t != nil {
+		c.routes(t.routes)
+	}
+}
+
+func (c *checks) routes(routes []Route) {
+	for i := range routes {
+		if routes[i].Handler != nil {
+			c.in(fmt.Sprintf("Router.Routes[%d].Handler", i), routes[i].Handler)
+		}
+	}
+}

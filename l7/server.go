@@ -18,9 +18,6 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// bg is for calls that want a context and never wait.
-var bg = context.Background()
-
 // A Server serves HTTP on any number of listeners. Its byte front speaks
 // HTTP/1.0, HTTP/1.1 and HTTP/2, the latter over TLS and by prior knowledge, and
 // runs native handlers ([Handler]) on the bytes of the connection. An embedded
@@ -93,17 +90,6 @@ type Server struct {
 // ErrServerClosed is what Serve and its relatives return after Shutdown or
 // Close. It is [http.ErrServerClosed].
 var ErrServerClosed = http.ErrServerClosed
-
-// orDefault implements "0 means def, negative means none", none being 0.
-func orDefault[T int | int64 | time.Duration](v, def T) T {
-	switch {
-	case v == 0:
-		return def
-	case v < 0:
-		return 0
-	}
-	return v
-}
 
 func (s *Server) init() {
 	s.once.Do(func() {
@@ -350,4 +336,15 @@ func (s *Server) cut() {
 	for _, c := range handed {
 		_ = c.Close()
 	}
+}
+
+// Check returns what is wrong with s and its tree of handlers, each mistake a
+// [*penstock.ConfigError] whose Field is the path to it:
+// Server.Handler.Router.Routes[2].Handler.Proxy.Pool. Serve and its relatives
+// call it. A handler or matcher of a host's own takes part if it has a Check.
+func (s *Server) Check() error { return checkAll(s) }
+
+func (s *Server) check(c *checks) {
+	c.in("Server.Handler", s.handler())
+	c.If(s.MaxStreams < 0, "Server.MaxStreams", s.MaxStreams, notNegative)
 }

@@ -5,18 +5,17 @@ package l7
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/l4"
 )
 
@@ -274,15 +273,6 @@ func (s *standard) writeHead(r *Reply) error {
 	return nil
 }
 
-func addFields(h http.Header, f *Fields) {
-	for i := range f.list {
-		if fd := &f.list[i]; !fd.kind.owned() {
-			name := http.CanonicalHeaderKey(fd.Name)
-			h[name] = append(h[name], fd.Value)
-		}
-	}
-}
-
 func (s *standard) writeBody(p []byte) error {
 	if s.noBody || len(p) == 0 {
 		return nil
@@ -386,41 +376,18 @@ func (s *standard) serveForeign(h http.Handler) {
 	}
 }
 
-// applyTo gives r what the exchange says. What belongs to the connection stays
-// as net/http has it.
-func (x *Exchange) applyTo(r *http.Request) {
-	r.Method, r.Host = x.Method, x.Host
-	if target := x.Path + x.Query; target != r.RequestURI {
-		if u, err := url.ParseRequestURI(target); err == nil {
-			r.URL.Path, r.URL.RawPath, r.URL.RawQuery = u.Path, u.RawPath, u.RawQuery
-			r.RequestURI = target
-		}
-	}
-	if x.Header.changed() {
-		h := make(http.Header, len(r.Header))
-		for name, values := range r.Header {
-			if k := kindOf(name); k.owned() || k == kindExpect {
-				h[name] = values
-			}
-		}
-		addFields(h, &x.Header)
-		r.Header = h
-	}
-	if len(x.filters) > 0 {
-		r.Body, r.ContentLength = io.NopCloser(x.Body()), x.ContentLength
-		delete(r.Header, "Content-Length")
-	}
-}
+// HandlerFunc is a func as a [Handler].
+type HandlerFunc func(x *Exchange)
 
-// addrPort returns the address of a TCP connection, zero for any other.
-func addrPort(a net.Addr) netip.AddrPort {
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		ap := a.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	case nil:
-		return netip.AddrPort{}
-	}
-	ap, _ := netip.ParseAddrPort(a.String())
-	return ap
+// ServeExchange calls f.
+func (f HandlerFunc) ServeExchange(x *Exchange) { f(x) }
+
+// ServeHTTP implements [http.Handler].
+func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
+
+// Check returns what is wrong with f.
+func (f HandlerFunc) Check() error {
+	var m penstock.Mistakes
+	m.Need("HandlerFunc", f, "must be a func")
+	return m.Err()
 }

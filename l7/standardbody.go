@@ -81,6 +81,8 @@ func (b *foreignBody) Read(p []byte) (int, error) {
 
 func (b *foreignBody) Close() error { return b.s.r.Body.Close() }
 
+func (s *standard) bodyMayPanic() bool { return false }
+
 func (s *standard) bodyReady() bool { return s.r.ContentLength == 0 }
 
 // unread reports whether there may be more of the request body to come on an

@@ -40,10 +40,3 @@ func requestTarget(r *http.Request) string {
 	}
 	return raw
 }
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}

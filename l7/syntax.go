@@ -5,6 +5,7 @@ package l7
 import (
 	"encoding/binary"
 	"strconv"
+	"strings"
 	"unsafe"
 )
 
@@ -173,3 +174,34 @@ func quote(s string) string { return strconv.Quote(s) }
 
 // unsafeBytes views s as bytes that must not be written to.
 func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
+
+func pathOK(path string) bool {
+	return (path == "*" || strings.HasPrefix(path, "/")) && all(path, isTargetByte) && strings.IndexByte(path, '?') < 0
+}
+
+// isUnreserved is RFC 3986, section 2.3.
+func isUnreserved(c byte) bool {
+	return 'a' <= lower(c) && lower(c) <= 'z' || '0' <= c && c <= '9' || indexByte("-._~", c) >= 0
+}
+
+// httpScheme returns the scheme of HTTP under which a client came, or "". Some
+// proxies tell of a WebSocket by the scheme that its URI has (RFC 6455, section
+// 3).
+func httpScheme(s string) string {
+	switch {
+	case equalFold(s, "https"), equalFold(s, "wss"):
+		return "https"
+	case equalFold(s, "http"), equalFold(s, "ws"):
+		return "http"
+	}
+	return ""
+}

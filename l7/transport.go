@@ -298,3 +298,15 @@ func (c *caller) response() *http.Response {
 	}
 	return resp
 }
+
+// Check returns what is wrong with t, its pool and its upstream.
+// [Transport.RoundTrip] calls it at the first request.
+func (t *Transport) Check() error { return checkAll(t) }
+
+func (t *Transport) check(c *checks) {
+	c.Need("Transport.Pool", t.Pool, "must be the pool of servers")
+	c.in("Transport.Pool", t.Pool)
+	c.in("Transport.Upstream", t.Upstream)
+	c.in("Transport.Retry", t.Retry)
+	c.in("Transport.Hedge", t.Hedge)
+}

@@ -46,6 +46,8 @@ func (c *caller) readBody(p []byte) (int, error) {
 	return n, err
 }
 
+func (c *caller) bodyMayPanic() bool { return true }
+
 // bodyReady takes a body that can be had again for one that is in memory.
 func (c *caller) bodyReady() bool { return c.body == nil || c.req.GetBody != nil }
 

@@ -4,6 +4,7 @@ package l7
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 )
 
@@ -28,19 +29,6 @@ func (t *TrustForwarded) ServeExchange(x *Exchange) {
 	Serve(t.Next, x)
 }
 
-// httpScheme returns the scheme of HTTP under which a client came, or "". Some
-// proxies tell of a WebSocket by the scheme that its URI has (RFC 6455, section
-// 3).
-func httpScheme(s string) string {
-	switch {
-	case equalFold(s, "https"), equalFold(s, "wss"):
-		return "https"
-	case equalFold(s, "http"), equalFold(s, "ws"):
-		return "http"
-	}
-	return ""
-}
-
 // writes reports whether a field is one of those that our proxies write. What
 // else tells of clients, X-Real-IP and other spellings, comes from anybody.
 func (t *TrustForwarded) writes(name string) bool {
@@ -51,12 +39,92 @@ func (t *TrustForwarded) writes(name string) bool {
 	return len(name) > len(prefix) && equalFold(name[:len(prefix)], prefix) && strings.IndexByte(name, '_') < 0
 }
 
-// lastItem returns the last item of the last line of a list: what the nearest
-// proxy has said, behind what others may have.
-func lastItem(f *Fields, name string) string {
-	last := ""
-	for v := range f.Values(name) {
-		last = v
+// TrustForwarded believes the forwarding fields of requests that come from
+// proxies of ours: X-Forwarded-For sets [Exchange.Client], X-Forwarded-Proto
+// Scheme. The fields are then passed on, with the address of that proxy
+// appended. Addresses are read from the right, and the first one that is not
+// ours is the client: what stands left of it anybody may have written. Of
+// several values of X-Forwarded-Proto, or X-Forwarded-Host, the last counts:
+// the nearest proxy's. Our proxies must set, or drop, every X-Forwarded field
+// that servers go by; Forwarded, X-Real-IP and spellings with "_" are dropped,
+// as they are anybody's.
+//
+// With Standard our proxies write Forwarded (RFC 7239) instead, whose for and
+// proto are read likewise, and all others are dropped.
+//
+// Fields of the kind that was believed get our element whatever
+// [Proxy.Forward] says, but for ForwardNone; those of the other kind, if it
+// asks for them, begin with the client that was found. An element that is not valid, or that hides its node, ends the
+// search: the client is then the proxy that sent it.
+type TrustForwarded struct {
+	Prefixes []netip.Prefix // of our proxies
+	Standard bool           // they write Forwarded
+	Next     Handler
+
+	checked
+}
+
+// trusts reports whether addr is one of our proxies.
+func (t *TrustForwarded) trusts(addr netip.Addr) bool {
+	for _, p := range t.Prefixes {
+		if p.Contains(addr) {
+			return true
+		}
 	}
-	return trimOWS(last[strings.LastIndexByte(last, ',')+1:])
+	return false
+}
+
+// client finds the client among the addresses of X-Forwarded-For.
+func (t *TrustForwarded) client(x *Exchange) netip.Addr {
+	client := x.Remote.Addr()
+	for i := len(x.Header.list) - 1; i >= 0; i-- {
+		fd := &x.Header.list[i]
+		if fd.kind != kindForwarded || !equalFold(fd.Name, "x-forwarded-for") {
+			continue
+		}
+		for v := fd.Value; v != ""; {
+			item := v
+			if j := strings.LastIndexByte(v, ','); j >= 0 {
+				v, item = v[:j], v[j+1:]
+			} else {
+				v = ""
+			}
+			a, ok := parseNode(trimOWS(item))
+			if !ok {
+				return client
+			}
+			if client = a; !t.trusts(a) {
+				return client
+			}
+		}
+	}
+	return client
+}
+
+// standard finds the client among the elements of Forwarded, from the right,
+// and the scheme that it was told of with. A node that is no address, or a
+// field that is not valid, is as far as it goes.
+func (t *TrustForwarded) standard(x *Exchange) (client netip.Addr, scheme string) {
+	client = x.Remote.Addr()
+	var room [8]hop
+	hops := room[:0]
+	for v := range x.Header.Values("Forwarded") {
+		var ok bool
+		if hops, ok = parseForwarded(hops, v); !ok {
+			hops = hops[:0] // what stands left of it cannot be told from it
+		}
+	}
+	for i := len(hops) - 1; i >= 0; i-- {
+		if p := hops[i].proto; httpScheme(p) != "" {
+			scheme = p
+		}
+		a, ok := parseNode(hops[i].node)
+		if !ok {
+			return client, scheme
+		}
+		if client = a; !t.trusts(a) {
+			return client, scheme
+		}
+	}
+	return client, scheme
 }

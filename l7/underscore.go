@@ -42,12 +42,3 @@ func (h *Underscores) ServeExchange(x *Exchange) {
 
 // ServeHTTP implements [http.Handler].
 func (h *Underscores) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
-
-func (f *Fields) hasUnderscore() bool {
-	for i := range f.list {
-		if strings.IndexByte(f.list[i].Name, '_') >= 0 {
-			return true
-		}
-	}
-	return false
-}

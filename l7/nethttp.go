@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// newRequest builds a request for net/http.
+func (x *Exchange) newRequest(ctx context.Context) *http.Request {
+	r := &http.Request{
+		Method: x.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto1x),
+		Header: make(http.Header, len(x.Header.list)), Host: x.Host,
+		ContentLength: x.ContentLength, Body: http.NoBody,
+		RemoteAddr: x.Remote.String(), RequestURI: x.Path + x.Query, TLS: x.TLS,
+	}
+	switch x.proto1x {
+	case 0:
+		r.Proto = "HTTP/1.0"
+	case 2:
+		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+	}
+	if x.ContentLength != 0 {
+		r.Body = io.NopCloser(bodyReader{x})
+	}
+	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		r.URL = u
+	} else {
+		r.URL = &url.URL{Path: x.Path, RawQuery: strings.TrimPrefix(x.Query, "?")}
+	}
+	addFields(r.Header, &x.Header)
+	return r.WithContext(ctx)
+}
+
+// applyTo gives r what the exchange says. What belongs to the connection stays
+// as net/http has it.
+func (x *Exchange) applyTo(r *http.Request) {
+	r.Method, r.Host = x.Method, x.Host
+	if target := x.Path + x.Query; target != r.RequestURI {
+		if u, err := url.ParseRequestURI(target); err == nil {
+			r.URL.Path, r.URL.RawPath, r.URL.RawQuery = u.Path, u.RawPath, u.RawQuery
+			r.RequestURI = target
+		}
+	}
+	if x.Header.changed() {
+		h := make(http.Header, len(r.Header))
+		for name, values := range r.Header {
+			if k := kindOf(name); k.owned() || k == kindExpect {
+				h[name] = values
+			}
+		}
+		addFields(h, &x.Header)
+		r.Header = h
+	}
+	if len(x.filters) > 0 {
+		r.Body, r.ContentLength = io.NopCloser(x.Body()), x.ContentLength
+		delete(r.Header, "Content-Length")
+	}
+}
+
+func addFields(h http.Header, f *Fields) {
+	for i := range f.list {
+		if fd := &f.list[i]; !fd.kind.owned() {
+			name := http.CanonicalHeaderKey(fd.Name)
+			h[name] = append(h[name], fd.Value)
+		}
+	}
+}
+
+// addrPort returns the address of a TCP connection, zero for any other.
+func addrPort(a net.Addr) netip.AddrPort {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	case nil:
+		return netip.AddrPort{}
+	}
+	ap, _ := netip.ParseAddrPort(a.String())
+	return ap
+}
+
+// tlsState returns the state of a connection that has done its handshake, nil
+// if it is plain text.
+func tlsState(c net.Conn) *tls.ConnectionState {
+	t, ok := c.(interface{ ConnectionState() tls.ConnectionState })
+	if !ok {
+		return nil
+	}
+	st := t.ConnectionState()
+	return &st
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io"
+	"os"
+	"os/exec"
+
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A wing is a line of the table in doc.go: patterns of the files that are in it.
+type wing struct {
+	name  string
+	files []string
+}
+
+// wingsOf reads the table of wings, the lowest first.
+func wingsOf(t *testing.T, doc string) (wings []wing) {
+	_, table, ok := strings.Cut(doc, "\n// The wings")
+	require.True(t, ok, "doc.go has no table of wings")
+	head := regexp.MustCompile(`^// ([a-z]+): .`)
+	for line := range strings.Lines(table) {
+		if m := head.FindStringSubmatch(line); m != nil {
+			wings = append(wings, wing{name: m[1]})
+		} else if files, ok := strings.CutPrefix(line, "//\t"); ok && len(wings) > 0 {
+			w := &wings[len(wings)-1]
+			w.files = append(w.files, strings.Fields(files)...)
+		}
+	}
+	return wings
+}
+
+// wingOf returns the number of the wing that a file is in.
+func wingOf(wings []wing, file string) (at int, err error) {
+	at = -1
+	for i, w := range wings {
+		for _, pattern := range w.files {
+			switch ok, err := filepath.Match(pattern+".go", file); {
+			case err != nil:
+				return 0, err
+			case ok && at >= 0:
+				return 0, fmt.Errorf("%s is in two wings, %s and %s", file, wings[at].name, w.name)
+			case ok:
+				at = i
+			}
+		}
+	}
+	if at < 0 {
+		return 0, fmt.Errorf("%s is in no wing: add it to the table in doc.go", file)
+	}
+	return at, nil
+}
+
+// A use is an identifier of the package that one of its files uses, and another
+// one declares.
+type use struct{ name, from, to string }
+
+// listed is what the go command tells of a package.
+type listed struct {
+	ImportPath, Export string
+	GoFiles            []string
+}
+
+// export returns the files of the package, and where the compiler has put what
+// it exports, and what its imports do.
+func export(t *testing.T) (self listed, exports map[string]string) {
+	out, err := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Export,GoFiles", ".").Output()
+	require.NoError(t, err)
+	exports = make(map[string]string)
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return self, exports
+		} else {
+			require.NoError(t, err)
+		}
+		exports[p.ImportPath], self = p.Export, p // the package itself comes last
+	}
+}
+
+// usesOf returns the uses between the files of the package. Instead holds other
+// text for files by name.
+func usesOf(t *testing.T, self listed, exports map[string]string, instead map[string]string) []use {
+	fset := token.NewFileSet()
+	var files []*ast.File
+	for _, name := range self.GoFiles {
+		var src any
+		if text, ok := instead[name]; ok {
+			src = text
+		}
+		f, err := parser.ParseFile(fset, name, src, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		files = append(files, f)
+	}
+	conf := types.Config{Importer: importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
+		return os.Open(exports[path])
+	})}
+	info := &types.Info{Uses: make(map[*ast.Ident]types.Object)}
+	pkg, err := conf.Check(self.ImportPath, fset, files, info)
+	require.NoError(t, err)
+	file := func(p token.Pos) string { return filepath.Base(fset.Position(p).Filename) }
+	seen := make(map[use]bool)
+	for id, o := range info.Uses {
+		if o.Pkg() != pkg {
+			continue
+		}
+		if u := (use{o.Name(), file(id.Pos()), file(o.Pos())}); u.from != u.to {
+			seen[u] = true
+		}
+	}
+	uses := make([]use, 0, len(seen))
+	for u := range seen {
+		uses = append(uses, u)
+	}
+	slices.SortFunc(uses, func(a, b use) int { return strings.Compare(a.from+a.to+a.name, b.from+b.to+b.name) })
+	return uses
+}
+
+// upward returns what is wrong with uses: those from a wing to one above it,
+// and files that are in no wing.
+func upward(wings []wing, files []string, uses []use) (faults []string) {
+	at := make(map[string]int)
+	for _, f := range files {
+		i, err := wingOf(wings, f)
+		if err != nil {
+			faults = append(faults, err.Error())
+		}
+		at[f] = i
+	}
+	if faults != nil {
+		return faults
+	}
+	for _, u := range uses {
+		if from, to := at[u.from], at[u.to]; from < to {
+			faults = append(faults, fmt.Sprintf("%s (%s) uses %s of %s (%s), which is above it", u.from, wings[from].name, u.name, u.to, wings[to].name))
+		}
+	}
+	return faults
+}
+
+// TestWings keeps the uses between the files of this package pointing down, as
+// the table in doc.go has its wings.
+func TestWings(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	wings := wingsOf(t, string(doc))
+	self, exports := export(t)
+	uses := usesOf(t, self, exports, nil)
+	require.Greater(t, len(uses), 1000)
+	for _, fault := range upward(wings, self.GoFiles, uses) {
+		t.Error(fault)
+	}
+	for _, w := range wings {
+		for _, pattern := range w.files {
+			require.True(t, slices.ContainsFunc(self.GoFiles, func(f string) bool {
+				ok, _ := filepath.Match(pattern+".go", f)
+				return ok
+			}) || fileExists(pattern+".go"), "wing %s: there is no %s.go", w.name, pattern)
+		}
+	}
+
+	t.Run("arrow turned", func(t *testing.T) {
+		const core = "stack.go"
+		src, err := os.ReadFile(core)
+		require.NoError(t, err)
+		uses := usesOf(t, self, exports, map[string]string{core: string(src) + "\nvar _ = (*Transport).RoundTrip\n"})
+		faults := upward(wings, self.GoFiles, uses)
+		require.Len(t, faults, 2) // the type and its method
+		for _, f := range faults {
+			require.Contains(t, f, core)
+			require.Contains(t, f, "which is above it")
+		}
+		require.Contains(t, strings.Join(faults, "\n"), "RoundTrip")
+	})
+	t.Run("stray file", func(t *testing.T) {
+		faults := upward(wings, append(slices.Clone(self.GoFiles), "stray.go"), nil)
+		require.Equal(t, []string{"stray.go is in no wing: add it to the table in doc.go"}, faults)
+	})
+}
+
+// fileExists reports whether there is a file for another system.
+func fileExists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}

@@ -260,6 +260,10 @@ var panics = []struct {
 		b.proxy.Upstream.TLS = func(*balance.Server) *tls.Config { b.tick(); return nil }
 		return b.proxy
 	}},
+	{"Upstream.ProtocolsOf", 500, func(b *bomb) http.Handler {
+		b.proxy.Upstream.ProtocolsOf = func(*balance.Server) *http.Protocols { b.tick(); return nil }
+		return b.proxy
+	}},
 	{"Upstream.TLSName", 500, func(b *bomb) http.Handler {
 		b.proxy.Upstream.TLSName = func(*l7.Exchange, *balance.Server) string { b.tick(); return "" }
 		return b.proxy

@@ -28,6 +28,11 @@ func (h *upHost) learnProtocols() {
 	u := h.up
 	h.one = true
 	p := u.Protocols
+	if u.ProtocolsOf != nil {
+		if own := u.ProtocolsOf(h.key.server); own != nil {
+			p = own
+		}
+	}
 	if u.TLS != nil {
 		if cfg := u.TLS(h.key.server); cfg != nil {
 			switch {

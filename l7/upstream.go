@@ -65,6 +65,10 @@ type Upstream struct {
 	// last word. Requests that change the protocol (WebSocket) and CONNECT take
 	// HTTP/1 where it is allowed; over HTTP/2 they lose the wish to change.
 	Protocols *http.Protocols
+	// ProtocolsOf says for one server what Protocols says for all. Nil, and nil
+	// that it returns, mean Protocols. It is called as TLS is, before the first
+	// connection to a server.
+	ProtocolsOf func(s *balance.Server) *http.Protocols
 
 	Reuse Reuse // for whom a connection may be used again; 0 means ReuseAlways
 

@@ -34,7 +34,7 @@ func (o *Options) httpFronts(pool *balance.Pool) []front {
 
 // handler forwards every request to the pool.
 func (o *Options) handler(pool *balance.Pool) http.Handler {
-	proxy := &l7.Proxy{Pool: pool, HeaderTimeout: o.Timeout, BodyTimeout: o.Timeout, TunnelTimeout: o.Timeout}
+	proxy := &l7.Proxy{Pool: pool, Upstream: o.upstream(), HeaderTimeout: o.Timeout, BodyTimeout: o.Timeout, TunnelTimeout: o.Timeout}
 	if _, hashes := policyOf(o.Balance); !hashes {
 		return proxy
 	}

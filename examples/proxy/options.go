@@ -26,8 +26,12 @@ type Options struct {
 	CheckPath      string // empty means TCP checks
 	CheckInterval  time.Duration
 	Timeout        time.Duration // 0 means the library's own defaults
-	To             []string
-	CPUProfile     string // a file; empty means none
+	To             []string      // servers, as parseTarget reads them
+	CA             string        // PEM file of what https servers are verified by; empty means the system's
+	Insecure       bool          // https servers are not verified
+	CPUProfile     string        // a file; empty means none
+
+	secure *tls.Config // for https servers; set by Run
 }
 
 // policyNames are what -balance knows.
@@ -66,7 +70,7 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 	f := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() {
-		fmt.Fprintln(stderr, "usage: proxy [flags] -to HOST:PORT [-to HOST:PORT ...]\nAt least one of -http, -tls, -tcp and -udp is needed; all share one pool.")
+		fmt.Fprintln(stderr, "usage: proxy [flags] -to SERVER [-to SERVER ...]\nAt least one of -http, -tls, -tcp and -udp is needed; all share one pool.")
 		f.PrintDefaults()
 	}
 	f.StringVar(&o.HTTP, "http", "", "serve HTTP/1.1 and prior-knowledge h2c on `ADDR`")
@@ -80,10 +84,13 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 	f.StringVar(&o.CheckPath, "check-path", "", "check servers by HTTP with this `PATH`; without it, by a TCP connection")
 	f.DurationVar(&o.CheckInterval, "check-interval", 2*time.Second, "time between two checks of a server; 0 means no checks")
 	f.DurationVar(&o.Timeout, "timeout", 0, "bound of a request's head, a stalled body, an idle client connection and a silent server; 0 means the library's defaults")
-	f.Func("to", "a server, `HOST:PORT` or unix:/PATH; repeat it for more", func(s string) error {
+	f.Func("to", "a `SERVER`, HOST:PORT or unix:/PATH, alone or behind http://, h2c:// (HTTP/2 by prior knowledge) or https:// (HTTP/2 or HTTP/1, as the server chooses); repeat it for more; -tcp and -udp relay bytes whatever it says", func(s string) error {
 		o.To = append(o.To, s)
-		return checkServer(s)
+		_, err := parseTarget(s)
+		return err
 	})
+	f.StringVar(&o.CA, "ca", "", "certificates that https servers are verified by, a PEM `FILE`; without it, the system's")
+	f.BoolVar(&o.Insecure, "insecure", false, "do not verify https servers, for tests")
 	f.StringVar(&o.CPUProfile, "cpuprofile", "", "write a CPU profile of the run to `FILE`")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -109,7 +116,7 @@ func (o *Options) check(rest []string) error {
 	case o.HTTP == "" && o.TLS == "" && o.TCP == "" && o.UDP == "":
 		return errors.New("nothing to serve: give at least one of -http, -tls, -tcp and -udp")
 	case len(o.To) == 0:
-		return errors.New("no server: give at least one -to HOST:PORT")
+		return errors.New("no server: give at least one -to SERVER")
 	case o.TLS != "" && (o.Cert == "" || o.Key == ""):
 		return errors.New("-tls needs -cert and -key")
 	case o.TLS == "" && (o.Cert != "" || o.Key != ""):
@@ -124,35 +131,16 @@ func (o *Options) check(rest []string) error {
 		return fmt.Errorf("-check-interval %v: want zero or more", o.CheckInterval)
 	case o.Timeout < 0:
 		return fmt.Errorf("-timeout %v: want zero or more", o.Timeout)
-	case o.TLS != "":
+	case o.CA != "" && o.Insecure:
+		return errors.New("-ca is of no use with -insecure")
+	case (o.CA != "" || o.Insecure) && !o.secures():
+		return errors.New("-ca and -insecure are of no use without -to https://HOST:PORT")
+	}
+	if o.TLS != "" {
 		if _, err := tls.LoadX509KeyPair(o.Cert, o.Key); err != nil {
 			return fmt.Errorf("-cert %q, -key %q: %w", o.Cert, o.Key, err)
 		}
 	}
-	return nil
-}
-
-func checkServer(s string) error {
-	if path, ok := strings.CutPrefix(s, "unix:"); ok && path != "" {
-		return nil
-	}
-	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
-		return errors.New("want HOST:PORT or unix:/PATH")
-	}
-	return nil
-}
-
-// Endpoints are the servers of -to. One that is listed twice gets twice the
-// traffic: the second is a server of its own, "ADDR#2".
-func (o *Options) Endpoints() []balance.Endpoint {
-	seen := map[string]int{}
-	var all []balance.Endpoint
-	for _, addr := range o.To {
-		e := balance.Endpoint{Addr: addr}
-		if seen[addr]++; seen[addr] > 1 {
-			e.Name = fmt.Sprintf("%s#%d", addr, seen[addr])
-		}
-		all = append(all, e)
-	}
-	return all
+	_, err := o.clientTLS()
+	return err
 }

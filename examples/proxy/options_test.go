@@ -12,15 +12,15 @@ import (
 )
 
 func TestOptions(t *testing.T) {
-	o, err := ParseOptions(strings.Fields("-http :8080 -tcp 127.0.0.1:9000 -balance leastconn -check-path /up -check-interval 5s -timeout 3s -to a:1 -to unix:/run/b -to a:1"), &strings.Builder{})
+	o, err := ParseOptions(strings.Fields("-http :8080 -tcp 127.0.0.1:9000 -balance leastconn -check-path /up -check-interval 5s -timeout 3s -to a:1 -to unix:/run/b -to h2c://a:1 -to HTTPS://b:443/ -insecure"), &strings.Builder{})
 	require.NoError(t, err)
 	require.Equal(t, ":8080", o.HTTP)
 	require.Equal(t, 5*time.Second, o.CheckInterval)
 	var names []string
 	for _, e := range o.Endpoints() {
-		names = append(names, e.Addr+" "+e.Name)
+		names = append(names, e.Labels["scheme"]+" "+e.Addr+" "+e.Name)
 	}
-	require.Equal(t, []string{"a:1 ", "unix:/run/b ", "a:1 a:1#2"}, names)
+	require.Equal(t, []string{"http a:1 ", "http unix:/run/b ", "h2c a:1 a:1#2", "https b:443 "}, names)
 }
 
 func TestOptionsSayWhatIsWrong(t *testing.T) {
@@ -29,6 +29,15 @@ func TestOptionsSayWhatIsWrong(t *testing.T) {
 		{"-http :80", "at least one -to"},
 		{"-http :80 -to a", `invalid value "a" for flag -to: want HOST:PORT`},
 		{"-http :80 -to :80", "want HOST:PORT"},
+		{"-http :80 -to ftp://a:1", "want HOST:PORT"},
+		{"-http :80 -to http://a:1/path", "want HOST:PORT"},
+		{"-http :80 -to https://a", "want HOST:PORT"},
+		{"-http :80 -to unix:", "want HOST:PORT"},
+		{"-http :80 -to h2c://a:1 -insecure", "-ca and -insecure are of no use"},
+		{"-http :80 -to a:1 -ca none", "-ca and -insecure are of no use"},
+		{"-http :80 -to https://a:1 -ca none", "-ca: open none"},
+		{"-http :80 -to https://a:1 -ca options.go", "no certificate"},
+		{"-http :80 -to https://a:1 -ca none -insecure", "-ca is of no use"},
 		{"-http 80 -to a:1", `-http "80": want HOST:PORT`},
 		{"-tcp x -to a:1", `-tcp "x"`},
 		{"-tls :443 -cert c -to a:1", "-tls needs -cert and -key"},

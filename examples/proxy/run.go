@@ -49,6 +49,10 @@ func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) er
 		// half of all requests are to be tried again at once.
 		Budget: balance.Budget{Share: 1},
 	}
+	var err error
+	if o.secure, err = o.clientTLS(); err != nil {
+		return err
+	}
 	checker := o.checker(pool)
 	if err := pool.Set(o.Endpoints()...); err != nil {
 		return err
@@ -167,7 +171,7 @@ func (o *Options) checker(pool *balance.Pool) *health.Checker {
 		Observe:  health.Observe{Classify: health.Layer4},
 	}
 	if o.CheckPath != "" {
-		c.Probe = health.HTTP{Path: o.CheckPath}
+		c.Probe = probes{o.CheckPath, o.secure}
 	}
 	pool.OnOutcome = append(pool.OnOutcome, c.Observed)
 	return c

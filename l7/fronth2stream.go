@@ -142,7 +142,7 @@ func (s *h2Exchange) recycle() {
 	srv := s.f.srv
 	s.x.reset(&origin{})
 	x := s.x
-	*s = h2Exchange{x: x, body: h2Inbox{bufs: s.body.bufs[:0]}}
+	*s = h2Exchange{x: x}
 	s.x.down = nil
 	srv.streams.Put(s)
 }
@@ -360,7 +360,7 @@ func (s *h2Exchange) writeHead(r *Reply) error {
 		b.Field("date", time.Now().UTC().Format(http.TimeFormat), false)
 	}
 	if r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent && !s.x.opensTunnel(r.Status) {
-		b.Field("content-length", strconv.FormatInt(r.ContentLength, 10), false)
+		b.Field("content-length", f.number(r.ContentLength), false)
 	}
 	b.End(s.st, false) // finish makes it the end, if nothing comes
 	return nil

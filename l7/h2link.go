@@ -47,6 +47,10 @@ type h2Link struct {
 	queue   []*h2Sender // in the order in which they asked to send
 	turns   int         // of it that were taken out and have not sent yet
 	sleep   sleepers
+	late    func()          // the method value of wakeLate, made once
+	chans   []chan struct{} // of waits, to be used again
+	length  int64           // that digits is of
+	digits  string
 }
 
 // start begins a connection over c. Lost is called, without the lock, when
@@ -55,6 +59,7 @@ func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config
 	k.c, k.tls, k.lost = c, tls, lost
 	k.names = make(map[string]string)
 	k.bound.set(limit)
+	k.late = k.wakeLate
 	k.h2 = h2.New(cfg)
 }
 
@@ -243,6 +248,14 @@ func (k *h2Link) fields(b h2.Block, list *Fields) (dated bool) {
 	return dated
 }
 
+// number returns n as a string. Replies are often as long as the last one.
+func (k *h2Link) number(n int64) string {
+	if n != k.length || k.digits == "" {
+		k.length, k.digits = n, formatInt(n)
+	}
+	return k.digits
+}
+
 // name returns a field's name in lower case. There are few, so most are found.
 func (k *h2Link) name(s string) string {
 	if isLower(s) {
@@ -345,7 +358,8 @@ func h2Release(in **l4.Buffer, pos *int, pool, bulk *l4.BufferPool) {
 // been read. It is guarded by the mu of the link.
 type h2Inbox struct {
 	bufs []*l4.Buffer
-	pos  int // in the first of them
+	pos  int           // in the first of them
+	few  [2]*l4.Buffer // what bufs begins with
 }
 
 // put copies a piece to the end.
@@ -355,6 +369,9 @@ func (b *h2Inbox) put(p []byte, pool *l4.BufferPool) {
 		if n := len(b.bufs); n > 0 && len(b.bufs[n-1].B) < cap(b.bufs[n-1].B) {
 			last = b.bufs[n-1]
 		} else {
+			if b.bufs == nil {
+				b.bufs = b.few[:0]
+			}
 			last = pool.Get()
 			last.B = last.B[:0]
 			b.bufs = append(b.bufs, last)
@@ -397,7 +414,7 @@ func (b *h2Inbox) drop(pool *l4.BufferPool) (n int64) {
 // wait is where one goroutine waits for another. It is guarded by the mu of a
 // link.
 type wait struct {
-	ch   chan struct{} // nil as long as there was nothing to wait for
+	ch   chan struct{} // nil while nobody waits
 	due  time.Time     // when the wait is over; zero means never
 	late bool          // it was
 	at   int           // place among the sleepers, plus 1; 0 means not among them
@@ -420,17 +437,26 @@ func (k *h2Link) sleepFor(w *wait, d time.Duration) bool {
 }
 
 func (k *h2Link) sleepUntil(w *wait, due time.Time) bool {
-	if w.ch == nil {
+	if n := len(k.chans); n > 0 {
+		w.ch = k.chans[n-1]
+		k.chans = k.chans[:n-1]
+	} else {
 		w.ch = make(chan struct{}, 1)
 	}
 	w.late = false
 	if w.due = due; !due.IsZero() {
-		k.sleep.add(w, k.wakeLate)
+		k.sleep.add(w, k.late)
 	}
 	k.mu.Unlock()
 	<-w.ch
 	k.mu.Lock()
 	k.sleep.remove(w)
+	select {
+	case <-w.ch: // woken twice
+	default:
+	}
+	k.chans = append(k.chans, w.ch)
+	w.ch = nil
 	return !w.late
 }
 

@@ -196,7 +196,8 @@ func (s *h2Stream) awaitHead(t *attempt, l *leg) error {
 			return nil
 		}
 		if l.race == nil {
-			if err := t.x.writeInterim(&r); err != nil {
+			interim := r // or every r would be on the heap
+			if err := t.x.writeInterim(&interim); err != nil {
 				return &clientError{err}
 			}
 		}

@@ -41,13 +41,14 @@ type h2Conn struct {
 	broken   error // why nothing can be written any more; nil as long as that is not so
 
 	// Of the goroutine that reads:
-	in     *l4.Buffer
-	pos    int
-	readOn time.Time // when something was read last
-	pinged bool      // a PING is not answered
-	emit   func(hpack.HeaderField)
-	cur    *h2Stream // whose head or trailer is being decoded
-	dec    h2ReplyHead
+	in      *l4.Buffer
+	pos     int
+	readOn  time.Time // when something was read last
+	pinged  bool      // a PING is not answered
+	emit    func(hpack.HeaderField)
+	cur     *h2Stream // whose head or trailer is being decoded
+	decoded Reply     // the head that is being decoded
+	dec     h2ReplyHead
 }
 
 // h2Key says which requests may use the connection that is being opened for

@@ -349,8 +349,8 @@ type h2ReplyHead struct {
 // head takes the head of a reply.
 func (c *h2Conn) head(ev *h2.Event) error {
 	s := ev.Stream.Owner.(*h2Stream)
-	r := Reply{ContentLength: -1}
-	r.Header.reset()
+	c.decoded = Reply{ContentLength: -1, Header: Fields{list: make([]Field, 0, 12)}}
+	r := &c.decoded
 	c.cur, c.dec = s, h2ReplyHead{list: &r.Header, length: -1}
 	if err := c.h2.Decode(ev.Block, c.emit); err != nil {
 		return err
@@ -375,7 +375,7 @@ func (c *h2Conn) head(ev *h2.Event) error {
 			c.malformed(s, "too many interim replies")
 			return nil
 		}
-		s.interim = append(s.interim, r)
+		s.interim = append(s.interim, *r)
 		s.recv.wake()
 		return nil
 	}
@@ -387,7 +387,7 @@ func (c *h2Conn) head(ev *h2.Event) error {
 	if r.Status == http.StatusNoContent {
 		r.ContentLength = -1
 	}
-	s.came, s.final = r, true
+	s.came, s.final = *r, true
 	if ev.End {
 		c.complete(s)
 	}

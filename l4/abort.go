@@ -29,3 +29,9 @@ func abort(c net.Conn) {
 		c = w.NetConn()
 	}
 }
+
+// breakOff closes c in the midst of what it is used for.
+func breakOff(c *Conn) {
+	abort(c)
+	c.Close()
+}

@@ -54,7 +54,7 @@ func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
 		return giveUp(ctx, conn, fmt.Errorf("%w: not trusted to send a PROXY header", ErrRejected), false)
 	}
 	stop := context.AfterFunc(ctx, func() {
-		guard(nil, "connection", func() { conn.Close() })
+		guard(nil, "connection", func() { breakOff(conn) })
 	})
 	h, err := a.read(conn)
 	if !stop() && err == nil {

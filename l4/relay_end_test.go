@@ -4,6 +4,7 @@ package l4
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4/l4test"
 )
 
@@ -92,4 +94,53 @@ func TestCloseEndsHalfClosed(t *testing.T) {
 			require.Equal(t, "KD", s.record().Termination.String())
 		})
 	})
+}
+
+// TestCloseResets: a client that is cut off must not take that for the end, wherever
+// its connection has got to.
+func TestCloseResets(t *testing.T) {
+	wait := HandlerFunc(func(ctx context.Context, c net.Conn) error { <-ctx.Done(); return nil })
+	full := narrow(t, "10.0.1.1:80")
+	held, err := full.Acquire(t.Context(), balance.Request{})
+	require.NoError(t, err)
+	defer held.Done(balance.Outcome{})
+	for name, handler := range map[string]func() Handler{
+		"handler":       func() Handler { return wait },
+		"TLS handshake": func() Handler { return &TerminateTLS{Config: testConfig(t, "a.test"), Next: wait} },
+		"inside of TLS": func() Handler { return &TerminateTLS{Config: testConfig(t, "a.test"), Next: wait} },
+		"PROXY header":  func() Handler { return &AcceptProxy{Trusted: MustParsePrefixes("0.0.0.0/0"), Next: wait} },
+		"first bytes":   func() Handler { return &Router{Routes: []Route{{FirstBytes("x"), wait}}, Timeout: -1} },
+		"queue":         func() Handler { return &Proxy{Pool: full} },
+		"Listener":      func() Handler { return new(Listener) },
+		"Attach":        func() Handler { return new(Attach) },
+		"tarpit":        func() Handler { return &Tarpit{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			world(t, func(t *testing.T, n *l4test.Network) {
+				s := &Server{Handler: handler(), Logger: quiet}
+				ended := serve(s, listen(t, n, "10.0.0.1:80"))
+				var c net.Conn = dial(t, n, "10.0.0.1:80")
+				if name == "inside of TLS" {
+					secure := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+					require.NoError(t, secure.Handshake())
+					c = secure
+				}
+				synctest.Wait()
+				require.NoError(t, s.Close())
+				require.ErrorIs(t, ended(), ErrServerClosed)
+				wantError(t, c, syscall.ECONNRESET)
+			})
+			if name == "handler" || name == "inside of TLS" || name == "Attach" {
+				return // leave it to the server, or have nothing to cut
+			}
+			synctest.Test(t, func(t *testing.T) { // nor when the context ends first
+				a, b := l4test.Pipe()
+				ctx, cancel := context.WithCancel(t.Context())
+				go handler().ServeConn(ctx, b)
+				synctest.Wait()
+				cancel()
+				wantError(t, a, syscall.ECONNRESET)
+			})
+		})
+	}
 }

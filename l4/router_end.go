@@ -28,6 +28,9 @@ func giveUp(ctx context.Context, c *Conn, err error, silent bool) error {
 	}
 	RecordOf(c).End(t, err)
 	remote := c.RemoteAddr()
+	if t.Cause == Killed {
+		abort(c)
+	}
 	c.Close()
 	if silent && t.Cause == ClientAborted {
 		return nil

@@ -50,6 +50,7 @@ func (l *Listener) ServeConn(ctx context.Context, c net.Conn) error {
 		}
 	}
 	RecordOf(c).End(Termination{Killed, PhaseRequest}, err)
+	abort(c)
 	c.Close()
 	return err
 }

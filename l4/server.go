@@ -166,7 +166,7 @@ func (s *Server) start(st *serverState, bare net.Conn) {
 	if s.down {
 		s.mu.Unlock()
 		c.member.server = nil
-		c.Close()
+		breakOff(c)
 		st.release()
 		return
 	}
@@ -181,7 +181,7 @@ func (s *Server) serveConn(st *serverState, c *Conn) {
 	defer func() {
 		if err := recovered(recover(), s.Logger, "handler", "remote", c.RemoteAddr()); err != nil {
 			c.member.record.End(Termination{Internal, PhaseRequest}, err)
-			guard(s.Logger, "Close", func() { c.Close() })
+			guard(s.Logger, "Close", func() { breakOff(c) })
 		}
 	}()
 	ctx := st.ctx
@@ -232,7 +232,7 @@ func (s *Server) finish(c *Conn, r *Record) {
 // Shutdown ends the server in three phases: it stops accepting; it tells the
 // handlers (see Draining) and waits until all connections are closed, those
 // that outlive their ServeConn included; when ctx ends first it closes what is
-// left. It returns nil if nothing had to be closed, else the error of ctx,
+// left, as Close does. It returns nil if nothing had to be closed, else the error of ctx,
 // and in both cases only when all handlers have returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	st := s.stop()
@@ -251,7 +251,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // Close stops accepting, closes all connections and returns when all handlers
-// have returned.
+// have returned. Those that it closes are reset where that is possible, so that
+// no client takes a part for the whole.
 func (s *Server) Close() error {
 	s.cut(s.stop())
 	return nil
@@ -286,7 +287,7 @@ func (s *Server) cut(st *serverState) {
 	s.mu.Unlock()
 	for _, c := range all {
 		c.member.record.End(Termination{Killed, PhaseData}, ErrServerClosed)
-		guard(s.Logger, "Close", func() { c.Close() })
+		guard(s.Logger, "Close", func() { breakOff(c) })
 	}
 	st.handlers.Wait()
 	<-st.idle

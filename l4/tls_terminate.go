@@ -51,8 +51,15 @@ func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
 	before := conn.BytesRead() - int64(len(conn.Buffered()))
 	inside := tls.Server(conn, t.config())
 	var refused error
-	noted := context.WithValue(ctx, refusedKey{}, &refused)
-	if err := handshake(noted, inside, cmp.Or(t.Timeout, 10*time.Second)); err != nil {
+	noted, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), refusedKey{}, &refused))
+	stop := context.AfterFunc(ctx, func() { // crypto/tls would only close conn, which looks like the end
+		guard(nil, "connection", func() { breakOff(conn) })
+		cancel(context.Cause(ctx))
+	})
+	err := handshake(noted, inside, cmp.Or(t.Timeout, 10*time.Second))
+	stop()
+	cancel(nil)
+	if err != nil {
 		if refused != nil {
 			err = fmt.Errorf("%w: %w", ErrTLS, refused)
 		}

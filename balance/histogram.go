@@ -21,11 +21,12 @@ type histogram struct {
 
 // histogram returns that of s, which is made when the first latency is known.
 func (s *Server) histogram() *histogram {
-	if h := s.hist.Load(); h != nil {
-		return h
+	for {
+		if h := s.hist.Load(); h != nil {
+			return h
+		}
+		s.hist.CompareAndSwap(nil, new(histogram)) // ClearStats may take it away again
 	}
-	s.hist.CompareAndSwap(nil, new(histogram))
-	return s.hist.Load()
 }
 
 func (h *histogram) add(d time.Duration) {

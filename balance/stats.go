@@ -30,12 +30,12 @@ func (o Outcomes) Failed() uint64 {
 	return sum
 }
 
-// ServerStats are figures of one server since it joined. They are read one by one while
+// ServerStats are figures of one server since it joined, or since ClearStats. They are read one by one while
 // work goes on, so sums may be off by what happens meanwhile.
 type ServerStats struct {
 	InFlight int    // leases
 	Queued   int    // waiting for this server and no other
-	Picks    uint64 // leases ever
+	Picks    uint64 // leases ever; after ClearStats, those in flight then count too
 	Outcomes Outcomes
 	Latency  Histogram
 }
@@ -51,6 +51,15 @@ func (s *Server) Stats() ServerStats {
 		st.Latency = h.read()
 	}
 	return st
+}
+
+// ClearStats sets the outcomes and latencies of s back to nothing. What goes on is not
+// touched, nor is anything that decides on picks. (HAProxy, "clear counters all".)
+func (s *Server) ClearStats() {
+	for i := range s.outcomes {
+		s.outcomes[i].Store(0)
+	}
+	s.hist.Store(nil)
 }
 
 // Stats are figures of a pool: the sum of its servers, including those that have left.
@@ -83,6 +92,25 @@ func (p *Pool) Stats() Stats {
 		st.add(&one)
 	}
 	return st
+}
+
+// ClearStats does what [Server.ClearStats] does, for all servers whose figures
+// [Pool.Stats] sums up.
+func (p *Pool) ClearStats() {
+	p.init()
+	c := p.core
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range p.view.set.Load().members {
+		s.ClearStats()
+	}
+	if p.match != nil {
+		return
+	}
+	for _, s := range c.leaving {
+		s.ClearStats()
+	}
+	c.gone = ServerStats{}
 }
 
 func (st *Stats) add(o *ServerStats) {

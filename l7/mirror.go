@@ -6,7 +6,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -27,11 +26,13 @@ import (
 type Mirror struct {
 	To    http.Handler
 	Share float64 // of the requests that are copied, at random; 0 means all
+	Seed  uint64  // of that; 0 means at random
 
 	BodyBytes   int           // a longer body is not copied, nor its request; 0 means 64 KiB, negative none
 	MaxInFlight int           // copies at once; 0 means 64, negative no limit
 	Timeout     time.Duration // of a copy; 0 means 10s, negative none
 
+	chance  chance
 	going   atomic.Int64
 	dropped atomic.Uint64
 	wg      sync.WaitGroup
@@ -54,7 +55,7 @@ func (m *Mirror) bodyBytes() int { return orDefault(m.BodyBytes, defaultBodyByte
 
 // begin decides whether the request of t is copied.
 func (m *Mirror) begin(t *attempt) {
-	if t.forceOne || m.Share > 0 && rand.Float64() >= m.Share {
+	if t.forceOne || m.Share > 0 && m.chance.float64(m.Seed) >= m.Share {
 		return
 	}
 	limit := int64(orDefault(m.MaxInFlight, defaultMirrored))

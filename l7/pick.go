@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"math"
-	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -87,11 +86,13 @@ type Split struct {
 	Keys   [][]byte // seal the cookie, as in Persist
 
 	Field string // of replies, that tells the arm; "" means none
+	Seed  uint64 // of the arms of clients without a key or a cookie; 0 means at random
 
 	checked
-	arms atomic.Pointer[[]Arm]
-	seal sealer
-	arm  Key[string]
+	chance chance
+	arms   atomic.Pointer[[]Arm]
+	seal   sealer
+	arm    Key[string]
 }
 
 // An Arm is one side of a [Split].
@@ -196,7 +197,7 @@ func (s *Split) names() iter.Seq[string] {
 // list changes (weighted rendezvous hashing: Schindelhauer and Schomaker,
 // 2005).
 func (s *Split) draw(x *Exchange) *Arm {
-	seed := rand.Uint64()
+	seed := s.chance.uint64(s.Seed)
 	if s.Key != nil {
 		if key, ok := s.Key(x); ok {
 			seed = balance.Hash(key)
@@ -215,13 +216,6 @@ func (s *Split) draw(x *Exchange) *Arm {
 		}
 	}
 	return best
-}
-
-// mix is the finaliser of SplitMix64 (Steele, Lea, Flood, 2014).
-func mix(h uint64) uint64 {
-	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return h ^ h>>31
 }
 
 // EditReply implements [ReplyEditor]: it sets the cookie.

@@ -65,6 +65,9 @@ type Proxy struct {
 	// many were left out. Nil means that of the Server, or slog.Default().
 	Logger *slog.Logger
 
+	Seed uint64 // of the random waits between tries; 0 means at random
+
+	chance    chance
 	failures  failureLog
 	once      sync.Once
 	upstream  *Upstream

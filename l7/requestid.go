@@ -4,7 +4,6 @@ package l7
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 	"net/http"
 )
 
@@ -15,13 +14,15 @@ import (
 type RequestID struct {
 	Field string // "" means "X-Request-Id"
 
-	New func(x *Exchange) string // nil means 128 random bits as 32 hex digits
+	New  func(x *Exchange) string // nil means 128 random bits as 32 hex digits
+	Seed uint64                   // of those bits, for tests: the names are the same in each run then; 0 means at random
 
 	// Reply also puts the field into the reply, where a server's own wins.
 	Reply bool
 
 	Next http.Handler
 
+	chance chance
 	checked
 }
 
@@ -42,7 +43,7 @@ func (h *RequestID) ServeExchange(x *Exchange) {
 		x.Header.Set(h.field(), id) // and no other
 	} else {
 		if h.New == nil {
-			id = randomID()
+			id = h.random()
 		} else {
 			id = cleanValue(h.New(x))
 		}
@@ -87,12 +88,12 @@ func (f *Fields) setID(name, id string) {
 	f.Set(name, id)
 }
 
-// randomID returns 128 bits of the runtime's ChaCha8, which the system seeded,
-// as hex digits.
-func randomID() string {
+// random returns 128 bits as hex digits: of the runtime's ChaCha8, which the system
+// seeded, unless there is a Seed.
+func (h *RequestID) random() string {
 	var text [32]byte
 	for i := 0; i < len(text); i += 16 {
-		r := rand.Uint64()
+		r := h.chance.uint64(h.Seed)
 		binary.BigEndian.PutUint64(text[i:], hexDigits(uint32(r>>32)))
 		binary.BigEndian.PutUint64(text[i+8:], hexDigits(uint32(r)))
 	}

@@ -3,7 +3,6 @@
 package l7
 
 import (
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"time"
@@ -117,7 +116,7 @@ func (t *attempt) again(f *failure) bool {
 		return false
 	}
 	r := &t.p.Retry
-	wait := max(r.wait(t.tries+1, rand.Float64()), f.after)
+	wait := max(r.wait(t.tries+1, t.p.chance.float64(t.p.Seed)), f.after)
 	if f.unsent && t.p.Pool.Usable() > t.tries {
 		wait = f.after
 	}

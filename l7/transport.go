@@ -53,6 +53,8 @@ type Transport struct {
 	BodyTimeout   time.Duration
 	TunnelTimeout time.Duration // of a Body after 101 on which a Read, or a Write, does not end; 0 means 1h, negative none
 
+	Seed uint64 // of the random waits between tries; 0 means at random
+
 	OnDone func(*Record) // called at the end of each request, that is of the reply's body; must not block or keep the record
 
 	once    sync.Once
@@ -90,6 +92,7 @@ func (t *Transport) init() {
 	t.proxy = Proxy{
 		Pool: t.Pool, Upstream: t.Upstream, Retry: t.Retry, Hedge: t.Hedge, Forward: ForwardNone,
 		Timeout: t.Timeout, TryTimeout: t.TryTimeout, HeaderTimeout: t.HeaderTimeout, BodyTimeout: t.BodyTimeout, TunnelTimeout: t.TunnelTimeout,
+		Seed: t.Seed,
 	}
 	t.proxy.once.Do(t.proxy.init)
 }

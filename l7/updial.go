@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"sync/atomic"
@@ -99,7 +98,7 @@ func (h *upHost) expiry() time.Time {
 	if age <= 0 {
 		return time.Time{}
 	}
-	return time.Now().Add(age - rand.N(age/10+1)) // not all at once
+	return time.Now().Add(age - time.Duration(h.up.chance.float64(h.up.Seed)*float64(age/10+1))) // not all at once
 }
 
 // dial opens a connection: TCP, PROXY header, TLS.

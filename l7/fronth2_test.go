@@ -259,8 +259,8 @@ func TestHTTP2Fairness(t *testing.T) {
 
 // An urgent stream goes first (RFC 9218).
 func TestHTTP2Urgency(t *testing.T) {
-	onHTTP2(t, new(l7.Server), func(*l4test.Network) http.Handler { return bulk(1 << 20) }, func(t *testing.T, f *front) {
-		c := newH2Client(t, f.network, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 21})
+	onHTTP2(t, new(l7.Server), func(*l4test.Network) http.Handler { return bulk(2 << 20) }, func(t *testing.T, f *front) {
+		c := newH2Client(t, f.network, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 22})
 		require.NoError(t, c.WriteWindowUpdate(0, 1<<24))
 		c.ask(1, true, "/", "priority", "u=5")
 		c.ask(3, true, "/", "priority", "u=1")

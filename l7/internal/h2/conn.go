@@ -3,8 +3,6 @@
 package h2
 
 import (
-	"io"
-
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -51,7 +49,7 @@ type Conn struct {
 	most int64 // what recv is filled up to
 
 	calm calm
-	enc  *hpack.Encoder
+	enc  encoder
 	turn uint32 // how often Out was taken
 
 	// What belongs to the reading side alone.
@@ -85,7 +83,7 @@ func New(cfg *Config) *Conn {
 		c.local.MaxStreams, c.local.Connect = uint32(cfg.MaxStreams), cfg.Connect
 		c.skip = len(Preface)
 	}
-	c.enc = hpack.NewEncoder((*outWriter)(c))
+	c.enc = encoder{max: firstTable, least: firstTable}
 	c.dec = hpack.NewDecoder(firstTable, nil)
 	c.Out = c.local.append(c.Out, c.client)
 	c.unacked, c.allowed = 1, c.local.MaxStreams
@@ -95,16 +93,6 @@ func New(cfg *Config) *Conn {
 	}
 	return c
 }
-
-// outWriter lets the encoder write to Out.
-type outWriter Conn
-
-func (w *outWriter) Write(p []byte) (int, error) {
-	w.Out = append(w.Out, p...)
-	return len(p), nil
-}
-
-var _ io.Writer = (*outWriter)(nil)
 
 // Take returns what is to be written and leaves spare, emptied, in its place.
 func (c *Conn) Take(spare []byte) []byte {

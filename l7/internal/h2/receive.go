@@ -421,7 +421,7 @@ func (c *Conn) receiveSettings(f *Frame, now time.Time) (Event, error) {
 		}
 	}
 	if c.peer.TableSize != was.TableSize {
-		c.enc.SetMaxDynamicTableSizeLimit(min(c.peer.TableSize, firstTable))
+		c.enc.setMax(c.peer.TableSize)
 	}
 	c.Out = appendHeader(c.Out, 0, SettingsFrame, FlagAck, 0)
 	return Event{Kind: Configured}, nil

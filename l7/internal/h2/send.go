@@ -2,8 +2,6 @@
 
 package h2
 
-import "golang.org/x/net/http2/hpack"
-
 // Begin opens a stream from the client's side. It returns nil if the peer
 // takes no more: all its streams are taken, it has said GOAWAY, or the numbers
 // are used up. WriteHead must follow before the next Begin.
@@ -45,14 +43,14 @@ type Block struct {
 // written in between.
 func (c *Conn) WriteHead() Block {
 	b := Block{c, len(c.Out)}
-	c.Out = append(c.Out, make([]byte, HeaderLen)...)
+	c.Out = c.enc.begin(append(c.Out, make([]byte, HeaderLen)...))
 	return b
 }
 
 // Field adds a field. The name must be in lower case; sensitive keeps the
 // value out of every table (RFC 7541, section 7.1.3).
 func (b Block) Field(name, value string, sensitive bool) {
-	_ = b.c.enc.WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive})
+	b.c.Out = b.c.enc.field(b.c.Out, name, value, sensitive)
 }
 
 // End sends the block as the head or trailer of s; end says that nothing

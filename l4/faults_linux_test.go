@@ -233,7 +233,7 @@ func acceptorsWait(t *testing.T, n int) {
 // goroutines as acceptors are in Accept.
 func exhaust(t *testing.T, n, acceptors int) (restore func()) {
 	t.Helper()
-	runtime.GC() // what is garbage, and closed when it is found, would be spare later
+	runtime.GC()
 	runtime.GC()
 	percent := debug.SetGCPercent(-1)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
@@ -244,13 +244,17 @@ func exhaust(t *testing.T, n, acceptors int) (restore func()) {
 	low.Cur = uint64(descriptors() + 20)
 	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low))
 	var held []int
-	for {
-		fd, err := syscall.Dup(0)
-		if err != nil {
-			require.ErrorIs(t, err, syscall.EMFILE)
-			break
+	for quietRounds := 0; quietRounds < 5; quietRounds++ { // what is garbage is closed when it is found
+		for {
+			fd, err := syscall.Dup(0)
+			if err != nil {
+				require.ErrorIs(t, err, syscall.EMFILE)
+				break
+			}
+			held = append(held, fd)
+			quietRounds = 0
 		}
-		held = append(held, fd)
+		time.Sleep(5 * time.Millisecond)
 	}
 	for _, fd := range held[:n] {
 		syscall.Close(fd)

@@ -73,6 +73,9 @@ func (t *attempt) begin() {
 	if p.Timeout > 0 {
 		t.deadline = x.Record.Start.Add(p.Timeout)
 	}
+	if x.grpc {
+		t.boundByGRPC()
+	}
 	if p.Mirror != nil {
 		p.Mirror.begin(t)
 	}
@@ -90,7 +93,7 @@ func (t *attempt) end() {
 func (t *attempt) stream() *replay {
 	if t.body == nil {
 		if s, ok := t.x.down.(*standard); ok {
-			s.boundBody(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
+			s.boundBody(t.bodyTimeout())
 		}
 		if b := t.x.buffered; b != nil { // to be had again without keeping it
 			t.body = &replay{kept: b, limit: max(len(b), 1), err: io.EOF}
@@ -290,6 +293,9 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 	if r.Status >= 500 {
 		l.outcome.Class = balance.StatusError
 	}
+	if t.x.grpc {
+		grpcHead(r, &l.outcome)
+	}
 	if l.race == nil { // else once it is over
 		if f := t.badStatus(l, src); f != nil {
 			return f
@@ -330,7 +336,7 @@ func (t *attempt) letGo(l *leg, src source) {
 
 // badStatus is retryStatus for a reply of any status.
 func (t *attempt) badStatus(l *leg, src source) *failure {
-	if len(t.p.Retry.Statuses) == 0 || src.reply().Status < 400 {
+	if len(t.p.Retry.Statuses) == 0 || l.outcome.Status < 400 {
 		return nil
 	}
 	return t.retryStatus(l, src)
@@ -340,11 +346,15 @@ func (t *attempt) badStatus(l *leg, src source) *failure {
 func (t *attempt) retryStatus(l *leg, src source) *failure {
 	r := src.reply()
 	for _, st := range t.p.Retry.Statuses {
-		if st != r.Status {
+		if st != l.outcome.Status {
 			continue
 		}
+		pushback, ok := grpcPushback(r)
+		if !ok {
+			return nil
+		}
 		f := &failure{class: balance.StatusError, status: st, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server replied " + statusLine(st))}
-		f.after = retryAfter(r.Header.Get("Retry-After"), time.Now())
+		f.after = max(pushback, retryAfter(r.Header.Get("Retry-After"), time.Now()))
 		if t.body != nil && !t.mayNeedBody() {
 			return nil
 		}

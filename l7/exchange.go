@@ -56,7 +56,7 @@ type Exchange struct {
 	Balance balance.Request
 
 	// ErrorPage makes the header and body of error replies; nil means a line of
-	// text. A middleware sets it for what is inside it. It may panic: the reply is
+	// text. It is not asked for calls of gRPC. A middleware sets it for what is inside it. It may panic: the reply is
 	// a line of text then.
 	ErrorPage func(x *Exchange, status int) (header *Fields, body string)
 
@@ -79,6 +79,7 @@ type Exchange struct {
 	last    Handler // that Serve has called last
 	cookie  Handler // whose cookie has chosen Balance.Prefer; nil if none has
 	hedged  string  // the server that was slower than the one that answers
+	grpc    bool    // it is a call of gRPC
 	trusted bool    // the forwarding fields of the request are to be believed
 	rfc7239 bool    // and they are Forwarded, not X-Forwarded
 	replied bool    // the head of a final reply has been written
@@ -268,13 +269,18 @@ func (x *Exchange) Respond(status int, header *Fields, body string) {
 }
 
 // Error answers with an error page: what ErrorPage makes, or the status and
-// its text as a line of plain text. End says who caused it, and when, for the
-// record. It does nothing once there is a reply.
+// its text as a line of plain text. A call of gRPC gets 200 and the status of
+// gRPC that its client would make of it, without a page. End says who caused it,
+// and when, for the record. It does nothing once there is a reply.
 func (x *Exchange) Error(status int, end l4.Termination) {
 	if x.replied {
 		return
 	}
 	x.Record.Termination = end
+	if x.grpc {
+		x.grpcError(grpcCode(status), statusLine(status))
+		return
+	}
 	if x.ErrorPage != nil {
 		if h, body, ok := x.errorPage(status); ok {
 			x.Respond(status, h, body)
@@ -305,6 +311,7 @@ func (x *Exchange) begin(front Front) {
 	r := &x.Record
 	r.Front, r.Remote = front, x.Remote
 	r.Method, r.Host, r.Path = x.Method, x.Host, x.Path
+	x.grpc = x.isGRPC()
 	x.asked = asked{x.Method, x.Scheme, x.Host, x.Path, x.Query}
 }
 

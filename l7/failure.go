@@ -64,7 +64,9 @@ func (t *attempt) failed(f *failure) {
 	if f.by == l4.ClientAborted || f.by == l4.ClientTimeout || f.by == l4.Denied || f.by == l4.Internal {
 		x.down.mustClose()
 	}
-	x.Error(f.status, endOf(f.by, f.phase))
+	if !t.grpcLate(f) {
+		x.Error(f.status, endOf(f.by, f.phase))
+	}
 }
 
 // statusClientClosed is nginx's number for a client that left before its

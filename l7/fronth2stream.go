@@ -260,7 +260,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 			f.mu.Unlock()
 			return 0, io.EOF
 		}
-		if !f.sleepFor(&s.recv, orDefault(f.srv.BodyTimeout, defaultBodyTimeout)) {
+		if !f.sleepFor(&s.recv, f.srv.bodyTimeout(x)) {
 			f.mu.Unlock()
 			return 0, os.ErrDeadlineExceeded
 		}

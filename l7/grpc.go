@@ -5,24 +5,141 @@ package l7
 import (
 	"errors"
 	"net/http"
-	"strings"
+	"os"
+	"time"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
 )
 
-// grpcOutcome has a gRPC status speak for the server as its HTTP status would:
-// a gRPC server fails with 200.
-func (s *h2Stream) grpcOutcome(o *balance.Outcome) {
-	if !strings.HasPrefix(s.rep.Header.Get("Content-Type"), "application/grpc") {
+// grpcTimeout reads a grpc-timeout: at most eight digits and a unit. False means
+// that it is none.
+func grpcTimeout(v string) (time.Duration, bool) {
+	n := len(v) - 1
+	if n < 1 || n > 8 {
+		return 0, false
+	}
+	count, ok := parseLength(v[:n])
+	if !ok {
+		return 0, false
+	}
+	var unit time.Duration
+	switch v[n] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		unit = time.Microsecond
+	case 'n':
+		unit = time.Nanosecond
+	default:
+		return 0, false
+	}
+	if count > int64(longest/unit) {
+		return longest, true
+	}
+	return time.Duration(count) * unit, true
+}
+
+// boundByGRPC makes the client's deadline that of the request, if it is earlier.
+func (t *attempt) boundByGRPC() {
+	d, ok := grpcTimeout(t.x.Header.Get("Grpc-Timeout"))
+	if !ok {
 		return
 	}
-	v := s.rep.Header.Get("Grpc-Status") // without a body, it is in the head
-	if s.trailing != nil {
-		v = cmpOr(s.trailing.Get("Grpc-Status"), v)
+	if at := t.x.Record.Start.Add(d); t.deadline.IsZero() || at.Before(t.deadline) {
+		t.deadline = at
 	}
-	if status, ok := grpcHTTP[v]; ok && o.Class == balance.OK {
+}
+
+// headerTimeout returns how long the head of a reply may take, 0 meaning for
+// ever. A gRPC server sends it with the first message, which may be the event
+// that a client waits for.
+func (t *attempt) headerTimeout() time.Duration {
+	if t.x.grpc && t.p.HeaderTimeout == 0 {
+		return t.tunnelLimit()
+	}
+	return orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
+}
+
+// bodyTimeout is headerTimeout for a pause in a body.
+func (t *attempt) bodyTimeout() time.Duration {
+	if t.x.grpc && t.p.BodyTimeout == 0 {
+		return t.tunnelLimit()
+	}
+	return orDefault(t.p.BodyTimeout, defaultBodyTimeout)
+}
+
+// grpcLate reports whether a call failed because its time was over, and answers
+// then.
+func (t *attempt) grpcLate(f *failure) bool {
+	if !t.x.grpc || f.by != l4.ServerTimeout || t.deadline.IsZero() || time.Now().Before(t.deadline) || t.x.replied {
+		return false
+	}
+	t.x.Record.Termination = endOf(f.by, f.phase)
+	t.x.grpcError(grpcDeadlineExceeded, "deadline exceeded")
+	return true
+}
+
+// grpcCut ends a reply that was cut on the server's side by a status, which says
+// more to a client of gRPC than a reset. False means that it has to be reset.
+func (t *attempt) grpcCut(src source, err error) bool {
+	x := t.x
+	if !x.grpc || src.end().interrupted.Load() || !grpcType(src.reply().Header.Get("Content-Type")) {
+		return false
+	}
+	var ce *clientError
+	var pe *panicError
+	if errors.As(err, &ce) || errors.As(err, &pe) {
+		return false
+	}
+	status := grpcStatus(grpcUnavailable, "the connection to the server ended")
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		status = grpcStatus(grpcDeadlineExceeded, "deadline exceeded")
+		if t.deadline.IsZero() || time.Now().Before(t.deadline) {
+			status = grpcStatus(grpcUnavailable, "the server is silent")
+		}
+	}
+	return x.down.finish(&status) == nil
+}
+
+// grpcHead has the status of a reply without messages speak for the server at
+// once.
+func grpcHead(r *Reply, o *balance.Outcome) {
+	if grpcType(r.Header.Get("Content-Type")) {
+		judgeGRPC(r.Header.Get("Grpc-Status"), o)
+	}
+}
+
+// grpcPushback reads when a server of gRPC wants to be asked again (gRFC A6).
+// False means never.
+func grpcPushback(r *Reply) (time.Duration, bool) {
+	v, ok := r.Header.Lookup("Grpc-Retry-Pushback-Ms")
+	if !ok {
+		return 0, true
+	}
+	ms, ok := parseLength(v)
+	return time.Duration(min(ms, 1<<31)) * time.Millisecond, ok
+}
+
+// grpcOutcome is grpcHead for a reply that has come to its end.
+func (s *h2Stream) grpcOutcome(o *balance.Outcome) {
+	if s.trailing != nil && grpcType(s.rep.Header.Get("Content-Type")) {
+		judgeGRPC(s.trailing.Get("Grpc-Status"), o)
+	}
+}
+
+// judgeGRPC has a gRPC status speak for the server as its HTTP status would: a
+// gRPC server fails with 200.
+func judgeGRPC(code string, o *balance.Outcome) {
+	if status, ok := grpcHTTP[code]; ok && o.Class == balance.OK {
 		o.Class, o.Status = balance.StatusError, status
-		o.Err = errors.New("l7: grpc-status " + v)
+		o.Err = errors.New("l7: grpc-status " + code)
 	}
 }
 

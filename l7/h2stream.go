@@ -144,7 +144,7 @@ func (s *h2Stream) sendRequest(t *attempt, l *leg, now time.Time) error {
 		case len(body) == 0:
 			c.h2.Finish(s.st)
 		default:
-			err = c.sendData(&s.h2Sender, body, l.within(now, orDefault(t.p.BodyTimeout, defaultBodyTimeout)), s.unwanted)
+			err = c.sendData(&s.h2Sender, body, l.within(now, t.bodyTimeout()), s.unwanted)
 			if err == errStopped {
 				err = nil // the reply is there
 			} else if err == nil {
@@ -162,7 +162,7 @@ func (s *h2Stream) sendRequest(t *attempt, l *leg, now time.Time) error {
 
 // awaitHead waits for the head of the final reply, and passes interim ones on.
 func (s *h2Stream) awaitHead(t *attempt, l *leg) error {
-	limit := orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
+	limit := t.headerTimeout()
 	waiting := t.x.expect // with the body, for a 100
 	left := limit
 	for {

@@ -23,6 +23,11 @@ import (
 // as it comes: the client gets what there is before the next piece is waited
 // for, so server-sent events and gRPC need no setting.
 //
+// A call of gRPC ends at its grpc-timeout, if that is before Timeout. What the
+// gateway answers itself, and what it has to cut, ends with a grpc-status, and the
+// grpc-status of a server that failed counts against it as a 5xx would. Calls are
+// balanced one by one.
+//
 // A member of the pool whose Value is an [http.Handler] is served in process.
 //
 // The fields must not change once the proxy serves. Several proxies with
@@ -54,8 +59,8 @@ type Proxy struct {
 
 	Timeout       time.Duration // of all of it, from the head of the request to the end of the reply, the queue and retries included; not of what was upgraded; 0 or negative means none
 	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 or negative means none beside the connect timeout and HeaderTimeout
-	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 30s, negative none
-	BodyTimeout   time.Duration // of a body, either way, that the server does not move on; 0 means 30s, negative none
+	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 30s, or TunnelTimeout for gRPC, negative none
+	BodyTimeout   time.Duration // of a body, either way, that the server does not move on; 0 means 30s, or TunnelTimeout for gRPC, negative none
 	TunnelTimeout time.Duration // of an upgraded connection with no byte either way; 0 means 1h, negative none
 
 	checked

@@ -40,7 +40,7 @@ type bodySink interface {
 
 // newPump starts to send the request body of t.
 func newPump(t *attempt, to bodySink) *pump {
-	p := &pump{x: t.x, to: to, limit: orDefault(t.p.BodyTimeout, defaultBodyTimeout), toEnd: t.x.proto1x > 1, body: t.stream(), done: make(chan struct{})}
+	p := &pump{x: t.x, to: to, limit: t.bodyTimeout(), toEnd: t.x.proto1x > 1, body: t.stream(), done: make(chan struct{})}
 	go p.run(&t.up.bulk)
 	return p
 }

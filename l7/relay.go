@@ -29,7 +29,7 @@ func (t *attempt) deliver() {
 		t.tunnel(c)
 		return
 	}
-	l.src.expectBody(t.x, orDefault(t.p.BodyTimeout, defaultBodyTimeout), t.deadline)
+	l.src.expectBody(t.x, t.bodyTimeout(), t.deadline)
 	t.relay(l.src)
 }
 
@@ -124,7 +124,7 @@ func (t *attempt) relay(src source) {
 		src.release(untouched && whole && src.ended())
 		return
 	}
-	if x.replied {
+	if x.replied && !t.grpcCut(src, err) {
 		x.down.abort()
 	}
 	t.cut(src, err)

@@ -38,7 +38,7 @@ type Server struct {
 
 	ReadHeaderTimeout time.Duration // from the first byte of a request to the end of its head, trickling does not extend it; 0 means 10s, negative none
 	IdleTimeout       time.Duration // of a connection between requests, and before the first; 0 means 60s, negative none
-	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, negative none
+	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, or TunnelTimeout for gRPC, negative none
 	WriteTimeout      time.Duration // of a reply that the client does not take a byte of; 0 means 30s, negative none
 	TunnelTimeout     time.Duration // of an upgraded connection with no byte either way, if the Proxy does not allow less; 0 means 1h, negative none
 	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative none
@@ -347,4 +347,12 @@ func (s *Server) Check() error { return checkAll(s) }
 func (s *Server) check(c *checks) {
 	c.in("Server.Handler", s.handler())
 	c.If(s.MaxStreams < 0, "Server.MaxStreams", s.MaxStreams, notNegative)
+}
+
+// bodyTimeout returns how long the client of x may pause in its body.
+func (s *Server) bodyTimeout(x *Exchange) time.Duration {
+	if x.grpc && s.BodyTimeout == 0 {
+		return orDefault(s.TunnelTimeout, defaultTunnelTimeout)
+	}
+	return orDefault(s.BodyTimeout, defaultBodyTimeout)
 }

@@ -184,6 +184,7 @@ func (s *standard) parseHeader() *headError {
 			}
 		}
 	}
+	x.grpc = x.isGRPC()
 	if f.nominated {
 		x.Header.dropNominated(&f.options)
 	}

@@ -27,6 +27,8 @@ func serverOf(x *Exchange) *Server {
 	switch d := x.down.(type) {
 	case *byteConn:
 		return d.srv
+	case *h2Exchange:
+		return d.f.srv
 	case *standard:
 		return d.srv
 	}

@@ -40,15 +40,15 @@ func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
 func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) (time.Time, error) {
 	rest := t.req.B
 	if t.whole && !t.x.expect && c.reused && c.quiet.bare() {
-		c.boundSend(now, l.within(now, orDefault(t.p.BodyTimeout, defaultBodyTimeout)))
-		c.wait(now, l.within(now, orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)))
+		c.boundSend(now, l.within(now, t.bodyTimeout()))
+		c.wait(now, l.within(now, t.headerTimeout()))
 		n, err := c.ask(rest)
 		if err != nil || n == len(rest) {
 			return now, err
 		}
 		rest = rest[n:]
 	}
-	err := c.send(rest, now, l.within(now, orDefault(t.p.BodyTimeout, defaultBodyTimeout)))
+	err := c.send(rest, now, l.within(now, t.bodyTimeout()))
 	now = time.Now() // that may have been a wait
 	if err != nil {
 		// The server may have replied and closed without reading.
@@ -74,7 +74,7 @@ func (c *upConn) readEarly(now time.Time) bool {
 // on.
 func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 	x := t.x
-	limit := orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
+	limit := t.headerTimeout()
 	waiting := x.expect // with the body, for a 100
 	left := limit
 	for interim := 0; ; {

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/http"
+	"strings"
+)
+
+// isGRPC reports whether x is a call of gRPC. It needs HTTP/2: its replies end
+// with a trailer that older clients do not read.
+func (x *Exchange) isGRPC() bool {
+	return x.proto1x >= 2 && x.Method == http.MethodPost && grpcType(x.Header.Get("Content-Type"))
+}
+
+// grpcType reports whether a Content-Type is that of gRPC over HTTP/2, which
+// gRPC-Web is not.
+func grpcType(v string) bool {
+	rest, ok := strings.CutPrefix(v, "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
+
+// The codes of gRPC that the gateway itself answers with.
+const (
+	grpcUnknown          = "2"
+	grpcDeadlineExceeded = "4"
+	grpcPermissionDenied = "7"
+	grpcUnimplemented    = "12"
+	grpcInternal         = "13"
+	grpcUnavailable      = "14"
+	grpcUnauthenticated  = "16"
+)
+
+// grpcCode maps a status of HTTP to the code that a client of gRPC makes of it
+// (gRPC, doc/http-grpc-status-mapping.md).
+func grpcCode(status int) string {
+	switch status {
+	case http.StatusBadRequest:
+		return grpcInternal
+	case http.StatusUnauthorized:
+		return grpcUnauthenticated
+	case http.StatusForbidden:
+		return grpcPermissionDenied
+	case http.StatusNotFound:
+		return grpcUnimplemented
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return grpcUnavailable
+	}
+	return grpcUnknown
+}
+
+// grpcStatus makes the fields of a status. The message must be printable ASCII
+// without '%'.
+func grpcStatus(code, message string) Fields {
+	return MakeFields("Grpc-Status", code, "Grpc-Message", message)
+}
+
+// grpcError answers with a status of gRPC and nothing else (gRPC,
+// doc/PROTOCOL-HTTP2.md: Trailers-Only).
+func (x *Exchange) grpcError(code, message string) {
+	r := Reply{Status: http.StatusOK, Header: grpcStatus(code, message), ContentLength: -1, Local: true}
+	r.Header.Set("Content-Type", "application/grpc")
+	if x.writeHead(&r) == nil {
+		_ = x.down.finish(nil)
+	}
+}

@@ -78,8 +78,8 @@ package l7
 // core: the Exchange and what all others are made of: fields, syntax, framing, records, limits
 //
 //	chance check chunked coarse cookie defaults doc doc_middleware exchange fields forwarded
-//	grpcstatus h2link handler hashkey head headermap headscan host interim kind map nethttp nominated panic
-//	persist_value quiet_other quiet_unix record reply sendable session stack syntax
+//	grpcstatus h2link handler hashkey head headermap headscan host interim kind lent map nethttp nominated
+//	panic persist_value quiet_other quiet_unix record reply sendable session stack syntax
 //	writebound
 //
 // fronts: the client's side of an exchange: the byte front, HTTP/2, and (w, r) of an http.Server

@@ -75,6 +75,7 @@ type Exchange struct {
 	filters  []BodyFilter
 	values   []value
 	buffered []byte // the whole body of the request, if that is at hand; nil if it is not
+	lent     *lent  // of the bodies of requests that were made of it; nil if there are none
 
 	last    Handler // that Serve has called last
 	cookie  Handler // whose cookie has chosen Balance.Prefer; nil if none has
@@ -175,6 +176,7 @@ func (x *Exchange) Upgrade() string { return x.upgrade }
 func (x *Exchange) Request() *http.Request {
 	r := x.down.request()
 	x.applyTo(r)
+	x.lend(r)
 	return r
 }
 

@@ -267,8 +267,13 @@ func (c *byteConn) panicked(p any) {
 // finishExchange sends what is left of the reply, closes the record and
 // reports whether the connection goes on.
 func (c *byteConn) finishExchange() bool {
+	if l := c.x.lent; l != nil && !c.handed {
+		l.takeBack(c.stopBody)
+		c.resumeBody()
+	}
 	c.stopPeek()
 	if c.handed { // and what it was handed to has come to its end
+		c.x.lent.takeBack(nil)
 		c.endRecord()
 		return false
 	}

@@ -223,9 +223,9 @@ func (f *h2Front) handle(ev *h2.Event, now time.Time) error {
 	case h2.Head:
 		return f.head(ev, now)
 	case h2.Trailer:
-		return f.trailer(ev)
+		return f.trailer(ev, now)
 	case h2.Body:
-		ev.Stream.Owner.(*h2Exchange).receive(ev)
+		return ev.Stream.Owner.(*h2Exchange).receive(ev, now)
 	case h2.Reset:
 		ev.Stream.Owner.(*h2Exchange).reset(ev)
 	case h2.Writable:

@@ -151,6 +151,7 @@ func (w *h2Writer) Write(p []byte) (int, error) {
 	if err := w.s.writeBody(p); err != nil {
 		return 0, err
 	}
+	w.s.f.flush() // the handler may wait for what the client makes of it
 	return len(p), nil
 }
 

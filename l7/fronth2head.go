@@ -58,7 +58,7 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 }
 
 // trailer takes the fields behind a body. F.mu is held.
-func (f *h2Front) trailer(ev *h2.Event) error {
+func (f *h2Front) trailer(ev *h2.Event, now time.Time) error {
 	s := ev.Stream.Owner.(*h2Exchange)
 	t := &h2Head{frame: framing{length: -1}, fields: new(Fields)} // the other one is the handler's
 	f.cur, f.dec = s, t
@@ -66,14 +66,12 @@ func (f *h2Front) trailer(ev *h2.Event) error {
 		return err
 	}
 	if t.malformed != "" {
-		s.breakOff("trailer: " + t.malformed)
-		return nil
+		return s.breakOff("trailer: "+t.malformed, now)
 	}
 	if t.fields.Len() > 0 {
 		s.trailing = t.fields
 	}
-	s.endBody()
-	return nil
+	return s.endBody(now)
 }
 
 // field takes one field of the head or trailer that is being decoded.

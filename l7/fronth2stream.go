@@ -101,6 +101,7 @@ func (s *h2Exchange) observed() bool       { return s.f.srv.OnDone != nil }
 // finishExchange ends the stream, closes the record and gives all back.
 func (s *h2Exchange) finishExchange() {
 	f, x := s.f, &s.x
+	x.lent.takeBack(s.stopBody)
 	if !s.done {
 		s.abort() // the handler promised more than it wrote
 	}
@@ -148,38 +149,39 @@ func (s *h2Exchange) recycle() {
 }
 
 // receive takes a piece of the body. F.mu is held, as in the methods below.
-func (s *h2Exchange) receive(ev *h2.Event) {
+func (s *h2Exchange) receive(ev *h2.Event, now time.Time) error {
 	n := len(ev.Data)
 	s.got += int64(n)
 	switch {
 	case s.head.frame.length >= 0 && s.got > s.head.frame.length:
-		s.breakOff("more of the body than Content-Length says")
-		return
+		return s.breakOff("more of the body than Content-Length says", now)
 	case s.stopped || s.err != nil:
 		s.f.h2.Consume(ev.Stream, int64(n))
 	default:
 		s.body.put(ev.Data, &s.f.srv.pool)
 	}
-	if ev.End {
-		s.endBody()
-	}
 	s.recv.wake()
+	if ev.End {
+		return s.endBody(now)
+	}
+	return nil
 }
 
 // endBody says that all of the body has been received.
-func (s *h2Exchange) endBody() {
+func (s *h2Exchange) endBody(now time.Time) error {
 	s.bodyEnd = true
 	if want := s.head.frame.length; want >= 0 && s.got != want {
-		s.breakOff("less of the body than Content-Length says")
-		return
+		return s.breakOff("less of the body than Content-Length says", now)
 	}
 	s.recv.wake()
+	return nil
 }
 
-// breakOff resets a stream whose request is malformed.
-func (s *h2Exchange) breakOff(reason string) {
-	s.f.h2.Reset(s.st, h2.ProtocolError)
+// breakOff resets a stream whose request is malformed. An error ends the
+// connection.
+func (s *h2Exchange) breakOff(reason string, now time.Time) error {
 	s.lose(bad(reason))
+	return s.f.h2.Break(s.st, now)
 }
 
 // reset is RST_STREAM, by the client or by us because of what it did.
@@ -259,6 +261,11 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 		case s.bodyEnd:
 			f.mu.Unlock()
 			return 0, io.EOF
+		case len(f.h2.Out) > 0 && !f.writing: // the client may wait for it
+			f.mu.Unlock()
+			f.flush()
+			f.mu.Lock()
+			continue
 		}
 		if !f.sleepFor(&s.recv, f.srv.bodyTimeout(x)) {
 			f.mu.Unlock()

@@ -46,6 +46,7 @@ type h2Link struct {
 	err     error       // why
 	queue   []*h2Sender // in the order in which they asked to send
 	turns   int         // of it that were taken out and have not sent yet
+	data    int64       // bytes of bodies that all streams have sent
 	sleep   sleepers
 	late    func()          // the method value of wakeLate, made once
 	chans   []chan struct{} // of waits, to be used again
@@ -151,6 +152,7 @@ func (k *h2Link) add(s *h2Sender, p []byte) (n int) {
 			break
 		}
 		m := k.h2.WriteData(s.st, p[n:min(len(p), n+h2Turn)], false)
+		k.data += int64(m)
 		if n += m; m == 0 {
 			break
 		}
@@ -158,8 +160,14 @@ func (k *h2Link) add(s *h2Sender, p []byte) (n int) {
 	return n
 }
 
-// awaitTurn waits until there may be room for more.
+// awaitTurn waits until there may be room for more. Limit is for a peer that
+// takes nothing: a stream that only waits for others goes on waiting.
 func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration) error {
+	if s.turn { // heads of others have taken the room meanwhile
+		s.turn = false
+		k.turns--
+	}
+	before := k.data
 	if !s.queued {
 		s.queued = true
 		k.queue = append(k.queue, s)
@@ -171,6 +179,9 @@ func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration) error {
 		return nil
 	}
 	if k.sleepFor(&s.send, limit) || !s.queued {
+		return nil
+	}
+	if k.data != before && s.st.Window() > 0 {
 		return nil
 	}
 	return os.ErrDeadlineExceeded

@@ -365,6 +365,10 @@ func (s *standard) serveForeign(h http.Handler) {
 		r.Body = &foreignBody{s, r}
 	}
 	s.x.applyTo(r)
+	if s.srv != nil { // else net/http sees to it
+		s.x.lend(r)
+		defer func() { s.x.lent.takeBack(s.stopBody) }()
+	}
 	ew := &editingWriter{ResponseWriter: s.w, s: s}
 	defer ew.end(false)
 	h.ServeHTTP(ew, r)

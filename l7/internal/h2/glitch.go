@@ -38,14 +38,16 @@ func (g Glitch) weight() float64 {
 const (
 	glitchLevel  = 1000 // is the end
 	glitchLeak   = 100  // a second
-	glitchRefund = 4    // for each stream that was served to its end, and for each piece of data
+	glitchRefund = 4    // for each stream that was served to its end
 	smallUpdate  = 128  // bytes
 )
 
-// calm is how much of a nuisance the peer is: a bucket that glitches fill,
-// that leaks with time, and that good work empties.
+// calm is how much of a nuisance the peer is: buckets that glitches fill,
+// that leak with time, and that good work empties. Streams that were reset have
+// their own, which only streams that were served empty: pieces of data do not.
 type calm struct {
 	level  float64
+	resets float64
 	at     time.Time
 	counts [glitches]uint64
 }
@@ -55,10 +57,22 @@ func (c *calm) add(g Glitch, now time.Time) bool {
 	c.counts[g]++
 	if d := now.Sub(c.at); d > 0 {
 		c.level = max(c.level-d.Seconds()*glitchLeak, 0)
+		c.resets = max(c.resets-d.Seconds()*glitchLeak, 0)
 		c.at = now
+	}
+	if g == GlitchReset || g == GlitchRefused {
+		c.resets += g.weight()
+		return c.resets > glitchLevel
 	}
 	c.level += g.weight()
 	return c.level > glitchLevel
 }
 
-func (c *calm) refund(n float64) { c.level = max(c.level-n, 0) }
+// refund is for a piece of data.
+func (c *calm) refund() { c.level = max(c.level-1, 0) }
+
+// served is for a stream that was served to its end.
+func (c *calm) served() {
+	c.level = max(c.level-glitchRefund, 0)
+	c.resets = max(c.resets-glitchRefund, 0)
+}

@@ -116,6 +116,13 @@ func (c *Conn) Receive(f Frame, now time.Time) (Event, error) {
 	return Event{}, c.glitch(GlitchUnknown, now)
 }
 
+// Break resets a stream whose peer has broken a rule that the owner looks
+// after. An error ends the connection.
+func (c *Conn) Break(s *Stream, now time.Time) error {
+	c.Reset(s, ProtocolError)
+	return c.glitch(GlitchReset, now)
+}
+
 func (c *Conn) glitch(g Glitch, now time.Time) error {
 	if c.calm.add(g, now) {
 		return connError(EnhanceYourCalm, "too much of "+g.String())
@@ -156,6 +163,11 @@ func (c *Conn) receiveData(f *Frame, now time.Time) (Event, error) {
 	s := c.streams[f.Stream]
 	if s == nil {
 		c.giveBack(n)
+		if n == 0 {
+			if err := c.glitch(GlitchEmpty, now); err != nil {
+				return Event{}, err
+			}
+		}
 		return c.late(f.Stream, now)
 	}
 	if s.state == HalfClosedRemote {
@@ -175,7 +187,7 @@ func (c *Conn) receiveData(f *Frame, now time.Time) (Event, error) {
 			return Event{}, err
 		}
 	} else {
-		c.calm.refund(1)
+		c.calm.refund()
 	}
 	s.recv -= n
 	s.buffered += n
@@ -195,6 +207,10 @@ func (c *Conn) late(id uint32, now time.Time) (Event, error) {
 		return Event{}, nil // it was under way (RFC 9113, section 5.1)
 	case endedWell:
 		return Event{}, connError(StreamClosed, "a frame behind the end of a stream")
+	case 0:
+		// It is not known how the stream ended. If we have reset it, as many as
+		// its window may be under way, and nobody is to blame.
+		return Event{}, nil
 	}
 	c.Out = appendReset(c.Out, id, StreamClosed)
 	return Event{}, c.glitch(GlitchReset, now)
@@ -204,7 +220,7 @@ func (c *Conn) endedByPeer(s *Stream) {
 	if s.state = s.state.ended(true); s.state == Closed {
 		s.state = HalfClosedLocal
 		c.close(s, endedWell)
-		c.calm.refund(glitchRefund)
+		c.calm.served()
 	}
 }
 

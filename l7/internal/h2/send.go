@@ -111,7 +111,7 @@ func (c *Conn) WriteData(s *Stream, p []byte, end bool) int {
 	}
 	c.send -= int64(n)
 	s.send -= int64(n)
-	c.calm.refund(1) // its WINDOW_UPDATE will come
+	c.calm.refund() // its WINDOW_UPDATE will come
 	for done := 0; ; {
 		part := min(n-done, int(c.peer.MaxFrame))
 		last := done+part == n
@@ -149,7 +149,7 @@ func (c *Conn) endedByUs(s *Stream) {
 	if s.state = s.state.ended(false); s.state == Closed {
 		s.state = HalfClosedRemote
 		c.close(s, endedWell)
-		c.calm.refund(glitchRefund)
+		c.calm.served()
 	}
 }
 

@@ -403,6 +403,9 @@ func (t *attempt) switchAgreed(src source) bool {
 	if !ok || asked == "" || c.protocol == "" {
 		return false
 	}
+	if t.x.wsKey != "" && c.rep.Header.Get("Sec-WebSocket-Accept") != acceptKey(t.x.wsKey) {
+		return false
+	}
 	agreed := true // a list means one protocol on top of the other (RFC 9110, section 7.8)
 	eachItem(c.protocol, func(item string) { agreed = agreed && hasItem(asked, item) })
 	return agreed

@@ -85,7 +85,7 @@ package l7
 // fronts: the client's side of an exchange: the byte front, HTTP/2, and (w, r) of an http.Server
 //
 //	editwriter foreign front frontbody fronth2 fronth2foreign fronth2head fronth2stream
-//	fronthead frontreply fronttls handover misdirected park peek server standard
+//	fronth2tunnel fronthead frontreply fronttls handover misdirected park peek server standard
 //	standardbody standardtarget
 //
 // upstream: the server's side: connections, tries, and the Proxy that relays

@@ -66,8 +66,9 @@ type Exchange struct {
 	asked    asked
 	proto1x  int8 // minor version of HTTP/1, or 2 for HTTP/2
 	upgrade  string
-	trailers bool // TE: trailers
-	expect   bool // Expect: 100-continue, not answered yet
+	wsKey    string // of an extended CONNECT: the key of ours that the server has to answer
+	trailers bool   // TE: trailers
+	expect   bool   // Expect: 100-continue, not answered yet
 
 	now      time.Time // the clock as read when something last waited; zero if it has to be read again
 	down     downstream

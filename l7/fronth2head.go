@@ -16,6 +16,7 @@ import (
 type h2Head struct {
 	frame     framing
 	scheme    string
+	protocol  string // of an extended CONNECT (RFC 8441)
 	path      string
 	authority bool       // there was one
 	regular   bool       // a field that is no pseudo field has come
@@ -150,6 +151,11 @@ func (s *h2Exchange) pseudo(h *h2Head, name, value string) string {
 			return "malformed path"
 		}
 		h.path = value
+	case ":protocol":
+		if h.protocol != "" || !isToken(value) {
+			return "malformed protocol"
+		}
+		h.protocol = value
 	case ":authority":
 		if h.authority {
 			return "more than one authority"
@@ -182,6 +188,8 @@ func (s *h2Exchange) check() string {
 	switch {
 	case x.Method == "":
 		return "no method"
+	case h.protocol != "":
+		return s.extend()
 	case x.Method == http.MethodConnect:
 		if h.scheme != "" || h.path != "" || !h.authority {
 			return "malformed CONNECT" // section 8.5

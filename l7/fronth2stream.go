@@ -358,6 +358,9 @@ func (s *h2Exchange) writeHead(r *Reply) error {
 	if err := s.ended(); err != nil {
 		return err
 	}
+	if s.x.wsKey != "" && r.Status/100 == 2 {
+		r.Status = http.StatusNotImplemented // 200 would open a tunnel (RFC 8441, section 5)
+	}
 	s.told = true
 	s.none = s.x.bodiless(r.Status)
 	s.left = r.ContentLength
@@ -450,10 +453,6 @@ func (s *h2Exchange) reset2(code h2.Code) {
 
 // mustClose is about HTTP/1: here the stream ends by itself.
 func (s *h2Exchange) mustClose() {}
-
-func (s *h2Exchange) hijack(*Reply) (*l4.Conn, []byte, error) {
-	return nil, nil, http.ErrNotSupported
-}
 
 func (s *h2Exchange) attach(u interrupter) {
 	s.upMu.Lock()

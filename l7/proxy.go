@@ -153,7 +153,9 @@ func (p *Proxy) admit(x *Exchange) bool {
 		}
 	}
 	if x.upgrade != "" {
-		x.upgrade = p.upgrades(x.upgrade)
+		if x.upgrade = p.upgrades(x.upgrade); x.upgrade == "" && x.wsKey != "" {
+			return p.refuse(x, http.StatusNotImplemented) // RFC 8441: there is no request without it
+		}
 	}
 	return true
 }

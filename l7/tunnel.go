@@ -55,6 +55,10 @@ func relayTunnel(x *Exchange, client, server *l4.Conn, idle time.Duration) {
 	case l4.ClientTimeout, l4.ServerTimeout:
 		x.Record.Termination = endOf(l4.ClientTimeout, l4.PhaseData)
 	case l4.Killed:
+		if s, ok := x.down.(*h2Exchange); ok && s.lost() {
+			x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
+			return
+		}
 		x.Record.Termination = endOf(l4.Killed, l4.PhaseData)
 	default:
 		x.Record.Termination = endOf(l4.ServerAborted, l4.PhaseData)

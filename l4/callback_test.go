@@ -28,13 +28,13 @@ func inTime(t *testing.T, f func()) {
 func TestStickyForgetAsksWithoutTheLock(t *testing.T) {
 	var table Sticky
 	a, b, c := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
-	table.Note(a, "one")
-	table.Note(b, "one")
-	table.Note(c, "two")
+	table.Remember(a, "one")
+	table.Remember(b, "one")
+	table.Remember(c, "two")
 	inTime(t, func() {
 		n := table.Forget(func(addr netip.Addr, server string) bool {
 			if addr == a {
-				table.Note(a, "two") // it has moved: it stays
+				table.Remember(a, "two") // it has moved: it stays
 			}
 			return table.Len() > 0 && server == "one"
 		})

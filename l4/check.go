@@ -126,7 +126,7 @@ func (l *Limit) check(c *checks) {
 	c.next("Limit.Next", l.Next)
 	c.in("Limit.All", l.All)
 	c.in("Limit.PerClient", l.PerClient)
-	c.in("Limit.Over", l.Over)
+	c.in("Limit.Refuse", l.Refuse)
 }
 
 // Check returns what is wrong with l. [PacedListener.Accept] calls it at the

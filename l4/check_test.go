@@ -49,11 +49,11 @@ penstock: Server.Handler.Router.Routes[1].Handler.hostHandler.Next.Proxy.BufferB
 // routes by what is inside of TLS as well.
 func TestCheckOfATreeThatLeadsBack(t *testing.T) {
 	r := &l4.Router{}
-	limit := &l4.Limit{Next: r, Over: &l4.Proxy{}}
+	limit := &l4.Limit{Next: r, Refuse: &l4.Proxy{}}
 	r.Default = limit
 	err := r.Check()
-	require.EqualError(t, err, "penstock: Router.Default.Limit.Over.Proxy.Pool: <nil> must be the pool of servers")
-	limit.Over = nil
+	require.EqualError(t, err, "penstock: Router.Default.Limit.Refuse.Proxy.Pool: <nil> must be the pool of servers")
+	limit.Refuse = nil
 	require.NoError(t, r.Check())
 }
 

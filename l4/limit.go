@@ -43,7 +43,7 @@ type Limit struct {
 	Next      Handler
 	All       Limiter       // all connections together; nil means no limit
 	PerClient ClientLimiter // those of one client; nil means no limit
-	Over      Handler       // takes what is refused; nil is Reject{}
+	Refuse    Handler       // takes what is refused; nil is Reject{}
 
 	// ClientBits is how many bits of an IPv6 address are the client that
 	// PerClient is asked about, as whoever has one address commonly has a network
@@ -111,8 +111,8 @@ type refunder interface {
 }
 
 func (l *Limit) over(ctx context.Context, c *Conn) error {
-	if l.Over != nil {
-		return l.Over.ServeConn(ctx, c)
+	if l.Refuse != nil {
+		return l.Refuse.ServeConn(ctx, c)
 	}
 	return Reject{}.ServeConn(ctx, c)
 }

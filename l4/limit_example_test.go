@@ -28,7 +28,7 @@ func (l perNetwork) Take(client netip.Addr, n int) ratelimit.Decision {
 func ExampleLimit_network() {
 	l := &Limit{
 		Next:      HandlerFunc(func(_ context.Context, c net.Conn) error { fmt.Println("served"); return c.Close() }),
-		Over:      HandlerFunc(func(_ context.Context, c net.Conn) error { fmt.Println("too many"); return c.Close() }),
+		Refuse:    HandlerFunc(func(_ context.Context, c net.Conn) error { fmt.Println("too many"); return c.Close() }),
 		PerClient: perNetwork{&ratelimit.Keyed[netip.Prefix]{Law: perSecond(1, 1)}},
 	}
 	n := l4test.NewNetwork()

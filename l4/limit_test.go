@@ -68,7 +68,7 @@ func TestLimitPerClientAndOver(t *testing.T) {
 		l := &Limit{
 			Next:      echoes,
 			PerClient: &ratelimit.Keyed[netip.Addr]{Law: perSecond(1, 1)},
-			Over:      HandlerFunc(func(_ context.Context, c net.Conn) error { over++; return c.Close() }),
+			Refuse:    HandlerFunc(func(_ context.Context, c net.Conn) error { over++; return c.Close() }),
 		}
 		require.True(t, admitted(t, l))
 		require.False(t, admitted(t, l), "the same client")
@@ -353,7 +353,7 @@ func ExampleLimit() {
 			fmt.Println("served")
 			return c.Close()
 		}),
-		Over: HandlerFunc(func(_ context.Context, c net.Conn) error {
+		Refuse: HandlerFunc(func(_ context.Context, c net.Conn) error {
 			fmt.Println("too many from", c.RemoteAddr().(*net.TCPAddr).IP)
 			return c.Close()
 		}),

@@ -14,7 +14,7 @@ type Verdict uint8
 const (
 	No       Verdict = iota // whatever comes
 	NeedMore                // it depends on bytes that are not there yet
-	Match                   // whatever comes
+	Yes                     // whatever comes
 )
 
 func (v Verdict) String() string {
@@ -24,11 +24,11 @@ func (v Verdict) String() string {
 	case NeedMore:
 		return "need more"
 	}
-	return "match"
+	return "yes"
 }
 
 // A Matcher looks at a connection that is being routed. It is asked again each
-// time bytes arrive, and must answer No or Match as soon as no byte that may
+// time bytes arrive, and must answer No or Yes as soon as no byte that may
 // follow can change the answer: a client that waits for us to speak is not kept
 // waiting by a matcher that could have known. It must not block, and may be
 // called for many connections at once.
@@ -50,7 +50,7 @@ type Peeked struct {
 
 // Hello returns the ClientHello that Data begins with. It is parsed once, as
 // soon as it is complete, however many matchers ask. The verdict is No if Data
-// is something else, and the hello is nil unless it is Match.
+// is something else, and the hello is nil unless it is Yes.
 func (p *Peeked) Hello() (*ClientHello, Verdict) {
 	if p.hello == nil && p.helloErr == nil {
 		msg, err := p.reader.read(p.Data)
@@ -65,15 +65,15 @@ func (p *Peeked) Hello() (*ClientHello, Verdict) {
 	if p.helloErr != nil {
 		return nil, No
 	}
-	return p.hello, Match
+	return p.hello, Yes
 }
 
 // All matches what every one of the matchers does; with none of them, everything.
 func All(matchers ...Matcher) Matcher {
 	return func(p *Peeked) Verdict {
-		all := Match
+		all := Yes
 		for _, m := range matchers {
-			all = min(all, m(p)) // No < NeedMore < Match
+			all = min(all, m(p)) // No < NeedMore < Yes
 		}
 		return all
 	}
@@ -95,11 +95,11 @@ func Any(matchers ...Matcher) Matcher {
 func Not(m Matcher) Matcher {
 	return func(p *Peeked) Verdict {
 		switch v := m(p); {
-		case v == Match:
+		case v == Yes:
 			return No
 		case v == NeedMore && !p.Final:
 			return NeedMore
 		}
-		return Match
+		return Yes
 	}
 }

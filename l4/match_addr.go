@@ -89,25 +89,25 @@ func (s Prefixes) ContainsAddr(a net.Addr) bool {
 	return ok && s.Contains(ap.Addr())
 }
 
-// From matches connections whose client has an address in s. It needs no bytes.
-func From(s Prefixes) Matcher {
+// RemoteIn matches connections whose client has an address in s. It needs no bytes.
+func RemoteIn(s Prefixes) Matcher {
 	return func(p *Peeked) Verdict { return is(s.ContainsAddr(p.Conn.RemoteAddr())) }
 }
 
-// To matches connections that were made to an address in s. It needs no bytes.
-func To(s Prefixes) Matcher {
+// LocalIn matches connections that were made to an address in s. It needs no bytes.
+func LocalIn(s Prefixes) Matcher {
 	return func(p *Peeked) Verdict { return is(s.ContainsAddr(p.Conn.LocalAddr())) }
 }
 
-// FromPort matches connections from a port from lowest to highest, both
+// RemotePorts matches connections from a port from lowest to highest, both
 // included. It needs no bytes.
-func FromPort(lowest, highest uint16) Matcher {
+func RemotePorts(lowest, highest uint16) Matcher {
 	return func(p *Peeked) Verdict { return portIn(p.Conn.RemoteAddr(), lowest, highest) }
 }
 
-// ToPort matches connections to a port from lowest to highest, both included.
+// LocalPorts matches connections to a port from lowest to highest, both included.
 // It needs no bytes.
-func ToPort(lowest, highest uint16) Matcher {
+func LocalPorts(lowest, highest uint16) Matcher {
 	return func(p *Peeked) Verdict { return portIn(p.Conn.LocalAddr(), lowest, highest) }
 }
 

@@ -93,7 +93,7 @@ func TestSniffersRefuse(t *testing.T) {
 		{"RDP", "\x03\x00\x00\x0b\x07\xe0\x00\x00\x00\x00\x00", "lengths disagree"},
 		{"RDP", "\x03\x00\x00\x0b\x06\xd0\x00\x00\x00\x00\x00", "a confirm"},
 	} {
-		require.NotEqual(t, Match, sniffers[tt.protocol](&Peeked{Data: []byte(tt.in)}), tt.why)
+		require.NotEqual(t, Yes, sniffers[tt.protocol](&Peeked{Data: []byte(tt.in)}), tt.why)
 	}
 }
 
@@ -102,9 +102,9 @@ func TestRDPCookie(t *testing.T) {
 		in, name, value string
 		want            Verdict
 	}{
-		{rdp("Cookie: mstshash=ann\r\n"), "mstshash", "ann", Match},
-		{rdp("Cookie: msts=3640205228.15629.0000\r\n\x01\x00"), "msts", "3640205228.15629.0000", Match},
-		{rdp("Cookie: mstshash=\r\n"), "mstshash", "", Match},
+		{rdp("Cookie: mstshash=ann\r\n"), "mstshash", "ann", Yes},
+		{rdp("Cookie: msts=3640205228.15629.0000\r\n\x01\x00"), "msts", "3640205228.15629.0000", Yes},
+		{rdp("Cookie: mstshash=\r\n"), "mstshash", "", Yes},
 		{rdp("Cookie: other=1\r\n"), "", "", No},
 		{rdp("Cookie: msts\r\n"), "", "", No},
 		{rdp("Cookie: mstshash=ann"), "", "", No},
@@ -116,7 +116,7 @@ func TestRDPCookie(t *testing.T) {
 		require.Equal(t, tt.want, v, "%q", tt.in)
 		require.Equal(t, tt.name, name)
 		require.Equal(t, tt.value, value)
-		if v != Match {
+		if v != Yes {
 			continue
 		}
 		for n := range strings.Index(tt.in, "\r\n") + 1 {
@@ -134,15 +134,15 @@ func peekedHello(t *testing.T, cfg *tls.Config) *Peeked {
 func TestSNI(t *testing.T) {
 	m := SNI("a.test", "*.B.test", "Trailing.Test.", "*.*.c.test", "x*.test")
 	for name, want := range map[string]Verdict{
-		"a.test": Match, "A.TEST": Match, "b.a.test": No,
-		"x.b.test": Match, "X.b.Test": Match, "b.test": No, "x.y.b.test": No,
-		"trailing.test": Match, "z.y.c.test": No, "xy.test": No, "test": No,
+		"a.test": Yes, "A.TEST": Yes, "b.a.test": No,
+		"x.b.test": Yes, "X.b.Test": Yes, "b.test": No, "x.y.b.test": No,
+		"trailing.test": Yes, "z.y.c.test": No, "xy.test": No, "test": No,
 	} {
 		require.Equal(t, want, m(peekedHello(t, &tls.Config{ServerName: name})), name)
 	}
 	none := peekedHello(t, &tls.Config{InsecureSkipVerify: true})
 	require.Equal(t, No, m(none))
-	require.Equal(t, Match, SNI("")(none))
+	require.Equal(t, Yes, SNI("")(none))
 	require.Equal(t, No, SNI("")(peekedHello(t, &tls.Config{ServerName: "a.test"})))
 	require.Equal(t, No, SNI("")(&Peeked{Conn: none.Conn, Data: []byte("GET /")}))
 	require.Equal(t, NeedMore, m(&Peeked{Conn: none.Conn, Data: none.Data[:50]}))
@@ -150,11 +150,11 @@ func TestSNI(t *testing.T) {
 
 func TestALPNAndVersion(t *testing.T) {
 	p := peekedHello(t, &tls.Config{ServerName: "a.test", NextProtos: []string{"h2", "http/1.1"}, MaxVersion: tls.VersionTLS12})
-	require.Equal(t, Match, ALPN("http/1.1")(p))
-	require.Equal(t, Match, ALPN("postgresql", "h2")(p))
+	require.Equal(t, Yes, ALPN("http/1.1")(p))
+	require.Equal(t, Yes, ALPN("postgresql", "h2")(p))
 	require.Equal(t, No, ALPN("h3")(p))
 	require.Equal(t, No, ALPN("h2")(&Peeked{Conn: p.Conn, Data: []byte("SSH-")}))
-	require.Equal(t, Match, TLSVersion(tls.VersionTLS10, tls.VersionTLS12)(p))
+	require.Equal(t, Yes, TLSVersion(tls.VersionTLS10, tls.VersionTLS12)(p))
 	require.Equal(t, No, TLSVersion(tls.VersionTLS13, tls.VersionTLS13)(p))
 }
 
@@ -167,11 +167,11 @@ func TestMatchersOverTerminatedTLS(t *testing.T) {
 	defer client.Close()
 	p := &Peeked{Conn: NewConn(server)}
 	defer p.Conn.Close()
-	require.Equal(t, Match, SNI("A.test")(p))
+	require.Equal(t, Yes, SNI("A.test")(p))
 	require.Equal(t, No, SNI("b.test")(p))
-	require.Equal(t, Match, ALPN("h2")(p))
+	require.Equal(t, Yes, ALPN("h2")(p))
 	require.Equal(t, No, ALPN("http/1.1")(p))
-	require.Equal(t, Match, TLSVersion(tls.VersionTLS13, tls.VersionTLS13)(p))
+	require.Equal(t, Yes, TLSVersion(tls.VersionTLS13, tls.VersionTLS13)(p))
 	require.Equal(t, No, TLSVersion(tls.VersionTLS10, tls.VersionTLS12)(p))
 }
 
@@ -182,24 +182,24 @@ func TestLogic(t *testing.T) {
 		m    Matcher
 		want Verdict
 	}{
-		{All(), Match},
-		{All(say(Match), say(Match)), Match},
-		{All(say(Match), say(NeedMore)), NeedMore},
-		{All(say(NeedMore), say(No), say(Match)), No},
+		{All(), Yes},
+		{All(say(Yes), say(Yes)), Yes},
+		{All(say(Yes), say(NeedMore)), NeedMore},
+		{All(say(NeedMore), say(No), say(Yes)), No},
 		{Any(), No},
 		{Any(say(No), say(No)), No},
 		{Any(say(No), say(NeedMore)), NeedMore},
-		{Any(say(NeedMore), say(Match)), Match},
-		{Not(say(Match)), No},
-		{Not(say(No)), Match},
+		{Any(say(NeedMore), say(Yes)), Yes},
+		{Not(say(Yes)), No},
+		{Not(say(No)), Yes},
 		{Not(say(NeedMore)), NeedMore},
 		{FirstBytes("a", "bc"), NeedMore},
 	} {
 		require.Equal(t, tt.want, tt.m(open))
 	}
-	require.Equal(t, Match, Not(say(NeedMore))(final))
-	require.Equal(t, "no, need more, match", No.String()+", "+NeedMore.String()+", "+Match.String())
-	require.Equal(t, Match, FirstBytes("a", "bc")(&Peeked{Data: []byte("bcd")}))
+	require.Equal(t, Yes, Not(say(NeedMore))(final))
+	require.Equal(t, "no, need more, yes", No.String()+", "+NeedMore.String()+", "+Yes.String())
+	require.Equal(t, Yes, FirstBytes("a", "bc")(&Peeked{Data: []byte("bcd")}))
 	require.Equal(t, No, FirstBytes("a", "bc")(&Peeked{Data: []byte("bd")}))
 }
 
@@ -256,8 +256,8 @@ func ExamplePrefixes() {
 	fmt.Println(denied.Contains(netip.MustParseAddr("203.0.113.9")), denied.Contains(netip.MustParseAddr("::ffff:192.0.2.7")))
 	h := &Router{
 		Routes: []Route{
-			{Match: From(denied), Handler: Reject{}},
-			{Match: Not(ToPort(5432, 5433)), Handler: &Tarpit{}},
+			{Match: RemoteIn(denied), Handler: Reject{}},
+			{Match: Not(LocalPorts(5432, 5433)), Handler: &Tarpit{}},
 		},
 		Default: &Proxy{},
 	}
@@ -275,7 +275,7 @@ func ExampleRDPCookie() {
 		_, user, _ := RDPCookie(client.(*Conn).Buffered())
 		return balance.Hash(user)
 	}}
-	// Output: mstshash ann match
+	// Output: mstshash ann yes
 }
 
 // A request line that trickles in is looked at once: bytes that were seen are
@@ -291,5 +291,5 @@ func TestHTTP1LooksAtEachByteOnce(t *testing.T) {
 		p.Data[n-5] = '\n'
 	}
 	p.Data = line
-	require.Equal(t, Match, HTTP1(&p))
+	require.Equal(t, Yes, HTTP1(&p))
 }

@@ -21,7 +21,7 @@ func SNI(names ...string) Matcher {
 	}
 	return func(p *Peeked) Verdict {
 		name, v := serverName(p)
-		if v != Match {
+		if v != Yes {
 			return v
 		}
 		name = canonicalName(name)
@@ -31,13 +31,13 @@ func SNI(names ...string) Matcher {
 
 func serverName(p *Peeked) (string, Verdict) {
 	if state := p.Conn.TLS(); state != nil {
-		return state.ServerName, Match
+		return state.ServerName, Yes
 	}
 	h, v := p.Hello()
-	if v != Match {
+	if v != Yes {
 		return "", v
 	}
-	return h.ServerName, Match
+	return h.ServerName, Yes
 }
 
 // canonicalName is name in the one form in which names are compared.
@@ -65,7 +65,7 @@ func ALPN(protocols ...string) Matcher {
 			return is(slices.Contains(protocols, state.NegotiatedProtocol))
 		}
 		h, v := p.Hello()
-		if v != Match {
+		if v != Yes {
 			return v
 		}
 		return is(slices.ContainsFunc(h.ALPN, func(s string) bool { return slices.Contains(protocols, s) }))
@@ -81,7 +81,7 @@ func TLSVersion(lowest, highest uint16) Matcher {
 			return is(lowest <= state.Version && state.Version <= highest)
 		}
 		h, v := p.Hello()
-		if v != Match {
+		if v != Yes {
 			return v
 		}
 		best := h.MaxVersion()
@@ -91,7 +91,7 @@ func TLSVersion(lowest, highest uint16) Matcher {
 
 func is(match bool) Verdict {
 	if match {
-		return Match
+		return Yes
 	}
 	return No
 }

@@ -161,7 +161,7 @@ func (s *session) connect(ctx context.Context) (failed error) {
 		err := s.dial(ctx, try)
 		if err == nil {
 			if p.Sticky != nil {
-				p.Sticky.Note(from, server.Name())
+				p.Sticky.Remember(from, server.Name())
 			}
 			return nil
 		}
@@ -213,7 +213,7 @@ func (s *session) dial(ctx context.Context, try int) (err error) {
 	}()
 	server := s.lease.Server()
 	if _, ok := server.Value().(Handler); ok {
-		s.record.Note(func(r *Record) { r.Server, r.Tries = server.Name(), try })
+		s.record.Note(func(r *Record) { r.Server, r.Tries, r.Connected = server.Name(), try, r.Assigned })
 		return nil
 	}
 	before := time.Now()
@@ -221,7 +221,9 @@ func (s *session) dial(ctx context.Context, try int) (err error) {
 	s.took = time.Since(before)
 	s.record.Note(func(r *Record) {
 		r.Server, r.Tries = server.Name(), try
-		r.Connect = max(r.Connect, 0) + s.took
+		if err == nil {
+			r.Connected = reached(before.Add(s.took).Sub(r.Start))
+		}
 	})
 	if err == nil {
 		s.server = NewConn(c)
@@ -361,7 +363,9 @@ func (s *session) finish(*relay) {
 	case ClientAborted, ClientTimeout:
 		outcome.Class = balance.ClientAborted
 	}
-	s.record.Note(func(r *Record) { r.FirstByte = s.relay.firstByte() })
+	if first, ok := s.relay.firstByte(); ok {
+		s.record.Note(func(r *Record) { r.FirstByte = reached(first.Sub(r.Start)) })
+	}
 	s.record.End(result.Termination, result.Err)
 	defer s.client.Close() // whatever of the host's panics before
 	defer s.lease.Done(outcome)

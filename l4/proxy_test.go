@@ -295,8 +295,8 @@ func TestProxyRecord(t *testing.T) {
 		r := s.record()
 		r.mu = nil
 		require.Equal(t, Record{
-			RemoteAddr: client.LocalAddr(), LocalAddr: client.RemoteAddr(), Start: r.Start,
-			FirstByte: 2 * time.Second, Total: 2 * time.Second, BytesIn: 5, BytesOut: 7, Server: "10.0.1.1:80", Tries: 1,
+			Remote: client.LocalAddr(), Local: client.RemoteAddr(), Start: r.Start,
+			Assigned: 1, Connected: 1, FirstByte: 2 * time.Second, Total: 2 * time.Second, BytesIn: 5, BytesOut: 7, Server: "10.0.1.1:80", Tries: 1,
 		}, r)
 	})
 }
@@ -312,7 +312,8 @@ func TestProxyTriesAnother(t *testing.T) {
 		r := s.record()
 		require.Equal(t, 3, r.Tries)
 		require.Equal(t, "10.0.1.3:80", r.Server)
-		require.Equal(t, 3*time.Second, r.Connect)
+		require.Equal(t, 3*time.Second, r.Assigned, "of the last try")
+		require.Equal(t, 3*time.Second, r.Connected)
 		require.Equal(t, "--", r.Termination.String())
 	})
 }
@@ -373,7 +374,8 @@ func TestProxyReachesNobody(t *testing.T) {
 				require.Equal(t, c.want, r.Termination.String())
 				require.ErrorIs(t, r.Err, c.err)
 				require.Equal(t, c.tries, r.Tries)
-				require.EqualValues(t, -1, r.FirstByte)
+				require.Zero(t, r.Connected)
+				require.Zero(t, r.FirstByte)
 			})
 		})
 	}
@@ -406,10 +408,11 @@ func TestProxyQueue(t *testing.T) {
 		wantError(t, fourth, syscall.ECONNRESET)
 		r = s.record()
 		require.Equal(t, "sQ", r.Termination.String())
-		require.Equal(t, 10*time.Second, r.Queue)
+		require.Zero(t, r.Assigned)
+		require.Equal(t, 10*time.Second, r.Total)
 		second.Close()
 		other.Close()
-		require.Equal(t, 4*time.Second, s.record().Queue)
+		require.Equal(t, 4*time.Second, s.record().Assigned)
 	})
 }
 
@@ -477,7 +480,7 @@ func TestProxyLocalHandler(t *testing.T) {
 
 func TestProxySticky(t *testing.T) {
 	addrs := []string{"10.0.1.1:80", "10.0.1.2:80", "10.0.1.3:80"}
-	proxy := &Proxy{Pool: pool(t, addrs...), Sticky: &Sticky{TTL: time.Minute}}
+	proxy := &Proxy{Pool: pool(t, addrs...), Sticky: &Sticky{Expire: time.Minute}}
 	play(t, proxy, func(t *testing.T, s *scene) {
 		for _, a := range addrs {
 			ln := s.backend(a)
@@ -512,7 +515,7 @@ func TestSticky(t *testing.T) {
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
 	start := time.Now()
 	at := func(d time.Duration) time.Time { return start.Add(d) }
-	table := &Sticky{Size: 3, TTL: time.Minute}
+	table := &Sticky{Max: 3, Expire: time.Minute}
 	require.Empty(t, table.lookup(addr(1), start))
 	for i := range 4 {
 		table.note(addr(i), "s", at(time.Duration(i)))

@@ -76,16 +76,12 @@ func (s *session) watchReset(left func()) (stop func()) {
 
 // acquire takes a lease, waiting in the queue if need be.
 func (s *session) acquire(ctx context.Context, req balance.Request) (end Termination, err error) {
-	var before time.Time
-	if s.record != nil {
-		before = time.Now()
-	}
 	w := &waiting{Context: ctx, s: s}
 	s.lease, err = s.p.Pool.Acquire(w, req)
 	w.end()
-	s.record.Note(func(r *Record) { r.Queue = max(r.Queue, 0) + time.Since(before) })
 	switch {
 	case err == nil:
+		s.record.Note(func(r *Record) { r.Assigned, r.Connected = reached(time.Since(r.Start)), 0 })
 		return end, nil
 	case errors.Is(err, errClientLeft):
 		end = Termination{ClientAborted, PhaseQueue}

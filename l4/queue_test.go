@@ -53,7 +53,8 @@ func TestQueueForgetsClientsThatReset(t *testing.T) {
 			r := s.record()
 			require.Equal(t, "CQ", r.Termination.String())
 			require.ErrorIs(t, r.Err, errClientLeft)
-			require.Equal(t, time.Second, r.Queue)
+			require.Zero(t, r.Assigned)
+			require.Equal(t, time.Second, r.Total)
 		}
 		send(t, stays, "tion")
 		first.Close()

@@ -12,20 +12,21 @@ import (
 // Server.OnDone and is valid only during that call; copy what is to be kept.
 // What handlers know, they write with Note while the connection lives.
 type Record struct {
-	RemoteAddr net.Addr // of the client, as PROXY protocol has it if that was accepted
-	LocalAddr  net.Addr
-	Start      time.Time // when it was accepted
+	Remote net.Addr // of the client, as PROXY protocol has it if that was accepted
+	Local  net.Addr
+	Start  time.Time // when it was accepted
 
-	// How long it took: -1 means that it did not come to that.
-	Queue     time.Duration // waiting for a free server
-	Connect   time.Duration // connecting, all tries included
-	FirstByte time.Duration // from connected to the server's first byte
-	Total     time.Duration // from Start to the end
+	// Phases, as durations since Start; 0 means not reached. Of several tries the
+	// last one counts.
+	Assigned  time.Duration // a server was chosen, after a queue if there was one
+	Connected time.Duration // a connection to it was there
+	FirstByte time.Duration // the first byte of the server was there
+	Total     time.Duration // all was done
 
 	BytesIn  int64 // from the client, before TLS is taken off
 	BytesOut int64 // to the client
 
-	Server      string // name of the last server tried; empty means none
+	Server      string // name of the server tried last; "" means none
 	Tries       int    // how many were
 	Termination Termination
 	Err         error // what Termination stands for; nil if Normal
@@ -38,9 +39,13 @@ func newRecord() *Record {
 		Record
 		mu sync.Mutex
 	})
-	r.Record = Record{Start: time.Now(), Queue: -1, Connect: -1, FirstByte: -1, mu: &r.mu}
+	r.Record = Record{Start: time.Now(), mu: &r.mu}
 	return &r.Record
 }
+
+// reached returns the phase of a record that has been reached after d. No phase that
+// has is 0, however coarse the clock.
+func reached(d time.Duration) time.Duration { return max(d, 1) }
 
 // Note runs f, which may write the record, and must not call Note or End. It may
 // be called by many goroutines; a nil Record has no note taken. What is noted

@@ -146,12 +146,12 @@ func (r *relay) result() RelayResult {
 	return RelayResult{AtoB: r.up.moved, BtoA: r.down.moved, Termination: r.end, Err: r.err}
 }
 
-// firstByte says when b sent its first byte, since the start; -1 if never.
-func (r *relay) firstByte() time.Duration {
+// firstByte says when b sent its first byte, if it has.
+func (r *relay) firstByte() (at time.Time, ok bool) {
 	if r.down.last.Load() == 0 {
-		return -1
+		return time.Time{}, false
 	}
-	return time.Duration(r.down.first)
+	return r.start.Add(time.Duration(r.down.first)), true
 }
 
 func (r *relay) now() time.Duration { return time.Since(r.start) }

@@ -115,14 +115,14 @@ func (r *Router) decide(p *Peeked) (Handler, error) {
 	}
 	for i := range r.Routes {
 		route := &r.Routes[i]
-		v := Match
+		v := Yes
 		if route.Match != nil {
 			v = route.Match(p)
 		}
 		switch {
-		case v == Match && route.Handler == nil:
+		case v == Yes && route.Handler == nil:
 			return Reject{}, nil
-		case v == Match:
+		case v == Yes:
 			return route.Handler, nil
 		case v == NeedMore && !p.Final:
 			return nil, errUndecided

@@ -218,11 +218,11 @@ func (s *Server) finish(c *Conn, r *Record) {
 		*last = *r
 		last.mu = mu
 	})
-	if last.RemoteAddr == nil {
-		last.RemoteAddr = c.RemoteAddr()
+	if last.Remote == nil {
+		last.Remote = c.RemoteAddr()
 	}
-	if last.LocalAddr == nil {
-		last.LocalAddr = c.LocalAddr()
+	if last.Local == nil {
+		last.Local = c.LocalAddr()
 	}
 	last.BytesIn, last.BytesOut = c.BytesRead(), c.BytesWritten()
 	last.Total = time.Since(last.Start)

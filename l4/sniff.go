@@ -62,7 +62,7 @@ func startsWith(b []byte, s string) Verdict {
 	case len(b) < len(s):
 		return NeedMore
 	}
-	return Match
+	return Yes
 }
 
 func sniffTLS(b []byte) Verdict {
@@ -200,7 +200,7 @@ func rdpRequest(b []byte) (variable []byte, whole bool, v Verdict) {
 	if n < tpktBytes+x224Bytes || int(b[4]) != n-tpktBytes-1 || b[5] != 0xE0 || b[10] != 0 {
 		return nil, false, No
 	}
-	return b[tpktBytes+x224Bytes : min(n, len(b))], len(b) >= n, Match
+	return b[tpktBytes+x224Bytes : min(n, len(b))], len(b) >= n, Yes
 }
 
 // RDPCookie returns what a Remote Desktop client says for the sake of a load
@@ -210,7 +210,7 @@ func rdpRequest(b []byte) (variable []byte, whole bool, v Verdict) {
 // if b ends before it does.
 func RDPCookie(b []byte) (name, value string, v Verdict) {
 	variable, whole, v := rdpRequest(b)
-	if v != Match {
+	if v != Yes {
 		return "", "", v
 	}
 	cookie, _, found := bytes.Cut(variable, []byte("\r\n"))
@@ -225,5 +225,5 @@ func RDPCookie(b []byte) (name, value string, v Verdict) {
 	if !found || !ok || !ok2 || string(n) != "msts" && string(n) != "mstshash" {
 		return "", "", No
 	}
-	return string(n), string(val), Match
+	return string(n), string(val), Yes
 }

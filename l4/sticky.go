@@ -14,8 +14,8 @@ import (
 // The zero value is ready to use; all methods may be called at once by many
 // goroutines. An entry takes about 150 bytes.
 type Sticky struct {
-	Size int           // entries; 0 means 100 000; less than 0 means 1
-	TTL  time.Duration // for which an entry lives after its last use; 0 means 30 min, negative means for ever
+	Max    int           // entries; 0 means 100 000; less than 0 means 1
+	Expire time.Duration // for which an entry lives after its last use; 0 means 30 min, negative means for ever
 
 	mu      sync.Mutex
 	entries map[netip.Addr]*stickyEntry
@@ -35,8 +35,8 @@ func (t *Sticky) Lookup(addr netip.Addr) (server string) {
 	return t.lookup(addr, time.Now())
 }
 
-// Note remembers that addr was sent to server. An invalid addr is ignored.
-func (t *Sticky) Note(addr netip.Addr, server string) {
+// Remember notes that addr was sent to server. An invalid addr is ignored.
+func (t *Sticky) Remember(addr netip.Addr, server string) {
 	t.note(addr, server, time.Now())
 }
 
@@ -118,14 +118,14 @@ func (t *Sticky) note(addr netip.Addr, server string, now time.Time) {
 }
 
 func (t *Sticky) size() int {
-	if t.Size == 0 {
+	if t.Max == 0 {
 		return 100_000
 	}
-	return max(t.Size, 1)
+	return max(t.Max, 1)
 }
 
 func (t *Sticky) expired(e *stickyEntry, now time.Time) bool {
-	ttl := t.TTL
+	ttl := t.Expire
 	if ttl == 0 {
 		ttl = 30 * time.Minute
 	}

@@ -54,8 +54,8 @@ func newUDPFlow(l *udpListener, client, plain netip.AddrPort, key uint64) *udpFl
 	f := &udpFlow{l: l, client: client, start: time.Now()}
 	f.req = balance.Request{Key: key}
 	f.record = Record{
-		RemoteAddr: net.UDPAddrFromAddrPort(plain), LocalAddr: l.pc.LocalAddr(),
-		Start: f.start, Queue: -1, Connect: -1, FirstByte: -1, mu: new(sync.Mutex),
+		Remote: net.UDPAddrFromAddrPort(plain), Local: l.pc.LocalAddr(),
+		Start: f.start, mu: new(sync.Mutex),
 	}
 	return f
 }
@@ -157,16 +157,14 @@ func (f *udpFlow) run() {
 		guard(p.Logger, "OnDone", func() { p.OnDone(&f.record) })
 	}
 	if f.record.Termination.Cause == ServerAborted || f.record.Termination.Cause == Resource {
-		logger(p.Logger).Info("l4: flow not served", "client", f.record.RemoteAddr, "server", f.record.Server, "err", f.record.Err)
+		logger(p.Logger).Info("l4: flow not served", "client", f.record.Remote, "server", f.record.Server, "err", f.record.Err)
 	}
 }
 
 // try serves the flow by one server; again means that another may do better.
 func (f *udpFlow) try(try int) (again bool, end Termination, err error) {
 	p := f.l.p
-	began := time.Now()
 	lease, err := p.Pool.Acquire(f.l.st.ctx, f.req)
-	f.record.Queue = max(f.record.Queue, 0) + time.Since(began)
 	if err != nil {
 		if errors.Is(err, balance.ErrNoServer) {
 			return false, Termination{ServerAborted, PhaseConnect}, err
@@ -175,6 +173,7 @@ func (f *udpFlow) try(try int) (again bool, end Termination, err error) {
 	}
 	server := lease.Server()
 	f.record.Server, f.record.Tries = server.Name(), try
+	f.record.Assigned, f.record.Connected = reached(time.Since(f.start)), 0
 	c, err := p.dial(f.l.st.ctx, server.Addr())
 	if err != nil {
 		class, end := whyNot(f.l.st.ctx, err)
@@ -182,6 +181,7 @@ func (f *udpFlow) try(try int) (again bool, end Termination, err error) {
 		f.req.Avoid(server)
 		return class.ServerFault(), end, err
 	}
+	f.record.Connected = reached(time.Since(f.start))
 	err = f.serve(c, lease)
 	return f.finish(lease, err)
 }
@@ -329,7 +329,7 @@ func (f *udpFlow) reply(b []byte) (over bool) {
 	since := time.Since(f.start)
 	f.last.Store(int64(since))
 	if f.replies == 0 {
-		f.record.FirstByte = since
+		f.record.FirstByte = reached(since)
 		f.settle()
 	}
 	f.replies++

@@ -158,7 +158,7 @@ func (g *Gateway) startLines(ctx context.Context) (*balance.Pool, error) {
 }
 
 func (g *Gateway) logStream(r *l4.Record) {
-	g.Logger.Info("connection", "remote", r.RemoteAddr, "server", r.Server, "in", r.BytesIn, "out", r.BytesOut, "total", r.Total, "end", r.Termination)
+	g.Logger.Info("connection", "remote", r.Remote, "server", r.Server, "in", r.BytesIn, "out", r.BytesOut, "total", r.Total, "end", r.Termination)
 }
 
 // listen says which flag to change if the address is taken.

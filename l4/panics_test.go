@@ -153,7 +153,7 @@ func TestPanicsOfTheHost(t *testing.T) {
 		"Limit.All":       front(func(next Handler) Handler { return &Limit{All: bad{}, Next: next} }),
 		"Limit.PerClient": front(func(next Handler) Handler { return &Limit{PerClient: badClient{}, Next: next} }),
 		"Limit.Refund":    front(func(next Handler) Handler { return &Limit{PerClient: badClient{refund: true}, Next: next} }),
-		"Limit.Over":      front(func(next Handler) Handler { return &Limit{All: never{}, Over: bad{}, Next: next} }),
+		"Limit.Over":      front(func(next Handler) Handler { return &Limit{All: never{}, Refuse: bad{}, Next: next} }),
 		"Throttle.PerConn": front(func(next Handler) Handler {
 			return &Throttle{In: Bandwidth{PerConn: func(netip.Addr) Limiter { panic("oops") }}, Next: next}
 		}),

@@ -5,6 +5,7 @@ package health
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -85,15 +86,15 @@ const (
 )
 
 func (k EjectionKind) String() string {
-	switch k {
-	case Ejected:
-		return "ejected"
-	case OnTrial:
-		return "on trial"
-	case Returned:
-		return "returned"
+	return word(k, "ejected", "on trial", "returned", "kept")
+}
+
+// word returns the name of i, or its number if it has none.
+func word[T ~uint8](i T, names ...string) string {
+	if int(i) < len(names) {
+		return names[i]
 	}
-	return "kept"
+	return strconv.Itoa(int(i))
 }
 
 // A candidate is what is counted of one server: by Observe, on any goroutine.

@@ -18,13 +18,7 @@ const (
 )
 
 func (v Verdict) String() string {
-	switch v {
-	case No:
-		return "no"
-	case NeedMore:
-		return "need more"
-	}
-	return "yes"
+	return word(v, "no", "need more", "yes")
 }
 
 // A Matcher looks at a connection that is being routed. It is asked again each

@@ -2,6 +2,8 @@
 
 package l4
 
+import "strconv"
+
 // A Termination says how a connection or a request ended: who ended it, and
 // what was going on. Zero means that all went well. As text it is the two
 // letters that HAProxy logs, "--" for zero.
@@ -61,23 +63,19 @@ func (t Termination) String() string {
 	return string(code[:])
 }
 
-var causeNames = [...]string{
-	"normal", "client aborted", "server aborted", "client timeout", "server timeout",
-	"denied", "local", "resource", "internal", "server down", "killed",
-}
-
 func (c Cause) String() string {
-	if int(c) < len(causeNames) {
-		return causeNames[c]
-	}
-	return "unknown"
+	return word(c, "normal", "client aborted", "server aborted", "client timeout", "server timeout",
+		"denied", "local", "resource", "internal", "server down", "killed")
 }
-
-var phaseNames = [...]string{"none", "request", "queue", "connect", "headers", "data", "last", "tarpit"}
 
 func (p Phase) String() string {
-	if int(p) < len(phaseNames) {
-		return phaseNames[p]
+	return word(p, "none", "request", "queue", "connect", "headers", "data", "last", "tarpit")
+}
+
+// word returns the name of i, or its number if it has none.
+func word[T ~uint8](i T, names ...string) string {
+	if int(i) < len(names) {
+		return names[i]
 	}
-	return "unknown"
+	return strconv.Itoa(int(i))
 }

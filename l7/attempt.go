@@ -212,7 +212,7 @@ func (t *attempt) open(ctx context.Context, l *leg) *failure {
 	s := l.lease.Server()
 	start := x.Record.Start
 	now := time.Now()
-	l.assigned = now.Sub(start)
+	l.assigned = reached(now.Sub(start))
 	if h, ok := s.Value().(http.Handler); ok {
 		l.local, l.connected = h, l.assigned
 		return nil
@@ -240,7 +240,7 @@ func (t *attempt) open(ctx context.Context, l *leg) *failure {
 		if _, h1 := src.(*upConn); dialed || !h1 { // which may have waited for somebody's dial
 			now = time.Now()
 		}
-		l.connected = now.Sub(start)
+		l.connected = reached(now.Sub(start))
 		f := t.exchange(l, src, now)
 		if f == nil {
 			return nil
@@ -288,7 +288,7 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 	}
 	r := src.reply()
 	l.headAt = now
-	l.firstByte = now.Sub(t.x.Record.Start)
+	l.firstByte = reached(now.Sub(t.x.Record.Start))
 	l.outcome = balance.Outcome{Status: r.Status, Latency: now.Sub(sent)}
 	if r.Status >= 500 {
 		l.outcome.Class = balance.StatusError

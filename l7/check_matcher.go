@@ -234,10 +234,10 @@ func (u PoolUsable) Check() error {
 }
 
 // Check returns what is wrong with the matchers.
-func (a And) Check() error { return checkList("And", a) }
+func (a All) Check() error { return checkList("All", a) }
 
 // Check returns what is wrong with the matchers.
-func (o Or) Check() error { return checkList("Or", o) }
+func (o Any) Check() error { return checkList("Any", o) }
 
 func checkList(name string, list []Matcher) error {
 	var m penstock.Mistakes

@@ -29,8 +29,8 @@ func (p *Proxy) check(c *checks) {
 // Check returns what is wrong with r.
 func (r Retry) Check() error {
 	var m penstock.Mistakes
-	for i, class := range r.On {
-		m.If(class == balance.OK || class > balance.Stale, fmt.Sprintf("Retry.On[%d]", i), uint8(class), "must be a failure, one of the constants of balance.Class")
+	for i, class := range r.Classes {
+		m.If(class == balance.OK || class > balance.Stale, fmt.Sprintf("Retry.Classes[%d]", i), uint8(class), "must be a failure, one of the constants of balance.Class")
 	}
 	for i, st := range r.Statuses {
 		m.If(st < 400 || st > 599, fmt.Sprintf("Retry.Statuses[%d]", i), st, "must be the status of an error, from 400 to 599")

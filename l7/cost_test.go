@@ -149,18 +149,18 @@ func lookers(t testing.TB) []looker {
 	split.Key, split.Cookie = ByQuery("z"), "SERVER"
 	deep := strings.Repeat("/a", 70)
 	routes := []Route{
-		{Match: And{Host("*." + strings.Repeat("a.", 70) + "a"), PathPrefix(deep)}, Handler: leaf},
-		{Match: And{Host("*.a.a"), PathPattern("/{a}/{b}/{rest...}")}, Handler: leaf},
+		{Match: All{Host("*." + strings.Repeat("a.", 70) + "a"), PathPrefix(deep)}, Handler: leaf},
+		{Match: All{Host("*.a.a"), PathPattern("/{a}/{b}/{rest...}")}, Handler: leaf},
 		{Match: PathPrefix(deep + "/b"), Handler: leaf},
-		{Match: Or{Path("/x"), PathRegexp{regexp.MustCompile(`^(/a)*$`)}, HostRegexp{word}}, Handler: leaf},
-		{Match: And{PathSuffix("/zz"), Header{Name: "X-A", Test: none, Items: true}}, Handler: leaf},
+		{Match: Any{Path("/x"), PathRegexp{regexp.MustCompile(`^(/a)*$`)}, HostRegexp{word}}, Handler: leaf},
+		{Match: All{PathSuffix("/zz"), Header{Name: "X-A", Test: none, Items: true}}, Handler: leaf},
 		{Match: PathPrefix("/"), Handler: leaf},
 	}
 	for i := range 10 { // small maps do not hash
 		n := strconv.Itoa(i)
-		routes = slices.Insert(routes, 0, Route{Match: And{Host("*." + strings.Repeat("a.", 70) + n), PathPrefix(deep + n)}, Handler: leaf}, Route{Match: PathPrefix(deep + n), Handler: leaf})
+		routes = slices.Insert(routes, 0, Route{Match: All{Host("*." + strings.Repeat("a.", 70) + n), PathPrefix(deep + n)}, Handler: leaf}, Route{Match: PathPrefix(deep + n), Handler: leaf})
 	}
-	deny := Or{
+	deny := Any{
 		Query{Name: "z", Value: "z"}, Cookie{Name: "z"}, Header{Name: "X-A", Test: none, Items: true}, Header{Name: "Cookie", Test: none},
 		ContentType("x/*"), ClientIn(prefixes("127.0.0.0/8")),
 	}

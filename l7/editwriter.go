@@ -77,7 +77,7 @@ func (w *editingWriter) WriteHeader(status int) {
 	}
 	x.replied, w.s.begun = true, true
 	x.Record.Status = status
-	x.Record.FirstByte = time.Since(x.Record.Start)
+	x.Record.FirstByte = reached(time.Since(x.Record.Start))
 	w.ResponseWriter.WriteHeader(status)
 	if len(r.filters) > 0 {
 		w.startFilter(&r)
@@ -95,7 +95,7 @@ func (w *editingWriter) Write(p []byte) (int, error) {
 		return w.filtered.w.Write(p)
 	}
 	n, err := w.ResponseWriter.Write(p)
-	w.s.x.Record.ReplyBytes += int64(n)
+	w.s.x.Record.BytesOut += int64(n)
 	return n, err
 }
 
@@ -145,7 +145,7 @@ type flushingWriter struct{ w *editingWriter }
 
 func (f flushingWriter) Write(p []byte) (int, error) {
 	n, err := f.w.ResponseWriter.Write(p)
-	f.w.s.x.Record.ReplyBytes += int64(n)
+	f.w.s.x.Record.BytesOut += int64(n)
 	if err == nil {
 		err = f.w.s.flush()
 	}
@@ -156,7 +156,7 @@ func (f flushingWriter) Write(p []byte) (int, error) {
 func (w *editingWriter) ReadFrom(src io.Reader) (int64, error) {
 	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.wrote && w.filtered == nil {
 		n, err := rf.ReadFrom(src)
-		w.s.x.Record.ReplyBytes += n
+		w.s.x.Record.BytesOut += n
 		return n, err
 	}
 	return io.Copy(struct{ io.Writer }{w}, src)

@@ -11,10 +11,10 @@ import (
 )
 
 // Whatever HAProxy sees can be matched, and combined.
-func ExampleAnd() {
-	inside := l7.And{
+func ExampleAll() {
+	inside := l7.All{
 		l7.Host("*.example.com"),
-		l7.Or{l7.Method("GET"), l7.Method("HEAD")},
+		l7.Any{l7.Method("GET"), l7.Method("HEAD")},
 		l7.Not(l7.PathPrefix("/admin")),
 	}
 	h := l7.NewRouter(l7.Route{Match: inside, Handler: app})

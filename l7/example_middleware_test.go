@@ -58,7 +58,7 @@ func ExampleRouter() {
 	r := &l7.Router{Order: l7.Specific}
 	err := r.Set(
 		l7.Route{Name: "site", Handler: &l7.FixedReply{Body: "the site"}},
-		l7.Route{Name: "api", Match: l7.And{l7.Host("api.example.com"), l7.PathPrefix("/v1")}, Handler: app},
+		l7.Route{Name: "api", Match: l7.All{l7.Host("api.example.com"), l7.PathPrefix("/v1")}, Handler: app},
 		l7.Route{Name: "user", Match: l7.PathPattern("/users/{id}"), Handler: l7.HandlerFunc(func(x *l7.Exchange) {
 			x.Respond(200, nil, "user "+l7.PathValue(x, "id"))
 		})},
@@ -104,8 +104,8 @@ func ExampleRouter_Explain() {
 
 func ExampleRouter_ExplainRequest() {
 	r := l7.NewRouter(
-		l7.Route{Name: "api", Match: l7.And{l7.Host("api.example"), l7.Method("GET")}, Handler: app},
-		l7.Route{Name: "upload", Match: l7.And{l7.Host("api.example"), l7.PathPrefix("/files")}, Handler: app},
+		l7.Route{Name: "api", Match: l7.All{l7.Host("api.example"), l7.Method("GET")}, Handler: app},
+		l7.Route{Name: "upload", Match: l7.All{l7.Host("api.example"), l7.PathPrefix("/files")}, Handler: app},
 	)
 	req, _ := http.NewRequest("PUT", "http://api.example/files/1", nil)
 	for _, e := range r.ExplainRequest(req) {

@@ -203,7 +203,7 @@ func ExampleStickTable() {
 
 func ExamplePathPattern() {
 	h := l7.NewRouter(l7.Route{
-		Match: l7.And{l7.Method("GET"), l7.PathPattern("/users/{id}/files/{name...}")},
+		Match: l7.All{l7.Method("GET"), l7.PathPattern("/users/{id}/files/{name...}")},
 		Handler: l7.HandlerFunc(func(x *l7.Exchange) {
 			x.Respond(200, nil, l7.PathValue(x, "id")+" wants "+l7.PathValue(x, "name"))
 		}),

@@ -312,7 +312,7 @@ func (x *Exchange) mustReply() {
 // begin notes in the record what is known of the request.
 func (x *Exchange) begin(front Front) {
 	r := &x.Record
-	r.Front, r.Remote = front, x.Remote
+	r.Front, r.Remote, r.Local = front, x.Remote, x.Local
 	r.Method, r.Host, r.Path = x.Method, x.Host, x.Path
 	x.grpc = x.isGRPC()
 	x.asked = asked{x.Method, x.Scheme, x.Host, x.Path, x.Query}
@@ -377,7 +377,7 @@ func (x *Exchange) edit(r *Reply) {
 }
 
 func (x *Exchange) writeBody(p []byte) error {
-	x.Record.ReplyBytes += int64(len(p))
+	x.Record.BytesOut += int64(len(p))
 	return x.down.writeBody(p)
 }
 

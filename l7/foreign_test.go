@@ -95,7 +95,7 @@ func TestForeignLeaf(t *testing.T) {
 					t.Errorf("%d requests: before %d, after %d, %d records", n, before.Load(), after.Load(), len(rs))
 				}
 				for _, r := range rs {
-					if r.Status != 200 || r.Front != l7.FrontStandard || r.ReplyBytes == 0 {
+					if r.Status != 200 || r.Front != l7.FrontStandard || r.BytesOut == 0 {
 						t.Errorf("record = %+v", r)
 					}
 				}

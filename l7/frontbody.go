@@ -64,7 +64,7 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 		n, err = c.readChunked(p)
 	}
 	b.read += int64(n)
-	c.x.Record.RequestBytes = b.read
+	c.x.Record.BytesIn = b.read
 	if limit := c.srv.MaxBodyBytes; limit > 0 && b.read > limit {
 		err = &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}

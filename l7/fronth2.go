@@ -65,7 +65,7 @@ func (c *byteConn) startHTTP2() {
 		f.from.scheme = "https"
 	}
 	head := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader)
-	f.start(c.c, c.nc != c.raw, orDefault(c.srv.WriteTimeout, defaultWriteTimeout), &h2.Config{
+	f.start(c.c, c.nc != c.raw, orDefault(c.srv.SendTimeout, defaultSendTimeout), &h2.Config{
 		MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: max(2*head, 64<<10), MaxHeaders: head,
 		Connect: true, StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: streams*h2StreamWindow + h2ConnSpare,
 	}, f.unwritable)

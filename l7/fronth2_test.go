@@ -152,7 +152,7 @@ func TestHTTP2ClientOpensNoWindow(t *testing.T) {
 	pool := new(balance.Pool)
 	require.NoError(t, pool.Set(balance.Endpoint{Addr: "10.0.0.1:80"}))
 	var up *l7.Upstream
-	onHTTP2(t, &l7.Server{WriteTimeout: 3 * time.Second}, func(n *l4test.Network) http.Handler {
+	onHTTP2(t, &l7.Server{SendTimeout: 3 * time.Second}, func(n *l4test.Network) http.Handler {
 		up = &l7.Upstream{Dial: n.DialContext}
 		return &l7.Proxy{Pool: pool, Upstream: up}
 	}, func(t *testing.T, f *front) {

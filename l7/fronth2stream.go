@@ -246,7 +246,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 			over := f.srv.MaxBodyBytes > 0 && s.read > f.srv.MaxBodyBytes
 			update := len(f.h2.Out) > 0
 			f.mu.Unlock()
-			x.Record.RequestBytes = s.read
+			x.Record.BytesIn = s.read
 			if over {
 				return n, &headError{http.StatusRequestEntityTooLarge, "body too long"}
 			}
@@ -398,7 +398,7 @@ func (s *h2Exchange) writeBody(p []byte) error {
 	f := s.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err := f.sendData(&s.h2Sender, p, orDefault(f.srv.WriteTimeout, defaultWriteTimeout), s.ended)
+	err := f.sendData(&s.h2Sender, p, orDefault(f.srv.SendTimeout, defaultSendTimeout), s.ended)
 	if err == os.ErrDeadlineExceeded {
 		f.h2.Reset(s.st, h2.Cancel) // the client opens no window
 	}

@@ -150,14 +150,14 @@ func (c *byteConn) direct(n int64) *l4.Conn {
 }
 
 func (c *byteConn) sending() {
-	c.boundSend(time.Now(), orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
+	c.boundSend(time.Now(), orDefault(c.srv.SendTimeout, defaultSendTimeout))
 }
 
 func (c *byteConn) sent(n int64) {
 	if c.rep.left > 0 {
 		c.rep.left -= n
 	}
-	c.x.Record.ReplyBytes += n
+	c.x.Record.BytesOut += n
 }
 
 // flush writes what has been gathered.
@@ -183,7 +183,7 @@ func (c *byteConn) send(p []byte, more bool) error {
 		now = time.Now()
 	}
 	c.x.now = time.Time{} // the write may wait
-	limit := orDefault(c.srv.WriteTimeout, defaultWriteTimeout)
+	limit := orDefault(c.srv.SendTimeout, defaultSendTimeout)
 	wait := patience{limit: limit, since: now}
 	for {
 		c.boundSend(now, slice(limit))

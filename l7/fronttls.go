@@ -37,7 +37,7 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 		return false
 	}
 	if c.nc = t; h != nil {
-		h.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
+		h.bound.set(orDefault(c.srv.SendTimeout, defaultSendTimeout))
 	}
 	return true
 }

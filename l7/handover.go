@@ -242,6 +242,6 @@ func (h *handedTLS) ConnectionState() tls.ConnectionState { return h.state }
 // boundHanded has writes bounded; under TLS they are already.
 func (c *byteConn) boundHanded(h *handedConn) {
 	if c.nc == c.raw {
-		h.bound.set(orDefault(c.srv.WriteTimeout, defaultWriteTimeout))
+		h.bound.set(orDefault(c.srv.SendTimeout, defaultSendTimeout))
 	}
 }

@@ -89,7 +89,7 @@ func alternatives(s spec, m Matcher) []spec {
 	switch m := m.(type) {
 	case nil:
 		return []spec{s}
-	case And:
+	case All:
 		list := []spec{s}
 		for _, m := range m {
 			var next []spec
@@ -101,7 +101,7 @@ func alternatives(s spec, m Matcher) []spec {
 			}
 		}
 		return list
-	case Or:
+	case Any:
 		if len(m) == 0 {
 			return []spec{s.with(m)}
 		}
@@ -168,9 +168,9 @@ func problem(m Matcher) string {
 	switch m := m.(type) {
 	case nil:
 		return ""
-	case And:
+	case All:
 		return problems(m)
-	case Or:
+	case Any:
 		return problems(m)
 	case not:
 		if m.m == nil {
@@ -192,7 +192,7 @@ func problem(m Matcher) string {
 func problems(list []Matcher) string {
 	for _, m := range list {
 		if m == nil {
-			return "has a nil matcher in an And or Or"
+			return "has a nil matcher in an All or Any"
 		}
 		if p := problem(m); p != "" {
 			return p

@@ -34,7 +34,7 @@ func TestLongestDurations(t *testing.T) {
 					}
 					return p
 				}
-				srv := &l7.Server{ReadHeaderTimeout: most, IdleTimeout: most, BodyTimeout: most, WriteTimeout: most, TunnelTimeout: most, HandshakeTimeout: most}
+				srv := &l7.Server{ReadHeaderTimeout: most, IdleTimeout: most, BodyTimeout: most, SendTimeout: most, TunnelTimeout: most, HandshakeTimeout: most}
 				byteFront(t, site, srv, func(t *testing.T, f *front) {
 					if two {
 						f.client.Transport.(*http.Transport).Protocols = protocols("h2c")

@@ -9,7 +9,7 @@ import "strings"
 // goroutines at once.
 //
 // Matchers are values: Host("a.example"), PathPrefix("/api"),
-// And{Method("GET"), Cookie{Name: "beta"}}. A host's own is a [MatchFunc] or
+// All{Method("GET"), Cookie{Name: "beta"}}. A host's own is a [MatchFunc] or
 // any type with the method. What a matcher asks for and is not there (a
 // field, a certificate) does not match.
 type Matcher interface {
@@ -22,11 +22,11 @@ type MatchFunc func(x *Exchange) bool
 // Match calls f.
 func (f MatchFunc) Match(x *Exchange) bool { return f(x) }
 
-// And matches if all of its matchers do; an empty one always.
-type And []Matcher
+// All matches if all of its matchers do; an empty one always.
+type All []Matcher
 
 // Match implements [Matcher].
-func (a And) Match(x *Exchange) bool {
+func (a All) Match(x *Exchange) bool {
 	for _, m := range a {
 		if !m.Match(x) {
 			return false
@@ -35,11 +35,11 @@ func (a And) Match(x *Exchange) bool {
 	return true
 }
 
-// Or matches if one of its matchers does; an empty one never.
-type Or []Matcher
+// Any matches if one of its matchers does; an empty one never.
+type Any []Matcher
 
 // Match implements [Matcher].
-func (o Or) Match(x *Exchange) bool {
+func (o Any) Match(x *Exchange) bool {
 	for _, m := range o {
 		if m.Match(x) {
 			return true

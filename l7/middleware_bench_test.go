@@ -128,7 +128,7 @@ func measured(t testing.TB) []measure {
 		{name: "HashBy", h: &HashBy[netip.Addr]{Key: ByClient, Next: leaf}},
 		{name: "Split", h: split},
 		{name: "Fallback", h: Fallback{{pool, leaf}}},
-		{name: "Router", h: NewRouter(Route{Match: And{Host("example.com"), PathPrefix("/api")}, Handler: leaf})},
+		{name: "Router", h: NewRouter(Route{Match: All{Host("example.com"), PathPrefix("/api")}, Handler: leaf})},
 	}
 	for i := range list {
 		list[i].cookie = cookie

@@ -197,7 +197,7 @@ func TestTarpit(t *testing.T) {
 func TestAccess(t *testing.T) {
 	onBoth(t, func(*site) http.Handler {
 		return &Access{
-			Allow: ClientIn(prefixes("10.9.0.0/16")), Deny: Or{ClientIn(prefixes("10.9.9.8/32")), Path("/secret")},
+			Allow: ClientIn(prefixes("10.9.0.0/16")), Deny: Any{ClientIn(prefixes("10.9.9.8/32")), Path("/secret")},
 			Next: text,
 		}
 	}, func(s *site) {

@@ -55,9 +55,9 @@ func serveAs(t *testing.T, n *l4test.Network, srv *l7.Server, secure bool) *tls.
 }
 
 // A server may pause between the pieces of its reply for longer than the client
-// may take for one: WriteTimeout is judged by the time at which there is
+// may take for one: SendTimeout is judged by the time at which there is
 // something to write.
-func TestReplyPausesLongerThanWriteTimeout(t *testing.T) {
+func TestReplyPausesLongerThanSendTimeout(t *testing.T) {
 	for name, head := range map[string]string{
 		"chunked": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n",
 		"length":  "HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\nfirst",
@@ -77,7 +77,7 @@ func TestReplyPausesLongerThanWriteTimeout(t *testing.T) {
 					p := newProxy(n, one)
 					p.BodyTimeout = 20 * time.Second
 					var last l7.Record
-					srv := &l7.Server{Handler: p, WriteTimeout: 2 * time.Second, OnDone: func(r *l7.Record) { last = *r }}
+					srv := &l7.Server{Handler: p, SendTimeout: 2 * time.Second, OnDone: func(r *l7.Record) { last = *r }}
 					c, _ := clientOf(t, n, serveAs(t, n, srv, secure))
 					io.WriteString(c, getA)
 					res, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -97,7 +97,7 @@ func TestReplyPausesLongerThanWriteTimeout(t *testing.T) {
 
 // What the host does between the head of the reply and its sending takes no
 // time from the client.
-func TestEditorPausesLongerThanWriteTimeout(t *testing.T) {
+func TestEditorPausesLongerThanSendTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := l4test.NewNetwork()
 		origin(t, n, one, l7test.Script{l7test.Reply(200, strings.Repeat("x", 3<<20))})
@@ -106,7 +106,7 @@ func TestEditorPausesLongerThanWriteTimeout(t *testing.T) {
 			x.OnReply(l7.ReplyFunc(func(*l7.Exchange, *l7.Reply) { time.Sleep(3 * time.Second) }))
 			p.ServeExchange(x)
 		})
-		c, _ := clientOf(t, n, serveAs(t, n, &l7.Server{Handler: h, WriteTimeout: 2 * time.Second}, false))
+		c, _ := clientOf(t, n, serveAs(t, n, &l7.Server{Handler: h, SendTimeout: 2 * time.Second}, false))
 		io.WriteString(c, getA)
 		time.Sleep(4500 * time.Millisecond) // 3 of the editor, 1.5 of not reading
 		res, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -129,14 +129,14 @@ func (c slowConn) Read(p []byte) (int, error) {
 
 // A client that takes a reply slowly, but takes it, gets all of it, however
 // long that is: the timeout is one of standing still.
-func TestSlowClientOutlivesWriteTimeout(t *testing.T) {
+func TestSlowClientOutlivesSendTimeout(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			n := l4test.NewNetwork()
 			const size = 3 << 20
 			origin(t, n, one, l7test.Script{l7test.Reply(200, strings.Repeat("x", size))})
 			var last l7.Record
-			srv := &l7.Server{Handler: newProxy(n, one), WriteTimeout: 2 * time.Second, OnDone: func(r *l7.Record) { last = *r }}
+			srv := &l7.Server{Handler: newProxy(n, one), SendTimeout: 2 * time.Second, OnDone: func(r *l7.Record) { last = *r }}
 			cfg := serveAs(t, n, srv, secure)
 			_, raw := clientOf(t, n, nil)
 			var c net.Conn = slowConn{raw} // 64 KiB, a write, take 16 s; a record of TLS takes 4
@@ -156,7 +156,7 @@ func TestSlowClientOutlivesWriteTimeout(t *testing.T) {
 }
 
 // A client that takes nothing is cut, on every path to it.
-func TestStalledClientEndsAtWriteTimeout(t *testing.T) {
+func TestStalledClientEndsAtSendTimeout(t *testing.T) {
 	big := strings.Repeat("x", 3<<20)
 	foreign := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, big) })
 	for _, tc := range []struct {
@@ -169,7 +169,7 @@ func TestStalledClientEndsAtWriteTimeout(t *testing.T) {
 				n := l4test.NewNetwork()
 				origin(t, n, one, l7test.Script{l7test.Reply(200, big)})
 				done := make(chan l7.Record, 1)
-				srv := &l7.Server{Handler: tc.h, WriteTimeout: 2 * time.Second, OnDone: func(r *l7.Record) { done <- *r }}
+				srv := &l7.Server{Handler: tc.h, SendTimeout: 2 * time.Second, OnDone: func(r *l7.Record) { done <- *r }}
 				if tc.h == nil {
 					srv.Handler = newProxy(n, one)
 				}

@@ -37,7 +37,7 @@ func TestR3_PoolUsable(t *testing.T) {
 		pool = &balance.Pool{Policy: balance.RoundRobin{}}
 		s.named(pool, "a")
 		return NewRouter(
-			Route{Match: And{Path("/"), PoolUsable{Pool: pool}}, Handler: s.proxyTo(pool)},
+			Route{Match: All{Path("/"), PoolUsable{Pool: pool}}, Handler: s.proxyTo(pool)},
 			Route{Handler: &FixedReply{Body: "next"}},
 		)
 	}, func(s *site) {

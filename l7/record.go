@@ -5,6 +5,7 @@ package l7
 import (
 	"log/slog"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -15,7 +16,8 @@ import (
 type Record struct {
 	Start  time.Time // when the first byte of the request was there
 	Front  Front
-	Remote netip.AddrPort
+	Remote netip.AddrPort // as in Exchange
+	Local  netip.AddrPort
 	Method string
 	Host   string
 	Path   string // as the client sent it
@@ -26,12 +28,13 @@ type Record struct {
 	Pool   string // name of the pool asked, or ""
 	Server string // name of the server that answered or was tried last, or ""
 
-	Tries        int   // requests begun on a server, the first one included
-	Reused       bool  // the last try went over a connection that was open already
-	RequestBytes int64 // of the request body that were read
-	ReplyBytes   int64 // of the reply body that were sent
+	Tries    int   // requests begun on a server, the first one included
+	Reused   bool  // the last try went over a connection that was open already
+	BytesIn  int64 // of the request body that were read
+	BytesOut int64 // of the reply body that were sent
 
-	// Phases, as durations since Start; 0 means not reached.
+	// Phases, as durations since Start; 0 means not reached. Of several tries the
+	// last one counts.
 	Assigned  time.Duration // a server was chosen, after a queue if there was one
 	Connected time.Duration // a connection to it was there
 	FirstByte time.Duration // the head of its reply was there
@@ -54,7 +57,19 @@ const (
 	FrontHTTP2                  // the byte front of Server, over a stream of HTTP/2
 )
 
-func (f Front) String() string { return [...]string{"standard", "byte", "transport", "http2"}[f] }
+func (f Front) String() string { return word(f, "standard", "byte", "transport", "http2") }
+
+// word returns the name of i, or its number if it has none.
+func word[T ~uint8](i T, names ...string) string {
+	if int(i) < len(names) {
+		return names[i]
+	}
+	return strconv.Itoa(int(i))
+}
+
+// reached returns the phase of a record that has been reached after d. No phase
+// that has is 0, however coarse the clock.
+func reached(d time.Duration) time.Duration { return max(d, 1) }
 
 // LogValue implements [slog.LogValuer], for a record as a group of a log line.
 func (r *Record) LogValue() slog.Value {
@@ -68,7 +83,7 @@ func (r *Record) LogValue() slog.Value {
 		}
 	}
 	attrs = append(attrs,
-		slog.Int("tries", r.Tries), slog.Int64("in", r.RequestBytes), slog.Int64("out", r.ReplyBytes),
+		slog.Int("tries", r.Tries), slog.Int64("in", r.BytesIn), slog.Int64("out", r.BytesOut),
 		slog.Duration("assigned", r.Assigned), slog.Duration("connected", r.Connected),
 		slog.Duration("first_byte", r.FirstByte), slog.Duration("total", r.Total),
 		slog.String("end", r.Termination.String()), slog.String("front", r.Front.String()))

@@ -47,9 +47,9 @@ func TestLogTo(t *testing.T) {
 			}
 			port := c.LocalAddr().String()
 			want := "level=INFO msg=request request.method=POST request.host=a request.path=/x request.status=200 request.remote=" + port +
-				" request.pool=web request.server=10.0.0.1:80 request.tries=1 request.in=4 request.out=5 request.assigned=0s request.connected=0s request.first_byte=2s request.total=2s request.end=-- request.front=byte\n" +
+				" request.pool=web request.server=10.0.0.1:80 request.tries=1 request.in=4 request.out=5 request.assigned=1ns request.connected=1ns request.first_byte=2s request.total=2s request.end=-- request.front=byte\n" +
 				"level=WARN msg=request request.method=GET request.host=a request.path=/ request.status=504 request.remote=" + port +
-				" request.pool=web request.server=10.0.0.1:80 request.tries=1 request.in=0 request.out=20 request.assigned=0s request.connected=0s request.first_byte=0s request.total=TOTAL request.end=sH request.front=byte request.error="
+				" request.pool=web request.server=10.0.0.1:80 request.tries=1 request.in=0 request.out=20 request.assigned=1ns request.connected=1ns request.first_byte=0s request.total=TOTAL request.end=sH request.front=byte request.error="
 			want = strings.Replace(want, "TOTAL", f.last(t).Total.String(), 1)
 			if got := out.String(); !strings.HasPrefix(got, want) {
 				t.Errorf("log:\n%s\nwant:\n%s", got, want)

@@ -300,12 +300,12 @@ func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
 	if len(early) > 0 {
 		_ = c.c.SetWriteDeadline(deadline(time.Now(), limit))
 		_, err = c.c.Write(early)
-		x.Record.RequestBytes += int64(len(early))
+		x.Record.BytesIn += int64(len(early))
 	}
 	if err == nil && c.in != nil {
 		_ = client.SetWriteDeadline(deadline(time.Now(), limit))
 		_, err = client.Write(c.in.B[c.pos:])
-		x.Record.ReplyBytes += int64(len(c.in.B) - c.pos)
+		x.Record.BytesOut += int64(len(c.in.B) - c.pos)
 	}
 	c.releaseInput()
 	if err != nil {

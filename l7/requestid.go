@@ -9,7 +9,7 @@ import (
 
 // RequestID gives each request a name by which it is found in the logs of
 // everybody it passes. It is made once and stays with the request through
-// retries. One that a trusted proxy (see Server.Trust) sent is taken over if
+// retries. One that a trusted proxy sent (see [TrustForwarded]) is taken over if
 // it is 1 to 128 bytes of letters, digits and -._~+/=:@; others are replaced.
 type RequestID struct {
 	Field string // "" means "X-Request-Id"

@@ -23,9 +23,9 @@ import (
 type Retry struct {
 	Tries int // in all, the first one included; 0 means 2, negative or 1 means no retries
 
-	// On lists the failures to retry; nil means those that prove that nothing
+	// Classes lists the failures to retry; nil means those that prove that nothing
 	// reached the server, and connections that ended without a reply.
-	On []balance.Class
+	Classes []balance.Class
 	// Statuses are replies to retry for; they are passed on once there are no
 	// tries left.
 	Statuses []int
@@ -88,10 +88,10 @@ func (r *Retry) covers(f *failure) bool {
 	switch {
 	case f.class == balance.StatusError: // Statuses was asked
 		return true
-	case r.On == nil:
+	case r.Classes == nil:
 		return f.unsent || f.quiet
 	}
-	return slices.Contains(r.On, f.class)
+	return slices.Contains(r.Classes, f.class)
 }
 
 // repeatable reports whether x may be sent twice.

@@ -78,7 +78,7 @@ func TestRetry(t *testing.T) {
 		{name: "the last one is passed on", retry: l7.Retry{Statuses: []int{503}}, method: "GET", fail: status(503), n: 9, want: "503", seen: 2},
 		{name: "Retry-After is honoured", retry: l7.Retry{Statuses: []int{503}, MaxBackoff: 5 * time.Second}, method: "GET", fail: status(503, "Retry-After", "2"), n: 1, want: "200 ok ", seen: 2, waited: 2 * time.Second},
 		{name: "or too long", retry: l7.Retry{Statuses: []int{503}}, method: "GET", fail: status(503, "Retry-After", "2"), n: 1, want: "503", seen: 1},
-		{name: "only listed failures", retry: l7.Retry{On: []balance.Class{balance.Timeout}}, method: "GET", fail: reset, n: 1, want: "502", seen: 1},
+		{name: "only listed failures", retry: l7.Retry{Classes: []balance.Class{balance.Timeout}}, method: "GET", fail: reset, n: 1, want: "502", seen: 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := &fails{do: tc.fail}
@@ -136,12 +136,12 @@ func TestProxyTimeouts(t *testing.T) {
 	}{
 		{"header", func(p *l7.Proxy) { p.HeaderTimeout = 2 * time.Second }, 2 * time.Second, 1, "sH"},
 		{"try", func(p *l7.Proxy) {
-			p.TryTimeout, p.Retry.On = time.Second, []balance.Class{balance.Timeout}
+			p.TryTimeout, p.Retry.Classes = time.Second, []balance.Class{balance.Timeout}
 			p.Retry.Backoff = -1
 		}, 2 * time.Second, 2, "sH"},
 		{"all", func(p *l7.Proxy) {
 			p.TryTimeout, p.Timeout, p.Retry.Tries = time.Second, 3*time.Second, 9
-			p.Retry.On, p.Retry.Backoff = []balance.Class{balance.Timeout}, -1
+			p.Retry.Classes, p.Retry.Backoff = []balance.Class{balance.Timeout}, -1
 		}, 3 * time.Second, 3, "sH"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -35,7 +35,7 @@ const (
 )
 
 func (r Reuse) String() string {
-	return [...]string{"always", "safe", "aggressive", "never"}[r]
+	return word(r, "always", "safe", "aggressive", "never")
 }
 
 // Ranks of a connection for a request; the zero rank is that of one which it

@@ -67,7 +67,7 @@ const (
 	//  6. more of everything else
 	//
 	// Two routes that this does not put in order are an error if one request
-	// could match both: give one a Priority. An Or counts as one route for
+	// could match both: give one a Priority. An Any counts as one route for
 	// each of its alternatives.
 	Specific
 )

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// An Explanation says of one route whether it matches an exchange and, if
+// A RouteExplanation says of one route whether it matches an exchange and, if
 // not, which matcher said no.
-type Explanation struct {
+type RouteExplanation struct {
 	Index   int // in the list given to Set
 	Route   string
 	Matches bool
@@ -19,7 +19,7 @@ type Explanation struct {
 	Why     string // "Method(GET)" if that did not match; "" for a match
 }
 
-func (e Explanation) String() string {
+func (e RouteExplanation) String() string {
 	switch {
 	case e.Taken:
 		return fmt.Sprintf("%d %q: taken", e.Index, e.Route)
@@ -31,15 +31,15 @@ func (e Explanation) String() string {
 
 // Explain says route by route, as listed, what matches x and what does not.
 // It asks every matcher itself, not the index.
-func (r *Router) Explain(x *Exchange) []Explanation {
+func (r *Router) Explain(x *Exchange) []RouteExplanation {
 	t := r.table.Load()
 	if t == nil {
 		return nil
 	}
-	list := make([]Explanation, len(t.routes))
+	list := make([]RouteExplanation, len(t.routes))
 	for i, route := range t.routes {
 		why, matches := explain(route.Match, x)
-		list[i] = Explanation{Index: i, Route: route.Name, Matches: matches, Why: why}
+		list[i] = RouteExplanation{Index: i, Route: route.Name, Matches: matches, Why: why}
 	}
 	if c := t.find(x); c != nil {
 		list[c.route].Taken = true
@@ -50,7 +50,7 @@ func (r *Router) Explain(x *Exchange) []Explanation {
 // ExplainRequest is [Router.Explain] for a request as net/http has it: one that
 // came, or one that was made to ask what would become of it. It is nil for a
 // request that no gateway would take.
-func (r *Router) ExplainRequest(req *http.Request) []Explanation {
+func (r *Router) ExplainRequest(req *http.Request) []RouteExplanation {
 	s := newStandardExchange(noWriter{}, req, nil)
 	if s.parse() != nil {
 		return nil
@@ -63,14 +63,14 @@ func explain(m Matcher, x *Exchange) (why string, matches bool) {
 	switch m := m.(type) {
 	case nil:
 		return "", true
-	case And:
+	case All:
 		for _, m := range m {
 			if why, ok := explain(m, x); !ok {
 				return why, false
 			}
 		}
 		return "", true
-	case Or:
+	case Any:
 		var whys []string
 		for _, m := range m {
 			why, ok := explain(m, x)

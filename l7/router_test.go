@@ -26,10 +26,10 @@ func TestRouterListed(t *testing.T) {
 	var got string
 	r := NewRouter(
 		route(&got, "health", Path("/healthz")),
-		route(&got, "beta", And{Host("example.com"), Cookie{Name: "beta"}}),
-		route(&got, "api", And{Host("api.example.com"), Or{PathPrefix("/v1"), PathPrefix("/v2")}, Or{Method("GET"), Method("POST")}}),
-		route(&got, "static", And{Or{Host("example.com"), Host("*.example.com")}, PathSuffix(".css")}),
-		route(&got, "tenants", And{Host("*.example.com"), PathPattern("/t/{tenant}/{rest...}")}),
+		route(&got, "beta", All{Host("example.com"), Cookie{Name: "beta"}}),
+		route(&got, "api", All{Host("api.example.com"), Any{PathPrefix("/v1"), PathPrefix("/v2")}, Any{Method("GET"), Method("POST")}}),
+		route(&got, "static", All{Any{Host("example.com"), Host("*.example.com")}, PathSuffix(".css")}),
+		route(&got, "tenants", All{Host("*.example.com"), PathPattern("/t/{tenant}/{rest...}")}),
 		route(&got, "site", Host("example.com")),
 		route(&got, "options", Path("*")),
 		route(&got, "last", nil),
@@ -76,10 +76,10 @@ func TestRouterSpecific(t *testing.T) {
 		route(&got, "exact", Path("/x/y/z")),
 		route(&got, "pattern", PathPattern("/p/{id}/edit")),
 		route(&got, "exact beside pattern", Path("/p/new/edit")),
-		route(&got, "method", And{PathPrefix("/x"), Method("POST")}),
-		route(&got, "header", And{PathPrefix("/x"), Header{Name: "A"}}),
-		route(&got, "two headers", And{PathPrefix("/x"), Header{Name: "A"}, Header{Name: "B"}}),
-		route(&got, "query", And{PathPrefix("/x"), Query{Name: "q"}}),
+		route(&got, "method", All{PathPrefix("/x"), Method("POST")}),
+		route(&got, "header", All{PathPrefix("/x"), Header{Name: "A"}}),
+		route(&got, "two headers", All{PathPrefix("/x"), Header{Name: "A"}, Header{Name: "B"}}),
+		route(&got, "query", All{PathPrefix("/x"), Query{Name: "q"}}),
 		Route{Name: "first", Match: Header{Name: "X-Debug"}, Handler: took(&got, "first"), Priority: 1},
 	))
 	tests := []struct {
@@ -117,7 +117,7 @@ func TestRouterMistakes(t *testing.T) {
 		{Listed, []Route{{Name: "a"}}, `l7: route 0 "a" has no handler`},
 		{Listed, []Route{{Handler: h, Priority: 1}}, `l7: route 0 "" has a priority, but routes are taken as listed`},
 		{Listed, []Route{{Handler: h, Match: Path("x")}}, `l7: route 0 "" has a bad matcher: Path("x") does not begin with a slash`},
-		{Listed, []Route{{Handler: h, Match: Not(And{Host("a.*.b")})}}, `l7: route 0 "" has a bad matcher: Host("a.*.b") has a * that is not its first label`},
+		{Listed, []Route{{Handler: h, Match: Not(All{Host("a.*.b")})}}, `l7: route 0 "" has a bad matcher: Host("a.*.b") has a * that is not its first label`},
 		{Listed, []Route{{Handler: h, Match: Host("*a")}}, `l7: route 0 "" has a bad matcher: Host("*a") has a * that is not its first label`},
 		{Listed, []Route{{Handler: h, Match: Host("a:80")}}, `l7: route 0 "" has a bad matcher: Host("a:80") has a port; match it with LocalPort`},
 		{Listed, []Route{{Handler: h, Match: Host("a..b")}}, `l7: route 0 "" has a bad matcher: Host("a..b") has an empty label`},
@@ -127,15 +127,15 @@ func TestRouterMistakes(t *testing.T) {
 		{Listed, []Route{{Handler: h, Match: PathRegexp{}}}, `l7: route 0 "" has a bad matcher: PathRegexp("") has no expression`},
 		{Listed, []Route{{Handler: h, Match: Header{Name: "a b"}}}, `l7: route 0 "" has a bad matcher: Header("a b") is not a field name`},
 		{Listed, []Route{{Handler: h, Match: Header{Name: "Host"}}}, `l7: route 0 "" has a bad matcher: Header("Host") is a field that exchanges do not hold`},
-		{Listed, []Route{{Handler: h, Match: And{nil}}}, `l7: route 0 "" has a nil matcher in an And or Or`},
+		{Listed, []Route{{Handler: h, Match: All{nil}}}, `l7: route 0 "" has a nil matcher in an All or Any`},
 		{Listed, []Route{{Handler: h, Match: Not(nil)}}, `l7: route 0 "" has a Not of nothing`},
 
 		{Listed, []Route{{Name: "all", Handler: h}, {Name: "b", Handler: h, Match: Path("/b")}}, `l7: route 1 "b" is never reached: route 0 "all" matches all that it does`},
-		{Listed, []Route{{Name: "w", Handler: h, Match: Host("*.b.c")}, {Name: "x", Handler: h, Match: And{Host("*.a.b.c"), Path("/b"), Method("GET")}}}, `l7: route 1 "x" is never reached: route 0 "w" matches all that it does`},
-		{Listed, []Route{{Name: "p", Handler: h, Match: And{PathPrefix("/a/"), Method("GET")}}, {Name: "q", Handler: h, Match: And{Method("GET"), PathPrefix("/a/b"), Scheme("http")}}}, `l7: route 1 "q" is never reached: route 0 "p" matches all that it does`},
+		{Listed, []Route{{Name: "w", Handler: h, Match: Host("*.b.c")}, {Name: "x", Handler: h, Match: All{Host("*.a.b.c"), Path("/b"), Method("GET")}}}, `l7: route 1 "x" is never reached: route 0 "w" matches all that it does`},
+		{Listed, []Route{{Name: "p", Handler: h, Match: All{PathPrefix("/a/"), Method("GET")}}, {Name: "q", Handler: h, Match: All{Method("GET"), PathPrefix("/a/b"), Scheme("http")}}}, `l7: route 1 "q" is never reached: route 0 "p" matches all that it does`},
 		{Listed, []Route{{Name: "p", Handler: h, Match: PathPrefix("/a")}, {Name: "q", Handler: h, Match: Path("/a/b/")}}, `l7: route 1 "q" is never reached: route 0 "p" matches all that it does`},
-		{Listed, []Route{{Name: "p", Handler: h, Match: PathPrefix("/a")}, {Name: "q", Handler: h, Match: Or{Path("/a/b/"), Path("/b")}}}, ""},
-		{Listed, []Route{{Name: "p", Handler: h, Match: And{PathPrefix("/a"), Method("GET")}}, {Name: "q", Handler: h, Match: PathPrefix("/a")}}, ""},
+		{Listed, []Route{{Name: "p", Handler: h, Match: PathPrefix("/a")}, {Name: "q", Handler: h, Match: Any{Path("/a/b/"), Path("/b")}}}, ""},
+		{Listed, []Route{{Name: "p", Handler: h, Match: All{PathPrefix("/a"), Method("GET")}}, {Name: "q", Handler: h, Match: PathPrefix("/a")}}, ""},
 		{Listed, []Route{{Name: "p", Handler: h, Match: Path("/a")}, {Name: "q", Handler: h, Match: PathPrefix("/a")}}, ""},
 
 		{Specific, []Route{{Name: "p", Handler: h, Match: Header{Name: "A"}}, {Name: "q", Handler: h, Match: Header{Name: "B"}}}, `l7: route 1 "q" is as specific as route 0 "p", and a request can match both: give one a Priority`},
@@ -192,7 +192,7 @@ func TestPathValue(t *testing.T) {
 func TestExplain(t *testing.T) {
 	var got string
 	r := NewRouter(
-		route(&got, "api", And{Host("api.example"), Or{Method("POST"), Header{Name: "X-Force", Value: "1"}}}),
+		route(&got, "api", All{Host("api.example"), Any{Method("POST"), Header{Name: "X-Force", Value: "1"}}}),
 		route(&got, "old", Not(PathRegexp{regexp.MustCompile("^/new")})),
 		route(&got, "all", nil),
 	)
@@ -242,9 +242,9 @@ func randomMatcher(rnd *rand.Rand, depth int) Matcher {
 		}
 	}
 	if rnd.IntN(2) == 0 {
-		return And(list)
+		return All(list)
 	}
-	return Or(list)
+	return Any(list)
 }
 
 func randomRequest(rnd *rand.Rand) *Exchange {
@@ -347,7 +347,7 @@ func BenchmarkRouter(b *testing.B) {
 	for _, n := range []int{10, 1000, 10_000} {
 		var routes []Route
 		for i := range n {
-			routes = append(routes, Route{Match: And{Host(fmt.Sprintf("tenant-%d.example.com", i/4)), PathPrefix(fmt.Sprintf("/api/v%d", i%4))}, Handler: h})
+			routes = append(routes, Route{Match: All{Host(fmt.Sprintf("tenant-%d.example.com", i/4)), PathPrefix(fmt.Sprintf("/api/v%d", i%4))}, Handler: h})
 		}
 		r := NewRouter(routes...)
 		var requests []*Exchange

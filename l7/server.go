@@ -39,7 +39,7 @@ type Server struct {
 	ReadHeaderTimeout time.Duration // from the first byte of a request to the end of its head, trickling does not extend it; 0 means 10s, negative none
 	IdleTimeout       time.Duration // of a connection between requests, and before the first; 0 means 60s, negative none
 	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, or TunnelTimeout for gRPC, negative none
-	WriteTimeout      time.Duration // of a reply that the client does not take a byte of; 0 means 30s, negative none
+	SendTimeout       time.Duration // of a reply that the client does not take a byte of; 0 means 30s, negative none
 	TunnelTimeout     time.Duration // of an upgraded connection with no byte either way, if the Proxy does not allow less; 0 means 1h, negative none
 	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative none
 

@@ -40,7 +40,7 @@ func (s *standard) readBody(p []byte) (int, error) {
 	}
 	n, err := r.Body.Read(p)
 	b.read += int64(n)
-	s.x.Record.RequestBytes = b.read
+	s.x.Record.BytesIn = b.read
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && b.read > s.srv.MaxBodyBytes {
 		return n, &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}

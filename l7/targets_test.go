@@ -43,7 +43,7 @@ func TestUnusualTargets(t *testing.T) {
 			return p
 		}, "GET /a?b " + here, "OPTIONS * a:80", "CONNECT a:80 a:80"},
 		{"Router", wrap(func(next http.Handler) http.Handler {
-			return l7.NewRouter(l7.Route{Match: l7.And{l7.Host("b"), l7.PathPrefix("/x")}, Handler: &l7.Deny{}}, l7.Route{Match: l7.PathPrefix("/"), Handler: next})
+			return l7.NewRouter(l7.Route{Match: l7.All{l7.Host("b"), l7.PathPrefix("/x")}, Handler: &l7.Deny{}}, l7.Route{Match: l7.PathPrefix("/"), Handler: next})
 		}), "GET /a?b " + here, "OPTIONS * a:80", "CONNECT a:80 a:80"},
 		{"Router by prefix", wrap(func(next http.Handler) http.Handler {
 			return l7.NewRouter(l7.Route{Match: l7.PathPrefix("/a"), Handler: next})

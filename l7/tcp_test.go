@@ -123,7 +123,7 @@ func TestTunnelTCP(t *testing.T) {
 	c.Close()
 	s.eventually("a record", func() bool { _, n := s.last(); return n == 1 })
 	r, _ := s.last()
-	if r.Status != 101 || r.Termination.Cause != l4.Normal || r.RequestBytes != 14 || r.ReplyBytes != 14 || r.Total == 0 {
+	if r.Status != 101 || r.Termination.Cause != l4.Normal || r.BytesIn != 14 || r.BytesOut != 14 || r.Total == 0 {
 		t.Errorf("record = %+v", r)
 	}
 	s.eventually("no lease", func() bool { return s.pool.Server(r.Server).InFlight() == 0 })
@@ -246,7 +246,7 @@ func TestLongReplyTCP(t *testing.T) {
 			}
 		}
 		s.eventually("two records", func() bool { _, n := s.last(); return n == 2 })
-		if r, _ := s.last(); r.Termination.Cause != l4.ServerAborted || r.Termination.Phase != l4.PhaseData || r.ReplyBytes != int64(size-missing) {
+		if r, _ := s.last(); r.Termination.Cause != l4.ServerAborted || r.Termination.Phase != l4.PhaseData || r.BytesOut != int64(size-missing) {
 			t.Errorf("%d bytes: record = %+v", size, r)
 		}
 	}

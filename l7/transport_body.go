@@ -54,7 +54,7 @@ func (b *replyBody) Read(p []byte) (int, error) {
 	}
 	n := copy(p, b.held)
 	b.held = b.held[n:]
-	b.c.x.Record.ReplyBytes += int64(n)
+	b.c.x.Record.BytesOut += int64(n)
 	if len(b.held) == 0 && src.ended() { // with Content-Length, that is known at once
 		b.end(nil)
 		return n, b.err
@@ -144,7 +144,7 @@ func (b *tunnelBody) Read(p []byte) (int, error) {
 	}
 	u.wait(time.Now(), b.limit)
 	n, err := u.c.Read(p)
-	b.c.x.Record.ReplyBytes += int64(n)
+	b.c.x.Record.BytesOut += int64(n)
 	return n, err
 }
 

@@ -42,7 +42,7 @@ func (c *caller) readBody(p []byte) (int, error) {
 		return 0, errStopped
 	}
 	n, err := c.body.Read(p)
-	c.x.Record.RequestBytes += int64(n)
+	c.x.Record.BytesIn += int64(n)
 	return n, err
 }
 
@@ -73,7 +73,7 @@ func (c *caller) rewindBody() bool {
 	c.closeBody()
 	c.body = body
 	c.closed.Store(false)
-	c.x.Record.RequestBytes = 0
+	c.x.Record.BytesIn = 0
 	return true
 }
 

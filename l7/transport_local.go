@@ -129,7 +129,7 @@ func (w *localWriter) end(c *caller) {
 	case w.status == 0:
 		close(w.head)
 	}
-	c.x.Record.Status, c.x.Record.ReplyBytes = w.status, w.bytes
+	c.x.Record.Status, c.x.Record.BytesOut = w.status, w.bytes
 	t.leg.outcome = balance.Outcome{Status: w.status}
 	if w.status >= 500 || p != nil {
 		t.leg.outcome.Class = balance.StatusError

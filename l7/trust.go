@@ -59,7 +59,7 @@ func (t *TrustForwarded) writes(name string) bool {
 type TrustForwarded struct {
 	Prefixes []netip.Prefix // of our proxies
 	Standard bool           // they write Forwarded
-	Next     Handler
+	Next     http.Handler
 
 	checked
 }

@@ -45,8 +45,8 @@ func relayTunnel(x *Exchange, client, server *l4.Conn, idle time.Duration) {
 		opt.Parker = s.parking.peek() // for splice; it is there if client is a plain socket
 	}
 	r := l4.Relay(x.Context(), client, server, opt)
-	x.Record.RequestBytes += r.AtoB
-	x.Record.ReplyBytes += r.BtoA
+	x.Record.BytesIn += r.AtoB
+	x.Record.BytesOut += r.BtoA
 	x.Record.Err = r.Err
 	switch r.Termination.Cause {
 	case l4.Normal:

@@ -105,10 +105,10 @@ func (g *Gateway) routes(pool *balance.Pool) http.Handler {
 	perClient := &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(2), Burst: 3}}
 	return l7.NewRouter(
 		l7.Route{Name: "servers", Match: l7.Path("/servers"), Handler: showServers(pool)},
-		l7.Route{Name: "break", Match: l7.And{l7.Path("/break"), l7.Method("POST")}, Handler: first},
+		l7.Route{Name: "break", Match: l7.All{l7.Path("/break"), l7.Method("POST")}, Handler: first},
 		l7.Route{Name: "api", Match: l7.Host("api.localhost"), Handler: &l7.Limit[netip.Addr]{Limiter: perClient, Next: web}},
 		l7.Route{Name: "docs", Match: l7.PathPrefix("/docs"), Handler: beta},
-		l7.Route{Name: "beta", Match: l7.Or{l7.Header{Name: "X-Beta", Value: "yes"}, l7.Cookie{Name: "beta", Value: "yes"}}, Handler: beta},
+		l7.Route{Name: "beta", Match: l7.Any{l7.Header{Name: "X-Beta", Value: "yes"}, l7.Cookie{Name: "beta", Value: "yes"}}, Handler: beta},
 		l7.Route{Name: "web", Handler: web},
 	)
 }

@@ -39,9 +39,9 @@ func webSite(p pools) http.Handler {
 	inside := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8")}
 	web := &l7.Persist{Pool: p.web, Name: "SRV", Next: &l7.Proxy{Pool: p.web}}
 	routes := l7.NewRouter(
-		l7.Route{Name: "admin", Match: l7.And{l7.PathPrefix("/admin"), l7.Not(l7.ClientIn(inside))}, Handler: &l7.Deny{}},
+		l7.Route{Name: "admin", Match: l7.All{l7.PathPrefix("/admin"), l7.Not(l7.ClientIn(inside))}, Handler: &l7.Deny{}},
 		l7.Route{Name: "old", Match: l7.Host("old.example.com"), Handler: &l7.Redirect{Host: "www.example.com", Status: http.StatusMovedPermanently}},
-		l7.Route{Name: "static", Match: l7.Or{l7.PathPrefix("/static"), l7.PathSuffix(".png")}, Handler: &l7.Proxy{Pool: p.static}},
+		l7.Route{Name: "static", Match: l7.Any{l7.PathPrefix("/static"), l7.PathSuffix(".png")}, Handler: &l7.Proxy{Pool: p.static}},
 		l7.Route{Name: "web", Handler: web},
 	)
 	return &l7.Monitor{Path: "/haproxy-alive", Next: &l7.Limit[netip.Addr]{

@@ -54,7 +54,7 @@ type httpServer interface {
 func (o *Options) httpServer(h http.Handler) httpServer {
 	if o.Front == "byte" {
 		return &l7.Server{Handler: h, ReadHeaderTimeout: o.Timeout, BodyTimeout: o.Timeout,
-			WriteTimeout: o.Timeout, IdleTimeout: o.Timeout, TunnelTimeout: o.Timeout}
+			SendTimeout: o.Timeout, IdleTimeout: o.Timeout, TunnelTimeout: o.Timeout}
 	}
 	var p http.Protocols
 	p.SetHTTP1(true)

@@ -35,6 +35,7 @@ type Server struct {
 	minLimit atomic.Int64 // floor of a dynamic limit; 0 means static
 	trial    atomic.Pointer[trial]
 	tickets  atomic.Uint32 // last one given; even
+	values   values        // of every PerServer that was asked
 
 	mu       sync.Mutex // guards attached
 	attached map[Attached]struct{}

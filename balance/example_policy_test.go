@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// Fewest is a policy of a host's own: it picks the server with the fewest failures. What
+// it has learned of a server is kept by a PerServer, so that it outlives the pickers.
+type Fewest struct {
+	failures balance.PerServer[atomic.Int64]
+}
+
+// Picker implements [balance.Policy].
+func (f *Fewest) Picker(v balance.View) balance.Picker {
+	return &fewest{policy: f, servers: v.Servers}
+}
+
+type fewest struct {
+	policy  *Fewest
+	servers []*balance.Server
+	made    int // times that a set has made a picker of the one before
+}
+
+// Pick implements [balance.Picker].
+func (p *fewest) Pick(_ uint64, f balance.Filter) *balance.Server {
+	var best *balance.Server
+	var least int64
+	for _, s := range p.servers {
+		if !f.Allows(s) {
+			continue
+		}
+		if n := p.policy.failures.Of(s).Load(); best == nil || n < least {
+			best, least = s, n
+		}
+	}
+	return best
+}
+
+// Observe is told of each lease that has ended, whoever picked its server.
+func (p *fewest) Observe(s *balance.Server, o balance.Outcome) {
+	if o.Class.ServerFault() {
+		p.policy.failures.Of(s).Add(1)
+	}
+}
+
+// Next is asked for the picker of another set, instead of Policy.Picker: here it takes
+// over a count. A picker that keeps an order would take over what has not changed.
+func (p *fewest) Next(v balance.View) balance.Picker {
+	return &fewest{policy: p.policy, servers: v.Servers, made: p.made + 1}
+}
+
+func ExamplePerServer() {
+	pool := &balance.Pool{Policy: new(Fewest)}
+	work := func(class balance.Class) {
+		lease, err := pool.Acquire(context.Background(), balance.Request{})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(lease.Server(), class)
+		lease.Done(balance.Outcome{Class: class})
+	}
+	_ = pool.Set(balance.Endpoint{Name: "a", Addr: "a:80"}, balance.Endpoint{Name: "b", Addr: "b:80"})
+	work(balance.Reset)
+	work(balance.Reset)
+	work(balance.ConnectFailed)
+	_ = pool.Set(balance.Endpoint{Name: "b", Addr: "b:80"}, balance.Endpoint{Name: "a", Addr: "a:80"}, balance.Endpoint{Name: "c", Addr: "c:80"})
+	work(balance.Reset) // c is new
+	work(balance.Reset) // then b, which has failed once: a did twice
+	// Output:
+	// a reset
+	// b reset
+	// a connect failed
+	// c reset
+	// b reset
+}

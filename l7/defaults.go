@@ -13,7 +13,7 @@ const (
 	defaultHeaderTimeout    = 10 * time.Second
 	defaultIdleTimeout      = 60 * time.Second
 	defaultBodyTimeout      = 30 * time.Second
-	defaultSendTimeout     = 30 * time.Second
+	defaultSendTimeout      = 30 * time.Second
 	defaultTunnelTimeout    = time.Hour
 	defaultHandshakeTimeout = 10 * time.Second
 	defaultMaxHeader        = 32 << 10

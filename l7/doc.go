@@ -96,8 +96,8 @@ package l7
 //
 // routing: matchers, the Router, and what chooses a pool
 //
-//	check_matcher index index_build match match_conn match_host match_path order pick router
-//	router_explain
+//	check_matcher index index_build match match_conn match_host match_path match_within order
+//	pick router router_explain
 //
 // middleware: handlers that look at an exchange, change it, or answer it
 //

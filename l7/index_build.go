@@ -21,6 +21,7 @@ type spec struct {
 	path     pathKey
 	conds    []Matcher
 	weight   weight
+	within   int // how many Narrowers it is inside of
 }
 
 type pathKind uint8
@@ -59,7 +60,7 @@ func newTable(order Order, routes []Route) (*table, error) {
 		case order == Listed && r.Priority != 0:
 			failed(i, ".Priority", r.Priority, "has a priority, but routes are taken as listed")
 		}
-		if p := problem(r.Match); p != "" {
+		if p := problem(r.Match, 0); p != "" {
 			fail(i, p)
 			continue
 		}
@@ -113,6 +114,16 @@ func alternatives(s spec, m Matcher) []spec {
 			return []spec{s.with(m)}
 		}
 		return list
+	case Narrower:
+		if s.within < maxWithin {
+			s.within++
+			list := alternatives(s, m.Within())
+			for i := range list {
+				list[i].within--
+				list[i] = list[i].with(m)
+			}
+			return list
+		}
 	case Host:
 		if !s.hasHost {
 			s.host, s.hasHost = m.clean(), true
@@ -163,20 +174,27 @@ func (s *spec) captures() Matcher {
 	return nil
 }
 
-// problem says what is wrong with a matcher, or "".
-func problem(m Matcher) string {
+// problem says what is wrong with a matcher, which is inside of that many Narrowers,
+// or "".
+func problem(m Matcher, within int) string {
 	switch m := m.(type) {
 	case nil:
 		return ""
 	case All:
-		return problems(m)
+		return problems(m, within)
 	case Any:
-		return problems(m)
+		return problems(m, within)
 	case not:
 		if m.m == nil {
 			return "has a Not of nothing"
 		}
-		return problem(m.m)
+		return problem(m.m, within)
+	case Narrower:
+		if within < maxWithin {
+			if p := problem(m.Within(), within+1); p != "" {
+				return p
+			}
+		}
 	}
 	if text, what := problemOf(m); what != "" {
 		return fmt.Sprintf("has a bad matcher: %s(%q) %s", matcherName(m), text, what)
@@ -189,12 +207,12 @@ func problem(m Matcher) string {
 	return ""
 }
 
-func problems(list []Matcher) string {
+func problems(list []Matcher, within int) string {
 	for _, m := range list {
 		if m == nil {
 			return "has a nil matcher in an All or Any"
 		}
-		if p := problem(m); p != "" {
+		if p := problem(m, within); p != "" {
 			return p
 		}
 	}

@@ -10,7 +10,7 @@ import "strings"
 //
 // Matchers are values: Host("a.example"), PathPrefix("/api"),
 // All{Method("GET"), Cookie{Name: "beta"}}. A host's own is a [MatchFunc] or
-// any type with the method. What a matcher asks for and is not there (a
+// any type with the method; a [Narrower] has a place in the router's index. What a matcher asks for and is not there (a
 // field, a certificate) does not match.
 type Matcher interface {
 	Match(x *Exchange) bool

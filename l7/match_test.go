@@ -99,7 +99,7 @@ func TestMatchers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(describe(tt.m), func(t *testing.T) {
-			require.Empty(t, problem(tt.m))
+			require.Empty(t, problem(tt.m, 0))
 			for _, x := range tt.yes {
 				require.True(t, tt.m.Match(x), "%+v", x)
 			}

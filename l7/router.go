@@ -64,7 +64,7 @@ const (
 	//  3. a method
 	//  4. more header fields
 	//  5. more query parameters
-	//  6. more of everything else
+	//  6. more of everything else, matchers of the host's own among it
 	//
 	// Two routes that this does not put in order are an error if one request
 	// could match both: give one a Priority. An Any counts as one route for

@@ -8,8 +8,8 @@ import "sync/atomic"
 // them: max(Min, Share * (leases + waiting requests + the request that asks)). Without it, retries multiply the
 // load of servers that fail because of load. (Envoy, "Retry budgets".)
 type Budget struct {
-	Share float64 // 0 means 0.2; negative means none beyond Min
-	Min   int     // 0 means 3; negative means 0
+	Share float64 // 0 means 0.2, negative means none: Min alone counts
+	Min   int     // 0 means 3, negative means none
 }
 
 // limit returns how many retries may go on beside active requests.

@@ -60,13 +60,10 @@ func (e Endpoint) Check() error {
 	if e.Weight > MaxWeight {
 		m.If(true, "Endpoint.Weight", e.Weight, "must be at most "+strconv.Itoa(MaxWeight))
 	}
-	if e.MaxConns < 0 {
-		m.If(true, "Endpoint.MaxConns", e.MaxConns, "must not be negative: write 0 for no limit")
-	}
 	if e.MinConns < 0 {
 		m.If(true, "Endpoint.MinConns", e.MinConns, notNegative)
 	} else if e.MinConns > max(e.MaxConns, 0) {
-		m.If(true, "Endpoint.MinConns", e.MinConns, fmt.Sprintf("must be at most MaxConns (%d)", e.MaxConns))
+		m.If(true, "Endpoint.MinConns", e.MinConns, fmt.Sprintf("must be at most MaxConns (%d)", max(e.MaxConns, 0)))
 	}
 	if e.Tier < 0 {
 		m.If(true, "Endpoint.Tier", e.Tier, notNegative)

@@ -15,10 +15,10 @@ type Endpoint struct {
 	Name     string // identity within the pool; empty means Addr
 	Addr     string // "host:port" or "unix:/path"; names are resolved at dial. May be empty if Name and Value are set
 	Weight   int    // share of the work, relative to the others; 0 means 1, negative means none: persistent traffic only
-	MaxConns int    // leases at once; 0 means no limit; negative is an error
+	MaxConns int    // leases at once; 0 or negative means no limit
 	MinConns int    // floor of a dynamic limit, see [Pool.FullConns]; 0 means that MaxConns is static
 	MaxQueue int    // waiters for this one server; 0 means [Queue.PerServer], negative means none
-	Tier     int    // 0 serves first, 1 is its backup, and so on; negative is an error
+	Tier     int    // 0 serves first, 1 is its backup, and so on
 	Zone     string // where it is, for [Locality]
 	Labels   map[string]string
 	Value    any // the host's own data; a change of it counts as a change of the endpoint

@@ -26,7 +26,7 @@ import (
 // (Finagle's PeakEwma; tower's peak_ewma.)
 type PeakEWMA struct {
 	Tau     time.Duration // 0 means 10s
-	Penalty time.Duration // 0 means 1s; negative means none
+	Penalty time.Duration // 0 means 1s, negative means none
 }
 
 // Picker implements [Policy].

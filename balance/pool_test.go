@@ -108,7 +108,7 @@ func TestSetRefuses(t *testing.T) {
 		{"no address", with(func(e *balance.Endpoint) { e.Addr = "" }), "Endpoints[1].Addr", ""},
 		{"no port", with(func(e *balance.Endpoint) { e.Addr = "10.0.0.2" }), "Endpoints[1].Addr", "10.0.0.2"},
 		{"no path", with(func(e *balance.Endpoint) { e.Addr = "unix:" }), "Endpoints[1].Addr", "unix:"},
-		{"negative limit", with(func(e *balance.Endpoint) { e.MaxConns = -1 }), "Endpoints[1].MaxConns", -1},
+		{"negative floor", with(func(e *balance.Endpoint) { e.MinConns = -1 }), "Endpoints[1].MinConns", -1},
 		{"floor above limit", with(func(e *balance.Endpoint) { e.MinConns, e.MaxConns = 5, 4 }), "Endpoints[1].MinConns", 5},
 		{"negative tier", with(func(e *balance.Endpoint) { e.Tier = -2 }), "Endpoints[1].Tier", -2},
 		{"weight", with(func(e *balance.Endpoint) { e.Weight = 70000 }), "Endpoints[1].Weight", 70000},

@@ -16,7 +16,7 @@ import (
 type Queue struct {
 	Size      int           // waiters for any server; 0 means 1024, negative means none
 	PerServer int           // waiters for one certain server; 0 means 128, negative means none
-	Timeout   time.Duration // longest wait; 0 means 5s, negative means as long as the context lasts
+	Timeout   time.Duration // longest wait; 0 means 5s, negative means no limit but the context
 }
 
 // queue is the state of all queues of a core.

@@ -122,7 +122,7 @@ func (c *core) join(e *Endpoint, now time.Time) *Server {
 		// Its leases and figures go on; what was said of it is forgotten, and weight
 		// and limit are those of the endpoint, as it would be had it been gone for a
 		// moment longer.
-		s.status, s.maxConns = status{weight: e.weight()}, e.MaxConns
+		s.status, s.maxConns = status{weight: e.weight()}, max(e.MaxConns, 0)
 		s.trial.Store(nil)
 		c.unproven(s, now)
 		if !e.equal(s.ep.Load()) {
@@ -132,7 +132,7 @@ func (c *core) join(e *Endpoint, now time.Time) *Server {
 	}
 	s := &Server{name: e.name(), core: c, since: now}
 	s.ep.Store(e.clone())
-	s.status.weight, s.maxConns = e.weight(), e.MaxConns
+	s.status.weight, s.maxConns = e.weight(), max(e.MaxConns, 0)
 	s.minLimit.Store(int64(e.MinConns))
 	s.published = StateLeft // so that publish sees it come
 	s.state.Store(uint32(StateLeft))
@@ -168,7 +168,7 @@ func (c *core) amend(s *Server, e *Endpoint) {
 		s.status.weight = e.weight()
 	}
 	if e.MaxConns != was.MaxConns {
-		s.maxConns = e.MaxConns
+		s.maxConns = max(e.MaxConns, 0)
 	}
 	s.minLimit.Store(int64(e.MinConns))
 	s.ep.Store(e.clone())

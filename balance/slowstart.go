@@ -18,7 +18,7 @@ import (
 //
 // (Envoy, "Slow start mode"; HAProxy's slowstart is the linear case.)
 type SlowStart struct {
-	Window     time.Duration // 0 or negative means no slow start
+	Window     time.Duration // 0 or negative means none
 	Aggression float64       // 0 means 1, which is linear; more gives more at the beginning
 	Floor      float64       // least part; 0 means 0.1; at most 1
 }

@@ -35,7 +35,7 @@ type AgentChecker struct {
 	Interval    time.Duration // from the start of a question to the start of the next; 0 means 2s
 	Timeout     time.Duration // of one question; 0 means Interval, negative means none
 	Jitter      float64       // as in Checker
-	Spread      time.Duration // as in Checker: negative means all at once
+	Spread      time.Duration // as in Checker: negative means none
 	Concurrency int           // as in Checker
 
 	OnReply func(*balance.Server, AgentReply, error) // called after each question by Run's own goroutine, must not block; may be nil

@@ -117,13 +117,13 @@ func (o *Outlier) Check() error {
 	for _, n := range []struct {
 		field string
 		value int
-	}{{"Gateway", o.Gateway}, {"Volume", o.Volume}, {"Servers", o.Servers}, {"Keep", o.Keep}} {
+	}{{"Volume", o.Volume}, {"Servers", o.Servers}, {"Keep", o.Keep}} {
 		m.If(n.value < 0, "Outlier."+n.field, n.value, notNegative)
 	}
 	for _, d := range []struct {
 		field string
 		value time.Duration
-	}{{"Interval", o.Interval}, {"Base", o.Base}, {"Max", o.Max}, {"Jitter", o.Jitter}} {
+	}{{"Interval", o.Interval}, {"Base", o.Base}, {"Max", o.Max}} {
 		m.If(d.value < 0, "Outlier."+d.field, d.value, notNegative)
 	}
 	m.If(!isShare(o.FailureShare, 1), "Outlier.FailureShare", o.FailureShare, "must be from 0 to 1")

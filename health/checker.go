@@ -42,8 +42,8 @@ type Checker struct {
 	Jitter float64
 
 	// Spread is the time over which the first probes of the servers present
-	// when Run begins are spread evenly; 0 means 20ms for each, at most Interval;
-	// negative means all at once.
+	// when Run begins are spread evenly; 0 means 20ms for each, at most Interval,
+	// negative means none: all at once.
 	Spread time.Duration
 
 	// Concurrency is the number of probes, each with a goroutine, that may run

@@ -40,7 +40,7 @@ type Exec struct {
 	Env  []string // NAME=value; nil means that of this process
 
 	Timeout time.Duration // beside that of the context; 0 means 10s, negative means none
-	Stop    int           // exit status that means CodeStopping; 0 means none
+	Stop    int           // exit status that means CodeStopping; 0, that of a pass, stands for none
 }
 
 // maxOutput bounds what is kept of the output of a command.

@@ -41,18 +41,18 @@ type Outlier struct {
 	Pool     *balance.Pool
 	Classify func(balance.Outcome) Rating // nil means Layer7
 
-	Consecutive  int     // bad outcomes in a row that eject; 0 means 5, negative means never
-	Gateway      int     // the same, of those that look like a dead process: no answer, or 502, 503, 504; 0 means never
-	Deviation    float64 // eject below mean - Deviation * standard deviation of the success rates; 0 means 1.9, negative means never
-	FailureShare float64 // eject at this share of bad outcomes in an interval, as in 0.85; 0 means never
+	Consecutive  int     // bad outcomes in a row that eject; 0 means 5, negative means none: it never does
+	Gateway      int     // the same, of those that look like a dead process: no answer, or 502, 503, 504; 0 or negative means none
+	Deviation    float64 // eject below mean - Deviation * standard deviation of the success rates; 0 means 1.9, negative means none
+	FailureShare float64 // eject at this share of bad outcomes in an interval, as in 0.85; 0 means none
 	Volume       int     // outcomes in an interval that a server needs to be judged by share or deviation; 0 means 100
 	Servers      int     // servers with that volume that are needed; 0 means 5
 
 	Interval time.Duration // over which shares are taken; 0 means 10s
 	Base     time.Duration // out for the first time; 0 means 30s
 	Max      time.Duration // out at most; 0 means 300s, or Base if that is more
-	Jitter   time.Duration // up to this much more, at random; 0 means none
-	Trial    time.Duration // work in flight at the end of it counts as good; 0 means Base, negative means that only an outcome counts
+	Jitter   time.Duration // up to this much more, at random; 0 or negative means none
+	Trial    time.Duration // work in flight at the end of it counts as good; 0 means Base, negative means none: only an outcome counts
 
 	MaxShare float64 // of the members out at once; 0 means 0.1
 	Keep     int     // members that stay in full use; 0 means 1

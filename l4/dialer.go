@@ -31,7 +31,7 @@ type Dialer struct {
 	Key func(ctx context.Context, network, addr string) uint64
 
 	ConnectTimeout time.Duration // of one try; 0 means 3s, negative means none
-	Tries          int           // how many servers are tried; 0 means 3; less than 0 means 1
+	Tries          int           // how many servers are tried; 0 means 3, negative means none but the first
 
 	CutOnDown bool // close connections of a server that goes down, into maintenance, or leaves the pool
 

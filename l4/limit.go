@@ -47,7 +47,7 @@ type Limit struct {
 
 	// ClientBits is how many bits of an IPv6 address are the client that
 	// PerClient is asked about, as whoever has one address commonly has a network
-	// of them; 0 means 64, negative means all.
+	// of them; 0 means 64, negative means no limit: all.
 	ClientBits int
 
 	checked

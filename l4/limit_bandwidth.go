@@ -40,7 +40,7 @@ type Bandwidth struct {
 	PerClient ClientLimiter                   // of the connections of one client; nil means none
 	PerConn   func(client netip.Addr) Limiter // makes that of one connection; nil, or a nil result, means none
 
-	ClientBits int // of an IPv6 address that PerClient is asked about; 0 means 64, negative means all
+	ClientBits int // of an IPv6 address that PerClient is asked about; 0 means 64, negative means no limit: all
 }
 
 // paces is b for one connection.

@@ -23,8 +23,8 @@ type ListenConfig struct {
 	// long without (TCP_DEFER_ACCEPT). That saves the wait for its first bytes,
 	// most of what a short connection costs over its request itself. Until then
 	// only the kernel knows of the connection: it counts for no limit, and closing
-	// the listener forgets it. In whole seconds, rounded up; 0 or negative accepts
-	// at once. Linux and TCP; elsewhere it does nothing.
+	// the listener forgets it. In whole seconds, rounded up; 0 or negative means
+	// none: at once. Linux and TCP; elsewhere it does nothing.
 	DeferAccept time.Duration
 }
 

@@ -51,9 +51,9 @@ type Proxy struct {
 	Sticky *Sticky
 
 	ConnectTimeout time.Duration // of one try; 0 means 3s, negative means none
-	Tries          int           // how many servers are tried; 0 means 3; less than 0 means 1
+	Tries          int           // how many servers are tried; 0 means 3, negative means none but the first
 
-	// As in RelayOptions. Negative means none.
+	// As in RelayOptions; negative means none.
 	IdleTimeout       time.Duration
 	ClientTimeout     time.Duration
 	ServerTimeout     time.Duration

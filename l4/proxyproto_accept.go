@@ -36,7 +36,7 @@ type AcceptProxy struct {
 	Others Handler
 
 	Timeout  time.Duration // until the header is complete; 0 means 5 s, negative means none
-	MaxBytes int           // of a header; 0 means 4 KiB, negative means 64 KiB, the most there can be
+	MaxBytes int           // of a header; 0 means 4 KiB, negative means none but 64 KiB, the most there can be
 
 	checked
 }

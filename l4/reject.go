@@ -32,7 +32,7 @@ func (Reject) ServeConn(_ context.Context, c net.Conn) error {
 // sends is not read. Its fields must not change once it serves; it may serve
 // any number of connections at once.
 type Tarpit struct {
-	Delay time.Duration // 0 means 10 s; negative means that of Reject
+	Delay time.Duration // 0 means 10 s, negative means none
 	Max   int           // held at once; more are reset at once; 0 means 1024, negative means none
 
 	held atomic.Int64

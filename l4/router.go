@@ -54,8 +54,8 @@ type Router struct {
 	// Timeout.
 	Silence time.Duration
 
-	// MaxBytes bounds what is read ahead; 0 means 64 KiB, negative means
-	// that nothing is. A ClientHello may take several KiB.
+	// MaxBytes bounds what is read ahead; 0 means 64 KiB, negative means none:
+	// nothing is. A ClientHello may take several KiB.
 	MaxBytes int
 
 	checked

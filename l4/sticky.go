@@ -14,8 +14,8 @@ import (
 // The zero value is ready to use; all methods may be called at once by many
 // goroutines. An entry takes about 150 bytes.
 type Sticky struct {
-	Max    int           // entries; 0 means 100 000; less than 0 means 1
-	Expire time.Duration // for which an entry lives after its last use; 0 means 30 min, negative means for ever
+	Max    int           // entries; 0 means 100 000, negative means none: nothing is remembered
+	Expire time.Duration // for which an entry lives after its last use; 0 means 30 min, negative means no limit
 
 	mu      sync.Mutex
 	entries map[netip.Addr]*stickyEntry
@@ -105,6 +105,9 @@ func (t *Sticky) note(addr netip.Addr, server string, now time.Time) {
 	}
 	e := t.entries[addr]
 	if e == nil {
+		if t.size() == 0 {
+			return
+		}
 		for len(t.entries) > 0 && (len(t.entries) >= t.size() || t.expired(t.head.prev, now)) {
 			t.remove(t.head.prev)
 		}
@@ -121,7 +124,7 @@ func (t *Sticky) size() int {
 	if t.Max == 0 {
 		return 100_000
 	}
-	return max(t.Max, 1)
+	return max(t.Max, 0)
 }
 
 func (t *Sticky) expired(e *stickyEntry, now time.Time) bool {

@@ -66,7 +66,7 @@ type UDPProxy struct {
 
 	IdleTimeout time.Duration // of a flow, without a datagram either way; 0 means 1 min, negative means none
 	MaxFlows    int           // at once; the datagrams of more are dropped; 0 means 16384, negative means no limit
-	Tries       int           // how many servers are tried; 0 means 3; less than 0 means 1
+	Tries       int           // how many servers are tried; 0 means 3, negative means none but the first
 
 	// OnDone, if not nil, is called once for each flow when it is over, and must
 	// not block. The record is valid only during the call.

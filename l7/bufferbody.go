@@ -20,15 +20,14 @@ import (
 // there as a whole can be tried again on another server whatever
 // [Retry.BodyBytes] says, and costs no more memory than has come of it.
 type BufferBody struct {
-	// MaxBytes is the longest body; 0 means 1 MiB, negative is an error and
-	// counts as 0. With AtLeast it bounds only what is waited for.
+	// MaxBytes is the longest body; 0 means 1 MiB. With AtLeast it bounds only what is waited for.
 	MaxBytes int
 
 	// AtLeast passes the exchange on when that many bytes are there, and has
 	// the rest stream; 0 waits for the whole body.
 	AtLeast int
 
-	Timeout time.Duration // for the bytes waited for; 0 means 10s, negative none
+	Timeout time.Duration // for the bytes waited for; 0 means 10s, negative means none
 
 	Next http.Handler
 

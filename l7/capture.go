@@ -12,7 +12,7 @@ type Capture struct {
 	Request []string // names of request fields
 	Reply   []string // names of reply fields
 
-	Max int // bytes kept of a value; 0 means 256, negative counts as 0
+	Max int // bytes kept of a value; 0 means 256
 
 	Next http.Handler
 

@@ -264,8 +264,6 @@ func (p *Persist) check(c *checks) {
 	c.If(p.Mode > CookiePassive, "Persist.Mode", uint8(p.Mode), "must be one of the constants of PersistMode")
 	c.keys("Persist.Keys", p.Keys)
 	c.If(len(p.Keys) > 0 && p.Pool != nil && p.Pool.Name == "", "Persist.Pool.Name", "", "must not be empty: it tells the cookies of pools apart that share Keys")
-	c.If(p.MaxIdle < 0, "Persist.MaxIdle", p.MaxIdle, notNegative)
-	c.If(p.MaxLife < 0, "Persist.MaxLife", p.MaxLife, notNegative)
 	if p.Plain || p.Mode == CookiePassive {
 		const reason = "must be left out: a name as the value says nothing of times"
 		c.If(p.MaxIdle != 0, "Persist.MaxIdle", p.MaxIdle, reason)

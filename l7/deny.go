@@ -58,9 +58,9 @@ func (h Drop) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w
 // frees its place. All who share a Tarpit share its places; who finds none is
 // refused at once.
 type Tarpit struct {
-	Delay  time.Duration // 0 or less means 10s
+	Delay  time.Duration // 0 means 10s, negative means none
 	Status int           // 0 means 500, which does not tell that it is meant
-	Max    int           // exchanges kept waiting at once; 0 means 1000, negative none
+	Max    int           // exchanges kept waiting at once; 0 means 1000, negative means none
 
 	checked
 	held atomic.Int64
@@ -71,10 +71,10 @@ func (h *Tarpit) ServeExchange(x *Exchange) {
 	defer h.held.Add(-1)
 	if limit := int64(h.Max); h.held.Add(1) <= limit || limit == 0 && h.held.Load() <= 1000 {
 		delay := h.Delay
-		if delay <= 0 {
+		if delay == 0 {
 			delay = 10 * time.Second
 		}
-		if pause(x.Context(), delay) != nil {
+		if delay > 0 && pause(x.Context(), delay) != nil {
 			x.Drop(endOf(l4.ClientAborted, l4.PhaseRequest))
 			return
 		}

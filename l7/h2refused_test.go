@@ -38,7 +38,7 @@ func TestHTTP2FewStreams(t *testing.T) {
 		})}
 		go srv.Serve(ln)
 		defer srv.Close()
-		f.network.OnDial = func(c *l4test.Conn) error {
+		f.network.Dialed = func(c *l4test.Conn) error {
 			c.Peer().SetLatency(10 * time.Millisecond) // SETTINGS are on their way for a while
 			return nil
 		}

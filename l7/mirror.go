@@ -28,9 +28,9 @@ type Mirror struct {
 	Share float64 // of the requests that are copied, at random; 0 means all
 	Seed  uint64  // of that; 0 means at random
 
-	BodyBytes   int           // a longer body is not copied, nor its request; 0 means 64 KiB, negative none
-	MaxInFlight int           // copies at once; 0 means 64, negative no limit
-	Timeout     time.Duration // of a copy; 0 means 10s, negative none
+	BodyBytes   int           // a longer body is not copied, nor its request; 0 means 64 KiB, negative means none
+	MaxInFlight int           // copies at once; 0 means 64, negative means no limit
+	Timeout     time.Duration // of a copy; 0 means 10s, negative means none
 
 	chance  chance
 	going   atomic.Int64

@@ -42,8 +42,8 @@ type Persist struct {
 	// or write. Who can set a cookie can then choose a server.
 	Plain bool
 
-	MaxIdle time.Duration // after which an unused cookie is ignored, to a tenth; 0 means never. Not for Plain
-	MaxLife time.Duration // after which a cookie is ignored in any case; 0 means never. Not for Plain
+	MaxIdle time.Duration // after which an unused cookie is ignored, to a tenth; 0 or negative means no limit. Not for Plain
+	MaxLife time.Duration // after which a cookie is ignored in any case; 0 or negative means no limit. Not for Plain
 
 	Domain   string
 	Path     string        // "" means "/"

@@ -98,7 +98,7 @@ type Split struct {
 // An Arm is one side of a [Split].
 type Arm struct {
 	Name    string
-	Weight  int // share of the sum of all; 0 or less gets only those a cookie keeps there
+	Weight  int // share of the sum of all; 0 or negative means none: only those a cookie keeps there
 	Handler http.Handler
 }
 

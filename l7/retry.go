@@ -21,7 +21,7 @@ import (
 // That a reused connection had died is no failure: such a request, if it may
 // be sent twice, goes out again on a fresh connection to the same server.
 type Retry struct {
-	Tries int // in all, the first one included; 0 means 2, negative or 1 means no retries
+	Tries int // in all, the first one included; 0 means 2, negative means none but the first
 
 	// Classes lists the failures to retry; nil means those that prove that nothing
 	// reached the server, and connections that ended without a reply.
@@ -34,7 +34,7 @@ type Retry struct {
 	Repeatable func(x *Exchange) bool
 
 	// BodyBytes is how much of a request body is kept, while it is sent, so
-	// that it can be sent again; 0 means 64 KiB, negative none beyond what is
+	// that it can be sent again; 0 means 64 KiB, negative means none beyond what is
 	// at hand with the head. With a longer body it is the retry that is given
 	// up, never the request.
 	BodyBytes int
@@ -43,11 +43,11 @@ type Retry struct {
 	// further one up to MaxBackoff, and the wait is drawn evenly from between 0
 	// and that (full jitter). A request that did not reach its server is
 	// retried without a wait as long as there are servers not tried yet.
-	// Zero means 25ms, negative none.
+	// 0 means 25ms, negative means none.
 	Backoff time.Duration
 	// MaxBackoff also bounds a Retry-After of a server (RFC 9110, section
 	// 10.2.3): a reply that asks for more is passed on. 0 means 10 times
-	// Backoff; negative means that no try is waited for.
+	// Backoff, negative means none: no try is waited for.
 	MaxBackoff time.Duration
 }
 

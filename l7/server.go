@@ -36,15 +36,15 @@ type Server struct {
 	Handler   http.Handler // nil means http.DefaultServeMux
 	TLSConfig *tls.Config  // for ServeTLS
 
-	ReadHeaderTimeout time.Duration // from the first byte of a request to the end of its head, trickling does not extend it; 0 means 10s, negative none
-	IdleTimeout       time.Duration // of a connection between requests, and before the first; 0 means 60s, negative none
-	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, or TunnelTimeout for gRPC, negative none
-	SendTimeout       time.Duration // of a reply that the client does not take a byte of; 0 means 30s, negative none
-	TunnelTimeout     time.Duration // of an upgraded connection with no byte either way, if the Proxy does not allow less; 0 means 1h, negative none
-	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative none
+	ReadHeaderTimeout time.Duration // from the first byte of a request to the end of its head, trickling does not extend it; 0 means 10s, negative means none
+	IdleTimeout       time.Duration // of a connection between requests, and before the first; 0 means 60s, negative means none
+	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, or TunnelTimeout for gRPC, negative means none
+	SendTimeout       time.Duration // of a reply that the client does not take a byte of; 0 means 30s, negative means none
+	TunnelTimeout     time.Duration // of an upgraded connection with no byte either way, if the Proxy does not allow less; 0 means 1h, negative means none
+	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative means none
 
-	MaxHeaderBytes int   // of a request head; 0 means 32 KiB, negative no limit. More is answered 431, or 414 if the request line alone is more (on the standard front always 431)
-	MaxFields      int   // of a head or trailer; 0 means 128, negative no limit. More is answered 431
+	MaxHeaderBytes int   // of a request head; 0 means 32 KiB, negative means no limit. More is answered 431, or 414 if the request line alone is more (on the standard front always 431)
+	MaxFields      int   // of a head or trailer; 0 means 128, negative means no limit. More is answered 431
 	MaxBodyBytes   int64 // of a request body; 0 or negative means no limit. More is answered 413
 	MaxRequests    int   // on one connection, which is closed after; 0 or negative means no limit
 	MaxStreams     int   // HTTP/2 streams at once on a connection; 0 means 100

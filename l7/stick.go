@@ -142,8 +142,8 @@ func (s *Stick) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(s,
 // takes about 150 bytes and the key. The zero StickTable is ready to use; all
 // methods may be called at once.
 type StickTable struct {
-	Max    int           // keys at most; 0 means 100 000, negative counts as 0
-	Expire time.Duration // since a key was last asked for; 0 means 30 minutes, negative never
+	Max    int           // keys at most; 0 means 100 000
+	Expire time.Duration // since a key was last asked for; 0 means 30 min, negative means no limit
 
 	mu         sync.Mutex
 	young, old map[string]stuck

@@ -46,12 +46,12 @@ type Transport struct {
 	// a hash key, a preferred server. Nil means nothing.
 	Balance func(*http.Request) balance.Request
 
-	// As in Proxy. Negative means none.
+	// As in Proxy; negative means none.
 	Timeout       time.Duration
 	TryTimeout    time.Duration
 	HeaderTimeout time.Duration
 	BodyTimeout   time.Duration
-	TunnelTimeout time.Duration // of a Body after 101 on which a Read, or a Write, does not end; 0 means 1h, negative none
+	TunnelTimeout time.Duration // of a Body after 101 on which a Read, or a Write, does not end; 0 means 1h, negative means none
 
 	Seed uint64 // of the random waits between tries; 0 means at random
 

@@ -72,14 +72,14 @@ type Upstream struct {
 
 	Reuse Reuse // for whom a connection may be used again; 0 means ReuseAlways
 
-	ConnectTimeout time.Duration // of dial and TLS handshake together; 0 means 3s, negative none
+	ConnectTimeout time.Duration // of dial and TLS handshake together; 0 means 3s, negative means none
 
-	MaxIdle     int           // idle HTTP/1 connections kept for a server; 0 means 512, negative none
-	IdleTimeout time.Duration // of an idle connection; 0 means 30s, less than most servers allow; negative none
+	MaxIdle     int           // idle HTTP/1 connections kept for a server; 0 means 512, negative means none
+	IdleTimeout time.Duration // of an idle connection; 0 means 30s, less than most servers allow, negative means none
 	MaxAge      time.Duration // of a connection, up to a tenth less by chance; 0 or negative means no limit
 	Seed        uint64        // of that chance; 0 means at random
 	MaxRequests int           // over one connection; 0 or negative means no limit
-	PingTimeout time.Duration // of an HTTP/2 connection that is silent: after it a PING is sent, and after as long again without an answer the connection is closed; 0 means 15s, negative none
+	PingTimeout time.Duration // of an HTTP/2 connection that is silent: after it a PING is sent, and after as long again without an answer the connection is closed; 0 means 15s, negative means none
 
 	chance   chance
 	once     sync.Once

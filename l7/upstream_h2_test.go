@@ -95,7 +95,7 @@ func TestUpstreamPing(t *testing.T) {
 		var c counter
 		o := startOrigin(t, n, one, nil, true, c.ServeHTTP)
 		var dialed []*l4test.Conn
-		n.OnDial = func(c *l4test.Conn) error { dialed = append(dialed, c); return nil }
+		n.Dialed = func(c *l4test.Conn) error { dialed = append(dialed, c); return nil }
 		if got := fetch(t, tr, "http://a/?wait=58s"); got != "200 1" {
 			t.Errorf("a slow reply is %q; want one over the first connection", got)
 		}

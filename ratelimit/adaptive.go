@@ -39,10 +39,10 @@ type Adaptive struct {
 	Max     int // 0 means 200; at most 1 000 000 000
 	Initial int // 0 means 20, within Min and Max
 
-	MaxQueue int           // who may wait for a place; 0 or less means nobody
-	MaxWait  time.Duration // longest wait; 0 or less means as long as the context lasts
+	MaxQueue int           // who may wait for a place; 0 or negative means none
+	MaxWait  time.Duration // longest wait; 0 or negative means no limit but the context
 
-	Window time.Duration // shortest window; 0 or less means 1s. The longest is thirty times that
+	Window time.Duration // shortest window; 0 means 1s. The longest is thirty times that
 
 	once  sync.Once
 	clock clock

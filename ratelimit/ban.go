@@ -14,9 +14,9 @@ import "time"
 // addresses can so make a Keyed forget bans. With a Max of four times the keys
 // that may be banned at once that is unlikely; with Keep it cannot happen.
 type Ban struct {
-	After  int           // refusals that lead to a ban; 0 or less means no bans; at most 32 766
-	Within time.Duration // 0 or less means one minute
-	For    time.Duration // 0 or less means ten minutes
+	After  int           // refusals that lead to a ban; 0 or negative means none do; at most 32 766
+	Within time.Duration // 0 means 1 min
+	For    time.Duration // 0 means 10 min
 
 	// Keep never forgets a ban before its end. The price is that new keys that
 	// find only bans where they may go are admitted uncounted ([Stats].Untracked).

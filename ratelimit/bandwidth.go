@@ -19,15 +19,15 @@ import (
 // since a chunk goes as a whole once it is its turn. The zero Bandwidth is no
 // limit. All methods may be called at once; a Bandwidth must not be copied.
 type Bandwidth struct {
-	BytesPerSecond int64 // 0 or less means no limit
-	BurstBytes     int64 // at once after a pause; 0 means a tenth of a second's worth, negative none
+	BytesPerSecond int64 // 0 or negative means no limit
+	BurstBytes     int64 // at once after a pause; 0 means a tenth of a second's worth, negative means none
 
 	clock clock
 	ahead atomic.Int64 // when what was let pass is paid for, on clock
 	rate  atomic.Int64 // set by SetRate; 0 means BytesPerSecond, negative no limit
 }
 
-// SetRate changes the limit from the next chunk on: 0 or less means none.
+// SetRate changes the limit from the next chunk on; 0 or negative means none.
 func (b *Bandwidth) SetRate(bytesPerSecond int64) {
 	if bytesPerSecond <= 0 {
 		bytesPerSecond = -1

@@ -17,7 +17,7 @@ import (
 // once. The fields must not change after first use.
 type Bucket struct {
 	Rate  Rate // the zero Rate admits nothing; at most one event a nanosecond
-	Burst int  // tokens at most, up to 2^53; 0 means Rate.Count, negative means 1
+	Burst int  // tokens at most, up to 2^53; 0 means Rate.Count, negative means none: one at a time
 
 	mu   sync.Mutex
 	lim  *rate.Limiter

@@ -44,6 +44,8 @@ func (f InFlight) Check() error {
 // Check returns what is wrong with b.
 func (b Ban) Check() error {
 	var m penstock.Mistakes
+	m.If(b.Within < 0, "Ban.Within", b.Within, notNegative)
+	m.If(b.For < 0, "Ban.For", b.For, notNegative)
 	m.If(b.After > 32_766, "Ban.After", b.After, "must be at most 32 766")
 	return m.Err()
 }
@@ -77,6 +79,8 @@ func (s *Shared[K]) Check() error {
 	m.In("Shared.Law", s.Law)
 	m.In("Shared.Store", s.Store)
 	m.In("Shared.Local", s.Local)
+	m.If(s.Failures < 0, "Shared.Failures", s.Failures, notNegative)
+	m.If(s.Retry < 0, "Shared.Retry", s.Retry, notNegative)
 	return m.Err()
 }
 
@@ -108,5 +112,6 @@ func (a *Adaptive) Check() error {
 	m.If(a.Max < 0, "Adaptive.Max", a.Max, notNegative)
 	m.If(a.Max > 0 && a.Min > a.Max, "Adaptive.Min", a.Min, "must not be more than Max")
 	m.If(a.Initial < 0, "Adaptive.Initial", a.Initial, notNegative)
+	m.If(a.Window < 0, "Adaptive.Window", a.Window, notNegative)
 	return m.Err()
 }

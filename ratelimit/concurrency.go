@@ -13,9 +13,9 @@ import (
 // refuses everybody. All methods may be called at once; Max and the other
 // fields must not change after first use (see SetMax).
 type Concurrency struct {
-	Max      int           // places; 0 or less means none
-	MaxQueue int           // who may wait for one; 0 or less means nobody
-	MaxWait  time.Duration // longest wait; 0 or less means as long as the context lasts
+	Max      int           // places; 0 or negative means none
+	MaxQueue int           // who may wait for one; 0 or negative means none
+	MaxWait  time.Duration // longest wait; 0 or negative means no limit but the context
 
 	mu    sync.Mutex
 	ready bool // places has been set from Max

@@ -22,8 +22,8 @@ import "time"
 // Source: ITU-T I.371, annex A (virtual scheduling).
 type GCRA struct {
 	Rate    Rate          // the zero Rate admits nothing
-	Burst   int           // events at once after a rest; 0 means Rate.Count, negative means 1
-	MaxWait time.Duration // longest wait a yes may ask for; 0 or less means that what cannot go at once is refused
+	Burst   int           // events at once after a rest; 0 means Rate.Count, negative means none: one at a time
+	MaxWait time.Duration // longest wait a yes may ask for; 0 or negative means none: what cannot go at once is refused
 }
 
 func (g GCRA) burst() int {

@@ -9,7 +9,7 @@ import "time"
 // Decision when the work is done. It refuses and never waits; for one limit
 // whose callers wait, see [Concurrency].
 type InFlight struct {
-	Max int // 0 or less admits nothing
+	Max int // 0 or negative means none: it admits nothing
 }
 
 // Take implements [Law]. How long to wait is not known: a refusal says 0,

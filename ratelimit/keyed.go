@@ -39,7 +39,7 @@ import (
 type Keyed[K comparable] struct {
 	Law   Law         // for every key; nil refuses everything
 	LawOf func(K) Law // if set, for one key; nil of it means Law. Called for each Take: return values made before
-	Max   int         // keys kept at most, rounded up to sixteens; 0 means 65 536; negative counts as 0
+	Max   int         // keys kept at most, rounded up to sixteens; 0 means 65 536
 	Ban   Ban         // what repeated refusals lead to; the zero Ban is nothing
 
 	// CountOnly admits everything and tells by Decision.Over and Stats what

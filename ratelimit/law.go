@@ -27,8 +27,8 @@ type Law interface {
 
 // A Rate is a number of events in a span of time: Rate{100, time.Minute}.
 type Rate struct {
-	Count int           // 0 or less admits nothing
-	Per   time.Duration // 0 means one second; negative counts as 0, more than 73 years as that
+	Count int           // 0 or negative means none: it admits nothing
+	Per   time.Duration // 0 means 1s; more than 73 years count as that
 }
 
 // longest is the longest span that laws reckon with. It leaves room for sums

@@ -49,9 +49,9 @@ type Shared[K comparable] struct {
 	// laws; with n gateways one might want an n-th of them.
 	Local *Keyed[K]
 
-	Timeout  time.Duration // for one answer of the store; 0 or less means 100ms
-	Failures int           // in a row, each asked for after the one before was known, that mean it is away; 0 or less means 3
-	Retry    time.Duration // after which a store that is away is asked again; 0 or less means 1s
+	Timeout  time.Duration // for one answer of the store; 0 means 100ms, negative means none
+	Failures int           // in a row, each asked for after the one before was known, that mean it is away; 0 means 3
+	Retry    time.Duration // after which a store that is away is asked again; 0 means 1s
 
 	Logger   *slog.Logger    // told when the store goes and comes back; nil means slog.Default()
 	OnOutage func(err error) // likewise, nil meaning that it is back; must not block
@@ -222,8 +222,10 @@ func (s *Shared[K]) say(err error) {
 
 func (s *Shared[K]) deadline() (context.Context, context.CancelFunc) {
 	d := s.Timeout
-	if d <= 0 {
+	if d == 0 {
 		d = 100 * time.Millisecond
+	} else if d < 0 {
+		return context.WithCancel(context.Background())
 	}
 	return context.WithTimeout(context.Background(), d)
 }

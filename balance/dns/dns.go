@@ -59,7 +59,7 @@ type Source struct {
 	MinTTL time.Duration // 0 means 1s
 	MaxTTL time.Duration // 0 means 5min
 	Retry  time.Duration // after a failure, of a question or of a server; 0 means 5s
-	Hold   time.Duration // of the last good answers; 0 means 1h, negative means for ever
+	Hold   time.Duration // of the last good answers; 0 means 1h, negative means no limit
 	Jitter float64       // of the time until the next question, as a part of it, which only makes it shorter; 0 means 0.1, negative means none
 	Seed   uint64        // of the jitter; 0 means seeded at random. The ids of questions are always random, as nobody must guess them
 

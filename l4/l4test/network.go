@@ -21,10 +21,10 @@ import (
 // "unix". A host may be an IP address, empty (all of them), or a name; a name
 // exists once it was listened to, as does "localhost", which is 127.0.0.1.
 type Network struct {
-	// OnDial, if not nil, is called with the client's end of each connection
+	// Dialed, if not nil, is called with the client's end of each connection
 	// before anybody uses it: the place for faults. An error fails the dial
 	// with it. Must not change once the network is in use.
-	OnDial func(c *Conn) error
+	Dialed func(c *Conn) error
 
 	mu        sync.Mutex
 	listeners map[key]*Listener
@@ -120,8 +120,8 @@ func (n *Network) Restore(network, addr string) {
 
 func (n *Network) dial(ctx context.Context, network, addr string, src netip.AddrPort) (net.Conn, error) {
 	client, l, err := n.connect(ctx, network, addr, src)
-	if err == nil && n.OnDial != nil {
-		err = n.OnDial(client)
+	if err == nil && n.Dialed != nil {
+		err = n.Dialed(client)
 	}
 	if err == nil {
 		select { // a dead context does not stop what need not wait

@@ -260,10 +260,10 @@ func TestAddresses(t *testing.T) {
 	})
 }
 
-func TestOnDialAndFailAccept(t *testing.T) {
+func TestDialedAndFailAccept(t *testing.T) {
 	bubble(t, func(t *testing.T, n *Network) {
 		broken := errors.New("broken")
-		n.OnDial = func(c *Conn) error {
+		n.Dialed = func(c *Conn) error {
 			if c.RemoteAddr().String() == "10.0.0.1:81" {
 				return broken
 			}

@@ -261,3 +261,45 @@ func TestEnumsNameEveryValue(t *testing.T) {
 		}
 	}
 }
+
+// TestMachineryIsMarked: what l4 exports for l7 alone is listed in its package comment,
+// and each comment says so.
+func TestMachineryIsMarked(t *testing.T) {
+	var list string
+	marked := map[string]bool{}
+	mark := func(name string, doc *ast.CommentGroup) {
+		if strings.HasSuffix(strings.TrimSpace(doc.Text()), `It is for package l7: see "Machinery" in the package documentation.`) {
+			marked[name] = true
+		}
+	}
+	sources(t, []string{"l4"}, func(_ string, f *ast.File, _ *token.FileSet) {
+		if _, after, ok := strings.Cut(f.Doc.Text(), "# Machinery\n"); ok {
+			list, _, _ = strings.Cut(after, " are\nexported")
+		}
+		for _, d := range f.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				name := d.Name.Name
+				if d.Recv != nil {
+					name = receiver(d.Recv.List[0].Type) + "." + name
+				}
+				mark(name, d.Doc)
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					switch s := s.(type) {
+					case *ast.TypeSpec:
+						mark(s.Name.Name, d.Doc)
+					case *ast.ValueSpec:
+						mark(s.Names[0].Name, d.Doc)
+					}
+				}
+			}
+		}
+	})
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile(`\[([\w.]+)\]`).FindAllStringSubmatch(list, -1) {
+		listed[m[1]] = true
+	}
+	require.NotEmpty(t, listed)
+	require.Equal(t, listed, marked)
+}

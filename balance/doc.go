@@ -48,6 +48,15 @@
 // of a [Server] but the ones that change it, and [Pool.All], [Pool.Server] and
 // [Pool.Usable].
 //
+// # Policies of a host's own
+//
+// A [Policy] is one method, and its [Picker] another; the example of [PerServer] has one
+// that learns from outcomes (Observe), keeps what it has learned for each server, and
+// hands on from set to set (Next). Package balancetest checks any of them: shares by
+// weight, limits, keys that stay, no allocation. A pool reads time from package time
+// only, so a test of it runs in a bubble of testing/synctest: a day of servers that come
+// and go takes milliseconds.
+//
 // # Where to read next
 //
 // pool.go (what can be configured), policy.go (how to write an algorithm),

@@ -5,6 +5,7 @@ package balance_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -24,7 +25,6 @@ func (f *Fewest) Picker(v balance.View) balance.Picker {
 type fewest struct {
 	policy  *Fewest
 	servers []*balance.Server
-	made    int // times that a set has made a picker of the one before
 }
 
 // Pick implements [balance.Picker].
@@ -49,10 +49,14 @@ func (p *fewest) Observe(s *balance.Server, o balance.Outcome) {
 	}
 }
 
-// Next is asked for the picker of another set, instead of Policy.Picker: here it takes
-// over a count. A picker that keeps an order would take over what has not changed.
+// Next is asked for the picker of another view, instead of Policy.Picker. This one goes on
+// if only weights have changed, for which it does not care. A picker that keeps an order
+// would take over what is still true of it.
 func (p *fewest) Next(v balance.View) balance.Picker {
-	return &fewest{policy: p.policy, servers: v.Servers, made: p.made + 1}
+	if slices.Equal(v.Servers, p.servers) {
+		return p
+	}
+	return nil // Policy.Picker is asked after all
 }
 
 func ExamplePerServer() {

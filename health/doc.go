@@ -32,6 +32,13 @@
 // Probes, OnResult and the other funcs of the host are called without a lock, and
 // may use the pools and the checkers.
 //
+// # Testing
+//
+// Package healthtest has small servers for each protocol, which are well, ill or silent
+// as a test says. A probe takes a dialer ([Connect.Dial]), so that it reaches them
+// through the network in memory of package l4/l4test; then a Checker with its intervals
+// runs in a bubble of testing/synctest in no time.
+//
 // # Where to read next
 //
 // machine.go (rise and fall), checker.go (what can be configured), round.go

@@ -18,6 +18,8 @@ import (
 // connection that would have been accepted (accept(2), "Error handling"), and
 // any error that says of itself that it is temporary or a timeout, as
 // http.Server has it. [Server] and l7.Server go by it.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 func AcceptPause(err error, last time.Duration) (pause time.Duration, again bool) {
 	if errors.Is(err, net.ErrClosed) || !mayPass(err) {
 		return 0, false

@@ -6,10 +6,14 @@ import "sync"
 
 // DefaultBufferBytes is the size of the buffers of a BufferPool whose Size
 // is zero.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 const DefaultBufferBytes = 16 << 10
 
 // A Buffer is a piece of memory on loan from a BufferPool.
 // B[:cap(B)] is the whole of it; its length is up to the borrower.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 type Buffer struct {
 	B []byte
 }
@@ -18,6 +22,8 @@ type Buffer struct {
 // It belongs to a Server, a Proxy or a Transport and lives as long as that;
 // the zero value is ready to use. Its methods may be called at once by many
 // goroutines. Memory that is not on loan is left to the garbage collector.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 type BufferPool struct {
 	Size int // bytes of a buffer; 0 (or less) means DefaultBufferBytes; must not change after the first Get
 

@@ -145,6 +145,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 // Waiting takes no buffer for TCP and Unix sockets on Linux and for a
 // *tls.Conn over anything. Other connections cannot say that they are
 // readable; for them the buffer is borrowed before the wait.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) ReadBuffer(p *BufferPool) (*Buffer, error) {
 	switch {
 	case len(c.ahead) > 0:
@@ -174,6 +176,8 @@ func (c *Conn) ReadBuffer(p *BufferPool) (*Buffer, error) {
 // TryReadBuffer is ReadBuffer that does not wait: b and err are nil if there is
 // nothing yet, and if nobody can tell, which is so for all but plain sockets
 // on Linux. Deadlines do not matter to it.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) TryReadBuffer(p *BufferPool) (b *Buffer, err error) {
 	if len(c.ahead) > 0 {
 		return c.ReadBuffer(p)
@@ -218,6 +222,8 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 
 // WriteMore is Write before another, which follows at once whatever happens:
 // both may then go out together.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) WriteMore(p []byte) (n int, err error) {
 	if c.raw != nil {
 		return c.writeRaw(p, true)
@@ -310,6 +316,8 @@ func (c *Conn) BytesRead() int64 { return c.bytesRead.Load() }
 func (c *Conn) BytesWritten() int64 { return c.bytesWritten.Load() }
 
 // Parkable reports whether a Parker can look after c.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) Parkable() bool { return c.raw != nil }
 
 // PeerGone reports that the peer has ended its stream or the connection, as

@@ -6,6 +6,8 @@ import "errors"
 
 // ErrNotQuiet is what Ask returns, having written nothing, when a connection
 // on which nothing was due has something to read, be it its end.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 var ErrNotQuiet = errors.New("l4: the peer spoke, or went away, before it was asked")
 
 // Ask writes req to a peer that speaks only when asked, and waits for the
@@ -19,6 +21,8 @@ var ErrNotQuiet = errors.New("l4: the peer spoke, or went away, before it was as
 // of req could be written at once, b and the error are nil, and n says how much
 // was: the caller writes the rest, and reads. It is both the reader and the
 // writer of c meanwhile.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) Ask(req []byte, p *BufferPool) (b *Buffer, n int, err error) {
 	if len(c.ahead) > 0 {
 		return nil, 0, ErrNotQuiet

@@ -34,6 +34,22 @@
 // used as [net] has them, and deadlines of theirs are set, and datagrams written,
 // while locks are held: those methods must neither wait nor call back.
 //
-// Where to read next: handler.go, server.go, proxy.go, relay.go; then
+// # Testing
+//
+// Package l4test is a network in memory, with faults on demand. All of this package
+// runs over it in a bubble of testing/synctest, so that a test of an hour's silence
+// takes a millisecond.
+//
+// # Machinery
+//
+// [Parker], [NewParker], [Buffer], [BufferPool], [DefaultBufferBytes], [Transfer],
+// [AcceptPause], [ErrNotQuiet], [Conn.Ask], [Conn.ReadBuffer], [Conn.TryReadBuffer],
+// [Conn.WriteMore] and [Conn.Parkable] are
+// exported because package l7 is made of them too. A host needs none of them. They may
+// change in any version: no promise of compatibility covers them.
+//
+// # Where to read next
+//
+// To read the code: handler.go, server.go, proxy.go, relay.go; then
 // wire_linux.go for what happens when there is much to do.
 package l4

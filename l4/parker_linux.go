@@ -18,6 +18,8 @@ import (
 // for others its methods return false, and elsewhere there is none.
 // All methods may be called at once by many goroutines. If a function that it
 // was given panics, that is logged, to slog.Default, and the connection is closed.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 type Parker struct {
 	file *os.File
 	ep   int
@@ -60,6 +62,8 @@ const (
 
 // NewParker returns a Parker; who calls Run makes it work. The error is
 // errors.ErrUnsupported on systems that have none.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 func NewParker() (*Parker, error) {
 	ep, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err == nil {

@@ -8,11 +8,15 @@ import "errors"
 
 // A Parker looks after connections on which nobody waits. It exists on Linux
 // only; see there.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 type Parker struct{}
 
 type parked struct{}
 
 // NewParker returns errors.ErrUnsupported.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 func NewParker() (*Parker, error) { return nil, errors.ErrUnsupported }
 
 // Run returns errors.ErrUnsupported.

@@ -17,6 +17,8 @@ import (
 // be done: it takes TCP or Unix sockets on Linux. [io.ErrUnexpectedEOF] says
 // that src ended early. After any other error bytes that were read from src
 // may be lost.
+//
+// It is for package l7: see "Machinery" in the package documentation.
 func Transfer(dst, src *Conn, n int64, before func(c *Conn)) (int64, error) {
 	if dst.raw == nil || src.raw == nil || len(src.ahead) > 0 {
 		return 0, errors.ErrUnsupported

@@ -23,10 +23,10 @@
 //
 // Several gateways share limits through a [Store]: [Shared] asks it, and
 // falls back to limits of its own when it is away for several questions in a
-// row. Package
-// ratelimit/redisstore, a module of its own, is one for Redis.
+// row. Package ratelimit/redisstore, a module of its own, is one for Redis.
 //
 // Nothing here starts a goroutine, and there is nothing to close. Time is
-// package time's and monotonic, so everything runs in a testing/synctest
-// bubble.
+// package time's and monotonic, so a test of a limit by the hour runs in a
+// bubble of testing/synctest in no time. Laws need not even that: they take the
+// time as an argument. [MemoryStore] stands for a shared store in tests.
 package ratelimit

@@ -145,7 +145,7 @@ func (c *chaos) handlers() []chaosFront {
 			if len(p.Data) < block {
 				return NeedMore
 			}
-			return Match
+			return Yes
 		}, Handler: plain()}}}, light, false},
 		{"Dialer and Relay", local, light, false},
 	}

@@ -7,8 +7,10 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -302,4 +304,39 @@ func TestMachineryIsMarked(t *testing.T) {
 	}
 	require.NotEmpty(t, listed)
 	require.Equal(t, listed, marked)
+}
+
+// TestNamesOfHTTPServer: each name that our servers share with that of net/http is meant
+// to do the same, so a new one is a decision.
+func TestNamesOfHTTPServer(t *testing.T) {
+	names := func(v any) map[string]bool {
+		all, p := map[string]bool{}, reflect.TypeOf(v)
+		for i := range p.NumMethod() {
+			all[p.Method(i).Name] = true
+		}
+		for i := range p.Elem().NumField() {
+			if f := p.Elem().Field(i); f.IsExported() {
+				all[f.Name] = true
+			}
+		}
+		return all
+	}
+	theirs := names(&http.Server{})
+	for _, test := range []struct {
+		server any
+		want   []string
+	}{
+		{&l7.Server{}, []string{"Addr", "BaseContext", "Close", "Handler", "IdleTimeout", "ListenAndServe", "ListenAndServeTLS",
+			"MaxHeaderBytes", "ReadHeaderTimeout", "Serve", "ServeTLS", "Shutdown", "TLSConfig"}},
+		{&l4.Server{}, []string{"Close", "ConnContext", "Handler", "Serve", "Shutdown"}},
+	} {
+		var both []string
+		for name := range names(test.server) {
+			if theirs[name] {
+				both = append(both, name)
+			}
+		}
+		slices.Sort(both)
+		require.Equal(t, test.want, both, "%T", test.server)
+	}
 }

@@ -61,7 +61,7 @@ func (c *core) ramps(now time.Time) {
 			s.factor = part
 			if stays == 0 {
 				s.status.warming = false
-				c.settle(s, now)
+				c.updateState(s, now)
 			} else if next == 0 || stays < next {
 				next = stays
 			}

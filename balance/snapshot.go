@@ -51,7 +51,7 @@ func (s *Server) settings() settings {
 // is held.
 func (c *core) publish(changed []*Server, now time.Time) {
 	for _, s := range changed {
-		c.settle(s, now)
+		c.updateState(s, now)
 	}
 	c.touched = append(c.touched, changed...)
 	c.ramps(now)
@@ -96,8 +96,8 @@ func (c *core) reopen(s *Server) {
 	}
 }
 
-// settle brings the published state of s in line with its status.
-func (c *core) settle(s *Server, now time.Time) {
+// updateState brings the published state of s in line with its status.
+func (c *core) updateState(s *Server, now time.Time) {
 	was := s.published
 	back := !was.persistent() && s.status.weight > 0 // from Down, Maint or nowhere
 	if state := s.status.state(); (back || s.cold) && state.usable() && c.conf.SlowStart.Window > 0 {

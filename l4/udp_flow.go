@@ -69,7 +69,7 @@ func (f *udpFlow) send(b []byte) bool {
 	}
 	now := time.Since(f.start)
 	if f.server != nil && now-f.since >= udpDoubt {
-		f.settle()
+		f.dropKept()
 	}
 	written := f.server != nil && f.write(b)
 	if f.refused != nil && f.settled {
@@ -85,8 +85,8 @@ func (f *udpFlow) send(b []byte) bool {
 	return true
 }
 
-// settle gives up what was kept for another server; f.mu is held.
-func (f *udpFlow) settle() {
+// dropKept gives up what was kept for another server; f.mu is held.
+func (f *udpFlow) dropKept() {
 	f.settled = true
 	f.forget(&f.l.p.kept)
 }
@@ -310,7 +310,7 @@ func (f *udpFlow) timedOut(c net.Conn) error {
 	}
 	doubt := f.since + udpDoubt - now
 	if doubt <= 0 {
-		f.settle()
+		f.dropKept()
 	}
 	switch {
 	case !f.settled && (idle <= 0 || doubt < idle-quiet):
@@ -330,7 +330,7 @@ func (f *udpFlow) reply(b []byte) (over bool) {
 	f.last.Store(int64(since))
 	if f.replies == 0 {
 		f.record.FirstByte = reached(since)
-		f.settle()
+		f.dropKept()
 	}
 	f.replies++
 	f.record.BytesOut += int64(len(b))

@@ -27,8 +27,12 @@ import (
 //
 // Methods and field names are those of [http.Server] where the meaning is the
 // same, so that changing over is a matter of one word. Unlike there, no
-// timeout is unlimited unless it is negative. Timeouts are coarse: they may
-// end up to a quarter later than said, never earlier.
+// timeout is unlimited unless it is negative, IdleTimeout also bounds the wait
+// for the first request, Close waits for the handlers, and Shutdown for upgraded
+// connections too. BodyTimeout and SendTimeout stand in for ReadTimeout and
+// WriteTimeout: they bound each wait for the client, not a message as a whole.
+// Timeouts are coarse: they may end up to a quarter later than said, never
+// earlier.
 //
 // The fields must not change once the server serves.
 type Server struct {

@@ -151,6 +151,9 @@ func newUDP(t *testing.T, p *UDPProxy, servers ...string) *udpRun {
 		p.Pool = poolOf(t, servers...)
 	}
 	p.OnDone = func(rec *Record) {
+		if rec.Tries > 0 && rec.Assigned == 0 || rec.BytesOut > 0 && (rec.Connected < rec.Assigned || rec.FirstByte < rec.Connected) {
+			t.Errorf("phases %v, %v, %v of %d tries and %d bytes", rec.Assigned, rec.Connected, rec.FirstByte, rec.Tries, rec.BytesOut)
+		}
 		r.records <- fmt.Sprintf("%s %d %s %d/%d", rec.Server, rec.Tries, rec.Termination, rec.BytesIn, rec.BytesOut)
 	}
 	return r

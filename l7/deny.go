@@ -74,7 +74,7 @@ func (h *Tarpit) ServeExchange(x *Exchange) {
 		if delay == 0 {
 			delay = 10 * time.Second
 		}
-		if delay > 0 && pause(x.Context(), delay) != nil {
+		if pause(x.Context(), delay) != nil {
 			x.Drop(endOf(l4.ClientAborted, l4.PhaseRequest))
 			return
 		}

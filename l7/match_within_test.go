@@ -90,6 +90,14 @@ func TestNarrowerIsChecked(t *testing.T) {
 	h := http.NotFoundHandler()
 	err := (&Router{}).Set(Route{Match: Any{counted{PathPrefix("x"), nil}}, Handler: h})
 	require.ErrorContains(t, err, "does not begin with a slash")
+	many := All{}
+	for range maxWithin + 1 {
+		many = append(many, counted{nil, new(int)})
+	}
+	many = append(many, counted{Host("a.test"), new(int)}) // they are not within each other
+	asked := many[0].(counted).asked
+	NewRouter(Route{Match: many, Handler: h}).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://b.test/", nil))
+	require.Zero(t, *asked)
 	r := NewRouter(Route{Name: "endless", Match: endless{}, Handler: h})
 	require.Equal(t, "endless", routed(t, r, "GET", "http://a.test/"))
 }

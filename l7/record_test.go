@@ -43,6 +43,9 @@ func TestLogTo(t *testing.T) {
 			c.send("POST /x?q HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").reply("POST")
 			c.send(getA).reply("GET")
 			for _, r := range f.done() {
+				if r.Local.String() != c.RemoteAddr().String() {
+					t.Errorf("record of %v; want %v", r.Local, c.RemoteAddr())
+				}
 				log(&r)
 			}
 			port := c.LocalAddr().String()

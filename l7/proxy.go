@@ -59,9 +59,9 @@ type Proxy struct {
 
 	Timeout       time.Duration // of all of it, from the head of the request to the end of the reply, the queue and retries included; not of what was upgraded; 0 or negative means none
 	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 or negative means none beside the connect timeout and HeaderTimeout
-	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 30s, or TunnelTimeout for gRPC, negative none
-	BodyTimeout   time.Duration // of a body, either way, that the server does not move on; 0 means 30s, or TunnelTimeout for gRPC, negative none
-	TunnelTimeout time.Duration // of an upgraded connection with no byte either way; 0 means 1h, negative none
+	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 30s, or TunnelTimeout for gRPC, negative means none
+	BodyTimeout   time.Duration // of a body, either way, that the server does not move on; 0 means 30s, or TunnelTimeout for gRPC, negative means none
+	TunnelTimeout time.Duration // of an upgraded connection with no byte either way; 0 means 1h, negative means none
 
 	checked
 	// Logger is told in a line each of requests that a server or the gateway

@@ -177,7 +177,7 @@ func TestHTTP2FullInBothDirections(t *testing.T) {
 // A stream that waits for more urgent ones is not cut by WriteTimeout while its
 // client reads.
 func TestHTTP2LessUrgentStreamOutlivesWriteTimeout(t *testing.T) {
-	onHTTP2(t, &l7.Server{WriteTimeout: 3 * time.Second}, func(*l4test.Network) http.Handler { return bulk(8 << 20) }, func(t *testing.T, f *front) {
+	onHTTP2(t, &l7.Server{SendTimeout: 3 * time.Second}, func(*l4test.Network) http.Handler { return bulk(8 << 20) }, func(t *testing.T, f *front) {
 		c := newH2Client(t, f.network, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 24})
 		require.NoError(t, c.WriteWindowUpdate(0, 1<<24))
 		c.ask(1, true, "/", "priority", "u=1")

@@ -112,8 +112,8 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 		if rest, err := io.ReadAll(res.Body); len(rest) != 0 || err != nil {
 			t.Errorf("at the end: %q, %v", rest, err)
 		}
-		if r := f.last(t); r.Status != 101 || r.Termination.String() != "--" || r.RequestBytes != r.ReplyBytes || r.ReplyBytes < 1<<20 {
-			t.Errorf("the record: %d, %v, %d and %d bytes", r.Status, r.Termination, r.RequestBytes, r.ReplyBytes)
+		if r := f.last(t); r.Status != 101 || r.Termination.String() != "--" || r.BytesIn != r.BytesOut || r.BytesOut < 1<<20 {
+			t.Errorf("the record: %d, %v, %d and %d bytes", r.Status, r.Termination, r.BytesIn, r.BytesOut)
 		}
 	})
 }

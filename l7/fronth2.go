@@ -91,7 +91,7 @@ func (f *h2Front) run() (idle bool) {
 		if c.in != nil && !f.receive() {
 			return false
 		}
-		f.flush()
+		f.flushSoon(f.workers.Go)
 		if more, settle := f.wait(); !more {
 			return settle
 		}
@@ -189,13 +189,10 @@ func (f *h2Front) receive() bool {
 		}
 		var ev h2.Event
 		if err == nil {
-			ev, err = f.h2.Receive(frame, now)
+			ev, err = f.h2Link.receive(frame, now)
 		}
 		if err == nil {
 			err = f.handle(&ev, now)
-		}
-		if err == nil && len(f.h2.Out) > h2OutLimit {
-			err = &h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "too much that is not read"}
 		}
 		if err != nil {
 			f.mu.Unlock()

@@ -42,6 +42,7 @@ type h2Link struct {
 	h2      *h2.Conn
 	spare   []byte      // the buffer that is not h2.Out
 	writing bool        // a goroutine is writing
+	caused  int         // bytes of h2.Out that the peer's frames have caused
 	closed  bool        // nothing is served or sent any more
 	err     error       // why
 	queue   []*h2Sender // in the order in which they asked to send
@@ -79,6 +80,7 @@ func (k *h2Link) flush() {
 	k.mu.Lock()
 	for len(k.h2.Out) > 0 {
 		out := k.h2.Take(k.spare)
+		k.caused = 0
 		k.mu.Unlock()
 		err := k.write(out)
 		k.mu.Lock()
@@ -96,6 +98,28 @@ func (k *h2Link) flush() {
 	}
 	k.writing = false
 	k.mu.Unlock()
+}
+
+// flushSoon is flush for the goroutine that reads, which must not wait for the
+// peer to read: the peer may be waiting for it.
+func (k *h2Link) flushSoon(start func(func())) {
+	k.mu.Lock()
+	some := !k.writing && len(k.h2.Out) > 0
+	k.mu.Unlock()
+	if some {
+		start(k.flush)
+	}
+}
+
+// receive says what a frame means. It fails for a peer that has answers written
+// and does not read them. The lock is held.
+func (k *h2Link) receive(f h2.Frame, now time.Time) (h2.Event, error) {
+	before := len(k.h2.Out)
+	ev, err := k.h2.Receive(f, now)
+	if k.caused += len(k.h2.Out) - before; err == nil && k.caused > h2OutLimit {
+		err = &h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "too much that is not read"}
+	}
+	return ev, err
 }
 
 func (k *h2Link) write(p []byte) error {

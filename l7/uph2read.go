@@ -103,7 +103,7 @@ func (c *h2Conn) read() {
 			c.end(err)
 			return
 		}
-		c.flush()
+		c.flushSoon(func(f func()) { go f() })
 	}
 }
 
@@ -126,16 +126,18 @@ func (c *h2Conn) fill() error {
 	}
 	from := c.readOn
 	for {
-		c.mu.Lock()
+		c.mu.Lock() // until the deadline is set, or unwritable's would be lost
 		closed, broken, err := c.closed, c.broken, c.err
-		c.mu.Unlock()
 		switch {
 		case closed:
-			return err
 		case broken != nil: // but what the server has said may still be read
 			_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
 		default:
 			_ = c.nc.SetReadDeadline(deadline(from, look))
+		}
+		c.mu.Unlock()
+		if closed {
+			return err
 		}
 		err = h2Fill(c.c, &c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
 		if err == nil {
@@ -193,8 +195,8 @@ func (c *h2Conn) unwritable(err error) {
 	if c.broken == nil {
 		c.broken = err
 	}
-	c.mu.Unlock()
 	_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
+	c.mu.Unlock()
 }
 
 // receive takes the frames that are complete.
@@ -209,13 +211,10 @@ func (c *h2Conn) receive() error {
 		}
 		var ev h2.Event
 		if err == nil {
-			ev, err = c.h2.Receive(frame, now)
+			ev, err = c.h2Link.receive(frame, now)
 		}
 		if err == nil {
 			err = c.handle(&ev)
-		}
-		if err == nil && len(c.h2.Out) > h2OutLimit {
-			err = &h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "too much that is not read"}
 		}
 		if err != nil {
 			return &badReply{err}

@@ -21,11 +21,18 @@ type histogram struct {
 
 // histogram returns that of s, which is made when the first latency is known.
 func (s *Server) histogram() *histogram {
+	if h := s.hist.Load(); h != nil {
+		return h
+	}
+	return s.newHistogram()
+}
+
+func (s *Server) newHistogram() *histogram {
 	for {
-		if h := s.hist.Load(); h != nil {
+		s.hist.CompareAndSwap(nil, new(histogram))
+		if h := s.hist.Load(); h != nil { // ClearStats may have taken it away again
 			return h
 		}
-		s.hist.CompareAndSwap(nil, new(histogram)) // ClearStats may take it away again
 	}
 }
 

@@ -32,15 +32,16 @@ func (c Class) ServerFault() bool { return c >= ConnectFailed && c <= StatusErro
 
 // An Outcome is what [Lease.Done] is told.
 type Outcome struct {
-	Class   Class
-	Status  int           // of the answer, for HTTP; 0 means none
-	Latency time.Duration // until the first byte of the answer, as the caller measured it; 0 means not measured
-	At      time.Time     // when the lease ended, if the caller has just read the clock; only PeakEWMA asks for it
-	Err     error         // what went wrong
+	Class Class
 
 	// Of a server on trial, see [Server.SetTrial]; set for observers by the pool.
 	Early       bool // the lease goes on: Lease.Works was called, not Done
 	BeforeTrial bool // the lease was taken before the trial
+
+	Status  int           // of the answer, for HTTP; 0 means none
+	Latency time.Duration // until the first byte of the answer, as the caller measured it; 0 means not measured
+	At      time.Time     // when the lease ended, if the caller has just read the clock; only PeakEWMA asks for it
+	Err     error         // what went wrong
 }
 
 // A Lease is the right to use one server once. It is a value; the copy on which Done is

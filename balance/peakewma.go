@@ -73,8 +73,8 @@ func (p *peakEWMA) Pick(_ uint64, f Filter) *Server {
 		if e := p.expect(i, now); best < 0 || p.prefer(i, best, e, least, fraction(x)) {
 			best, least = i, e
 		}
-		if found++; found == 2 {
-			break
+		if found++; found == 2 || least.load == 0 {
+			break // nothing is less than not measured and idle
 		}
 	}
 	if best >= 0 {

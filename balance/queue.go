@@ -320,6 +320,15 @@ func (q *queue) handOn(s *Server) {
 	}
 }
 
+// risen is follow for a lease that was taken.
+func (q *queue) risen(c *core) {
+	if q.waiting.Load() != 0 {
+		q.mu.Lock()
+		q.follow(c)
+		q.mu.Unlock()
+	}
+}
+
 // follow gives the slots that there are because the load of the pool has risen, and with
 // it the limits of servers with MinConns. q.mu is held.
 func (q *queue) follow(c *core) {

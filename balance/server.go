@@ -146,12 +146,15 @@ const (
 // take takes a slot of s if there is one below its limit and below bound. A bound of 0
 // is none. The ticket is that of a trial. Locked says that queue.mu is held.
 func (s *Server) take(need openness, bound int64, locked bool) (ticket uint32, how taking) {
-	if s.onTrial() {
+	limit := s.limit.Load()
+	if limit < 0 {
 		if ticket, how = s.takeTicket(); how != taken {
 			return 0, how
 		}
 	}
-	limit := s.capacity()
+	if limit != 0 {
+		limit = s.capacity()
+	}
 	if limit == 0 || bound > 0 && bound < limit {
 		limit = bound
 	}
@@ -163,27 +166,27 @@ func (s *Server) take(need openness, bound int64, locked bool) (ticket uint32, h
 		}
 		return 0, full
 	}
-	return s.enter(need, ticket, locked)
-}
-
-// enter is the second half of take, with a slot that was taken: it looks at the door
-// only then, so that either this sees the door shut, or whoever shut it sees the lease.
-func (s *Server) enter(need openness, ticket uint32, locked bool) (uint32, taking) {
+	// Checked after the slot was taken: either this sees the door shut, or whoever shut
+	// it sees the lease.
 	if openness(s.open.Load()) < need {
-		s.giveBack()
-		s.freeTicket(ticket, locked)
+		s.turnAway(ticket, locked)
 		return 0, closed
 	}
 	s.core.active.add(s.slot, 1)
 	if h := s.core.hooks.Load(); h != nil {
 		h.changed(s)
-	}
-	if c := s.core; !locked && c.queue.waiting.Load() != 0 && c.dynamic.Load() {
-		c.queue.mu.Lock()
-		c.queue.follow(c)
-		c.queue.mu.Unlock()
+		if h.dynamic && !locked {
+			s.core.queue.risen(s.core)
+		}
 	}
 	return ticket, taken
+}
+
+// turnAway gives back a slot, and the place of a trial, that were taken before the door
+// was seen to be shut.
+func (s *Server) turnAway(ticket uint32, locked bool) {
+	s.giveBack()
+	s.freeTicket(ticket, locked)
 }
 
 // takeBelow takes a slot if fewer than limit are taken.
@@ -213,8 +216,18 @@ func (s *Server) giveBack() {
 // release ends a lease: it gives the slot back, to who waits for it.
 func (s *Server) release(ticket uint32) {
 	s.giveBack()
-	s.core.active.add(s.slot, -1)
-	s.freeTicket(ticket, false)
+	c := s.core
+	c.active.add(s.slot, -1)
+	if ticket != 0 {
+		s.trial.Load().free(ticket)
+	}
+	// As freed does, without a call of it where nothing listens.
+	if h := c.hooks.Load(); h != nil {
+		h.changed(s)
+	}
+	if c.queue.waiting.Load() != 0 {
+		c.queue.dispatch(s)
+	}
 }
 
 // freed tells of room for one more lease. Locked says that queue.mu is held: then those

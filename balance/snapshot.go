@@ -160,14 +160,18 @@ func (c *core) rebuild(v *view) {
 // order matters: a picker that follows the load must hear of every change after it has
 // looked. c.mu is held.
 func (c *core) rehook() {
-	h := &hooks{funcs: c.conf.OnOutcome}
+	h := &hooks{funcs: c.conf.OnOutcome, dynamic: c.dynamic.Load()}
 	var fresh []changer
 	for _, v := range c.views {
 		sn := v.next
 		for i := range sn.groups {
 			p := sn.groups[i].picker
 			if ch, ok := p.(changer); ok {
-				h.changers = append(h.changers, ch)
+				if _, own := p.(ownPicker); own {
+					h.own = append(h.own, ch)
+				} else {
+					h.changers = append(h.changers, ch)
+				}
 				if !sn.groups[i].kept {
 					fresh = append(fresh, ch)
 				}
@@ -177,7 +181,7 @@ func (c *core) rehook() {
 			}
 		}
 	}
-	if len(h.changers)+len(h.observers)+len(h.funcs) == 0 {
+	if len(h.own)+len(h.changers)+len(h.observers)+len(h.funcs) == 0 && !h.dynamic {
 		h = nil
 	}
 	c.hooks.Store(h)
@@ -196,12 +200,17 @@ func (c *core) rehook() {
 
 // hooks are those who want to hear of leases.
 type hooks struct {
+	own       []changer // pickers of this package, which need no guard against panics
 	changers  []changer
 	observers []observer
 	funcs     []func(*Server, Outcome)
+	dynamic   bool // a lease may raise limits
 }
 
 func (h *hooks) changed(s *Server) {
+	for _, c := range h.own {
+		c.Changed(s)
+	}
 	for _, c := range h.changers {
 		tellChanged(c, s)
 	}

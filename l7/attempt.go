@@ -93,7 +93,11 @@ func (t *attempt) end() {
 func (t *attempt) stream() *replay {
 	if t.body == nil {
 		if s, ok := t.x.down.(*standard); ok {
-			s.boundBody(t.bodyTimeout())
+			limit := orDefault(t.p.BodyTimeout, defaultBodyTimeout)
+			if t.p.BodyTimeout == 0 && isGRPC(&t.x.Header) {
+				limit = longer(limit, t.streamLimit())
+			}
+			s.boundBody(limit)
 		}
 		if b := t.x.buffered; b != nil { // to be had again without keeping it
 			t.body = &replay{kept: b, limit: max(len(b), 1), err: io.EOF}
@@ -363,7 +367,7 @@ func (t *attempt) retryStatus(l *leg, src source) *failure {
 			return nil
 		}
 		// The rest of a short body is worth a connection.
-		src.expectBody(nil, time.Second, time.Time{})
+		src.expectBody(nil, bodyWait{limit: time.Second, stream: time.Second})
 		clean := sent
 		for n := 0; clean && !src.ended() && n < maxUnread; {
 			p, err := src.next()

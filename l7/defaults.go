@@ -14,7 +14,7 @@ const (
 	defaultIdleTimeout      = 60 * time.Second
 	defaultBodyTimeout      = 30 * time.Second
 	defaultSendTimeout      = 30 * time.Second
-	defaultTunnelTimeout    = time.Hour
+	defaultStreamTimeout    = time.Hour
 	defaultHandshakeTimeout = 10 * time.Second
 	defaultMaxHeader        = 32 << 10
 	defaultMaxFields        = 128

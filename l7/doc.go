@@ -79,20 +79,21 @@ package l7
 //
 //	chance check chunked coarse cookie defaults doc doc_middleware exchange fields forwarded
 //	grpcstatus h2link handler hashkey head headermap headscan host interim kind lent map nethttp nominated
-//	panic persist_value quiet_other quiet_unix record reply sendable session stack syntax
+//	panic persist_value quiet_other quiet_unix record reply sendable session stack stream syntax
 //	writebound
 //
 // fronts: the client's side of an exchange: the byte front, HTTP/2, and (w, r) of an http.Server
 //
 //	editwriter foreign front frontbody fronth2 fronth2foreign fronth2head fronth2stream
-//	fronth2tunnel fronthead frontreply fronttls handover misdirected park peek server standard
+//	fronth2tunnel fronthead frontreply frontstream fronttls handover misdirected park peek
+//	server standard
 //	standardbody standardtarget
 //
 // upstream: the server's side: connections, tries, and the Proxy that relays
 //
 //	attempt check_proxy failure failurelog forward grpc h2stream hedge latencies leg mirror
 //	proxy pump relay replay retry reuse tunnel upconn updial uph1 uph2 uph2read uphost
-//	upreply upstream
+//	uplimit upreply upstream
 //
 // routing: matchers, the Router, and what chooses a pool
 //

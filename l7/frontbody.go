@@ -134,7 +134,7 @@ func (c *byteConn) readChunked(p []byte) (int, error) {
 
 // bodyDeadline bounds the next wait for a piece of the body.
 func (c *byteConn) bodyDeadline() error {
-	if at, ok := c.readAt.due(time.Now(), orDefault(c.srv.BodyTimeout, defaultBodyTimeout)); ok {
+	if at, ok := c.readAt.due(time.Now(), c.srv.requestLimit(&c.x)); ok {
 		_ = c.c.SetReadDeadline(at)
 	}
 	if c.stopped.Load() { // seen here, or the deadline stands

@@ -267,7 +267,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 			f.mu.Lock()
 			continue
 		}
-		if !f.sleepFor(&s.recv, f.srv.bodyTimeout(x)) {
+		if !f.sleepFor(&s.recv, f.srv.requestLimit(x)) {
 			f.mu.Unlock()
 			return 0, os.ErrDeadlineExceeded
 		}

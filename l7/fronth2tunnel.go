@@ -105,7 +105,7 @@ func (t h2Tunnel) Read(p []byte) (int, error) {
 func (t h2Tunnel) Write(p []byte) (int, error) {
 	s, f := t.s, t.s.f
 	f.mu.Lock()
-	err := f.sendData(&s.h2Sender, p, orDefault(f.srv.TunnelTimeout, defaultTunnelTimeout), s.ended)
+	err := f.sendData(&s.h2Sender, p, orDefault(f.srv.StreamTimeout, defaultStreamTimeout), s.ended)
 	f.mu.Unlock()
 	f.flush()
 	if err != nil {

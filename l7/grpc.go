@@ -59,20 +59,20 @@ func (t *attempt) boundByGRPC() {
 
 // headerTimeout returns how long the head of a reply may take, 0 meaning for
 // ever. A gRPC server sends it with the first message, which may be the event
-// that a client waits for.
+// that a client waits for. Other requests for streams are looked at later.
 func (t *attempt) headerTimeout() time.Duration {
-	if t.x.grpc && t.p.HeaderTimeout == 0 {
-		return t.tunnelLimit()
+	if t.x.grpc {
+		return t.headLimit()
 	}
 	return orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
 }
 
 // bodyTimeout is headerTimeout for a pause in a body.
 func (t *attempt) bodyTimeout() time.Duration {
-	if t.x.grpc && t.p.BodyTimeout == 0 {
-		return t.tunnelLimit()
+	if t.x.grpc {
+		return t.bodyWait().stream
 	}
-	return orDefault(t.p.BodyTimeout, defaultBodyTimeout)
+	return orDefault(t.p.BodyTimeout, defaultReplyTimeout)
 }
 
 // grpcLate reports whether a call failed because its time was over, and answers

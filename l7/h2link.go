@@ -157,7 +157,7 @@ func (k *h2Link) sendData(s *h2Sender, p []byte, limit time.Duration, over func(
 			p = p[k.add(s, p):]
 		}
 		if err == nil && len(p) > 0 {
-			err = k.awaitTurn(s, limit)
+			err = k.awaitTurn(s, limit, over)
 		}
 		if err != nil || len(p) == 0 {
 			k.unqueue(s)
@@ -186,7 +186,7 @@ func (k *h2Link) add(s *h2Sender, p []byte) (n int) {
 
 // awaitTurn waits until there may be room for more. Limit is for a peer that
 // takes nothing: a stream that only waits for others goes on waiting.
-func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration) error {
+func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration, over func() error) error {
 	if s.turn { // heads of others have taken the room meanwhile
 		s.turn = false
 		k.turns--
@@ -201,6 +201,9 @@ func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration) error {
 	k.mu.Lock()
 	if !s.queued {
 		return nil
+	}
+	if err := over(); err != nil { // since the lock was given up, with nobody here to wake
+		return err
 	}
 	if k.sleepFor(&s.send, limit) || !s.queued {
 		return nil
@@ -557,5 +560,6 @@ func (s *sleepers) expire(now time.Time) {
 func (s *sleepers) stop() {
 	if s.timer != nil {
 		s.timer.Stop()
+		s.next = time.Time{} // or nobody who sleeps later would be woken
 	}
 }

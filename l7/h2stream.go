@@ -24,9 +24,8 @@ type h2Stream struct {
 	begun  bool  // the reserved stream is in use
 	over   bool  // given back
 
-	x       *Exchange // whose client gets what there is before a wait; nil if there is nobody
-	limit   time.Duration
-	bodyEnd time.Time
+	x *Exchange // whose client gets what there is before a wait; nil if there is nobody
+	bodyWait
 	bodyErr error // that next has returned
 	piece   int   // bytes that next has returned, and that are still in the inbox
 
@@ -162,9 +161,9 @@ func (s *h2Stream) sendRequest(t *attempt, l *leg, now time.Time) error {
 
 // awaitHead waits for the head of the final reply, and passes interim ones on.
 func (s *h2Stream) awaitHead(t *attempt, l *leg) error {
-	limit := t.headerTimeout()
+	limit := t.headLimit()
 	waiting := t.x.expect // with the body, for a 100
-	left := limit
+	left, begun := limit, time.Now()
 	for {
 		now := time.Now()
 		due := deadline(now, l.within(now, left))
@@ -183,7 +182,7 @@ func (s *h2Stream) awaitHead(t *attempt, l *leg) error {
 			if !l.deadline.IsZero() && !now.Before(l.deadline) {
 				return err
 			}
-			if left = s.pump.headTime(now, limit); left <= 0 {
+			if left = s.pump.headTime(now, begun, limit); left < 0 {
 				return err
 			}
 			continue
@@ -206,6 +205,7 @@ func (s *h2Stream) awaitHead(t *attempt, l *leg) error {
 			t.x.expect = false
 			s.pump = newPump(t, s)
 		}
+		begun = time.Now()
 	}
 }
 
@@ -234,8 +234,12 @@ func (s *h2Stream) nextHead(due time.Time) (r Reply, err error) {
 	}
 }
 
-func (s *h2Stream) expectBody(x *Exchange, limit time.Duration, end time.Time) {
-	s.x, s.limit, s.bodyEnd = x, limit, end
+func (s *h2Stream) expectBody(x *Exchange, w bodyWait) {
+	if s.x, s.bodyWait = x, w; isStream(&s.rep.Header) {
+		if s.bodyWait.limit = w.stream; x != nil {
+			probeClient(x)
+		}
+	}
 }
 
 // next implements source.
@@ -259,7 +263,7 @@ func (s *h2Stream) next() ([]byte, error) {
 		}
 		if err == nil && flushed {
 			now := time.Now()
-			if !c.sleepUntil(&s.recv, deadline(now, until(now, s.limit, s.bodyEnd))) {
+			if !c.sleepUntil(&s.recv, deadline(now, until(now, s.bodyWait.limit, s.bodyWait.end))) {
 				err = os.ErrDeadlineExceeded
 			}
 			if s.x != nil {

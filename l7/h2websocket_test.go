@@ -106,7 +106,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 			if _, err := io.ReadFull(res.Body, got); err != nil || !bytes.Equal(got, message) {
 				t.Fatalf("%d bytes: %v", size, err)
 			}
-			time.Sleep(time.Minute) // less than TunnelTimeout, more than any other
+			time.Sleep(time.Minute) // less than StreamTimeout, more than any other
 		}
 		out.Close() // which the server answers by its own end
 		if rest, err := io.ReadAll(res.Body); len(rest) != 0 || err != nil {
@@ -141,7 +141,7 @@ func TestWebSocketOverHTTP2ThatDoesNotOpen(t *testing.T) {
 }
 
 // A client that resets the stream ends the server's connection, and a tunnel
-// that is silent ends after TunnelTimeout.
+// that is silent ends after StreamTimeout.
 func TestWebSocketOverHTTP2Ends(t *testing.T) {
 	webSockets(t, nil, func(t *testing.T, f *front) {
 		res, _, err := f.socket(t, "/chat", "websocket")

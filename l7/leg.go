@@ -40,10 +40,9 @@ type source interface {
 	reply() *Reply
 	tlsState() *tls.ConnectionState
 
-	// expectBody is called before the first next: each wait takes at most
-	// limit and does not go beyond end, if that is not zero; what there is for
-	// the client of x, if that is not nil, is sent before it.
-	expectBody(x *Exchange, limit time.Duration, end time.Time)
+	// expectBody is called before the first next: waits are bounded by w, and
+	// what there is for the client of x, if that is not nil, is sent before them.
+	expectBody(x *Exchange, w bodyWait)
 	// next returns the next piece of the body, valid until the call after,
 	// and io.EOF at the end of a complete one.
 	next() ([]byte, error)

@@ -25,7 +25,7 @@ func TestLongestDurations(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				site := func(n *l4test.Network) http.Handler {
 					p := newProxy(n, one)
-					p.Timeout, p.TryTimeout, p.HeaderTimeout, p.BodyTimeout, p.TunnelTimeout = most, most, most, most, most
+					p.Timeout, p.TryTimeout, p.HeaderTimeout, p.BodyTimeout, p.StreamTimeout = most, most, most, most, most
 					p.Retry.Backoff, p.Retry.MaxBackoff, p.Hedge.Delay = most, most, most
 					u := p.Upstream
 					u.ConnectTimeout, u.IdleTimeout, u.MaxAge, u.PingTimeout = most, most, most, most
@@ -34,7 +34,7 @@ func TestLongestDurations(t *testing.T) {
 					}
 					return p
 				}
-				srv := &l7.Server{ReadHeaderTimeout: most, IdleTimeout: most, BodyTimeout: most, SendTimeout: most, TunnelTimeout: most, HandshakeTimeout: most}
+				srv := &l7.Server{ReadHeaderTimeout: most, IdleTimeout: most, BodyTimeout: most, SendTimeout: most, StreamTimeout: most, HandshakeTimeout: most}
 				byteFront(t, site, srv, func(t *testing.T, f *front) {
 					if two {
 						f.client.Transport.(*http.Transport).Protocols = protocols("h2c")

@@ -59,9 +59,17 @@ type Proxy struct {
 
 	Timeout       time.Duration // of all of it, from the head of the request to the end of the reply, the queue and retries included; not of what was upgraded; 0 or negative means none
 	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 or negative means none beside the connect timeout and HeaderTimeout
-	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 30s, or TunnelTimeout for gRPC, negative means none
-	BodyTimeout   time.Duration // of a body, either way, that the server does not move on; 0 means 30s, or TunnelTimeout for gRPC, negative means none
-	TunnelTimeout time.Duration // of an upgraded connection with no byte either way; 0 means 1h, negative means none
+	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 60s, or StreamTimeout if that asks for a stream; negative means none
+	BodyTimeout   time.Duration // of a body, either way, that the server does not move on; 0 means 60s, or StreamTimeout if that is a stream; negative means none. Under a server of the host's, also of a request body that the client does not move on, and 0 means 30s
+
+	// StreamTimeout is how long there may be no byte either way in what is quiet
+	// for long and well: server-sent events (replies of text/event-stream, and
+	// requests that accept only that) and gRPC (application/grpc and what begins
+	// so), where the host has set no HeaderTimeout or BodyTimeout, and what was
+	// upgraded, tunnels of CONNECT included. A peer that has died is found out
+	// sooner: by TCP keep-alive, which streams turn on, and by PING with HTTP/2.
+	// 0 means 1h, negative means none.
+	StreamTimeout time.Duration
 
 	checked
 	// Logger is told in a line each of requests that a server or the gateway

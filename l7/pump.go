@@ -40,7 +40,11 @@ type bodySink interface {
 
 // newPump starts to send the request body of t.
 func newPump(t *attempt, to bodySink) *pump {
-	p := &pump{x: t.x, to: to, limit: t.bodyTimeout(), toEnd: t.x.proto1x > 1, body: t.stream(), done: make(chan struct{})}
+	w := t.bodyWait()
+	if wantsStream(t.x) {
+		w.limit = w.stream
+	}
+	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.x.proto1x > 1, body: t.stream(), done: make(chan struct{})}
 	go p.run(&t.up.bulk)
 	return p
 }
@@ -181,15 +185,25 @@ func (p *pump) stop(t *attempt, keep bool, enough func(on bool)) bool {
 	return p.whole
 }
 
-// headTime returns how much longer the head of the reply may take, as its time
-// begins with the end of the request.
-func (p *pump) headTime(now time.Time, limit time.Duration) time.Duration {
-	if p == nil || p.clientError() != nil {
+// headTime returns how much longer the head of the reply may take, 0 meaning for
+// ever and less that its time is over. It begins with the end of the request,
+// which is begun if there is no body that is still sent.
+func (p *pump) headTime(now, begun time.Time, limit time.Duration) time.Duration {
+	if p != nil {
+		if p.clientError() != nil {
+			return -1
+		}
+		on, ended := p.running()
+		if on {
+			return limit
+		}
+		begun = ended
+	}
+	if limit == 0 {
 		return 0
 	}
-	on, ended := p.running()
-	if on {
-		return limit
+	if left := limit - now.Sub(begun); left > 0 {
+		return left
 	}
-	return limit - now.Sub(ended)
+	return -1
 }

@@ -29,7 +29,7 @@ func (t *attempt) deliver() {
 		t.tunnel(c)
 		return
 	}
-	l.src.expectBody(t.x, t.bodyTimeout(), t.deadline)
+	l.src.expectBody(t.x, t.bodyWait())
 	t.relay(l.src)
 }
 
@@ -208,7 +208,7 @@ func (t *attempt) relayDirect(c *upConn) error {
 	n, err := l4.Transfer(dst, c.c, c.left, func(side *l4.Conn) {
 		if reading = side == c.c; reading {
 			c.idleAt = time.Now()
-			c.wait(c.idleAt, until(c.idleAt, c.bodyLimit, c.bodyEnd))
+			c.awaitBody(c.idleAt)
 		} else {
 			down.sending()
 		}
@@ -295,7 +295,9 @@ func (t *attempt) tunnel(c *upConn) {
 func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
 	x := t.x
 	_ = c.c.SetDeadline(time.Time{})
-	limit := t.tunnelLimit()
+	limit := t.streamLimit()
+	probe(c.c)
+	probeClient(x)
 	var err error
 	if len(early) > 0 {
 		_ = c.c.SetWriteDeadline(deadline(time.Now(), limit))

@@ -42,7 +42,7 @@ func TestR10_Timeouts(t *testing.T) {
 		s.Cleanup(func() { busy.Done(balance.Outcome{}) })
 
 		short, long := s.proxy("10.1.0.2:80"), s.proxy("10.1.0.2:80")
-		short.TunnelTimeout = 5 * time.Second
+		short.StreamTimeout = 5 * time.Second
 		return NewRouter(
 			Route{Match: Path("/connect"), Handler: connect},
 			Route{Match: Path("/queue"), Handler: s.proxyTo(full)},

@@ -42,9 +42,9 @@ type Server struct {
 
 	ReadHeaderTimeout time.Duration // from the first byte of a request to the end of its head, trickling does not extend it; 0 means 10s, negative means none
 	IdleTimeout       time.Duration // of a connection between requests, and before the first; 0 means 60s, negative means none
-	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, or TunnelTimeout for gRPC, negative means none
+	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, or StreamTimeout for gRPC, negative means none
 	SendTimeout       time.Duration // of a reply that the client does not take a byte of; 0 means 30s, negative means none
-	TunnelTimeout     time.Duration // of an upgraded connection with no byte either way, if the Proxy does not allow less; 0 means 1h, negative means none
+	StreamTimeout     time.Duration // of an upgraded connection, an event stream or a gRPC call with no byte, if the Proxy does not allow less; 0 means 1h, negative means none
 	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative means none
 
 	MaxHeaderBytes int   // of a request head; 0 means 32 KiB, negative means no limit. More is answered 431, or 414 if the request line alone is more (on the standard front always 431)
@@ -351,12 +351,4 @@ func (s *Server) Check() error { return checkAll(s) }
 func (s *Server) check(c *checks) {
 	c.in("Server.Handler", s.handler())
 	c.If(s.MaxStreams < 0, "Server.MaxStreams", s.MaxStreams, notNegative)
-}
-
-// bodyTimeout returns how long the client of x may pause in its body.
-func (s *Server) bodyTimeout(x *Exchange) time.Duration {
-	if x.grpc && s.BodyTimeout == 0 {
-		return orDefault(s.TunnelTimeout, defaultTunnelTimeout)
-	}
-	return orDefault(s.BodyTimeout, defaultBodyTimeout)
 }

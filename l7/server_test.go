@@ -42,7 +42,7 @@ func TestServerMaxRequests(t *testing.T) {
 
 // A tunnel that nothing goes through ends: after what the server says or what
 // the proxy says, whatever is less, and after an hour if neither says anything.
-func TestTunnelTimeout(t *testing.T) {
+func TestStreamTimeout(t *testing.T) {
 	for _, tc := range []struct {
 		server, proxy, want time.Duration
 	}{
@@ -57,10 +57,10 @@ func TestTunnelTimeout(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			site := func(n *l4test.Network) http.Handler {
 				p := newProxy(n, one)
-				p.TunnelTimeout = tc.proxy
+				p.StreamTimeout = tc.proxy
 				return p
 			}
-			byteFront(t, site, &l7.Server{TunnelTimeout: tc.server}, func(t *testing.T, f *front) {
+			byteFront(t, site, &l7.Server{StreamTimeout: tc.server}, func(t *testing.T, f *front) {
 				origin(t, f.network, one, l7test.Script{l7test.Tunnel("websocket")})
 				c := f.dial(t).send(upgradeA)
 				if res, _, err := c.reply("GET"); err != nil || res.StatusCode != 101 {

@@ -28,7 +28,7 @@ func (s *standard) readBody(p []byte) (int, error) {
 	if !b.ended.Load() && !b.bounded {
 		limit := b.limit
 		if s.srv != nil {
-			limit = s.srv.bodyTimeout(s.x)
+			limit = s.srv.requestLimit(s.x)
 		}
 		if at, ok := b.readAt.due(time.Now(), limit); ok {
 			b.due.Store(at.UnixNano())

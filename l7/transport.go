@@ -51,7 +51,7 @@ type Transport struct {
 	TryTimeout    time.Duration
 	HeaderTimeout time.Duration
 	BodyTimeout   time.Duration
-	TunnelTimeout time.Duration // of a Body after 101 on which a Read, or a Write, does not end; 0 means 1h, negative means none
+	StreamTimeout time.Duration // as well, and of a Body after 101 on which a Read, or a Write, does not end
 
 	Seed uint64 // of the random waits between tries; 0 means at random
 
@@ -91,7 +91,7 @@ func (t *Transport) init() {
 	t.session.program = true
 	t.proxy = Proxy{
 		Pool: t.Pool, Upstream: t.Upstream, Retry: t.Retry, Hedge: t.Hedge, Forward: ForwardNone,
-		Timeout: t.Timeout, TryTimeout: t.TryTimeout, HeaderTimeout: t.HeaderTimeout, BodyTimeout: t.BodyTimeout, TunnelTimeout: t.TunnelTimeout,
+		Timeout: t.Timeout, TryTimeout: t.TryTimeout, HeaderTimeout: t.HeaderTimeout, BodyTimeout: t.BodyTimeout, StreamTimeout: t.StreamTimeout,
 		Seed: t.Seed,
 	}
 	t.proxy.once.Do(t.proxy.init)
@@ -292,7 +292,7 @@ func (c *caller) response() *http.Response {
 	if h1 && r.ContentLength < 0 && !u.ended() && u.left == -1 {
 		resp.TransferEncoding = []string{"chunked"}
 	}
-	src.expectBody(nil, orDefault(c.t.BodyTimeout, defaultBodyTimeout), c.try.deadline)
+	src.expectBody(nil, c.try.bodyWait())
 	b := &replyBody{c: c, resp: resp, turn: make(chan struct{}, 1)}
 	resp.Body = b
 	if src.ended() { // no body: all is known

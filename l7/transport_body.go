@@ -128,7 +128,7 @@ func newTunnelBody(c *caller, u *upConn) *tunnelBody {
 	if u.lost() {
 		u.interrupt()
 	}
-	return &tunnelBody{c: c, conn: u, limit: orDefault(c.t.TunnelTimeout, defaultTunnelTimeout)}
+	return &tunnelBody{c: c, conn: u, limit: orDefault(c.t.StreamTimeout, defaultStreamTimeout)}
 }
 
 // Read returns what the server sends. One goroutine may read while another

@@ -8,20 +8,6 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// tunnelLimit returns how long a tunnel may be idle, 0 meaning for ever: what
-// the proxy says or, if that is less, the server.
-func (t *attempt) tunnelLimit() time.Duration {
-	limit := orDefault(t.p.TunnelTimeout, defaultTunnelTimeout)
-	s := serverOf(t.x)
-	if s == nil {
-		return limit
-	}
-	if own := orDefault(s.TunnelTimeout, defaultTunnelTimeout); own > 0 && (limit == 0 || own < limit) {
-		return own
-	}
-	return limit
-}
-
 // serverOf returns the Server that x came in by; nil if that is another.
 func serverOf(x *Exchange) *Server {
 	switch d := x.down.(type) {

@@ -43,6 +43,9 @@ func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) (time.Time, erro
 		c.boundSend(now, l.within(now, t.bodyTimeout()))
 		c.wait(now, l.within(now, t.headerTimeout()))
 		n, err := c.ask(rest)
+		if n == len(rest) && errors.Is(err, os.ErrDeadlineExceeded) && !c.lost() {
+			return now, nil // awaitHead knows whether the head may be later
+		}
 		if err != nil || n == len(rest) {
 			return now, err
 		}
@@ -76,7 +79,7 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 	x := t.x
 	limit := t.headerTimeout()
 	waiting := x.expect // with the body, for a 100
-	left := limit
+	left, begun, patient := limit, now, false
 	for interim := 0; ; {
 		if waiting {
 			_ = c.c.SetReadDeadline(now.Add(expectWait))
@@ -96,7 +99,15 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 			if !l.deadline.IsZero() && !now.Before(l.deadline) {
 				return err
 			}
-			if left = c.pump.headTime(now, limit); left <= 0 {
+			if !patient {
+				patient = true // most requests need not be looked at for it
+				if more := t.headLimit(); more != limit {
+					probe(c.c)
+					probeClient(x)
+					limit = more
+				}
+			}
+			if left = c.pump.headTime(now, begun, limit); left < 0 {
 				return err
 			}
 			continue
@@ -119,6 +130,7 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 			c.startPump(t)
 		}
 		now = time.Now()
+		begun = now
 	}
 }
 
@@ -127,7 +139,10 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 const expectWait = time.Second
 
 // defaultHeadersTimeout is how long a server may take to reply.
-const defaultHeadersTimeout = 30 * time.Second
+const defaultHeadersTimeout = 60 * time.Second
+
+// defaultReplyTimeout is how long a body may stand still for the server.
+const defaultReplyTimeout = 60 * time.Second
 
 func (c *upConn) end() *fate    { return &c.fate }
 func (c *upConn) reply() *Reply { return &c.rep }
@@ -136,6 +151,20 @@ func (c *upConn) trailers() *Fields { return c.trailer }
 
 func (c *upConn) tlsState() *tls.ConnectionState { return c.c.TLS() }
 
-func (c *upConn) expectBody(x *Exchange, limit time.Duration, end time.Time) {
-	c.x, c.bodyLimit, c.bodyEnd = x, limit, end
+func (c *upConn) expectBody(x *Exchange, w bodyWait) { c.x, c.bodyWait = x, w }
+
+// awaitBody bounds a wait for the body. Most replies are here with their head,
+// so it is now that the type of the others is looked at.
+func (c *upConn) awaitBody(now time.Time) {
+	if w := &c.bodyWait; w.stream != w.limit {
+		if isStream(&c.rep.Header) {
+			w.limit = w.stream
+			probe(c.c)
+			if c.x != nil {
+				probeClient(c.x)
+			}
+		}
+		w.stream = w.limit
+	}
+	c.wait(now, until(now, c.bodyWait.limit, c.bodyWait.end))
 }

@@ -20,17 +20,16 @@ const (
 
 // upReply is how far the reply on a connection has been read.
 type upReply struct {
-	left      int64 // bytes of the body to come, -1 if chunked, -2 if until the connection ends
-	chunk     chunkDecoder
-	keep      bool   // the server keeps the connection
-	private   bool   // the connection itself has been logged in
-	full      bool   // the read of the head took as much as it could: there may be more
-	waited    bool   // the body has been waited for
-	protocol  string // Upgrade
-	trailer   *Fields
-	bodyLimit time.Duration // of each wait for the body
-	bodyEnd   time.Time     // of all of it; zero means none
-	x         *Exchange     // whose client gets what there is before a wait; nil if there is nobody
+	left     int64 // bytes of the body to come, -1 if chunked, -2 if until the connection ends
+	chunk    chunkDecoder
+	keep     bool   // the server keeps the connection
+	private  bool   // the connection itself has been logged in
+	full     bool   // the read of the head took as much as it could: there may be more
+	waited   bool   // the body has been waited for
+	protocol string // Upgrade
+	trailer  *Fields
+	bodyWait
+	x *Exchange // whose client gets what there is before a wait; nil if there is nobody
 }
 
 const untilClose = -2
@@ -251,7 +250,7 @@ func (c *upConn) ended() bool {
 }
 
 // next returns the next piece of the body, valid until the call after, and
-// io.EOF at the end of a complete body. It waits for at most c.bodyLimit.
+// io.EOF at the end of a complete body. It waits for at most what c.bodyWait says.
 func (c *upConn) next() ([]byte, error) {
 	if c.in != nil {
 		c.consumed()
@@ -322,7 +321,7 @@ func (c *upConn) more() error {
 		}
 	}
 	c.idleAt = time.Now()
-	c.wait(c.idleAt, until(c.idleAt, c.bodyLimit, c.bodyEnd))
+	c.awaitBody(c.idleAt)
 	err := c.fill(pool)
 	c.waited = true
 	if c.x != nil {

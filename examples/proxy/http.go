@@ -34,7 +34,7 @@ func (o *Options) httpFronts(pool *balance.Pool) []front {
 
 // handler forwards every request to the pool.
 func (o *Options) handler(pool *balance.Pool) http.Handler {
-	proxy := &l7.Proxy{Pool: pool, Upstream: o.upstream(), HeaderTimeout: o.Timeout, BodyTimeout: o.Timeout, TunnelTimeout: o.Timeout}
+	proxy := &l7.Proxy{Pool: pool, Upstream: o.upstream(), HeaderTimeout: o.Timeout, BodyTimeout: o.Timeout, StreamTimeout: o.Timeout}
 	if _, hashes := policyOf(o.Balance); !hashes {
 		return proxy
 	}
@@ -54,7 +54,7 @@ type httpServer interface {
 func (o *Options) httpServer(h http.Handler) httpServer {
 	if o.Front == "byte" {
 		return &l7.Server{Handler: h, ReadHeaderTimeout: o.Timeout, BodyTimeout: o.Timeout,
-			SendTimeout: o.Timeout, IdleTimeout: o.Timeout, TunnelTimeout: o.Timeout}
+			SendTimeout: o.Timeout, IdleTimeout: o.Timeout, StreamTimeout: o.Timeout}
 	}
 	var p http.Protocols
 	p.SetHTTP1(true)

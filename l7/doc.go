@@ -86,8 +86,7 @@ package l7
 //
 //	editwriter foreign front frontbody fronth2 fronth2foreign fronth2head fronth2stream
 //	fronth2tunnel fronthead frontreply frontstream fronttls handover misdirected park peek
-//	server standard
-//	standardbody standardtarget
+//	server standard standardbody standardtarget standardwrite
 //
 // upstream: the server's side: connections, tries, and the Proxy that relays
 //

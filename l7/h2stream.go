@@ -5,6 +5,7 @@ package l7
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -94,7 +95,10 @@ func (s *h2Stream) unwanted() error {
 	return s.fault()
 }
 
-var errInterrupted = errors.New("l7: the client is gone")
+var (
+	errInterrupted = errors.New("l7: the client is gone")
+	errNoWindow    = fmt.Errorf("l7: the server opens no window: %w", os.ErrDeadlineExceeded)
+)
 
 // failure says what an error means to the attempt.
 func (s *h2Stream) failure(err error) error {
@@ -307,7 +311,7 @@ func (s *h2Stream) sendPart(p *pump, buf []byte, n int) error {
 	c.mu.Lock()
 	err := c.sendData(&s.h2Sender, buf[chunkRoomBefore:chunkRoomBefore+n], p.limit, s.unwanted)
 	if err == os.ErrDeadlineExceeded {
-		s.failed = err // the server opens no window
+		s.failed = errNoWindow // not err, which is a wait for the head that is over
 		s.recv.wake()
 	}
 	c.mu.Unlock()

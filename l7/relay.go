@@ -81,6 +81,9 @@ func (t *attempt) readBody() io.Reader {
 func (t *attempt) relay(src source) {
 	x, l := t.x, &t.leg
 	r := src.reply()
+	if s, ok := x.down.(*standard); ok {
+		s.boundWrites(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
+	}
 	if t.body == nil && !t.whole {
 		x.down.mustClose() // nobody asked the client for its body
 	}
@@ -162,6 +165,9 @@ func (t *attempt) cut(src source, err error) {
 		o.Class = balance.Timeout
 	case errors.As(err, &br):
 		o.Class = balance.Protocol
+	}
+	if s, ok := x.down.(*standard); ok && end.Cause == l4.ClientAborted && s.writes.over() {
+		end.Cause = l4.ClientTimeout
 	}
 	x.Record.Termination, x.Record.Err = end, err
 }

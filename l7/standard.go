@@ -36,7 +36,8 @@ type standard struct {
 	first    bool         // on conn
 	body     standardBody // of the request
 	stopGone func() bool  // ends what attach began
-	noBody   bool         // of the reply: its head says that none follows
+	writes   writeLimit
+	noBody   bool // of the reply: its head says that none follows
 	chunked  bool
 	aborted  bool
 	begun    bool // the head of a final reply is net/http's
@@ -69,6 +70,9 @@ func (s *standard) run(h http.Handler) {
 			}
 		}
 		s.lingerBody()
+		if !s.hijacked && s.r.ProtoMajor == 1 {
+			s.writes.lift(s.w)
+		}
 		if s.srv != nil {
 			x.end(s.srv.OnDone)
 		}
@@ -278,18 +282,21 @@ func (s *standard) writeBody(p []byte) error {
 	if s.noBody || len(p) == 0 {
 		return nil
 	}
+	s.sending()
 	_, err := s.w.Write(p)
 	return err
 }
 
 func (s *standard) direct(int64) *l4.Conn { return nil }
 
-func (s *standard) sending() {}
+func (s *standard) sending() { s.writes.renew(s.w) }
 
 func (s *standard) sent(int64) {}
 
 func (s *standard) flush() error {
+	s.sending()
 	err := http.NewResponseController(s.w).Flush()
+	s.writes.lift(s.w)
 	if errors.Is(err, http.ErrNotSupported) {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -42,8 +43,23 @@ func everyWay(t *testing.T, set func(p *l7.Proxy), do func(t *testing.T, f *fron
 					})
 				})
 			})
+			t.Run("HTTP/2 http.Server", func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { hostsHTTP2(t, site, func(t *testing.T, f *front) { do(t, f, h2server) }) })
+			})
 		})
 	}
+}
+
+// hostsHTTP2 is standardFront over HTTP/2.
+func hostsHTTP2(t *testing.T, site func(n *l4test.Network) http.Handler, do func(t *testing.T, f *front)) {
+	f := newFront("http.Server")
+	f.client.Transport.(*http.Transport).Protocols = protocols("h2c")
+	next := site(f.network)
+	srv := &http.Server{Protocols: protocols("h2c"), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0), Handler: l7.HandlerFunc(func(x *l7.Exchange) {
+		defer func() { f.record(&x.Record) }()
+		l7.Serve(next, x)
+	})}
+	f.run(t, srv.Serve, srv.Close, do)
 }
 
 // Streams may be quiet for long, before their head as well, without a setting:

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/http"
+	"time"
+)
+
+// A writeLimit bounds the writes of a reply where the server is the host's and
+// does not: with HTTP/2, a client that opens no window would hold the stream, and
+// the server's side with it, for ever.
+type writeLimit struct {
+	limit time.Duration // 0 means none
+	at    coarse
+	late  bool // a deadline has passed
+}
+
+// boundWrites bounds the writes of a relayed reply. Connections and streams of a
+// Server are bounded already, and what the host has said stands.
+func (s *standard) boundWrites(d time.Duration) {
+	if s.srv != nil {
+		return
+	}
+	if h, ok := s.r.Context().Value(http.ServerContextKey).(*http.Server); ok && h.WriteTimeout <= 0 {
+		s.writes.limit = d
+	}
+}
+
+// renew bounds the next write to w.
+func (l *writeLimit) renew(w http.ResponseWriter) {
+	if l.limit <= 0 {
+		return
+	}
+	l.late = l.over()
+	if at, ok := l.at.due(time.Now(), l.limit); ok {
+		_ = http.NewResponseController(w).SetWriteDeadline(at)
+	}
+}
+
+// lift ends the bound while there is nothing to write: with HTTP/2 a deadline that
+// passes ends the stream then as well. Behind the last write it stays there, as
+// net/http sends the rest of the reply later.
+func (l *writeLimit) lift(w http.ResponseWriter) {
+	if !l.at.at.IsZero() && !l.over() {
+		l.at.at = time.Time{}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+	}
+}
+
+// over reports whether a write may have ended by the bound.
+func (l *writeLimit) over() bool {
+	return l.late || !l.at.at.IsZero() && !time.Now().Before(l.at.at)
+}

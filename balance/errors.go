@@ -10,5 +10,5 @@ var (
 	// ErrQueueFull means that all servers are at their limit and so is the queue.
 	ErrQueueFull = errors.New("balance: queue full")
 	// ErrQueueTimeout means that no server had a free slot within [Queue.Timeout].
-	ErrQueueTimeout = errors.New("balance: timeout in queue")
+	ErrQueueTimeout = errors.New("balance: Queue.Timeout is over")
 )

@@ -114,7 +114,7 @@ func TestQueueLeave(t *testing.T) {
 		l.want("stays>a")
 		l.enter(ctx, "late", balance.Request{})
 		time.Sleep(time.Minute)
-		l.want("late: timeout in queue")
+		l.want("late: Queue.Timeout is over")
 		l.leave("stays")
 		require.Zero(t, l.pool.Stats().Queued)
 	})

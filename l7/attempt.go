@@ -28,7 +28,7 @@ type attempt struct {
 	refusable bool       // a server may say that it has not looked at the request
 	tries     int
 	deadline  time.Time       // of everything; zero means none
-	distrust  string          // a TLS name that a server had no certificate for
+	distrust  *tlsError       // of the first server that had no valid certificate; nil if there was none
 	method    string          // of the request as it is sent: what the server frames its reply by
 	forceOne  bool            // HTTP/1 only: the request asks for the connection
 	login     bool            // it logs the connection in
@@ -175,7 +175,7 @@ func (t *attempt) answer() *failure {
 		}
 		s := t.leg.lease.Server()
 		t.leg.done(balance.Outcome{Class: last.class, Err: last.err, Latency: t.leg.outcome.Latency, Status: last.status})
-		if last.distrust != "" {
+		if last.distrust != nil && t.distrust == nil {
 			t.distrust = last.distrust
 		}
 		if !t.again(last) {

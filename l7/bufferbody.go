@@ -55,6 +55,7 @@ func (h *BufferBody) ServeExchange(x *Exchange) {
 	buf, ended, late, err := h.read(x, body, limit)
 	switch {
 	case late && !ended:
+		x.Record.Err = &TimeoutError{"BufferBody.Timeout", h.timeout(), err}
 		x.down.mustClose() // the rest of the body may still come
 		x.Error(http.StatusRequestTimeout, endOf(l4.ClientTimeout, l4.PhaseRequest))
 		return
@@ -94,10 +95,7 @@ func (h *BufferBody) refuse(x *Exchange, err error) {
 // read reads up to limit bytes, and one more to see whether the body ends
 // there unless the rest is to stream.
 func (h *BufferBody) read(x *Exchange, body io.Reader, limit int) (buf []byte, ended, late bool, err error) {
-	timeout := h.Timeout
-	if timeout == 0 {
-		timeout = 10 * time.Second
-	}
+	timeout := h.timeout()
 	if timeout > 0 {
 		stop := x.stopBodyAfter(timeout)
 		defer func() { late = stop() }()
@@ -123,6 +121,8 @@ func (h *BufferBody) read(x *Exchange, body io.Reader, limit int) (buf []byte, e
 	}
 	return buf, false, false, nil
 }
+
+func (h *BufferBody) timeout() time.Duration { return orDefault(h.Timeout, 10*time.Second) }
 
 // stopBodyAfter has reads of the body fail after d. Stop ends that and
 // reports whether it came to it.

@@ -80,7 +80,7 @@ package l7
 //	chance check chunked coarse cookie defaults doc doc_middleware exchange fields forwarded
 //	grpcstatus h2link handler hashkey head headermap headscan host interim kind lent map nethttp nominated
 //	panic persist_value quiet_other quiet_unix record reply sendable session stack stream syntax
-//	writebound
+//	timeout writebound
 //
 // fronts: the client's side of an exchange: the byte front, HTTP/2, and (w, r) of an http.Server
 //

@@ -25,7 +25,7 @@ type failure struct {
 	refused bool          // the server says that it has not looked at the request
 	after   time.Duration // what the server asks to wait
 
-	distrust string // the TLS name that the server had no certificate for
+	distrust *tlsError // the server had no valid certificate
 }
 
 // noServer says why the pool gave no server. Last is the failure of the try
@@ -39,11 +39,15 @@ func (t *attempt) noServer(err error, last *failure) *failure {
 		f.by, f.phase = l4.Resource, l4.PhaseQueue
 	case errors.Is(err, balance.ErrQueueTimeout):
 		f.by, f.phase = l4.ServerTimeout, l4.PhaseQueue
-	case errors.Is(err, context.DeadlineExceeded): // Timeout
+	case errors.Is(err, context.DeadlineExceeded):
 		f.by, f.phase, f.status = l4.ServerTimeout, l4.PhaseQueue, http.StatusGatewayTimeout
+		f.err = &TimeoutError{t.name("Timeout"), t.p.Timeout, err}
 	case last != nil:
 		last.err = errors.Join(last.err, err)
 		return last
+	}
+	if last != nil {
+		f.err = errors.Join(last.err, f.err)
 	}
 	return f
 }
@@ -84,10 +88,14 @@ func (t *attempt) connectFailure(l *leg, err error) *failure {
 		f.class, f.by = balance.Canceled, l4.ClientAborted
 	case errors.Is(err, errConnectTimeout), errors.Is(err, context.DeadlineExceeded):
 		f.class, f.by, f.status = balance.ConnectTimeout, l4.ServerTimeout, http.StatusGatewayTimeout
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			err = errors.Join(os.ErrDeadlineExceeded, err)
+		}
+		f.err = t.late(l.deadline, "Upstream.ConnectTimeout", orDefault(t.up.ConnectTimeout, defaultConnectTimeout), err)
 	case errors.As(err, &te):
 		f.class = balance.TLSFailed
 		if te.untrusted() {
-			f.distrust = te.name
+			f.distrust = te
 		}
 	}
 	return f

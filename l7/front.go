@@ -41,6 +41,7 @@ type byteConn struct {
 	state    atomic.Int32
 	close    bool        // the connection ends with this exchange
 	broken   bool        // nothing more can be written
+	opaque   bool        // it is TLS of a listener's
 	handed   bool        // the connection is the standard front's, or a tunnel's
 	linger   bool        // the client may be sending still: wait for it before closing
 	settled  bool        // off the stack that served the last exchange

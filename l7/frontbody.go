@@ -69,6 +69,9 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 		err = &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
 	if err != nil {
+		if !c.stopped.Load() && !c.gone.Load() {
+			err = c.srv.lateClient(&c.x, err)
+		}
 		b.failed = true
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF

@@ -269,7 +269,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 		}
 		if !f.sleepFor(&s.recv, f.srv.requestLimit(x)) {
 			f.mu.Unlock()
-			return 0, os.ErrDeadlineExceeded
+			return 0, f.srv.lateClient(x, os.ErrDeadlineExceeded)
 		}
 	}
 }

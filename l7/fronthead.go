@@ -85,7 +85,7 @@ func (c *byteConn) moreHead(start time.Time) bool {
 		return true
 	case errors.Is(err, os.ErrDeadlineExceeded) && !c.gone.Load():
 		c.x.begin(FrontByte)
-		c.x.Record.Err = err
+		c.x.Record.Err = timedOut("Server.ReadHeaderTimeout", orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout), err)
 		c.close, c.linger = true, true
 		c.x.Error(http.StatusRequestTimeout, endOf(l4.ClientTimeout, l4.PhaseRequest))
 	case have > 0:

@@ -186,7 +186,11 @@ func (c *byteConn) send(p []byte, more bool) error {
 	limit := orDefault(c.srv.SendTimeout, defaultSendTimeout)
 	wait := patience{limit: limit, since: now}
 	for {
-		c.boundSend(now, slice(limit))
+		if c.opaque { // which does not survive a write that is out of time
+			c.boundSend(now, limit)
+		} else {
+			c.boundSend(now, slice(limit))
+		}
 		var n int
 		var err error
 		if more {
@@ -197,7 +201,7 @@ func (c *byteConn) send(p []byte, more bool) error {
 		if err == nil {
 			return nil
 		}
-		if now = time.Now(); c.nc != c.raw || !wait.lasts(n, err, now) {
+		if now = time.Now(); c.nc != c.raw || c.opaque || !wait.lasts(n, err, now) {
 			c.broken = true
 			return err
 		}

@@ -20,6 +20,15 @@ func (s *Server) requestLimit(x *Exchange) time.Duration {
 	return limit
 }
 
+// lateClient is timedOut for a wait for the request's body.
+func (s *Server) lateClient(x *Exchange, err error) error {
+	limit, field := s.requestLimit(x), "Server.BodyTimeout"
+	if limit != orDefault(s.BodyTimeout, defaultBodyTimeout) {
+		field = "Server.StreamTimeout"
+	}
+	return timedOut(field, limit, err)
+}
+
 // probe has TCP find out whether the peer of c is there, if c is over TCP.
 func probe(c net.Conn) {
 	for {

@@ -33,9 +33,13 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 	}
 	if err := c.shakeHands(ctx, t); err != nil {
 		c.answerPlain(err)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && c.base.Err() == nil {
+			err = &TimeoutError{"Server.HandshakeTimeout", orDefault(c.srv.HandshakeTimeout, defaultHandshakeTimeout), err}
+		}
 		c.srv.logger().Debug("l7: TLS handshake failed", "remote", c.nc.RemoteAddr(), "error", err)
 		return false
 	}
+	c.opaque = h == nil
 	if c.nc = t; h != nil {
 		h.bound.set(orDefault(c.srv.SendTimeout, defaultSendTimeout))
 	}

@@ -62,6 +62,7 @@ func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config
 	k.names = make(map[string]string)
 	k.bound.set(limit)
 	k.late = k.wakeLate
+	k.bound.whole = c.TLS() != nil // with bounds below, it is not used
 	k.h2 = h2.New(cfg)
 }
 

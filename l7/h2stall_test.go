@@ -101,7 +101,7 @@ func TestClientWithoutWindow(t *testing.T) {
 							}
 						}
 						if !hosts {
-							byteFront(t, site, &l7.Server{WriteTimeout: 2 * time.Second}, story)
+							byteFront(t, site, &l7.Server{SendTimeout: 2 * time.Second}, story)
 							return
 						}
 						hostsHTTP2(t, site, story)

@@ -102,6 +102,9 @@ var (
 
 // failure says what an error means to the attempt.
 func (s *h2Stream) failure(err error) error {
+	if err == nil {
+		return nil
+	}
 	if r := s.conn.reason.Load(); r != nil {
 		s.cutReason.Store(r)
 	}
@@ -123,13 +126,18 @@ func (s *h2Stream) roundTrip(t *attempt, l *leg, now time.Time) error {
 	}
 	s.method = t.method
 	err := s.sendRequest(t, l, now)
+	body := err != nil
 	if err == nil {
 		err = s.awaitHead(t, l)
+		body = errors.Is(err, errNoWindow)
 	}
-	if err != nil {
-		return s.failure(err)
+	switch err = s.failure(err); {
+	case err == nil || s.lost():
+		return err
+	case body:
+		return t.lateBody(l.deadline, wantsStream(t.x), err)
 	}
-	return nil
+	return t.lateHead(l, err)
 }
 
 // sendRequest sends the head, and the body if it is at hand. What has to be

@@ -242,6 +242,7 @@ func (h *handedTLS) ConnectionState() tls.ConnectionState { return h.state }
 // boundHanded has writes bounded; under TLS they are already.
 func (c *byteConn) boundHanded(h *handedConn) {
 	if c.nc == c.raw {
+		h.bound.whole = c.opaque
 		h.bound.set(orDefault(c.srv.SendTimeout, defaultSendTimeout))
 	}
 }

@@ -4,6 +4,7 @@ package l7_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -239,4 +240,44 @@ func TestSlowServerOutlivesBodyTimeout(t *testing.T) {
 			t.Errorf("%d %q, %v: %v", res.StatusCode, b, err, f.last(t).Err)
 		}
 	})
+}
+
+// TLS of a listener's cannot go on with a record that was out of time, so there
+// the timeout is of a whole write, and not of a part of it.
+func TestListenerTLSGetsAllOfWriteTimeout(t *testing.T) {
+	for _, h2client := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := l4test.NewNetwork()
+			const size = 2 << 20
+			ln, err := n.Listen("tcp", siteAddr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
+			ask := &tls.Config{InsecureSkipVerify: true}
+			if h2client {
+				cfg.NextProtos, ask.NextProtos = []string{"h2"}, []string{"h2"}
+			}
+			origin(t, n, one, l7test.Script{l7test.Reply(200, strings.Repeat("x", size))})
+			srv := &l7.Server{Handler: newProxy(n, one), SendTimeout: 20 * time.Second, Logger: discardLog()}
+			go srv.Serve(tls.NewListener(ln, cfg))
+			defer srv.Close()
+			_, raw := clientOf(t, n, nil)
+			defer func() { // as the client sleeps between its reads
+				raw.Close()
+				time.Sleep(10 * time.Second)
+			}()
+			tr := &http.Transport{Protocols: protocols("1", "2"), ForceAttemptHTTP2: h2client, TLSClientConfig: ask,
+				DialContext: func(context.Context, string, string) (net.Conn, error) { return slowConn{raw}, nil }}
+			defer tr.CloseIdleConnections()
+			res, err := (&http.Client{Transport: tr}).Get("https://a.test/") // 64 KiB take 16 s
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if k, err := io.Copy(io.Discard, res.Body); k != size || err != nil {
+				t.Errorf("HTTP/2 %v: read %d bytes, %v", h2client, k, err)
+			}
+		})
+	}
 }

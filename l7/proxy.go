@@ -82,6 +82,7 @@ type Proxy struct {
 
 	chance    chance
 	failures  failureLog
+	of        string // whose fields these are; "" means Proxy
 	once      sync.Once
 	upstream  *Upstream
 	latencies *latencies // for Hedge; nil if it has no Quantile

@@ -158,16 +158,20 @@ func (t *attempt) cut(src source, err error) {
 		end.Cause = l4.ClientAborted
 		if errors.Is(err, os.ErrDeadlineExceeded) && !f.interrupted.Load() {
 			end.Cause = l4.ClientTimeout
+			err = t.lateWrite(err)
 		}
 		o.Class = balance.ClientAborted
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		end.Cause = l4.ServerTimeout
+		err = t.lateBody(time.Time{}, isStream(&src.reply().Header), err)
+		o.Err = err
 		o.Class = balance.Timeout
 	case errors.As(err, &br):
 		o.Class = balance.Protocol
 	}
 	if s, ok := x.down.(*standard); ok && end.Cause == l4.ClientAborted && s.writes.over() {
 		end.Cause = l4.ClientTimeout
+		err = t.lateWrite(errors.Join(os.ErrDeadlineExceeded, err))
 	}
 	x.Record.Termination, x.Record.Err = end, err
 }
@@ -322,7 +326,8 @@ func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
 	}
 	_ = c.c.SetWriteDeadline(time.Time{})
 	_ = client.SetWriteDeadline(time.Time{})
-	relayTunnel(x, client, c.c, limit)
+	name, _ := t.streamName("", -1)
+	relayTunnel(x, client, c.c, name, limit)
 }
 
 // tunnels reports whether the connection is a tunnel now.

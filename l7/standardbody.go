@@ -39,6 +39,9 @@ func (s *standard) readBody(p []byte) (int, error) {
 		return 0, errStopped
 	}
 	n, err := r.Body.Read(p)
+	if err != nil && err != io.EOF && b.overdue() {
+		err = s.lateBody(err)
+	}
 	b.read += int64(n)
 	s.x.Record.BytesIn = b.read
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && b.read > s.srv.MaxBodyBytes {
@@ -50,6 +53,14 @@ func (s *standard) readBody(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// lateBody names the limit that has ended a read.
+func (s *standard) lateBody(err error) error {
+	if s.srv != nil {
+		return s.srv.lateClient(s.x, err)
+	}
+	return timedOut("Proxy.BodyTimeout", s.body.limit, err)
 }
 
 // boundBody bounds the waits for the body where the server is the host's, which

@@ -90,7 +90,7 @@ func (t *Transport) init() {
 	t.wrong = t.Check()
 	t.session.program = true
 	t.proxy = Proxy{
-		Pool: t.Pool, Upstream: t.Upstream, Retry: t.Retry, Hedge: t.Hedge, Forward: ForwardNone,
+		of: "Transport", Pool: t.Pool, Upstream: t.Upstream, Retry: t.Retry, Hedge: t.Hedge, Forward: ForwardNone,
 		Timeout: t.Timeout, TryTimeout: t.TryTimeout, HeaderTimeout: t.HeaderTimeout, BodyTimeout: t.BodyTimeout, StreamTimeout: t.StreamTimeout,
 		Seed: t.Seed,
 	}

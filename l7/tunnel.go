@@ -22,7 +22,7 @@ func serverOf(x *Exchange) *Server {
 }
 
 // relayTunnel relays an upgraded connection until it ends, and notes how.
-func relayTunnel(x *Exchange, client, server *l4.Conn, idle time.Duration) {
+func relayTunnel(x *Exchange, client, server *l4.Conn, name string, idle time.Duration) {
 	if idle == 0 {
 		idle = -1
 	}
@@ -30,6 +30,7 @@ func relayTunnel(x *Exchange, client, server *l4.Conn, idle time.Duration) {
 	if s := serverOf(x); s != nil {
 		opt.Parker = s.parking.peek() // for splice; it is there if client is a plain socket
 	}
+	start := time.Now()
 	r := l4.Relay(x.Context(), client, server, opt)
 	x.Record.BytesIn += r.AtoB
 	x.Record.BytesOut += r.BtoA
@@ -40,6 +41,9 @@ func relayTunnel(x *Exchange, client, server *l4.Conn, idle time.Duration) {
 		x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
 	case l4.ClientTimeout, l4.ServerTimeout:
 		x.Record.Termination = endOf(l4.ClientTimeout, l4.PhaseData)
+		if idle > 0 && time.Since(start) >= idle { // else it was open to one side only
+			x.Record.Err = &TimeoutError{name, idle, r.Err}
+		}
 	case l4.Killed:
 		if s, ok := x.down.(*h2Exchange); ok && s.lost() {
 			x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)

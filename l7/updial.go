@@ -102,7 +102,7 @@ func (h *upHost) expiry() time.Time {
 }
 
 // dial opens a connection: TCP, PROXY header, TLS.
-func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust string, deadline time.Time) (net.Conn, error) {
+func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust *tlsError, deadline time.Time) (net.Conn, error) {
 	now := time.Now()
 	if d := until(now, orDefault(h.up.ConnectTimeout, defaultConnectTimeout), deadline); d > 0 {
 		var cancel context.CancelFunc
@@ -111,8 +111,8 @@ func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust 
 	}
 	network, addr := l4.SplitAddr(h.key.addr)
 	cfg := h.tlsConfig(id, addr, alpn)
-	if cfg != nil && distrust != "" && cfg.ServerName == distrust {
-		return nil, &tlsError{cfg.ServerName, errDistrusted}
+	if cfg != nil && distrust != nil && cfg.ServerName == distrust.name {
+		return nil, &tlsError{cfg.ServerName, fmt.Errorf("%w: %w", errDistrusted, distrust.err)}
 	}
 	dial := h.up.Dial
 	if dial == nil {

@@ -20,10 +20,14 @@ func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
 	c.gotHead, c.pump = false, nil
 	now, err := c.sendRequest(t, l, now)
 	if err == nil {
-		err = c.awaitHead(t, l, now)
-	}
-	if err == nil {
-		return nil
+		if err = c.awaitHead(t, l, now); err == nil {
+			return nil
+		}
+		if !c.lost() {
+			err = t.lateHead(l, err)
+		}
+	} else if !c.lost() {
+		err = t.lateBody(l.deadline, false, err)
 	}
 	if c.pump != nil {
 		if perr := c.pump.clientError(); perr != nil {

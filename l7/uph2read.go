@@ -185,7 +185,7 @@ func (c *h2Conn) silent(ping, keep time.Duration) error {
 	return nil
 }
 
-var errNoPong = errors.New("l7: no answer to a PING within PingTimeout")
+var errNoPong = errors.New("l7: Upstream.PingTimeout is over: no answer to a PING")
 
 // unwritable is called when nothing can be written any more. The server may
 // have said why.

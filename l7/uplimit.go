@@ -42,3 +42,62 @@ func (t *attempt) bodyWait() bodyWait {
 	}
 	return bodyWait{limit, stream, t.deadline}
 }
+
+// name returns the name of a limit of the Proxy, or of the Transport that it
+// works for.
+func (t *attempt) name(field string) string {
+	return cmpOr(t.p.of, "Proxy") + "." + field
+}
+
+// late is timedOut for something on the server's side, which the limits of the
+// leg and of everything may have ended as well.
+func (t *attempt) late(deadline time.Time, field string, limit time.Duration, err error) error {
+	now := time.Now()
+	switch {
+	case !t.deadline.IsZero() && !now.Before(t.deadline):
+		return timedOut(t.name("Timeout"), t.p.Timeout, err)
+	case !deadline.IsZero() && !now.Before(deadline):
+		return timedOut(t.name("TryTimeout"), t.p.TryTimeout, err)
+	}
+	return timedOut(field, limit, err)
+}
+
+// lateHead is late for the head of a reply.
+func (t *attempt) lateHead(l *leg, err error) error {
+	limit := orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
+	field := t.name("HeaderTimeout")
+	if t.p.HeaderTimeout == 0 && wantsStream(t.x) {
+		field, limit = t.streamName(field, limit)
+	}
+	return t.late(l.deadline, field, limit, err)
+}
+
+// lateBody is late for a body: of a reply that is a stream, or of something else.
+func (t *attempt) lateBody(deadline time.Time, stream bool, err error) error {
+	limit := orDefault(t.p.BodyTimeout, defaultReplyTimeout)
+	field := t.name("BodyTimeout")
+	if t.p.BodyTimeout == 0 && stream {
+		field, limit = t.streamName(field, limit)
+	}
+	return t.late(deadline, field, limit, err)
+}
+
+// streamName returns the limit that holds for a stream, which is one of three.
+func (t *attempt) streamName(field string, limit time.Duration) (string, time.Duration) {
+	stream := t.streamLimit()
+	switch {
+	case longer(stream, limit) != stream || stream == limit:
+		return field, limit
+	case stream != orDefault(t.p.StreamTimeout, defaultStreamTimeout):
+		return "Server.StreamTimeout", stream
+	}
+	return t.name("StreamTimeout"), stream
+}
+
+// lateWrite is timedOut for a write to the client.
+func (t *attempt) lateWrite(err error) error {
+	if s := serverOf(t.x); s != nil {
+		return timedOut("Server.SendTimeout", orDefault(s.SendTimeout, defaultSendTimeout), err)
+	}
+	return timedOut(t.name("BodyTimeout"), orDefault(t.p.BodyTimeout, defaultBodyTimeout), err)
+}

@@ -15,6 +15,7 @@ import (
 // writer uses at.
 type writeBound struct {
 	at     coarse
+	whole  bool                      // a write that is out of time must not be gone on with, as TLS has it
 	limit  atomic.Int64              // a time.Duration; 0 means none
 	others atomic.Pointer[time.Time] // the deadline of somebody else; nil if there is none
 	moved  atomic.Bool               // the deadline that stands is not what at says
@@ -51,7 +52,11 @@ func (b *writeBound) renew(c net.Conn, now time.Time, limit time.Duration) bool 
 	if b.moved.Swap(false) {
 		b.at.at = past
 	}
-	if at, ok := b.at.due(now, slice(limit)); ok {
+	d := slice(limit)
+	if b.whole {
+		d = limit
+	}
+	if at, ok := b.at.due(now, d); ok {
 		_ = c.SetWriteDeadline(at)
 		if t := b.others.Load(); t != nil { // set meanwhile
 			_ = c.SetWriteDeadline(*t)
@@ -72,7 +77,7 @@ func (b *writeBound) write(c net.Conn, p []byte) (n int, err error) {
 	for {
 		ours := b.renew(c, now, limit)
 		m, err := c.Write(p[n:])
-		if n += m; err == nil || !ours || b.moved.Load() {
+		if n += m; err == nil || !ours || b.whole || b.moved.Load() {
 			return n, err
 		}
 		if now = time.Now(); !wait.lasts(m, err, now) {

@@ -44,7 +44,9 @@ func serveAs(t *testing.T, n *l4test.Network, srv *l7.Server, secure bool) *tls.
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Logger = discardLog()
+	if srv.Logger == nil {
+		srv.Logger = discardLog()
+	}
 	t.Cleanup(func() { srv.Close() })
 	if !secure {
 		go srv.Serve(ln)

@@ -173,9 +173,8 @@ func TestHandshakeTimeoutSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := l4test.NewNetwork()
 		var log bytes.Buffer
-		srv := &l7.Server{Handler: http.NotFoundHandler()}
+		srv := &l7.Server{Handler: http.NotFoundHandler(), Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 		serveAs(t, n, srv, true)
-		srv.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		clientOf(t, n, nil)
 		time.Sleep(time.Minute)
 		synctest.Wait()

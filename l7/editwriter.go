@@ -4,11 +4,14 @@ package l7
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"maps"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,9 +23,13 @@ import (
 type editingWriter struct {
 	http.ResponseWriter
 	s        *standard
+	lent     *carried
 	wrote    bool
 	hijacked bool
 	filtered *filteredBody // nil if the body goes as it is
+
+	early []byte      // written, and held back until what it is can be guessed
+	was   http.Header // the fields as they were at the first write
 }
 
 // filteredBody has filters, which pull, change what a handler pushes.
@@ -31,7 +38,27 @@ type filteredBody struct {
 	done chan error // of the goroutine that sends what the filters make of it
 }
 
+// Header implements [http.ResponseWriter]. Once the handler has returned, the
+// fields belong to the server.
+func (w *editingWriter) Header() http.Header {
+	if w.lent.over() {
+		return make(http.Header)
+	}
+	return w.ResponseWriter.Header()
+}
+
+// WriteHeader implements [http.ResponseWriter].
 func (w *editingWriter) WriteHeader(status int) {
+	if w.lent.enter() {
+		defer w.lent.leave()
+		w.writeHeader(status)
+	}
+}
+
+func (w *editingWriter) writeHeader(status int) {
+	if w.early != nil {
+		_ = w.release()
+	}
 	if w.wrote {
 		w.ResponseWriter.WriteHeader(status) // net/http complains, with the place
 		return
@@ -41,11 +68,13 @@ func (w *editingWriter) WriteHeader(status int) {
 		return
 	}
 	w.wrote = true
+	w.lent.collect()
 	x := w.s.x
 	var r Reply
 	if len(x.editors) > 0 {
-		h := w.Header()
+		h := w.ResponseWriter.Header()
 		r = Reply{Status: status, ContentLength: -1, Local: true}
+		w.lent.origin(&r)
 		r.Header.reset()
 		for name, values := range h {
 			if k := kindOf(name); !k.owned() && !strings.HasPrefix(name, http.TrailerPrefix) {
@@ -73,11 +102,18 @@ func (w *editingWriter) WriteHeader(status int) {
 		}
 	}
 	if x.Method == http.MethodHead && x.asked.method != http.MethodHead {
-		w.Header().Del("Content-Length") // of a body that the handler will not write
+		w.ResponseWriter.Header().Del("Content-Length") // of a body that the handler will not write
 	}
 	x.replied, w.s.begun = true, true
 	x.Record.Status = status
-	x.Record.FirstByte = reached(time.Since(x.Record.Start))
+	if x.Record.FirstByte == 0 {
+		x.Record.FirstByte = reached(time.Since(x.Record.Start))
+	}
+	if up := w.s.lent; up != nil {
+		r := Reply{Status: status, Local: true}
+		w.lent.origin(&r)
+		up.tell(x, &r)
+	}
 	w.ResponseWriter.WriteHeader(status)
 	if len(r.filters) > 0 {
 		w.startFilter(&r)
@@ -85,18 +121,90 @@ func (w *editingWriter) WriteHeader(status int) {
 }
 
 func (w *editingWriter) Write(p []byte) (int, error) {
-	if !w.wrote {
-		if _, ok := w.Header()["Content-Type"]; !ok && w.Header().Get("Content-Encoding") == "" && len(p) > 0 {
-			w.Header().Set("Content-Type", http.DetectContentType(p))
-		}
-		w.WriteHeader(http.StatusOK)
+	if !w.lent.enter() {
+		return 0, errReturned
 	}
+	defer w.lent.leave()
+	if !w.wrote {
+		if w.guesses() {
+			return w.hold(p)
+		}
+		w.writeHeader(http.StatusOK)
+	}
+	return w.pass(p)
+}
+
+// pass writes behind the head.
+func (w *editingWriter) pass(p []byte) (int, error) {
 	if w.filtered != nil {
 		return w.filtered.w.Write(p)
 	}
 	n, err := w.ResponseWriter.Write(p)
 	w.s.x.Record.BytesOut += int64(n)
 	return n, err
+}
+
+// sniffLen is how much of a body net/http looks at to guess its type.
+const sniffLen = 512
+
+// guesses reports whether the type of the body is to be guessed before the
+// editors see the head. Without editors net/http does that.
+func (w *editingWriter) guesses() bool {
+	if len(w.s.x.editors) == 0 {
+		return false
+	}
+	if w.early != nil {
+		return true
+	}
+	h := w.ResponseWriter.Header()
+	_, typed := h["Content-Type"]
+	return !typed && h.Get("Content-Encoding") == "" && h.Get("Transfer-Encoding") == ""
+}
+
+// hold keeps what is written until it is enough to guess by.
+func (w *editingWriter) hold(p []byte) (int, error) {
+	if w.early == nil {
+		w.was, w.early = w.ResponseWriter.Header().Clone(), make([]byte, 0, sniffLen)
+		if w.was == nil {
+			w.was = make(http.Header)
+		}
+	}
+	if w.early = append(w.early, p...); len(w.early) < sniffLen {
+		return len(p), nil
+	}
+	if err := w.release(); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// release sends the head as it was at the first write, and what was held back.
+// Fields that were set since may be a trailer.
+func (w *editingWriter) release() error {
+	h := w.ResponseWriter.Header()
+	since, early := maps.Clone(h), w.early
+	maps.DeleteFunc(since, func(name string, values []string) bool { return slices.Equal(w.was[name], values) })
+	clear(h)
+	maps.Copy(h, w.was)
+	w.early, w.was = nil, nil
+	if len(early) > 0 {
+		h.Set("Content-Type", http.DetectContentType(early))
+	}
+	w.writeHeader(http.StatusOK)
+	maps.Copy(h, since)
+	_, err := w.pass(early)
+	return err
+}
+
+// open sends the head, if that has not been done.
+func (w *editingWriter) open() error {
+	switch {
+	case w.early != nil:
+		return w.release()
+	case !w.wrote:
+		w.writeHeader(http.StatusOK)
+	}
+	return nil
 }
 
 // startFilter begins to send the body through the filters of r.
@@ -152,9 +260,14 @@ func (f flushingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps sendfile and splice within reach.
+// ReadFrom keeps sendfile within reach. Any other source may wait for what it
+// likes, and is read by pieces.
 func (w *editingWriter) ReadFrom(src io.Reader) (int64, error) {
-	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.wrote && w.filtered == nil {
+	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.wrote && w.filtered == nil && isFile(src) {
+		if !w.lent.enter() {
+			return 0, errReturned
+		}
+		defer w.lent.leave()
 		n, err := rf.ReadFrom(src)
 		w.s.x.Record.BytesOut += n
 		return n, err
@@ -162,12 +275,25 @@ func (w *editingWriter) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{w}, src)
 }
 
+func isFile(src io.Reader) bool {
+	if l, ok := src.(*io.LimitedReader); ok {
+		src = l.R
+	}
+	_, ok := src.(*os.File)
+	return ok
+}
+
+// Flush implements [http.Flusher].
 func (w *editingWriter) Flush() { _ = w.FlushError() }
 
 // FlushError is what http.ResponseController looks for.
 func (w *editingWriter) FlushError() error {
-	if !w.wrote {
-		w.WriteHeader(http.StatusOK)
+	if !w.lent.enter() {
+		return errReturned
+	}
+	defer w.lent.leave()
+	if err := w.open(); err != nil {
+		return err
 	}
 	if w.filtered != nil {
 		return nil // what the filters give is flushed as it comes
@@ -177,14 +303,50 @@ func (w *editingWriter) FlushError() error {
 
 // Hijack gives the connection to the handler.
 func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if !w.lent.enter() {
+		return nil, nil, errReturned
+	}
+	defer w.lent.leave()
+	status := http.StatusSwitchingProtocols
+	if r := w.lent.switches(); r != nil {
+		w.lent.collect()
+		if status = r.Status; len(w.s.x.editors) > 0 {
+			w.s.x.edit(r)
+			r.Status = status
+		}
+		if up := w.s.lent; up != nil {
+			up.switchTo(w.s.x, r)
+		}
+	}
 	c, brw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.hijacked, w.s.hijacked = true, true
 		liftBounds(c)
 		w.s.x.replied = true
-		w.s.x.Record.Status = http.StatusSwitchingProtocols
+		w.s.x.Record.Status = status
 	}
 	return c, brw, err
+}
+
+// SetReadDeadline is for http.ResponseController: it takes the place of the
+// server's own bound for the body.
+func (w *editingWriter) SetReadDeadline(t time.Time) error {
+	if !w.lent.enter() {
+		return errReturned
+	}
+	defer w.lent.leave()
+	err := http.NewResponseController(w.ResponseWriter).SetReadDeadline(t)
+	if err == nil {
+		w.s.root().body.own.Store(true)
+	}
+	return err
+}
+
+// CloseNotify implements [http.CloseNotifier], which gin asks for.
+func (w *editingWriter) CloseNotify() <-chan bool {
+	gone := make(chan bool, 1)
+	context.AfterFunc(w.s.r.Context(), func() { gone <- true })
+	return gone
 }
 
 // Unwrap is for http.ResponseController.

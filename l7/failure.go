@@ -34,7 +34,8 @@ func (t *attempt) noServer(err error, last *failure) *failure {
 	f := &failure{class: balance.Canceled, status: http.StatusServiceUnavailable, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err}
 	switch {
 	case t.x.Context().Err() != nil:
-		f.by, f.phase, f.status = l4.ClientAborted, l4.PhaseQueue, 0
+		f.phase = l4.PhaseQueue
+		f.canceled(t.x)
 	case errors.Is(err, balance.ErrQueueFull):
 		f.by, f.phase = l4.Resource, l4.PhaseQueue
 	case errors.Is(err, balance.ErrQueueTimeout):
@@ -83,7 +84,7 @@ func (t *attempt) connectFailure(l *leg, err error) *failure {
 	var te *tlsError
 	switch {
 	case t.x.Context().Err() != nil:
-		f.class, f.by, f.status = balance.Canceled, l4.ClientAborted, 0
+		f.canceled(t.x)
 	case l.race != nil && l.race.lost(l):
 		f.class, f.by = balance.Canceled, l4.ClientAborted
 	case errors.Is(err, errConnectTimeout), errors.Is(err, context.DeadlineExceeded):
@@ -99,6 +100,19 @@ func (t *attempt) connectFailure(l *leg, err error) *failure {
 		}
 	}
 	return f
+}
+
+// canceled makes f the failure of an exchange whose context has ended: the client
+// is gone, unless a handler of net/http around has set a deadline, or has ended
+// its own context.
+func (f *failure) canceled(x *Exchange) {
+	f.class, f.by, f.status = balance.Canceled, l4.ClientAborted, 0
+	switch s, ok := x.down.(*standard); {
+	case errors.Is(x.Context().Err(), context.DeadlineExceeded):
+		f.class, f.by, f.status = balance.Timeout, l4.ServerTimeout, http.StatusGatewayTimeout
+	case ok && s.lent != nil && s.root().r.Context().Err() == nil:
+		f.by, f.status = l4.Killed, http.StatusBadGateway
+	}
 }
 
 // panicked makes f the failure of host code that panicked: nothing to be tried
@@ -135,14 +149,21 @@ func (t *attempt) classify(src source, err error) *failure {
 		f.err = errors.New("l7: server taken away: " + *end.cutReason.Load())
 		f.quiet = !end.gotHead
 	case end.interrupted.Load():
-		f.class, f.by, f.status = balance.ClientAborted, l4.ClientAborted, 0
+		if f.canceled(t.x); f.status == 0 {
+			f.class = balance.ClientAborted
+		}
 	case errors.As(err, &ce):
 		f.class, f.by, f.phase, f.status = balance.ClientAborted, l4.ClientAborted, l4.PhaseRequest, 0
-		switch {
+		var tooLong *http.MaxBytesError // of a handler around
+		switch s, ok := t.x.down.(*standard); {
 		case errors.As(err, &he):
 			f.status, f.by = he.status, l4.Denied
+		case errors.As(err, &tooLong):
+			f.status, f.by = http.StatusRequestEntityTooLarge, l4.Denied
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			f.status, f.by = http.StatusRequestTimeout, l4.ClientTimeout
+		case ok && s.lent != nil && s.root().r.Context().Err() == nil:
+			f.status = http.StatusBadRequest // what a handler around makes of the body
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		f.class, f.by, f.status = balance.Timeout, l4.ServerTimeout, http.StatusGatewayTimeout

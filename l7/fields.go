@@ -39,6 +39,7 @@ func sameName(a, b string) bool { return equalFold(a, b) }
 type Fields struct {
 	list   []Field
 	edited bool
+	tells  bool    // a handler has set a forwarding field
 	home   *Fields // f itself, where the memory of the list is used again; a copy of f does not own it
 }
 
@@ -117,6 +118,9 @@ func (f *Fields) Set(name, value string) {
 			more = true
 		}
 	}
+	if at >= 0 && f.list[at].kind == kindForwarded {
+		f.list[at].kind = f.kindSet(name)
+	}
 	if at >= 0 && f.list[at].Value != value {
 		f.list[at].Value = cleanValue(value)
 		f.edited = true
@@ -133,13 +137,35 @@ func (f *Fields) Set(name, value string) {
 	}
 }
 
+// kindSet is kindOf for a field that a handler sets. Its forwarding fields are
+// its own word, and no claim of the client's.
+func (f *Fields) kindSet(name string) kind {
+	k := kindOf(name)
+	if k == kindForwarded {
+		f.tells, k = true, kindOther
+	}
+	return k
+}
+
+// tell reports whether a handler has set that forwarding field.
+func (f *Fields) tell(name string) bool {
+	if f.tells {
+		for i := range f.list {
+			if fd := &f.list[i]; fd.kind == kindOther && alike(fd.Name, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Add appends a line, under the rules of [Fields.Set].
 func (f *Fields) Add(name, value string) {
 	if !isToken(name) {
 		panic("l7: field name " + quote(name) + " is not a token")
 	}
 	f.edited = true
-	f.list = append(f.list, Field{name, cleanValue(value), kindOf(name), true})
+	f.list = append(f.list, Field{name, cleanValue(value), f.kindSet(name), true})
 }
 
 // Del removes all lines of that name, in both spellings as Set does.
@@ -210,7 +236,7 @@ func (f *Fields) reset() {
 		f.list, f.home = nil, f
 	}
 	f.truncate(f.list[:0])
-	f.edited = false
+	f.edited, f.tells = false, false
 }
 
 // changed reports whether the list is another than the one that was read after

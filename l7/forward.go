@@ -10,7 +10,8 @@ import (
 // Forward says in which fields a server is told who the client was, how it
 // spoke, and which host it asked for. Fields of that kind that the client
 // sent are dropped, in all their spellings, unless [TrustForwarded] has found
-// that they come from a proxy of ours.
+// that they come from a proxy of ours. What a handler sets, also one of net/http inside
+// a native one, is sent as it is, whatever the mode, in the place of ours.
 type Forward uint8
 
 const (
@@ -138,7 +139,8 @@ func appendX(b []byte, x *Exchange) []byte {
 		host = cmpOr(lastItem(&x.Header, "X-Forwarded-Host"), host)
 		proto = cmpOr(lastItem(&x.Header, "X-Forwarded-Proto"), proto)
 	}
-	if a := x.Remote.Addr(); a.IsValid() {
+	h := &x.Header
+	if a := x.Remote.Addr(); a.IsValid() && !h.tell("X-Forwarded-For") {
 		b = append(b, "X-Forwarded-For: "...)
 		if x.trusted {
 			for v := range x.Header.Values("X-Forwarded-For") {
@@ -150,17 +152,22 @@ func appendX(b []byte, x *Exchange) []byte {
 		}
 		b = append(a.AppendTo(b), "\r\n"...)
 	}
-	b = append(b, "X-Forwarded-Proto: "...)
-	b = append(b, proto...)
-	if host != "" {
-		b = append(b, "\r\nX-Forwarded-Host: "...)
-		b = append(b, host...)
+	if !h.tell("X-Forwarded-Proto") {
+		b = append(b, "X-Forwarded-Proto: "...)
+		b = append(append(b, proto...), "\r\n"...)
 	}
-	return append(b, "\r\n"...)
+	if host != "" && !h.tell("X-Forwarded-Host") {
+		b = append(b, "X-Forwarded-Host: "...)
+		b = append(append(b, host...), "\r\n"...)
+	}
+	return b
 }
 
 // appendStandard appends Forwarded (RFC 7239, section 4).
 func appendStandard(b []byte, x *Exchange) []byte {
+	if x.Header.tell("Forwarded") {
+		return b
+	}
 	b = append(b, "Forwarded: "...)
 	if x.trusted {
 		for v := range x.Header.Values("Forwarded") {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -25,7 +26,7 @@ func (s *h2Exchange) serveForeign(h http.Handler) {
 		r.Trailer = announced(&x.Header)
 	}
 	x.Record.Front = FrontStandard
-	std := &standard{x: x, w: w, r: r, srv: s.f.srv}
+	std := &standard{x: x, w: w, r: r, srv: s.f.srv, under: s}
 	std.body.bounded = true
 	x.down, x.replied = std, false
 	defer func() {
@@ -65,11 +66,11 @@ func announced(f *Fields) http.Header {
 type h2RequestBody struct {
 	s      *h2Exchange
 	r      *http.Request
-	closed bool
+	closed atomic.Bool // by whichever goroutine ends the exchange
 }
 
 func (b *h2RequestBody) Read(p []byte) (int, error) {
-	if b.closed {
+	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
 	n, err := b.s.readBody(p)
@@ -85,7 +86,7 @@ func (b *h2RequestBody) Read(p []byte) (int, error) {
 }
 
 func (b *h2RequestBody) Close() error {
-	b.closed = true
+	b.closed.Store(true)
 	return nil
 }
 

@@ -246,7 +246,9 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 			over := f.srv.MaxBodyBytes > 0 && s.read > f.srv.MaxBodyBytes
 			update := len(f.h2.Out) > 0
 			f.mu.Unlock()
-			x.Record.BytesIn = s.read
+			if x.down == downstream(s) { // or the reader may be any goroutine
+				x.Record.BytesIn = s.read
+			}
 			if over {
 				return n, &headError{http.StatusRequestEntityTooLarge, "body too long"}
 			}

@@ -11,6 +11,15 @@ import (
 // fronts, and ServeHTTP is one line:
 //
 //	func (h *Mine) ServeHTTP(w http.ResponseWriter, r *http.Request) { l7.ServeHTTP(h, w, r) }
+//
+// A native handler inside middleware of net/http that is itself inside a native
+// handler goes on with the exchange of the outer one: what that has found out
+// (Client, Balance, values of a [Key], ErrorPage, the record) holds, and what the
+// middleware has changed in the request (method, URL, Host, fields, body,
+// ContentLength) counts. RemoteAddr and TLS are those of the connection, whatever
+// the middleware says. Each call of the inner handler works on an [Exchange] of its
+// own, so the middleware may call it in any goroutine and more than once; of
+// several, the one that ended last is on record.
 type Handler interface {
 	http.Handler
 	ServeExchange(x *Exchange)

@@ -280,6 +280,14 @@ func (b *sourceBody) Read(p []byte) (int, error) {
 // tunnel gives both connections to a relay after a 101, or a 2xx to CONNECT.
 func (t *attempt) tunnel(c *upConn) {
 	x := t.x
+	if s, ok := x.down.(*standard); ok && !hijackable(s.w) {
+		x.down.detach()
+		c.close()
+		t.leg.outcome.Class = balance.ClientAborted
+		x.Record.Err = errNoHijack
+		x.Error(http.StatusBadGateway, endOf(l4.Internal, l4.PhaseHeaders))
+		return
+	}
 	if status := c.rep.Status; len(x.editors) > 0 {
 		x.edit(&c.rep)
 		c.rep.Status = status // what follows is a tunnel whatever an editor calls it

@@ -22,7 +22,12 @@ import (
 // ServeHTTP is the standard front: it wraps (w, r) in an [Exchange] and has h
 // serve it. It is all that the ServeHTTP method of a native handler does.
 func ServeHTTP(h Handler, w http.ResponseWriter, r *http.Request) {
-	newStandardExchange(w, r, nil).run(h)
+	s := newStandardExchange(w, r, nil)
+	if s.lent = lentOf(w, r); s.lent != nil {
+		s.goOn(h)
+		return
+	}
+	s.run(h)
 }
 
 // standard is the downstream of an exchange under an [http.Server].
@@ -34,6 +39,9 @@ type standard struct {
 	srv      *Server      // nil if the http.Server is the host's
 	conn     *handedConn  // nil if that is not known
 	first    bool         // on conn
+	under    downstream   // whose exchange it is, if there is another below that knows its session; else nil
+	lent     *carried     // what a foreign handler around has got; nil if there is none
+	lending  bool         // a foreign handler inside has the exchange
 	body     standardBody // of the request
 	stopGone func() bool  // ends what attach began
 	writes   writeLimit
@@ -114,11 +122,14 @@ func (s *standard) panicked(p any) {
 	x.failed500()
 }
 
-func (s *standard) observed() bool { return s.srv != nil && s.srv.OnDone != nil }
+func (s *standard) observed() bool {
+	srv := s.root().srv
+	return srv != nil && srv.OnDone != nil
+}
 
 func (s *standard) logger() *slog.Logger {
-	if s.srv != nil {
-		return s.srv.logger()
+	if srv := s.root().srv; srv != nil {
+		return srv.logger()
 	}
 	return slog.Default()
 }
@@ -172,15 +183,22 @@ func (s *standard) parseHeader() *headError {
 	x.Header.reset()
 	f := framing{length: -1}
 	n, maxFields := 0, defaultMaxFields
-	if s.srv != nil {
+	switch {
+	case s.lent != nil:
+		maxFields = 0 // those that came have been counted
+	case s.srv != nil:
 		maxFields = orDefault(s.srv.MaxFields, defaultMaxFields)
 	}
 	for name, values := range r.Header {
 		if n += len(values); maxFields > 0 && n > maxFields {
 			return &headError{http.StatusRequestHeaderFieldsTooLarge, "too many fields"}
 		}
-		k := kindOf(name)
+		kind := kindOf(name)
 		for _, v := range values {
+			k := kind
+			if k == kindForwarded && s.lent != nil && !s.lent.wasSent(name, v) {
+				k, x.Header.tells = kindOther, true // the foreign handler's own word
+			}
 			if k == kindOther {
 				x.Header.list = append(x.Header.list, Field{Name: name, Value: v, kind: k})
 			} else if err := f.field(&x.Header, Field{Name: name, Value: v, kind: k}); err != nil {
@@ -199,25 +217,29 @@ func (s *standard) parseHeader() *headError {
 	switch {
 	case f.unmet != "":
 		return &headError{http.StatusExpectationFailed, "unknown expectation"}
-	case f.length >= 0 && x.ContentLength != f.length || len(r.Header["Content-Length"]) > 1:
-		return bad("Content-Length is not that of the body") // HTTP/2 (RFC 9113, section 8.1.1)
+	case s.lent != nil: // the rest is about what the client has sent
+	case f.length > 0 && x.ContentLength == 0 && x.proto1x > 1 || len(r.Header["Content-Length"]) > 1:
+		// HTTP/2 (RFC 9113, section 8.1.1). Any other length than the field says is
+		// that of a body by which a handler before us has replaced it.
+		return bad("Content-Length is not that of the body")
 	case f.hosts > 1 || f.hosts == 1 && !sameAuthority(f.host, x.Host, x.Scheme):
 		return bad("Host is not the authority") // HTTP/2
 	}
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && x.ContentLength > s.srv.MaxBodyBytes {
 		return &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
-	if x.ContentLength < 0 && x.proto1x == 1 || x.proto1x == 0 && (x.ContentLength != 0 || f.length < 0 && bodyExpected(x.Method)) {
+	if s.lent == nil && (x.ContentLength < 0 && x.proto1x == 1 || x.proto1x == 0 && (x.ContentLength != 0 || f.length < 0 && bodyExpected(x.Method))) {
 		// net/http has removed a Content-Length that came with a
 		// Transfer-Encoding, and in HTTP/1.0 the Transfer-Encoding, so nobody
 		// can tell what was there. What follows such a request must not be
 		// read (golang/go#80942).
 		s.w.Header().Set("Connection", "close")
 	}
+	x.upgrade = ""
 	if f.upgrade && x.ContentLength == 0 && x.proto1x == 1 {
 		x.upgrade = f.protocol.join()
 	}
-	x.trailers = f.trailers
+	x.trailers = f.trailers || x.trailers && x.proto1x > 1 // the field is not in a request that was made of a stream
 	x.expect = f.expect && x.proto1x > 0 && x.ContentLength != 0
 	return nil
 }
@@ -232,9 +254,6 @@ func (s *standard) request() *http.Request {
 }
 
 func (s *standard) trailer() *Fields {
-	if len(s.r.Trailer) == 0 {
-		return nil
-	}
 	var f Fields
 	for name, values := range s.r.Trailer {
 		for _, v := range values {
@@ -244,6 +263,12 @@ func (s *standard) trailer() *Fields {
 			}
 		}
 	}
+	switch {
+	case len(f.list) == 0 && s.lent != nil:
+		return s.lentTrailer()
+	case len(s.r.Trailer) == 0:
+		return nil
+	}
 	return &f
 }
 
@@ -251,6 +276,10 @@ func (s *standard) writeInterim(r *Reply) error {
 	if s.x.proto1x == 0 || r.Status == http.StatusContinue {
 		return nil // net/http sends its own 100 when the body is read
 	}
+	if !s.enter() {
+		return errReturned
+	}
+	defer s.leave()
 	h := s.w.Header()
 	saved := maps.Clone(h)
 	clear(h) // what is meant for the final reply
@@ -262,6 +291,13 @@ func (s *standard) writeInterim(r *Reply) error {
 }
 
 func (s *standard) writeHead(r *Reply) error {
+	if !s.enter() {
+		return errReturned
+	}
+	defer s.leave()
+	if s.lent != nil {
+		s.lent.tell(s.x, r)
+	}
 	h := s.w.Header()
 	addFields(h, &r.Header)
 	if _, ok := h["Content-Type"]; !ok {
@@ -282,6 +318,10 @@ func (s *standard) writeBody(p []byte) error {
 	if s.noBody || len(p) == 0 {
 		return nil
 	}
+	if !s.enter() {
+		return errReturned
+	}
+	defer s.leave()
 	s.sending()
 	_, err := s.w.Write(p)
 	return err
@@ -294,6 +334,10 @@ func (s *standard) sending() { s.writes.renew(s.w) }
 func (s *standard) sent(int64) {}
 
 func (s *standard) flush() error {
+	if !s.enter() {
+		return errReturned
+	}
+	defer s.leave()
 	s.sending()
 	err := http.NewResponseController(s.w).Flush()
 	s.writes.lift(s.w)
@@ -310,6 +354,10 @@ func (s *standard) finish(trailer *Fields) error {
 	if err := s.flush(); err != nil { // a head that is sent says that a trailer may come
 		return err
 	}
+	if !s.enter() {
+		return errReturned
+	}
+	defer s.leave()
 	for name, v := range trailer.All() {
 		s.w.Header().Add(http.TrailerPrefix+http.CanonicalHeaderKey(name), v)
 	}
@@ -320,7 +368,7 @@ func (s *standard) abort() { s.aborted = true }
 
 func (s *standard) attach(u interrupter) {
 	s.stopGone = context.AfterFunc(s.r.Context(), func() {
-		if !s.body.overdue() { // of that the reader of the body tells
+		if !s.overdue() { // of that the reader of the body tells
 			u.interrupt()
 		}
 	})
@@ -329,6 +377,12 @@ func (s *standard) attach(u interrupter) {
 func (s *standard) detach() bool { return s.stopGone() }
 
 func (s *standard) session(need bool) usage {
+	switch {
+	case s.lent != nil:
+		return s.lentSession(need)
+	case s.under != nil:
+		return s.under.session(need)
+	}
 	if s.conn == nil { // perhaps a handler in between has made another request of ours
 		h, ok := s.r.Context().Value(handedKey{}).(*handedConn)
 		if !ok {
@@ -342,12 +396,29 @@ func (s *standard) session(need bool) usage {
 // mustClose is about HTTP/1: of HTTP/2 it would end the connection with all its
 // streams, of which only this one is at fault.
 func (s *standard) mustClose() {
-	if !s.x.replied && s.r.ProtoMajor == 1 {
+	if !s.x.replied && s.r.ProtoMajor == 1 && s.enter() {
 		s.w.Header().Set("Connection", "close")
+		s.leave()
 	}
 }
 
 func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
+	if !s.enter() {
+		return nil, nil, errReturned
+	}
+	defer s.leave()
+	for name, values := range s.w.Header() { // which handlers around have set
+		if k := kindOf(name); !k.owned() && !strings.HasPrefix(name, http.TrailerPrefix) {
+			for _, v := range values {
+				if isToken(name) {
+					r.Header.list = append(r.Header.list, Field{Name: name, Value: cleanValue(v), kind: k, checked: true})
+				}
+			}
+		}
+	}
+	if s.lent != nil {
+		s.lent.switchTo(s.x, r)
+	}
 	nc, brw, err := http.NewResponseController(s.w).Hijack()
 	if err != nil {
 		return nil, nil, err
@@ -367,20 +438,27 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 // serveForeign has h answer with the edited request, and the editors edit its
 // reply.
 func (s *standard) serveForeign(h http.Handler) {
-	r := s.request()
-	if r.ContentLength != 0 {
-		r.Body = &foreignBody{s, r}
-	}
-	s.x.applyTo(r)
-	if s.srv != nil { // else net/http sees to it
-		s.x.lend(r)
-		defer func() { s.x.lent.takeBack(s.stopBody) }()
-	}
-	ew := &editingWriter{ResponseWriter: s.w, s: s}
-	defer ew.end(false)
+	l, r := s.lend()
+	ew := &editingWriter{ResponseWriter: s.w, s: s, lent: l}
+	s.lending = true
+	returned := false
+	defer func() {
+		if f := r.MultipartForm; f != nil { // net/http sees to that of its own request only
+			_ = f.RemoveAll()
+		}
+		if !returned {
+			l.takeBack()
+			s.lending = false
+			ew.end(false)
+		}
+	}()
 	h.ServeHTTP(ew, r)
-	if !ew.wrote && !ew.hijacked {
-		ew.WriteHeader(http.StatusOK)
+	returned = true
+	l.takeBack()
+	s.lending = false
+	defer ew.end(false)
+	if !ew.hijacked {
+		_ = ew.open()
 	}
 	ew.end(true)
 	if s.srv != nil && s.srv.cutting.Load() && r.Context().Err() != nil {

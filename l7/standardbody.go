@@ -15,9 +15,10 @@ type standardBody struct {
 	ended   atomic.Bool // it has been read to its end
 	stopped atomic.Bool // it is not wanted any more
 	bounded bool        // it bounds its waits itself: a stream does
+	own     atomic.Bool // a handler has set a deadline of its own
 	readAt  coarse
-	due     atomic.Int64  // when readAt is, in nanoseconds of Unix time; 0 until a bound is set
-	limit   time.Duration // of a wait for it, if the server is the host's; 0 means none
+	due     atomic.Int64 // when readAt is, in nanoseconds of Unix time; 0 until a bound is set
+	limit   atomic.Int64 // of a wait for it in nanoseconds, if the server is the host's; 0 means none
 }
 
 func (s *standard) readBody(p []byte) (int, error) {
@@ -25,8 +26,11 @@ func (s *standard) readBody(p []byte) (int, error) {
 	if r.Body == nil {
 		return 0, io.EOF
 	}
-	if !b.ended.Load() && !b.bounded {
-		limit := b.limit
+	if s.lent != nil {
+		return s.readLent(p)
+	}
+	if !b.ended.Load() && !b.bounded && !b.own.Load() {
+		limit := time.Duration(b.limit.Load())
 		if s.srv != nil {
 			limit = s.srv.requestLimit(s.x)
 		}
@@ -43,12 +47,14 @@ func (s *standard) readBody(p []byte) (int, error) {
 		err = s.lateBody(err)
 	}
 	b.read += int64(n)
-	s.x.Record.BytesIn = b.read
+	if !s.lending { // or the reader may be any goroutine
+		s.x.Record.BytesIn = b.read
+	}
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && b.read > s.srv.MaxBodyBytes {
 		return n, &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
 	if err == io.EOF || b.read == r.ContentLength {
-		if !b.ended.Swap(true) && !b.readAt.at.IsZero() {
+		if !b.ended.Swap(true) && !b.readAt.at.IsZero() && !b.own.Load() {
 			_ = http.NewResponseController(s.w).SetReadDeadline(time.Time{}) // or it would end the request
 		}
 	}
@@ -65,7 +71,7 @@ func (s *standard) lateBody(err error) error {
 
 // boundBody bounds the waits for the body where the server is the host's, which
 // has at best a bound for all of it.
-func (s *standard) boundBody(d time.Duration) { s.body.limit = d }
+func (s *standard) boundBody(d time.Duration) { s.root().body.limit.Store(int64(d)) }
 
 // overdue reports whether a read of the body is out of time. For net/http that
 // is an error of the connection, on which it ends the request's context; but
@@ -75,24 +81,8 @@ func (b *standardBody) overdue() bool {
 	return at > 0 && !b.ended.Load() && !b.stopped.Load() && time.Now().UnixNano() >= at
 }
 
-// foreignBody is the body that a foreign handler gets with r: read under the
-// limits that hold for all.
-type foreignBody struct {
-	s *standard
-	r *http.Request
-}
-
-func (b *foreignBody) Read(p []byte) (int, error) {
-	n, err := b.s.readBody(p)
-	if err == io.EOF {
-		b.r.Trailer = b.s.r.Trailer // which is there by now
-	}
-	return n, err
-}
-
-func (b *foreignBody) Close() error { return b.s.r.Body.Close() }
-
-func (s *standard) bodyMayPanic() bool { return false }
+// bodyMayPanic says so of a body that a foreign handler around may have replaced.
+func (s *standard) bodyMayPanic() bool { return s.lent != nil }
 
 func (s *standard) bodyReady() bool { return s.r.ContentLength == 0 }
 
@@ -105,6 +95,10 @@ func (s *standard) unread() bool {
 // beforeHead prepares for a reply that begins before the request body has been
 // read.
 func (s *standard) beforeHead(relayed bool) {
+	if s.root() != s {
+		s.beforeLentHead(relayed)
+		return
+	}
 	if !s.unread() {
 		return
 	}
@@ -125,6 +119,10 @@ func (s *standard) beforeHead(relayed bool) {
 // stopBody makes a read of the body under way return. Behind the end of the
 // body net/http itself waits for the next request, and a deadline would end that.
 func (s *standard) stopBody() {
+	if s.lent != nil {
+		s.stopLent()
+		return
+	}
 	if s.body.ended.Load() {
 		return
 	}
@@ -141,7 +139,7 @@ func (s *standard) resumeBody() {}
 // early it reads on for a moment: a client that is still sending when the
 // connection is closed might never see it.
 func (s *standard) lingerBody() {
-	if s.hijacked || s.aborted || !s.unread() {
+	if s.lent != nil || s.hijacked || s.aborted || !s.unread() {
 		return
 	}
 	rc := http.NewResponseController(s.w)

@@ -16,7 +16,8 @@ import (
 // Its goroutine ends with the handler; closing the response's body cancels the
 // handler's context.
 func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
-	ctx, cancel := context.WithCancel(c.ctx)
+	// Whose context that is may be in an exchange, which this one is no part of.
+	ctx, cancel := context.WithCancel(context.WithValue(c.ctx, carriedKey{}, (*carried)(nil)))
 	pr, pw := io.Pipe()
 	w := &localWriter{method: c.req.Method, header: make(http.Header), pipe: pw, head: make(chan struct{})}
 	r := c.req.Clone(ctx)

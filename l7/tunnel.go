@@ -16,7 +16,7 @@ func serverOf(x *Exchange) *Server {
 	case *h2Exchange:
 		return d.f.srv
 	case *standard:
-		return d.srv
+		return d.root().srv
 	}
 	return nil
 }

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A lent exchange is one that a foreign handler has got as (w, r). It travels in
+// the context of r, so that a native handler inside the foreign one goes on with
+// it instead of beginning another.
+//
+// Nobody can tell in which goroutine the foreign handler calls the one inside,
+// how often, or whether it still does so once it has returned. So each call gets
+// an [Exchange] of its own, which begins as the lent one was handed over and with
+// what the foreign handler has changed in r. What it comes to is noted here, and
+// the lent exchange takes that over in its own goroutine: before the head of the
+// reply is edited and when the foreign handler has returned. From then on the
+// lent exchange is out of reach for all that was called: reads fail, and writes
+// go nowhere.
+type carried struct {
+	s    *standard // the lent exchange; what it holds is only to be used by those who have entered
+	from Exchange  // what the exchanges inside begin with
+
+	url    url.URL // of the request as it was handed over
+	target string  // RequestURI
+	host   string
+	body   io.ReadCloser
+	length int64
+	sent   []Field // forwarding fields that the client has sent
+
+	captured int // of what is captured inside, that the lent exchange has taken over
+
+	mu     sync.Mutex
+	users  int           // have entered
+	reads  int           // of the body, under way
+	idle   chan struct{} // closed when the last of them leaves; nil as long as nobody waits for that
+	closed bool          // the foreign handler has returned
+
+	after     *Exchange // as the exchange inside is now; nil if there is nothing new
+	server    *balance.Server
+	status    int    // of the reply that the exchange inside has given; 0 if none
+	local     bool   // it was made by the gateway
+	switching *Reply // the reply to an upgrade that is about to take the connection
+	duplex    bool   // the reply began before the end of the request body
+	chunked   bool   // and its length is not known
+}
+
+type carriedKey struct{}
+
+// errReturned is about a request whose handler has returned.
+var errReturned = errors.New("l7: the handler of this request has returned")
+
+// lend returns the request for a foreign handler, with the exchange in its
+// context.
+func (s *standard) lend() (*carried, *http.Request) {
+	x := s.x
+	l := &carried{s: s}
+	r := s.r.WithContext(context.WithValue(s.r.Context(), carriedKey{}, l))
+	u := *s.r.URL
+	r.URL = &u
+	var body io.Reader
+	if r.ContentLength != 0 {
+		body = standardReader{s}
+	}
+	x.applyTo(r)
+	if len(x.filters) > 0 {
+		body = r.Body
+	}
+	if body != nil {
+		r.Body = &carriedBody{l: l, src: body, r: r, turn: make(chan struct{}, 1)}
+	}
+	l.url, l.target, l.host, l.body, l.length = *r.URL, r.RequestURI, r.Host, r.Body, r.ContentLength
+	for _, fd := range x.Header.list {
+		if fd.kind == kindForwarded {
+			l.sent = append(l.sent, fd)
+		}
+	}
+	l.from = *x
+	l.from.down, l.from.lent, l.from.Header = nil, nil, Fields{}
+	l.from.editors, l.from.filters = nil, nil
+	l.from.values = slices.Clone(x.values)
+	l.from.Record.Captured = slices.Clone(x.Record.Captured)
+	return l, r
+}
+
+// lentOf returns the exchange that (w, r) is about, nil if that begins here. A
+// handler may have replaced the request, context and all, so the writer tells as
+// well.
+func lentOf(w http.ResponseWriter, r *http.Request) *carried {
+	if l, ok := r.Context().Value(carriedKey{}).(*carried); ok {
+		return l
+	}
+	for range 16 {
+		switch t := w.(type) {
+		case *editingWriter:
+			return t.lent
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// wasSent reports whether the client has sent that forwarding field.
+func (l *carried) wasSent(name, value string) bool {
+	return slices.ContainsFunc(l.sent, func(fd Field) bool { return fd.named(name) && fd.Value == value })
+}
+
+// enter allows the use of the lent exchange until leave.
+func (l *carried) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.users++
+	return true
+}
+
+func (l *carried) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.users--; l.users == 0 && l.idle != nil {
+		close(l.idle)
+		l.idle = nil
+	}
+}
+
+// enterRead is enter for a read of the body, which can be broken off.
+func (l *carried) enterRead() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.users++
+	l.reads++
+	return true
+}
+
+func (l *carried) leaveRead() {
+	l.mu.Lock()
+	l.reads--
+	l.mu.Unlock()
+	l.leave()
+}
+
+// over reports whether the foreign handler has returned.
+func (l *carried) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// takeBack ends the use of the lent exchange by others: a read of the body that
+// is under way is broken off, a write is waited for.
+func (l *carried) takeBack() {
+	l.mu.Lock()
+	l.closed = true
+	var idle chan struct{}
+	if l.users > 0 {
+		idle = make(chan struct{})
+		l.idle = idle
+	}
+	reads := l.reads > 0
+	l.mu.Unlock()
+	if reads { // else a deadline would end what net/http reads behind the request
+		l.s.stopBody()
+	}
+	if idle != nil {
+		<-idle
+	}
+	l.collect()
+	l.s.duplex, l.s.chunked = l.duplex, l.chunked
+	l.s.x.Record.BytesIn = max(l.s.x.Record.BytesIn, l.s.body.read)
+}
+
+// tell notes what the exchange inside has come to; r is its reply, nil if there
+// is no news of that.
+func (l *carried) tell(x *Exchange, r *Reply) {
+	now := *x
+	now.values = slices.Clone(x.values)
+	now.Record.Captured = slices.Clone(x.Record.Captured)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.after = &now
+	if r != nil {
+		l.server, l.status, l.local = r.Server, r.Status, r.Local
+	}
+}
+
+// collect has the lent exchange take over what was told.
+func (l *carried) collect() {
+	l.mu.Lock()
+	now := l.after
+	l.after = nil
+	l.mu.Unlock()
+	if now == nil {
+		return
+	}
+	x := l.s.x
+	x.Client, x.Scheme, x.trusted, x.rfc7239 = now.Client, now.Scheme, now.trusted, now.rfc7239
+	if !x.replied {
+		x.Balance, x.values = now.Balance, append(x.values[:0], now.values...)
+	}
+	for _, v := range now.values { // editors may have set theirs since
+		if !slices.ContainsFunc(x.values, func(o value) bool { return o.key == v.key }) {
+			x.values = append(x.values, v)
+		}
+	}
+	was := x.Record
+	x.Record = now.Record
+	r := &x.Record
+	r.Front, r.Status, r.BytesIn, r.BytesOut = was.Front, was.Status, was.BytesIn, was.BytesOut
+	r.Captured = was.Captured
+	if all := now.Record.Captured; len(all) > len(l.from.Record.Captured)+l.captured {
+		more := all[len(l.from.Record.Captured):]
+		r.Captured = append(r.Captured, more[l.captured:]...)
+		l.captured = len(more)
+	}
+	if r.FirstByte == 0 {
+		r.FirstByte = was.FirstByte
+	}
+	if !completed(was.Termination) {
+		r.Termination, r.Err = was.Termination, was.Err
+	}
+}
+
+// origin says where a reply of that status comes from: where the exchange inside
+// got its reply, if this is it.
+func (l *carried) origin(r *Reply) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.status == r.Status {
+		r.Server, r.Local = l.server, l.local
+	}
+}
+
+// switchTo announces the reply to an upgrade, whose fields the handlers around may
+// edit when its connection is taken.
+func (l *carried) switchTo(x *Exchange, r *Reply) {
+	l.tell(x, r)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.switching = r
+}
+
+// switches returns what switchTo has announced, once.
+func (l *carried) switches() *Reply {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.switching
+	l.switching = nil
+	return r
+}
+
+// standardReader reads the request body under the limits that hold for all.
+type standardReader struct{ s *standard }
+
+func (b standardReader) Read(p []byte) (int, error) { return b.s.readBody(p) }
+
+// carriedBody is the request body as a foreign handler gets it.
+type carriedBody struct {
+	l    *carried
+	src  io.Reader
+	r    *http.Request
+	turn chan struct{} // held by the one that reads
+	read bool          // some of it
+}
+
+func (b *carriedBody) Read(p []byte) (int, error) {
+	if !b.l.enterRead() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	defer b.l.leaveRead()
+	b.turn <- struct{}{}
+	defer func() { <-b.turn }()
+	b.read = true
+	n, err := b.src.Read(p)
+	if err == io.EOF {
+		b.r.Trailer = b.l.s.r.Trailer // which is there by now
+	}
+	return n, err
+}
+
+// untouched reports whether nothing has been read.
+func (b *carriedBody) untouched() bool {
+	b.turn <- struct{}{}
+	defer func() { <-b.turn }()
+	return !b.read
+}
+
+func (b *carriedBody) Close() error {
+	if !b.l.enter() {
+		return nil
+	}
+	defer b.l.leave()
+	if b.l.s.r.Body == nil {
+		return nil
+	}
+	return b.l.s.r.Body.Close()
+}

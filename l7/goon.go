@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// goOn has h go on with an exchange that a foreign handler around it has got.
+func (s *standard) goOn(h Handler) {
+	x, l := s.x, s.lent
+	clean := false
+	defer func() {
+		late := l.over()
+		if !clean {
+			// The foreign handler may want to see the panic, if it is still there.
+			x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
+			if late {
+				if p := recover(); p != nil {
+					recovered(s.logger(), p, "handler", "path", x.Path)
+				}
+			}
+		}
+		l.tell(x, nil)
+		if s.aborted && clean && !late {
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	if err := s.resume(); err != nil {
+		x.Record.Err = err
+		x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))
+	} else if err := firstUse(h); err != nil {
+		x.misconfigured(err)
+	} else {
+		Serve(h, x)
+		x.mustReply()
+	}
+	clean = true
+}
+
+// resume fills the exchange with what was lent, and with what the foreign
+// handler has made of the request.
+func (s *standard) resume() *headError {
+	x, l, r := s.x, s.lent, s.r
+	*x = l.from
+	x.down = s
+	x.values = slices.Clone(x.values)
+	x.Record.Captured = slices.Clone(x.Record.Captured)
+	if !isToken(r.Method) {
+		return bad("malformed method")
+	}
+	// What is written here is the reply to the request that the foreign handler
+	// made, so its method says how that is framed.
+	x.Method, x.asked.method = r.Method, r.Method
+	if *r.URL != l.url {
+		target := r.URL.RequestURI()
+		if r.RequestURI != l.target { // both have been changed
+			target = requestTarget(r)
+		}
+		if err := x.setTarget(target); err != nil {
+			return err
+		}
+	}
+	if x.Host = r.Host; r.Host != l.host && !validHost(r.Host) && (r.Host != "" || x.proto1x != 0) {
+		return bad("malformed Host")
+	}
+	x.ContentLength = r.ContentLength
+	if r.Body == nil || r.Body == http.NoBody {
+		x.ContentLength = 0
+	}
+	if b, ok := l.body.(*carriedBody); !ok || r.Body != l.body || r.ContentLength != l.length || !b.untouched() {
+		x.buffered = nil
+	}
+	return s.parseHeader()
+}
+
+var errNoHijack = errors.New("l7: a handler around has a ResponseWriter that cannot be hijacked, so there is no upgrade")
+
+// hijackable reports whether the connection can be had from w.
+func hijackable(w http.ResponseWriter) bool {
+	for range 16 {
+		if e, ok := w.(*editingWriter); ok {
+			w = e.ResponseWriter
+			continue
+		}
+		if _, ok := w.(http.Hijacker); ok {
+			return true
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return false
+		}
+		w = u.Unwrap()
+	}
+	return false
+}
+
+// root returns the one that is not inside a foreign handler.
+func (s *standard) root() *standard {
+	for s.lent != nil {
+		s = s.lent.s
+	}
+	return s
+}
+
+// enter allows the use of w: not any more once a foreign handler around has
+// returned.
+func (s *standard) enter() bool { return s.lent == nil || s.lent.enter() }
+
+func (s *standard) leave() {
+	if s.lent != nil {
+		s.lent.leave()
+	}
+}
+
+// overdue reports whether a read of the request body is out of time.
+func (s *standard) overdue() bool { return s.root().body.overdue() }
+
+// readLent is readBody inside a foreign handler: the limits hold where the body
+// was lent.
+func (s *standard) readLent(p []byte) (int, error) {
+	b := &s.body
+	if b.stopped.Load() {
+		return 0, errStopped
+	}
+	n, err := s.r.Body.Read(p)
+	b.read += int64(n)
+	s.x.Record.BytesIn = b.read
+	return n, err
+}
+
+// beforeLentHead is beforeHead inside a foreign handler.
+func (s *standard) beforeLentHead(relayed bool) {
+	if !s.root().unread() {
+		return
+	}
+	rc := http.NewResponseController(s.w)
+	if !relayed {
+		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
+		return
+	}
+	s.w.Header().Set("Connection", "close")
+	_ = rc.EnableFullDuplex()
+	for l := s.lent; l != nil; l = l.s.lent {
+		l.mu.Lock()
+		l.duplex, l.chunked = true, s.chunked && !s.noBody
+		l.mu.Unlock()
+	}
+}
+
+// stopLent is stopBody inside a foreign handler.
+func (s *standard) stopLent() {
+	s.body.stopped.Store(true)
+	if s.lent.enter() {
+		s.lent.s.stopBody()
+		s.lent.leave()
+	}
+	if b := s.r.Body; b != nil && b != s.lent.body {
+		_ = b.Close()
+	}
+}
+
+// lentTrailer returns the trailer of a body that the foreign handler has left as
+// it was.
+func (s *standard) lentTrailer() *Fields {
+	if s.r.Body != s.lent.body || !s.lent.enter() {
+		return nil
+	}
+	defer s.lent.leave()
+	return s.lent.s.trailer()
+}
+
+// lentSession returns the session of the exchange that was lent.
+func (s *standard) lentSession(need bool) usage {
+	l := s.lent
+	if !l.enter() {
+		return usage{first: true}
+	}
+	defer l.leave()
+	l.mu.Lock() // several exchanges inside may ask at once
+	defer l.mu.Unlock()
+	return l.s.session(need)
+}

@@ -217,6 +217,7 @@ var notChecked = map[string]string{
 	"l7.RouteError":       "is told",
 	"l7.SetForwarded":     "every value means something",
 	"l7.TransportError":   "is told",
+	"l7.TimeoutError":     "is told",
 
 	"l4.Attach":       "every value means something",
 	"l4.Buffer":       "is not configured",

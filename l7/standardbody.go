@@ -66,7 +66,7 @@ func (s *standard) lateBody(err error) error {
 	if s.srv != nil {
 		return s.srv.lateClient(s.x, err)
 	}
-	return timedOut("Proxy.BodyTimeout", s.body.limit, err)
+	return timedOut("Proxy.BodyTimeout", time.Duration(s.root().body.limit.Load()), err)
 }
 
 // boundBody bounds the waits for the body where the server is the host's, which

@@ -110,7 +110,7 @@ func seededWaits(t *testing.T, seed uint64, library bool) (waits string) {
 				if err == nil {
 					_, err = tr.RoundTrip(out)
 				}
-				http.Error(w, fmt.Sprint(err), 502)
+				http.Error(w, fmt.Sprint(err), http.StatusBadGateway)
 			})
 		}
 		return p

@@ -92,13 +92,11 @@ func (t *attempt) end() {
 // stream returns the request body from its beginning.
 func (t *attempt) stream() *replay {
 	if t.body == nil {
-		if s, ok := t.x.down.(*standard); ok {
-			limit := orDefault(t.p.BodyTimeout, defaultBodyTimeout)
-			if t.p.BodyTimeout == 0 && isGRPC(&t.x.Header) {
-				limit = longer(limit, t.streamLimit())
-			}
-			s.boundBody(limit)
+		limit := orDefault(t.p.BodyTimeout, defaultBodyTimeout)
+		if t.p.BodyTimeout == 0 && isGRPC(&t.x.Header) {
+			limit = longer(limit, t.streamLimit())
 		}
+		t.x.down.boundBody(limit)
 		if b := t.x.buffered; b != nil { // to be had again without keeping it
 			t.body = &replay{kept: b, limit: max(len(b), 1), err: io.EOF}
 			return t.body
@@ -134,7 +132,7 @@ func (t *attempt) rewind() bool {
 	if t.body == nil {
 		return true
 	}
-	if r, ok := t.x.down.(interface{ rewindBody() bool }); ok && r.rewindBody() {
+	if t.x.down.rewindBody() {
 		t.body, t.stuck = nil, false
 		return true
 	}
@@ -241,7 +239,7 @@ func (t *attempt) open(ctx context.Context, l *leg) *failure {
 			return t.connectFailure(l, err)
 		}
 		l.reused = !dialed
-		if _, h1 := src.(*upConn); dialed || !h1 { // which may have waited for somebody's dial
+		if dialed || src.shared() { // which may have waited for somebody's dial
 			now = time.Now()
 		}
 		l.connected = reached(now.Sub(start))
@@ -287,9 +285,7 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 		return f
 	}
 	now := time.Now()
-	if c, ok := src.(*upConn); ok {
-		c.idleAt = now
-	}
+	src.headCame(now)
 	r := src.reply()
 	l.headAt = now
 	l.firstByte = reached(now.Sub(t.x.Record.Start))
@@ -402,15 +398,14 @@ func retryAfter(v string, now time.Time) time.Duration {
 
 // switchAgreed reports whether the client asked for what a 101 changes to.
 func (t *attempt) switchAgreed(src source) bool {
-	c, ok := src.(*upConn)
-	asked := t.x.upgrade
-	if !ok || asked == "" || c.protocol == "" {
+	c, asked := src.tunnel(t.method), t.x.upgrade
+	if c == nil || asked == "" || c.switchedTo() == "" {
 		return false
 	}
-	if t.x.wsKey != "" && c.rep.Header.Get("Sec-WebSocket-Accept") != acceptKey(t.x.wsKey) {
+	if t.x.wsKey != "" && src.reply().Header.Get("Sec-WebSocket-Accept") != acceptKey(t.x.wsKey) {
 		return false
 	}
 	agreed := true // a list means one protocol on top of the other (RFC 9110, section 7.8)
-	eachItem(c.protocol, func(item string) { agreed = agreed && hasItem(asked, item) })
+	eachItem(c.switchedTo(), func(item string) { agreed = agreed && hasItem(asked, item) })
 	return agreed
 }

@@ -78,9 +78,9 @@ package l7
 // core: the Exchange and what all others are made of: fields, syntax, framing, records, limits
 //
 //	chance check chunked coarse cookie defaults doc doc_middleware exchange fields forwarded
-//	grpcstatus h2link handler hashkey head headermap headscan host interim kind lent map nethttp nominated
-//	panic persist_value quiet_other quiet_unix record reply sendable session stack stream syntax
-//	timeout writebound
+//	grpcstatus h2link handler hashkey head headermap headscan host interim kind lent map
+//	nethttp nominated panic persist_value quiet_other quiet_unix record reply seams sendable
+//	session stack stream syntax timeout writebound
 //
 // fronts: the client's side of an exchange: the byte front, HTTP/2, and (w, r) of an http.Server
 //
@@ -92,7 +92,7 @@ package l7
 //
 //	attempt check_proxy failure failurelog forward grpc h2stream hedge latencies leg mirror
 //	proxy pump relay replay retry reuse tunnel upconn updial uph1 uph2 uph2read uphost
-//	uplimit upreply upstream
+//	uplimit upreply upstream uptunnel
 //
 // routing: matchers, the Router, and what chooses a pool
 //

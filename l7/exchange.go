@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -85,69 +84,6 @@ type Exchange struct {
 	trusted bool    // the forwarding fields of the request are to be believed
 	rfc7239 bool    // and they are Forwarded, not X-Forwarded
 	replied bool    // the head of a final reply has been written
-}
-
-// downstream is the client's side of an exchange: a connection on the byte
-// front, (w, r) on the standard front.
-type downstream interface {
-	context() context.Context
-	request() *http.Request // as the client sent it, without the exchange's edits
-
-	// readBody reads the request body as the client sent it.
-	readBody(p []byte) (int, error)
-	// bodyMayPanic reports whether the body is code of the host's.
-	bodyMayPanic() bool
-	// bodyReady reports whether the rest of the body can be read without
-	// waiting for the client.
-	bodyReady() bool
-	// stopBody makes a readBody under way, by another goroutine, or to come
-	// return an error; resumeBody follows when that goroutine is done.
-	stopBody()
-	resumeBody()
-	// trailer returns the request's trailer once its body has been read.
-	trailer() *Fields
-
-	// writeInterim sends a 1xx reply, or nothing if the client is HTTP/1.0.
-	writeInterim(r *Reply) error
-	// writeHead sends the head of the final reply and fixes the framing of
-	// what follows: r.ContentLength bytes, -1 meaning until finish.
-	writeHead(r *Reply) error
-	writeBody(p []byte) error
-	flush() error
-	// direct returns the client's connection if the next n bytes of the body
-	// may be written to it as they are, and nil otherwise; what was gathered
-	// has been written then. The caller renews its write deadline by sending,
-	// and says by sent how many bytes it has written.
-	direct(n int64) *l4.Conn
-	sending()
-	sent(n int64)
-	// finish ends the reply, with a trailer if there is one.
-	finish(trailer *Fields) error
-	// abort makes the reply look cut to the client, or, without one, closes
-	// the connection.
-	abort()
-	// mustClose has the connection end with this exchange.
-	mustClose()
-	// hijack answers 101, or 2xx to CONNECT, with the fields of r and gives the
-	// connection away, with the bytes that the client has sent behind its
-	// request.
-	hijack(r *Reply) (c *l4.Conn, early []byte, err error)
-
-	// attach has u interrupted if the client goes away before detach, which
-	// reports whether u is untouched.
-	attach(u interrupter)
-	detach() bool
-
-	// session returns the session of the exchange. There may be none as long as
-	// nobody has asked for one to be made, and there may be none at all.
-	session(need bool) usage
-
-	// serveForeign has a handler that is not native answer.
-	serveForeign(h http.Handler)
-
-	logger() *slog.Logger
-	// observed reports whether an OnDone gets the record.
-	observed() bool
 }
 
 // An interrupter is work for a client that has to end when the client goes

@@ -18,6 +18,7 @@ import (
 // byteConn is a connection of the byte front: one goroutine reads a head, runs
 // the handler tree, which relays or answers, and waits for the next.
 type byteConn struct {
+	unbounded
 	srv     *Server
 	base    context.Context
 	raw     net.Conn // as accepted
@@ -375,3 +376,8 @@ func (c *byteConn) session(need bool) usage {
 	}
 	return usage{c.owns, c.served == 1}
 }
+
+func (c *byteConn) limits() (clientLimits, bool) { return c.srv.clientLimits(), true }
+func (c *byteConn) parker() *l4.Parker           { return c.srv.parking.peek() }
+func (c *byteConn) probe()                       { probe(c.raw) }
+func (c *byteConn) lost() bool                   { return false }

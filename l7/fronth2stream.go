@@ -22,6 +22,7 @@ import (
 // below mu is guarded by the mu of its connection; the rest belongs to the
 // goroutine that serves it.
 type h2Exchange struct {
+	unbounded
 	x    Exchange
 	f    *h2Front
 	head h2Head
@@ -292,6 +293,7 @@ func (s *h2Exchange) take(p []byte) (n int) {
 }
 
 func (s *h2Exchange) bodyMayPanic() bool { return false }
+func (s *h2Exchange) rewindBody() bool   { return false }
 
 func (s *h2Exchange) bodyReady() bool {
 	s.f.mu.Lock()
@@ -417,9 +419,7 @@ func (s *h2Exchange) flush() error {
 	return s.ended()
 }
 
-func (s *h2Exchange) direct(int64) *l4.Conn { return nil }
-func (s *h2Exchange) sending()              {}
-func (s *h2Exchange) sent(int64)            {}
+func (s *h2Exchange) direct(int64) directWriter { return nil }
 
 func (s *h2Exchange) finish(trailer *Fields) error {
 	f := s.f
@@ -452,6 +452,10 @@ func (s *h2Exchange) reset2(code h2.Code) {
 	s.f.mu.Unlock()
 	s.done = true
 }
+
+func (s *h2Exchange) limits() (clientLimits, bool) { return s.f.srv.clientLimits(), true }
+func (s *h2Exchange) parker() *l4.Parker           { return nil }
+func (s *h2Exchange) probe()                       {} // PING does
 
 // mustClose is about HTTP/1: here the stream ends by itself.
 func (s *h2Exchange) mustClose() {}

@@ -174,3 +174,5 @@ func (s *h2Exchange) lost() bool {
 	defer s.f.mu.Unlock()
 	return s.err != nil && s.byClient
 }
+
+func (s *h2Exchange) hijackable() bool { return true }

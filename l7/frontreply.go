@@ -141,13 +141,15 @@ func (c *byteConn) finish(trailer *Fields) error {
 	return nil
 }
 
-func (c *byteConn) direct(n int64) *l4.Conn {
+func (c *byteConn) direct(n int64) directWriter {
 	rep := &c.rep
 	if rep.none || rep.chunked || rep.left >= 0 && rep.left < n || c.from.tls != nil || c.flush() != nil {
 		return nil
 	}
-	return c.c
+	return c
 }
+
+func (c *byteConn) conn() *l4.Conn { return c.c }
 
 func (c *byteConn) sending() {
 	c.boundSend(time.Now(), orDefault(c.srv.SendTimeout, defaultSendTimeout))
@@ -304,3 +306,5 @@ func (f *Fields) dated() bool {
 	}
 	return false
 }
+
+func (c *byteConn) hijackable() bool { return true }

@@ -50,14 +50,7 @@ func probe(c net.Conn) {
 	}
 }
 
-// probeClient is probe for the client of x, if that is known.
-func probeClient(x *Exchange) {
-	switch d := x.down.(type) {
-	case *byteConn:
-		probe(d.raw)
-	case *standard:
-		if h, ok := d.r.Context().Value(handedKey{}).(*handedConn); ok {
-			probe(h)
-		}
-	}
+// clientLimits returns what a downstream tells of s.
+func (s *Server) clientLimits() clientLimits {
+	return clientLimits{orDefault(s.StreamTimeout, defaultStreamTimeout), orDefault(s.SendTimeout, defaultSendTimeout)}
 }

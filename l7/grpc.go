@@ -127,8 +127,8 @@ func grpcPushback(r *Reply) (time.Duration, bool) {
 	return time.Duration(min(ms, 1<<31)) * time.Millisecond, ok
 }
 
-// grpcOutcome is grpcHead for a reply that has come to its end.
-func (s *h2Stream) grpcOutcome(o *balance.Outcome) {
+// judge is grpcHead for a reply that has come to its end.
+func (s *h2Stream) judge(o *balance.Outcome) {
 	if s.trailing != nil && grpcType(s.rep.Header.Get("Content-Type")) {
 		judgeGRPC(s.trailing.Get("Grpc-Status"), o)
 	}

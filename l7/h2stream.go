@@ -64,10 +64,17 @@ func (s *h2Stream) interrupt() {
 }
 
 func (s *h2Stream) end() *fate                     { return &s.fate }
+func (s *h2Stream) version() string                { return "2.0" }
+func (s *h2Stream) shared() bool                   { return true }
+func (s *h2Stream) chunked() bool                  { return false }
+func (s *h2Stream) headCame(time.Time)             {}
+func (s *h2Stream) tunnel(string) serverTunnel     { return nil }
 func (s *h2Stream) reply() *Reply                  { return &s.rep }
 func (s *h2Stream) tlsState() *tls.ConnectionState { return s.conn.state }
 func (s *h2Stream) trailers() *Fields              { return s.trailing }
 func (s *h2Stream) ended() bool                    { return s.bodyErr == io.EOF }
+
+func (s *h2Stream) splice(replyWriter) (tried bool, err error) { return true, nil }
 
 // fault returns why the stream has ended before its end, or nil. The lock is
 // held.
@@ -249,7 +256,7 @@ func (s *h2Stream) nextHead(due time.Time) (r Reply, err error) {
 func (s *h2Stream) expectBody(x *Exchange, w bodyWait) {
 	if s.x, s.bodyWait = x, w; isStream(&s.rep.Header) {
 		if s.bodyWait.limit = w.stream; x != nil {
-			probeClient(x)
+			x.down.probe()
 		}
 	}
 }

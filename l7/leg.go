@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // A leg is one try: a lease on a server, the request on its way there, and the
@@ -30,32 +31,76 @@ type leg struct {
 }
 
 // A source is a reply from a server, over a connection of HTTP/1 or a stream
-// of HTTP/2. One goroutine at a time uses it; interrupt is for any.
+// of HTTP/2, in three roles. One goroutine at a time uses it; interrupt is for
+// any. What must be asked of it is a method: nobody looks behind the interface.
 type source interface {
-	interrupter
-	end() *fate
+	requestSender
+	replyReader
+	serverConn
+}
 
+// requestSender sends the request.
+type requestSender interface {
 	// roundTrip sends the request and waits for the head of the final reply.
 	roundTrip(t *attempt, l *leg, now time.Time) error
-	reply() *Reply
-	tlsState() *tls.ConnectionState
-
-	// expectBody is called before the first next: waits are bounded by w, and
-	// what there is for the client of x, if that is not nil, is sent before them.
-	expectBody(x *Exchange, w bodyWait)
-	// next returns the next piece of the body, valid until the call after,
-	// and io.EOF at the end of a complete one.
-	next() ([]byte, error)
-	ended() bool
-	trailers() *Fields
-
 	// stopSending ends the sending of the request body and reports whether all
 	// of it had been sent. With keep, what is being read of it is waited for,
 	// so that the rest can be read later.
 	stopSending(t *attempt, keep bool) bool
+}
+
+// replyReader reads the reply.
+type replyReader interface {
+	reply() *Reply
+	version() string // of HTTP: "1.1" or "2.0"
+	// tunnel returns what the connection is from now on, if the reply, to a
+	// request of that method, makes it a tunnel, and nil otherwise.
+	tunnel(method string) serverTunnel
+
+	// expectBody is called before the first next: waits are bounded by w, and
+	// what there is for the client of x, if that is not nil, is sent before them.
+	expectBody(x *Exchange, w bodyWait)
+	// chunked reports whether the body comes in chunks, as Transport tells.
+	chunked() bool
+	// next returns the next piece of the body, valid until the call after,
+	// and io.EOF at the end of a complete one.
+	next() ([]byte, error)
+	// splice moves what is left of a long body to the client inside the kernel,
+	// if both connections allow. It is asked before each next until tried is true.
+	splice(to replyWriter) (tried bool, err error)
+	ended() bool
+	trailers() *Fields
+	// judge has a reply that is complete speak for the server, beside its status.
+	judge(o *balance.Outcome)
+}
+
+// serverConn is the connection, or the stream, that the reply comes by.
+type serverConn interface {
+	interrupter
+	end() *fate
+	tlsState() *tls.ConnectionState
+	// shared reports whether others may have been waited for to get it.
+	shared() bool
+	// headCame says when the head of the reply had come.
+	headCame(now time.Time)
 	// release ends the use: clean means that request and reply are complete.
 	release(clean bool)
 	close()
+}
+
+// A serverTunnel is a connection behind a 101, or a 2xx to CONNECT. One goroutine
+// may read while another one writes.
+type serverTunnel interface {
+	conn() *l4.Conn
+	switchedTo() string // protocol
+	// takeEarly gives away what has been read behind the head.
+	takeEarly(take func([]byte) error) error
+	read(p []byte, limit time.Duration) (int, error)
+	write(p []byte, limit time.Duration) error
+	// open lifts the bounds of the exchange.
+	open()
+	// leave closes it under whoever reads and writes.
+	leave()
 }
 
 // fate is what happened to a source from outside.

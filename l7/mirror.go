@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/penstock-lb/penstock/l4"
 )
 
 // A Mirror sends a copy of some requests to another handler, a [Proxy] with a
@@ -114,6 +112,9 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 
 // nobody is the downstream of an exchange whose reply nobody gets.
 type nobody struct {
+	unbounded
+	serverless
+	unwritten
 	x    *Exchange
 	ctx  context.Context
 	body []byte
@@ -136,28 +137,17 @@ func (n *nobody) readBody(p []byte) (int, error) {
 func (n *nobody) observed() bool              { return true } // nobody has asked
 func (n *nobody) logger() *slog.Logger        { return n.log }
 func (n *nobody) bodyMayPanic() bool          { return false }
+func (n *nobody) hijackable() bool            { return true }
+func (n *nobody) rewindBody() bool            { return false }
 func (n *nobody) bodyReady() bool             { return true }
 func (n *nobody) stopBody()                   {}
 func (n *nobody) resumeBody()                 {}
 func (n *nobody) trailer() *Fields            { return nil }
 func (n *nobody) writeInterim(*Reply) error   { return nil }
-func (n *nobody) writeHead(*Reply) error      { return nil }
-func (n *nobody) writeBody([]byte) error      { return nil }
-func (n *nobody) flush() error                { return nil }
-func (n *nobody) direct(int64) *l4.Conn       { return nil }
-func (n *nobody) sending()                    {}
-func (n *nobody) sent(int64)                  {}
-func (n *nobody) finish(*Fields) error        { return nil }
-func (n *nobody) abort()                      {}
-func (n *nobody) mustClose()                  {}
 func (n *nobody) attach(u interrupter)        { n.stop = context.AfterFunc(n.ctx, u.interrupt) }
 func (n *nobody) detach() bool                { return n.stop() }
 func (n *nobody) session(bool) usage          { return usage{first: true} }
 func (n *nobody) serveForeign(h http.Handler) { h.ServeHTTP(noWriter{}, n.request()) }
-
-func (n *nobody) hijack(*Reply) (*l4.Conn, []byte, error) {
-	return nil, nil, http.ErrNotSupported
-}
 
 // noWriter is an [http.ResponseWriter] that forgets.
 type noWriter struct{}

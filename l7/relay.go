@@ -4,6 +4,7 @@ package l7
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -23,22 +24,14 @@ func (t *attempt) deliver() {
 	}
 	r := l.src.reply()
 	if v := t.p.Via; v != "" {
-		r.Header.Add("Via", viaVersion(l.src)+v)
+		r.Header.Add("Via", l.src.version()+" "+v)
 	}
-	if c, ok := l.src.(*upConn); ok && c.tunnels(t.method) {
-		t.tunnel(c)
+	if c := l.src.tunnel(t.method); c != nil {
+		t.tunnel(l.src, c)
 		return
 	}
 	l.src.expectBody(t.x, t.bodyWait())
 	t.relay(l.src)
-}
-
-// viaVersion names the protocol of a reply for Via.
-func viaVersion(src source) string {
-	if _, ok := src.(*upConn); ok {
-		return "1.1 "
-	}
-	return "2.0 "
 }
 
 // serveLocal serves by a member of the pool that is a handler of this process.
@@ -81,9 +74,7 @@ func (t *attempt) readBody() io.Reader {
 func (t *attempt) relay(src source) {
 	x, l := t.x, &t.leg
 	r := src.reply()
-	if s, ok := x.down.(*standard); ok {
-		s.boundWrites(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
-	}
+	x.down.boundReply(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
 	if t.body == nil && !t.whole {
 		x.down.mustClose() // nobody asked the client for its body
 	}
@@ -121,9 +112,7 @@ func (t *attempt) relay(src source) {
 	whole := src.stopSending(t, false)
 	untouched := x.down.detach()
 	if err == nil {
-		if s, ok := src.(*h2Stream); ok {
-			s.grpcOutcome(&t.leg.outcome)
-		}
+		src.judge(&t.leg.outcome)
 		src.release(untouched && whole && src.ended())
 		return
 	}
@@ -143,11 +132,6 @@ func (t *attempt) cut(src source, err error) {
 	var ce *clientError
 	var br *badReply
 	var pe *panicError
-	if c, ok := src.(*upConn); ok && c.pump != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-		if perr := c.pump.clientError(); perr != nil { // which is what ended the wait
-			err = &clientError{perr}
-		}
-	}
 	f := src.end()
 	switch {
 	case errors.As(err, &pe):
@@ -169,7 +153,7 @@ func (t *attempt) cut(src source, err error) {
 	case errors.As(err, &br):
 		o.Class = balance.Protocol
 	}
-	if s, ok := x.down.(*standard); ok && end.Cause == l4.ClientAborted && s.writes.over() {
+	if end.Cause == l4.ClientAborted && x.down.replyLate() {
 		end.Cause = l4.ClientTimeout
 		err = t.lateWrite(errors.Join(os.ErrDeadlineExceeded, err))
 	}
@@ -179,11 +163,10 @@ func (t *attempt) cut(src source, err error) {
 // relayBody passes the body on as it comes.
 func (t *attempt) relayBody(src source) error {
 	x := t.x
-	c, _ := src.(*upConn)
-	for direct := c != nil && c.left >= spliceMin; ; {
-		if direct && !c.behind() {
-			direct = false
-			if err := t.relayDirect(c); err != nil {
+	for tried := false; ; {
+		var err error
+		if !tried {
+			if tried, err = src.splice(x.down); err != nil {
 				return err
 			}
 		}
@@ -199,39 +182,6 @@ func (t *attempt) relayBody(src source) error {
 			return &clientError{err}
 		}
 	}
-}
-
-// spliceMin is from how many bytes on a body is worth a pipe.
-const spliceMin = 512 << 10
-
-// relayDirect moves a long body inside the kernel, if both connections allow.
-func (t *attempt) relayDirect(c *upConn) error {
-	down := t.x.down
-	dst := down.direct(c.left)
-	if dst == nil {
-		return nil
-	}
-	if c.in != nil {
-		c.consumed()
-	}
-	reading := false
-	n, err := l4.Transfer(dst, c.c, c.left, func(side *l4.Conn) {
-		if reading = side == c.c; reading {
-			c.idleAt = time.Now()
-			c.awaitBody(c.idleAt)
-		} else {
-			down.sending()
-		}
-	})
-	c.left -= n
-	down.sent(n)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		return nil
-	case err != nil && !reading:
-		return &clientError{err}
-	}
-	return err
 }
 
 // relayFiltered passes the body on through filters. What they leave unread
@@ -278,67 +228,65 @@ func (b *sourceBody) Read(p []byte) (int, error) {
 }
 
 // tunnel gives both connections to a relay after a 101, or a 2xx to CONNECT.
-func (t *attempt) tunnel(c *upConn) {
-	x := t.x
-	if s, ok := x.down.(*standard); ok && !hijackable(s.w) {
+func (t *attempt) tunnel(src source, server serverTunnel) {
+	x, r := t.x, src.reply()
+	if !x.down.hijackable() {
 		x.down.detach()
-		c.close()
+		src.close()
 		t.leg.outcome.Class = balance.ClientAborted
 		x.Record.Err = errNoHijack
 		x.Error(http.StatusBadGateway, endOf(l4.Internal, l4.PhaseHeaders))
 		return
 	}
-	if status := c.rep.Status; len(x.editors) > 0 {
-		x.edit(&c.rep)
-		c.rep.Status = status // what follows is a tunnel whatever an editor calls it
+	if status := r.Status; len(x.editors) > 0 {
+		x.edit(r)
+		r.Status = status // what follows is a tunnel whatever an editor calls it
 	}
-	if c.rep.Status == http.StatusSwitchingProtocols {
-		x.upgrade = c.protocol // of those that the client asked for
+	if r.Status == http.StatusSwitchingProtocols {
+		x.upgrade = server.switchedTo() // of those that the client asked for
 	}
-	x.replied, x.Record.Status = true, c.rep.Status
-	client, early, err := x.down.hijack(&c.rep)
+	x.replied, x.Record.Status = true, r.Status
+	client, early, err := x.down.hijack(r)
 	x.down.detach()
 	if err != nil {
-		c.close()
+		src.close()
 		x.Record.Termination, x.Record.Err = endOf(l4.ClientAborted, l4.PhaseData), err
 		t.leg.outcome.Class = balance.ClientAborted
 		return
 	}
-	defer c.close()
+	defer src.close()
 	defer client.Close()
-	t.splice(c, client, early)
+	t.join(server, client, early)
 }
 
-// splice relays an upgraded connection, what was read ahead first.
-func (t *attempt) splice(c *upConn, client *l4.Conn, early []byte) {
-	x := t.x
-	_ = c.c.SetDeadline(time.Time{})
+// join relays an upgraded connection, what was read ahead first.
+func (t *attempt) join(tunnel serverTunnel, client *l4.Conn, early []byte) {
+	x, server := t.x, tunnel.conn()
+	_ = server.SetDeadline(time.Time{})
 	limit := t.streamLimit()
-	probe(c.c)
-	probeClient(x)
+	probe(server)
+	x.down.probe()
 	var err error
 	if len(early) > 0 {
-		_ = c.c.SetWriteDeadline(deadline(time.Now(), limit))
-		_, err = c.c.Write(early)
+		_ = server.SetWriteDeadline(deadline(time.Now(), limit))
+		_, err = server.Write(early)
 		x.Record.BytesIn += int64(len(early))
 	}
-	if err == nil && c.in != nil {
+	gone := tunnel.takeEarly(func(p []byte) error {
+		if err != nil {
+			return err
+		}
 		_ = client.SetWriteDeadline(deadline(time.Now(), limit))
-		_, err = client.Write(c.in.B[c.pos:])
-		x.Record.BytesOut += int64(len(c.in.B) - c.pos)
-	}
-	c.releaseInput()
-	if err != nil {
+		x.Record.BytesOut += int64(len(p))
+		_, err := client.Write(p)
+		return err
+	})
+	if err = cmp.Or(err, gone); err != nil {
 		x.Record.Termination, x.Record.Err = endOf(l4.ServerAborted, l4.PhaseData), err
 		return
 	}
-	_ = c.c.SetWriteDeadline(time.Time{})
+	_ = server.SetWriteDeadline(time.Time{})
 	_ = client.SetWriteDeadline(time.Time{})
 	name, _ := t.streamName("", -1)
-	relayTunnel(x, client, c.c, name, limit)
-}
-
-// tunnels reports whether the connection is a tunnel now.
-func (c *upConn) tunnels(method string) bool {
-	return c.rep.Status == http.StatusSwitchingProtocols || method == http.MethodConnect && c.rep.Status/100 == 2
+	relayTunnel(x, client, server, name, limit)
 }

@@ -327,11 +327,9 @@ func (s *standard) writeBody(p []byte) error {
 	return err
 }
 
-func (s *standard) direct(int64) *l4.Conn { return nil }
+func (s *standard) direct(int64) directWriter { return nil }
 
 func (s *standard) sending() { s.writes.renew(s.w) }
-
-func (s *standard) sent(int64) {}
 
 func (s *standard) flush() error {
 	if !s.enter() {
@@ -401,6 +399,8 @@ func (s *standard) mustClose() {
 		s.leave()
 	}
 }
+
+func (s *standard) hijackable() bool { return hijackable(s.w) }
 
 func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	if !s.enter() {
@@ -480,4 +480,26 @@ func (f HandlerFunc) Check() error {
 	var m penstock.Mistakes
 	m.Need("HandlerFunc", f, "must be a func")
 	return m.Err()
+}
+
+func (s *standard) limits() (l clientLimits, ok bool) {
+	if s.root().srv == nil {
+		return l, false
+	}
+	return s.root().srv.clientLimits(), true
+}
+
+func (s *standard) lost() bool { return false }
+
+func (s *standard) parker() *l4.Parker {
+	if s.root().srv == nil {
+		return nil
+	}
+	return s.root().srv.parking.peek()
+}
+
+func (s *standard) probe() {
+	if h, ok := s.r.Context().Value(handedKey{}).(*handedConn); ok {
+		probe(h)
+	}
 }

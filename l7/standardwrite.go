@@ -16,9 +16,9 @@ type writeLimit struct {
 	late  bool // a deadline has passed
 }
 
-// boundWrites bounds the writes of a relayed reply. Connections and streams of a
+// boundReply bounds the writes of a relayed reply. Connections and streams of a
 // Server are bounded already, and what the host has said stands.
-func (s *standard) boundWrites(d time.Duration) {
+func (s *standard) boundReply(d time.Duration) {
 	if s.srv != nil {
 		return
 	}
@@ -26,6 +26,8 @@ func (s *standard) boundWrites(d time.Duration) {
 		s.writes.limit = d
 	}
 }
+
+func (s *standard) replyLate() bool { return s.writes.over() }
 
 // renew bounds the next write to w.
 func (l *writeLimit) renew(w http.ResponseWriter) {

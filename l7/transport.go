@@ -262,7 +262,7 @@ func (c *caller) response() *http.Response {
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: make(http.Header, len(r.Header.list)), ContentLength: r.ContentLength,
 	}
-	if _, ok := src.(*h2Stream); ok {
+	if src.version() == "2.0" {
 		resp.Proto, resp.ProtoMajor, resp.ProtoMinor = "HTTP/2.0", 2, 0
 	}
 	c.x.Record.Status = r.Status
@@ -282,14 +282,13 @@ func (c *caller) response() *http.Response {
 	if r.ContentLength >= 0 {
 		resp.Header.Set("Content-Length", formatInt(r.ContentLength))
 	}
-	u, h1 := src.(*upConn)
-	if h1 && u.tunnels(req.Method) {
+	if u := src.tunnel(req.Method); u != nil {
 		resp.Header.Set("Connection", "Upgrade")
-		resp.Header.Set("Upgrade", u.protocol)
+		resp.Header.Set("Upgrade", u.switchedTo())
 		resp.Body = newTunnelBody(c, u)
 		return resp
 	}
-	if h1 && r.ContentLength < 0 && !u.ended() && u.left == -1 {
+	if r.ContentLength < 0 && !src.ended() && src.chunked() {
 		resp.TransferEncoding = []string{"chunked"}
 	}
 	src.expectBody(nil, c.try.bodyWait())

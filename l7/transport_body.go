@@ -94,9 +94,7 @@ func (b *replyBody) end(err error) {
 			}
 			addFields(b.resp.Trailer, f)
 		}
-		if s, ok := src.(*h2Stream); ok {
-			s.grpcOutcome(&t.leg.outcome)
-		}
+		src.judge(&t.leg.outcome)
 		src.release(untouched && whole && !c.noKeep && src.ended())
 	case b.closed.Load():
 		b.err = errBodyClosed
@@ -117,47 +115,35 @@ func (b *replyBody) end(err error) {
 // tunnelBody is the Body after a 101: the connection itself.
 type tunnelBody struct {
 	c    *caller
-	conn *upConn
+	conn serverTunnel
 	once sync.Once
 
 	limit time.Duration
 }
 
-func newTunnelBody(c *caller, u *upConn) *tunnelBody {
-	_ = u.c.SetDeadline(time.Time{})
-	if u.lost() {
-		u.interrupt()
-	}
+func newTunnelBody(c *caller, u serverTunnel) *tunnelBody {
+	u.open()
 	return &tunnelBody{c: c, conn: u, limit: orDefault(c.t.StreamTimeout, defaultStreamTimeout)}
 }
 
 // Read returns what the server sends. One goroutine may read while another
 // one writes.
 func (b *tunnelBody) Read(p []byte) (int, error) {
-	u := b.conn
-	if u.in != nil {
-		n := copy(p, u.in.B[u.pos:])
-		if u.pos += n; u.pos == len(u.in.B) {
-			u.releaseInput()
-		}
-		return n, nil
-	}
-	u.wait(time.Now(), b.limit)
-	n, err := u.c.Read(p)
+	n, err := b.conn.read(p, b.limit)
 	b.c.x.Record.BytesOut += int64(n)
 	return n, err
 }
 
 // Write sends to the server.
 func (b *tunnelBody) Write(p []byte) (int, error) {
-	if err := b.conn.sendBody(p, b.limit); err != nil {
+	if err := b.conn.write(p, b.limit); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
 // CloseWrite tells the server that nothing more comes.
-func (b *tunnelBody) CloseWrite() error { return b.conn.c.CloseWrite() }
+func (b *tunnelBody) CloseWrite() error { return b.conn.conn().CloseWrite() }
 
 // Close ends the tunnel and gives the lease back. It may be called while
 // others read and write.
@@ -165,9 +151,7 @@ func (b *tunnelBody) Close() error {
 	b.once.Do(func() {
 		c, t := b.c, &b.c.try
 		c.detach()
-		b.conn.interrupt()
-		_ = b.conn.c.Close()
-		b.conn.forget()
+		b.conn.leave()
 		t.leg.done(t.leg.outcome)
 		c.settle()
 	})

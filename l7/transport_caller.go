@@ -10,19 +10,20 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"sync/atomic"
-
-	"github.com/penstock-lb/penstock/l4"
 )
 
 // caller is the downstream of an exchange that a Transport does for a program:
 // the request is the program's, and the reply is handed out as a response.
 type caller struct {
-	t    *Transport
-	req  *http.Request
-	ctx  context.Context
-	x    Exchange
-	try  attempt
-	body io.ReadCloser // of the request; nil if there is none
+	unbounded
+	serverless
+	unwritten // the reply is handed out
+	t         *Transport
+	req       *http.Request
+	ctx       context.Context
+	x         Exchange
+	try       attempt
+	body      io.ReadCloser // of the request; nil if there is none
 
 	noKeep  bool // the connection is not to be used again
 	closed  atomic.Bool
@@ -47,6 +48,7 @@ func (c *caller) readBody(p []byte) (int, error) {
 }
 
 func (c *caller) bodyMayPanic() bool { return true }
+func (c *caller) hijackable() bool   { return true }
 
 // bodyReady takes a body that can be had again for one that is in memory.
 func (c *caller) bodyReady() bool { return c.body == nil || c.req.GetBody != nil }
@@ -108,18 +110,4 @@ func (c *caller) detach() bool         { return c.unwatch() }
 
 func (c *caller) session(bool) usage { return usage{session: &c.t.session} }
 
-// The reply is handed out, not written.
-
-func (c *caller) writeHead(*Reply) error    { return nil }
-func (c *caller) writeBody([]byte) error    { return nil }
-func (c *caller) flush() error              { return nil }
-func (c *caller) direct(int64) *l4.Conn     { return nil }
-func (c *caller) sending()                  {}
-func (c *caller) sent(int64)                {}
-func (c *caller) finish(*Fields) error      { return nil }
-func (c *caller) abort()                    {}
-func (c *caller) mustClose()                {}
-func (c *caller) serveForeign(http.Handler) {}
-func (c *caller) hijack(*Reply) (*l4.Conn, []byte, error) {
-	return nil, nil, http.ErrNotSupported
-}
+func (c *caller) serveForeign(http.Handler) {} // the Transport does it

@@ -8,28 +8,12 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// serverOf returns the Server that x came in by; nil if that is another.
-func serverOf(x *Exchange) *Server {
-	switch d := x.down.(type) {
-	case *byteConn:
-		return d.srv
-	case *h2Exchange:
-		return d.f.srv
-	case *standard:
-		return d.root().srv
-	}
-	return nil
-}
-
 // relayTunnel relays an upgraded connection until it ends, and notes how.
 func relayTunnel(x *Exchange, client, server *l4.Conn, name string, idle time.Duration) {
 	if idle == 0 {
 		idle = -1
 	}
-	opt := l4.RelayOptions{IdleTimeout: idle}
-	if s := serverOf(x); s != nil {
-		opt.Parker = s.parking.peek() // for splice; it is there if client is a plain socket
-	}
+	opt := l4.RelayOptions{IdleTimeout: idle, Parker: x.down.parker()} // for splice; it is there if client is a plain socket
 	start := time.Now()
 	r := l4.Relay(x.Context(), client, server, opt)
 	x.Record.BytesIn += r.AtoB
@@ -45,7 +29,7 @@ func relayTunnel(x *Exchange, client, server *l4.Conn, name string, idle time.Du
 			x.Record.Err = &TimeoutError{name, idle, r.Err}
 		}
 	case l4.Killed:
-		if s, ok := x.down.(*h2Exchange); ok && s.lost() {
+		if x.down.lost() {
 			x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
 )
 
@@ -107,7 +108,7 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 				patient = true // most requests need not be looked at for it
 				if more := t.headLimit(); more != limit {
 					probe(c.c)
-					probeClient(x)
+					x.down.probe()
 					limit = more
 				}
 			}
@@ -148,8 +149,13 @@ const defaultHeadersTimeout = 60 * time.Second
 // defaultReplyTimeout is how long a body may stand still for the server.
 const defaultReplyTimeout = 60 * time.Second
 
-func (c *upConn) end() *fate    { return &c.fate }
-func (c *upConn) reply() *Reply { return &c.rep }
+func (c *upConn) end() *fate             { return &c.fate }
+func (c *upConn) reply() *Reply          { return &c.rep }
+func (c *upConn) version() string        { return "1.1" }
+func (c *upConn) shared() bool           { return false }
+func (c *upConn) chunked() bool          { return c.left == -1 }
+func (c *upConn) headCame(now time.Time) { c.idleAt = now }
+func (c *upConn) judge(*balance.Outcome) {}
 
 func (c *upConn) trailers() *Fields { return c.trailer }
 
@@ -165,7 +171,7 @@ func (c *upConn) awaitBody(now time.Time) {
 			w.limit = w.stream
 			probe(c.c)
 			if c.x != nil {
-				probeClient(c.x)
+				c.x.down.probe()
 			}
 		}
 		w.stream = w.limit

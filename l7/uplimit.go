@@ -8,12 +8,8 @@ import "time"
 // the proxy says or, if that is less, the server.
 func (t *attempt) streamLimit() time.Duration {
 	limit := orDefault(t.p.StreamTimeout, defaultStreamTimeout)
-	s := serverOf(t.x)
-	if s == nil {
-		return limit
-	}
-	if own := orDefault(s.StreamTimeout, defaultStreamTimeout); own > 0 && (limit == 0 || own < limit) {
-		return own
+	if l, ok := t.x.down.limits(); ok && l.stream > 0 && (limit == 0 || l.stream < limit) {
+		return l.stream
 	}
 	return limit
 }
@@ -96,8 +92,8 @@ func (t *attempt) streamName(field string, limit time.Duration) (string, time.Du
 
 // lateWrite is timedOut for a write to the client.
 func (t *attempt) lateWrite(err error) error {
-	if s := serverOf(t.x); s != nil {
-		return timedOut("Server.SendTimeout", orDefault(s.SendTimeout, defaultSendTimeout), err)
+	if l, ok := t.x.down.limits(); ok {
+		return timedOut("Server.SendTimeout", l.write, err)
 	}
 	return timedOut(t.name("BodyTimeout"), orDefault(t.p.BodyTimeout, defaultBodyTimeout), err)
 }

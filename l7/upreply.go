@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -322,7 +323,7 @@ func (c *upConn) more() error {
 	}
 	c.idleAt = time.Now()
 	c.awaitBody(c.idleAt)
-	err := c.fill(pool)
+	err := c.endedBy(c.fill(pool))
 	c.waited = true
 	if c.x != nil {
 		c.x.now = time.Time{} // that was a wait
@@ -345,3 +346,52 @@ func (c *upConn) noMore(err error) error {
 
 // behind reports whether there are bytes that have been read and not used.
 func (c *upConn) behind() bool { return c.in != nil && c.pos < len(c.in.B) }
+
+// spliceMin is from how many bytes on a body is worth a pipe.
+const spliceMin = 512 << 10
+
+// splice implements replyReader.
+func (c *upConn) splice(to replyWriter) (tried bool, err error) {
+	if c.left < spliceMin {
+		return true, nil
+	}
+	if c.behind() {
+		return false, nil
+	}
+	dst := to.direct(c.left)
+	if dst == nil {
+		return true, nil
+	}
+	if c.in != nil {
+		c.consumed()
+	}
+	reading := false
+	n, err := l4.Transfer(dst.conn(), c.c, c.left, func(side *l4.Conn) {
+		if reading = side == c.c; reading {
+			c.idleAt = time.Now()
+			c.awaitBody(c.idleAt)
+		} else {
+			dst.sending()
+		}
+	})
+	c.left -= n
+	dst.sent(n)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return true, nil
+	case err != nil && !reading:
+		return true, &clientError{err}
+	}
+	return true, c.endedBy(err)
+}
+
+// endedBy returns what has ended a wait for the body: what goes wrong with the
+// request's body on the client's side does, by a deadline.
+func (c *upConn) endedBy(err error) error {
+	if c.pump != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		if perr := c.pump.clientError(); perr != nil {
+			return &clientError{perr}
+		}
+	}
+	return err
+}

@@ -94,9 +94,9 @@ func export(t *testing.T) (self listed, exports map[string]string) {
 	}
 }
 
-// usesOf returns the uses between the files of the package. Instead holds other
-// text for files by name.
-func usesOf(t *testing.T, self listed, exports map[string]string, instead map[string]string) []use {
+// usesOf returns the uses between the files of the package, and where they look
+// behind a seam. Instead holds other text for files by name.
+func usesOf(t *testing.T, self listed, exports map[string]string, instead map[string]string) (uses []use, peeps []string) {
 	fset := token.NewFileSet()
 	var files []*ast.File
 	for _, name := range self.GoFiles {
@@ -111,7 +111,7 @@ func usesOf(t *testing.T, self listed, exports map[string]string, instead map[st
 	conf := types.Config{Importer: importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
 		return os.Open(exports[path])
 	})}
-	info := &types.Info{Uses: make(map[*ast.Ident]types.Object)}
+	info := &types.Info{Uses: make(map[*ast.Ident]types.Object), Types: make(map[ast.Expr]types.TypeAndValue)}
 	pkg, err := conf.Check(self.ImportPath, fset, files, info)
 	require.NoError(t, err)
 	file := func(p token.Pos) string { return filepath.Base(fset.Position(p).Filename) }
@@ -124,12 +124,27 @@ func usesOf(t *testing.T, self listed, exports map[string]string, instead map[st
 			seen[u] = true
 		}
 	}
-	uses := make([]use, 0, len(seen))
 	for u := range seen {
 		uses = append(uses, u)
 	}
 	slices.SortFunc(uses, func(a, b use) int { return strings.Compare(a.from+a.to+a.name, b.from+b.to+b.name) })
-	return uses
+	for _, f := range files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			if a, ok := n.(*ast.TypeAssertExpr); ok && seams[strings.TrimPrefix(info.TypeOf(a.X).String(), self.ImportPath+".")] {
+				peeps = append(peeps, fset.Position(a.Pos()).String())
+			}
+			return true
+		})
+	}
+	return uses, peeps
+}
+
+// seams are the interfaces that nobody looks behind: what is asked of who
+// implements them is a method.
+var seams = map[string]bool{
+	"downstream": true, "requestBody": true, "replyWriter": true, "directWriter": true, "client": true,
+	"source": true, "requestSender": true, "replyReader": true, "serverConn": true, "serverTunnel": true,
+	"interrupter": true, "bodySink": true,
 }
 
 // upward returns what is wrong with uses: those from a wing to one above it,
@@ -155,14 +170,15 @@ func upward(wings []wing, files []string, uses []use) (faults []string) {
 }
 
 // TestWings keeps the uses between the files of this package pointing down, as
-// the table in doc.go has its wings.
+// the table in doc.go has its wings, and the seams between them closed.
 func TestWings(t *testing.T) {
 	doc, err := os.ReadFile("doc.go")
 	require.NoError(t, err)
 	wings := wingsOf(t, string(doc))
 	self, exports := export(t)
-	uses := usesOf(t, self, exports, nil)
+	uses, peeps := usesOf(t, self, exports, nil)
 	require.Greater(t, len(uses), 1000)
+	require.Empty(t, peeps, "type assertions on a seam: make what they ask for a method")
 	for _, fault := range upward(wings, self.GoFiles, uses) {
 		t.Error(fault)
 	}
@@ -179,7 +195,7 @@ func TestWings(t *testing.T) {
 		const core = "stack.go"
 		src, err := os.ReadFile(core)
 		require.NoError(t, err)
-		uses := usesOf(t, self, exports, map[string]string{core: string(src) + "\nvar _ = (*Transport).RoundTrip\n"})
+		uses, _ := usesOf(t, self, exports, map[string]string{core: string(src) + "\nvar _ = (*Transport).RoundTrip\n"})
 		faults := upward(wings, self.GoFiles, uses)
 		require.Len(t, faults, 2) // the type and its method
 		for _, f := range faults {
@@ -187,6 +203,19 @@ func TestWings(t *testing.T) {
 			require.Contains(t, f, "which is above it")
 		}
 		require.Contains(t, strings.Join(faults, "\n"), "RoundTrip")
+	})
+	t.Run("look behind a seam", func(t *testing.T) {
+		const core = "stack.go"
+		src, err := os.ReadFile(core)
+		require.NoError(t, err)
+		_, peeps := usesOf(t, self, exports, map[string]string{core: string(src) + `
+func behind(d downstream, s source) {
+	_, _ = d.(interface{ x() })
+	switch s.(type) {
+	}
+}`})
+		require.Len(t, peeps, 2)
+		require.Contains(t, peeps[0], core)
 	})
 	t.Run("stray file", func(t *testing.T) {
 		faults := upward(wings, append(slices.Clone(self.GoFiles), "stray.go"), nil)

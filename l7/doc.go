@@ -85,8 +85,9 @@ package l7
 // fronts: the client's side of an exchange: the byte front, HTTP/2, and (w, r) of an http.Server
 //
 //	carried editwriter foreign front frontbody fronth2 fronth2foreign fronth2head
-//	fronth2stream fronth2tunnel fronthead frontreply frontstream fronttls goon handover
-//	misdirected park peek server standard standardbody standardtarget standardwrite
+//	fronth2stream fronth2tunnel fronthead frontreply frontstate frontstream fronttls goon
+//	handover misdirected park peek server standard standardbody standardtarget standardwrite
+//	sweep watch
 //
 // upstream: the server's side: connections, tries, and the Proxy that relays
 //

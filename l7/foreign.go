@@ -55,7 +55,7 @@ func (c *byteConn) serveForeign(h http.Handler) {
 	replay, err := c.replay()
 	if err != nil {
 		x.Record.Err = err
-		c.close = true
+		c.ends.atLeast(endsClosed)
 		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.ClientAborted, l4.PhaseRequest))
 		return
 	}
@@ -68,11 +68,12 @@ func (c *byteConn) serveForeign(h http.Handler) {
 	c.boundHanded(hc)
 	if err := c.srv.handOver(hc, c.withTLS(hc)); err != nil {
 		x.Record.Err = err
-		c.close = true
+		c.ends.atLeast(endsClosed)
 		x.Error(http.StatusServiceUnavailable, endOf(l4.Killed, l4.PhaseRequest))
 		return
 	}
-	c.handed, c.owns = true, nil
+	c.owns = nil
+	c.ends.atLeast(endsHanded)
 	x.replied = true
 	select {
 	case <-k.ready:

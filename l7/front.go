@@ -19,43 +19,40 @@ import (
 // the handler tree, which relays or answers, and waits for the next.
 type byteConn struct {
 	unbounded
-	srv     *Server
-	base    context.Context
-	raw     net.Conn // as accepted
-	nc      net.Conn // raw, or TLS over it
-	c       *l4.Conn
-	watched *l4.Conn        // by the Parker, soon; nil if it is not
-	ctx     context.Context // of all its exchanges: ends when the client is gone
-	cancel  context.CancelFunc
 
-	*work // nil while the connection is settled
+	// Set before others know the connection.
+	srv    *Server
+	base   context.Context
+	raw    net.Conn // as accepted
+	nc     net.Conn // raw, or TLS over it
+	c      *l4.Conn
+	opaque bool            // it is TLS of a listener's
+	ctx    context.Context // of all its exchanges: ends when the client is gone
+	cancel context.CancelFunc
 
-	in     *l4.Buffer // bytes read, those before pos consumed; nil when there are none
-	out    *l4.Buffer // bytes of the reply to be written; nil when there are none
-	pos    int
-	readAt coarse
-	sendAt coarse
-	now    time.Time // the clock as last read for this connection
+	// Of its goroutine. While it is parked, or served by none, they are nobody's.
+	*work              // nil while the connection is settled
+	in      *l4.Buffer // bytes read, those before pos consumed; nil when there are none
+	out     *l4.Buffer // bytes of the reply to be written; nil when there are none
+	pos     int
+	readAt  coarse // also of who reads the body
+	sendAt  coarse
+	now     time.Time // the clock as last read for this connection
+	served  int32
+	owns    *session // what is kept for the client; nil as long as nobody asked; with HTTP/2, guarded by mu of that
+	ends    ending
+	settled bool     // off the stack that served the last exchange
+	watched *l4.Conn // by the Parker, soon; nil if it is not
+	peeking
 
-	served   int32
-	owns     *session // what is kept for the client; nil as long as nobody asked
-	state    atomic.Int32
-	close    bool        // the connection ends with this exchange
-	broken   bool        // nothing more can be written
-	opaque   bool        // it is TLS of a listener's
-	handed   bool        // the connection is the standard front's, or a tunnel's
-	linger   bool        // the client may be sending still: wait for it before closing
-	settled  bool        // off the stack that served the last exchange
-	unpeeked bool        // no peek is to begin any more
-	stopped  atomic.Bool // the body is not wanted any more
-	gone     atomic.Bool // the client has closed its side
-	idleTick atomic.Int64
-	parkedAt atomic.Int64 // in nanoseconds from the sweeper's start; others read it while the connection resumes
+	// For all.
+	state   activity
+	stopped atomic.Bool // the body is not wanted any more
+	gone    atomic.Bool // the client has closed its side; set under mu
 
-	mu        sync.Mutex
+	mu        sync.Mutex  // guards what follows, and is held while others set a deadline
 	upstream  interrupter // to be interrupted when the client goes away
 	unwatched bool        // it is not to be watched any more
-	peek      *peek       // instead of the Parker; nil if there is none
 	h2        *h2Front    // nil if the connection is one of HTTP/1
 }
 
@@ -125,7 +122,7 @@ func (c *byteConn) loop() {
 	defer func() {
 		if p := recover(); p != nil { // of the connection itself: a listener of the host's may make them
 			err := recovered(c.srv.logger(), p, "connection")
-			c.broken = true
+			c.ends.atLeast(endsBroken)
 			if serving {
 				c.x.Record.Termination, c.x.Record.Err = endOf(l4.Internal, l4.PhaseData), err
 				c.endRecord()
@@ -172,13 +169,13 @@ func (c *byteConn) end() {
 	}
 	switch {
 	case c.c == nil:
-		if !c.handed {
+		if c.ends != endsHanded {
 			_ = c.nc.Close()
 		}
-	case c.handed:
+	case c.ends == endsHanded:
 		c.unwatch()
 	default:
-		if c.linger && !c.broken {
+		if c.ends == endsLate {
 			c.waitForClose()
 		}
 		if c.watched != nil && c.watched != c.c {
@@ -222,7 +219,7 @@ func (c *byteConn) waitForClose() {
 // cut closes the connection under whatever uses it, and ends the work that is
 // done for it.
 func (c *byteConn) cut() {
-	if c.state.Load() == stateParked {
+	if c.state.is(stateParked) {
 		c.closeParked()
 		return
 	}
@@ -252,37 +249,39 @@ func (c *byteConn) serve() {
 func (c *byteConn) panicked(p any) {
 	x := &c.x
 	x.Record.Err = recovered(c.srv.logger(), p, "handler", "path", x.Path)
-	if c.handed {
+	if c.ends == endsHanded {
 		x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
 		return
 	}
-	if c.rep.begun || c.broken || p == http.ErrAbortHandler {
+	if c.rep.begun || c.ends == endsBroken || p == http.ErrAbortHandler {
 		x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
 		x.replied = true
 		c.abort()
 		return
 	}
-	c.close = true
+	c.ends.atLeast(endsClosed)
 	x.failed500()
 }
 
 // finishExchange sends what is left of the reply, closes the record and
 // reports whether the connection goes on.
 func (c *byteConn) finishExchange() bool {
-	if l := c.x.lent; l != nil && !c.handed {
+	if l := c.x.lent; l != nil && c.ends != endsHanded {
 		l.takeBack(c.stopBody)
 		c.resumeBody()
 	}
 	c.stopPeek()
-	if c.handed { // and what it was handed to has come to its end
+	if c.ends == endsHanded { // and what it was handed to has come to its end
 		c.x.lent.takeBack(nil)
 		c.endRecord()
 		return false
 	}
-	if !c.broken && !c.rep.done {
+	if c.ends != endsBroken && !c.rep.done {
 		c.abort() // the handler promised more than it wrote
 	}
-	more := !c.broken && c.drain() && !c.close
+	if c.ends != endsBroken && !c.drain() {
+		c.ends.atLeast(endsLate)
+	}
 	if c.flush() != nil && completed(c.x.Record.Termination) {
 		c.x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
 	}
@@ -291,7 +290,7 @@ func (c *byteConn) finishExchange() bool {
 		c.srv.pool.Put(c.out)
 		c.out = nil
 	}
-	return more && !c.broken && !c.gone.Load()
+	return !c.ends.closes() && !c.gone.Load()
 }
 
 // endRecord closes the record of the exchange.
@@ -308,8 +307,7 @@ func (c *byteConn) drain() bool {
 	if c.req.ended() {
 		return true
 	}
-	c.linger = true
-	if c.close || c.x.expect || c.req.failed || c.req.left > maxUnread {
+	if c.ends.closes() || c.x.expect || c.req.failed || c.req.left > maxUnread {
 		return false
 	}
 	_ = c.flush() // the client may be waiting for it before it sends the rest
@@ -318,11 +316,7 @@ func (c *byteConn) drain() bool {
 	for n := 0; n < maxUnread; {
 		m, err := c.readBody(b.B[:cap(b.B)])
 		if n += m; err != nil {
-			if c.req.ended() {
-				c.linger = false
-				return true
-			}
-			return false
+			return c.req.ended()
 		}
 	}
 	return false

@@ -130,7 +130,7 @@ func (f *h2Front) wait() (more, settle bool) {
 	err := f.read()
 	f.mu.Lock()
 	f.waiting, f.between = false, false
-	interrupted := c.state.Load() != stateBusy && c.goBusy()
+	interrupted := !c.state.is(stateBusy) && c.goBusy()
 	open, over := f.h2.Open(), f.over()
 	f.mu.Unlock()
 	switch {
@@ -250,7 +250,7 @@ func (f *h2Front) refuse(err error) {
 	f.mu.Unlock()
 	f.flush()
 	f.srv.logger().Debug("l7: HTTP/2 connection refused", "remote", f.from.remote, "error", err)
-	f.conn.linger = true // or what it is still sending would have the system throw the GOAWAY away
+	f.conn.ends.atLeast(endsLate) // or what it is still sending would have the system throw the GOAWAY away
 	f.fail(err)
 }
 

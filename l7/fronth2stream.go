@@ -129,7 +129,7 @@ func (s *h2Exchange) finishExchange() {
 	f.h2.Reset(s.st, h2.NoError) // what is left of the request body is not wanted (RFC 9113, section 8.1)
 	f.h2.Free(s.st)
 	if f.h2.Open() == 0 {
-		if f.between && f.conn.state.Load() == stateBusy {
+		if f.between && f.conn.state.is(stateBusy) {
 			f.conn.goIdle()
 		}
 		f.wakeReader()

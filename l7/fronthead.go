@@ -86,7 +86,7 @@ func (c *byteConn) moreHead(start time.Time) bool {
 	case errors.Is(err, os.ErrDeadlineExceeded) && !c.gone.Load():
 		c.x.begin(FrontByte)
 		c.x.Record.Err = timedOut("Server.ReadHeaderTimeout", orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout), err)
-		c.close, c.linger = true, true
+		c.ends.atLeast(endsLate)
 		c.x.Error(http.StatusRequestTimeout, endOf(l4.ClientTimeout, l4.PhaseRequest))
 	case have > 0:
 		c.x.begin(FrontByte)
@@ -171,7 +171,9 @@ func (c *byteConn) parse(n int) bool {
 	c.rep = repBody{}
 	c.served++
 	f := &c.frame
-	c.close = f.close || c.x.proto1x == 0 && !f.keepAlive || int(c.served) == c.srv.MaxRequests || c.srv.stopping.Load()
+	if c.ends = endsNot; f.close || c.x.proto1x == 0 && !f.keepAlive || int(c.served) == c.srv.MaxRequests || c.srv.stopping.Load() {
+		c.ends = endsClosed
+	}
 	return true
 }
 
@@ -180,7 +182,7 @@ func (c *byteConn) parse(n int) bool {
 func (c *byteConn) refuse(err *headError) bool {
 	c.x.begin(FrontByte)
 	c.x.Record.Err = err
-	c.close, c.linger = true, true
+	c.ends.atLeast(endsLate)
 	c.rep = repBody{}
 	if c.x.proto1x == 0 {
 		c.x.proto1x = 1

@@ -49,7 +49,7 @@ func (c *byteConn) writeInterim(r *Reply) error {
 func (c *byteConn) writeHead(r *Reply) error {
 	tunnel := c.x.opensTunnel(r.Status) // an empty one, or else it is hijacked
 	if c.srv.stopping.Load() || c.unreadable(r) || tunnel {
-		c.close = true
+		c.ends.atLeast(endsClosed)
 	}
 	rep := &c.rep
 	*rep = repBody{begun: true, left: r.ContentLength}
@@ -57,7 +57,9 @@ func (c *byteConn) writeHead(r *Reply) error {
 	if !rep.none && rep.left < 0 {
 		rep.chunked = c.x.proto1x > 0
 		rep.toClose = !rep.chunked
-		c.close = c.close || rep.toClose
+		if rep.toClose {
+			c.ends.atLeast(endsClosed)
+		}
 	}
 	b := c.room()
 	b.B = appendStatus(b.B, r.Status)
@@ -74,7 +76,7 @@ func (c *byteConn) writeHead(r *Reply) error {
 		b.B = append(strconv.AppendInt(b.B, r.ContentLength, 10), "\r\n"...)
 	}
 	switch {
-	case c.close:
+	case c.ends.closes():
 		b.B = append(b.B, "Connection: close\r\n"...)
 	case c.x.proto1x == 0:
 		b.B = append(b.B, "Connection: keep-alive\r\n"...)
@@ -177,7 +179,7 @@ func (c *byteConn) push(more bool) error {
 
 // send writes p to the client; more says that another send follows at once.
 func (c *byteConn) send(p []byte, more bool) error {
-	if c.broken {
+	if c.ends == endsBroken {
 		return net.ErrClosed
 	}
 	now := c.x.now
@@ -204,7 +206,7 @@ func (c *byteConn) send(p []byte, more bool) error {
 			return nil
 		}
 		if now = time.Now(); c.nc != c.raw || c.opaque || !wait.lasts(n, err, now) {
-			c.broken = true
+			c.ends.atLeast(endsBroken)
 			return err
 		}
 		p = p[n:]
@@ -226,7 +228,7 @@ func (c *byteConn) boundSend(now time.Time, d time.Duration) {
 // reset.
 func (c *byteConn) abort() {
 	_ = c.flush()
-	c.broken = true
+	c.ends.atLeast(endsBroken)
 	if c.rep.toClose || !c.rep.begun {
 		if t, ok := c.raw.(interface{ SetLinger(int) error }); ok {
 			_ = t.SetLinger(0)
@@ -237,7 +239,7 @@ func (c *byteConn) abort() {
 	}
 }
 
-func (c *byteConn) mustClose() { c.close, c.linger = true, true }
+func (c *byteConn) mustClose() { c.ends.atLeast(endsLate) }
 
 func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	c.stopPeek()
@@ -247,7 +249,7 @@ func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	if err := c.flush(); err != nil {
 		return nil, nil, err
 	}
-	c.handed = true
+	c.ends.atLeast(endsHanded)
 	var early []byte
 	if c.in != nil {
 		early = c.in.B[c.pos:]

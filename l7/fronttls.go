@@ -59,7 +59,8 @@ func (c *byteConn) answerPlain(err error) {
 	_ = plain.SetDeadline(time.Now().Add(lingerTime))
 	_, _ = plain.Write([]byte("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: " +
 		strconv.Itoa(len(body)) + "\r\nConnection: close\r\n\r\n" + body))
-	c.c, c.linger = plain, true
+	c.c = plain
+	c.ends.atLeast(endsLate)
 }
 
 // looksLikeHTTP reports whether a request of HTTP/1 may begin with b: a method

@@ -3,9 +3,7 @@
 package l7
 
 import (
-	"crypto/tls"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -57,114 +55,24 @@ func (p *parking) close() {
 	}
 }
 
-// watch has the Parker tell when the client closes its side.
-func (c *byteConn) watch() {
-	if c.srv.HalfClose {
-		return
-	}
-	nc, watched := c.nc, c.c
-	if t, ok := nc.(*tls.Conn); ok {
-		// The end of the stream below shows just the same; nothing is read.
-		if h := handedOf(t); h != nil {
-			nc = h.Conn
-		}
-		watched = l4.NewConn(nc)
-	}
-	if p := c.srv.parking.get(watched); p != nil {
-		c.watched = watched
-		c.srv.late.add(c)
-	}
-}
-
-// ground returns the connection that the Parker looks after, if any does: c.c or
-// the one below its TLS.
-func (c *byteConn) ground() *l4.Conn {
-	if c.watched != nil {
-		return c.watched
-	}
-	return c.c
-}
-
-// watchNow is called when watchAfter has passed.
-func (c *byteConn) watchNow() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if p := c.srv.parking.peek(); p != nil && !c.unwatched {
-		p.Watch(c.watched, c.clientGone) // false: it is closed already
-	}
-}
-
-func (c *byteConn) unwatch() {
-	if c.watched == nil {
-		return
-	}
-	c.mu.Lock()
-	c.unwatched = true
-	c.mu.Unlock()
-	if p := c.srv.parking.peek(); p != nil {
-		p.Unwatch(c.watched)
-	}
-	c.watched = nil
-}
-
-// watchAfter is how old a connection is when the Parker begins to watch it:
-// most of those for one request do not get there.
-const watchAfter = 50 * time.Millisecond
-
-// latecomers are new connections that are to be watched, if they last.
-type latecomers struct {
-	mu    sync.Mutex
-	conns []*byteConn
-}
-
-func (l *latecomers) add(c *byteConn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.conns) == 0 {
-		time.AfterFunc(watchAfter, l.watch)
-	}
-	l.conns = append(l.conns, c)
-}
-
-func (l *latecomers) watch() {
-	l.mu.Lock()
-	conns := l.conns
-	l.conns = nil
-	l.mu.Unlock()
-	for _, c := range conns {
-		c.watchNow()
-	}
-}
-
-// What a connection is doing, as far as others may interrupt it.
-const (
-	stateBusy        int32 = iota // serving an exchange
-	stateIdle                     // waiting for a request
-	stateInterrupted              // its wait was ended by somebody
-	stateParked                   // held by the Parker, no goroutine
-)
-
 // goIdle says that the connection waits from now on.
 func (c *byteConn) goIdle() {
 	if c.settled { // as far as it can be: only its deadline ends the wait
-		c.idleTick.Store(neverSweep)
-		c.state.Store(stateIdle)
+		c.state.rest(neverSweep)
 		return
 	}
-	c.idleTick.Store(c.srv.sweeper.tick.Load())
-	c.state.Store(stateIdle)
+	c.state.rest(c.srv.sweeper.tick.Load())
 	c.srv.sweeper.arm(c.srv)
 }
 
 // goBusy says that the wait is over. It reports whether it was ended by
 // somebody else, in which case the read deadline is in the past.
 func (c *byteConn) goBusy() (interrupted bool) {
-	if c.state.CompareAndSwap(stateIdle, stateBusy) {
+	if !c.state.wake() {
 		return false
 	}
 	c.mu.Lock() // until the deadline is set
 	defer c.mu.Unlock()
-	c.state.Store(stateBusy)
 	c.readAt.at = past
 	return true
 }
@@ -172,11 +80,10 @@ func (c *byteConn) goBusy() (interrupted bool) {
 // interruptIdle ends the wait for a request, if that is what is going on.
 func (c *byteConn) interruptIdle() {
 	c.mu.Lock()
-	idle := c.state.CompareAndSwap(stateIdle, stateInterrupted)
-	if idle {
+	if c.state.interrupt() {
 		_ = c.nc.SetReadDeadline(past)
 	}
-	parked := c.state.Load() == stateParked
+	parked := c.state.is(stateParked)
 	c.mu.Unlock()
 	if parked {
 		c.closeParked()
@@ -210,15 +117,14 @@ func (c *byteConn) settle() {
 // again already.
 func (c *byteConn) park() bool {
 	if p := c.srv.parking.peek(); p != nil {
-		c.parkedAt.Store(int64(c.now.Sub(c.srv.sweeper.start)))
-		c.state.Store(stateParked)
+		c.state.park(c.now.Sub(c.srv.sweeper.start))
 		// Stopping is seen here, or parked seen by Shutdown.
 		if !c.srv.stopping.Load() && p.Park(c.ground(), c.resume) {
 			c.srv.sweeper.arm(c.srv) // which ends it in time
 			return true
 		}
+		c.state.resume()
 	}
-	c.state.Store(stateBusy)
 	return false
 }
 
@@ -241,72 +147,6 @@ func (c *byteConn) awaitFirst() bool {
 
 // resume is the goroutine of a connection that the Parker has let go.
 func (c *byteConn) resume() {
-	c.state.Store(stateBusy)
+	c.state.resume()
 	c.loop()
-}
-
-// A sweeper looks after idle connections, once in a while and only if there
-// are any: it has them settled, and ends those that have been parked for too
-// long.
-type sweeper struct {
-	start time.Time
-	tick  atomic.Int64
-	armed atomic.Bool
-}
-
-// sweepEvery is how often connections are looked at; one that has been idle
-// for a whole period is settled.
-const sweepEvery = 100 * time.Millisecond
-
-// neverSweep is the idleTick of a connection that the sweeper leaves alone.
-const neverSweep = -1
-
-// sweepCost is what a look at one connection may take at most, times a
-// hundred: with many the looks are farther apart, so that they never take more
-// than a hundredth of a processor.
-const sweepCost = 10 * time.Microsecond
-
-func (w *sweeper) arm(s *Server) { w.armFor(s, sweepEvery) }
-
-func (w *sweeper) armFor(s *Server, pause time.Duration) {
-	if !w.armed.Load() && !w.armed.Swap(true) {
-		time.AfterFunc(pause, func() { w.sweep(s) })
-	}
-}
-
-func (w *sweeper) sweep(s *Server) {
-	w.armed.Store(false) // one that is not seen yet as what it is arms it again
-	now, tick := time.Now(), w.tick.Add(1)
-	limit := orDefault(s.IdleTimeout, defaultIdleTimeout)
-	var settle, expired []*byteConn
-	again := false
-	s.mu.Lock()
-	for c := range s.conns {
-		switch c.state.Load() {
-		case stateIdle:
-			switch since := c.idleTick.Load(); {
-			case since == neverSweep:
-			case tick-since > 1:
-				settle = append(settle, c)
-			default:
-				again = true
-			}
-		case stateParked:
-			again = true
-			if limit > 0 && now.Sub(w.start)-time.Duration(c.parkedAt.Load()) > limit {
-				expired = append(expired, c)
-			}
-		}
-	}
-	pause := max(sweepEvery, time.Duration(len(s.conns))*sweepCost)
-	s.mu.Unlock()
-	if again && !s.stopping.Load() {
-		w.armFor(s, pause)
-	}
-	for _, c := range settle {
-		c.interruptIdle()
-	}
-	for _, c := range expired {
-		c.interruptIdle()
-	}
 }

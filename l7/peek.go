@@ -21,6 +21,12 @@ type peek struct {
 	over  bool          // it must not begin any more; likewise
 }
 
+// peeking is the peek of a connection, and whether there may be one.
+type peeking struct {
+	peek     *peek // instead of the Parker; nil if there is none
+	unpeeked bool  // none is to begin any more, until the next exchange does
+}
+
 // beginPeek arms a peek for an exchange that begins.
 func (c *byteConn) beginPeek() {
 	c.unpeeked = false

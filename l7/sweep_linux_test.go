@@ -22,7 +22,7 @@ func onlyConn(t *testing.T, s *Server, state int32) *byteConn {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		s.mu.Lock()
 		for c := range s.conns {
-			if c.state.Load() == state {
+			if c.state.is(state) {
 				s.mu.Unlock()
 				return c
 			}
@@ -52,7 +52,7 @@ func TestSweepOfAResumedConnection(t *testing.T) {
 	br := bufio.NewReader(nc)
 	for range 2 {
 		c := onlyConn(t, srv, stateParked)
-		since := time.Duration(c.parkedAt.Load())
+		since := time.Duration(c.state.parkedAt.Load())
 		if age := time.Since(srv.sweeper.start) - since; since <= 0 || age < 0 || age > 10*time.Second {
 			t.Fatalf("it has been parked for %v", age)
 		}

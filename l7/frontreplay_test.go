@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// The tests below replay, step by step, what once went wrong between a connection
+// of the byte front and those that look at it meanwhile.
+
+// deadlineConn tells of read deadlines in the past, and waits until it is let go on.
+type deadlineConn struct {
+	net.Conn
+	begun, goOn chan struct{} // nil: does not wait
+	last        atomic.Pointer[time.Time]
+}
+
+func (c *deadlineConn) SetReadDeadline(t time.Time) error {
+	if c.begun != nil && t.Equal(past) {
+		close(c.begun)
+		<-c.goOn
+	}
+	c.last.Store(&t)
+	return nil
+}
+
+// idleByteConn returns a connection without a goroutine, of a server that serves.
+func idleByteConn(t *testing.T, nc net.Conn) *byteConn {
+	s := new(Server)
+	s.init()
+	c := &byteConn{srv: s, raw: nc, nc: nc, c: l4.NewConn(nc)}
+	c.ctx, c.cancel = context.WithCancel(t.Context())
+	c.equip()
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	return c
+}
+
+// Who wakes while the wait is being ended waits for the deadline in the past: set
+// later, it would end the exchange that follows.
+func TestWakeWaitsForWhoInterrupts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc := &deadlineConn{begun: make(chan struct{}), goOn: make(chan struct{})}
+		nc.Conn, _ = net.Pipe()
+		c := idleByteConn(t, nc)
+		c.state.rest(1)
+		go c.interruptIdle()
+		<-nc.begun
+		var woke atomic.Bool
+		interrupted := make(chan bool, 1)
+		go func() {
+			i := c.goBusy()
+			woke.Store(true)
+			interrupted <- i
+		}()
+		for range 1000 { // a goroutine that waits for a mutex is not idle to synctest
+			runtime.Gosched()
+			require.False(t, woke.Load())
+		}
+		close(nc.goOn)
+		require.True(t, <-interrupted)
+		require.True(t, nc.last.Load().Equal(past))
+		require.Equal(t, past, c.readAt.at, "the next deadline is set, whatever was before")
+		require.True(t, c.state.is(stateBusy))
+		c.interruptIdle() // too late: there is no wait
+		require.True(t, c.state.is(stateBusy))
+	})
+}
+
+// A connection is settled when it has idled for a whole period. One that is settled
+// already, with a goroutine that waits, is left to its deadline.
+func TestSettledConnectionIsLeftToItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc := new(deadlineConn)
+		nc.Conn, _ = net.Pipe()
+		c := idleByteConn(t, nc)
+		w := &c.srv.sweeper
+		w.armed.Store(true) // the test sweeps
+		c.goIdle()
+		w.sweep(c.srv)
+		require.True(t, c.state.is(stateIdle), "it may have begun just now")
+		require.True(t, w.armed.Load(), "it is looked at again")
+		w.sweep(c.srv)
+		require.True(t, c.state.is(stateInterrupted))
+		require.True(t, c.goBusy())
+		c.settled = true
+		w.armed.Store(true)
+		c.goIdle()
+		for range 10 {
+			w.sweep(c.srv)
+			require.True(t, c.state.is(stateIdle))
+		}
+		require.False(t, w.armed.Load(), "there is nothing to look at")
+		time.Sleep(time.Second)
+		require.True(t, c.state.is(stateIdle))
+	})
+}
+
+// Shutdown has looked at the connections just before one parks, or waits: that
+// one sees it, and ends.
+func TestShutdownBetweenLookAndPark(t *testing.T) {
+	nc := new(deadlineConn)
+	nc.Conn, _ = net.Pipe()
+	c := idleByteConn(t, nc)
+	c.srv.stopping.Store(true)
+	c.now = time.Now()
+	require.False(t, c.park())
+	require.True(t, c.state.is(stateBusy), "or who looks at it would take it for the Parker's")
+	more, idle := c.waitRequest()
+	require.False(t, more)
+	require.False(t, idle)
+	require.True(t, c.state.is(stateBusy))
+}
+
+// The watch of a connection begins late: by then it may be handed on.
+func TestLateWatchOfAConnectionHandedOn(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	nc, err := ln.Accept()
+	require.NoError(t, err)
+	defer nc.Close()
+	c := idleByteConn(t, nc)
+	c.watch()
+	defer c.srv.parking.close()
+	if c.watched == nil {
+		t.Skip("no Parker on this system")
+	}
+	c.unwatch()
+	c.watchNow()
+	_ = peer.Close()
+	_, err = nc.Read(make([]byte, 1)) // it has arrived
+	require.Error(t, err)
+	require.False(t, c.gone.Load())
+	require.NoError(t, c.ctx.Err())
+}
+
+// The pump may come to the end of the request's body just when the exchange has
+// ended its peek: no other must begin, beside the read of the next request.
+func TestNoPeekBehindTheExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _ := net.Pipe()
+		c := idleByteConn(t, nc)
+		c.beginPeek()
+		require.NotNil(t, c.peek)
+		c.stopPeek()
+		c.startPeek() // by who has read the body
+		require.Nil(t, c.peek)
+		time.Sleep(2 * peekAfter)
+		c.beginPeek()
+		require.NotNil(t, c.peek)
+		time.Sleep(2 * peekAfter) // it reads
+		c.stopPeek()
+		require.Equal(t, past, c.readAt.at, "its read was ended by a deadline")
+		_ = nc.Close()
+	})
+}
+
+type interruptCounter struct{ n atomic.Int32 }
+
+func (i *interruptCounter) interrupt() { i.n.Add(1) }
+
+// The client may go away before the server's side is attached, while it is, and
+// behind that.
+func TestClientGoneAroundAttach(t *testing.T) {
+	nc, _ := net.Pipe()
+	defer nc.Close()
+	for name, steps := range map[string]struct {
+		before, within bool
+		want           int32
+	}{
+		"before": {before: true, want: 1}, "within": {within: true, want: 1}, "behind": {want: 0},
+	} {
+		c := idleByteConn(t, nc)
+		up := new(interruptCounter)
+		if steps.before {
+			c.clientGone()
+		}
+		c.attach(up)
+		if steps.within {
+			c.clientGone()
+		}
+		require.True(t, c.detach())
+		if !steps.before && !steps.within {
+			c.clientGone()
+		}
+		require.Equal(t, steps.want, up.n.Load(), name)
+		require.True(t, c.gone.Load())
+		require.Error(t, c.ctx.Err())
+	}
+}
+
+// What a pump has been made to stop reading is not read again, but a body that
+// nobody has begun to read is there to be drained.
+func TestBodyStoppedBehindItsReader(t *testing.T) {
+	nc, _ := net.Pipe()
+	defer nc.Close()
+	for _, touched := range []bool{false, true} {
+		c := idleByteConn(t, nc)
+		c.req.left, c.req.touched = 5, touched
+		c.stopBody()
+		c.resumeBody()
+		require.Equal(t, touched, c.req.failed)
+		require.Equal(t, past, c.readAt.at)
+		c.req.failed = false
+		c.resumeBody() // of a body that was not stopped: nothing
+		require.False(t, c.req.failed)
+	}
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// A sweeper looks after idle connections, once in a while and only if there
+// are any: it has them settled, and ends those that have been parked for too
+// long.
+type sweeper struct {
+	start time.Time
+	tick  atomic.Int64
+	armed atomic.Bool
+}
+
+// sweepEvery is how often connections are looked at; one that has been idle
+// for a whole period is settled.
+const sweepEvery = 100 * time.Millisecond
+
+// neverSweep is the idleTick of a connection that the sweeper leaves alone.
+const neverSweep = -1
+
+// sweepCost is what a look at one connection may take at most, times a
+// hundred: with many the looks are farther apart, so that they never take more
+// than a hundredth of a processor.
+const sweepCost = 10 * time.Microsecond
+
+func (w *sweeper) arm(s *Server) { w.armFor(s, sweepEvery) }
+
+func (w *sweeper) armFor(s *Server, pause time.Duration) {
+	if !w.armed.Load() && !w.armed.Swap(true) {
+		time.AfterFunc(pause, func() { w.sweep(s) })
+	}
+}
+
+func (w *sweeper) sweep(s *Server) {
+	w.armed.Store(false) // one that is not seen yet as what it is arms it again
+	now, tick := time.Now(), w.tick.Add(1)
+	limit := orDefault(s.IdleTimeout, defaultIdleTimeout)
+	var settle, expired []*byteConn
+	again := false
+	s.mu.Lock()
+	for c := range s.conns {
+		switch c.state.state.Load() {
+		case stateIdle:
+			switch ticks, mine := c.state.idleFor(tick); {
+			case !mine:
+			case ticks > 1:
+				settle = append(settle, c)
+			default:
+				again = true
+			}
+		case stateParked:
+			again = true
+			if limit > 0 && c.state.parkedFor(now.Sub(w.start)) > limit {
+				expired = append(expired, c)
+			}
+		}
+	}
+	pause := max(sweepEvery, time.Duration(len(s.conns))*sweepCost)
+	s.mu.Unlock()
+	if again && !s.stopping.Load() {
+		w.armFor(s, pause)
+	}
+	for _, c := range settle {
+		c.interruptIdle()
+	}
+	for _, c := range expired {
+		c.interruptIdle()
+	}
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"crypto/tls"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// watch has the Parker tell when the client closes its side.
+func (c *byteConn) watch() {
+	if c.srv.HalfClose {
+		return
+	}
+	nc, watched := c.nc, c.c
+	if t, ok := nc.(*tls.Conn); ok {
+		// The end of the stream below shows just the same; nothing is read.
+		if h := handedOf(t); h != nil {
+			nc = h.Conn
+		}
+		watched = l4.NewConn(nc)
+	}
+	if p := c.srv.parking.get(watched); p != nil {
+		c.watched = watched
+		c.srv.late.add(c)
+	}
+}
+
+// ground returns the connection that the Parker looks after, if any does: c.c or
+// the one below its TLS.
+func (c *byteConn) ground() *l4.Conn {
+	if c.watched != nil {
+		return c.watched
+	}
+	return c.c
+}
+
+// watchNow is called when watchAfter has passed.
+func (c *byteConn) watchNow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.srv.parking.peek(); p != nil && !c.unwatched {
+		p.Watch(c.watched, c.clientGone) // false: it is closed already
+	}
+}
+
+func (c *byteConn) unwatch() {
+	if c.watched == nil {
+		return
+	}
+	c.mu.Lock()
+	c.unwatched = true
+	c.mu.Unlock()
+	if p := c.srv.parking.peek(); p != nil {
+		p.Unwatch(c.watched)
+	}
+	c.watched = nil
+}
+
+// watchAfter is how old a connection is when the Parker begins to watch it:
+// most of those for one request do not get there.
+const watchAfter = 50 * time.Millisecond
+
+// latecomers are new connections that are to be watched, if they last.
+type latecomers struct {
+	mu    sync.Mutex
+	conns []*byteConn
+}
+
+func (l *latecomers) add(c *byteConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.conns) == 0 {
+		time.AfterFunc(watchAfter, l.watch)
+	}
+	l.conns = append(l.conns, c)
+}
+
+func (l *latecomers) watch() {
+	l.mu.Lock()
+	conns := l.conns
+	l.conns = nil
+	l.mu.Unlock()
+	for _, c := range conns {
+		c.watchNow()
+	}
+}

@@ -107,10 +107,10 @@ func (t *attempt) connectFailure(l *leg, err error) *failure {
 // its own context.
 func (f *failure) canceled(x *Exchange) {
 	f.class, f.by, f.status = balance.Canceled, l4.ClientAborted, 0
-	switch s, ok := x.down.(*standard); {
+	switch {
 	case errors.Is(x.Context().Err(), context.DeadlineExceeded):
 		f.class, f.by, f.status = balance.Timeout, l4.ServerTimeout, http.StatusGatewayTimeout
-	case ok && s.lent != nil && s.root().r.Context().Err() == nil:
+	case x.down.present():
 		f.by, f.status = l4.Killed, http.StatusBadGateway
 	}
 }
@@ -155,14 +155,14 @@ func (t *attempt) classify(src source, err error) *failure {
 	case errors.As(err, &ce):
 		f.class, f.by, f.phase, f.status = balance.ClientAborted, l4.ClientAborted, l4.PhaseRequest, 0
 		var tooLong *http.MaxBytesError // of a handler around
-		switch s, ok := t.x.down.(*standard); {
+		switch {
 		case errors.As(err, &he):
 			f.status, f.by = he.status, l4.Denied
 		case errors.As(err, &tooLong):
 			f.status, f.by = http.StatusRequestEntityTooLarge, l4.Denied
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			f.status, f.by = http.StatusRequestTimeout, l4.ClientTimeout
-		case ok && s.lent != nil && s.root().r.Context().Err() == nil:
+		case t.x.down.present():
 			f.status = http.StatusBadRequest // what a handler around makes of the body
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):

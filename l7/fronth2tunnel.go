@@ -176,3 +176,5 @@ func (s *h2Exchange) lost() bool {
 }
 
 func (s *h2Exchange) hijackable() bool { return true }
+
+func (s *h2Exchange) present() bool { return false }

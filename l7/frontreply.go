@@ -310,3 +310,5 @@ func (f *Fields) dated() bool {
 }
 
 func (c *byteConn) hijackable() bool { return true }
+
+func (c *byteConn) present() bool { return false }

@@ -138,6 +138,7 @@ func (n *nobody) observed() bool              { return true } // nobody has aske
 func (n *nobody) logger() *slog.Logger        { return n.log }
 func (n *nobody) bodyMayPanic() bool          { return false }
 func (n *nobody) hijackable() bool            { return true }
+func (n *nobody) present() bool               { return false }
 func (n *nobody) rewindBody() bool            { return false }
 func (n *nobody) bodyReady() bool             { return true }
 func (n *nobody) stopBody()                   {}

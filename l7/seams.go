@@ -98,6 +98,10 @@ type client interface {
 	// connection away, with the bytes that the client has sent behind its
 	// request.
 	hijack(r *Reply) (c *l4.Conn, early []byte, err error)
+	// present reports whether the client is known to be there although the
+	// context of the exchange, which a handler of net/http around has made, may
+	// have ended.
+	present() bool
 	// hijackable reports whether hijack can work, as far as that is known.
 	hijackable() bool
 	// probe has TCP find out whether the client is there while it is quiet.

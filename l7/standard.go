@@ -400,6 +400,8 @@ func (s *standard) mustClose() {
 	}
 }
 
+func (s *standard) present() bool { return s.lent != nil && s.root().r.Context().Err() == nil }
+
 func (s *standard) hijackable() bool { return hijackable(s.w) }
 
 func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {

@@ -49,6 +49,7 @@ func (c *caller) readBody(p []byte) (int, error) {
 
 func (c *caller) bodyMayPanic() bool { return true }
 func (c *caller) hijackable() bool   { return true }
+func (c *caller) present() bool      { return false }
 
 // bodyReady takes a body that can be had again for one that is in memory.
 func (c *caller) bodyReady() bool { return c.body == nil || c.req.GetBody != nil }

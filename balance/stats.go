@@ -126,6 +126,7 @@ func (st *Stats) add(o *ServerStats) {
 func (c *core) bury(s *Server) {
 	var sum Stats
 	last := s.Stats()
+	last.Picks = last.Outcomes.Total() // what is in flight now is a request that finds the door shut
 	sum.add(&c.gone)
 	sum.add(&last)
 	c.gone = ServerStats{Picks: sum.Picks, Outcomes: sum.Outcomes, Latency: sum.Latency}

@@ -174,6 +174,8 @@ func TestEachCauseSaysSince(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, p := newBackends(), pool(t, "a", "b")
 		s := p.Server("a")
+		outlier := &health.Outlier{Pool: p, Logger: quiet, Base: 100 * time.Second}
+		p.OnOutcome = append(p.OnOutcome, outlier.Observe) // before anything looks at the pool
 		run(t, &health.Checker{Pools: []*balance.Pool{p}, Probe: b, Interval: 10 * time.Second, Spread: -1})
 		var line atomic.Value
 		line.Store("up")
@@ -189,8 +191,6 @@ func TestEachCauseSaysSince(t *testing.T) {
 			Pools: []*balance.Pool{p.Subset(func(e balance.Endpoint) bool { return e.Name == "a" })},
 			Agent: health.Agent{Connect: health.Connect{Dial: n.DialContext}}, Logger: quiet, Interval: 10 * time.Second, Spread: -1,
 		}
-		outlier := &health.Outlier{Pool: p, Logger: quiet, Base: 100 * time.Second}
-		p.OnOutcome = append(p.OnOutcome, outlier.Observe)
 		ctx, cancel := context.WithCancel(t.Context())
 		var runs sync.WaitGroup
 		runs.Go(func() { agents.Run(ctx) })

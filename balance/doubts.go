@@ -10,7 +10,7 @@ import (
 
 // doubts wakes sources that would look again when servers fail.
 type doubts struct {
-	heard atomic.Bool // somebody listens
+	heard atomic.Bool // a source listens
 	mu    sync.Mutex
 	next  chan struct{}
 }

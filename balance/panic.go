@@ -99,13 +99,13 @@ func isKeyed(k keyed) bool {
 	return k.Keyed()
 }
 
-// ask is Pick for who holds a lock: a picker that panics has no server.
+// ask is Pick for a caller that holds a lock: a picker that panics has no server.
 func (g *group) ask(key uint64, f Filter) *Server {
 	defer caught("Picker.Pick")
 	return g.picker.Pick(key, f)
 }
 
-// most is Bound for who holds a lock.
+// most is Bound for a caller that holds a lock.
 func (g *group) most(s *Server) int {
 	defer caught("Picker.Bound")
 	return g.bound.Bound(s)

@@ -158,9 +158,9 @@ func use(t *testing.T, p *balance.Pool, n int) {
 	}
 }
 
-// A picker that panics does so in the goroutine of who asks. Where it is asked
+// A picker that panics does so in the goroutine of its caller. Where it is asked
 // for others, at the end of a lease and when servers change, it has no server,
-// and those who wait go on to wait.
+// and the requests that wait go on waiting.
 func TestPickPanicsInTheQueue(t *testing.T) {
 	log := captureStacks(t)
 	synctest.Test(t, func(t *testing.T) {

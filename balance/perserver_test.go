@@ -29,7 +29,7 @@ func TestPerServerLivesAsLongAsTheServer(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { one.Of(a).Add(1); two.Of(a).Add(1) }))
 }
 
-// TestPerServerIsOneForAll: all who ask at once are given the same T.
+// TestPerServerIsOneForAll: callers that ask at once are given the same T.
 func TestPerServerIsOneForAll(t *testing.T) {
 	p := &Pool{}
 	require.NoError(t, p.Set(Endpoint{Addr: "a:1"}))

@@ -68,43 +68,33 @@
 //
 // # Where to read next
 //
-// exchange.go, handler.go, router.go, proxy.go; then front.go and attempt.go
-// for how bytes flow.
+// exchange.go, handler.go, router.go, up_proxy.go; then front.go and
+// up_attempt.go for how bytes flow.
 package l7
 
-// The wings of the package, the lowest first. A file uses what is declared in
-// files of its own wing and of those below it; TestWings checks that.
+// The wings of the package, the lowest first. The first word of a file's name
+// says which wing it is in, and a file without one of these words is in core. A
+// file uses what is declared in files of its own wing and of those below it;
+// TestWings checks that.
 //
 // core: the Exchange and what all others are made of: fields, syntax, framing, records, limits
 //
-//	chance check chunked coarse cookie defaults doc doc_middleware exchange fields forwarded
-//	grpcstatus h2link handler hashkey head headermap headscan host interim kind lent map
-//	nethttp nominated panic persist_value quiet_other quiet_unix record reply seams sendable
-//	session stack stream syntax timeout writebound
-//
 // fronts: the client's side of an exchange: the byte front, HTTP/2, and (w, r) of an http.Server
 //
-//	carried editwriter foreign front frontbody fronth2 fronth2foreign fronth2head
-//	fronth2stream fronth2tunnel fronthead frontreply frontstate frontstream fronttls goon
-//	handover misdirected park peek server standard standardbody standardtarget standardwrite
-//	sweep watch
+//	front front_*
 //
 // upstream: the server's side: connections, tries, and the Proxy that relays
 //
-//	attempt check_proxy failure failurelog forward grpc h2stream hedge latencies leg mirror
-//	proxy pump relay replay retry reuse tunnel upconn updial uph1 uph2 uph2read uphost
-//	uplimit upreply upstream uptunnel
+//	up_* upstream
 //
 // routing: matchers, the Router, and what chooses a pool
 //
-//	check_matcher index index_build match match_conn match_host match_path match_within order
-//	pick router router_explain
+//	route_* router router_*
 //
 // middleware: handlers that look at an exchange, change it, or answer it
 //
-//	auth bufferbody capture check_middleware deny edit gate limit limit_key normalize
-//	persist redirect requestid rewrite stick trust underscore
+//	middleware_*
 //
 // transport: the Proxy's work for a program that calls other services
 //
-//	transport transport_body transport_caller transport_local
+//	transport transport_*

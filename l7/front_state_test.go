@@ -16,7 +16,7 @@ var (
 	allMoves  = []move{moveRest, moveWake, moveInterrupt, movePark, moveResume}
 )
 
-// Each move from each state, as frontstate.go draws them. What is not listed does
+// Each move from each state, as front_state.go draws them. What is not listed does
 // not apply, and changes nothing.
 func TestMovesOfAConnection(t *testing.T) {
 	type step struct {

@@ -284,51 +284,22 @@ func (w *h2Writer) end() {
 
 // setReadDeadline bounds reads of the request body.
 func (s *h2Exchange) setReadDeadline(t time.Time) error {
-	return s.deadline(t, &s.readTimer, func() {
+	s.f.deadline(t, &s.readTimer, func() {
 		if s.err == nil && !s.bodyEnd {
 			s.bodyErr = os.ErrDeadlineExceeded
 			s.recv.wake()
 		}
 	}, func() { s.bodyErr = nil })
+	return nil
 }
 
 // setWriteDeadline bounds writes of the reply: behind it the stream is reset.
 func (s *h2Exchange) setWriteDeadline(t time.Time) error {
-	return s.deadline(t, &s.writeTimer, func() {
+	s.f.deadline(t, &s.writeTimer, func() {
 		if s.st.State() != h2.Closed {
 			s.f.h2.Reset(s.st, h2.InternalError)
 			s.lose(os.ErrDeadlineExceeded)
 		}
 	}, nil)
-}
-
-// deadline has late run at t, with the connection locked. Zero t undoes that.
-func (s *h2Exchange) deadline(t time.Time, timer **time.Timer, late, undo func()) error {
-	f := s.f
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if *timer != nil {
-		(*timer).Stop()
-		*timer = nil
-	}
-	if undo != nil {
-		undo()
-	}
-	switch d := time.Until(t); {
-	case t.IsZero():
-	case d <= 0:
-		late()
-	default:
-		var mine *time.Timer
-		mine = time.AfterFunc(d, func() {
-			f.mu.Lock()
-			if *timer == mine { // the stream is still the one that asked
-				late()
-			}
-			f.mu.Unlock()
-			f.flush()
-		})
-		*timer = mine
-	}
 	return nil
 }

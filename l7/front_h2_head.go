@@ -194,6 +194,10 @@ func (s *h2Exchange) check() string {
 		if h.scheme != "" || h.path != "" || !h.authority {
 			return "malformed CONNECT" // section 8.5
 		}
+		if h.frame.length > 0 {
+			return "CONNECT with a Content-Length"
+		}
+		return "" // what follows is no body
 	case h.scheme == "" || h.path == "":
 		return "no scheme or path"
 	}

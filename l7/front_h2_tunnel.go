@@ -4,15 +4,13 @@ package l7
 
 import (
 	"crypto/rand"
-	"crypto/sha1"
 	"encoding/base64"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"time"
 
 	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
 // extend makes an extended CONNECT (RFC 8441) the request that HTTP/1 has in its
@@ -36,27 +34,24 @@ func (s *h2Exchange) extend() string {
 	return ""
 }
 
-// acceptKey returns the Sec-WebSocket-Accept that a key asks for (RFC 6455,
-// section 4.2.2).
-func acceptKey(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
-}
-
-// hijack answers an extended CONNECT by 200 and gives the stream away as a
+// hijack answers CONNECT, extended or not, by 2xx and gives the stream away as a
 // connection.
 func (s *h2Exchange) hijack(r *Reply) (*l4.Conn, []byte, error) {
-	if s.x.wsKey == "" {
+	status := r.Status
+	switch {
+	case s.x.wsKey != "":
+		status = http.StatusOK
+		r.Header.Del("Sec-WebSocket-Accept")
+	case s.x.Method != http.MethodConnect:
 		return nil, nil, http.ErrNotSupported
 	}
-	r.Header.Del("Sec-WebSocket-Accept")
 	f := s.f
 	f.mu.Lock()
 	err := s.ended()
 	if err == nil {
 		s.told = true
 		b := f.h2.WriteHead()
-		b.Field(":status", "200", false)
+		b.Field(":status", statusCode(status), false)
 		f.fields(b, &r.Header)
 		b.End(s.st, false)
 	}
@@ -65,108 +60,28 @@ func (s *h2Exchange) hijack(r *Reply) (*l4.Conn, []byte, error) {
 		return nil, nil, err
 	}
 	f.flush()
-	return l4.NewConn(h2Tunnel{s}), nil, nil
+	limit := orDefault(f.srv.StreamTimeout, defaultStreamTimeout)
+	return l4.NewConn(&h2Tunnel{k: &f.h2Link, sender: &s.h2Sender, recv: &s.recv, end: s, nc: f.conn.nc, limit: limit}), nil, nil
 }
 
-// h2Tunnel is a stream as a connection. It ends with the exchange.
-type h2Tunnel struct{ s *h2Exchange }
+// The methods below implement h2TunnelEnd.
 
-// Read implements [net.Conn].
-func (t h2Tunnel) Read(p []byte) (int, error) {
-	s, f := t.s, t.s.f
-	f.mu.Lock()
-	for {
-		switch {
-		case s.bodyErr != nil:
-			err := s.bodyErr
-			f.mu.Unlock()
-			return 0, err
-		case len(s.body.bufs) > 0:
-			n := s.take(p)
-			update := len(f.h2.Out) > 0
-			f.mu.Unlock()
-			if update {
-				f.flush()
-			}
-			return n, nil
-		case s.err != nil:
-			err := s.err
-			f.mu.Unlock()
-			return 0, err
-		case s.bodyEnd:
-			f.mu.Unlock()
-			return 0, io.EOF
-		}
-		f.sleepFor(&s.recv, 0)
+func (s *h2Exchange) pull(p []byte) (int, error) {
+	switch n := s.take(p); {
+	case n > 0:
+		return n, nil
+	case s.err != nil:
+		return 0, s.err
+	case s.bodyEnd:
+		return 0, io.EOF
+	case s.st.State() == h2.Closed: // by a deadline
+		return 0, net.ErrClosed
 	}
+	return 0, nil
 }
 
-// Write implements [net.Conn].
-func (t h2Tunnel) Write(p []byte) (int, error) {
-	s, f := t.s, t.s.f
-	f.mu.Lock()
-	err := f.sendData(&s.h2Sender, p, orDefault(f.srv.StreamTimeout, defaultStreamTimeout), s.ended)
-	f.mu.Unlock()
-	f.flush()
-	if err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// CloseWrite ends what is sent.
-func (t h2Tunnel) CloseWrite() error {
-	s, f := t.s, t.s.f
-	f.mu.Lock()
-	err := s.ended()
-	if err == nil {
-		s.done = true
-		f.h2.Finish(s.st)
-	}
-	f.mu.Unlock()
-	f.flush()
-	return err
-}
-
-// Close ends the stream. What the client still sends is not wanted: the end of
-// the exchange resets what is left of it.
-func (t h2Tunnel) Close() error {
-	s, f := t.s, t.s.f
-	f.mu.Lock()
-	if !s.done && s.ended() == nil {
-		f.h2.Finish(s.st)
-	}
-	s.done = true
-	s.recv.wake()
-	s.send.wake()
-	f.mu.Unlock()
-	f.flush()
-	return nil
-}
-
-// LocalAddr implements [net.Conn].
-func (t h2Tunnel) LocalAddr() net.Addr { return t.s.f.conn.nc.LocalAddr() }
-
-// RemoteAddr implements [net.Conn].
-func (t h2Tunnel) RemoteAddr() net.Addr { return t.s.f.conn.nc.RemoteAddr() }
-
-// SetDeadline implements [net.Conn].
-func (t h2Tunnel) SetDeadline(at time.Time) error {
-	_ = t.SetReadDeadline(at)
-	return t.SetWriteDeadline(at)
-}
-
-// SetReadDeadline implements [net.Conn].
-func (t h2Tunnel) SetReadDeadline(at time.Time) error {
-	s := t.s
-	return s.deadline(at, &s.readTimer, func() {
-		s.bodyErr = os.ErrDeadlineExceeded
-		s.recv.wake()
-	}, func() { s.bodyErr = nil })
-}
-
-// SetWriteDeadline implements [net.Conn]. Behind it the stream is reset.
-func (t h2Tunnel) SetWriteDeadline(at time.Time) error { return t.s.setWriteDeadline(at) }
+func (s *h2Exchange) unwanted() error { return s.ended() }
+func (s *h2Exchange) sent()           { s.done = true }
 
 // lost reports whether the client has reset the stream or gone.
 func (s *h2Exchange) lost() bool {

@@ -30,7 +30,8 @@ type attempt struct {
 	deadline  time.Time       // of everything; zero means none
 	distrust  *tlsError       // of the first server that had no valid certificate; nil if there was none
 	method    string          // of the request as it is sent: what the server frames its reply by
-	forceOne  bool            // HTTP/1 only: the request asks for the connection
+	forceOne  bool            // HTTP/1, if that is allowed: the request asks for the connection
+	extends   bool            // but HTTP/2 if the server offers extended CONNECT
 	login     bool            // it logs the connection in
 	use       usage           // of connections to servers
 	asked     balance.Request // x.Balance before there was a try
@@ -51,6 +52,7 @@ func (t *attempt) begin() {
 	t.use = x.down.session(t.up.Reuse != ReuseAlways)
 	t.login = x.Header.logsIn()
 	t.forceOne = x.upgrade != "" || x.Method == http.MethodConnect || t.login
+	t.extends = x.upgrade != "" && !t.login && isToken(x.upgrade)
 	t.method = x.Method
 	t.whole = x.ContentLength == 0 && len(x.filters) == 0
 	if !t.whole && len(x.filters) == 0 && x.ContentLength > 0 && !x.expect &&

@@ -20,6 +20,7 @@ type protocols struct {
 	one  bool        // HTTP/1
 	two  atomic.Bool // HTTP/2; no more once a server has chosen HTTP/1
 	alpn []string    // to offer over TLS, in order; nil means no ALPN
+	ext  atomic.Bool // the server has offered extended CONNECT
 }
 
 // learnProtocols finds out what to speak with the server of h.
@@ -62,7 +63,7 @@ func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *leg, fresh
 			return c, false, nil
 		}
 	}
-	if h.two.Load() && !(t.forceOne && h.one) {
+	if h.two.Load() && !(t.forceOne && h.one && !(t.extends && h.ext.Load())) {
 		if src, dialed, err := h.stream(ctx, id, t, l); src != nil || err != nil {
 			return src, dialed, err
 		}

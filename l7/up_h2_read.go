@@ -50,10 +50,21 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 		}
 	}
 	b := c.h2.WriteHead()
-	b.Field(":method", s.method, false)
-	b.Field(":scheme", scheme, false)
-	b.Field(":authority", authority, false)
-	b.Field(":path", x.Path+x.Query, false)
+	switch {
+	case s.method == http.MethodConnect: // RFC 9113, section 8.5
+		b.Field(":method", s.method, false)
+		b.Field(":authority", authority, false)
+	case s.asks: // RFC 8441, section 4
+		b.Field(":method", http.MethodConnect, false)
+		b.Field(":protocol", x.upgrade, false)
+	default:
+		b.Field(":method", s.method, false)
+	}
+	if s.method != http.MethodConnect {
+		b.Field(":scheme", scheme, false)
+		b.Field(":authority", authority, false)
+		b.Field(":path", x.Path+x.Query, false)
+	}
 	_, rest, _ := cutLine(head)
 	for {
 		line, more, ok := cutLine(rest)
@@ -66,6 +77,8 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 		switch k := kindOf(name); {
 		case k == kindContentLength:
 			b.Field("content-length", value, false)
+		case s.asks && equalFold(name, "sec-websocket-key"): // section 5
+			s.key = value
 		case !k.owned():
 			b.Field(c.name(name), value, false)
 		}
@@ -239,6 +252,9 @@ func (c *h2Conn) handle(ev *h2.Event) error {
 	case h2.Writable:
 		c.wakeSenders()
 	case h2.Configured:
+		if p, _ := c.h2.Peer(); p.Connect {
+			c.host.ext.Store(true)
+		}
 		c.settle()
 		c.wakeSenders()
 	case h2.Leaving:
@@ -319,7 +335,7 @@ func (c *h2Conn) body(ev *h2.Event) {
 }
 
 func (s *h2Stream) bodiless() bool {
-	return s.method == http.MethodHead || !bodyAllowed(s.came.Status)
+	return !s.open && (s.method == http.MethodHead || !bodyAllowed(s.came.Status))
 }
 
 func (s *h2Stream) length() int64 { return s.came.ContentLength }
@@ -385,6 +401,9 @@ func (c *h2Conn) head(ev *h2.Event) error {
 	}
 	if r.Status == http.StatusNoContent {
 		r.ContentLength = -1
+	}
+	if s.tunnels() && r.Status/100 == 2 {
+		s.open, r.ContentLength = true, -1 // RFC 9110, section 9.3.6
 	}
 	s.came, s.final = *r, true
 	if ev.End {

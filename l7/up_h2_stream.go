@@ -21,9 +21,12 @@ type h2Stream struct {
 	fate
 	rep    Reply
 	method string
-	pump   *pump // sends the request body; nil if there is nothing to wait for
-	begun  bool  // the reserved stream is in use
-	over   bool  // given back
+	pump   *pump           // sends the request body; nil if there is nothing to wait for
+	begun  bool            // the reserved stream is in use
+	over   bool            // given back
+	asks   bool            // by extended CONNECT, in the place of an upgrade
+	key    string          // the Sec-WebSocket-Key that HTTP/2 does not need
+	pipe   *h2ServerTunnel // what a 2xx to CONNECT has opened; nil if there was none
 
 	x *Exchange // whose client gets what there is before a wait; nil if there is nobody
 	bodyWait
@@ -35,6 +38,7 @@ type h2Stream struct {
 	heads    int     // interim replies that have come
 	came     Reply   // the final one, while it is being read
 	final    bool    // it has come
+	open     bool    // and what follows is a tunnel
 	inbox    h2Inbox // of the body
 	got      int64   // bytes of it that have come
 	all      bool    // the server has sent all
@@ -68,7 +72,6 @@ func (s *h2Stream) version() string                { return "2.0" }
 func (s *h2Stream) shared() bool                   { return true }
 func (s *h2Stream) chunked() bool                  { return false }
 func (s *h2Stream) headCame(time.Time)             {}
-func (s *h2Stream) tunnel(string) serverTunnel     { return nil }
 func (s *h2Stream) reply() *Reply                  { return &s.rep }
 func (s *h2Stream) tlsState() *tls.ConnectionState { return s.conn.state }
 func (s *h2Stream) trailers() *Fields              { return s.trailing }
@@ -93,7 +96,7 @@ func (s *h2Stream) fault() error {
 // unwanted returns why nothing more of the request is sent, or nil. The lock is
 // held.
 func (s *h2Stream) unwanted() error {
-	if s.enough || s.final && s.all {
+	if s.enough || s.final && s.all && !s.open {
 		return errStopped
 	}
 	if st := s.st.State(); st == h2.Closed || st == h2.HalfClosedLocal {
@@ -125,20 +128,23 @@ func (s *h2Stream) failure(err error) error {
 
 // roundTrip implements source.
 func (s *h2Stream) roundTrip(t *attempt, l *leg, now time.Time) error {
-	if t.method == http.MethodConnect {
-		return &badReply{errors.New("l7: CONNECT needs a server of HTTP/1")}
-	}
 	if !t.whole {
 		t.refusable = true
 	}
 	s.method = t.method
-	err := s.sendRequest(t, l, now)
+	err := s.ask(t, l)
+	if err == nil {
+		err = s.sendRequest(t, l, now)
+	}
 	body := err != nil
 	if err == nil {
 		err = s.awaitHead(t, l)
 		body = errors.Is(err, errNoWindow)
 	}
 	switch err = s.failure(err); {
+	case err == nil && s.open:
+		s.opened(t)
+		return nil
 	case err == nil || s.lost():
 		return err
 	case body:
@@ -159,6 +165,7 @@ func (s *h2Stream) sendRequest(t *attempt, l *leg, now time.Time) error {
 		c.writeRequest(s, x, head)
 		switch {
 		case !t.whole:
+		case s.tunnels():
 		case len(body) == 0:
 			c.h2.Finish(s.st)
 		default:
@@ -385,6 +392,10 @@ func (s *h2Stream) close() {
 	s.over, s.x = true, nil
 	c := s.conn
 	c.mu.Lock()
+	if s.pipe != nil {
+		s.pipe.nc.broken = s.pipe.nc.broken || !s.all
+		s.pipe.nc.close()
+	}
 	if s.begun {
 		code := h2.Cancel
 		if s.all {

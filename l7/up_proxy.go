@@ -50,11 +50,14 @@ type Proxy struct {
 
 	// Upgrades are the protocols that a client may change to; nil means
 	// "websocket" only, empty means none. Other requests to change are
-	// forwarded as if they had not asked.
+	// forwarded as if they had not asked. Over HTTP/2 the wish to change is an
+	// extended CONNECT (RFC 8441): clients of a [Server] may send it, and servers that
+	// offer it by their SETTINGS get it, whatever the client speaks.
 	Upgrades []string
-	// Connect allows CONNECT over HTTP/1.1: it is forwarded to a server of the
-	// pool, a proxy itself, and a reply of 2xx opens a tunnel. By default
-	// CONNECT is answered 405.
+	// Connect allows CONNECT over HTTP/1.1, and over HTTP/2 under a [Server] with
+	// nothing of net/http around (RFC 9113, section 8.5): it is forwarded to a server
+	// of the pool, a proxy itself, and a reply of 2xx opens a tunnel, which over HTTP/2
+	// is a stream, on either side. By default CONNECT is answered 405.
 	Connect bool
 
 	Timeout       time.Duration // of all of it, from the head of the request to the end of the reply, the queue and retries included; not of what was upgraded; 0 or negative means none
@@ -151,7 +154,7 @@ func (p *Proxy) putAttempt(t *attempt) {
 func (p *Proxy) admit(x *Exchange) bool {
 	switch x.Method {
 	case http.MethodConnect:
-		if !p.Connect || x.proto1x != 1 {
+		if !p.Connect || x.proto1x != 1 && !(x.proto1x == 2 && x.down.hijackable()) {
 			return p.refuse(x, http.StatusMethodNotAllowed)
 		}
 	case http.MethodTrace:

@@ -62,8 +62,12 @@ type Upstream struct {
 	// costs the least by far. With HTTP1 and HTTP2, TLS servers are offered
 	// both (ALPN); HTTP2 alone insists on it. UnencryptedHTTP2 without HTTP1 is
 	// HTTP/2 by prior knowledge (h2c). NextProtos in what TLS returns have the
-	// last word. Requests that change the protocol (WebSocket) and CONNECT take
-	// HTTP/1 where it is allowed; over HTTP/2 they lose the wish to change.
+	// last word.
+	//
+	// Requests that change the protocol (WebSocket) go as extended CONNECT (RFC
+	// 8441) to a server that has offered that over a connection of HTTP/2. Else they
+	// take HTTP/1 where it is allowed, as CONNECT does, and where it is not, they lose
+	// the wish to change. CONNECT goes to any server of HTTP/2.
 	Protocols *http.Protocols
 	// ProtocolsOf says for one server what Protocols says for all. Nil, and nil
 	// that it returns, mean Protocols. It is called as TLS is, before the first

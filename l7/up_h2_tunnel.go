@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7/internal/h2"
+)
+
+// ask decides how the wish to change the protocol is put: by extended CONNECT, if
+// the server offers it. Its SETTINGS say that, so they are waited for (RFC 8441,
+// section 3).
+func (s *h2Stream) ask(t *attempt, l *leg) error {
+	if !t.extends {
+		return nil
+	}
+	c := s.conn
+	if err := c.awaitSettings(t.x.Context(), l); err != nil {
+		return &unsentError{error: err}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, _ := c.h2.Peer()
+	s.asks = p.Connect
+	return nil
+}
+
+// tunnels reports whether a reply of 2xx opens a tunnel.
+func (s *h2Stream) tunnels() bool { return s.asks || s.method == http.MethodConnect }
+
+// opened makes the reply to an extended CONNECT the one that HTTP/1 has in its
+// place, and the stream a connection.
+func (s *h2Stream) opened(t *attempt) {
+	c := s.conn
+	nc := &h2Tunnel{k: &c.h2Link, sender: &s.h2Sender, recv: &s.recv, end: s, nc: c.nc, limit: t.streamLimit()}
+	s.pipe = &h2ServerTunnel{s: s, nc: nc, c: l4.NewConn(nc)}
+	if !s.asks {
+		return
+	}
+	s.rep.Status, s.pipe.protocol = http.StatusSwitchingProtocols, t.x.upgrade
+	if s.key != "" {
+		s.rep.Header.Set("Sec-WebSocket-Accept", acceptKey(s.key))
+	}
+}
+
+// tunnel implements replyReader.
+func (s *h2Stream) tunnel(string) serverTunnel {
+	if s.pipe == nil { // which as a serverTunnel would not be nil
+		return nil
+	}
+	return s.pipe
+}
+
+// The methods below implement h2TunnelEnd.
+
+func (s *h2Stream) pull(p []byte) (n int, err error) {
+	for n < len(p) {
+		m := copy(p[n:], s.inbox.first())
+		if m == 0 {
+			break
+		}
+		n += m
+		s.inbox.skip(m, &s.conn.host.up.pool)
+	}
+	switch err = s.fault(); {
+	case n > 0:
+		s.conn.h2.Consume(s.st, int64(n))
+		return n, nil
+	case err != nil:
+		return 0, err
+	case s.all:
+		return 0, io.EOF
+	case s.st.State() == h2.Closed: // by a deadline
+		return 0, net.ErrClosed
+	}
+	return 0, nil
+}
+
+func (s *h2Stream) sent() {}
+
+// An h2ServerTunnel is a stream to a server behind a 2xx to CONNECT.
+type h2ServerTunnel struct {
+	s        *h2Stream
+	nc       *h2Tunnel
+	c        *l4.Conn // over it
+	protocol string
+}
+
+// The methods below implement serverTunnel.
+
+func (u *h2ServerTunnel) conn() *l4.Conn                       { return u.c }
+func (u *h2ServerTunnel) switchedTo() string                   { return u.protocol }
+func (u *h2ServerTunnel) open()                                {}
+func (u *h2ServerTunnel) takeEarly(func(p []byte) error) error { return nil }
+
+func (u *h2ServerTunnel) read(p []byte, limit time.Duration) (int, error) {
+	_ = u.c.SetReadDeadline(deadline(time.Now(), limit))
+	return u.c.Read(p)
+}
+
+func (u *h2ServerTunnel) write(p []byte, limit time.Duration) error {
+	_, err := u.c.Write(p)
+	return err
+}
+
+func (u *h2ServerTunnel) leave() {
+	_ = u.nc.Close()
+	u.s.close()
+}

@@ -25,6 +25,7 @@ import (
 	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/balance/dns"
+	"github.com/penstock-lb/penstock/balance/file"
 	"github.com/penstock-lb/penstock/health"
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7"
@@ -37,7 +38,7 @@ import (
 // field holds. A literal that is new has to be put into one of the two lists.
 
 // checkedDirs are the packages whose literals are looked at.
-var checkedDirs = []string{"balance", "balance/dns", "health", "ratelimit", "l4", "l7"}
+var checkedDirs = []string{"balance", "balance/dns", "balance/file", "health", "ratelimit", "l4", "l7"}
 
 // goodLiterals have the required fields, and no others.
 func goodLiterals() []any {
@@ -60,6 +61,7 @@ func goodLiterals() []any {
 		balance.Tiers{},
 		balance.TwoChoices{},
 		&dns.Source{Name: "a.example", Port: 80},
+		&file.Source{Path: "servers"},
 
 		health.Agent{},
 		&health.AgentChecker{Pools: pools},
@@ -160,6 +162,7 @@ func goodLiterals() []any {
 		&l4.SendProxy{},
 		&l4.Server{Handler: l4.Reject{}},
 		l4.SocketOptions{},
+		&l4.TicketKeys{Keys: [][]byte{make([]byte, 32)}},
 		&l4.TerminateTLS{Next: l4.Reject{}, Config: &tls.Config{Certificates: make([]tls.Certificate, 1)}},
 		&l4.Throttle{Next: l4.Reject{}},
 		&l4.UDPProxy{Pool: observed},
@@ -237,6 +240,9 @@ var notChecked = map[string]string{
 	"l4.TLV":          "is checked by AppendBinary",
 	"l4.Tarpit":       "every value means something",
 	"l4.Termination":  "is told",
+
+	"file.Error":      "is told",
+	"file.ParseError": "is told",
 
 	"health.Ejection":   "is told",
 	"health.Error":      "is told",

@@ -129,3 +129,31 @@ func ExampleSendProxy() {
 	fmt.Println(string(b), err)
 	// Output: "PROXY TCP4 192.0.2.1 192.0.2.2 49152 80\r\nhello" <nil>
 }
+
+// Two gateways that share nothing but a secret resume each other's sessions.
+func ExampleTicketKeys() {
+	secret := make([]byte, 32) // of a secret store, the same for all gateways
+	gateway := func() *tls.Config {
+		tickets := &TicketKeys{Keys: [][]byte{secret}}
+		return &tls.Config{
+			Certificates: []tls.Certificate{exampleCertificate("a.test")},
+			WrapSession:  tickets.Wrap, UnwrapSession: tickets.Unwrap,
+		}
+	}
+	sessions := tls.NewLRUClientSessionCache(0)
+	for range 2 {
+		client, server := l4test.Pipe()
+		go func() {
+			s := tls.Server(server, gateway())
+			s.Handshake()
+			s.Close()
+		}()
+		c := tls.Client(client, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, ClientSessionCache: sessions})
+		io.ReadAll(c)
+		fmt.Println("resumed:", c.ConnectionState().DidResume)
+		c.Close()
+	}
+	// Output:
+	// resumed: false
+	// resumed: true
+}

@@ -4,9 +4,12 @@ package l4
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
 	"math"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,6 +63,45 @@ func TestTicketsOfOtherGateways(t *testing.T) {
 				require.True(t, at(&TicketKeys{Keys: [][]byte{a}, Scope: "admin", Lifetime: time.Hour}))
 			})
 		})
+	}
+}
+
+// A client that is not Go's takes its session from one gateway to the other.
+func TestTicketsWithOpenSSL(t *testing.T) {
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("no openssl here")
+	}
+	gateway := func() string {
+		keys := &TicketKeys{Keys: [][]byte{ticketSecret('a')}}
+		ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+			Certificates: []tls.Certificate{exampleCertificate("a.test")},
+			WrapSession:  keys.Wrap, UnwrapSession: keys.Unwrap,
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { ln.Close() })
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				io.WriteString(c, "hello\n")
+				c.Close()
+			}
+		}()
+		return ln.Addr().String()
+	}
+	for _, version := range []string{"-tls1_2", "-tls1_3"} {
+		session := filepath.Join(t.TempDir(), "session")
+		ask := func(addr string, args ...string) string {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			out, _ := exec.CommandContext(ctx, openssl, append([]string{"s_client", "-connect", addr, version, "-ign_eof"}, args...)...).CombinedOutput()
+			return string(out)
+		}
+		require.Contains(t, ask(gateway(), "-sess_out", session), "New, TLSv1")
+		require.Contains(t, ask(gateway(), "-sess_in", session), "Reused, TLSv1", version)
 	}
 }
 

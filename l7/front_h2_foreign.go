@@ -25,8 +25,16 @@ func (s *h2Exchange) serveForeign(h http.Handler) {
 		r.Body = &h2RequestBody{s: s, r: r}
 		r.Trailer = announced(&x.Header)
 	}
-	x.Record.Front = FrontStandard
+	end := w.end
 	std := &standard{x: x, w: w, r: r, srv: s.f.srv, under: s}
+	var hijacker *h2Hijacker
+	if x.wsKey != "" && x.upgrade != "" {
+		hijacker = &h2Hijacker{h2Writer: w}
+		std.w, end = hijacker, func() { hijacker.finish(false) }
+		r.Header.Set("Connection", "Upgrade")
+		r.Header.Set("Upgrade", x.upgrade)
+	}
+	x.Record.Front = FrontStandard
 	std.body.bounded = true
 	x.down, x.replied = std, false
 	defer func() {
@@ -34,12 +42,14 @@ func (s *h2Exchange) serveForeign(h http.Handler) {
 			std.panicked(p)
 		}
 		if x.down = s; std.aborted {
-			s.abort()
+			if s.abort(); std.hijacked {
+				hijacker.finish(true)
+			}
 			if completed(x.Record.Termination) {
 				x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
 			}
 		} else {
-			w.end()
+			end()
 		}
 		x.replied = true
 	}()
@@ -117,7 +127,7 @@ func (w *h2Writer) WriteHeader(status int) {
 	if status < 100 || status > 999 {
 		panic("l7: WriteHeader with status " + strconv.Itoa(status)) // as net/http does
 	}
-	if status < 200 {
+	if status < 200 && status != http.StatusSwitchingProtocols { // which HTTP/2 does not have
 		f := fieldsOf(w.header)
 		_ = w.s.writeInterim(&Reply{Status: status, Header: f})
 		return
@@ -172,6 +182,9 @@ func (w *h2Writer) length() int64 {
 // push sends the head, if it has not been, and what is held back; last says
 // that nothing comes behind it.
 func (w *h2Writer) push(last bool) error {
+	if w.status == http.StatusSwitchingProtocols {
+		return errNot101
+	}
 	if !w.sent {
 		w.sent = true
 		r := Reply{Status: w.status, ContentLength: w.length()}

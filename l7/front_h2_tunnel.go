@@ -37,13 +37,21 @@ func (s *h2Exchange) extend() string {
 // hijack answers CONNECT, extended or not, by 2xx and gives the stream away as a
 // connection.
 func (s *h2Exchange) hijack(r *Reply) (*l4.Conn, []byte, error) {
+	if s.x.wsKey == "" && s.x.Method != http.MethodConnect {
+		return nil, nil, http.ErrNotSupported
+	}
+	if err := s.openTunnel(r); err != nil {
+		return nil, nil, err
+	}
+	return l4.NewConn(s.newTunnel()), nil, nil
+}
+
+// openTunnel sends the head of a 2xx to CONNECT, or what takes the place of a 101.
+func (s *h2Exchange) openTunnel(r *Reply) error {
 	status := r.Status
-	switch {
-	case s.x.wsKey != "":
+	if s.x.wsKey != "" {
 		status = http.StatusOK
 		r.Header.Del("Sec-WebSocket-Accept")
-	case s.x.Method != http.MethodConnect:
-		return nil, nil, http.ErrNotSupported
 	}
 	f := s.f
 	f.mu.Lock()
@@ -56,12 +64,13 @@ func (s *h2Exchange) hijack(r *Reply) (*l4.Conn, []byte, error) {
 		b.End(s.st, false)
 	}
 	f.mu.Unlock()
-	if err != nil {
-		return nil, nil, err
-	}
 	f.flush()
-	limit := orDefault(f.srv.StreamTimeout, defaultStreamTimeout)
-	return l4.NewConn(&h2Tunnel{k: &f.h2Link, sender: &s.h2Sender, recv: &s.recv, end: s, nc: f.conn.nc, limit: limit}), nil, nil
+	return err
+}
+
+func (s *h2Exchange) newTunnel() *h2Tunnel {
+	limit := orDefault(s.f.srv.StreamTimeout, defaultStreamTimeout)
+	return &h2Tunnel{k: &s.f.h2Link, sender: &s.h2Sender, recv: &s.recv, end: s, nc: s.f.conn.nc, limit: limit}
 }
 
 // The methods below implement h2TunnelEnd.

@@ -236,7 +236,7 @@ func (s *standard) parseHeader() *headError {
 		s.w.Header().Set("Connection", "close")
 	}
 	x.upgrade = ""
-	if f.upgrade && x.ContentLength == 0 && x.proto1x == 1 {
+	if f.upgrade && x.ContentLength == 0 && (x.proto1x == 1 || s.lent != nil && s.root().x.wsKey != "") {
 		x.upgrade = f.protocol.join()
 	}
 	x.trailers = f.trailers || x.trailers && x.proto1x > 1 // the field is not in a request that was made of a stream
@@ -491,7 +491,10 @@ func (s *standard) limits() (l clientLimits, ok bool) {
 	return s.root().srv.clientLimits(), true
 }
 
-func (s *standard) lost() bool { return false }
+func (s *standard) lost() bool {
+	u := s.root().under
+	return u != nil && u.lost()
+}
 
 func (s *standard) parker() *l4.Parker {
 	if s.root().srv == nil {

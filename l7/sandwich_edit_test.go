@@ -2,12 +2,16 @@
 
 package l7
 
+//lint:file-ignore SA1019 the client of net/http sends no extended CONNECT
+
 import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -19,6 +23,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
@@ -395,7 +400,8 @@ func TestSandwichUpgrade(t *testing.T) {
 					c, brw, err := w.(http.Hijacker).Hijack()
 					require.NoError(s, err)
 					defer c.Close()
-					_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Server: yes\r\n\r\n")
+					_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Server: yes\r\n"+
+						"Sec-WebSocket-Accept: "+acceptKey(r.Header.Get("Sec-WebSocket-Key"))+"\r\n\r\n")
 					_, _ = io.Copy(c, brw)
 				})
 				inner := &EditHeader{Reply: []FieldEdit{SetField{Name: "X-Inner", Value: "yes"}}, Next: s.proxy("10.0.1.1:80")}
@@ -405,6 +411,7 @@ func TestSandwichUpgrade(t *testing.T) {
 				})}
 			}, func(s *site) {
 				if s.http2 {
+					sandwichUpgradeOverHTTP2(s, name == "opaque")
 					return
 				}
 				c, err := s.net.DialContext(s.Context(), "tcp", "10.0.0.1:80")
@@ -430,4 +437,37 @@ func TestSandwichUpgrade(t *testing.T) {
 			})
 		})
 	}
+}
+
+// sandwichUpgradeOverHTTP2 is the client's side of TestSandwichUpgrade: it asks by
+// extended CONNECT.
+func sandwichUpgradeOverHTTP2(s *site, refused bool) {
+	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+		return s.net.DialContext(ctx, "tcp", "10.0.0.1:80")
+	}}
+	defer tr.CloseIdleConnections()
+	in, out := io.Pipe()
+	req, err := http.NewRequestWithContext(s.Context(), "CONNECT", "http://a/", in)
+	require.NoError(s, err)
+	req.Header[":protocol"] = []string{"websocket"}
+	resp, err := tr.RoundTrip(req)
+	require.NoError(s, err)
+	defer resp.Body.Close()
+	require.Equal(s, "yes", resp.Header.Get("X-Outer"))
+	require.Equal(s, "yes", resp.Header.Get("X-Foreign"))
+	if refused {
+		require.Equal(s, 502, resp.StatusCode)
+		return
+	}
+	require.Equal(s, 200, resp.StatusCode)
+	require.Equal(s, []string{"yes"}, resp.Header.Values("X-Inner"))
+	require.Equal(s, []string{"yes"}, resp.Header.Values("X-Server"))
+	require.Empty(s, resp.Header.Values("Sec-WebSocket-Accept"))
+	go func() {
+		_, _ = io.WriteString(out, "ping")
+		_ = out.Close()
+	}()
+	got, err := io.ReadAll(resp.Body)
+	require.NoError(s, err)
+	require.Equal(s, "ping", string(got))
 }

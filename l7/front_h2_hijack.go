@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"net"
+	"net/http"
+)
+
+// A handler of net/http that answers a WebSocket takes the connection by Hijack
+// and writes the 101 itself. It gets the same for a stream: an extended CONNECT is
+// the GET of HTTP/1 to it, and the 101 that it writes becomes the 200 of the stream.
+
+// h2Hijacker is the ResponseWriter of a foreign handler for an extended CONNECT.
+type h2Hijacker struct {
+	*h2Writer
+	conn *h2Hijacked // nil before Hijack
+}
+
+// Hijack implements [http.Hijacker].
+func (w *h2Hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	switch {
+	case w.conn != nil:
+		return nil, nil, http.ErrHijacked
+	case w.status != 0 && w.status != http.StatusSwitchingProtocols:
+		return nil, nil, errors.New("l7: Hijack behind another reply")
+	}
+	c := &h2Hijacked{h2Tunnel: w.s.newTunnel(), s: w.s, done: make(chan struct{})}
+	if w.status != 0 { // as with HTTP/1, WriteHeader has said all
+		if err := c.open(fieldsOf(w.frozen)); err != nil {
+			return nil, nil, err
+		}
+	}
+	w.conn = c
+	return c, bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c)), nil
+}
+
+// finish ends the reply once the handler has returned: what it has hijacked may
+// outlive it. Early is for a handler that has panicked.
+func (w *h2Hijacker) finish(early bool) {
+	if w.conn == nil {
+		w.end()
+		return
+	}
+	if early {
+		_ = w.conn.Close()
+	}
+	<-w.conn.done
+}
+
+// h2Hijacked is a stream as the connection of HTTP/1 that a handler writes a 101
+// to. Its exchange is another's once it has been closed and nobody is inside.
+type h2Hijacked struct {
+	*h2Tunnel
+	s    *h2Exchange
+	done chan struct{}
+
+	inside int    // calls under way; guarded by the mu of the link, as closed is
+	opened bool   // the 101 has been written; of the goroutine that writes
+	head   []byte // of it, as long as it is not complete
+}
+
+const maxSwitchHead = 64 << 10 // bytes
+
+var errNot101 = errors.New("l7: what a handler has written to a stream that it hijacked is not the head of a 101 that answers its client")
+
+func (c *h2Hijacked) enter() bool {
+	c.k.mu.Lock()
+	defer c.k.mu.Unlock()
+	if !c.closed {
+		c.inside++
+	}
+	return !c.closed
+}
+
+func (c *h2Hijacked) leave() {
+	c.k.mu.Lock()
+	defer c.k.mu.Unlock()
+	if c.inside--; c.closed && c.inside == 0 {
+		close(c.done)
+	}
+}
+
+// Read implements [net.Conn].
+func (c *h2Hijacked) Read(p []byte) (int, error) {
+	if !c.enter() {
+		return 0, net.ErrClosed
+	}
+	defer c.leave()
+	return c.h2Tunnel.Read(p)
+}
+
+// Write implements [net.Conn].
+func (c *h2Hijacked) Write(p []byte) (int, error) {
+	if !c.enter() {
+		return 0, net.ErrClosed
+	}
+	defer c.leave()
+	if c.opened {
+		return c.h2Tunnel.Write(p)
+	}
+	const end = "\r\n\r\n"
+	before := len(c.head)
+	c.head = append(c.head, p...)
+	n := bytes.Index(c.head, []byte(end)) + len(end)
+	if n < len(end) && len(c.head) <= maxSwitchHead {
+		return len(p), nil
+	}
+	res, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(c.head)), nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		return 0, errNot101
+	}
+	if err := c.open(fieldsOf(res.Header)); err != nil {
+		return 0, err
+	}
+	rest := c.head[n:]
+	if c.head = nil; len(rest) == 0 {
+		return len(p), nil
+	}
+	m, err := c.h2Tunnel.Write(rest)
+	return n - before + m, err
+}
+
+// open answers the client by a 101 of those fields.
+func (c *h2Hijacked) open(f Fields) error {
+	if f.Get("Sec-WebSocket-Accept") != acceptKey(c.s.x.wsKey) {
+		return errNot101
+	}
+	c.opened = true
+	return c.s.openTunnel(&Reply{Status: http.StatusSwitchingProtocols, Header: f})
+}
+
+// CloseWrite ends what is sent.
+func (c *h2Hijacked) CloseWrite() error {
+	if !c.enter() {
+		return net.ErrClosed
+	}
+	defer c.leave()
+	if !c.opened {
+		return errNot101
+	}
+	return c.h2Tunnel.CloseWrite()
+}
+
+// Close implements [net.Conn].
+func (c *h2Hijacked) Close() error {
+	c.k.mu.Lock()
+	if !c.closed {
+		c.broken = c.broken || !c.s.told // there is no reply that could end
+		if c.h2Tunnel.close(); c.inside == 0 {
+			close(c.done)
+		}
+	}
+	c.k.mu.Unlock()
+	c.k.flush()
+	return nil
+}

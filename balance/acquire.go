@@ -38,6 +38,9 @@ func (p *Pool) Acquire(ctx context.Context, req Request) (Lease, error) {
 	if sn == nil {
 		return Lease{}, ErrNoServer // no Set yet
 	}
+	if req.tried.a != nil {
+		sn.core.counters.retried.Add(1)
+	}
 	if req.Prefer != "" || sn.keyed && req.Key != 0 && sn.core.conf.WhenFull != GoOn {
 		return p.acquireFixed(ctx, sn, req)
 	}
@@ -58,7 +61,11 @@ func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req Request) (Lease
 			return l, nil
 		}
 	}
-	return p.wait(ctx, req, nil)
+	lease, err := p.wait(ctx, req, nil)
+	if err != nil {
+		sn.core.counters.refused(err)
+	}
+	return lease, err
 }
 
 // acquireFixed takes one certain server: the preferred one, or that of the key.
@@ -91,7 +98,11 @@ func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req Request) (Lea
 	}
 	if onFull != GoOn && openness(s.open.Load()) >= need {
 		lease, err := p.wait(ctx, req, s)
+		if err == nil {
+			return lease, nil
+		}
 		if err != ErrQueueFull || onFull == Wait {
+			sn.core.counters.refused(err)
 			return lease, err
 		}
 	}

@@ -37,11 +37,26 @@ type RetryPermit struct{ b *retryBudget }
 // called on the RetryPermit once it is over.
 func (p *Pool) TryRetry() (RetryPermit, bool) {
 	p.init()
-	c := p.core
+	return p.core.tryRetry()
+}
+
+// TryHedge is [Pool.TryRetry] for a hedge: the budget is the same, but [Stats] tell them
+// apart.
+func (p *Pool) TryHedge() (RetryPermit, bool) {
+	p.init()
+	r, ok := p.core.tryRetry()
+	if ok {
+		p.core.counters.hedged.Add(1)
+	}
+	return r, ok
+}
+
+func (c *core) tryRetry() (RetryPermit, bool) {
 	limit := c.conf.Budget.limit(c.active.sum() + c.queue.waiting.Load() + 1)
 	for b := &c.retries; ; {
 		n := b.going.Load()
 		if n >= limit {
+			c.counters.overBudget.Add(1)
 			return RetryPermit{}, false
 		}
 		if b.going.CompareAndSwap(n, n+1) {

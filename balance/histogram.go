@@ -19,18 +19,18 @@ type histogram struct {
 	sum    atomic.Int64 // nanoseconds
 }
 
-// histogram returns that of s, which is made when the first latency is known.
-func (s *Server) histogram() *histogram {
-	if h := s.hist.Load(); h != nil {
+// histogramOf returns what p holds, which is made when the first latency is known.
+func histogramOf(p *atomic.Pointer[histogram]) *histogram {
+	if h := p.Load(); h != nil {
 		return h
 	}
-	return s.newHistogram()
+	return newHistogram(p)
 }
 
-func (s *Server) newHistogram() *histogram {
+func newHistogram(p *atomic.Pointer[histogram]) *histogram {
 	for {
-		s.hist.CompareAndSwap(nil, new(histogram))
-		if h := s.hist.Load(); h != nil { // ClearStats may have taken it away again
+		p.CompareAndSwap(nil, new(histogram))
+		if h := p.Load(); h != nil { // ClearStats may have taken it away again
 			return h
 		}
 	}

@@ -70,6 +70,8 @@ type core struct {
 	set     atomic.Pointer[set]
 	active  tally // leases
 
+	counters counters
+
 	fullConns atomic.Int64
 	dynamic   atomic.Bool // some limit follows the load, see Endpoint.MinConns
 

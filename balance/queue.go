@@ -124,18 +124,20 @@ func (p *Pool) wait(ctx context.Context, req Request, fixed *Server) (Lease, err
 	if err := q.enter(w); err != nil {
 		return Lease{}, err
 	}
-	var timeout <-chan time.Time
-	if q.timeout > 0 && len(w.grant) == 0 {
-		t := time.NewTimer(q.timeout)
-		defer t.Stop()
-		timeout = t.C
-	}
-	var err error
 	select {
 	case g := <-w.grant:
 		return req.lease(g)
 	default:
 	}
+	var timeout <-chan time.Time
+	if q.timeout > 0 {
+		t := time.NewTimer(q.timeout)
+		defer t.Stop()
+		timeout = t.C
+	}
+	start := time.Now()
+	defer func() { p.core.counters.waited(time.Since(start)) }()
+	var err error
 	select {
 	case g := <-w.grant:
 		return req.lease(g)

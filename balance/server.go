@@ -42,13 +42,14 @@ type Server struct {
 
 	// Guarded by core.mu.
 	status    status
-	since     time.Time // of the present state
-	warmFrom  time.Time // start of the ramp
-	maxConns  int       // as configured, or by SetMaxConns; 0 means no limit
-	seen      uint64    // the transaction that saw it last
-	published State     // the last one that took effect
-	cold      bool      // is to start a ramp
-	factor    float64   // of slow start, in (0, 1]
+	since     time.Time  // of the present state; zero before it has one
+	spent     StateTimes // in the states before it
+	warmFrom  time.Time  // start of the ramp
+	maxConns  int        // as configured, or by SetMaxConns; 0 means no limit
+	seen      uint64     // the transaction that saw it last
+	published State      // the last one that took effect
+	cold      bool       // is to start a ramp
+	factor    float64    // of slow start, in (0, 1]
 
 	queue waitList // those who wait for this server and no other; guarded by core.queue.mu
 }

@@ -110,6 +110,9 @@ func (c *core) updateState(s *Server, now time.Time) {
 	if state == was {
 		return
 	}
+	if !s.since.IsZero() {
+		s.spent[was] += max(0, now.Sub(s.since))
+	}
 	s.published, s.since = state, now
 	s.state.Store(uint32(state))
 	c.emit(Event{Kind: kindOf(was, state), Server: s, From: was, To: state, Reason: s.status.reason(), Time: now})

@@ -79,6 +79,7 @@ const (
 	StateDown
 	StateMaint
 	StateLeft
+	states int = iota
 )
 
 func (s State) String() string {

@@ -5,6 +5,8 @@ package balance
 import (
 	"maps"
 	"slices"
+	"sync/atomic"
+	"time"
 )
 
 // Outcomes counts finished leases by [Class].
@@ -30,18 +32,36 @@ func (o Outcomes) Failed() uint64 {
 	return sum
 }
 
+// StateTimes say how long a server has been in each [State], up to now.
+type StateTimes [states]time.Duration
+
 // ServerStats are figures of one server since it joined, or since ClearStats. They are read one by one while
-// work goes on, so sums may be off by what happens meanwhile.
+// work goes on, so sums may be off by what happens meanwhile. A server keeps about 1.1 KB
+// for them, however long it lives.
 type ServerStats struct {
 	InFlight int    // leases
 	Queued   int    // waiting for this server and no other
 	Picks    uint64 // leases ever; after ClearStats, those in flight then count too
 	Outcomes Outcomes
 	Latency  Histogram
+	InState  StateTimes // since it joined; ClearStats does not touch it
 }
 
 // Stats returns the figures of s. It costs s's users nothing.
 func (s *Server) Stats() ServerStats {
+	st := s.figures()
+	c := s.core
+	c.mu.Lock()
+	st.InState = s.spent
+	if !s.since.IsZero() {
+		st.InState[s.published] += max(0, time.Since(s.since))
+	}
+	c.mu.Unlock()
+	return st
+}
+
+// figures are all Stats but InState.
+func (s *Server) figures() ServerStats {
 	st := ServerStats{InFlight: s.InFlight(), Queued: s.Queued()}
 	for i := range s.outcomes {
 		st.Outcomes[i] = s.outcomes[i].Load()
@@ -72,23 +92,75 @@ type Stats struct {
 	Picks    uint64
 	Outcomes Outcomes
 	Latency  Histogram
+
+	// Of the whole pool, also if it is a subset.
+	Panicking     bool      // some tier uses all its servers, see [Pool.Panic]
+	Retried       uint64    // times that another server was asked for, see [Request.Avoid]: retries and hedges
+	Hedged        uint64    // hedges that the budget allowed, see [Pool.TryHedge]
+	OverBudget    uint64    // retries and hedges that it refused
+	NoServer      uint64    // requests that found no server
+	Waits         Histogram // of requests in a queue, however the wait ended
+	QueueFull     uint64    // requests that found no place in it
+	QueueTimeouts uint64    // those that waited for Queue.Timeout
+}
+
+// counters are what a pool counts where a request is held up or goes wrong anyway.
+type counters struct {
+	retried, hedged, overBudget, noServer, queueFull, queueTimeouts atomic.Uint64
+
+	waits atomic.Pointer[histogram] // nil until something has waited
+}
+
+// waited notes a wait in a queue.
+func (c *counters) waited(d time.Duration) { histogramOf(&c.waits).add(max(d, 1)) }
+
+// refused notes why Acquire has failed.
+func (c *counters) refused(err error) {
+	switch err {
+	case ErrNoServer:
+		c.noServer.Add(1)
+	case ErrQueueFull:
+		c.queueFull.Add(1)
+	case ErrQueueTimeout:
+		c.queueTimeouts.Add(1)
+	}
+}
+
+// read puts the figures of c into st.
+func (c *counters) read(st *Stats) {
+	st.Retried, st.Hedged, st.OverBudget = c.retried.Load(), c.hedged.Load(), c.overBudget.Load()
+	st.NoServer, st.QueueFull, st.QueueTimeouts = c.noServer.Load(), c.queueFull.Load(), c.queueTimeouts.Load()
+	if h := c.waits.Load(); h != nil {
+		st.Waits = h.read()
+	}
+}
+
+func (c *counters) clear() {
+	for _, n := range []*atomic.Uint64{&c.retried, &c.hedged, &c.overBudget, &c.noServer, &c.queueFull, &c.queueTimeouts} {
+		n.Store(0)
+	}
+	c.waits.Store(nil)
 }
 
 // Stats returns the figures of p. For a subset they are those of its present members;
-// Queued and Retries are of the whole pool.
+// Queued, Retries and what follows Latency are of the whole pool.
 func (p *Pool) Stats() Stats {
 	p.init()
 	c := p.core
 	members := p.view.set.Load().members
 	st := Stats{Servers: len(members), Usable: p.Usable(), Queued: int(c.queue.waiting.Load()), Retries: int(c.retries.going.Load())}
+	c.counters.read(&st)
+	c.mu.Lock()
+	for _, v := range c.views {
+		st.Panicking = st.Panicking || v.panicky
+	}
 	if p.match == nil {
-		c.mu.Lock()
 		members = slices.AppendSeq(slices.Clip(members), maps.Values(c.leaving))
 		st.add(&c.gone)
-		c.mu.Unlock()
 	}
+	c.mu.Unlock()
 	for _, s := range members {
-		one := s.Stats()
+		one := s.figures()
 		st.add(&one)
 	}
 	return st
@@ -111,6 +183,7 @@ func (p *Pool) ClearStats() {
 		s.ClearStats()
 	}
 	c.gone = ServerStats{}
+	c.counters.clear()
 }
 
 func (st *Stats) add(o *ServerStats) {
@@ -125,7 +198,7 @@ func (st *Stats) add(o *ServerStats) {
 // bury keeps the figures of a server that is forgotten. c.mu is held.
 func (c *core) bury(s *Server) {
 	var sum Stats
-	last := s.Stats()
+	last := s.figures()
 	last.Picks = last.Outcomes.Total() // what is in flight now is a request that finds the door shut
 	sum.add(&c.gone)
 	sum.add(&last)
@@ -141,6 +214,6 @@ func (s *Server) count(o *Outcome) {
 		s.core.doubts.raise()
 	}
 	if o.Latency > 0 {
-		s.histogram().add(o.Latency)
+		histogramOf(&s.hist).add(o.Latency)
 	}
 }

@@ -109,9 +109,12 @@ type Status struct {
 	Last    time.Time // when the last probe ended; zero if none has
 	Err     error     // what the last probe returned
 	Took    time.Duration
-	Count   int  // failures in a row of a server that is up, passes in a row of one that is down
-	Of      int  // Fall or Rise: how many of them it takes
-	Pending bool // not probed yet
+	Due     time.Time // when the next probe begins, or should have begun
+	Probes  uint64    // done
+	Failed  uint64    // of them, those that speak against the server
+	Count   int       // failures in a row of a server that is up, passes in a row of one that is down
+	Of      int       // Fall or Rise: how many of them it takes
+	Pending bool      // not probed yet
 }
 
 // Status returns what is known of s. It is false for a server that this

@@ -125,8 +125,16 @@ func TestIntervalsAreExact(t *testing.T) {
 		b.after(35 * time.Second)
 		require.Equal(t, "0s 10s 20s 30s", b.probed("a:1"))
 
+		st, _ := c.Status(p.Server("a"))
+		require.Equal(t, 40*time.Second, st.Due.Sub(b.begin))
+		require.EqualValues(t, 4, st.Probes)
+
 		b.fail("a:1", refused)
 		b.after(45 * time.Second)
+		st, _ = c.Status(p.Server("a"))
+		require.EqualValues(t, 7, st.Probes)
+		require.EqualValues(t, 3, st.Failed)
+		require.Equal(t, 72*time.Second, st.Due.Sub(b.begin))
 		require.Equal(t, "40s 41s 42s", b.probed("a:1"), "in transition each second")
 		require.Equal(t, balance.StateDown, p.Server("a").State())
 		b.after(75 * time.Second)

@@ -126,6 +126,9 @@ func (r *round) spread(now time.Time) {
 			}
 			t.due = now.Add(at)
 			r.due.set(t)
+			t.mu.Lock()
+			t.status.Due = t.due
+			t.mu.Unlock()
 			i++
 		}
 	}

@@ -198,8 +198,10 @@ func (r *round) finish(f finding) {
 	case CodeInternal:
 		// Not the server's fault: out of descriptors, a pool must not be emptied.
 	default:
+		t.failed++
 		t.machine.fail()
 	}
+	t.probes++
 	r.after(&f, t.machine.interval(r.interval, r.fast, r.down))
 	r.tell(Result{Err: f.err, Took: f.took}, t, f.at.Add(f.took))
 }
@@ -232,7 +234,7 @@ func (r *round) begin(t *target, now time.Time, report bool) {
 	t.machine.start(r.c.Initial)
 	n, of := t.machine.progress()
 	t.mu.Lock()
-	t.status = Status{Health: t.machine.state, Since: now, Reason: "not checked yet", Count: n, Of: of, Pending: true}
+	t.status = Status{Health: t.machine.state, Since: now, Reason: "not checked yet", Due: t.due, Probes: t.probes, Failed: t.failed, Count: n, Of: of, Pending: true}
 	t.mu.Unlock()
 	for _, s := range t.servers {
 		if report || t.machine.state != balance.Up {
@@ -255,6 +257,7 @@ func (r *round) tell(res Result, t *target, now time.Time) {
 	if !res.Passive {
 		st.Last, st.Err, st.Took, st.Pending = now, res.Err, res.Took, false
 	}
+	st.Due, st.Probes, st.Failed = t.due, t.probes, t.failed
 	t.status = st
 	t.mu.Unlock()
 

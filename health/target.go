@@ -19,14 +19,15 @@ type target struct {
 	machine machine
 	addr    string // of the first server
 	// unprobed is why it cannot be probed; empty if it can.
-	unprobed string
-	epoch    int       // of the machine: a probe that began in another says nothing
-	due      time.Time // of the next probe
-	place    int       // in the heap of due targets, -1 if it is not there
-	busy     bool      // a probe is running
-	paused   bool      // all servers are in maintenance
-	gone     bool      // all servers have left
-	spread   bool      // has its place among the first probes
+	unprobed       string
+	epoch          int       // of the machine: a probe that began in another says nothing
+	due            time.Time // of the next probe
+	place          int       // in the heap of due targets, -1 if it is not there
+	busy           bool      // a probe is running
+	probes, failed uint64    // done
+	paused         bool      // all servers are in maintenance
+	gone           bool      // all servers have left
+	spread         bool      // has its place among the first probes
 
 	errors  atomic.Int32                    // in a row in live traffic
 	waiting atomic.Pointer[balance.Outcome] // the last of a row that Run has not yet seen

@@ -73,7 +73,7 @@ func (a *Attach) ServeConn(ctx context.Context, c net.Conn) error {
 		case <-Draining(ctx):
 		}
 		a.waiting.Add(-1)
-		RecordOf(conn).End(Termination{Killed, PhaseQueue}, ErrServerClosed)
+		endConn(conn, Termination{Killed, PhaseQueue}, ErrServerClosed)
 		defer hush(conn, heard)
 		return conn.Close()
 	}

@@ -70,7 +70,7 @@ func (c *checked) first(v checker) error {
 
 // misconfigured ends a connection that cannot be served.
 func misconfigured(c net.Conn, err error) error {
-	RecordOf(c).End(Termination{Internal, PhaseRequest}, err)
+	endConn(c, Termination{Internal, PhaseRequest}, err)
 	abort(c)
 	c.Close()
 	return err

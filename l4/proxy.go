@@ -141,7 +141,7 @@ func (s *session) connect(ctx context.Context) (failed error) {
 	var end Termination
 	defer func() {
 		if failed != nil {
-			s.record.End(end, failed)
+			endConn(s.client, end, failed)
 		}
 	}()
 	p := s.p
@@ -366,7 +366,7 @@ func (s *session) finish(*relay) {
 	if first, ok := s.relay.firstByte(); ok {
 		s.record.Note(func(r *Record) { r.FirstByte = reached(first.Sub(r.Start)) })
 	}
-	s.record.End(result.Termination, result.Err)
+	endConn(s.client, result.Termination, result.Err)
 	defer s.client.Close() // whatever of the host's panics before
 	defer s.lease.Done(outcome)
 	s.server.Close()

@@ -21,7 +21,7 @@ type Reject struct{}
 
 // ServeConn resets c. That is as it should be, so the error is nil.
 func (Reject) ServeConn(_ context.Context, c net.Conn) error {
-	RecordOf(c).End(Termination{Denied, PhaseRequest}, ErrRejected)
+	endConn(c, Termination{Denied, PhaseRequest}, ErrRejected)
 	abort(c)
 	c.Close()
 	return nil
@@ -51,7 +51,7 @@ func (t *Tarpit) ServeConn(ctx context.Context, c net.Conn) error {
 		timer.Stop()
 	}
 	t.held.Add(-1)
-	RecordOf(c).End(Termination{Denied, PhaseTarpit}, ErrRejected)
+	endConn(c, Termination{Denied, PhaseTarpit}, ErrRejected)
 	abort(c)
 	c.Close()
 	return nil

@@ -26,7 +26,7 @@ func giveUp(ctx context.Context, c *Conn, err error, silent bool) error {
 	case peerLeft(err):
 		t.Cause = ClientAborted
 	}
-	RecordOf(c).End(t, err)
+	endConn(c, t, err)
 	remote := c.RemoteAddr()
 	if t.Cause == Killed {
 		abort(c)

@@ -49,7 +49,7 @@ func (l *Listener) ServeConn(ctx context.Context, c net.Conn) error {
 			err = context.Cause(ctx)
 		}
 	}
-	RecordOf(c).End(Termination{Killed, PhaseRequest}, err)
+	endConn(c, Termination{Killed, PhaseRequest}, err)
 	abort(c)
 	c.Close()
 	return err

@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,6 +46,9 @@ type Server struct {
 	conns     memberList
 	state     *serverState // made by the first use
 	down      bool         // Shutdown or Close was called
+	totals    Stats        // of connections accepted, and of those that are closed
+
+	acceptErrors, atLimit, handshakes, handshakeErrors atomic.Uint64
 }
 
 // serverState is what exists once a Server is in use.
@@ -78,7 +82,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	defer s.leave(ln)
 	var pause time.Duration
 	for {
-		if !st.acquire() {
+		if !st.acquire(&s.atLimit) {
 			return ErrServerClosed
 		}
 		c, err := s.accept(ln)
@@ -91,6 +95,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		if st.isDraining() {
 			return ErrServerClosed
 		}
+		s.acceptErrors.Add(1)
 		first, again := pause == 0, false
 		if pause, again = AcceptPause(err, pause); !again {
 			return fmt.Errorf("l4: accept: %w", err)
@@ -163,7 +168,9 @@ func (s *Server) start(st *serverState, bare net.Conn) {
 		c.member.record = newRecord()
 	}
 	s.mu.Lock()
+	s.totals.Accepted++
 	if s.down {
+		s.totals.Ends[Killed]++
 		s.mu.Unlock()
 		c.member.server = nil
 		breakOff(c)
@@ -180,7 +187,7 @@ func (s *Server) serveConn(st *serverState, c *Conn) {
 	defer st.handlers.Done()
 	defer func() {
 		if err := recovered(recover(), s.Logger, "handler", "remote", c.RemoteAddr()); err != nil {
-			c.member.record.End(Termination{Internal, PhaseRequest}, err)
+			c.member.note(Termination{Internal, PhaseRequest}, err)
 			guard(s.Logger, "Close", func() { breakOff(c) })
 		}
 	}()
@@ -200,6 +207,7 @@ func (s *Server) closed(c *Conn) {
 	}
 	s.mu.Lock()
 	s.conns.remove(c)
+	s.tally(c)
 	st := s.state
 	if s.down && s.conns.n == 0 {
 		close(st.idle)
@@ -286,7 +294,7 @@ func (s *Server) cut(st *serverState) {
 	all := s.conns.all()
 	s.mu.Unlock()
 	for _, c := range all {
-		c.member.record.End(Termination{Killed, PhaseData}, ErrServerClosed)
+		c.member.note(Termination{Killed, PhaseData}, ErrServerClosed)
 		guard(s.Logger, "Close", func() { breakOff(c) })
 	}
 	st.handlers.Wait()
@@ -319,8 +327,9 @@ func Draining(ctx context.Context) <-chan struct{} {
 	return ch
 }
 
-// acquire takes a slot; false means that the server is closed.
-func (st *serverState) acquire() bool {
+// acquire takes a slot; false means that the server is closed. If it has to wait, full
+// counts that.
+func (st *serverState) acquire(full *atomic.Uint64) bool {
 	select {
 	case <-st.draining:
 		return false
@@ -328,6 +337,12 @@ func (st *serverState) acquire() bool {
 	}
 	if st.slots == nil {
 		return true
+	}
+	select {
+	case st.slots <- struct{}{}:
+		return true
+	default:
+		full.Add(1)
 	}
 	select {
 	case st.slots <- struct{}{}:

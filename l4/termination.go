@@ -35,6 +35,7 @@ const (
 	Internal                   // a fault of the proxy or its host
 	ServerDown                 // cut since its server went down or away
 	Killed                     // cut by the operator, or by shutting down
+	causes        int   = iota
 )
 
 // A Phase says what was going on.

@@ -59,6 +59,7 @@ func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
 	err := handshake(noted, inside, cmp.Or(t.Timeout, 10*time.Second))
 	stop()
 	cancel(nil)
+	shookHands(conn, err == nil)
 	if err != nil {
 		if refused != nil {
 			err = fmt.Errorf("%w: %w", ErrTLS, refused)

@@ -41,6 +41,7 @@ type byteConn struct {
 	served  int32
 	owns    *session // what is kept for the client; nil as long as nobody asked; with HTTP/2, guarded by mu of that
 	ends    ending
+	moved   bool     // to the standard front
 	settled bool     // off the stack that served the last exchange
 	watched *l4.Conn // by the Parker, soon; nil if it is not
 	peeking
@@ -298,7 +299,7 @@ func (c *byteConn) endRecord() {
 	if t := &c.x.Record.Termination; t.Cause == l4.ClientAborted && c.srv.cutting.Load() {
 		t.Cause = l4.Killed
 	}
-	c.x.end(c.srv.OnDone)
+	c.srv.ended(&c.x)
 }
 
 // drain reads what is left of the request body, if that is little, so that

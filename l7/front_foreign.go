@@ -73,6 +73,7 @@ func (c *byteConn) serveForeign(h http.Handler) {
 		return
 	}
 	c.owns = nil
+	c.moved = true
 	c.ends.atLeast(endsHanded)
 	x.replied = true
 	select {

@@ -114,7 +114,7 @@ func (s *h2Exchange) finishExchange() {
 	if t := &x.Record.Termination; t.Cause == l4.ClientAborted && f.srv.cutting.Load() {
 		t.Cause = l4.Killed
 	}
-	x.end(f.srv.OnDone)
+	f.srv.ended(x)
 	f.mu.Lock()
 	if s.ctx != nil {
 		s.ctx.end(context.Canceled)

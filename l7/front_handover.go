@@ -107,6 +107,7 @@ func (s *Server) handOver(h *handedConn, give net.Conn) error {
 	}
 	h.srv, h.closed = s, make(chan struct{})
 	s.handed[h] = struct{}{}
+	s.both++
 	s.wg.Add(1)
 	s.mu.Unlock()
 	one := &oneShot{conn: give}
@@ -114,6 +115,7 @@ func (s *Server) handOver(h *handedConn, give net.Conn) error {
 	if one.conn != nil { // Shutdown was quicker
 		s.mu.Lock()
 		delete(s.handed, h)
+		s.both--
 		s.mu.Unlock()
 		h.srv = nil
 		s.wg.Done()

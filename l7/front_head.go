@@ -94,7 +94,7 @@ func (c *byteConn) moreHead(start time.Time) bool {
 	default:
 		return false
 	}
-	c.x.end(c.srv.OnDone)
+	c.srv.ended(&c.x)
 	_ = c.flush()
 	return false
 }
@@ -189,7 +189,7 @@ func (c *byteConn) refuse(err *headError) bool {
 	}
 	c.x.editors = c.x.editors[:0]
 	c.x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))
-	c.x.end(c.srv.OnDone)
+	c.srv.ended(&c.x)
 	_ = c.flush()
 	return false
 }

@@ -119,10 +119,12 @@ func (c *byteConn) park() bool {
 	if p := c.srv.parking.peek(); p != nil {
 		c.state.park(c.now.Sub(c.srv.sweeper.start))
 		// Stopping is seen here, or parked seen by Shutdown.
+		c.srv.totals.parked.Add(1)
 		if !c.srv.stopping.Load() && p.Park(c.ground(), c.resume) {
 			c.srv.sweeper.arm(c.srv) // which ends it in time
 			return true
 		}
+		c.srv.totals.parked.Add(-1)
 		c.state.resume()
 	}
 	return false
@@ -147,6 +149,7 @@ func (c *byteConn) awaitFirst() bool {
 
 // resume is the goroutine of a connection that the Parker has let go.
 func (c *byteConn) resume() {
+	c.srv.totals.parked.Add(-1)
 	c.state.resume()
 	c.loop()
 }

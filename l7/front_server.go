@@ -73,6 +73,7 @@ type Server struct {
 	once    sync.Once
 	std     *http.Server
 	handed  map[*handedConn]struct{} // connections of the standard front, guarded by mu
+	both    int                      // of conns, those that are in handed too, or have been; guarded by mu
 	pool    l4.BufferPool
 	bulk    l4.BufferPool
 	works   sync.Pool // of *work
@@ -89,6 +90,7 @@ type Server struct {
 	done      chan struct{} // closed when stopping
 	wg        sync.WaitGroup
 	warned    sync.Map // handler types whose loss of the byte front has been logged
+	totals    totals
 }
 
 // ErrServerClosed is what Serve and its relatives return after Shutdown or
@@ -217,6 +219,7 @@ func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
 			if pause, again = l4.AcceptPause(err, pause); !again {
 				return err
 			}
+			s.totals.acceptErrors.Add(1)
 			s.logger().Error("l7: accept failed, retrying", "error", err, "after", pause)
 			select {
 			case <-time.After(pause):
@@ -225,6 +228,7 @@ func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
 			continue
 		}
 		pause = 0
+		s.totals.accepted.Add(1)
 		s.start(base, nc, cfg)
 	}
 }
@@ -267,6 +271,9 @@ func (s *Server) forget(c *byteConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
+	if c.moved {
+		s.both--
+	}
 }
 
 // stop makes all Serve calls return and closes what is idle.

@@ -82,7 +82,7 @@ func (s *standard) run(h http.Handler) {
 			s.writes.lift(s.w)
 		}
 		if s.srv != nil {
-			x.end(s.srv.OnDone)
+			s.srv.ended(x)
 		}
 		if s.aborted && clean {
 			panic(http.ErrAbortHandler)

@@ -32,6 +32,7 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 		defer cancel()
 	}
 	if err := c.shakeHands(ctx, t); err != nil {
+		c.srv.totals.handshakeErrors.Add(1)
 		c.answerPlain(err)
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) && c.base.Err() == nil {
 			err = &TimeoutError{"Server.HandshakeTimeout", orDefault(c.srv.HandshakeTimeout, defaultHandshakeTimeout), err}
@@ -39,6 +40,7 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 		c.srv.logger().Debug("l7: TLS handshake failed", "remote", c.nc.RemoteAddr(), "error", err)
 		return false
 	}
+	c.srv.totals.handshakes.Add(1)
 	c.opaque = h == nil
 	if c.nc = t; h != nil {
 		h.bound.set(orDefault(c.srv.SendTimeout, defaultSendTimeout))

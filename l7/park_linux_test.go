@@ -79,6 +79,9 @@ func testParked(t *testing.T, secure, shutdown bool) {
 				t.Fatalf("%d connections idle on %d goroutines", len(conns), runtime.NumGoroutine()-before)
 			}
 		}
+		if st := srv.Stats(); st.Open != len(conns) || st.Parked < len(conns)/2 || st.Parked > len(conns) {
+			t.Errorf("%d of %d connections are counted, %d as parked", st.Open, len(conns), st.Parked)
+		}
 	}
 	if shutdown {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -87,6 +90,13 @@ func testParked(t *testing.T, secure, shutdown bool) {
 			t.Error(err)
 		}
 	}
+	defer func() {
+		for end := time.Now().Add(3 * time.Second); srv.Stats().Open+srv.Stats().Parked > 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d connections are left, %d parked", srv.Stats().Open, srv.Stats().Parked)
+			}
+		}
+	}()
 	for _, c := range conns {
 		if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 			t.Errorf("read %d, %v", n, err)

@@ -23,7 +23,8 @@ import (
 // on the labels of the host and the elements of the path, up to the deepest
 // that the table has, not on the number of routes.
 type table struct {
-	routes []Route
+	routes  []Route
+	tallies []*tally // of each route
 
 	exact    map[string]*node
 	wild     map[string]*node // by the part behind the *

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/penstock-lb/penstock"
@@ -31,6 +32,7 @@ type Router struct {
 	NotFound http.Handler
 
 	checked
+	set   sync.Mutex // held while table is replaced
 	table atomic.Pointer[table]
 }
 
@@ -93,6 +95,9 @@ func (r *Router) Set(routes ...Route) error {
 	if err := errors.Join(err, c.Err()); err != nil {
 		return err
 	}
+	r.set.Lock()
+	defer r.set.Unlock()
+	t.inherit(r.table.Load())
 	r.table.Store(t)
 	return nil
 }
@@ -131,6 +136,7 @@ func (r *Router) ServeExchange(x *Exchange) {
 	}
 	route := &t.routes[c.route]
 	x.Record.Route = route.Name
+	defer t.tallies[c.route].noteRoute(x)
 	Serve(route.Handler, x)
 }
 

@@ -102,8 +102,22 @@ func (h *upHost) expiry() time.Time {
 	return time.Now().Add(age - time.Duration(h.up.chance.float64(h.up.Seed)*float64(age/10+1))) // not all at once
 }
 
-// dial opens a connection: TCP, PROXY header, TLS.
-func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust *tlsError, deadline time.Time) (net.Conn, error) {
+// dial opens a connection, and counts it.
+func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust *tlsError, deadline time.Time) (nc net.Conn, err error) {
+	h.counts.dials.Add(1)
+	ok := false
+	defer func() {
+		if !ok { // also if what the host gave panicked
+			h.counts.dialErrors.Add(1)
+		}
+	}()
+	nc, err = h.connect(ctx, id, alpn, distrust, deadline)
+	ok = err == nil
+	return nc, err
+}
+
+// connect opens a connection: TCP, PROXY header, TLS.
+func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distrust *tlsError, deadline time.Time) (net.Conn, error) {
 	now := time.Now()
 	if d := until(now, orDefault(h.up.ConnectTimeout, defaultConnectTimeout), deadline); d > 0 {
 		var cancel context.CancelFunc

@@ -87,6 +87,7 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (s
 					young = c
 				}
 			case c.reserve(now, t.use):
+				h.counts.reuses.Add(1)
 				return newH2Stream(c, true), false, nil
 			}
 		}

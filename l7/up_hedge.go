@@ -125,7 +125,7 @@ func (r *race) second(ctx context.Context) {
 	if r.over() {
 		return
 	}
-	share, ok := r.t.p.Pool.TryRetry()
+	share, ok := r.t.p.Pool.TryHedge()
 	if !ok {
 		return
 	}

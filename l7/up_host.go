@@ -17,6 +17,8 @@ type upHost struct {
 	up  *Upstream
 	key hostKey
 
+	counts *upCounts
+
 	mu    sync.Mutex
 	idle  []*upConn              // for anybody; used last comes last
 	owned map[*session][]*upConn // idle as well, but for one session only
@@ -159,6 +161,7 @@ func (h *upHost) take(id identity, ask bool, use usage) *upConn {
 		// closed an idle connection has done no wrong.
 		if fit := c.expires.IsZero() || time.Now().Before(c.expires); fit && (ask && c.quiet.bare() || c.quiet.is()) {
 			c.reused = true
+			h.counts.reuses.Add(1)
 			return c
 		}
 		c.close()

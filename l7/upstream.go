@@ -92,6 +92,7 @@ type Upstream struct {
 	attempts sync.Pool
 	mu       sync.RWMutex
 	hosts    map[hostKey]*upHost
+	counts   balance.PerServer[upCounts] // they outlive a change of address
 }
 
 const (
@@ -160,7 +161,7 @@ func (u *Upstream) host(s *balance.Server) *upHost {
 	}
 	// Both of these call code that is not ours, and Attach may call Cut at once:
 	// neither is done under the lock.
-	fresh := &upHost{up: u, key: key, conns: make(map[*upConn]struct{}), attached: true}
+	fresh := &upHost{up: u, key: key, counts: u.counts.Of(s), conns: make(map[*upConn]struct{}), attached: true}
 	fresh.learnProtocols()
 	u.mu.Lock()
 	if h = u.hosts[key]; h == nil {

@@ -50,21 +50,29 @@ type Keyed[K comparable] struct {
 	tab   *table[K]
 	clock clock
 
+	held                                     atomic.Int64
+	taken                                    spread
 	refused, bans, lost, lostBans, untracked atomic.Uint64
 }
 
-// Stats are totals since the start.
+// Stats are totals since the start, but for Keys.
 type Stats struct {
+	Taken     uint64 // Takes of more than 0 that were within the limit
 	Refused   uint64 // Takes refused, or that would have been under CountOnly
+	Keys      int    // kept now
 	Bans      uint64 // bans begun
 	Lost      uint64 // keys forgotten although their state said something
 	LostBans  uint64 // of them, those that were banned
 	Untracked uint64 // Takes admitted uncounted because there was no place
+	Local     uint64 // Takes that a Shared has decided alone, as its store was away
 }
 
 // Stats returns the totals until now.
 func (l *Keyed[K]) Stats() Stats {
-	return Stats{l.refused.Load(), l.bans.Load(), l.lost.Load(), l.lostBans.Load(), l.untracked.Load()}
+	return Stats{
+		Taken: l.taken.sum(), Refused: l.refused.Load(), Keys: int(l.held.Load()),
+		Bans: l.bans.Load(), Lost: l.lost.Load(), LostBans: l.lostBans.Load(), Untracked: l.untracked.Load(),
+	}
 }
 
 func (l *Keyed[K]) table() *table[K] {
@@ -73,7 +81,7 @@ func (l *Keyed[K]) table() *table[K] {
 		if size <= 0 {
 			size = 1 << 16
 		}
-		l.tab = newTable[K](size)
+		l.tab = newTable[K](size, &l.held)
 	})
 	return l.tab
 }
@@ -103,7 +111,7 @@ func (l *Keyed[K]) TakeTo(d *Decision, key K, n int) {
 	law := l.law(key)
 	if law == nil {
 		*d = nothing(n)
-		l.enforce(d)
+		l.enforce(d, n, 0)
 		return
 	}
 	now := l.clock.now()
@@ -120,12 +128,12 @@ func (l *Keyed[K]) TakeTo(d *Decision, key K, n int) {
 					d.Cost = 0
 					l.untracked.Add(1)
 				}
-				l.enforce(d)
+				l.enforce(d, n, 0)
 				return
 			}
 		}
 		if l.takeFrom(e, law, now, n, d) {
-			l.enforce(d)
+			l.enforce(d, n, e.lane)
 			return
 		}
 	}
@@ -173,10 +181,12 @@ func (l *Keyed[K]) strike(e *entry[K], now time.Duration) {
 	}
 }
 
-// enforce counts a refusal, and under CountOnly turns it into a yes.
-func (l *Keyed[K]) enforce(d *Decision) {
+// enforce counts the answer to a Take of n, and under CountOnly turns a no into a yes.
+func (l *Keyed[K]) enforce(d *Decision, n int, lane uint8) {
 	if d.Over {
 		l.refused.Add(1)
+	} else if n > 0 {
+		l.taken.add(lane)
 	}
 	if l.CountOnly {
 		d.OK, d.Wait = true, 0
@@ -231,6 +241,7 @@ func (l *Keyed[K]) Forget(key K) {
 	if e := s.find(tag, key); e != nil {
 		e.state.Store(dead)
 		s.remove(e)
+		tab.held.Add(-1)
 	}
 }
 

@@ -50,7 +50,7 @@ func TestKeyed(t *testing.T) {
 
 		l.Forget("a")
 		allowed(t, l, "a", 2)
-		require.Equal(t, Stats{Refused: 3}, l.Stats())
+		require.Equal(t, Stats{Taken: 5, Refused: 3, Keys: 2}, l.Stats())
 	})
 }
 
@@ -127,7 +127,7 @@ func TestKeyedCountOnly(t *testing.T) {
 		require.Zero(t, d.Cost)
 	}
 	require.True(t, allowed(t, l, "a", 1).Banned)
-	require.Equal(t, Stats{Refused: 4, Bans: 1}, l.Stats())
+	require.Equal(t, Stats{Taken: 1, Refused: 4, Keys: 1, Bans: 1}, l.Stats())
 }
 
 func TestKeyedBan(t *testing.T) {

@@ -18,6 +18,21 @@ type Limiter struct {
 
 	clock clock
 	state atomic.Int64
+
+	taken, refused atomic.Uint64 // beside state, which every Take has at hand
+}
+
+// Stats returns the totals until now. There is one key, and it is not counted.
+func (l *Limiter) Stats() Stats { return Stats{Taken: l.taken.Load(), Refused: l.refused.Load()} }
+
+// count counts the answer to a Take of n.
+func (l *Limiter) count(d *Decision, n int) {
+	switch {
+	case d.Over:
+		l.refused.Add(1)
+	case n > 0:
+		l.taken.Add(1)
+	}
 }
 
 // Take takes n now, or tells why not. N of 0 takes nothing and tells how
@@ -25,7 +40,9 @@ type Limiter struct {
 func (l *Limiter) Take(n int) (d Decision) {
 	n = max(0, n)
 	if l.Law == nil {
-		return nothing(n)
+		d = nothing(n)
+		l.count(&d, n)
+		return d
 	}
 	now := l.clock.now()
 	for {
@@ -33,6 +50,7 @@ func (l *Limiter) Take(n int) (d Decision) {
 		d = Decision{}
 		next := decide(l.Law, state, now, n, &d)
 		if next == state || l.state.CompareAndSwap(state, next) {
+			l.count(&d, n)
 			return d
 		}
 	}

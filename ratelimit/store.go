@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -63,6 +64,30 @@ type Shared[K comparable] struct {
 
 	mu     sync.Mutex
 	outage outage
+
+	taken, refused, alone atomic.Uint64
+}
+
+// Stats returns the totals of this process until now. Keys, and what is said of keys and
+// bans, is about Local: the store keeps its own.
+func (s *Shared[K]) Stats() Stats {
+	s.init()
+	st := s.local.Stats()
+	st.Taken, st.Refused, st.Local = s.taken.Load(), s.refused.Load(), s.alone.Load()
+	return st
+}
+
+// count counts the answer to a Take of n.
+func (s *Shared[K]) count(d *Decision, n int) {
+	switch {
+	case d.Over:
+		s.refused.Add(1)
+	case n > 0:
+		s.taken.Add(1)
+	}
+	if d.Local && n > 0 {
+		s.alone.Add(1)
+	}
 }
 
 func (s *Shared[K]) init() {
@@ -89,8 +114,14 @@ func (s *Shared[K]) law(key K) Law {
 
 // Take takes n for key, or tells why not. It blocks for Timeout at most.
 func (s *Shared[K]) Take(key K, n int) Decision {
+	d := s.decide(key, max(0, n))
+	s.count(&d, n)
+	return d
+}
+
+func (s *Shared[K]) decide(key K, n int) Decision {
 	s.init()
-	n, key = max(0, n), s.keys.short(key)
+	key = s.keys.short(key)
 	law := s.law(key)
 	if law == nil {
 		return nothing(n)

@@ -29,6 +29,7 @@ type table[K comparable] struct {
 	seed maphash.Seed
 	sets []set[K]
 	keys keys[K]
+	held *atomic.Int64 // counts the entries
 }
 
 const ways = 16
@@ -42,6 +43,7 @@ type set[K comparable] struct {
 
 type entry[K comparable] struct {
 	key     K
+	lane    uint8        // of what is counted for it
 	life    uint32       // entries that had left the set before: no two of one key have the same
 	state   atomic.Int64 // of the law; dead once the entry left the table
 	strikes atomic.Int64 // of the ban
@@ -51,9 +53,9 @@ type entry[K comparable] struct {
 // look the key up again, so that nothing is charged to a forgotten entry.
 const dead = math.MinInt64
 
-func newTable[K comparable](size int) *table[K] {
+func newTable[K comparable](size int, held *atomic.Int64) *table[K] {
 	const most = math.MaxInt32 / 8 // more cannot be meant, and would not be there
-	return &table[K]{seed: maphash.MakeSeed(), sets: make([]set[K], (min(size, most)+ways-1)/ways), keys: keysOf[K]()}
+	return &table[K]{seed: maphash.MakeSeed(), sets: make([]set[K], (min(size, most)+ways-1)/ways), keys: keysOf[K](), held: held}
 }
 
 // place returns the set of a hash, and its tag, which is not 0.
@@ -109,8 +111,10 @@ func (t *table[K]) add(s *set[K], tag byte, key K, old *entry[K], state int64) (
 		}
 		s.gone++
 		replaced = true
+	} else {
+		t.held.Add(1)
 	}
-	e = &entry[K]{key: t.keys.own(key), life: s.gone}
+	e = &entry[K]{key: t.keys.own(key), life: s.gone, lane: tag}
 	s.way[i].Store(e)
 	word, shift := &s.tags[i/8], i%8*8
 	word.Store(word.Load()&^(0xff<<shift) | uint64(tag)<<shift)

@@ -1,0 +1,22 @@
+module github.com/penstock-lb/penstock/examples/grpc
+
+go 1.26.0
+
+require (
+	connectrpc.com/vanguard v0.4.0
+	github.com/penstock-lb/penstock v0.0.0
+	google.golang.org/genproto/googleapis/api v0.0.0-20260817212433-ac3dfec99bb1
+	google.golang.org/grpc v1.85.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require (
+	connectrpc.com/connect v1.19.1 // indirect
+	golang.org/x/net v0.62.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+)
+
+replace github.com/penstock-lb/penstock => ../..

@@ -18,7 +18,9 @@ import (
 //
 // The cost is a moving average of [Outcome.Latency] that jumps up at once and comes
 // down with time constant Tau. A failure counts as a latency of at least Penalty, since
-// failing fast must not look cheap. A server not measured yet gets one lease at a time.
+// failing fast must not look cheap. A server not measured yet gets one lease at a time,
+// while others are measured. Where none is, as nobody says how long anything took, their
+// leases are compared as by [TwoChoices].
 //
 // Time moves with the outcomes: a pick reads no clock, and Done takes the time from
 // [Outcome.At]. Done reads the clock only if At is zero.
@@ -109,10 +111,13 @@ func (p *peakEWMA) expect(i int, now uint32) expected {
 
 // prefer reports whether to leave server a, which was drawn first, for b.
 func (p *peakEWMA) prefer(b, a int, eb, ea expected, random float64) bool {
-	if p.scales == nil || ea.cost == 0 || eb.cost == 0 {
-		return eb.load < ea.load
-	}
 	unit := min(ea.cost, eb.cost) // one lease of the faster one
+	switch {
+	case p.scales == nil || unit == 0 && ea.cost != eb.cost:
+		return eb.load < ea.load
+	case unit == 0: // neither is measured: their leases decide
+		return p.scales.prefer(b, a, max(0, eb.load-unmeasured), max(0, ea.load-unmeasured), 1, random)
+	}
 	return p.scales.prefer(b, a, eb.load-unit, ea.load-unit, unit, random)
 }
 

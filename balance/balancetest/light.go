@@ -27,7 +27,13 @@ func (s suite) light(t *testing.T) {
 		t.Run(fmt.Sprint(weights), func(t *testing.T) {
 			p := s.pool(t, len(weights), 0, weights...)
 			warm(t, p)
-			s.lightly(t, p)
+			s.lightly(t, p, done)
+		})
+	}
+	for _, weights := range [][]int{{90, 10}, {50, 30, 15, 5}} {
+		t.Run(fmt.Sprint(weights, " and nothing measured"), func(t *testing.T) {
+			p := s.pool(t, len(weights), 0, weights...)
+			s.lightly(t, p, func(l balance.Lease) { l.Done(balance.Outcome{}) })
 		})
 	}
 	for _, weights := range [][]int{{1, 1}, {90, 10}, {10, 90}} {
@@ -43,25 +49,25 @@ func (s suite) light(t *testing.T) {
 				last.Report(balance.Check, balance.Up, "")
 				time.Sleep(20 * time.Minute) // at 30 %
 				synctest.Wait()
-				s.lightly(t, p)
+				s.lightly(t, p, done)
 				time.Sleep(time.Hour) // the ramp's timer ends
 			})
 		})
 	}
 }
 
-// lightly goes through loads, with leases that end in order and at random.
-func (s suite) lightly(t *testing.T, p *balance.Pool) {
+// lightly goes through loads, with leases that end in order and at random, each by done.
+func (s suite) lightly(t *testing.T, p *balance.Pool, done func(balance.Lease)) {
 	t.Helper()
 	worst := 0.0
 	for _, inFlight := range []int{0, 1, 2, 5, 10, 100} {
-		worst = max(worst, s.flow(t, p, inFlight, false), s.flow(t, p, inFlight, true))
+		worst = max(worst, s.flow(t, p, inFlight, false, done), s.flow(t, p, inFlight, true, done))
 	}
 	t.Logf("with 0 to 100 in flight each server got its part by weight, give or take %.0f %%", 100*worst)
 }
 
 // flow picks while so much is in flight, and returns how far off a server was.
-func (s suite) flow(t *testing.T, p *balance.Pool, inFlight int, random bool) (worst float64) {
+func (s suite) flow(t *testing.T, p *balance.Pool, inFlight int, random bool, done func(balance.Lease)) (worst float64) {
 	t.Helper()
 	parts, least := make(map[*balance.Server]float64), 1.0
 	sum := 0.0

@@ -143,7 +143,15 @@ func (h *hashed) keyless(f Filter) *Server {
 	if h.bounds == nil {
 		return h.plain.Pick(0, f)
 	}
-	return h.any(uint64(h.plain.turns.at(h.view.Cursor.Next())), f)
+	// One at its bound loses its turn, as one without room does in [RoundRobin].
+	var i int
+	for range 4 {
+		i = h.plain.turns.at(h.view.Cursor.Next())
+		if s := h.view.Servers[i]; h.allows(s, f) {
+			return s
+		}
+	}
+	return h.any(uint64(i), f)
 }
 
 // done adds the bounds to p, if there are any.

@@ -205,3 +205,34 @@ func TestBoundContended(t *testing.T) {
 		})
 	}
 }
+
+// TestBoundedTurnsAreSharedOut has requests without a key find servers at their bound:
+// what those cannot take goes to all others by weight, not to the next in line, which
+// is the lightest here.
+func TestBoundedTurnsAreSharedOut(t *testing.T) {
+	for _, policy := range bounded() {
+		p := &Pool{Policy: policy, Seed: 1}
+		weights := []int{20, 10, 5, 5, 1}
+		endpoints := make([]Endpoint, len(weights))
+		for i, w := range weights {
+			endpoints[i] = Endpoint{Addr: fmt.Sprintf("s%d:1", i), Weight: w}
+		}
+		require.NoError(t, p.Set(endpoints...))
+		rng := rand.New(rand.NewPCG(1, 2))
+		var leases []Lease
+		last, picks := 0, 20500
+		for range picks {
+			l, err := p.Acquire(t.Context(), Request{})
+			require.NoError(t, err)
+			if l.Server().Name() == "s4:1" {
+				last++
+			}
+			if leases = append(leases, l); len(leases) == 5 {
+				i := rng.IntN(len(leases))
+				leases[i].Done(Outcome{})
+				leases = append(leases[:i], leases[i+1:]...)
+			}
+		}
+		require.InDelta(t, picks/41, last, float64(picks)/41/2, "%T", policy)
+	}
+}

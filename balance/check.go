@@ -31,6 +31,7 @@ func (p *Pool) Check() error {
 	m.In("Pool.Tiers", p.Tiers)
 	m.In("Pool.Locality", p.Locality)
 	m.In("Pool.Budget", p.Budget)
+	m.In("Pool.Queue.Share", p.Queue.Share)
 	m.If(!within(p.Panic, 1), "Pool.Panic", p.Panic, upTo(1))
 	m.If(p.FullConns < 0, "Pool.FullConns", p.FullConns, notNegative)
 	m.If(p.WhenFull > WaitOrGoOn, "Pool.WhenFull", uint8(p.WhenFull), "must be one of the constants of WhenFull")

@@ -17,12 +17,14 @@ type Queue struct {
 	Size      int           // waiters for any server; 0 means 1024, negative means none
 	PerServer int           // waiters for one certain server; 0 means 128, negative means none
 	Timeout   time.Duration // longest wait; 0 means 5s, negative means no limit but the context
+	Share     *Share        // whose fleet Size and PerServer are for together: this gateway has its part of them; nil means this one alone
 }
 
 // queue is the state of all queues of a core.
 type queue struct {
 	size, perServer int
 	timeout         time.Duration
+	share           *Share
 
 	waiting atomic.Int64 // waiters of the pool and of all servers
 	pooled  atomic.Int64 // waiters of the pool
@@ -40,10 +42,18 @@ func (q *queue) configure(conf *Queue) {
 		return max(v, 0)
 	}
 	q.size, q.perServer = or(conf.Size, 1024), or(conf.PerServer, 128)
-	q.timeout = conf.Timeout
+	q.timeout, q.share = conf.Timeout, conf.Share
 	if q.timeout == 0 {
 		q.timeout = 5 * time.Second
 	}
+}
+
+// bound returns the part of a bound that is this gateway's.
+func (q *queue) bound(n int) int {
+	if q.share == nil {
+		return n
+	}
+	return q.share.Part(n)
 }
 
 // A waiter is a request in a queue.
@@ -183,7 +193,7 @@ func (q *queue) enter(w *waiter) error {
 	if w.list == nil {
 		return nil
 	}
-	room := q.size
+	room := q.bound(q.size)
 	if w.server != nil {
 		room = w.server.maxQueue()
 	}

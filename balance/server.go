@@ -132,7 +132,7 @@ func (s *Server) maxQueue() int {
 	if n := s.ep.Load().MaxQueue; n != 0 {
 		return max(n, 0)
 	}
-	return s.core.queue.perServer
+	return s.core.queue.bound(s.core.queue.perServer)
 }
 
 // A taking says how an attempt to take a slot ended.

@@ -47,8 +47,15 @@ type Shared[K comparable] struct {
 	Key    func(K) string // the key in the store; nil means the text of it
 
 	// Local decides while the store is away. Nil means a Keyed under the same
-	// laws; with n gateways one might want an n-th of them.
+	// laws, of which each gateway keeps its part, see Gateways.
 	Local *Keyed[K]
+
+	// Gateways tells how many gateways keep the limit together, which may change
+	// ((*balance.Share).Count is such a func). While the store is away each then
+	// keeps to an n-th of a law that is [Divisible], so that together they admit
+	// what the law says. Nil, or less than 2, means that each keeps the whole. It
+	// is asked for each decision while the store is away, and must not block.
+	Gateways func() int
 
 	Timeout  time.Duration // for one answer of the store; 0 means 100ms, negative means none
 	Failures int           // in a row, each asked for after the one before was known, that mean it is away; 0 means 3
@@ -94,6 +101,9 @@ func (s *Shared[K]) init() {
 	s.once.Do(func() {
 		if s.local = s.Local; s.local == nil {
 			s.local = &Keyed[K]{Law: s.Law, LawOf: s.LawOf}
+			if s.Gateways != nil {
+				s.local = &Keyed[K]{Law: s.Law, LawOf: s.part}
+			}
 		}
 		s.keys = keysOf[K]()
 		s.outage = outage{limit: orDefault(s.Failures, 3), pause: s.Retry}
@@ -110,6 +120,22 @@ func (s *Shared[K]) law(key K) Law {
 		}
 	}
 	return s.Law
+}
+
+// part returns what this gateway keeps of the law for key while the store is away.
+func (s *Shared[K]) part(key K) Law {
+	law := s.law(key)
+	if law == nil {
+		return nil
+	}
+	return part(law, s.gateways())
+}
+
+// gateways is Gateways, of which a panic means 1.
+func (s *Shared[K]) gateways() (n int) {
+	var failed error
+	defer caught(s.logger(), "Gateways", &failed)
+	return s.Gateways()
 }
 
 // Take takes n for key, or tells why not. It blocks for Timeout at most.

@@ -150,6 +150,7 @@ func goodLiterals() []any {
 		&l7.Tarpit{},
 		&l7.Transport{Pool: observed},
 		&l7.TrustForwarded{Next: next},
+		&l7.Wrap{With: func(h http.Handler) http.Handler { return h }, Next: next},
 		&l7.Upstream{},
 
 		&l4.AcceptProxy{Next: l4.Reject{}},

@@ -27,6 +27,9 @@
 //	&l7.Persist{Next:              // or Stick, HashBy: the choice of a server
 //	&l7.Proxy{}}}}}
 //
+// Middleware of net/http may stand anywhere between them, by a [Wrap] at the cost of
+// a native one.
+//
 // The first decision wins: a redirect before a cookie, a cookie before a
 // sticky table, a table before the policy of the pool, if they are nested in
 // that order.

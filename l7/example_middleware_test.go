@@ -154,6 +154,20 @@ func ExampleEditHeader() {
 	// DENY
 }
 
+func ExampleWrap() {
+	noFrames := func(next http.Handler) http.Handler { // as those of any library
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Frame-Options", "DENY")
+			next.ServeHTTP(w, r)
+		})
+	}
+	h := &l7.Wrap{With: noFrames, Next: app}
+	fmt.Println(show(h, "/api").Header.Get("X-Frame-Options"))
+	// Output:
+	// 200 GET example.com/api
+	// DENY
+}
+
 func ExampleRewrite() {
 	show(&l7.Rewrite{StripPrefix: "/api", Host: "inner.example", Next: app}, "/api/v1?q")
 	show(&l7.Rewrite{Regexp: regexp.MustCompile(`^/u/(\d+)`), With: "/users/$1", Next: app}, "/u/7/files")

@@ -66,6 +66,7 @@ type work struct {
 	frame framing
 	req   reqBody
 	rep   repBody
+	own   ownDeadlines
 }
 
 // equip gives the connection what it needs to serve.

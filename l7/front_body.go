@@ -65,7 +65,9 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 		n, err = c.readChunked(p)
 	}
 	b.read += int64(n)
-	c.x.Record.BytesIn = b.read
+	if c.x.down == downstream(c) { // or the reader may be any goroutine
+		c.x.Record.BytesIn = b.read
+	}
 	if limit := c.srv.MaxBodyBytes; limit > 0 && b.read > limit {
 		err = &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
@@ -138,7 +140,9 @@ func (c *byteConn) readChunked(p []byte) (int, error) {
 
 // bodyDeadline bounds the next wait for a piece of the body.
 func (c *byteConn) bodyDeadline() error {
-	if at, ok := c.readAt.due(time.Now(), c.srv.requestLimit(&c.x)); ok {
+	if c.own.read.Load() {
+		// what a foreign handler has set holds
+	} else if at, ok := c.readAt.due(time.Now(), c.srv.requestLimit(&c.x)); ok {
 		_ = c.c.SetReadDeadline(at)
 	}
 	if c.stopped.Load() { // seen here, or the deadline stands

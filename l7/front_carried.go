@@ -128,6 +128,25 @@ func (l *carried) enter() bool {
 	return true
 }
 
+// enterAlone is enter for one who must find nobody else there, and no news of an
+// exchange inside.
+func (l *carried) enterAlone() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.users > 0 || l.after != nil {
+		return false
+	}
+	l.users++
+	return true
+}
+
+// forget drops what was told meanwhile: the lent exchange itself has gone on.
+func (l *carried) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.after = nil
+}
+
 func (l *carried) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

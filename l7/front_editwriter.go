@@ -136,6 +136,9 @@ func (w *editingWriter) Write(p []byte) (int, error) {
 
 // pass writes behind the head.
 func (w *editingWriter) pass(p []byte) (int, error) {
+	if t := w.s.through; t != nil {
+		return t.write(p)
+	}
 	if w.filtered != nil {
 		return w.filtered.w.Write(p)
 	}
@@ -294,6 +297,9 @@ func (w *editingWriter) FlushError() error {
 	defer w.lent.leave()
 	if err := w.open(); err != nil {
 		return err
+	}
+	if t := w.s.through; t != nil {
+		return t.flush()
 	}
 	if w.filtered != nil {
 		return nil // what the filters give is flushed as it comes

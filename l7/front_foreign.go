@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -49,7 +50,12 @@ func (c *byteConn) replay() ([]byte, error) {
 
 // serveForeign hands the connection over and goes on, on this stack, with the
 // (w, r) that comes back.
-func (c *byteConn) serveForeign(h http.Handler) {
+func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
+	if wraps && c.mayOwn() {
+		serveOwn(&c.x, c, h)
+		c.resetDeadlines()
+		return
+	}
 	c.srv.warnForeign(h)
 	x := &c.x
 	replay, err := c.replay()
@@ -101,15 +107,14 @@ func (c *byteConn) serveForeign(h http.Handler) {
 		std.lingerBody()
 		k.done <- p
 	}()
-	std.serveForeign(h)
+	std.serveForeign(h, false)
 }
 
 // warnForeign logs, once for each type, that a handler costs connections the
 // byte front.
 func (s *Server) warnForeign(h http.Handler) {
-	name := fmt.Sprintf("%T", h)
-	if _, told := s.warned.LoadOrStore(name, true); !told {
-		s.logger().Info("l7: handler is not native, its connections go on on the standard front", "handler", name)
+	if _, told := s.warned.LoadOrStore(reflect.TypeOf(h), true); !told {
+		s.logger().Info("l7: handler is not native, its connections go on on the standard front", "handler", fmt.Sprintf("%T", h))
 	}
 }
 

@@ -57,14 +57,8 @@ func (s *standard) resume() *headError {
 	// What is written here is the reply to the request that the foreign handler
 	// made, so its method says how that is framed.
 	x.Method, x.asked.method = r.Method, r.Method
-	if *r.URL != l.url {
-		target := r.URL.RequestURI()
-		if r.RequestURI != l.target { // both have been changed
-			target = requestTarget(r)
-		}
-		if err := x.setTarget(target); err != nil {
-			return err
-		}
+	if err := l.retarget(x, r); err != nil {
+		return err
 	}
 	if x.Host = r.Host; r.Host != l.host && !validHost(r.Host) && (r.Host != "" || x.proto1x != 0) {
 		return bad("malformed Host")
@@ -79,6 +73,18 @@ func (s *standard) resume() *headError {
 	return s.parseHeader()
 }
 
+// retarget gives x the target that the foreign handler has put into r.
+func (l *carried) retarget(x *Exchange, r *http.Request) *headError {
+	if *r.URL == l.url {
+		return nil
+	}
+	target := r.URL.RequestURI()
+	if r.RequestURI != l.target { // both have been changed
+		target = requestTarget(r)
+	}
+	return x.setTarget(target)
+}
+
 var errNoHijack = errors.New("l7: a handler around has a ResponseWriter that cannot be hijacked, so there is no upgrade")
 
 // hijackable reports whether the connection can be had from w.
@@ -87,6 +93,9 @@ func hijackable(w http.ResponseWriter) bool {
 		if e, ok := w.(*editingWriter); ok {
 			w = e.ResponseWriter
 			continue
+		}
+		if o, ok := w.(*ownWriter); ok {
+			return o.under.mayHijack()
 		}
 		if _, ok := w.(http.Hijacker); ok {
 			return true

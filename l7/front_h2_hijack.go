@@ -14,41 +14,33 @@ import (
 // and writes the 101 itself. It gets the same for a stream: an extended CONNECT is
 // the GET of HTTP/1 to it, and the 101 that it writes becomes the 200 of the stream.
 
-// h2Hijacker is the ResponseWriter of a foreign handler for an extended CONNECT.
-type h2Hijacker struct {
-	*h2Writer
-	conn *h2Hijacked // nil before Hijack
-}
+// mayHijack reports whether the stream asks for what a handler may hijack.
+func (s *h2Exchange) mayHijack() bool { return s.x.wsKey != "" && s.x.upgrade != "" }
 
-// Hijack implements [http.Hijacker].
-func (w *h2Hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (s *h2Exchange) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
 	switch {
-	case w.conn != nil:
-		return nil, nil, http.ErrHijacked
+	case !s.mayHijack():
+		return nil, nil, http.ErrNotSupported
 	case w.status != 0 && w.status != http.StatusSwitchingProtocols:
 		return nil, nil, errors.New("l7: Hijack behind another reply")
 	}
-	c := &h2Hijacked{h2Tunnel: w.s.newTunnel(), s: w.s, done: make(chan struct{})}
+	c := &h2Hijacked{h2Tunnel: s.newTunnel(), s: s, done: make(chan struct{})}
 	if w.status != 0 { // as with HTTP/1, WriteHeader has said all
 		if err := c.open(fieldsOf(w.frozen)); err != nil {
 			return nil, nil, err
 		}
 	}
-	w.conn = c
+	s.taken = c
 	return c, bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c)), nil
 }
 
-// finish ends the reply once the handler has returned: what it has hijacked may
-// outlive it. Early is for a handler that has panicked.
-func (w *h2Hijacker) finish(early bool) {
-	if w.conn == nil {
-		w.end()
-		return
+// awaitTaken waits for the end of what was hijacked, which may outlive the handler.
+func (s *h2Exchange) awaitTaken(broken bool) {
+	if broken {
+		s.abort()
+		_ = s.taken.Close()
 	}
-	if early {
-		_ = w.conn.Close()
-	}
-	<-w.conn.done
+	<-s.taken.done
 }
 
 // h2Hijacked is a stream as the connection of HTTP/1 that a handler writes a 101

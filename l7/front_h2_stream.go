@@ -47,6 +47,8 @@ type h2Exchange struct {
 	readTimer, writeTimer *time.Timer
 	ctx                   *streamContext // nil as long as nobody has asked
 
+	taken *h2Hijacked // what a handler has hijacked; nil if none has
+
 	upMu sync.Mutex
 	up   interrupter // to be interrupted when the client goes away
 	gone bool

@@ -100,16 +100,9 @@ func (k *continuation) take(w http.ResponseWriter, r *http.Request) {
 // handOver gives a connection to the standard front: give is what net/http
 // gets, h the connection that it is or, under TLS, holds.
 func (s *Server) handOver(h *handedConn, give net.Conn) error {
-	s.mu.Lock()
-	if s.stopping.Load() {
-		s.mu.Unlock()
+	if !s.trackHanded(h, true) {
 		return ErrServerClosed
 	}
-	h.srv, h.closed = s, make(chan struct{})
-	s.handed[h] = struct{}{}
-	s.both++
-	s.wg.Add(1)
-	s.mu.Unlock()
 	one := &oneShot{conn: give}
 	_ = s.std.Serve(one) // returns at the second Accept; the connection has its goroutine by then
 	if one.conn != nil { // Shutdown was quicker
@@ -122,6 +115,21 @@ func (s *Server) handOver(h *handedConn, give net.Conn) error {
 		return ErrServerClosed
 	}
 	return nil
+}
+
+// trackHanded counts a connection until it is closed: of a server that is stopping
+// only if that must not be refused.
+func (s *Server) trackHanded(h *handedConn, refuse bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if refuse && s.stopping.Load() {
+		return false
+	}
+	h.srv, h.closed = s, make(chan struct{})
+	s.handed[h] = struct{}{}
+	s.both++
+	s.wg.Add(1)
+	return true
 }
 
 // oneShot is a listener of one connection.

@@ -22,6 +22,9 @@ import (
 // ServeHTTP is the standard front: it wraps (w, r) in an [Exchange] and has h
 // serve it. It is all that the ServeHTTP method of a native handler does.
 func ServeHTTP(h Handler, w http.ResponseWriter, r *http.Request) {
+	if ew, ok := w.(*editingWriter); ok && ew.goThrough(h, r) {
+		return
+	}
 	s := newStandardExchange(w, r, nil)
 	if s.lent = lentOf(w, r); s.lent != nil {
 		s.goOn(h)
@@ -33,13 +36,14 @@ func ServeHTTP(h Handler, w http.ResponseWriter, r *http.Request) {
 // standard is the downstream of an exchange under an [http.Server].
 type standard struct {
 	x        *Exchange
-	own      Exchange // what x points to, unless the byte front began it
 	w        http.ResponseWriter
 	r        *http.Request
 	srv      *Server      // nil if the http.Server is the host's
 	conn     *handedConn  // nil if that is not known
 	first    bool         // on conn
-	under    downstream   // whose exchange it is, if there is another below that knows its session; else nil
+	under    ownFront     // that has made w and r; nil if an http.Server has
+	front    Front        // of under
+	through  *through     // as which under has gone on; nil if it has not
 	lent     *carried     // what a foreign handler around has got; nil if there is none
 	lending  bool         // a foreign handler inside has the exchange
 	body     standardBody // of the request
@@ -54,10 +58,13 @@ type standard struct {
 }
 
 func newStandardExchange(w http.ResponseWriter, r *http.Request, srv *Server) *standard {
-	s := &standard{w: w, r: r, srv: srv}
-	s.x = &s.own
-	s.x.down = s
-	return s
+	o := &struct {
+		standard
+		x Exchange
+	}{standard: standard{w: w, r: r, srv: srv}}
+	o.standard.x = &o.x
+	o.x.down = &o.standard
+	return &o.standard
 }
 
 // run serves the exchange from the root of a handler tree.
@@ -439,7 +446,7 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 
 // serveForeign has h answer with the edited request, and the editors edit its
 // reply.
-func (s *standard) serveForeign(h http.Handler) {
+func (s *standard) serveForeign(h http.Handler, _ bool) {
 	l, r := s.lend()
 	ew := &editingWriter{ResponseWriter: s.w, s: s, lent: l}
 	s.lending = true
@@ -504,7 +511,9 @@ func (s *standard) parker() *l4.Parker {
 }
 
 func (s *standard) probe() {
-	if h, ok := s.r.Context().Value(handedKey{}).(*handedConn); ok {
+	if s.under != nil {
+		s.under.probe()
+	} else if h, ok := s.r.Context().Value(handedKey{}).(*handedConn); ok {
 		probe(h)
 	}
 }

@@ -90,7 +90,7 @@ func (s *standard) bodyReady() bool { return s.r.ContentLength == 0 }
 // unread reports whether there may be more of the request body to come on an
 // HTTP/1 connection: net/http must not take it for the next request.
 func (s *standard) unread() bool {
-	return s.r.ProtoMajor == 1 && s.r.ContentLength != 0 && !s.body.ended.Load()
+	return s.under == nil && s.r.ProtoMajor == 1 && s.r.ContentLength != 0 && !s.body.ended.Load()
 }
 
 // beforeHead prepares for a reply that begins before the request body has been
@@ -128,6 +128,10 @@ func (s *standard) stopBody() {
 		return
 	}
 	s.body.stopped.Store(true)
+	if s.under != nil {
+		s.under.stopBody()
+		return
+	}
 	err := http.NewResponseController(s.w).SetReadDeadline(past)
 	if s.r.Body != nil && (err != nil || s.r.ProtoMajor > 1) {
 		_ = s.r.Body.Close()

@@ -53,5 +53,5 @@ func Serve(h http.Handler, x *Exchange) {
 			return
 		}
 	}
-	x.down.serveForeign(h)
+	x.down.serveForeign(h, false)
 }

@@ -285,3 +285,11 @@ func cookieAttr(s string) bool {
 	}
 	return true
 }
+
+// Check returns what is wrong with w and its handler.
+func (w *Wrap) Check() error { return checkAll(w) }
+
+func (w *Wrap) check(c *checks) {
+	c.Need("Wrap.With", w.With, "must be middleware of net/http")
+	c.next("Wrap.Next", w.Next)
+}

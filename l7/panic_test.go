@@ -123,6 +123,19 @@ var panics = []struct {
 			x.Respond(200, nil, "")
 		})
 	}},
+	{"Wrap.With", 500, func(b *bomb) http.Handler {
+		return &l7.Wrap{Next: b.proxy, With: func(next http.Handler) http.Handler { b.tick(); return next }}
+	}},
+	{"Wrap.With's handler", 500, func(b *bomb) http.Handler {
+		return &l7.Wrap{Next: b.proxy, With: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.tick(); next.ServeHTTP(w, r) })
+		}}
+	}},
+	{"Handler inside Wrap.With's", 500, func(b *bomb) http.Handler {
+		return &l7.Wrap{Next: b.before(), With: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(w, r) })
+		}}
+	}},
 	{"ReplyEditor", 500, func(b *bomb) http.Handler {
 		return l7.HandlerFunc(func(x *l7.Exchange) {
 			x.OnReply(l7.ReplyFunc(func(*l7.Exchange, *l7.Reply) { b.tick() }))

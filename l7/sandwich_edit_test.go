@@ -91,7 +91,7 @@ func TestSandwichForwardsWhatWasChanged(t *testing.T) {
 // What handlers of an exchange share goes both ways through a foreign one.
 func TestSandwichSharesValues(t *testing.T) {
 	var outer, inner Key[string]
-	for name, foreign := range foreigners {
+	for name, foreign := range allForeigners() {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, func(s *site) http.Handler {
 				last := HandlerFunc(func(x *Exchange) {
@@ -134,7 +134,7 @@ func TestSandwichSharesValues(t *testing.T) {
 
 // A server ends an exchange through a sandwich with one record.
 func TestSandwichHasOneRecord(t *testing.T) {
-	for name, foreign := range foreigners {
+	for name, foreign := range allForeigners() {
 		t.Run(name, func(t *testing.T) {
 			for _, h2 := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {

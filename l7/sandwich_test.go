@@ -78,6 +78,16 @@ var foreigners = map[string]func(next http.Handler) http.Handler{
 	},
 }
 
+// allForeigners returns the ways of middleware of net/http, each put before the next
+// handler as it is and by a Wrap.
+func allForeigners() map[string]func(next http.Handler) http.Handler {
+	all := maps.Clone(foreigners)
+	for name, f := range foreigners {
+		all["Wrap, "+name] = func(next http.Handler) http.Handler { return &Wrap{With: f, Next: next} }
+	}
+	return all
+}
+
 // naturalOrder is the tree of doc_middleware.go, from the outside in, around
 // forward.
 func naturalOrder(s *site, pool *balance.Pool, forward http.Handler) []func(next http.Handler) http.Handler {
@@ -200,11 +210,11 @@ func TestSandwichDecidesTheSame(t *testing.T) {
 		}
 	})
 	require.Len(t, plain, 3)
-	for _, name := range slices.Sorted(maps.Keys(foreigners)) {
+	for _, name := range slices.Sorted(maps.Keys(allForeigners())) {
 		t.Run(name, func(t *testing.T) {
 			for at := range len(naturalOrder(&site{T: t}, nil, nil)) + 1 {
 				t.Run(fmt.Sprint(at), func(t *testing.T) {
-					for name, told := range decisions(t, at, foreigners[name]) {
+					for name, told := range decisions(t, at, allForeigners()[name]) {
 						require.Equal(t, plain[frontOf(name)], told)
 					}
 				})

@@ -64,8 +64,9 @@ type replyWriter interface {
 	// abort makes the reply look cut to the client, or, without one, closes
 	// the connection.
 	abort()
-	// serveForeign has a handler that is not native answer.
-	serveForeign(h http.Handler)
+	// serveForeign has a handler that is not native answer. Wraps says that there
+	// is a native one inside.
+	serveForeign(h http.Handler, wraps bool)
 }
 
 // directWriter writes a body past writeBody: to conn, whose write deadline is

@@ -134,21 +134,21 @@ func (n *nobody) readBody(p []byte) (int, error) {
 	return c, nil
 }
 
-func (n *nobody) observed() bool              { return true } // nobody has asked
-func (n *nobody) logger() *slog.Logger        { return n.log }
-func (n *nobody) bodyMayPanic() bool          { return false }
-func (n *nobody) hijackable() bool            { return true }
-func (n *nobody) present() bool               { return false }
-func (n *nobody) rewindBody() bool            { return false }
-func (n *nobody) bodyReady() bool             { return true }
-func (n *nobody) stopBody()                   {}
-func (n *nobody) resumeBody()                 {}
-func (n *nobody) trailer() *Fields            { return nil }
-func (n *nobody) writeInterim(*Reply) error   { return nil }
-func (n *nobody) attach(u interrupter)        { n.stop = context.AfterFunc(n.ctx, u.interrupt) }
-func (n *nobody) detach() bool                { return n.stop() }
-func (n *nobody) session(bool) usage          { return usage{first: true} }
-func (n *nobody) serveForeign(h http.Handler) { h.ServeHTTP(noWriter{}, n.request()) }
+func (n *nobody) observed() bool                      { return true } // nobody has asked
+func (n *nobody) logger() *slog.Logger                { return n.log }
+func (n *nobody) bodyMayPanic() bool                  { return false }
+func (n *nobody) hijackable() bool                    { return true }
+func (n *nobody) present() bool                       { return false }
+func (n *nobody) rewindBody() bool                    { return false }
+func (n *nobody) bodyReady() bool                     { return true }
+func (n *nobody) stopBody()                           {}
+func (n *nobody) resumeBody()                         {}
+func (n *nobody) trailer() *Fields                    { return nil }
+func (n *nobody) writeInterim(*Reply) error           { return nil }
+func (n *nobody) attach(u interrupter)                { n.stop = context.AfterFunc(n.ctx, u.interrupt) }
+func (n *nobody) detach() bool                        { return n.stop() }
+func (n *nobody) session(bool) usage                  { return usage{first: true} }
+func (n *nobody) serveForeign(h http.Handler, _ bool) { h.ServeHTTP(noWriter{}, n.request()) }
 
 // noWriter is an [http.ResponseWriter] that forgets.
 type noWriter struct{}

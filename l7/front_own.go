@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// An ownFront makes (w, r) for foreign handlers itself, without an http.Server.
+type ownFront interface {
+	downstream
+
+	server() *Server
+	// ownRequest returns the request as net/http would have it, with what the
+	// client sent and without the exchange's edits. Its Body is to be set.
+	ownRequest() *http.Request
+	// wrote says that a handler has written more than was held back.
+	wrote()
+	// heldBack is how much of a reply is held back, in bytes, so that a short one
+	// goes out with its length.
+	heldBack() int
+	setReadDeadline(t time.Time) error
+	setWriteDeadline(t time.Time) error
+	// takeConn gives the connection to a handler that hijacks it by w, and
+	// awaitTaken waits until it can do without the exchange; broken says that the
+	// handler has panicked.
+	takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error)
+	awaitTaken(broken bool)
+	mayHijack() bool
+}
+
+// serveOwn has a foreign handler answer, with a (w, r) that the front makes.
+func serveOwn(x *Exchange, under ownFront, h http.Handler) {
+	r := under.ownRequest()
+	r.Body = http.NoBody
+	if r.ContentLength != 0 {
+		r.Body = &ownBody{under: under, r: r}
+	}
+	w := &ownWriter{x: x, under: under, header: make(http.Header)}
+	std := &standard{x: x, w: w, r: r, srv: under.server(), under: under, front: x.Record.Front}
+	std.body.bounded = true
+	x.Record.Front = FrontStandard
+	x.down, x.replied = std, false
+	defer func() {
+		if p := recover(); p != nil {
+			std.panicked(p)
+		}
+		x.down = under
+		switch {
+		case std.aborted:
+			if w.hijacked {
+				under.awaitTaken(true)
+			} else {
+				under.abort()
+			}
+			if completed(x.Record.Termination) {
+				x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
+			}
+		case std.through != nil:
+			std.through.end()
+		case w.hijacked:
+			under.awaitTaken(false)
+		default:
+			w.end()
+		}
+		if std.body.stopped.Load() {
+			under.resumeBody()
+		}
+		x.replied = true
+	}()
+	std.serveForeign(h, false)
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// ownDeadlines says which deadlines of a connection a foreign handler has set:
+// they take the place of the server's own until the exchange ends. A reader of
+// the body may be any goroutine.
+type ownDeadlines struct{ read, write atomic.Bool }
+
+// mayOwn reports whether the front can make (w, r) for the request itself. What
+// upgrades is better off with the http.Server, and so is who waits for a 100
+// before it sends a body.
+func (c *byteConn) mayOwn() bool {
+	return c.x.upgrade == "" && !c.x.expect && c.x.asked.method != http.MethodConnect
+}
+
+// ownRequest makes what net/http makes of the same head.
+func (c *byteConn) ownRequest() *http.Request {
+	x := &c.x
+	line, fields, _ := cutLine(c.req.head)
+	_, target, _ := strings.Cut(line, " ")
+	target, _, _ = strings.Cut(target, " ")
+	r := &http.Request{
+		Method: x.asked.method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto1x),
+		Host: x.asked.host, RequestURI: target, RemoteAddr: c.nc.RemoteAddr().String(), TLS: c.from.tls,
+		ContentLength: c.req.left, Close: c.frame.close || x.proto1x == 0 && !c.frame.keepAlive,
+	}
+	if c.req.ended() {
+		r.ContentLength = 0
+	}
+	if x.proto1x == 0 {
+		r.Proto = "HTTP/1.0"
+	}
+	var err error
+	if r.URL, err = url.ParseRequestURI(target); err != nil {
+		r.URL = &url.URL{Path: x.asked.path, RawQuery: strings.TrimPrefix(x.asked.query, "?")}
+	}
+	r.Header = headerOf(fields, len(x.Header.list)+4)
+	if r.Header["Transfer-Encoding"] != nil {
+		delete(r.Header, "Transfer-Encoding")
+		r.TransferEncoding = []string{"chunked"}
+		r.Trailer = announced(&x.Header)
+		delete(r.Header, "Trailer")
+	}
+	delete(r.Header, "Host")
+	return r.WithContext(c.ctx)
+}
+
+// headerOf makes a map of the lines of a head, which have been parsed before.
+func headerOf(lines string, n int) http.Header {
+	h := make(http.Header, n)
+	all := make([]string, 0, n)
+	for {
+		l, rest, ok := cutLine(lines)
+		if !ok || l == "" {
+			return h
+		}
+		lines = rest
+		name, v, _ := strings.Cut(l, ":")
+		name = http.CanonicalHeaderKey(name)
+		v = trimOWS(v)
+		if old, more := h[name]; more {
+			h[name] = append(old, v)
+			continue
+		}
+		all = append(all, v)
+		h[name] = all[len(all)-1 : len(all) : len(all)]
+	}
+}
+
+func (c *byteConn) server() *Server { return c.srv }
+func (c *byteConn) wrote()          {}
+func (c *byteConn) heldBack() int   { return 2 << 10 } // as net/http
+
+// setReadDeadline bounds reads of the request body.
+func (c *byteConn) setReadDeadline(t time.Time) error {
+	c.own.read.Store(true)
+	return c.c.SetReadDeadline(t)
+}
+
+// setWriteDeadline bounds writes of the reply.
+func (c *byteConn) setWriteDeadline(t time.Time) error {
+	c.own.write.Store(true)
+	return c.c.SetWriteDeadline(t)
+}
+
+// resetDeadlines has the server's own deadlines hold again.
+func (c *byteConn) resetDeadlines() {
+	if c.own.read.Swap(false) {
+		c.readAt.at = past
+		_ = c.c.SetReadDeadline(time.Time{})
+	}
+	if c.own.write.Swap(false) {
+		c.sendAt.at = past
+		_ = c.c.SetWriteDeadline(time.Time{})
+	}
+}
+
+// takeConn gives the connection to a handler, with what the client has sent
+// behind its request.
+func (c *byteConn) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
+	if w.status != 0 {
+		if err := w.push(nil, false); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := c.flush(); err != nil {
+		return nil, nil, err
+	}
+	hc := &handedConn{Conn: c.c, base: c.base, owns: c.owns}
+	c.srv.trackHanded(hc, false)
+	c.stopPeek()
+	c.unwatch()
+	c.owns, c.moved = nil, true
+	c.ends.atLeast(endsHanded)
+	_ = c.c.SetDeadline(time.Time{})
+	nc := c.withTLS(hc)
+	var early string
+	if c.in != nil {
+		early = string(c.in.B[c.pos:])
+	}
+	br := bufio.NewReader(io.MultiReader(strings.NewReader(early), nc))
+	if early != "" {
+		_, _ = br.Peek(min(len(early), br.Size()))
+	}
+	return nc, bufio.NewReadWriter(br, bufio.NewWriter(nc)), nil
+}
+
+func (c *byteConn) awaitTaken(bool) {}
+func (c *byteConn) mayHijack() bool { return true }

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bufio"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// announced returns the keys that a request's Trailer fields announce.
+func announced(f *Fields) http.Header {
+	var h http.Header
+	for v := range f.Values("Trailer") {
+		eachItem(v, func(name string) {
+			if isToken(name) && !forbiddenTrailer(name) {
+				if h == nil {
+					h = make(http.Header)
+				}
+				h[http.CanonicalHeaderKey(name)] = nil
+			}
+		})
+	}
+	return h
+}
+
+// ownBody is the Body of a foreign handler's request.
+type ownBody struct {
+	under  ownFront
+	r      *http.Request
+	closed atomic.Bool // by whichever goroutine ends the exchange
+}
+
+func (b *ownBody) Read(p []byte) (int, error) {
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n, err := b.under.readBody(p)
+	if err != nil {
+		if t := b.under.trailer(); t != nil {
+			if b.r.Trailer == nil {
+				b.r.Trailer = make(http.Header)
+			}
+			addFields(b.r.Trailer, t)
+		}
+	}
+	return n, err
+}
+
+func (b *ownBody) Close() error {
+	b.closed.Store(true)
+	return nil
+}
+
+// ownWriter is the ResponseWriter of a foreign handler on a front that makes it
+// itself.
+type ownWriter struct {
+	x       *Exchange
+	under   ownFront
+	header  http.Header
+	status  int         // 0 before WriteHeader
+	frozen  http.Header // what WriteHeader found
+	sent    bool        // the head has been
+	buf     []byte
+	written int64
+	err     error
+
+	over     bool // the handler has written more than the length it gave
+	hijacked bool
+}
+
+func (w *ownWriter) Header() http.Header { return w.header }
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *ownWriter) WriteHeader(status int) {
+	if w.status != 0 {
+		w.under.logger().Debug("l7: superfluous WriteHeader", "status", status, "path", w.x.Path)
+		return
+	}
+	if status < 100 || status > 999 {
+		panic("l7: WriteHeader with status " + strconv.Itoa(status)) // as net/http does
+	}
+	if status < 200 && status != http.StatusSwitchingProtocols { // which only what is hijacked has
+		f := fieldsOf(w.header)
+		_ = w.under.writeInterim(&Reply{Status: status, Header: f})
+		return
+	}
+	w.status = status
+	w.frozen = w.header.Clone()
+}
+
+// Write implements [http.ResponseWriter].
+func (w *ownWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if !bodyAllowed(w.status) {
+		return 0, http.ErrBodyNotAllowed
+	}
+	if l := w.length(); l >= 0 && (w.over || w.written+int64(len(p)) > l) {
+		w.over = true // for good, as with net/http
+		return 0, http.ErrContentLength
+	}
+	w.written += int64(len(p))
+	if len(w.buf)+len(p) <= w.under.heldBack() {
+		w.buf = append(w.buf, p...)
+		return len(p), nil
+	}
+	if err := w.push(p, false); err != nil {
+		return 0, err
+	}
+	if len(p) < w.under.heldBack() {
+		w.buf = append(w.buf, p...)
+		return len(p), nil
+	}
+	if err := w.under.writeBody(p); err != nil {
+		return 0, err
+	}
+	w.under.wrote()
+	return len(p), nil
+}
+
+// WriteString saves callers a copy.
+func (w *ownWriter) WriteString(s string) (int, error) { return w.Write(unsafeBytes(s)) }
+
+// length returns what the handler says the length is, or -1.
+func (w *ownWriter) length() int64 {
+	if v := w.frozen.Get("Content-Length"); v != "" {
+		if n, ok := parseLength(v); ok {
+			return n
+		}
+	}
+	return -1
+}
+
+// push sends the head, if it has not been, and what is held back. Next is what
+// will follow at once, and last says that nothing will.
+func (w *ownWriter) push(next []byte, last bool) error {
+	if w.status == http.StatusSwitchingProtocols {
+		return errNot101
+	}
+	if !w.sent {
+		w.sent = true
+		r := Reply{Status: w.status, ContentLength: w.length(), Local: true}
+		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && !w.trailers() {
+			r.ContentLength = int64(len(w.buf))
+		}
+		w.guessType(next)
+		r.Header = ownFields(w.frozen)
+		if saysClose(w.frozen) {
+			w.under.mustClose()
+		}
+		if w.err = w.under.writeHead(&r); w.err != nil {
+			return w.err
+		}
+	}
+	if len(w.buf) > 0 && w.err == nil {
+		w.err = w.under.writeBody(w.buf)
+		w.buf = w.buf[:0]
+	}
+	return w.err
+}
+
+// guessType sets a Content-Type as net/http does.
+func (w *ownWriter) guessType(next []byte) {
+	if _, ok := w.frozen["Content-Type"]; ok || !bodyAllowed(w.status) || len(w.buf)+len(next) == 0 || w.frozen.Get("Content-Encoding") != "" {
+		return
+	}
+	w.frozen.Set("Content-Type", http.DetectContentType(slices.Concat(w.buf[:min(len(w.buf), sniffLen)], next[:min(len(next), sniffLen)])))
+}
+
+// trailers reports whether a trailer may come.
+func (w *ownWriter) trailers() bool {
+	if len(w.frozen["Trailer"]) > 0 {
+		return true
+	}
+	for name := range w.header {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Flush implements [http.Flusher].
+func (w *ownWriter) Flush() { _ = w.FlushError() }
+
+// FlushError is what http.ResponseController looks for.
+func (w *ownWriter) FlushError() error {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if err := w.push(nil, false); err != nil {
+		return err
+	}
+	return w.under.flush()
+}
+
+// Hijack gives the connection to the handler.
+func (w *ownWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if w.hijacked {
+		return nil, nil, http.ErrHijacked
+	}
+	c, brw, err := w.under.takeConn(w)
+	w.hijacked = err == nil
+	return c, brw, err
+}
+
+// SetReadDeadline is for http.ResponseController.
+func (w *ownWriter) SetReadDeadline(t time.Time) error { return w.under.setReadDeadline(t) }
+
+// SetWriteDeadline is for http.ResponseController.
+func (w *ownWriter) SetWriteDeadline(t time.Time) error { return w.under.setWriteDeadline(t) }
+
+// EnableFullDuplex is for http.ResponseController: streams always are.
+func (w *ownWriter) EnableFullDuplex() error { return nil }
+
+// end sends what is left, with the trailer.
+func (w *ownWriter) end() {
+	if w.hijacked {
+		return
+	}
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.push(nil, true) != nil {
+		w.under.abort()
+		return
+	}
+	if l := w.length(); l >= 0 && w.written < l && !w.x.bodiless(w.status) {
+		w.under.abort() // the handler promised more
+		return
+	}
+	f := trailersOf(w.frozen, w.header)
+	_ = w.under.finish(&f)
+}
+
+// ownFields lists the fields that a foreign handler has set for the reply, in the
+// order of names, without its trailer and what belongs to the connection.
+func ownFields(h http.Header) Fields {
+	f := fieldsOf(h)
+	for i := 0; i < len(f.list); i++ {
+		if strings.HasPrefix(f.list[i].Name, http.TrailerPrefix) {
+			f.list = slices.Delete(f.list, i, i+1)
+			i--
+		}
+	}
+	return f
+}
+
+// saysClose reports whether a foreign handler asks for the end of the connection.
+func saysClose(h http.Header) (yes bool) {
+	for _, v := range h["Connection"] {
+		eachItem(v, func(item string) { yes = yes || equalFold(item, "close") })
+	}
+	return yes
+}
+
+// trailersOf lists the trailer that a foreign handler has set: fields that the
+// head has announced, and those of [http.TrailerPrefix].
+func trailersOf(head, now http.Header) (f Fields) {
+	add := func(name string, values []string) {
+		for _, v := range values {
+			if isToken(name) && !forbiddenTrailer(name) {
+				f.list = append(f.list, Field{Name: name, Value: cleanValue(v), checked: true})
+			}
+		}
+	}
+	for _, v := range head["Trailer"] {
+		eachItem(v, func(name string) { name = http.CanonicalHeaderKey(name); add(name, now[name]) })
+	}
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if short, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
+			add(short, now[name])
+		}
+	}
+	return f
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// A through is the front as a native handler inside a foreign one has it, where
+// that only looked at the request and set fields for the reply: the exchange goes
+// on as if the foreign handler was not there. Its fields are added to the head of
+// the reply, its context counts, and the end of a reply whose length is not known
+// waits until it has returned, as it may write behind it.
+type through struct {
+	ownFront
+	x    *Exchange
+	ctx  context.Context
+	h    http.Header // of the foreign handler's writer
+	open bool        // the end of the reply waits
+	over bool        // but for that it is written
+
+	behind Fields // its trailer
+}
+
+func (t *through) context() context.Context { return t.ctx }
+
+func (t *through) request() *http.Request { return t.ownFront.request().WithContext(t.ctx) }
+
+func (t *through) ownRequest() *http.Request { return t.ownFront.ownRequest().WithContext(t.ctx) }
+
+func (t *through) readBody(p []byte) (int, error) {
+	n, err := t.ownFront.readBody(p)
+	t.x.Record.BytesIn += int64(n)
+	return n, err
+}
+
+func (t *through) serveForeign(h http.Handler, _ bool) { serveOwn(t.x, t, h) }
+
+// EditReply adds what the foreign handler has set.
+func (t *through) EditReply(x *Exchange, r *Reply) {
+	if saysClose(t.h) {
+		t.mustClose()
+	}
+	f := ownFields(t.h)
+	r.Header.list = append(r.Header.list, f.list...)
+	r.Header.edited = r.Header.edited || len(f.list) > 0
+}
+
+func (t *through) writeHead(r *Reply) error {
+	t.open = r.ContentLength < 0 && !t.x.bodiless(r.Status)
+	return t.ownFront.writeHead(r)
+}
+
+func (t *through) finish(trailer *Fields) error {
+	if !t.open {
+		return t.ownFront.finish(trailer)
+	}
+	if t.over = true; trailer != nil {
+		t.behind = trailer.Clone()
+	}
+	return nil
+}
+
+func (t *through) abort() {
+	t.open = false
+	t.ownFront.abort()
+}
+
+// end ends a reply that was left open.
+func (t *through) end() {
+	if !t.open {
+		return
+	}
+	if !t.over { // it broke off
+		t.ownFront.abort()
+		return
+	}
+	own := trailersOf(t.h, t.h)
+	t.behind.list = append(t.behind.list, own.list...)
+	_ = t.ownFront.finish(&t.behind)
+}
+
+// write adds to a reply that was left open, for the foreign handler.
+func (t *through) write(p []byte) (int, error) {
+	if !t.open || !t.over {
+		if t.x.asked.method == http.MethodHead {
+			return len(p), nil
+		}
+		return 0, http.ErrContentLength
+	}
+	if err := t.ownFront.writeBody(p); err != nil {
+		return 0, err
+	}
+	t.x.Record.BytesOut += int64(len(p))
+	return len(p), nil
+}
+
+// goThrough has h go on with the exchange natively, if that is possible: the
+// foreign handler has this very writer passed on, has not used it, and has changed
+// nothing of the request but its target, its Host, and the values of its context.
+func (w *editingWriter) goThrough(h Handler, r *http.Request) bool {
+	s, l := w.s, w.lent
+	if s.under == nil || !l.enterAlone() {
+		return false
+	}
+	if w.wrote || w.early != nil || w.hijacked || !s.fits(l, r) {
+		l.leave()
+		return false
+	}
+	x := s.x
+	t := &through{ownFront: s.under, x: x, ctx: r.Context(), h: w.ResponseWriter.Header()}
+	s.through = t
+	x.down, x.Record.Front = t, s.front
+	editors := len(x.editors)
+	if len(t.h) > 0 {
+		x.editors = append(x.editors, t)
+	}
+	clean := false
+	defer func() {
+		x.down = s
+		if w.wrote = x.replied; !x.replied { // a panic, which the foreign handler may answer
+			x.editors, s.through, x.Record.Front = slices.Delete(x.editors, min(editors, len(x.editors)), len(x.editors)), nil, FrontStandard
+		}
+		if !clean {
+			x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
+		}
+		s.begun = x.replied
+		l.forget()
+		l.leave()
+	}()
+	if err := firstUse(h); err != nil {
+		x.misconfigured(err)
+	} else {
+		Serve(h, x)
+		x.mustReply()
+	}
+	clean = true
+	return true
+}
+
+// fits reports whether the exchange can go on with r without being filled anew,
+// and takes over its target and Host.
+func (s *standard) fits(l *carried, r *http.Request) bool {
+	x := s.x
+	if c, ok := r.Context().Value(carriedKey{}).(*carried); !ok || c != l || r.Context().Done() != s.under.context().Done() {
+		return false
+	}
+	if r.Method != x.Method || r.Body != l.body || r.ContentLength != l.length || r.URL == nil {
+		return false
+	}
+	if b, ok := l.body.(*carriedBody); ok && !b.untouched() {
+		return false
+	}
+	if !sameHeader(&x.Header, r.Header) {
+		return false
+	}
+	path, query := x.Path, x.Query
+	if l.retarget(x, r) != nil || r.Host != l.host && !validHost(r.Host) {
+		x.Path, x.Query = path, query
+		return false
+	}
+	x.Host = r.Host
+	return true
+}
+
+// sameHeader reports whether a map has the lines of f, and no others but those of
+// the connection.
+func sameHeader(f *Fields, h http.Header) bool {
+	n := 0
+	for name, values := range h {
+		if k := kindOf(name); !k.owned() && k != kindTrailer {
+			n += len(values)
+		}
+	}
+	for i := range f.list {
+		fd := &f.list[i]
+		if fd.kind.owned() || fd.kind == kindTrailer {
+			continue
+		}
+		values := h[http.CanonicalHeaderKey(fd.Name)]
+		at := 0
+		if len(values) > 1 {
+			for j := range i {
+				if f.list[j].named(fd.Name) {
+					at++
+				}
+			}
+		}
+		if at >= len(values) || values[at] != fd.Value {
+			return false
+		}
+		n--
+	}
+	return n == 0
+}

@@ -24,6 +24,10 @@ func (s *Server) SetTrial(on bool) {
 	})
 }
 
+// Trying reports whether s is on trial and its one lease goes on, so that the next cannot
+// be taken yet.
+func (s *Server) Trying() bool { return !s.trialRoom() }
+
 // A trial lets one lease at a time be taken. Each lease that is taken on a trial has a
 // ticket, which no other lease of the server has; other leases have ticket 0.
 type trial struct {

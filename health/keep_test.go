@@ -97,3 +97,22 @@ func TestOutlierDoesNotCountOnTrialAsLeft(t *testing.T) {
 			"31s b kept: 5 errors in a row, last status 503; 2 of 3 are out, 0 would be left", c.after(31*time.Second+time.Millisecond))
 	})
 }
+
+// TestOutlierRefillsWhileNewsKeepComing has a kept server go down, while another fails all
+// the time.
+func TestOutlierRefillsWhileNewsKeepComing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := try(t, &health.Outlier{MaxShare: 1, Keep: 2, Interval: time.Hour, Base: time.Hour}, "a b c d")
+		c.send("a", "xxxxx")
+		c.send("b", "xxxxx")
+		c.send("d", "xxxxx")
+		require.Contains(t, c.after(time.Second), "d kept")
+		c.p.Server("c").Report(balance.Check, balance.Down, "refused")
+		for c.p.Usable() < 2 {
+			c.send("d", "xxxxx")
+			time.Sleep(300 * time.Millisecond)
+			require.Less(t, time.Since(c.begin), 3*time.Second, "it comes back within a second")
+		}
+		require.Contains(t, c.after(3*time.Second), "a returned: too few servers are left")
+	})
+}

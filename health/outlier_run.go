@@ -68,15 +68,22 @@ func (t *outlierRun) run(ctx context.Context) error {
 	sweep := time.Now().Add(t.interval)
 	timer := time.NewTimer(t.interval)
 	defer timer.Stop()
+	var refill time.Time // when to look whether too few are left; zero: all are in
 	for {
-		next := sweep
+		next, anyOut := sweep, false
 		for _, x := range t.candidates {
 			if x.timed() && x.until.Before(next) {
 				next = x.until
 			}
-			if soon := time.Now().Add(time.Second); x.now != isIn && soon.Before(next) {
-				next = soon // to refill
-			}
+			anyOut = anyOut || x.now != isIn
+		}
+		if !anyOut {
+			refill = time.Time{}
+		} else if refill.IsZero() { // else news that keep coming would put it off
+			refill = time.Now().Add(time.Second)
+		}
+		if anyOut && refill.Before(next) {
+			next = refill
 		}
 		timer.Reset(time.Until(next))
 		select {
@@ -91,6 +98,7 @@ func (t *outlierRun) run(ctx context.Context) error {
 			t.end(now)
 			t.try(now)
 			t.refill()
+			refill = time.Time{}
 			if !now.Before(sweep) {
 				t.sweep(now)
 				sweep = now.Add(t.interval)
@@ -218,15 +226,15 @@ func (t *outlierRun) try(now time.Time) {
 	}
 }
 
-// end ends the trials that have lasted long enough, of servers that have work. The
-// others go on: there is nothing to judge by.
+// end ends the trials that have lasted long enough, of servers that work on what was
+// taken since. The others go on: there is nothing to judge by.
 func (t *outlierRun) end(now time.Time) {
 	for _, s := range t.order {
 		x := t.candidates[s]
 		if !x.tried(now) {
 			continue
 		}
-		if s.InFlight() == 0 {
+		if !s.Trying() {
 			x.try(now, t.trial)
 			continue
 		}

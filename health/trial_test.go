@@ -94,3 +94,18 @@ func TestOutlierTrialIsNotDecidedByOldWork(t *testing.T) {
 		old[2].Done(balance.Outcome{Class: balance.OK})
 	})
 }
+
+// TestOutlierTrialIsNotEndedByOldWork has a lease from before the ejection that lasts, and
+// no other.
+func TestOutlierTrialIsNotEndedByOldWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := tryLive(t, &health.Outlier{}, "a b")
+		old := c.lease("a")
+		c.send("a", "xxxxx")
+		require.NotContains(t, c.after(time.Hour), "returned", "nothing was tried")
+		l := c.lease("a")
+		require.Contains(t, c.after(time.Hour+time.Minute), "a returned: no failure on trial")
+		l.Done(balance.Outcome{})
+		old.Done(balance.Outcome{})
+	})
+}

@@ -14,6 +14,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"reflect"
@@ -127,6 +128,9 @@ func (w *watcher) look(ctx context.Context) time.Duration {
 		w.doubt = w.src.retry()
 	}
 	w.good, w.last = time.Now(), slices.Clone(eps)
+	for i := range eps { // Edit may change them
+		eps[i].Labels = maps.Clone(eps[i].Labels)
+	}
 	w.tell(eps)
 	ttl = min(max(ttl, or(w.src.MinTTL, time.Second)), w.src.maxTTL())
 	if n := w.mem.fails; n > 0 {

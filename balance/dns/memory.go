@@ -41,8 +41,16 @@ type memo struct {
 	round  int // that asked it last
 }
 
-// begin begins a round. What the last one did not ask is forgotten.
+// begin begins a round.
 func (m *memory) begin() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.round++
+	m.fresh, m.fails, m.err, m.news = false, 0, nil, false
+}
+
+// end ends a round that knew all there is to ask: what it did not ask is forgotten.
+func (m *memory) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for s, e := range m.memos {
@@ -50,8 +58,6 @@ func (m *memory) begin() {
 			delete(m.memos, s)
 		}
 	}
-	m.round++
-	m.fresh, m.fails, m.err, m.news = false, 0, nil, false
 }
 
 // note notes what became of a question at time now, and returns what counts: the answer, or

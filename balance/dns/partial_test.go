@@ -324,3 +324,49 @@ func TestFailedQuestionsAreAskedAgainSooner(t *testing.T) {
 		require.Equal(t, "10.0.0.1:80/0/0 [2001:db8::1]:80/0/0", w.last())
 	})
 }
+
+// TestAServiceThatIsGoneForAMomentForgetsNoAddresses has the name of the service not exist
+// for one look, and then a target that fails.
+func TestAServiceThatIsGoneForAMomentForgetsNoAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ns := newNameServers()
+		ns.zone(t, "_http._tcp.example. 10 SRV 10 1 80 a.example.", "_http._tcp.example. 10 SRV 10 1 80 b.example.",
+			"a.example. 10 A 10.0.0.1", "b.example. 10 A 10.0.0.2")
+		w := start(t, &dns.Source{Name: "example", Service: "http", Network: "ip4", Servers: []string{"ns1:53"}, DialContext: ns.dial, Jitter: -1})
+		ns.fail("_http._tcp.example. SRV", dnsmessage.RCodeNameError)
+		wait(12 * time.Second)
+		ns.fail("_http._tcp.example. SRV", dnsmessage.RCodeSuccess)
+		ns.fail("b.example. A", dnsmessage.RCodeServerFailure)
+		wait(20 * time.Second)
+		_, errs := w.count()
+		require.Equal(t, 2, errs, "both failures were seen")
+		require.Equal(t, "10.0.0.1:80/12/0 10.0.0.2:80/12/0", w.last(), "its servers stay")
+	})
+}
+
+// TestEditedLabelsAreNoNews has Edit write into the labels of a service's endpoints: a
+// server that stays down must not have the source ask each time after Retry.
+func TestEditedLabelsAreNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ns := newNameServers()
+		ns.zone(t, "_http._tcp.example. 3600 SRV 10 1 80 a.example.", "a.example. 3600 A 10.0.0.1")
+		p := &balance.Pool{OnEvent: func(balance.Event) {}}
+		src := &dns.Source{Name: "example", Service: "http", Network: "ip4", Servers: []string{"ns1:53"}, DialContext: ns.dial, Jitter: -1, MaxTTL: time.Hour,
+			Edit: func(e *balance.Endpoint) { e.Labels["rack"] = "7" }}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = p.Follow(ctx, src) }()
+		synctest.Wait()
+		for range 600 {
+			p.Server("10.0.0.1:80").Report(balance.Check, balance.Up, "")
+			p.Server("10.0.0.1:80").Report(balance.Check, balance.Down, "refused")
+			wait(time.Second)
+		}
+		ns.mu.Lock()
+		asked := len(ns.asked)
+		ns.mu.Unlock()
+		require.Less(t, asked, 20, "ever later")
+		cancel()
+		<-done
+	})
+}

@@ -74,6 +74,7 @@ func (w *watcher) round(ctx context.Context) ([]balance.Endpoint, time.Duration,
 	if ctx.Err() != nil {
 		return nil, 0, context.Cause(ctx)
 	}
+	w.mem.end()
 	var absent, failed error
 	for _, q := range questions {
 		switch r := got[q]; {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -73,6 +74,7 @@ func (p PostgreSQL) Check() error { return dialed("PostgreSQL", p.Connect) }
 func (p GRPC) Check() error {
 	var m penstock.Mistakes
 	m.In("GRPC.Connect", p.Connect)
+	checkHost(&m, "GRPC.Host", p.Host)
 	checkFields(&m, "GRPC.Header", p.Header)
 	return m.Err()
 }
@@ -95,6 +97,15 @@ func (p SMTP) Check() error {
 	return m.Err()
 }
 
+// checkHost wants a host that requests can be made for, or none.
+func checkHost(m *penstock.Mistakes, field, host string) {
+	if host == "" {
+		return
+	}
+	u, err := url.Parse("http://" + host + "/")
+	m.If(err != nil || u.Host != host || u.Path != "/" || strings.ContainsAny(host, " \t"), field, host, "must be a host, or host:port")
+}
+
 // Check returns what is wrong with p.
 func (p HTTP) Check() error {
 	var m penstock.Mistakes
@@ -103,7 +114,14 @@ func (p HTTP) Check() error {
 	m.If(p.Method == strings.ToLower(p.Method) && p.Method != "", "HTTP.Method", p.Method, "must be in capitals: methods are case-sensitive")
 	m.If(p.Path != "" && p.Path[0] != '/' && (p.Path != "*" || p.Method != http.MethodOptions), "HTTP.Path", p.Path, "must begin with a slash: write "+fmt.Sprintf("%q", "/"+p.Path))
 	m.If(strings.ContainsAny(p.Path, " \t\r\n#"), "HTTP.Path", p.Path, "must be as in a request: spaces are written %20")
-	m.If(strings.ContainsAny(p.Host, "/ \t\r\n"), "HTTP.Host", p.Host, "must be a host, or host:port")
+	if strings.HasPrefix(p.Path, "/") {
+		_, err := url.ParseRequestURI(p.Path)
+		m.If(err != nil, "HTTP.Path", p.Path, "must be as in a request: a % comes before two hexadecimal digits, and there are no control characters")
+	}
+	checkHost(&m, "HTTP.Host", p.Host)
+	if host, given := p.field("Host"); given && p.Host == "" {
+		checkHost(&m, "HTTP.Header.Host", host)
+	}
 	checkFields(&m, "HTTP.Header", p.Header)
 	for i, f := range p.Fields {
 		m.In(fmt.Sprintf("HTTP.Fields[%d]", i), f)

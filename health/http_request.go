@@ -5,6 +5,7 @@ package health
 import (
 	"context"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -27,9 +28,7 @@ func (p *HTTP) request(ctx context.Context, e balance.Endpoint) (*http.Request, 
 		host, _ = p.field("Host")
 	}
 	if host == "" {
-		if host = e.Addr; strings.HasPrefix(host, "unix:") {
-			host = "localhost"
-		}
+		host = hostOf(e.Addr)
 	}
 	method, path := or(p.Method, http.MethodGet), or(p.Path, "/")
 	target := path
@@ -55,6 +54,19 @@ func (p *HTTP) request(ctx context.Context, e balance.Endpoint) (*http.Request, 
 		req.Header.Set("User-Agent", "penstock")
 	}
 	return req, nil
+}
+
+// hostOf returns the Host of an endpoint's address: without the zone of an IPv6 address,
+// which means nothing to the server (RFC 6874, section 4).
+func hostOf(addr string) string {
+	if strings.HasPrefix(addr, "unix:") {
+		return "localhost"
+	}
+	if host, port, err := net.SplitHostPort(addr); err == nil && strings.Contains(host, ":") {
+		host, _, _ = strings.Cut(host, "%")
+		return net.JoinHostPort(host, port)
+	}
+	return addr
 }
 
 // fields yields those of Header, then Fields.

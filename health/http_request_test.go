@@ -4,6 +4,7 @@ package health_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/health"
 )
 
@@ -135,4 +137,48 @@ func TestHTTPContentEndsTheProbe(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestHTTPThatPassesCheckCanBeSent has paths and hosts of which no request could be made, so
+// that the probe would never ask and its server stay up: Check says so.
+func TestHTTPThatPassesCheckCanBeSent(t *testing.T) {
+	for _, s := range []string{"/", "/a", "/a%20b", "/%zz", "/%", "/a?b=%zz", "/?", "//", "/\x7f", "/ü", "*", "a", "a.example", "a.example:80", "a:b", "[::1]", "[::1]:80", "[::1",
+		"::1", "a%zz", "a@b", "a?b", "a#b", "a b", "[fe80::1%eth0]", "ü.example", "a_b", "a\x00b", "[::1%25a]", "a\\b"} {
+		for _, p := range []health.HTTP{{Path: s}, {Host: s}, {Header: http.Header{"Host": {s}}}, {Fields: []health.Field{{Name: "host", Value: s}}}} {
+			if p.Check() != nil {
+				continue
+			}
+			want := p.Host
+			if want == "" {
+				want = strings.Join(p.Header["Host"], "")
+			}
+			for _, f := range p.Fields {
+				want = f.Value
+			}
+			if want == "" {
+				want = "ADDR"
+			}
+			require.Contains(t, asked(t, p), "Host: "+want+"\r\n", "%q", s)
+		}
+	}
+}
+
+// TestHTTPOfALinkLocalServer has an address with a zone, which is of this machine alone
+// (RFC 6874, section 4).
+func TestHTTPOfALinkLocalServer(t *testing.T) {
+	got := make(chan string, 1)
+	dial := func(context.Context, string, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		go func() {
+			defer far.Close()
+			r, err := http.ReadRequest(bufio.NewReader(far))
+			if err == nil {
+				got <- r.Host
+				_, _ = io.WriteString(far, "HTTP/1.1 204 No Content\r\n\r\n")
+			}
+		}()
+		return near, nil
+	}
+	require.NoError(t, health.HTTP{Connect: health.Connect{Dial: dial}}.Probe(t.Context(), balance.Endpoint{Addr: "[fe80::1%eth0]:8080"}))
+	require.Equal(t, "[fe80::1]:8080", <-got)
 }

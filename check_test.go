@@ -28,6 +28,7 @@ import (
 	"github.com/penstock-lb/penstock/balance/file"
 	"github.com/penstock-lb/penstock/health"
 	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l4/accesslog"
 	"github.com/penstock-lb/penstock/l7"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
@@ -38,7 +39,7 @@ import (
 // field holds. A literal that is new has to be put into one of the two lists.
 
 // checkedDirs are the packages whose literals are looked at.
-var checkedDirs = []string{"balance", "balance/dns", "balance/file", "health", "ratelimit", "l4", "l7"}
+var checkedDirs = []string{"balance", "balance/dns", "balance/file", "health", "ratelimit", "l4", "l4/accesslog", "l7"}
 
 // goodLiterals have the required fields, and no others.
 func goodLiterals() []any {
@@ -165,6 +166,7 @@ func goodLiterals() []any {
 		&l4.SendProxy{},
 		&l4.Server{Handler: l4.Reject{}},
 		l4.SocketOptions{},
+		&accesslog.File{Path: "log"},
 		&l4.TicketKeys{Keys: [][]byte{make([]byte, 32)}},
 		&l4.TerminateTLS{Next: l4.Reject{}, Config: &tls.Config{Certificates: make([]tls.Certificate, 1)}},
 		&l4.Throttle{Next: l4.Reject{}},
@@ -228,6 +230,7 @@ var notChecked = map[string]string{
 	"l7.TransportError":   "is told",
 	"l7.TimeoutError":     "is told",
 
+	"accesslog.Stats": "is told",
 	"l4.Attach":       "every value means something",
 	"l4.Buffer":       "is not configured",
 	"l4.BufferPool":   "every value means something",

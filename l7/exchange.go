@@ -103,6 +103,19 @@ func (x *Exchange) Proto() (major, minor int) {
 	return 1, int(x.proto1x)
 }
 
+// protoName returns the version the client spoke, as a status line has it.
+func (x *Exchange) protoName() string {
+	switch x.proto1x {
+	case 0:
+		return "HTTP/1.0"
+	case 1:
+		return "HTTP/1.1"
+	case 2:
+		return "HTTP/2.0"
+	}
+	return "HTTP/3.0"
+}
+
 // Upgrade returns the protocol that the client asks to change to
 // ("websocket"), or "".
 func (x *Exchange) Upgrade() string { return x.upgrade }
@@ -249,7 +262,7 @@ func (x *Exchange) mustReply() {
 func (x *Exchange) begin(front Front) {
 	r := &x.Record
 	r.Front, r.Remote, r.Local = front, x.Remote, x.Local
-	r.Method, r.Host, r.Path = x.Method, x.Host, x.Path
+	r.Method, r.Host, r.Path, r.Query, r.Proto = x.Method, x.Host, x.Path, x.Query, x.protoName()
 	x.grpc = x.isGRPC()
 	x.asked = asked{x.Method, x.Scheme, x.Host, x.Path, x.Query}
 }

@@ -21,6 +21,8 @@ type Record struct {
 	Method string
 	Host   string
 	Path   string // as the client sent it
+	Query  string // likewise, with its leading "?", or empty
+	Proto  string // the version the client spoke: "HTTP/1.1"
 	ID     string // that RequestID made or took over, or ""
 	User   string // that BasicAuth accepted, or ""
 	Status int    // of the reply; 0 if there was none

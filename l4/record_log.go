@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"net"
+	"strconv"
+	"time"
+)
+
+// AppendHAProxy appends the record to b as a line of HAProxy's TCP log (option tcplog),
+// for what reads such lines (halog, dashboards), without the prefix of syslog:
+//
+//	192.0.2.1:33313 [06/Feb/2009:12:12:51.443] web app/srv1 0/0/5007 212 -- 0/0/0/0/0 0/0
+//
+// Frontend is the name of what accepted the connection, backend that of the pool; "" is
+// written as "-". The timers are milliseconds, -1 if not reached: until a server was
+// chosen; of the connect; all. Not known, and so 0, are the numbers of connections and of
+// those in queues. The number of bytes is that of those to the client.
+func (r *Record) AppendHAProxy(b []byte, frontend, backend string) []byte {
+	b = appendClient(b, r.Remote)
+	b = append(b, " ["...)
+	b = r.Start.AppendFormat(b, "02/Jan/2006:15:04:05.000")
+	b = append(b, "] "...)
+	b = append(appendHashed(b, frontend), ' ')
+	b = append(appendHashed(b, backend), '/')
+	if r.Server == "" {
+		b = append(b, "<NOSRV>"...)
+	} else {
+		b = appendHashed(b, r.Server)
+	}
+	b = append(b, ' ')
+	b = append(appendMillis(b, 0, r.Assigned), '/')
+	b = append(appendMillis(b, r.Assigned, r.Connected), '/')
+	b = append(appendMillis(b, 0, max(r.Total, 1)), ' ')
+	b = append(strconv.AppendInt(b, r.BytesOut, 10), ' ')
+	b = append(b, r.Termination.String()...)
+	b = append(b, " 0/0/0/0/"...)
+	b = strconv.AppendInt(b, int64(max(0, r.Tries-1)), 10)
+	return append(b, " 0/0"...)
+}
+
+// appendClient appends an address with its port; HAProxy writes "unix:1" for one that
+// has none.
+func appendClient(b []byte, a net.Addr) []byte {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		b = tcp.AddrPort().Addr().Unmap().AppendTo(b)
+		return strconv.AppendInt(append(b, ':'), int64(tcp.Port), 10)
+	}
+	return append(b, "unix:1"...)
+}
+
+// appendMillis appends the time from one phase to the next, or -1 if that was not
+// reached.
+func appendMillis(b []byte, from, to time.Duration) []byte {
+	if to == 0 {
+		return append(b, "-1"...)
+	}
+	return strconv.AppendInt(b, max(0, to-from).Milliseconds(), 10)
+}
+
+// appendHashed appends s as HAProxy writes it: what is not printable ASCII, and what
+// means something in its lines, as #XX.
+func appendHashed(b []byte, s string) []byte {
+	const digits = "0123456789ABCDEF"
+	if s == "" {
+		return append(b, '-')
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c <= 0x20 || c > 0x7e, c == '"', c == '#', c == '/', c == '{', c == '|', c == '}':
+			b = append(b, '#', digits[c>>4], digits[c&15])
+		default:
+			b = append(b, c)
+		}
+	}
+	return b
+}

@@ -42,13 +42,13 @@ func (p *Pool) Acquire(ctx context.Context, req Request) (Lease, error) {
 		sn.core.counters.retried.Add(1)
 	}
 	if req.Prefer != "" || sn.keyed && req.Key != 0 && sn.core.conf.WhenFull != GoOn {
-		return p.acquireFixed(ctx, sn, req)
+		return p.acquireFixed(ctx, sn, &req)
 	}
-	return p.acquireAny(ctx, sn, req)
+	return p.acquireAny(ctx, sn, &req)
 }
 
 // acquireAny takes whatever server the policy says.
-func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req Request) (Lease, error) {
+func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req *Request) (Lease, error) {
 	f := req.tried
 	if sn.limited {
 		f.full = needSlot
@@ -69,7 +69,7 @@ func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req Request) (Lease
 }
 
 // acquireFixed takes one certain server: the preferred one, or that of the key.
-func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req Request) (Lease, error) {
+func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req *Request) (Lease, error) {
 	onFull := sn.core.conf.WhenFull
 	s, need := sn.preferred(req), persistent
 	var flags leaseFlags
@@ -110,7 +110,7 @@ func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req Request) (Lea
 }
 
 // preferred returns the server that req prefers, if it takes persistent traffic.
-func (sn *snapshot) preferred(req Request) *Server {
+func (sn *snapshot) preferred(req *Request) *Server {
 	if req.Prefer == "" {
 		return nil
 	}

@@ -75,7 +75,7 @@ func (l Lease) Done(o Outcome) {
 	s := l.s
 	s.count(&o)
 	s.release(l.ticket)
-	if h := s.core.hooks.Load(); h != nil {
+	if h := s.core.hooks.Load(); h != nil && len(h.observers)+len(h.funcs) > 0 {
 		o.Early, o.BeforeTrial = false, s.onTrial() && s.beforeTrial(l.ticket)
 		h.done(s, o)
 	}

@@ -127,7 +127,7 @@ func (l *waitList) remove(w *waiter) {
 
 // wait puts req in the queue of fixed, or of the pool if that is nil, and waits for a
 // slot.
-func (p *Pool) wait(ctx context.Context, req Request, fixed *Server) (Lease, error) {
+func (p *Pool) wait(ctx context.Context, req *Request, fixed *Server) (Lease, error) {
 	q := &p.core.queue
 	w := &waiter{view: &p.view, key: req.Key, filter: req.tried, priority: req.Priority, server: fixed, grant: make(chan grant, 1)}
 	w.filter.full = needSlot

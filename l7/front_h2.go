@@ -68,7 +68,7 @@ func (c *byteConn) startHTTP2() {
 	f.start(c.c, c.nc != c.raw, orDefault(c.srv.SendTimeout, defaultSendTimeout), &h2.Config{
 		MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: max(2*head, 64<<10), MaxHeaders: head,
 		Connect: true, StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: streams*h2StreamWindow + h2ConnSpare,
-	}, f.unwritable)
+	}, f.unwritable, f.workers.Go)
 	f.emit = f.field
 	c.strip()
 	c.unwatch() // the reader sees the end itself
@@ -91,7 +91,7 @@ func (f *h2Front) run() (idle bool) {
 		if c.in != nil && !f.receive() {
 			return false
 		}
-		f.flushSoon(f.workers.Go)
+		f.flushSoon()
 		if more, settle := f.wait(); !more {
 			return settle
 		}
@@ -371,7 +371,7 @@ func (f *h2Front) work(w chan *h2Exchange) {
 	growStack(0)
 	for s := range w {
 		s.serve()
-		f.flush()
+		f.flushAll()
 		f.mu.Lock()
 		if f.closed {
 			f.mu.Unlock()

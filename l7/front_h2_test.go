@@ -244,6 +244,7 @@ func TestHTTP2Fairness(t *testing.T) {
 		c.ask(3, true, "/long")
 		synctest.Wait() // the network is full
 		c.ask(5, true, "/short")
+		synctest.Wait() // it has come, or the long ones may be over before it is read
 		c.read(time.Second, func() bool { return c.ended[5] })
 		require.False(t, c.ended[1] || c.ended[3], "the short one was first")
 		c.read(time.Second, func() bool { return c.ended[1] && c.ended[3] })

@@ -24,6 +24,7 @@ const (
 	h2ConnSpare    = 2 << 20 // for streams that are read as fast as they come
 	h2OutHigh      = 64 << 10
 	h2Turn         = 16 << 10 // bytes of DATA that a stream adds while others wait
+	h2Writes       = 8        // of one goroutine that has other things to do
 	h2OutLimit     = 1 << 20  // of answers that a peer causes and does not read
 	h2PingTimeout  = 15 * time.Second
 )
@@ -36,6 +37,7 @@ type h2Link struct {
 	bound writeBound // of what is written; not used where TLS has its own
 	tls   bool       // writes are bounded below c
 	lost  func(err error)
+	spawn func(f func())    // runs f on a goroutine that the owner waits for, if it does
 	names map[string]string // of fields, in lower case
 
 	mu      sync.Mutex
@@ -56,9 +58,9 @@ type h2Link struct {
 }
 
 // start begins a connection over c. Lost is called, without the lock, when
-// nothing can be written any more.
-func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config, lost func(error)) {
-	k.c, k.tls, k.lost = c, tls, lost
+// nothing can be written any more. Spawn starts a goroutine.
+func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config, lost func(error), spawn func(func())) {
+	k.c, k.tls, k.lost, k.spawn = c, tls, lost, spawn
 	k.names = make(map[string]string)
 	k.bound.set(limit)
 	k.late = k.wakeLate
@@ -69,7 +71,15 @@ func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config
 // flush writes what there is to be written, unless another goroutine does. It
 // gives way once, so that streams that are ready add what they have: then all
 // of it takes one record and one system call.
-func (k *h2Link) flush() {
+func (k *h2Link) flush() { k.flushUntil(nil, h2Writes) }
+
+// flushAll is flush for a goroutine that has nothing else to do.
+func (k *h2Link) flushAll() { k.flushUntil(nil, math.MaxInt) }
+
+// flushUntil is flush for a goroutine that writes at most so many times, and not
+// for others once the turn of s, its own stream if there is one, has come. Then it
+// leaves the rest to a goroutine made for that: others may add without end.
+func (k *h2Link) flushUntil(s *h2Sender, writes int) {
 	k.mu.Lock()
 	if k.writing || len(k.h2.Out) == 0 {
 		k.mu.Unlock()
@@ -78,8 +88,18 @@ func (k *h2Link) flush() {
 	k.writing = true
 	k.mu.Unlock()
 	runtime.Gosched()
+	k.writeOut(s, writes)
+}
+
+// writeOut writes until nothing is left, or as flushUntil says. Writing is set.
+func (k *h2Link) writeOut(s *h2Sender, writes int) {
 	k.mu.Lock()
-	for len(k.h2.Out) > 0 {
+	for ; len(k.h2.Out) > 0; writes-- {
+		if writes == 0 || s != nil && s.turn {
+			k.mu.Unlock()
+			k.spawn(func() { k.writeOut(nil, math.MaxInt) })
+			return
+		}
 		out := k.h2.Take(k.spare)
 		k.caused = 0
 		k.mu.Unlock()
@@ -103,12 +123,12 @@ func (k *h2Link) flush() {
 
 // flushSoon is flush for the goroutine that reads, which must not wait for the
 // peer to read: the peer may be waiting for it.
-func (k *h2Link) flushSoon(start func(func())) {
+func (k *h2Link) flushSoon() {
 	k.mu.Lock()
 	some := !k.writing && len(k.h2.Out) > 0
 	k.mu.Unlock()
 	if some {
-		start(k.flush)
+		k.spawn(k.flushAll)
 	}
 }
 
@@ -198,7 +218,7 @@ func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration, over func() error) 
 		k.queue = append(k.queue, s)
 	}
 	k.mu.Unlock()
-	k.flush() // takes s out of the queue, unless that is for the peer to do
+	k.flushUntil(s, h2Writes) // takes s out of the queue, unless that is for the peer to do
 	k.mu.Lock()
 	if !s.queued {
 		return nil

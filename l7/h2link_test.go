@@ -3,12 +3,14 @@
 package l7
 
 import (
+	"io"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7/internal/h2"
@@ -23,7 +25,7 @@ func TestTurnWithoutRoom(t *testing.T) {
 		defer a.Close()
 		defer b.Close()
 		k := new(h2Link)
-		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(), func(error) {})
+		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(), func(error) {}, func(f func()) { go f() })
 		// The server's SETTINGS, as it must say them first.
 		f, _, err := k.h2.Parse([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0})
 		require.NoError(t, err)
@@ -59,5 +61,60 @@ func TestTurnWithoutRoom(t *testing.T) {
 		require.NoError(t, <-sent)
 		require.Zero(t, k.turns)
 		require.Equal(t, h2.HeaderLen+1000, len(k.h2.Out))
+	})
+}
+
+// The stream whose goroutine writes for all takes turns with the others: it is not
+// to go on writing what they add until they have nothing left.
+func TestWriterTakesItsTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		defer synctest.Wait()
+		defer b.Close()
+		k := new(h2Link)
+		var gone error
+		writer := new(h2Sender)
+		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(), func(err error) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			gone = err
+			writer.send.wake()
+		}, func(f func()) { go f() })
+		settings := []byte{0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff} // SETTINGS_INITIAL_WINDOW_SIZE
+		for _, frame := range [][]byte{settings, {0, 0, 4, 8, 0, 0, 0, 0, 0, 0x70, 0, 0, 0}} {
+			f, _, err := k.h2.Parse(frame)
+			require.NoError(t, err)
+			_, err = k.h2.Receive(f, time.Now())
+			require.NoError(t, err)
+		}
+		other := &h2Sender{st: k.h2.Begin()}
+		writer.st = k.h2.Begin()
+		go func() {
+			k.mu.Lock()
+			_ = k.sendData(writer, make([]byte, 1<<20), time.Minute, func() error { return gone })
+			k.mu.Unlock()
+		}()
+		_, err := io.ReadFull(b, make([]byte, len(http2.ClientPreface)))
+		require.NoError(t, err)
+		fr := http2.NewFramer(nil, b)
+		sent := map[uint32]int{}
+		for sent[1]+sent[3] < 1<<20 {
+			// The other one is never slower than a write: it adds as soon as its turn
+			// has come, and asks again.
+			synctest.Wait()
+			k.mu.Lock()
+			k.add(other, make([]byte, h2Turn))
+			if !other.queued && !other.turn {
+				other.queued = true
+				k.queue = append(k.queue, other)
+			}
+			k.mu.Unlock()
+			f, err := fr.ReadFrame()
+			require.NoError(t, err)
+			if d, ok := f.(*http2.DataFrame); ok {
+				sent[d.StreamID] += len(d.Data())
+			}
+		}
+		require.InDelta(t, sent[1], sent[3], 1<<17)
 	})
 }

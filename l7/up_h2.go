@@ -171,7 +171,7 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *ses
 	if h.up.Reuse == ReuseNever && (owner == nil || !owner.note(h)) {
 		once = true
 	}
-	c.start(l4.NewConn(nc), false, defaultSendTimeout, h2ClientConfig(), c.unwritable)
+	c.start(l4.NewConn(nc), false, defaultSendTimeout, h2ClientConfig(), c.unwritable, func(f func()) { go f() })
 	h.enter(func() {
 		h.twos = append(slices.Clip(h.twos), c)
 		once = once || h.gone

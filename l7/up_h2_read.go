@@ -116,7 +116,7 @@ func (c *h2Conn) read() {
 			c.end(err)
 			return
 		}
-		c.flushSoon(func(f func()) { go f() })
+		c.flushSoon()
 	}
 }
 

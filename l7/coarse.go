@@ -31,6 +31,23 @@ func (c *coarse) due(now time.Time, d time.Duration) (time.Time, bool) {
 	return c.at, true
 }
 
+// bound sets the deadline of what may take d from now, if the present one has to
+// be replaced. Others may end a wait by a deadline in the past, which must not be
+// undone: they say so first, and set it then. So what they say, over, is asked for
+// once it is set.
+func (c *coarse) bound(now time.Time, d time.Duration, set func(time.Time) error, over func() bool) {
+	if at, ok := c.due(now, d); ok {
+		_ = set(at)
+		if over() {
+			_ = set(past)
+		}
+	}
+}
+
+// forget says that the deadline which stands is not what c says: somebody has set
+// another.
+func (c *coarse) forget() { c.at = past }
+
 // deadline returns when d, 0 meaning no end, is over.
 func deadline(now time.Time, d time.Duration) time.Time {
 	if d <= 0 {

@@ -140,12 +140,10 @@ func (c *byteConn) readChunked(p []byte) (int, error) {
 
 // bodyDeadline bounds the next wait for a piece of the body.
 func (c *byteConn) bodyDeadline() error {
-	if c.own.read.Load() {
-		// what a foreign handler has set holds
-	} else if at, ok := c.readAt.due(time.Now(), c.srv.requestLimit(&c.x)); ok {
-		_ = c.c.SetReadDeadline(at)
+	if !c.own.read.Load() { // or what a foreign handler has set holds
+		c.readAt.bound(time.Now(), c.srv.requestLimit(&c.x), c.c.SetReadDeadline, c.stopped.Load)
 	}
-	if c.stopped.Load() { // seen here, or the deadline stands
+	if c.stopped.Load() {
 		return errStopped
 	}
 	return nil
@@ -158,7 +156,7 @@ func (c *byteConn) stopBody() {
 
 func (c *byteConn) resumeBody() {
 	if c.stopped.Swap(false) {
-		c.readAt.at = past
+		c.readAt.forget()
 		if !c.gone.Load() {
 			// A body that nobody has begun to read is still there to be drained: the
 			// pump was at one that a handler put in its place, or had just ended.

@@ -73,7 +73,7 @@ func (c *byteConn) goBusy() (interrupted bool) {
 	}
 	c.mu.Lock() // until the deadline is set
 	defer c.mu.Unlock()
-	c.readAt.at = past
+	c.readAt.forget()
 	return true
 }
 

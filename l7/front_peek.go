@@ -72,6 +72,6 @@ func (c *byteConn) stopPeek() {
 	if p.done != nil {
 		_ = c.c.SetReadDeadline(past)
 		<-p.done
-		c.readAt.at = past
+		c.readAt.forget()
 	}
 }

@@ -282,7 +282,7 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 	}
 	l.src = src // who abandons the leg closes it
 	if err := src.roundTrip(t, l, sent); err != nil {
-		f := t.classify(src, err)
+		f := src.end().failure(t.x, err)
 		t.letGo(l, src)
 		return f
 	}

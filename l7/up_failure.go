@@ -129,52 +129,82 @@ type clientError struct{ error }
 
 func (e *clientError) Unwrap() error { return e.error }
 
-// classify makes a failure of an error before the reply.
-func (t *attempt) classify(src source, err error) *failure {
-	f := &failure{class: balance.Reset, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: err}
-	end := src.end()
+// blame says what an error means that ended a try, be it before the reply or
+// within it: whose doing that was, and what the pool is told of the server. What
+// somebody has done to the source goes before what its reads and writes say of it.
+func (f *fate) blame(err error) (class balance.Class, by l4.Cause) {
 	var ce *clientError
 	var br *badReply
 	var he *headError
-	var un *unsentError
+	var tooLong *http.MaxBytesError // of a handler around
 	var pe *panicError
-	if f.unsent = errors.As(err, &un); f.unsent {
-		f.refused = un.told
-	}
+	late := errors.Is(err, os.ErrDeadlineExceeded)
 	switch {
 	case errors.As(err, &pe):
-		f.panicked()
-	case end.cutReason.Load() != nil:
-		f.by, f.status = l4.ServerDown, http.StatusServiceUnavailable
-		f.err = errors.New("l7: server taken away: " + *end.cutReason.Load())
-		f.quiet = !end.gotHead
-	case end.interrupted.Load():
-		if f.canceled(t.x); f.status == 0 {
-			f.class = balance.ClientAborted
-		}
+		return balance.ClientAborted, l4.Internal
+	case f.cutReason.Load() != nil:
+		return balance.Reset, l4.ServerDown
+	case f.interrupted.Load():
+		return balance.ClientAborted, l4.ClientAborted
+	case errors.As(err, &ce) && (errors.As(err, &he) || errors.As(err, &tooLong)):
+		return balance.ClientAborted, l4.Denied
+	case errors.As(err, &ce) && late:
+		return balance.ClientAborted, l4.ClientTimeout
 	case errors.As(err, &ce):
-		f.class, f.by, f.phase, f.status = balance.ClientAborted, l4.ClientAborted, l4.PhaseRequest, 0
-		var tooLong *http.MaxBytesError // of a handler around
-		switch {
-		case errors.As(err, &he):
-			f.status, f.by = he.status, l4.Denied
-		case errors.As(err, &tooLong):
-			f.status, f.by = http.StatusRequestEntityTooLarge, l4.Denied
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			f.status, f.by = http.StatusRequestTimeout, l4.ClientTimeout
-		case t.x.down.present():
-			f.status = http.StatusBadRequest // what a handler around makes of the body
-		}
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		f.class, f.by, f.status = balance.Timeout, l4.ServerTimeout, http.StatusGatewayTimeout
+		return balance.ClientAborted, l4.ClientAborted
+	case late:
+		return balance.Timeout, l4.ServerTimeout
 	case errors.As(err, &br):
-		f.class = balance.Protocol
-	case !end.gotHead:
-		if f.quiet = true; end.reused {
-			f.class = balance.Stale
+		return balance.Protocol, l4.ServerAborted
+	}
+	return balance.Reset, l4.ServerAborted
+}
+
+// failure makes a failure of an error before the reply to x.
+func (f *fate) failure(x *Exchange, err error) *failure {
+	class, by := f.blame(err)
+	fail := &failure{class: class, status: http.StatusBadGateway, by: by, phase: l4.PhaseHeaders, err: err}
+	if un, ok := errors.AsType[*unsentError](err); ok {
+		fail.unsent, fail.refused = true, un.told
+	}
+	switch by {
+	case l4.Internal:
+		fail.panicked()
+	case l4.ServerDown:
+		fail.status = http.StatusServiceUnavailable
+		fail.err = errors.New("l7: server taken away: " + *f.cutReason.Load())
+		fail.quiet = !f.gotHead
+	case l4.ClientAborted:
+		fail.aborted(x, f.interrupted.Load())
+	case l4.Denied:
+		fail.phase, fail.status = l4.PhaseRequest, http.StatusRequestEntityTooLarge
+		if he, ok := errors.AsType[*headError](err); ok {
+			fail.status = he.status
+		}
+	case l4.ClientTimeout:
+		fail.phase, fail.status = l4.PhaseRequest, http.StatusRequestTimeout
+	case l4.ServerTimeout:
+		fail.status = http.StatusGatewayTimeout
+	case l4.ServerAborted:
+		if fail.quiet = class == balance.Reset && !f.gotHead; fail.quiet && f.reused {
+			fail.class = balance.Stale
 		}
 	}
-	return f
+	return fail
+}
+
+// aborted makes f the failure of an exchange that was interrupted, or whose client
+// did not send its body.
+func (f *failure) aborted(x *Exchange, interrupted bool) {
+	if interrupted {
+		if f.canceled(x); f.status == 0 {
+			f.class = balance.ClientAborted
+		}
+		return
+	}
+	if f.phase, f.status = l4.PhaseRequest, 0; x.down.present() {
+		f.status = http.StatusBadRequest // what a handler around makes of the body
+	}
 }
 
 // unsentError marks a request that the server has not looked at.

@@ -88,7 +88,7 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 	for interim := 0; ; {
 		if waiting {
 			_ = c.c.SetReadDeadline(now.Add(expectWait))
-			c.readAt.at = past
+			c.readAt.forget()
 		} else {
 			c.wait(now, l.within(now, left))
 		}

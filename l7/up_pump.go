@@ -160,7 +160,7 @@ func (c *upConn) stopSending(t *attempt, keep bool) bool {
 		if c.enough.Store(on); on {
 			_ = c.c.SetWriteDeadline(past)
 		} else {
-			c.sendAt.at = past
+			c.sendAt.forget()
 		}
 	})
 }

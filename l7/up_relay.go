@@ -125,34 +125,16 @@ func (t *attempt) relay(src source) {
 
 // cut notes how a reply that had begun ended before its end.
 func (t *attempt) cut(src source, err error) {
-	x := t.x
-	end := endOf(l4.ServerAborted, l4.PhaseData)
-	o := &t.leg.outcome
-	o.Class, o.Err = balance.Reset, err
-	var ce *clientError
-	var br *badReply
-	var pe *panicError
-	f := src.end()
-	switch {
-	case errors.As(err, &pe):
-		end.Cause, o.Class = l4.Internal, balance.ClientAborted
-	case f.cutReason.Load() != nil:
-		end.Cause = l4.ServerDown
-	case f.interrupted.Load() || errors.As(err, &ce):
-		end.Cause = l4.ClientAborted
-		if errors.Is(err, os.ErrDeadlineExceeded) && !f.interrupted.Load() {
-			end.Cause = l4.ClientTimeout
-			err = t.lateWrite(err)
-		}
-		o.Class = balance.ClientAborted
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		end.Cause = l4.ServerTimeout
+	x, o := t.x, &t.leg.outcome
+	class, by := src.end().blame(err)
+	if by == l4.ServerTimeout {
 		err = t.lateBody(time.Time{}, isStream(&src.reply().Header), err)
-		o.Err = err
-		o.Class = balance.Timeout
-	case errors.As(err, &br):
-		o.Class = balance.Protocol
 	}
+	o.Class, o.Err = class, err
+	if by == l4.ClientTimeout {
+		err = t.lateWrite(err)
+	}
+	end := endOf(by, l4.PhaseData)
 	if end.Cause == l4.ClientAborted && x.down.replyLate() {
 		end.Cause = l4.ClientTimeout
 		err = t.lateWrite(errors.Join(os.ErrDeadlineExceeded, err))

@@ -68,13 +68,10 @@ func (c *upConn) sendBody(p []byte, d time.Duration) error {
 
 // boundSend bounds the next write.
 func (c *upConn) boundSend(now time.Time, d time.Duration) {
-	if at, ok := c.sendAt.due(now, d); ok {
-		_ = c.c.SetWriteDeadline(at)
-		if c.lost() || c.enough.Load() { // a deadline in the past must not be undone
-			_ = c.c.SetWriteDeadline(past)
-		}
-	}
+	c.sendAt.bound(now, d, c.c.SetWriteDeadline, c.sendOver)
 }
+
+func (c *upConn) sendOver() bool { return c.lost() || c.enough.Load() }
 
 // ask writes a whole request and waits for the beginning of the reply. If n is
 // short without an error, the rest is to be sent. With ErrNotQuiet nothing was.
@@ -88,15 +85,11 @@ func (c *upConn) ask(req []byte) (n int, err error) {
 
 // wait bounds the next read.
 func (c *upConn) wait(now time.Time, d time.Duration) {
-	if at, ok := c.readAt.due(now, d); ok {
-		_ = c.c.SetReadDeadline(at)
-		if c.lost() {
-			_ = c.c.SetDeadline(past)
-		}
-		if c.pump != nil && c.pump.clientError() != nil { // seen here, or the deadline stands
-			c.interruptBody()
-		}
-	}
+	c.readAt.bound(now, d, c.c.SetReadDeadline, c.readOver)
+}
+
+func (c *upConn) readOver() bool {
+	return c.lost() || c.pump != nil && c.pump.clientError() != nil
 }
 
 // fill reads once, behind the bytes there are.

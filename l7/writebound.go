@@ -50,7 +50,7 @@ func (b *writeBound) renew(c net.Conn, now time.Time, limit time.Duration) bool 
 		return false
 	}
 	if b.moved.Swap(false) {
-		b.at.at = past
+		b.at.forget()
 	}
 	d := slice(limit)
 	if b.whole {

@@ -68,8 +68,7 @@
 //
 // # Where to read next
 //
-// exchange.go, handler.go, router.go, up_proxy.go; then front.go and
-// up_attempt.go for how bytes flow.
+// doc_way.go, which names the steps that a request takes, and the wings below.
 package l7
 
 // The wings of the package, the lowest first. The first word of a file's name

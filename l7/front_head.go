@@ -171,8 +171,8 @@ func (c *byteConn) parse(n int) bool {
 	c.rep = repBody{}
 	c.served++
 	f := &c.frame
-	if c.ends = endsNot; f.close || c.x.proto1x == 0 && !f.keepAlive || int(c.served) == c.srv.MaxRequests || c.srv.stopping.Load() {
-		c.ends = endsClosed
+	if f.close || c.x.proto1x == 0 && !f.keepAlive || int(c.served) == c.srv.MaxRequests || c.srv.stopping.Load() {
+		c.ends.atLeast(endsClosed)
 	}
 	return true
 }

@@ -26,7 +26,7 @@ import (
 //	             wake
 //
 // How it goes on behind the exchange under way, an ending, is known to its
-// goroutine only. It may only become worse, until the next request is parsed.
+// goroutine only. It only becomes worse.
 
 // Activities.
 const (

@@ -54,7 +54,7 @@ func TestMovesOfAConnection(t *testing.T) {
 // A wait that was ended is told of once, whoever comes first: the goroutine that
 // wakes or those that interrupt it.
 func TestWaitEndsOnce(t *testing.T) {
-	for range 500 {
+	for range 5000 {
 		var a activity
 		a.rest(1)
 		var wg sync.WaitGroup

@@ -108,12 +108,26 @@ func TestSettledConnectionIsLeftToItsDeadline(t *testing.T) {
 	})
 }
 
+// pairOfTCP returns both ends of a connection that a Parker can look after.
+func pairOfTCP(t *testing.T) (server, client net.Conn) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	client, err = net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	server, err = ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { _, _ = server.Close(), client.Close() })
+	return server, client
+}
+
 // Shutdown has looked at the connections just before one parks, or waits: that
 // one sees it, and ends.
 func TestShutdownBetweenLookAndPark(t *testing.T) {
-	nc := new(deadlineConn)
-	nc.Conn, _ = net.Pipe()
+	nc, _ := pairOfTCP(t)
 	c := idleByteConn(t, nc)
+	c.watch() // starts the Parker
+	defer c.srv.parking.close()
 	c.srv.stopping.Store(true)
 	c.now = time.Now()
 	require.False(t, c.park())
@@ -124,16 +138,25 @@ func TestShutdownBetweenLookAndPark(t *testing.T) {
 	require.True(t, c.state.is(stateBusy))
 }
 
+// A connection that is parked ends after IdleTimeout, unless there is none.
+func TestSweeperEndsWhatIsParkedForTooLong(t *testing.T) {
+	for limit, ends := range map[time.Duration]bool{time.Minute: true, -1: false} {
+		nc, _ := pairOfTCP(t)
+		c := idleByteConn(t, nc)
+		c.srv.IdleTimeout = limit
+		c.srv.sweeper.armed.Store(true)
+		c.srv.sweeper.start = time.Now().Add(-time.Hour)
+		c.state.park(58 * time.Minute)
+		c.srv.stopping.Store(true) // the test sweeps
+		c.srv.sweeper.sweep(c.srv)
+		err := nc.SetReadDeadline(time.Now())
+		require.Equal(t, ends, err != nil, "IdleTimeout of %v", limit)
+	}
+}
+
 // The watch of a connection begins late: by then it may be handed on.
 func TestLateWatchOfAConnectionHandedOn(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	peer, err := net.Dial("tcp", ln.Addr().String())
-	require.NoError(t, err)
-	nc, err := ln.Accept()
-	require.NoError(t, err)
-	defer nc.Close()
+	nc, peer := pairOfTCP(t)
 	c := idleByteConn(t, nc)
 	c.watch()
 	defer c.srv.parking.close()
@@ -143,7 +166,7 @@ func TestLateWatchOfAConnectionHandedOn(t *testing.T) {
 	c.unwatch()
 	c.watchNow()
 	_ = peer.Close()
-	_, err = nc.Read(make([]byte, 1)) // it has arrived
+	_, err := nc.Read(make([]byte, 1)) // it has arrived
 	require.Error(t, err)
 	require.False(t, c.gone.Load())
 	require.NoError(t, c.ctx.Err())
@@ -213,6 +236,9 @@ func TestBodyStoppedBehindItsReader(t *testing.T) {
 		c := idleByteConn(t, nc)
 		c.req.left, c.req.touched = 5, touched
 		c.stopBody()
+		_, err := c.readBody(make([]byte, 5))
+		require.Equal(t, errStopped, err, "or it would pass for the client's doing")
+		c.req.touched, c.req.failed = touched, false
 		c.resumeBody()
 		require.Equal(t, touched, c.req.failed)
 		require.Equal(t, past, c.readAt.at)

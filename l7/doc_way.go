@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+// The way of a request through this package, for a first reading. Each step names
+// its file and its function; TestWayOfARequest checks that they are there.
+//
+// The client's side. One of three fronts makes an [Exchange] of a request:
+//
+//	front.go            byteConn.loop            HTTP/1 on the byte front: one goroutine a connection
+//	front_head.go       byteConn.next            waits for a request and reads its head
+//	head.go             parseRequest             parses it, strictly, into the Exchange
+//	front.go            byteConn.serve           runs the tree of handlers
+//
+//	front_h2.go         h2Front.run              HTTP/2: reads frames
+//	front_h2_stream.go  h2Exchange.serve         runs the tree for a stream
+//
+//	front_standard.go   ServeHTTP                (w, r) of an http.Server
+//	front_standard.go   standard.run             runs the tree
+//
+// The tree. Each handler answers, or goes on with the next one:
+//
+//	handler.go          Serve                    calls a native handler, or goes to a foreign one
+//	router.go           Router.ServeExchange     chooses a route, by its index
+//	exchange.go         Exchange.OnReply         is how a handler changes the reply that will come
+//	exchange.go         Exchange.Respond         answers in place of a server
+//
+// The server's side. A Proxy, and a Transport, forwards it:
+//
+//	up_proxy.go         Proxy.ServeExchange      refuses what is not forwarded
+//	up_attempt.go       attempt.begin            writes the request into a buffer
+//	up_attempt.go       attempt.answer           tries servers until one replies:
+//	up_attempt.go       attempt.open             takes a lease on one from the pool,
+//	up_dial.go          upHost.get               a connection or stream that is open already, or a new one,
+//	up_h1.go            upConn.roundTrip         sends the request by HTTP/1 and reads the head of the reply,
+//	up_h2_stream.go     h2Stream.roundTrip       or by HTTP/2;
+//	up_pump.go          pump.run                 sends a body that has to be waited for meanwhile
+//	up_failure.go       fate.blame               says what an error means, here and below
+//	up_retry.go         attempt.again            says whether there is another try
+//
+// The way back:
+//
+//	up_relay.go         attempt.deliver          takes the reply on,
+//	exchange.go         Exchange.writeHead       has it edited and its head sent,
+//	up_relay.go         attempt.relayBody        and its body passed on as it comes
+//	up_host.go          upHost.put               keeps the connection to the server
+//	front.go            byteConn.finishExchange  sends what is left, and ends the record:
+//	exchange.go         Exchange.end             OnDone is told
+//	front_park.go       byteConn.settle          has a connection that idles cost next to nothing
+//
+// The seams between the wings are in seams.go (the client's side) and up_leg.go (the
+// server's), and what a connection of the byte front may be doing in front_state.go.

@@ -224,6 +224,7 @@ var notChecked = map[string]string{
 	"l7.Query":            "every value means something",
 	"l7.Record":           "is told",
 	"l7.Reply":            "is given to editors",
+	"l7.RefusedError":     "is told",
 	"l7.Route":            "is checked by its Router",
 	"l7.RouteError":       "is told",
 	"l7.SetForwarded":     "every value means something",

@@ -326,8 +326,8 @@ func TestNamesOfHTTPServer(t *testing.T) {
 		server any
 		want   []string
 	}{
-		{&l7.Server{}, []string{"Addr", "BaseContext", "Close", "Handler", "IdleTimeout", "ListenAndServe", "ListenAndServeTLS",
-			"MaxHeaderBytes", "ReadHeaderTimeout", "Serve", "ServeTLS", "Shutdown", "TLSConfig"}},
+		{&l7.Server{}, []string{"Addr", "BaseContext", "Close", "ConnContext", "Handler", "IdleTimeout", "ListenAndServe", "ListenAndServeTLS",
+			"MaxHeaderBytes", "Protocols", "ReadHeaderTimeout", "RegisterOnShutdown", "Serve", "ServeTLS", "SetKeepAlivesEnabled", "Shutdown", "TLSConfig"}},
 		{&l4.Server{}, []string{"Close", "ConnContext", "Handler", "Serve", "Shutdown"}},
 	} {
 		var both []string

@@ -3,6 +3,7 @@
 package l7_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
@@ -44,6 +46,49 @@ func ExampleMonitor() {
 	// 200 OK
 	// 503 503 Service Unavailable
 	// 200 GET example.com/
+}
+
+func ExampleErrorPages_make() {
+	h := &l7.ErrorPages{
+		Make: func(x *l7.Exchange, status int, err error) *l7.FixedReply {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return &l7.FixedReply{Status: 504, Body: "too slow, try again\n"}
+			}
+			return nil // Pages, or a line of text
+		},
+		Next: l7.HandlerFunc(func(x *l7.Exchange) {
+			x.Record.Err = os.ErrDeadlineExceeded
+			x.Error(502, l4.Termination{Cause: l4.ServerTimeout, Phase: l4.PhaseHeaders})
+		}),
+	}
+	show(h, "/")
+	// Output:
+	// 504 too slow, try again
+}
+
+func ExampleReply_Refuse() {
+	h := l7.HandlerFunc(func(x *l7.Exchange) {
+		x.OnReply(l7.ReplyFunc(func(x *l7.Exchange, r *l7.Reply) {
+			if r.Header.Has("X-Internal") {
+				r.Refuse(errors.New("an internal page"))
+			}
+		}))
+		l7.Serve(&l7.FixedReply{Header: l7.MakeFields("X-Internal", "1"), Body: "secret"}, x)
+	})
+	show(h, "/")
+	// Output:
+	// 502 502 Bad Gateway
+}
+
+func ExampleTo() {
+	h := l7.To("https://a.example/base") // or several, of one pool
+	gateway := &l7.Server{Addr: ":8080", Handler: h}
+	fmt.Println(gateway.Check())
+	gateway.Handler = l7.To("a.example")
+	fmt.Println(gateway.Check())
+	// Output:
+	// <nil>
+	// penstock: Server.Handler.To.URLs[0]: "a.example" must be a URL of http or https with a host, and with a path at most
 }
 
 func ExampleErrorPages() {

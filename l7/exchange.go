@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -308,21 +309,37 @@ func (x *Exchange) reset(o *origin) {
 
 // writeHead runs the editors and sends the head.
 func (x *Exchange) writeHead(r *Reply) error {
-	x.edit(r)
+	if err := x.edit(r); err != nil {
+		x.refuseReply(err)
+		return err
+	}
 	if bad := r.unsendable(); bad != nil {
 		return x.replace(r, bad)
 	}
 	return x.down.writeHead(r)
 }
 
-// edit runs the editors once, last registered first.
-func (x *Exchange) edit(r *Reply) {
+// edit runs the editors once, last registered first. It returns an error if one of
+// them has refused the reply: those behind it are for what takes its place.
+func (x *Exchange) edit(r *Reply) error {
 	x.replied = true
 	for i := len(x.editors) - 1; i >= 0; i-- {
-		x.editors[i].EditReply(x, r)
+		if x.editors[i].EditReply(x, r); r.refused != nil {
+			err := r.refused
+			x.editors, r.refused = x.editors[:i], nil
+			return err
+		}
 	}
 	x.editors = x.editors[:0]
 	x.Record.Status = r.Status
+	return nil
+}
+
+// refuseReply answers in the place of a reply that an editor has refused.
+func (x *Exchange) refuseReply(err error) {
+	x.replied = false
+	x.Record.Err = errors.Join(x.Record.Err, err)
+	x.Error(http.StatusBadGateway, endOf(l4.ServerAborted, l4.PhaseHeaders))
 }
 
 func (x *Exchange) writeBody(p []byte) error {

@@ -106,6 +106,10 @@ func (c *byteConn) start(cfg *tls.Config) {
 	c.c = l4.NewConn(c.nc)
 	c.now = time.Now()
 	if t, ok := c.nc.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
+		if _, http2, _ := c.srv.speaks(); !http2 { // the listener has offered it
+			c.end()
+			return
+		}
 		c.watch() // so that it can be parked
 		c.startHTTP2()
 		c.loop()

@@ -52,6 +52,7 @@ type carried struct {
 	switching *Reply // the reply to an upgrade that is about to take the connection
 	duplex    bool   // the reply began before the end of the request body
 	chunked   bool   // and its length is not known
+	refused   bool   // an editor has refused the reply, and another has been sent
 }
 
 type carriedKey struct{}
@@ -220,6 +221,19 @@ func (l *carried) tell(x *Exchange, r *Reply) {
 	if r != nil {
 		l.server, l.status, l.local = r.Server, r.Status, r.Local
 	}
+}
+
+// refuse notes that what comes of the exchange inside is not sent.
+func (l *carried) refuse() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused = true
+}
+
+func (l *carried) isRefused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused
 }
 
 // collect has the lent exchange take over what was told.

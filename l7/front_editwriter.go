@@ -26,6 +26,7 @@ type editingWriter struct {
 	lent     *carried
 	wrote    bool
 	hijacked bool
+	refused  error         // why nothing that the handler writes is sent; nil if it is
 	filtered *filteredBody // nil if the body goes as it is
 
 	early []byte      // written, and held back until what it is can be guessed
@@ -83,7 +84,10 @@ func (w *editingWriter) writeHeader(status int) {
 				}
 			}
 		}
-		x.edit(&r)
+		if err := x.edit(&r); err != nil {
+			w.refuse(err)
+			return
+		}
 		if bad := r.unsendable(); bad != nil {
 			x.Record.Err, x.Record.Termination = bad, endOf(l4.Internal, l4.PhaseHeaders)
 			r.Status = http.StatusInternalServerError
@@ -120,6 +124,14 @@ func (w *editingWriter) writeHeader(status int) {
 	}
 }
 
+// refuse answers in the place of a reply that an editor has refused.
+func (w *editingWriter) refuse(err error) {
+	w.wrote, w.refused = true, err
+	maps.DeleteFunc(w.ResponseWriter.Header(), func(name string, _ []string) bool { return kindOf(name) != kindConnection })
+	w.s.x.refuseReply(err)
+	w.lent.refuse()
+}
+
 func (w *editingWriter) Write(p []byte) (int, error) {
 	if !w.lent.enter() {
 		return 0, errReturned
@@ -136,7 +148,10 @@ func (w *editingWriter) Write(p []byte) (int, error) {
 
 // pass writes behind the head.
 func (w *editingWriter) pass(p []byte) (int, error) {
-	if t := w.s.through; t != nil {
+	switch t := w.s.through; {
+	case w.refused != nil:
+		return 0, w.refused
+	case t != nil:
 		return t.write(p)
 	}
 	if w.filtered != nil {
@@ -266,7 +281,7 @@ func (f flushingWriter) Write(p []byte) (int, error) {
 // ReadFrom keeps sendfile within reach. Any other source may wait for what it
 // likes, and is read by pieces.
 func (w *editingWriter) ReadFrom(src io.Reader) (int64, error) {
-	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.wrote && w.filtered == nil && isFile(src) {
+	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.wrote && w.refused == nil && w.filtered == nil && isFile(src) {
 		if !w.lent.enter() {
 			return 0, errReturned
 		}
@@ -317,7 +332,10 @@ func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if r := w.lent.switches(); r != nil {
 		w.lent.collect()
 		if status = r.Status; len(w.s.x.editors) > 0 {
-			w.s.x.edit(r)
+			if err := w.s.x.edit(r); err != nil {
+				w.refuse(err)
+				return nil, nil, err
+			}
 			r.Status = status
 		}
 		if up := w.s.lent; up != nil {

@@ -27,7 +27,7 @@ func (s *standard) goOn(h Handler) {
 			}
 		}
 		l.tell(x, nil)
-		if s.aborted && clean && !late {
+		if s.aborted && clean && !late && !l.isRefused() {
 			panic(http.ErrAbortHandler)
 		}
 	}()

@@ -50,7 +50,7 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 	s.bodyEnd = ev.End
 	s.begin()
 	f.served++
-	if f.served == f.srv.MaxRequests && f.leaving == h2Staying {
+	if f.srv.endsBehind(f.served) && f.leaving == h2Staying {
 		f.leaving = h2Warned
 		f.leaveNow()
 	}

@@ -30,7 +30,10 @@ func (s *Server) newStandard() *http.Server {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
 	return &http.Server{
-		Handler:           http.HandlerFunc(s.serveStandard),
+		Handler: http.HandlerFunc(s.serveStandard),
+
+		DisableGeneralOptionsHandler: true,
+
 		Protocols:         p,
 		TLSConfig:         s.TLSConfig,
 		ReadHeaderTimeout: cmp.Or(orDefault(s.ReadHeaderTimeout, defaultHeaderTimeout), -1),
@@ -212,6 +215,7 @@ func (h *handedConn) Close() error {
 			h.srv.mu.Lock()
 			delete(h.srv.handed, h)
 			h.srv.mu.Unlock()
+			h.srv.freeSlot()
 			h.srv.wg.Done()
 			h.mu.Lock()
 			s := h.owns

@@ -56,14 +56,14 @@ func (c *byteConn) waitRequest() (more, idle bool) {
 		_ = c.c.SetReadDeadline(at)
 	}
 	c.goIdle()
-	if c.srv.stopping.Load() { // seen here, or idle seen by Shutdown
+	if c.leaves() { // seen here, or idle seen by Shutdown
 		c.goBusy()
 		return false, false
 	}
 	b, err := c.c.ReadBuffer(&c.srv.pool)
 	interrupted := c.goBusy()
 	if err != nil {
-		return false, interrupted && errors.Is(err, os.ErrDeadlineExceeded) && !c.settled && !c.srv.stopping.Load()
+		return false, interrupted && errors.Is(err, os.ErrDeadlineExceeded) && !c.settled && !c.leaves()
 	}
 	c.in, c.pos, c.settled = b, 0, false
 	return true, false
@@ -153,8 +153,11 @@ func (c *byteConn) parse(n int) bool {
 	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && n > limit {
 		return c.refuse(c.tooLong(limit))
 	}
-	if c.served == 0 && string(raw) == h2Preface {
+	if c.served == 0 && string(raw) == h2Preface && c.srv.mayPreface(c.from.tls != nil) {
 		c.startHTTP2()
+		return false
+	}
+	if http1, _, _ := c.srv.speaks(); !http1 {
 		return false
 	}
 	head := sameOr(c.req.head, raw) // what all strings of the exchange are parts of
@@ -171,7 +174,7 @@ func (c *byteConn) parse(n int) bool {
 	c.rep = repBody{}
 	c.served++
 	f := &c.frame
-	if f.close || c.x.proto1x == 0 && !f.keepAlive || int(c.served) == c.srv.MaxRequests || c.srv.stopping.Load() {
+	if f.close || c.x.proto1x == 0 && !f.keepAlive || c.srv.endsBehind(int(c.served)) || c.srv.stopping.Load() {
 		c.ends.atLeast(endsClosed)
 	}
 	return true

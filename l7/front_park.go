@@ -120,7 +120,7 @@ func (c *byteConn) park() bool {
 		c.state.park(c.now.Sub(c.srv.sweeper.start))
 		// Stopping is seen here, or parked seen by Shutdown.
 		c.srv.totals.parked.Add(1)
-		if !c.srv.stopping.Load() && p.Park(c.ground(), c.resume) {
+		if !c.leaves() && p.Park(c.ground(), c.resume) {
 			c.srv.sweeper.arm(c.srv) // which ends it in time
 			return true
 		}

@@ -31,6 +31,9 @@ import (
 // for the first request, Close waits for the handlers, and Shutdown for upgraded
 // connections too. BodyTimeout and SendTimeout stand in for ReadTimeout and
 // WriteTimeout: they bound each wait for the client, not a message as a whole.
+// ConnContext gets a connection before the TLS of ServeTLS, and Protocols has
+// UnencryptedHTTP2 by default. The package comment says what stands in for the
+// other fields of http.Server.
 // Timeouts are coarse: they may end up to a quarter later than said, never
 // earlier.
 //
@@ -51,6 +54,7 @@ type Server struct {
 	MaxFields      int   // of a head or trailer; 0 means 128, negative means no limit. More is answered 431
 	MaxBodyBytes   int64 // of a request body; 0 or negative means no limit. More is answered 413
 	MaxRequests    int   // on one connection, which is closed after; 0 or negative means no limit
+	MaxConns       int   // open at once, over all listeners; more wait in the kernel's backlog; 0 means 65536, negative means no limit
 	MaxStreams     int   // HTTP/2 streams at once on a connection; 0 means 100
 
 	// AnyHost takes requests for names other than the one that their connection
@@ -67,8 +71,19 @@ type Server struct {
 	HalfClose bool
 
 	BaseContext func(net.Listener) context.Context // as in http.Server; nil means context.Background
-	OnDone      func(*Record)                      // called at the end of each exchange; must not block or keep the record
-	Logger      *slog.Logger                       // nil means slog.Default()
+
+	// ConnContext derives the context of a connection from that of its listener; it
+	// is given what the listener gave. Nil means that it is that. If it panics, or
+	// returns nil, the connection is closed. It must not block.
+	ConnContext func(ctx context.Context, c net.Conn) context.Context
+
+	// Protocols are those spoken with clients; nil means HTTP/1 and HTTP/2, the latter
+	// by prior knowledge as well (UnencryptedHTTP2). A connection that speaks none of
+	// them is closed.
+	Protocols *http.Protocols
+
+	OnDone func(*Record) // called at the end of each exchange; must not block or keep the record
+	Logger *slog.Logger  // nil means slog.Default()
 
 	once    sync.Once
 	std     *http.Server
@@ -82,15 +97,18 @@ type Server struct {
 	sweeper sweeper
 	late    latecomers
 
-	mu        sync.Mutex
-	listeners map[net.Listener]struct{}
-	conns     map[*byteConn]struct{}
-	stopping  atomic.Bool
-	cutting   atomic.Bool   // Shutdown is out of patience, or Close was called
-	done      chan struct{} // closed when stopping
-	wg        sync.WaitGroup
-	warned    sync.Map // handler types whose loss of the byte front has been logged
-	totals    totals
+	mu           sync.Mutex
+	listeners    map[net.Listener]struct{}
+	conns        map[*byteConn]struct{}
+	stopping     atomic.Bool
+	onShutdown   []func()
+	slots        chan struct{} // one in it for each open connection; nil means no limit
+	noKeepAlives atomic.Bool
+	cutting      atomic.Bool   // Shutdown is out of patience, or Close was called
+	done         chan struct{} // closed when stopping
+	wg           sync.WaitGroup
+	warned       sync.Map // handler types whose loss of the byte front has been logged
+	totals       totals
 }
 
 // ErrServerClosed is what Serve and its relatives return after Shutdown or
@@ -108,6 +126,9 @@ func (s *Server) init() {
 		s.pool.Size = headBuffer
 		s.bulk.Size = bulkBuffer
 		s.sweeper.start = time.Now()
+		if n := orDefault(s.MaxConns, defaultMaxConns); n > 0 {
+			s.slots = make(chan struct{}, n)
+		}
 		s.std = s.newStandard()
 	})
 }
@@ -177,7 +198,7 @@ func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 		cfg = new(tls.Config)
 	}
 	if len(cfg.NextProtos) == 0 {
-		cfg.NextProtos = []string{"h2", "http/1.1", "http/1.0"} // curl --http1.0 asks for the last
+		cfg.NextProtos = s.nextProtos()
 	}
 	if certFile != "" || keyFile != "" {
 		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
@@ -209,9 +230,10 @@ func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
 		base = s.BaseContext(ln)
 	}
 	var pause time.Duration
-	for {
+	for s.slot() {
 		nc, err := ln.Accept()
 		if err != nil {
+			s.freeSlot()
 			if s.stopping.Load() {
 				return ErrServerClosed
 			}
@@ -231,14 +253,17 @@ func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
 		s.totals.accepted.Add(1)
 		s.start(base, nc, cfg)
 	}
+	return ErrServerClosed
 }
 
 // start gives a new connection its goroutine.
 func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
+	base, ok := s.connContext(base, nc)
 	s.mu.Lock()
-	if s.stopping.Load() {
+	if !ok || s.stopping.Load() {
 		s.mu.Unlock()
 		_ = nc.Close()
+		s.freeSlot()
 		return
 	}
 	defer s.mu.Unlock()
@@ -273,6 +298,8 @@ func (s *Server) forget(c *byteConn) {
 	delete(s.conns, c)
 	if c.moved {
 		s.both--
+	} else {
+		s.freeSlot()
 	}
 }
 
@@ -297,6 +324,7 @@ func (s *Server) stop() []*byteConn {
 // close, GOAWAY), and waits for these. When ctx ends it cuts what is left and
 // returns ctx's error. Upgraded connections count: they are waited for, too.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.tellShutdown()
 	for _, c := range s.stop() {
 		c.interruptIdle()
 		if h := c.http2(); h != nil {
@@ -357,5 +385,6 @@ func (s *Server) Check() error { return checkAll(s) }
 
 func (s *Server) check(c *checks) {
 	c.in("Server.Handler", s.handler())
+	s.checkMembers(c)
 	c.If(s.MaxStreams < 0, "Server.MaxStreams", s.MaxStreams, notNegative)
 }

@@ -35,7 +35,7 @@ func (x *Exchange) editInterim(r *Reply) error {
 			e.EditInterim(x, r)
 		}
 	}
-	r.Status = status
+	r.Status, r.refused = status, nil
 	if bad := r.Header.unsendable(); bad != nil {
 		return bad
 	}

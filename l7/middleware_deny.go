@@ -149,6 +149,12 @@ type ErrorPages struct {
 	// body closes the connection instead.
 	Pages map[int]FixedReply
 
+	// Make makes a page, or returns nil for that of Pages. Err is what has gone
+	// wrong, nil where that was a decision of a handler; x.Record.Termination says
+	// who ended the exchange, and when. A Status of the page takes the place of the
+	// error's. It may be asked by several goroutines at once.
+	Make func(x *Exchange, status int, err error) *FixedReply
+
 	Next http.Handler
 
 	checked
@@ -164,6 +170,13 @@ func (h *ErrorPages) page(x *Exchange, status int) (*Fields, string) {
 	p, ok := h.Pages[status]
 	if !ok {
 		p, ok = h.Pages[0]
+	}
+	if h.Make != nil {
+		if made := h.Make(x, status, x.Record.Err); made != nil {
+			if p, ok = *made, true; p.Status != 0 {
+				x.OnReply(ReplyFunc(func(_ *Exchange, r *Reply) { r.Status = made.Status }))
+			}
+		}
 	}
 	if !ok {
 		f := MakeFields("Content-Type", "text/plain; charset=utf-8")

@@ -136,6 +136,18 @@ var panics = []struct {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(w, r) })
 		}}
 	}},
+	{"ErrorPages.Make", 403, func(b *bomb) http.Handler {
+		return &l7.ErrorPages{
+			Make: func(*l7.Exchange, int, error) *l7.FixedReply { b.tick(); return nil },
+			Next: l7.HandlerFunc(func(x *l7.Exchange) {
+				if b.armed.Load() {
+					x.Error(403, l4.Termination{Cause: l4.Internal})
+					return
+				}
+				x.Respond(200, nil, "")
+			}),
+		}
+	}},
 	{"ReplyEditor", 500, func(b *bomb) http.Handler {
 		return l7.HandlerFunc(func(x *l7.Exchange) {
 			x.OnReply(l7.ReplyFunc(func(*l7.Exchange, *l7.Reply) { b.tick() }))
@@ -467,6 +479,7 @@ func TestPanicsCoverEveryHook(t *testing.T) {
 		"ClientCert.Test":    "a Matcher as the others, which needs a client certificate",
 		"Misdirected.Same":   "called as a Matcher is",
 		"Server.BaseContext": "called by Serve, in the host's goroutine",
+		"Server.ConnContext": "TestConnContextPanics",
 		"Transport.Balance":  "TestTransportPanics",
 		"Transport.OnDone":   "TestTransportPanics",
 		"Server.TLSConfig":   "TestTLSCallbackPanics",

@@ -24,7 +24,29 @@ type Reply struct {
 	Server *balance.Server // that answered, or nil
 
 	filters []BodyFilter
+	refused error // by an editor; nil if it is not
 }
+
+// Refuse has the client get a 502 in the place of the reply, by the error page if
+// there is one: a reply editor calls it for what must not be passed on. The editors
+// that were registered before see the 502 and not the reply. The body is not read
+// any more. Err becomes the [Record]'s; nil means no more than that it was refused.
+// It does nothing to an interim reply.
+func (r *Reply) Refuse(err error) { r.refused = &RefusedError{err} }
+
+// A RefusedError is in Record.Err where a reply editor has refused a reply.
+type RefusedError struct {
+	Err error // what it gave as the reason; may be nil
+}
+
+func (e *RefusedError) Error() string {
+	if e.Err == nil {
+		return "l7: an editor has refused the reply"
+	}
+	return "l7: an editor has refused the reply: " + e.Err.Error()
+}
+
+func (e *RefusedError) Unwrap() error { return e.Err }
 
 // FilterBody has f change the body on its way to the client, wherever it comes
 // from. Its length is unknown from then on.

@@ -29,11 +29,16 @@ func (e *unsendableError) Error() string {
 	return "l7: a handler wrote " + e.what + " " + quote(v) + ", which cannot be sent"
 }
 
-func isUnsendable(err error) bool {
+// isReplaced reports whether another reply has been sent in the place of the one
+// that a head could not be written of.
+func isReplaced(err error) bool {
 	if err == nil {
 		return false
 	}
-	_, ok := errors.AsType[*unsendableError](err)
+	if _, ok := errors.AsType[*unsendableError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*RefusedError](err)
 	return ok
 }
 

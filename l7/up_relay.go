@@ -87,7 +87,7 @@ func (t *attempt) relay(src source) {
 		x.now = l.headAt // nothing has waited since
 	}
 	switch {
-	case isUnsendable(err): // and answered
+	case isReplaced(err): // and answered
 		src.stopSending(t, false)
 		x.down.detach()
 		src.close()
@@ -221,7 +221,12 @@ func (t *attempt) tunnel(src source, server serverTunnel) {
 		return
 	}
 	if status := r.Status; len(x.editors) > 0 {
-		x.edit(r)
+		if err := x.edit(r); err != nil {
+			x.down.detach()
+			src.close()
+			x.refuseReply(err)
+			return
+		}
 		r.Status = status // what follows is a tunnel whatever an editor calls it
 	}
 	if r.Status == http.StatusSwitchingProtocols {

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"slices"
+)
+
+// RegisterOnShutdown has [Server.Shutdown] call f, in a goroutine of its own and
+// without waiting for it, as http.Server does. It is for what was hijacked, to say
+// goodbye to its clients.
+func (s *Server) RegisterOnShutdown(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onShutdown = append(s.onShutdown, f)
+}
+
+// tellShutdown calls what was registered.
+func (s *Server) tellShutdown() {
+	s.mu.Lock()
+	list := slices.Clone(s.onShutdown)
+	s.mu.Unlock()
+	for _, f := range list {
+		go func() {
+			defer func() {
+				if p := recover(); p != nil {
+					recovered(s.logger(), p, "RegisterOnShutdown")
+				}
+			}()
+			f()
+		}()
+	}
+}
+
+// SetKeepAlivesEnabled says whether connections may be used for more than one
+// request, which they may by default. False has each of them end behind the request
+// under way or, if there has been none, the next one, and closes those that are
+// idle. Connections of HTTP/2 are ended by GOAWAY.
+func (s *Server) SetKeepAlivesEnabled(v bool) {
+	s.init()
+	s.noKeepAlives.Store(!v)
+	s.std.SetKeepAlivesEnabled(v)
+	if v {
+		return
+	}
+	s.mu.Lock()
+	conns := make([]*byteConn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.interruptIdle()
+		if h := c.http2(); h != nil {
+			h.leave()
+		}
+	}
+}
+
+// endsBehind reports whether a connection ends with its nth request.
+func (s *Server) endsBehind(n int) bool {
+	return s.MaxRequests > 0 && n >= s.MaxRequests || s.noKeepAlives.Load()
+}
+
+// leaves reports whether the connection is not to wait for another request.
+func (c *byteConn) leaves() bool {
+	return c.srv.stopping.Load() || c.served > 0 && c.srv.noKeepAlives.Load()
+}
+
+// defaultMaxConns is the MaxConns of a Server that says none.
+const defaultMaxConns = 1 << 16
+
+// slot waits until there may be another connection, and reports whether there will
+// be.
+func (s *Server) slot() bool {
+	if s.slots == nil {
+		return true
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-s.done:
+		return false
+	}
+}
+
+// freeSlot is for a connection that has ended.
+func (s *Server) freeSlot() {
+	if s.slots != nil {
+		<-s.slots
+	}
+}
+
+// connContext returns the context of a connection; ok is false if ConnContext has
+// panicked.
+func (s *Server) connContext(base context.Context, nc net.Conn) (ctx context.Context, ok bool) {
+	if s.ConnContext == nil {
+		return base, true
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			recovered(s.logger(), p, "ConnContext")
+		}
+	}()
+	ctx = s.ConnContext(base, nc)
+	return ctx, ctx != nil
+}
+
+// speaks says which protocols are spoken.
+func (s *Server) speaks() (http1, http2, prior bool) {
+	p := s.Protocols
+	if p == nil {
+		return true, true, true
+	}
+	return p.HTTP1(), p.HTTP2(), p.UnencryptedHTTP2()
+}
+
+// nextProtos returns what is offered by ALPN where the host has said nothing.
+func (s *Server) nextProtos() (offer []string) {
+	http1, http2, _ := s.speaks()
+	if http2 {
+		offer = append(offer, "h2")
+	}
+	if http1 {
+		offer = append(offer, "http/1.1", "http/1.0") // curl --http1.0 asks for the last
+	}
+	return offer
+}
+
+// mayPreface reports whether a connection may begin HTTP/2 by its preface alone.
+func (s *Server) mayPreface(overTLS bool) bool {
+	_, http2, prior := s.speaks()
+	return overTLS && http2 || !overTLS && prior
+}
+
+func (s *Server) checkMembers(c *checks) {
+	p := s.Protocols
+	c.If(p != nil && *p == http.Protocols{}, "Server.Protocols", p, "must have a protocol")
+}

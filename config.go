@@ -40,7 +40,10 @@ func (e *ConfigError) Error() string {
 //	}
 //
 // The zero value is empty. It is for one goroutine.
-type Mistakes struct{ errs []error }
+type Mistakes struct {
+	errs []error
+	seen map[any]bool // what Once came to, shared with those below
+}
 
 // If adds a mistake if wrong is true.
 func (m *Mistakes) If(wrong bool, field string, value any, reason string) {
@@ -61,6 +64,29 @@ func (m *Mistakes) In(path string, value any) {
 	if c, ok := value.(interface{ Check() error }); ok && !isNil(value) {
 		m.Add(path, c.Check())
 	}
+}
+
+// Once is In for what may lead back to itself, such as a handler of handlers: check,
+// which is value's own, is called when value comes up for the first time among these
+// mistakes and those that check is given to add to, and not again. An In that leads back
+// does not end. A value that is nil has no mistakes; one that is not comparable, such as a
+// slice, is checked each time.
+func (m *Mistakes) Once(path string, value any, check func(*Mistakes)) {
+	if isNil(value) {
+		return
+	}
+	if m.seen == nil {
+		m.seen = make(map[any]bool)
+	}
+	if reflect.TypeOf(value).Comparable() {
+		if m.seen[value] {
+			return
+		}
+		m.seen[value] = true
+	}
+	below := Mistakes{seen: m.seen}
+	check(&below)
+	m.Add(path, below.Err())
 }
 
 // Add adds the mistakes of err, with path put before theirs: each

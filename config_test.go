@@ -90,3 +90,36 @@ func TestNeed(t *testing.T) {
 		require.NoError(t, m.Err(), "%T", v)
 	}
 }
+
+// room is a literal of a host that may lead back to itself.
+type room struct {
+	name  string
+	doors []*room
+}
+
+func (r *room) Check() error {
+	var m penstock.Mistakes
+	m.Once("", r, r.check)
+	return m.Err()
+}
+
+func (r *room) check(m *penstock.Mistakes) {
+	m.If(r.name == "", "room.name", r.name, "must not be empty")
+	for i, d := range r.doors {
+		m.Once(fmt.Sprintf("room.doors[%d]", i), d, d.check)
+	}
+}
+
+func TestMistakesAreFoundOnceInACircle(t *testing.T) {
+	hall, cellar := &room{name: "hall"}, &room{}
+	hall.doors = []*room{cellar, hall, nil, cellar}
+	cellar.doors = []*room{hall}
+	require.EqualError(t, hall.Check(), `penstock: room.doors[0].room.name: "" must not be empty`)
+	require.EqualError(t, cellar.Check(), `penstock: room.name: "" must not be empty`)
+	var m penstock.Mistakes
+	times := 0
+	for range 2 {
+		m.Once("list", []int{1}, func(*penstock.Mistakes) { times++ })
+	}
+	require.Equal(t, 2, times, "a slice has no identity")
+}

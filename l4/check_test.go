@@ -55,6 +55,8 @@ func TestCheckOfATreeThatLeadsBack(t *testing.T) {
 	require.EqualError(t, err, "penstock: Router.Default.Limit.Refuse.Proxy.Pool: <nil> must be the pool of servers")
 	limit.Refuse = nil
 	require.NoError(t, r.Check())
+	limit.Next = (*l4.Proxy)(nil)
+	require.EqualError(t, r.Check(), "penstock: Router.Default.Limit.Next: <nil> must be the handler that goes on")
 }
 
 // TestHandlersCheckThemselvesFirst uses each without a Server of ours.

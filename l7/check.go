@@ -15,36 +15,28 @@ import (
 // checks walks a tree of handlers. It comes to each only once, so that a tree
 // may lead back to itself: a Router whose route rewrites the path may hand on
 // to that Router again.
-type checks struct {
-	penstock.Mistakes
-	seen map[checker]bool
-}
+type checks struct{ *penstock.Mistakes }
 
-// A checker is a pointer to a literal that others may hold.
+// A checker is a literal that others may hold.
 type checker interface{ check(c *checks) }
+
+// newChecks returns what begins a walk.
+func newChecks() *checks { return &checks{new(penstock.Mistakes)} }
 
 // checkAll returns what is wrong with v and what it holds.
 func checkAll(v checker) error {
-	c := checks{seen: map[checker]bool{v: true}}
-	v.check(&c)
+	c := newChecks()
+	c.in("", v)
 	return c.Err()
 }
 
 // in adds the mistakes of what a field holds.
 func (c *checks) in(field string, v any) {
-	w, ok := v.(checker)
-	if !ok {
+	if w, ok := v.(checker); ok {
+		c.Once(field, w, func(m *penstock.Mistakes) { w.check(&checks{m}) })
+	} else {
 		c.In(field, v)
-		return
 	}
-	var nothing penstock.Mistakes
-	if nothing.Need(field, v, ""); c.seen[w] || nothing.Err() != nil {
-		return
-	}
-	c.seen[w] = true
-	below := checks{seen: c.seen}
-	w.check(&below)
-	c.Add(field, below.Err())
 }
 
 // next adds what is wrong with the handler of a field that must have one.

@@ -151,6 +151,13 @@ func TestCheckOfATreeThatLeadsBack(t *testing.T) {
 	require.NoError(t, r.Check())
 	back.Host = "a b"
 	require.Equal(t, []string{"Router.Routes[0].Handler.Rewrite.Host"}, wrongFields(r.Check()))
+
+	// By way of a Fallback, which is a slice.
+	f := Fallback{{Pool: &balance.Pool{}, Handler: &r}, {Handler: &Deny{}}}
+	require.NoError(t, r.Set(Route{Handler: f}))
+	require.NoError(t, r.Check())
+	f[1].Handler = (*Proxy)(nil)
+	require.Equal(t, []string{"Router.Routes[0].Handler.Fallback[1].Handler"}, wrongFields(r.Check()))
 }
 
 func TestRouterSetNamesItsMistakes(t *testing.T) {

@@ -113,7 +113,7 @@ func (h *EditHeader) check(c *checks) {
 
 // Check returns what is wrong with s.
 func (s SetField) Check() error {
-	var c checks
+	c := newChecks()
 	c.name("SetField.Name", s.Name, false)
 	c.If(!validValue(s.Value), "SetField.Value", s.Value, "must not hold control characters")
 	return c.Err()
@@ -121,7 +121,7 @@ func (s SetField) Check() error {
 
 // Check returns what is wrong with a.
 func (a AddField) Check() error {
-	var c checks
+	c := newChecks()
 	c.name("AddField.Name", a.Name, false)
 	c.If(!validValue(a.Value), "AddField.Value", a.Value, "must not hold control characters")
 	return c.Err()
@@ -129,7 +129,7 @@ func (a AddField) Check() error {
 
 // Check returns what is wrong with d.
 func (d DelField) Check() error {
-	var c checks
+	c := newChecks()
 	c.name("DelField.Name", d.Name, true)
 	c.If(d == DelField{}, "DelField.Name", nil, "must have a criterion: which fields are meant?")
 	return c.Err()
@@ -137,7 +137,7 @@ func (d DelField) Check() error {
 
 // Check returns what is wrong with e.
 func (e ReplaceField) Check() error {
-	var c checks
+	c := newChecks()
 	c.name("ReplaceField.Name", e.Name, false)
 	c.Need("ReplaceField.Regexp", e.Regexp, "must be an expression")
 	return c.Err()

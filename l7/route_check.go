@@ -219,7 +219,7 @@ func (p ClientIn) Check() error { return checkPrefixes("ClientIn", p) }
 func (p LocalIn) Check() error { return checkPrefixes("LocalIn", p) }
 
 func checkPrefixes(name string, list []netip.Prefix) error {
-	var c checks
+	c := newChecks()
 	c.prefixes(name, list)
 	return c.Err()
 }

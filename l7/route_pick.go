@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
 )
@@ -117,9 +118,10 @@ func NewSplit(arms ...Arm) *Split {
 // returns an error, a [*penstock.ConfigError] or several joined, and the old
 // arms stay.
 func (s *Split) Set(arms ...Arm) error {
-	c := checks{seen: map[checker]bool{s: true}}
-	if c.arms(arms); c.Err() != nil {
-		return c.Err()
+	c := newChecks()
+	c.Once("", s, func(m *penstock.Mistakes) { (&checks{m}).arms(arms) })
+	if err := c.Err(); err != nil {
+		return err
 	}
 	list := append([]Arm(nil), arms...)
 	s.arms.Store(&list)
@@ -245,8 +247,9 @@ func (h *Choose) check(c *checks) {
 }
 
 // Check returns what is wrong with f, its pools and its handlers.
-func (f Fallback) Check() error {
-	c := checks{seen: map[checker]bool{}}
+func (f Fallback) Check() error { return checkAll(f) }
+
+func (f Fallback) check(c *checks) {
 	c.If(len(f) == 0, "Fallback", nil, "must have a choice")
 	for i, choice := range f {
 		if i < len(f)-1 { // that of the last is not asked
@@ -255,7 +258,6 @@ func (f Fallback) Check() error {
 		c.in(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool)
 		c.next(fmt.Sprintf("Fallback[%d].Handler", i), choice.Handler)
 	}
-	return c.Err()
 }
 
 // Check returns what is wrong with s and its arms.

@@ -90,8 +90,8 @@ func NewRouter(routes ...Route) *Router {
 // their handlers (see [Router.Check]).
 func (r *Router) Set(routes ...Route) error {
 	t, err := newTable(r.Order, routes)
-	c := checks{seen: map[checker]bool{r: true}}
-	c.routes(routes)
+	c := newChecks()
+	c.Once("", r, func(m *penstock.Mistakes) { (&checks{m}).routes(routes) })
 	if err := errors.Join(err, c.Err()); err != nil {
 		return err
 	}

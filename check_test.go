@@ -95,6 +95,7 @@ func goodLiterals() []any {
 		l7.All{},
 		&l7.BasicAuth{Verify: l7.Passwords(nil), Next: next},
 		&l7.BufferBody{Next: next},
+		&l7.LimitBody{Next: next},
 		&l7.Capture{Next: next},
 		&l7.Choose{By: func(*l7.Exchange) http.Handler { return nil }},
 		l7.ClientIn{},

@@ -106,6 +106,21 @@ func ExampleErrorPages() {
 	// 403 {"error":"something else"}
 }
 
+func ExampleLimitBody() {
+	h := &l7.LimitBody{MaxBytes: 10, Next: l7.HandlerFunc(func(x *l7.Exchange) {
+		body, _ := io.ReadAll(x.Body())
+		x.Respond(200, nil, string(body))
+	})}
+	for _, body := range []string{"short", "too long for this"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("POST", "/", strings.NewReader(body)))
+		fmt.Println(w.Code)
+	}
+	// Output:
+	// 200
+	// 413
+}
+
 func ExampleBufferBody() {
 	h := &l7.BufferBody{MaxBytes: 10, Timeout: time.Second, Next: l7.HandlerFunc(func(x *l7.Exchange) {
 		body, _ := io.ReadAll(x.Body()) // it is all there

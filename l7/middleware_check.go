@@ -29,6 +29,13 @@ func (h *BasicAuth) check(c *checks) {
 }
 
 // Check returns what is wrong with h and its handler.
+func (h *LimitBody) Check() error { return checkAll(h) }
+
+func (h *LimitBody) check(c *checks) {
+	c.next("LimitBody.Next", h.Next)
+}
+
+// Check returns what is wrong with h and its handler.
 func (h *BufferBody) Check() error { return checkAll(h) }
 
 func (h *BufferBody) check(c *checks) {

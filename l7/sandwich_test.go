@@ -129,6 +129,7 @@ func naturalOrder(s *site, pool *balance.Pool, forward http.Handler) []func(next
 		route,
 		func(n http.Handler) http.Handler { return &Rewrite{StripPrefix: "/api", Next: n} },
 		func(n http.Handler) http.Handler { return &BufferBody{Next: n} },
+		func(n http.Handler) http.Handler { return &LimitBody{Next: n} },
 		func(n http.Handler) http.Handler { return &Gate{Places: &ratelimit.Concurrency{Max: 10}, Next: n} },
 		func(n http.Handler) http.Handler { return &Persist{Pool: pool, Plain: true, Next: n} },
 		func(n http.Handler) http.Handler {

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// LimitBody bounds the request body as it streams by, without holding any of it. One that
+// announces to be longer than MaxBytes is answered 413 before anything is forwarded. One
+// whose length is not known is cut where it becomes too long, and one that comes too
+// slowly where it has: the client is answered 413 or 408 if the reply has not begun, the
+// server gets a request that breaks off, and Record.Err says which limit it was.
+//
+// [Server.MaxBodyBytes] is the bound of all requests; the smaller of both counts. See
+// [BufferBody] for holding slow bodies back instead.
+type LimitBody struct {
+	MaxBytes int64 // of the body; 0 means 1 MiB, negative means none
+
+	// MinRate is how many bytes a second have to come, on average over the time that
+	// was spent waiting for the client; the time that the server takes does not count.
+	// 0 or negative means none: then Proxy.BodyTimeout alone ends a silent client.
+	MinRate int
+
+	Grace time.Duration // of waiting before MinRate counts; 0 means 5s, negative means none
+
+	Next http.Handler
+
+	checked
+}
+
+// ServeExchange implements [Handler].
+func (h *LimitBody) ServeExchange(x *Exchange) {
+	limit := orDefault(h.MaxBytes, 1<<20)
+	known := x.ContentLength
+	if x.buffered != nil {
+		known = int64(len(x.buffered))
+	}
+	if limit > 0 && known > limit {
+		x.Record.Err = &http.MaxBytesError{Limit: limit}
+		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.Denied, l4.PhaseRequest))
+		return
+	}
+	if x.buffered == nil && (known < 0 && limit > 0 || known != 0 && h.MinRate > 0) {
+		x.SetBody(&limitedBody{body: x.Body(), h: h, limit: limit}, x.ContentLength)
+	}
+	Serve(h.Next, x)
+}
+
+// limitedBody counts what comes.
+type limitedBody struct {
+	body   io.Reader
+	h      *LimitBody
+	limit  int64 // 0: none
+	n      int64
+	waited time.Duration
+	err    error
+}
+
+func (b *limitedBody) Read(p []byte) (n int, err error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	rate := int64(b.h.MinRate)
+	var start time.Time
+	if rate > 0 {
+		start = time.Now()
+	}
+	n, err = b.body.Read(p)
+	b.n += int64(n)
+	if b.limit > 0 && b.n > b.limit {
+		b.err = &http.MaxBytesError{Limit: b.limit}
+		return max(0, n-int(b.n-b.limit)), b.err
+	}
+	if rate <= 0 || err != nil {
+		return n, err
+	}
+	b.waited += time.Since(start)
+	if grace := orDefault(b.h.Grace, 5*time.Second); b.waited > grace && float64(b.n) < b.waited.Seconds()*float64(rate) {
+		b.err = &TimeoutError{"LimitBody.MinRate", b.waited, os.ErrDeadlineExceeded}
+		return n, b.err
+	}
+	return n, nil
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *LimitBody) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }

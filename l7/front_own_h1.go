@@ -126,10 +126,7 @@ func (c *byteConn) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
 	c.ends.atLeast(endsHanded)
 	_ = c.c.SetDeadline(time.Time{})
 	nc := c.withTLS(hc)
-	var early string
-	if c.in != nil {
-		early = string(c.in.B[c.pos:])
-	}
+	early := string(c.in.bytes())
 	br := bufio.NewReader(io.MultiReader(strings.NewReader(early), nc))
 	if early != "" {
 		_, _ = br.Peek(min(len(early), br.Size()))

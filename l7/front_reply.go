@@ -250,10 +250,7 @@ func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
 		return nil, nil, err
 	}
 	c.ends.atLeast(endsHanded)
-	var early []byte
-	if c.in != nil {
-		early = c.in.B[c.pos:]
-	}
+	early := c.in.bytes()
 	liftBounds(c.nc)
 	_ = c.c.SetDeadline(time.Time{})
 	return c.c, early, nil

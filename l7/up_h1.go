@@ -75,7 +75,7 @@ func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) (time.Time, erro
 // be written.
 func (c *upConn) readEarly(now time.Time) bool {
 	c.wait(now, time.Second)
-	return c.fill(&c.host.up.pool) == nil
+	return c.fill() == nil
 }
 
 // awaitHead reads heads up to that of the final reply, and passes interim ones

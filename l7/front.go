@@ -34,8 +34,8 @@ type byteConn struct {
 	*work              // nil while the connection is settled
 	in      input      // holds no buffer when there is nothing in it
 	out     *l4.Buffer // bytes of the reply to be written; nil when there are none
-	readAt  coarse     // also of who reads the body
-	sendAt  coarse
+	readAt  deadline   // also of who reads the body
+	sendAt  deadline
 	now     time.Time // the clock as last read for this connection
 	served  int32
 	owns    *session // what is kept for the client; nil as long as nobody asked; with HTTP/2, guarded by mu of that

@@ -140,13 +140,18 @@ func (c *byteConn) readChunked(p []byte) (int, error) {
 
 // bodyDeadline bounds the next wait for a piece of the body.
 func (c *byteConn) bodyDeadline() error {
-	if !c.own.read.Load() { // or what a foreign handler has set holds
-		c.readAt.bound(time.Now(), c.srv.requestLimit(&c.x), c.c.SetReadDeadline, c.stopped.Load)
-	}
+	c.readAt.bound(time.Now(), c.srv.requestLimit(&c.x), c.c.SetReadDeadline, c.bodyInstead)
 	if c.stopped.Load() {
 		return errStopped
 	}
 	return nil
+}
+
+func (c *byteConn) bodyInstead() (time.Time, bool) {
+	if c.stopped.Load() {
+		return past, true
+	}
+	return c.own.read.get()
 }
 
 func (c *byteConn) stopBody() {

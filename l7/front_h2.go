@@ -110,9 +110,7 @@ func (f *h2Front) wait() (more, settle bool) {
 	} else if !c.in.empty() { // a part of a frame
 		limit = orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout)
 	}
-	if at, ok := c.readAt.due(now, limit); ok {
-		_ = c.c.SetReadDeadline(at)
-	}
+	c.readAt.bound(now, limit, c.c.SetReadDeadline, nil)
 	f.mu.Lock()
 	f.waiting, f.between = true, c.in.empty()
 	if f.over() {

@@ -52,9 +52,7 @@ func (c *byteConn) next() (more, idle bool) {
 func (c *byteConn) waitRequest() (more, idle bool) {
 	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
 	c.now = time.Now() // the last reply may have taken a while to send
-	if at, ok := c.readAt.due(c.now, limit); ok {
-		_ = c.c.SetReadDeadline(at)
-	}
+	c.readAt.bound(c.now, limit, c.c.SetReadDeadline, nil)
 	c.goIdle()
 	if c.leaves() { // seen here, or idle seen by Shutdown
 		c.goBusy()
@@ -76,8 +74,7 @@ func (c *byteConn) moreHead(start time.Time) bool {
 		return c.refuse(c.tooLong(limit))
 	}
 	if d := orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout); d > 0 {
-		c.readAt.at = start.Add(d)
-		_ = c.c.SetReadDeadline(c.readAt.at)
+		c.readAt.boundAt(start.Add(d), c.c.SetReadDeadline, nil)
 	}
 	err := c.in.fill(c.c, &c.srv.buffers)
 	switch {

@@ -476,7 +476,7 @@ func (w *wait) wake() {
 // not 0. It is false if that time has passed. What is waited for must be looked
 // at again.
 func (k *h2Link) sleepFor(w *wait, d time.Duration) bool {
-	return k.sleepUntil(w, deadline(time.Now(), d))
+	return k.sleepUntil(w, deadlineIn(time.Now(), d))
 }
 
 func (k *h2Link) sleepUntil(w *wait, due time.Time) bool {

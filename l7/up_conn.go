@@ -20,8 +20,8 @@ type upConn struct {
 	id       identity
 	session  *session // of the request that has it, if that is known
 	quiet    *quiet
-	readAt   coarse
-	sendAt   coarse
+	readAt   deadline
+	sendAt   deadline
 
 	enough atomic.Bool // the rest of the request body is not to be sent
 	in     input       // holds no buffer when there is nothing in it

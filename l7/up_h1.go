@@ -87,8 +87,7 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 	left, begun, patient := limit, now, false
 	for interim := 0; ; {
 		if waiting {
-			_ = c.c.SetReadDeadline(now.Add(expectWait))
-			c.readAt.forget()
+			c.readAt.boundAt(now.Add(expectWait), c.c.SetReadDeadline, c.readInstead)
 		} else {
 			c.wait(now, l.within(now, left))
 		}

@@ -148,7 +148,7 @@ func (c *h2Conn) fill() error {
 		case broken != nil: // but what the server has said may still be read
 			_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
 		default:
-			_ = c.nc.SetReadDeadline(deadline(from, look))
+			_ = c.nc.SetReadDeadline(deadlineIn(from, look))
 		}
 		c.mu.Unlock()
 		if closed {

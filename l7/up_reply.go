@@ -68,10 +68,11 @@ func (c *upConn) sendBody(p []byte, d time.Duration) error {
 
 // boundSend bounds the next write.
 func (c *upConn) boundSend(now time.Time, d time.Duration) {
-	c.sendAt.bound(now, d, c.c.SetWriteDeadline, c.sendOver)
+	c.sendAt.bound(now, d, c.c.SetWriteDeadline, c.sendInstead)
 }
 
-func (c *upConn) sendOver() bool { return c.lost() || c.enough.Load() }
+func (c *upConn) sendInstead() (time.Time, bool) { return past, c.sendOver() }
+func (c *upConn) sendOver() bool                 { return c.lost() || c.enough.Load() }
 
 // ask writes a whole request and waits for the beginning of the reply. If n is
 // short without an error, the rest is to be sent. With ErrNotQuiet nothing was.
@@ -86,8 +87,10 @@ func (c *upConn) ask(req []byte) (n int, err error) {
 
 // wait bounds the next read.
 func (c *upConn) wait(now time.Time, d time.Duration) {
-	c.readAt.bound(now, d, c.c.SetReadDeadline, c.readOver)
+	c.readAt.bound(now, d, c.c.SetReadDeadline, c.readInstead)
 }
+
+func (c *upConn) readInstead() (time.Time, bool) { return past, c.readOver() }
 
 func (c *upConn) readOver() bool {
 	return c.lost() || c.pump != nil && c.pump.clientError() != nil

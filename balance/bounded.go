@@ -78,6 +78,9 @@ func (b *bounds) Changed(s *Server) {
 	}
 }
 
+// own marks a picker of this package.
+func (*bounds) own() {}
+
 // Bound returns slots(i).
 func (b *bounds) Bound(s *Server) int {
 	seat := b.seat(s)

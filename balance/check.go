@@ -168,56 +168,6 @@ func (c TwoChoices) Check() error {
 	return m.Err()
 }
 
-// Check returns what is wrong with e.
-func (e PeakEWMA) Check() error {
-	var m penstock.Mistakes
-	m.If(e.Tau < 0, "PeakEWMA.Tau", e.Tau, notNegative)
-	return m.Err()
-}
-
-// Check returns what is wrong with m.
-func (m Maglev) Check() error {
-	var l penstock.Mistakes
-	l.If(m.Size < 0, "Maglev.Size", m.Size, notNegative)
-	l.If(!(m.Bound >= 0), "Maglev.Bound", m.Bound, atLeastZero)
-	return l.Err()
-}
-
-// Check returns what is wrong with r.
-func (r Ring) Check() error {
-	var m penstock.Mistakes
-	m.If(r.Points < 0, "Ring.Points", r.Points, notNegative)
-	m.If(!(r.Bound >= 0), "Ring.Bound", r.Bound, atLeastZero)
-	return m.Err()
-}
-
-// Check returns what is wrong with r.
-func (r Rendezvous) Check() error {
-	var m penstock.Mistakes
-	m.If(!(r.Bound >= 0), "Rendezvous.Bound", r.Bound, atLeastZero)
-	return m.Err()
-}
-
-// Check returns what is wrong with p. [Poll.Watch] calls it.
-func (p Poll) Check() error {
-	var m penstock.Mistakes
-	m.Need("Poll.Func", p.Func, "must be the func that knows the endpoints")
-	m.If(p.Interval < 0, "Poll.Interval", p.Interval, notNegative)
-	m.If(!(p.Jitter <= 1), "Poll.Jitter", p.Jitter, "must be at most 1, a part of the interval")
-	return m.Err()
-}
-
-// Check returns what is wrong with g and its sources. [Merge.Watch] calls it.
-func (g Merge) Check() error {
-	var m penstock.Mistakes
-	for i, s := range g.Sources {
-		field := fmt.Sprintf("Merge.Sources[%d]", i)
-		m.Need(field, s, "must be a source")
-		m.In(field, s)
-	}
-	return m.Err()
-}
-
 // HasOnOutcome reports whether anything is told of outcomes: whether OnOutcome
 // is not empty, for a subset that of the pool it was made of.
 func (p *Pool) HasOnOutcome() bool {

@@ -5,6 +5,7 @@ package balance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -267,4 +268,24 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// Check returns what is wrong with p. [Poll.Watch] calls it.
+func (p Poll) Check() error {
+	var m penstock.Mistakes
+	m.Need("Poll.Func", p.Func, "must be the func that knows the endpoints")
+	m.If(p.Interval < 0, "Poll.Interval", p.Interval, notNegative)
+	m.If(!(p.Jitter <= 1), "Poll.Jitter", p.Jitter, "must be at most 1, a part of the interval")
+	return m.Err()
+}
+
+// Check returns what is wrong with g and its sources. [Merge.Watch] calls it.
+func (g Merge) Check() error {
+	var m penstock.Mistakes
+	for i, s := range g.Sources {
+		field := fmt.Sprintf("Merge.Sources[%d]", i)
+		m.Need(field, s, "must be a source")
+		m.In(field, s)
+	}
+	return m.Err()
 }

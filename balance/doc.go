@@ -62,3 +62,17 @@
 // pool.go (what can be configured), policy.go (how to write an algorithm),
 // roundrobin.go (the simplest of them), acquire.go (the hot path), queue.go.
 package balance
+
+// The wings of the package, the lowest first. A file that no other has is in core. A file
+// uses what is declared in files of its own wing and of those below it; TestWings of the
+// module's root checks that.
+//
+// core: the Pool and its servers, what a Policy is, and TwoChoices, which is the default
+//
+// policies: the other algorithms, a file each
+//
+//	bounded check_policies first leastconn leasttree maglev peakewma random rendezvous ring roundrobin turns
+//
+// sources: what brings endpoints to a pool
+//
+//	discovery portion

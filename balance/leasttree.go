@@ -101,6 +101,9 @@ func (t *leastTree) better(i, j int) int {
 	return j
 }
 
+// own marks a picker of this package.
+func (*leastTree) own() {}
+
 // Changed replays the matches of s.
 func (t *leastTree) Changed(s *Server) {
 	if int(s.slot) >= len(t.indexes) {

@@ -37,9 +37,6 @@ func caughtAs(err *error, what string) {
 // ownPicker is a picker of this package that has a method Changed.
 type ownPicker interface{ own() }
 
-func (*bounds) own()    {}
-func (*leastTree) own() {}
-
 func tellChanged(c changer, s *Server) {
 	defer caught("Picker.Changed")
 	c.Changed(s)

@@ -11,8 +11,6 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-const notNegative = "must not be negative"
-
 // Check returns what is wrong with c, its pools and its probe, each a
 // [*penstock.ConfigError]. [Checker.Run] calls it.
 func (c *Checker) Check() error {

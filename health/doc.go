@@ -44,3 +44,17 @@
 // machine.go (rise and fall), checker.go (what can be configured), round.go
 // (the schedule), redis.go (the shortest probe of a protocol).
 package health
+
+// The wings of the package, the lowest first. A file that no other has is in core. A file
+// uses what is declared in files of its own wing and of those below it; TestWings of the
+// module's root checks that.
+//
+// core: connections, sessions and errors, of which probes are made
+//
+// probes: the Probe, and one file for each protocol
+//
+//	agent check_probe exec exec_* grpc http http_request http2 ldap mysql postgresql probe redis script smtp tcp
+//
+// observers: what runs probes, or listens to live traffic, and reports
+//
+//	agentchecker check checker ejection machine membership observe outlier outlier_run round target

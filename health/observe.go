@@ -4,6 +4,7 @@ package health
 
 import (
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -65,6 +66,12 @@ func Layer7(o balance.Outcome) Rating {
 		}
 	}
 	return Bad
+}
+
+// judge calls a Classify of the host's. One that panics ignores the outcome.
+func judge(log *slog.Logger, classify func(balance.Outcome) Rating, o balance.Outcome) (v Rating) {
+	defer caught(log, "Classify")
+	return classify(o)
 }
 
 // watch is what Observed and Status look things up in.

@@ -43,12 +43,6 @@ func askGuarded(ctx context.Context, log *slog.Logger, probe func(context.Contex
 	return probe(ctx)
 }
 
-// judge calls a Classify of the host's. One that panics ignores the outcome.
-func judge(log *slog.Logger, classify func(balance.Outcome) Rating, o balance.Outcome) (v Rating) {
-	defer caught(log, "Classify")
-	return classify(o)
-}
-
 // keyOf calls a Key of the host's. One that panics shares nothing.
 func keyOf(log *slog.Logger, key func(balance.Endpoint) string, e balance.Endpoint) string {
 	defer caught(log, "Key")

@@ -74,7 +74,7 @@ package l7
 // The wings of the package, the lowest first. The first word of a file's name
 // says which wing it is in, and a file without one of these words is in core. A
 // file uses what is declared in files of its own wing and of those below it;
-// TestWings checks that.
+// TestWings of the module's root checks that.
 //
 // core: the Exchange and what all others are made of: fields, syntax, framing, records, limits
 //

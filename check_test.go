@@ -30,6 +30,7 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/accesslog"
 	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/l7/admin"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
@@ -39,7 +40,7 @@ import (
 // field holds. A literal that is new has to be put into one of the two lists.
 
 // checkedDirs are the packages whose literals are looked at.
-var checkedDirs = []string{"balance", "balance/dns", "balance/file", "health", "ratelimit", "l4", "l4/accesslog", "l7"}
+var checkedDirs = []string{"balance", "balance/dns", "balance/file", "health", "ratelimit", "l4", "l4/accesslog", "l7", "l7/admin"}
 
 // goodLiterals have the required fields, and no others.
 func goodLiterals() []any {
@@ -65,6 +66,9 @@ func goodLiterals() []any {
 		balance.TwoChoices{},
 		&dns.Source{Name: "a.example", Port: 80},
 		&file.Source{Path: "servers"},
+
+		&admin.Handler{},
+		admin.Keys[string]{Keyed: &ratelimit.Keyed[string]{Law: law}, Parse: func(s string) (string, error) { return s, nil }},
 
 		health.Agent{},
 		&health.AgentChecker{Pools: pools},
@@ -252,6 +256,25 @@ var notChecked = map[string]string{
 	"l4.TLV":          "is checked by AppendBinary",
 	"l4.Tarpit":       "every value means something",
 	"l4.Termination":  "is told",
+
+	"admin.Action":        "is told",
+	"admin.ActionView":    "is told",
+	"admin.CheckView":     "is told",
+	"admin.ConnsView":     "is told",
+	"admin.ExplainView":   "is told",
+	"admin.FrontView":     "is told",
+	"admin.LimitVerdict":  "is told",
+	"admin.LimitView":     "is told",
+	"admin.PoolVerdict":   "is told",
+	"admin.PoolView":      "is told",
+	"admin.Problem":       "is told",
+	"admin.ReportView":    "is told",
+	"admin.RouteVerdict":  "is told",
+	"admin.RouteView":     "is told",
+	"admin.ServerVerdict": "is told",
+	"admin.ServerView":    "is told",
+	"admin.Snapshot":      "is told",
+	"admin.SourceView":    "is told",
 
 	"file.Error":      "is told",
 	"file.ParseError": "is told",

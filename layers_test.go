@@ -23,7 +23,7 @@ func TestLayers(t *testing.T) {
 		"ratelimit": {"ratelimit"},
 		"health":    {"health", "balance"},
 		"l4":        {"l4", "balance", "ratelimit"},
-		"l7":        {"l7", "l4", "balance", "ratelimit"},
+		"l7":        {"l7", "l4", "balance", "ratelimit"}, // l7/admin too: of health it knows its own interfaces
 	}
 	for layer, may := range allowed {
 		t.Run(layer, func(t *testing.T) {
@@ -52,6 +52,16 @@ func TestLayers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAdminIsOnTop: what a gateway does not show to operators is not linked in.
+func TestAdminIsOnTop(t *testing.T) {
+	for _, below := range []string{"./l7", "./l4", "./health"} {
+		out, err := exec.Command("go", "list", "-deps", below).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.NotContains(t, strings.Fields(string(out)), module+"/l7/admin", below)
+		require.NotContains(t, strings.Fields(string(out)), "html/template", below)
 	}
 }
 

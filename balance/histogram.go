@@ -119,6 +119,20 @@ func (h Histogram) Buckets() iter.Seq2[time.Duration, uint64] {
 	}
 }
 
+// Sub takes away the latencies of o, an earlier reading of what h was read from. If that
+// has been cleared meanwhile, h stays as it is.
+func (h *Histogram) Sub(o *Histogram) {
+	for i, n := range o.counts {
+		if n > h.counts[i] {
+			return
+		}
+	}
+	h.Sum -= o.Sum
+	for i, n := range o.counts {
+		h.counts[i] -= n
+	}
+}
+
 // Add adds the latencies of o to h.
 func (h *Histogram) Add(o *Histogram) {
 	h.Sum += o.Sum

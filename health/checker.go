@@ -5,6 +5,7 @@ package health
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -125,6 +126,46 @@ func (c *Checker) Status(s *balance.Server) (Status, bool) {
 		return Status{}, false
 	}
 	return w.targets[s].read(), true
+}
+
+// Probed returns when the last probe of s ended, how long it took, when the next one is
+// due, and what the last one returned: the part of Status that needs no type of this package.
+// What is not known is zero.
+func (c *Checker) Probed(s *balance.Server) (last time.Time, took time.Duration, next time.Time, err error) {
+	st, _ := c.Status(s)
+	return st.Last, st.Took, st.Due, st.Err
+}
+
+// ProbeNow has s probed at once, if no probe of it is under way, and counts its intervals
+// from there. It is false for a server that this Checker does not watch. It never
+// blocks; any goroutine may call it.
+func (c *Checker) ProbeNow(s *balance.Server) bool {
+	w := c.watched.Load()
+	if w == nil || w.targets[s] == nil {
+		return false
+	}
+	r := w.round
+	r.mu.Lock()
+	if !slices.Contains(r.asked, w.targets[s]) {
+		r.asked = append(r.asked, w.targets[s])
+	}
+	r.mu.Unlock()
+	poke(r.wake)
+	return true
+}
+
+// hurry makes what was asked for due.
+func (r *round) hurry(now time.Time) {
+	r.mu.Lock()
+	asked := r.asked
+	r.asked = nil
+	r.mu.Unlock()
+	for _, t := range asked {
+		if !t.gone && !t.busy {
+			t.due = now
+			r.due.set(t)
+		}
+	}
 }
 
 // Run probes until ctx is done, and returns its cause. It returns at once what

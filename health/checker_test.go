@@ -387,3 +387,22 @@ func TestDayOfFlapping(t *testing.T) {
 		require.Greater(t, len(changes), 1000)
 	})
 }
+
+func TestProbeNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, p := newBackends(), pool(t, "a")
+		c := &health.Checker{Pools: []*balance.Pool{p}, Probe: b, Interval: 10 * time.Second}
+		require.False(t, c.ProbeNow(p.Server("a")), "not while Run does not run")
+		run(t, c)
+		b.after(13 * time.Second)
+		require.True(t, c.ProbeNow(p.Server("a")))
+		require.True(t, c.ProbeNow(p.Server("a")))
+		b.after(24 * time.Second)
+		require.Equal(t, "0s 10s 13s 23s", b.probed("a:1"))
+		last, took, next, err := c.Probed(p.Server("a"))
+		require.Equal(t, 23*time.Second, last.Sub(b.begin))
+		require.Zero(t, took)
+		require.NoError(t, err)
+		require.Equal(t, 33*time.Second, next.Sub(b.begin))
+	})
+}

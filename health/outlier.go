@@ -104,6 +104,7 @@ type candidate struct {
 	gateway   atomic.Int32  // of the gateway kind in a row
 	phase     atomic.Uint32 // a phase
 	news      atomic.Pointer[news]
+	pardon    atomic.Pointer[string] // why Return was called
 
 	ejection // of Run's goroutine
 }
@@ -162,6 +163,25 @@ func (o *Outlier) Observe(s *balance.Server, out balance.Outcome) {
 			o.tell(x, news{last: out, row: row})
 		}
 	}
+}
+
+// Return brings s back into full use if it is ejected or on trial, and forgets its earlier
+// ejections, because of what reason says. It is false for a server that is neither. It
+// takes effect soon after; any goroutine may call it.
+func (o *Outlier) Return(s *balance.Server, reason string) bool {
+	m := o.watched.Load()
+	if m == nil {
+		return false
+	}
+	x := (*m)[s]
+	if x == nil || phase(x.phase.Load()) == isIn {
+		return false
+	}
+	x.pardon.Store(&reason)
+	if c := o.wake.Load(); c != nil {
+		poke(*c)
+	}
+	return true
 }
 
 func (o *Outlier) logger() *slog.Logger {

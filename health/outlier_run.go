@@ -160,7 +160,12 @@ func (t *outlierRun) takeNews(now time.Time) {
 	for _, s := range t.order {
 		x := t.candidates[s]
 		n := x.news.Swap(nil)
+		pardon := x.pardon.Swap(nil)
 		switch {
+		case pardon != nil && x.now != isIn:
+			t.restore(s, x, *pardon)
+			x.times = 0
+			t.announce(s, x, Returned, *pardon, 0)
 		case n == nil:
 		case x.now == onTrial && n.good:
 			t.restore(s, x, "well again")

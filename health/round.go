@@ -38,9 +38,10 @@ type round struct {
 	grid time.Duration
 
 	members chan struct{} // a pool changed
-	wake    chan struct{} // something is in rows
-	mu      sync.Mutex    // guards rows
+	wake    chan struct{} // something is in rows or asked
+	mu      sync.Mutex    // guards rows and asked
 	rows    []*target     // with a row of errors in live traffic
+	asked   []*target     // to be probed now
 }
 
 // A starter is a probe that may have its result without waiting; see TCP.start.
@@ -116,6 +117,7 @@ func (r *round) run(ctx context.Context) error {
 			r.sync(time.Now())
 		case <-r.wake:
 			r.observed(time.Now())
+			r.hurry(time.Now())
 		case <-timer.C:
 		}
 	}

@@ -3,6 +3,7 @@
 package health_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,5 +108,39 @@ func TestOutlierTrialIsNotEndedByOldWork(t *testing.T) {
 		require.Contains(t, c.after(time.Hour+time.Minute), "a returned: no failure on trial")
 		l.Done(balance.Outcome{})
 		old.Done(balance.Outcome{})
+	})
+}
+
+func TestReturnForgetsAnEjection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &health.Outlier{Consecutive: 2, Base: time.Hour, Max: 2 * time.Hour, MaxShare: 1, Logger: quiet}
+		p := pool(t, "a", "b")
+		o.Pool = p
+		p.OnOutcome = []func(*balance.Server, balance.Outcome){o.Observe}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- o.Run(ctx) }()
+		synctest.Wait()
+		a := p.Server("a")
+		require.False(t, o.Return(a, "not out"))
+		fail := func() {
+			for range 2 {
+				o.Observe(a, balance.Outcome{Class: balance.Reset})
+			}
+			synctest.Wait()
+			require.False(t, a.Usable())
+		}
+		fail()
+		require.True(t, o.Return(a, "the disk was replaced"))
+		synctest.Wait()
+		require.True(t, a.Usable())
+		require.Equal(t, "the disk was replaced", p.Explain()[0].Reports[0].Reason)
+		fail() // for the first time again
+		time.Sleep(time.Hour + time.Second)
+		synctest.Wait()
+		require.True(t, a.Usable(), "on trial after Base, not twice that")
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		require.False(t, o.Return(a, "not running"))
 	})
 }

@@ -32,10 +32,11 @@ type byteConn struct {
 
 	// Of its goroutine. While it is parked, or served by none, they are nobody's.
 	*work              // nil while the connection is settled
-	in      input      // holds no buffer when there is nothing in it
+	in      *l4.Buffer // bytes read, those before pos consumed; nil when there are none
 	out     *l4.Buffer // bytes of the reply to be written; nil when there are none
-	readAt  deadline   // also of who reads the body
-	sendAt  deadline
+	pos     int
+	readAt  coarse // also of who reads the body
+	sendAt  coarse
 	now     time.Time // the clock as last read for this connection
 	served  int32
 	owns    *session // what is kept for the client; nil as long as nobody asked; with HTTP/2, guarded by mu of that
@@ -197,9 +198,9 @@ func (c *byteConn) end() {
 
 // release gives the buffers back.
 func (c *byteConn) release() {
-	c.in.release(&c.srv.buffers)
+	c.srv.pool.Put(c.in)
 	c.srv.pool.Put(c.out)
-	c.out = nil
+	c.in, c.out, c.pos = nil, nil, 0
 }
 
 // waitForClose lets a client that is still sending read the reply: closing a

@@ -21,7 +21,10 @@ const maxReplay = 1 << 20
 // replay returns the bytes from which the standard front can read the request
 // under way, and what has come behind it.
 func (c *byteConn) replay() ([]byte, error) {
-	rest := c.in.bytes()
+	var rest []byte
+	if c.in != nil {
+		rest = c.in.B[c.pos:]
+	}
 	b := &c.req
 	if !b.touched {
 		return append([]byte(b.head), rest...), nil
@@ -36,7 +39,9 @@ func (c *byteConn) replay() ([]byte, error) {
 		if err != nil || len(body) > maxReplay {
 			return nil, errors.Join(err, &headError{http.StatusRequestEntityTooLarge, "body too long"})
 		}
-		rest = c.in.bytes()
+		if rest = nil; c.in != nil {
+			rest = c.in.B[c.pos:]
+		}
 	}
 	length := int64(len(body)) + max(b.left, 0)
 	out := append([]byte(head), "Content-Length: "+strconv.FormatInt(length, 10)+"\r\n\r\n"...)

@@ -85,11 +85,12 @@ type Server struct {
 	OnDone func(*Record) // called at the end of each exchange; must not block or keep the record
 	Logger *slog.Logger  // nil means slog.Default()
 
-	once   sync.Once
-	std    *http.Server
-	handed map[*handedConn]struct{} // connections of the standard front, guarded by mu
-	both   int                      // of conns, those that are in handed too, or have been; guarded by mu
-	buffers
+	once    sync.Once
+	std     *http.Server
+	handed  map[*handedConn]struct{} // connections of the standard front, guarded by mu
+	both    int                      // of conns, those that are in handed too, or have been; guarded by mu
+	pool    l4.BufferPool
+	bulk    l4.BufferPool
 	works   sync.Pool // of *work
 	streams sync.Pool // of *h2Exchange
 	parking parking
@@ -122,7 +123,8 @@ func (s *Server) init() {
 		s.conns = make(map[*byteConn]struct{})
 		s.handed = make(map[*handedConn]struct{})
 		s.done = make(chan struct{})
-		s.setSizes()
+		s.pool.Size = headBuffer
+		s.bulk.Size = bulkBuffer
 		s.sweeper.start = time.Now()
 		if n := orDefault(s.MaxConns, defaultMaxConns); n > 0 {
 			s.slots = make(chan struct{}, n)

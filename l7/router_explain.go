@@ -15,8 +15,9 @@ type RouteExplanation struct {
 	Index   int // in the list given to Set
 	Route   string
 	Matches bool
-	Taken   bool   // it is the one that would serve
-	Why     string // "Method(GET)" if that did not match; "" for a match
+	Taken   bool         // it is the one that would serve
+	Why     string       // "Method(GET)" if that did not match; "" for a match
+	Handler http.Handler // of the route
 }
 
 func (e RouteExplanation) String() string {
@@ -39,7 +40,7 @@ func (r *Router) Explain(x *Exchange) []RouteExplanation {
 	list := make([]RouteExplanation, len(t.routes))
 	for i, route := range t.routes {
 		why, matches := explain(route.Match, x)
-		list[i] = RouteExplanation{Index: i, Route: route.Name, Matches: matches, Why: why}
+		list[i] = RouteExplanation{Index: i, Route: route.Name, Matches: matches, Why: why, Handler: route.Handler}
 	}
 	if c := t.find(x); c != nil {
 		list[c.route].Taken = true

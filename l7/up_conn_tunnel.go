@@ -31,16 +31,16 @@ func (c *upConn) open() {
 
 func (c *upConn) takeEarly(take func([]byte) error) error {
 	defer c.releaseInput()
-	if c.in.empty() {
+	if c.in == nil {
 		return nil
 	}
-	return take(c.in.bytes())
+	return take(c.in.B[c.pos:])
 }
 
 func (c *upConn) read(p []byte, limit time.Duration) (int, error) {
-	if !c.in.empty() {
-		n := copy(p, c.in.bytes())
-		c.in.use(n)
+	if c.in != nil {
+		n := copy(p, c.in.B[c.pos:])
+		c.pos += n
 		c.consumed()
 		return n, nil
 	}

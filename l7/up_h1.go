@@ -75,7 +75,7 @@ func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) (time.Time, erro
 // be written.
 func (c *upConn) readEarly(now time.Time) bool {
 	c.wait(now, time.Second)
-	return c.fill() == nil
+	return c.fill(&c.host.up.pool) == nil
 }
 
 // awaitHead reads heads up to that of the final reply, and passes interim ones
@@ -87,7 +87,8 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 	left, begun, patient := limit, now, false
 	for interim := 0; ; {
 		if waiting {
-			c.readAt.boundAt(now.Add(expectWait), c.c.SetReadDeadline, c.readInstead)
+			_ = c.c.SetReadDeadline(now.Add(expectWait))
+			c.readAt.forget()
 		} else {
 			c.wait(now, l.within(now, left))
 		}

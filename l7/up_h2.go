@@ -41,7 +41,8 @@ type h2Conn struct {
 	broken   error // why nothing can be written any more; nil as long as that is not so
 
 	// Of the goroutine that reads:
-	in      input
+	in      *l4.Buffer
+	pos     int
 	readOn  time.Time // when something was read last
 	pinged  bool      // a PING is not answered
 	emit    func(hpack.HeaderField)

@@ -100,7 +100,7 @@ func (c *h2Conn) read() {
 		if p := recover(); p != nil { // of the host's own connection
 			c.end(recovered(slog.Default(), p, "connection to a server"))
 		}
-		c.in.release(&c.host.up.buffers)
+		h2Release(&c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
 		c.settle()
 		c.forget()
 	}()
@@ -110,9 +110,7 @@ func (c *h2Conn) read() {
 	for {
 		err := c.fill()
 		if err == nil {
-			if err = c.receive(&c.in, &c.host.up.buffers, c.readOn, c.handle); err != nil {
-				err = &badReply{err}
-			}
+			err = c.receive()
 		}
 		if err != nil {
 			c.end(err)
@@ -148,13 +146,13 @@ func (c *h2Conn) fill() error {
 		case broken != nil: // but what the server has said may still be read
 			_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
 		default:
-			_ = c.nc.SetReadDeadline(deadlineIn(from, look))
+			_ = c.nc.SetReadDeadline(deadline(from, look))
 		}
 		c.mu.Unlock()
 		if closed {
 			return err
 		}
-		err = c.in.fillBulk(c.c, &c.host.up.buffers)
+		err = h2Fill(c.c, &c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
 		if err == nil {
 			c.readOn, c.pinged = time.Now(), false
 			return nil
@@ -214,8 +212,34 @@ func (c *h2Conn) unwritable(err error) {
 	c.mu.Unlock()
 }
 
+// receive takes the frames that are complete.
+func (c *h2Conn) receive() error {
+	now := c.readOn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.in != nil && c.pos < len(c.in.B) {
+		frame, n, err := c.h2.Parse(c.in.B[c.pos:])
+		if err == nil && n == 0 {
+			return nil
+		}
+		var ev h2.Event
+		if err == nil {
+			ev, err = c.h2Link.receive(frame, now)
+		}
+		if err == nil {
+			err = c.handle(&ev)
+		}
+		if err != nil {
+			return &badReply{err}
+		}
+		c.pos += n
+	}
+	h2Release(&c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
+	return nil
+}
+
 // handle does what an event asks for. The lock is held, as in what it calls.
-func (c *h2Conn) handle(ev *h2.Event, _ time.Time) error {
+func (c *h2Conn) handle(ev *h2.Event) error {
 	switch ev.Kind {
 	case h2.Head:
 		return c.head(ev)

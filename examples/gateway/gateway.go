@@ -19,6 +19,7 @@ import (
 	"github.com/penstock-lb/penstock/health"
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/l7/admin"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
@@ -29,6 +30,7 @@ import (
 //	TCP  --------------------------> lines: four
 type Gateway struct {
 	HTTP, TCP string        // addresses to listen on
+	Admin     string        // address of the page for operators; "" means none
 	Broken    time.Duration // how long a server fails that is told to
 	Out       io.Writer     // gets what to try next, once everything listens
 	Logger    *slog.Logger
@@ -64,7 +66,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	// From here on it is what any program with penstock does: checkers and
 	// servers run until the context ends, then the servers shut down.
-	requests := &l7.Server{Handler: g.routes(web), OnDone: l7.LogTo(g.Logger), Logger: g.Logger}
+	connections := new(l7.Upstream) // to the servers, shared by all proxies
+	perClient := &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(2), Burst: 3}}
+	routes := g.routes(web, connections, perClient)
+	requests := &l7.Server{Handler: routes, OnDone: l7.LogTo(g.Logger), Logger: g.Logger}
 	streams := &l4.Server{Handler: &l4.Proxy{Pool: lines}, OnDone: g.logStream, Logger: g.Logger}
 	webChecks := &health.Checker{Pools: []*balance.Pool{web}, Probe: health.HTTP{Path: "/healthy"}, Interval: time.Second, Fast: time.Second / 4, Logger: g.Logger}
 	lineChecks := &health.Checker{Pools: []*balance.Pool{lines}, Probe: health.TCP{}, Interval: time.Second, Logger: g.Logger}
@@ -76,6 +81,20 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() { _ = lineChecks.Run(ctx) })
 	running.Go(func() { fail(requests.Serve(httpLn)) })
 	running.Go(func() { fail(streams.Serve(tcpLn)) })
+	if g.Admin != "" {
+		ln, err := listen("-admin", g.Admin)
+		if err != nil {
+			fail(err)
+		} else {
+			page := &admin.Handler{
+				Title: "examples/gateway", Pools: []*balance.Pool{web, lines}, Routers: map[string]*l7.Router{"http": routes},
+				Limits: map[string]admin.Limit{"per client": perClient}, Servers: map[string]admin.Server{"http": requests, "tcp": streams},
+				Upstreams: []*l7.Upstream{connections}, Checks: []admin.Prober{webChecks, lineChecks}, Allow: admin.Local, Logger: g.Logger,
+			}
+			running.Go(func() { serveAdmin(ctx, ln, page) })
+			fmt.Fprintf(g.Out, "The page for operators is http://%s/\n", ln.Addr())
+		}
+	}
 	fmt.Fprint(g.Out, tryNext(httpLn.Addr(), tcpLn.Addr(), g.Broken))
 
 	<-ctx.Done()
@@ -91,10 +110,16 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return nil
 }
 
+// serveAdmin serves the page until ctx is done.
+func serveAdmin(ctx context.Context, ln net.Listener, page *admin.Handler) {
+	srv := &http.Server{Handler: page, ReadHeaderTimeout: 10 * time.Second}
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
+	_ = srv.Serve(ln)
+}
+
 // routes are what the gateway does with a request. The first that matches is
 // taken.
-func (g *Gateway) routes(pool *balance.Pool) http.Handler {
-	connections := new(l7.Upstream) // to the servers, shared by all proxies
+func (g *Gateway) routes(pool *balance.Pool, connections *l7.Upstream, perClient *ratelimit.Keyed[netip.Addr]) *l7.Router {
 	to := func(app string) http.Handler {
 		some := pool.Subset(func(e balance.Endpoint) bool { return e.Labels["app"] == app })
 		return &l7.Proxy{Pool: some, Upstream: connections}
@@ -102,7 +127,6 @@ func (g *Gateway) routes(pool *balance.Pool) http.Handler {
 	web, beta := to("web"), to("beta")
 	first := &l7.Proxy{Pool: pool.Subset(func(e balance.Endpoint) bool { return e.Name == "one" }), Upstream: connections}
 
-	perClient := &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(2), Burst: 3}}
 	return l7.NewRouter(
 		l7.Route{Name: "servers", Match: l7.Path("/servers"), Handler: showServers(pool)},
 		l7.Route{Name: "break", Match: l7.All{l7.Path("/break"), l7.Method("POST")}, Handler: first},

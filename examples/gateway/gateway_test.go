@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"sync"
@@ -119,6 +120,43 @@ func TestLines(t *testing.T) {
 	all, err := io.ReadAll(bufio.NewReader(c))
 	require.NoError(t, err)
 	require.Equal(t, "four: say something, or bye\nfour: hello\nfour: bye\n", string(all))
+}
+
+// TestAdmin has the page show all there is, and take a server out.
+func TestAdmin(t *testing.T) {
+	var out output
+	g := &Gateway{HTTP: "127.0.0.1:0", TCP: "127.0.0.1:0", Admin: "127.0.0.1:0", Broken: time.Second, Out: &out, Logger: slog.New(slog.DiscardHandler)}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	defer func() {
+		stop()
+		require.NoError(t, <-done)
+	}()
+	addrs := regexp.MustCompile(`(http://\S+/)\n.*HTTP on (\S+) and`)
+	var found []string
+	require.Eventually(t, func() bool { found = addrs.FindStringSubmatch(out.String()); return found != nil }, 5*time.Second, 10*time.Millisecond)
+	page := found[1]
+	get := func(path string) string {
+		resp, err := http.Get(page + path)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		all, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return string(all)
+	}
+	for _, what := range []string{"web", "lines", "one", "four", "per client", "docs"} {
+		require.Contains(t, get(""), what)
+	}
+	resp, err := http.PostForm(page+"action", url.Values{"pool": {"web"}, "server": {"one"}, "action": {"drain"}, "reason": {"test"}, "wait": {"drained"}})
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, 200, resp.StatusCode)
+	s := started{t, found[2], ""}
+	for range 4 {
+		require.Equal(t, "two", s.by("/"))
+	}
+	require.Contains(t, get("explain?url=/docs"), `"taken":"docs"`)
 }
 
 func TestTakenAddress(t *testing.T) {

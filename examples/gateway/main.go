@@ -28,6 +28,7 @@ func main() {
 	f := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	f.StringVar(&g.HTTP, "http", "127.0.0.1:8080", "serve HTTP on `ADDR`")
 	f.StringVar(&g.TCP, "tcp", "127.0.0.1:9000", "relay TCP on `ADDR`")
+	f.StringVar(&g.Admin, "admin", "", "serve the page for operators on `ADDR`, to this machine only")
 	f.DurationVar(&g.Broken, "broken", 10*time.Second, "how long a server fails that is told to")
 	err := f.Parse(os.Args[1:])
 	switch {

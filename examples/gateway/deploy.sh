@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# A rolling deploy without a lost request. Each server in turn is drained, replaced by
+# COMMAND, which gets its name and address, and used again once its checks pass:
+#
+#     deploy.sh http://127.0.0.1:9090 web "one two" ./replace
+set -euo pipefail
+[ $# -ge 4 ] || { sed -n '4,7s/^# *//p' "$0" >&2; exit 2; }
+admin=${1%/} pool=$2 servers=$3
+shift 3
+
+# act SERVER FIELD=VALUE...: does an action, and prints how the server is then.
+act() {
+	local server=$1 form=() field
+	shift
+	for field in "$@"; do form+=(--data-urlencode "$field"); done
+	curl -sS --fail-with-body --max-time 120 --data-urlencode "pool=$pool" --data-urlencode "server=$server" \
+		-d reason=deploy "${form[@]}" "$admin/action"
+}
+
+for server in $servers; do
+	echo "$server: drains"
+	was=$(act "$server" action=drain deadline=60s wait=drained timeout=90s)
+	addr=$(sed -n 's/.*"addr":"\([^"]*\)".*/\1/p' <<<"$was")
+	echo "$server: is replaced"
+	"$@" "$server" "$addr"
+	act "$server" action=probe >/dev/null
+	act "$server" action=ready wait=up timeout=60s >/dev/null
+	echo "$server: is back"
+done

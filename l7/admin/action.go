@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// An Action is what somebody has done, or tried to.
+type Action struct {
+	At       time.Time
+	Do       string // "drain", and so on: see the package comment
+	Pool     string // and Server: what it was done to; empty for "forget"
+	Server   string
+	Limit    string // and Key: of "forget"
+	Key      string
+	Value    string        // of "weight" and "maxconns"
+	Deadline time.Duration // of "drain"; 0 means none
+	Reason   string        // without control characters, 200 of them at most
+	Err      error         // why it had no effect; nil if it had one
+	Request  *http.Request // that asked for it; valid only during OnAction
+}
+
+// acts are what was done to one server.
+type acts struct {
+	mu       sync.Mutex
+	last     *ActionView
+	deadline time.Time // of a drain
+	timer    *time.Timer
+}
+
+func (a *acts) read() (last *ActionView, deadline *time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.last, moment(a.deadline)
+}
+
+// note keeps what was done. Any but what leaves the admin state alone ends the deadline
+// of an earlier drain.
+func (a *acts) note(v *ActionView, deadline time.Duration, cut func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.last = v
+	switch v.Do {
+	case "ready", "drain", "maint":
+	default:
+		return
+	}
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	a.timer, a.deadline = nil, time.Time{}
+	if deadline > 0 {
+		a.deadline = v.At.Add(deadline)
+		a.timer = time.AfterFunc(deadline, cut)
+	}
+}
+
+// A mistake is an error of who asked.
+type mistake struct {
+	status int
+	text   string
+}
+
+func (m *mistake) Error() string { return m.text }
+
+func badRequest(format string, args ...any) error {
+	return &mistake{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+// fail answers an error.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusInternalServerError
+	if m, ok := errors.AsType[*mistake](err); ok {
+		status = m.status
+	}
+	if r.Context().Err() != nil {
+		return
+	}
+	if asksHTML(r) {
+		h.errorPage(w, status, err.Error())
+		return
+	}
+	http.Error(w, err.Error(), status)
+}
+
+// maxForm bounds the form of an action.
+const maxForm = 64 << 10
+
+// serveAction does an action, if that is allowed.
+func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", "POST")
+		http.Error(w, "actions are sent by POST", http.StatusMethodNotAllowed)
+		return
+	}
+	if err := h.allowed(r); err != nil {
+		h.logger().Warn("admin action denied", "remote", r.RemoteAddr, "reason", err)
+		h.fail(w, r, err)
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		h.fail(w, r, badRequest("not a form: %v", err))
+		return
+	}
+	a, s, err := h.act(r)
+	a.Err = err
+	h.tell(a)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.spoil()
+	if s == nil {
+		if asksHTML(r) {
+			http.Redirect(w, r, "./", http.StatusSeeOther)
+		} else {
+			w.WriteHeader(http.StatusNoContent)
+		}
+		return
+	}
+	if asksHTML(r) {
+		http.Redirect(w, r, "server?"+url.Values{"pool": {a.Pool}, "name": {a.Server}}.Encode(), http.StatusSeeOther)
+		return
+	}
+	h.answerServer(w, r, a.Pool, s, r.PostForm)
+}
+
+// allowed says whether r may act at all.
+func (h *Handler) allowed(r *http.Request) error {
+	if err := h.cross.Check(r); err != nil {
+		return &mistake{http.StatusForbidden, "comes from another site"}
+	}
+	if h.Allow == nil {
+		return &mistake{http.StatusForbidden, "actions are off"}
+	}
+	if !h.Allow(r) {
+		return &mistake{http.StatusForbidden, "not allowed"}
+	}
+	return nil
+}
+
+// tell makes an action known.
+func (h *Handler) tell(a Action) {
+	attrs := []any{"do", a.Do, "remote", a.Request.RemoteAddr, "reason", a.Reason}
+	for _, v := range [][2]string{{"pool", a.Pool}, {"server", a.Server}, {"limit", a.Limit}, {"key", a.Key}, {"value", a.Value}} {
+		if v[1] != "" {
+			attrs = append(attrs, v[0], v[1])
+		}
+	}
+	if a.Deadline > 0 {
+		attrs = append(attrs, "deadline", a.Deadline)
+	}
+	if a.Err != nil {
+		attrs = append(attrs, "error", a.Err)
+	}
+	h.logger().Info("admin action", attrs...)
+	if h.OnAction != nil {
+		h.OnAction(a)
+	}
+}
+
+// act does what the form of r says. The server is nil for what is done to no server.
+func (h *Handler) act(r *http.Request) (a Action, s *balance.Server, err error) {
+	f := r.PostForm
+	a = Action{At: time.Now(), Do: f.Get("action"), Pool: f.Get("pool"), Server: f.Get("server"), Value: f.Get("value"), Request: r}
+	if a.Reason = plain(f.Get("reason")); a.Reason == "" {
+		return a, nil, badRequest("give a reason")
+	}
+	if a.Do == "forget" {
+		a.Limit, a.Key = f.Get("limit"), f.Get("key")
+		return a, nil, h.forget(a.Limit, a.Key)
+	}
+	if d := f.Get("deadline"); d != "" && a.Do == "drain" {
+		if a.Deadline, err = time.ParseDuration(d); err != nil || a.Deadline <= 0 {
+			return a, nil, badRequest("deadline must be a span such as 30s")
+		}
+	}
+	if s = h.find(a.Pool, a.Server); s == nil {
+		return a, nil, &mistake{http.StatusNotFound, "there is no such server"}
+	}
+	if err := h.do(&a, s); err != nil {
+		return a, nil, err
+	}
+	h.acts.Of(s).note(&ActionView{a.At, a.Do, a.Value, a.Reason}, a.Deadline, func() { s.Cut(true, "drain deadline: "+a.Reason) })
+	return a, s, nil
+}
+
+// do does it to s.
+func (h *Handler) do(a *Action, s *balance.Server) error {
+	switch a.Do {
+	case "ready":
+		s.SetAdmin(balance.Ready, a.Reason)
+	case "drain":
+		s.SetAdmin(balance.Drain, a.Reason)
+	case "maint":
+		s.SetAdmin(balance.Maint, a.Reason)
+	case "weight", "maxconns":
+		n, err := strconv.Atoi(a.Value)
+		if err != nil {
+			return badRequest("value must be a number")
+		}
+		set := s.SetWeight
+		if a.Do == "maxconns" {
+			set = s.SetMaxConns
+		}
+		if err := set(n); err != nil {
+			return badRequest("%v", err)
+		}
+	case "cut":
+		s.Cut(true, a.Reason)
+	case "probe":
+		for _, c := range h.Checks {
+			if c.ProbeNow(s) {
+				return nil
+			}
+		}
+		return &mistake{http.StatusConflict, "the server is not probed"}
+	case "return":
+		for _, o := range h.Outliers {
+			if o.Return(s, a.Reason) {
+				return nil
+			}
+		}
+		return &mistake{http.StatusConflict, "the server is not ejected"}
+	default:
+		return badRequest("there is no such action")
+	}
+	return nil
+}
+
+func (h *Handler) forget(limit, key string) error {
+	l := h.Limits[limit]
+	if l == nil {
+		return &mistake{http.StatusNotFound, "there is no such limit"}
+	}
+	f := forgetter(l)
+	if f == nil {
+		return &mistake{http.StatusConflict, "the limit cannot forget a key"}
+	}
+	if err := f(key); err != nil {
+		return badRequest("%v", err)
+	}
+	return nil
+}
+
+// find returns a server by the names of its pool and of itself, nil if there is none.
+func (h *Handler) find(pool, server string) *balance.Server {
+	if p := h.findPool(pool); p != nil {
+		return p.Server(server)
+	}
+	return nil
+}
+
+func (h *Handler) findPool(name string) *balance.Pool {
+	for i, p := range h.Pools {
+		if h.poolName(i) == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// plain makes text from outside one short line.
+func plain(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsGraphic(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if r := []rune(strings.TrimSpace(s)); len(r) > 200 {
+		return string(r[:200])
+	}
+	return strings.TrimSpace(s)
+}
+
+// asksHTML reports whether r is a browser's.
+func asksHTML(r *http.Request) bool { return strings.Contains(r.Header.Get("Accept"), "text/html") }

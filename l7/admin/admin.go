@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/ratelimit"
+)
+
+// A Handler is the page, the JSON and the actions of a gateway; see the package comment.
+// The fields must not change once it serves. It may serve any number of requests at once.
+type Handler struct {
+	Title   string                // of the page; "" means "penstock"
+	Pools   []*balance.Pool       // told apart by their Name, or else by their place: "pool 1"
+	Routers map[string]*l7.Router // by a name for them
+	Limits  map[string]Limit      // by a name for them
+	Servers map[string]Server     // what accepts connections, by a name for it
+
+	Upstreams []*l7.Upstream // whose connections are shown with the servers
+	Checks    []Prober       // as *health.Checker: what they found is shown, and probes can be asked for
+	Outliers  []Returner     // as *health.Outlier: ejections can be ended
+
+	// Allow says whether a request may act. Nil means that none may. It has to look at
+	// who asks, by a login or a client certificate, as [Local] does by address. What
+	// comes from another site in a browser is refused before ([http.CrossOriginProtection]).
+	Allow func(r *http.Request) bool
+
+	OnAction func(Action)  // told of each action that was allowed, also if it failed; must not block
+	Logger   *slog.Logger  // told the same, and of what was not allowed; nil means slog.Default()
+	Interval time.Duration // between two readings while somebody looks; 0 means 1s
+	Streams  int           // pages kept live, and waits, at once; more get 503; 0 means 64, negative means no limit
+
+	once   sync.Once
+	wrong  error // what Check says
+	acts   balance.PerServer[acts]
+	closed chan struct{} // by Close
+	close  sync.Once
+	slots  chan struct{} // of Streams; nil means no limit
+	render chan struct{} // has room for who makes a page
+	cross  http.CrossOriginProtection
+
+	mu       sync.Mutex
+	last     *frame
+	stale    bool          // last does not show what was done
+	building chan struct{} // closed when what is built has become last; nil if nothing is
+	memory   memory        // of who builds
+}
+
+// A Limit is a limiter with figures: *ratelimit.Limiter, *ratelimit.Keyed,
+// *ratelimit.Shared. Of Keyed, those of addresses and of strings can be made to forget a
+// key, and others that are put into [Keys].
+type Limit interface{ Stats() ratelimit.Stats }
+
+// A Server accepts connections: *l4.Server and *l7.Server, whose Stats are shown too.
+type Server interface{ Open() int }
+
+// A Prober knows how probes went, as *health.Checker does. What it does not know of a
+// server is zero.
+type Prober interface {
+	Probed(s *balance.Server) (last time.Time, took time.Duration, next time.Time, err error)
+	ProbeNow(s *balance.Server) bool
+}
+
+// A Returner ends ejections, as *health.Outlier does.
+type Returner interface {
+	Return(s *balance.Server, reason string) bool
+}
+
+// Keys is a Limit by keys of any type.
+type Keys[K comparable] struct {
+	*ratelimit.Keyed[K]
+	Parse func(text string) (K, error) // of the key that an operator has written
+}
+
+// ForgetText drops what is known of a key.
+func (k Keys[K]) ForgetText(text string) error {
+	key, err := k.Parse(text)
+	if err == nil {
+		k.Forget(key)
+	}
+	return err
+}
+
+// Check returns what is wrong with k.
+func (k Keys[K]) Check() error {
+	var m penstock.Mistakes
+	m.Need("Keys.Keyed", k.Keyed, "must be a limiter")
+	m.Need("Keys.Parse", k.Parse, "must be a func")
+	m.In("Keys.Keyed", k.Keyed)
+	return m.Err()
+}
+
+// Check returns what is wrong with h, and with its pools, routers and limits.
+func (h *Handler) Check() error {
+	var m penstock.Mistakes
+	m.If(h.Interval < 0, "Handler.Interval", h.Interval, "must not be negative")
+	names := make(map[string]bool)
+	for i, p := range h.Pools {
+		path := "Handler.Pools[" + itoa(i) + "]"
+		if m.Need(path, p, "must be a pool"); p == nil {
+			continue
+		}
+		m.If(p.Name != "" && names[p.Name], path+".Name", p.Name, "is the name of another pool too")
+		names[p.Name] = true
+		m.In(path, p)
+	}
+	for name, r := range h.Routers {
+		m.Need("Handler.Routers["+name+"]", r, "must be a router")
+		m.In("Handler.Routers["+name+"]", r)
+	}
+	for name, l := range h.Limits {
+		m.Need("Handler.Limits["+name+"]", l, "must be a limiter")
+		m.In("Handler.Limits["+name+"]", l)
+	}
+	for name, s := range h.Servers {
+		m.Need("Handler.Servers["+name+"]", s, "must be a server")
+	}
+	for i, u := range h.Upstreams {
+		m.Need("Handler.Upstreams["+itoa(i)+"]", u, "must be an Upstream")
+		m.In("Handler.Upstreams["+itoa(i)+"]", u)
+	}
+	for i, c := range h.Checks {
+		m.Need("Handler.Checks["+itoa(i)+"]", c, "must be a checker")
+		m.In("Handler.Checks["+itoa(i)+"]", c)
+	}
+	for i, o := range h.Outliers {
+		m.Need("Handler.Outliers["+itoa(i)+"]", o, "must be an outlier detection")
+		m.In("Handler.Outliers["+itoa(i)+"]", o)
+	}
+	return m.Err()
+}
+
+// Local is an Allow for a gateway whose operators are logged in on its machine: it lets a
+// request act that came from a loopback address and asked for one, or for localhost, by
+// Host. (A page of another site whose name resolves to 127.0.0.1 asks for that name.) It
+// must not be used behind a proxy on the same machine.
+func Local(r *http.Request) bool {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || !from.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if host == "localhost" {
+		return true
+	}
+	to, err := netip.ParseAddr(trimBrackets(host))
+	return err == nil && to.Unmap().IsLoopback()
+}
+
+func (h *Handler) init() {
+	h.once.Do(func() {
+		h.wrong = h.Check()
+		h.closed = make(chan struct{})
+		h.render = make(chan struct{}, 1)
+		streams := h.Streams
+		if streams == 0 {
+			streams = 64
+		}
+		if streams > 0 {
+			h.slots = make(chan struct{}, streams)
+		}
+		h.memory.servers = make(map[*balance.Server]*past)
+		h.memory.totals = make(map[string]mark)
+	})
+}
+
+// Close ends the streams and waits that there are and are to come, which a server would wait
+// for when it shuts down. All else goes on.
+//
+//	server.RegisterOnShutdown(page.Close)
+func (h *Handler) Close() {
+	h.init()
+	h.close.Do(func() { close(h.closed) })
+}
+
+func (h *Handler) interval() time.Duration {
+	if h.Interval == 0 {
+		return time.Second
+	}
+	return h.Interval
+}
+
+func (h *Handler) logger() *slog.Logger {
+	if h.Logger != nil {
+		return h.Logger
+	}
+	return slog.Default()
+}
+
+// ServeHTTP serves all of it.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.init()
+	head := w.Header()
+	head.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+	head.Set("X-Content-Type-Options", "nosniff")
+	head.Set("Referrer-Policy", "same-origin")
+	head.Set("Cache-Control", "no-store")
+	if h.wrong != nil {
+		http.Error(w, h.wrong.Error(), http.StatusInternalServerError)
+		return
+	}
+	name := path.Base(r.URL.Path)
+	if r.URL.Path == "" || r.URL.Path[len(r.URL.Path)-1] == '/' {
+		name = ""
+	}
+	if name == "action" {
+		h.serveAction(w, r)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		head.Set("Allow", "GET, HEAD")
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	switch name {
+	case "":
+		h.servePage(w, r)
+	case "server":
+		h.serveServer(w, r)
+	case "state":
+		h.serveState(w, r)
+	case "schema":
+		asset(w, "application/schema+json", "schema.json")
+	case "explain":
+		h.serveExplain(w, r)
+	case "events":
+		h.serveEvents(w, r)
+	case "style.css":
+		asset(w, "text/css; charset=utf-8", name)
+	case "page.js":
+		asset(w, "text/javascript; charset=utf-8", name)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// enter takes a place among the streams, or answers 503.
+func (h *Handler) enter(w http.ResponseWriter) (leave func(), ok bool) {
+	if h.slots == nil {
+		return func() {}, true
+	}
+	select {
+	case h.slots <- struct{}{}:
+		return func() { <-h.slots }, true
+	default:
+		w.Header().Set("Retry-After", "10")
+		http.Error(w, "as many look already as may: the page works, but is not live", http.StatusServiceUnavailable)
+		return nil, false
+	}
+}
+
+// turn waits for the turn to make a page; it is false if ctx ends before.
+func (h *Handler) turn(ctx context.Context) (done func(), ok bool) {
+	select {
+	case h.render <- struct{}{}:
+		return func() { <-h.render }, true
+	case <-ctx.Done():
+		return nil, false
+	}
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A frame is what was read at one time, and what was made of it: all who look until the
+// next one share it.
+type frame struct {
+	at   time.Time
+	snap *Snapshot
+
+	mu    sync.Mutex
+	pages map[string][]byte // live parts, by the query; bounded
+}
+
+// framePages is how many queries a frame keeps what was made for.
+const framePages = 64
+
+// firstLook is how long the first one who looks waits, so that there are rates.
+const firstLook = 250 * time.Millisecond
+
+// latest returns a frame that is younger than Interval. One of those who want it makes it,
+// the others wait.
+func (h *Handler) latest(ctx context.Context) (*frame, error) {
+	for {
+		h.mu.Lock()
+		f, wait := h.last, h.building
+		if f != nil && !h.stale && time.Since(f.at) < h.interval() {
+			h.mu.Unlock()
+			return f, nil
+		}
+		if wait == nil {
+			h.building = make(chan struct{})
+			h.mu.Unlock()
+			return h.build(ctx)
+		}
+		h.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// build makes a frame; h.building is the caller's.
+func (h *Handler) build(ctx context.Context) (f *frame, err error) {
+	defer func() {
+		h.mu.Lock()
+		if f != nil {
+			h.last, h.stale = f, false
+		}
+		close(h.building)
+		h.building = nil
+		h.mu.Unlock()
+	}()
+	if m := &h.memory; time.Since(m.at) > max(time.Minute, 2*h.interval()) {
+		h.read(time.Now())
+		t := time.NewTimer(firstLook)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	now := time.Now()
+	return &frame{at: now, snap: h.read(now), pages: make(map[string][]byte)}, nil
+}
+
+// spoil has the next one who looks see what has just changed.
+func (h *Handler) spoil() {
+	h.mu.Lock()
+	h.stale = true
+	h.mu.Unlock()
+}
+
+// memory is what is known from earlier frames. It belongs to who builds one.
+type memory struct {
+	at      time.Time // of the marks; zero if there are none
+	span    float64   // seconds since the last marks; 0 if there were none
+	moves   bool      // this frame sets new marks
+	servers map[*balance.Server]*past
+	totals  map[string]mark
+}
+
+// A mark is totals at the last frame, and the rates since the one before.
+type mark struct {
+	totals [3]uint64
+	rates  [3]float64
+}
+
+// begin says that a frame is made now. One that is made soon after the last keeps the
+// rates of that.
+func (m *memory) begin(now time.Time, interval time.Duration) {
+	d := now.Sub(m.at)
+	if m.moves = m.at.IsZero() || d >= min(interval, firstLook)/2; !m.moves {
+		return
+	}
+	if m.span = d.Seconds(); m.at.IsZero() {
+		m.span = 0
+	}
+	m.at = now
+}
+
+// rates returns by how much totals grow in a second.
+func (m *memory) rates(key string, totals [3]uint64) [3]float64 {
+	k, known := m.totals[key]
+	if m.moves || !known {
+		k = k.next(totals, m.span, known)
+		m.totals[key] = k
+	}
+	return k.rates
+}
+
+func (k mark) next(totals [3]uint64, span float64, known bool) mark {
+	n := mark{totals: totals}
+	for i, t := range totals {
+		if known && span > 0 && t >= k.totals[i] { // else it was cleared
+			n.rates[i] = float64(t-k.totals[i]) / span
+		}
+	}
+	return n
+}
+
+// past is what is known of a server.
+type past struct {
+	mark
+	known  bool
+	seen   bool // in this frame
+	old    balance.Histogram
+	mid    balance.Histogram
+	midAt  time.Time
+	recent balance.Histogram // of the last half minute to minute
+	line   [60]float32       // of rates, the newest at n-1
+	n      int
+}
+
+const latencySpan = 30 * time.Second
+
+// server takes in the figures of s.
+func (m *memory) server(s *balance.Server, st *balance.ServerStats, now time.Time) *past {
+	p := m.servers[s]
+	if p == nil {
+		p = new(past)
+		m.servers[s] = p
+	}
+	if p.seen { // in two pools
+		return p
+	}
+	p.seen = true
+	if !m.moves && p.known {
+		return p
+	}
+	p.mark = p.next([3]uint64{st.Picks, st.Outcomes.Failed(), st.Outcomes.Total()}, m.span, p.known)
+	if p.midAt.IsZero() || now.Sub(p.midAt) >= latencySpan {
+		if p.old = p.mid; p.midAt.IsZero() {
+			p.old = st.Latency
+			if m.span == 0 { // at the first look all there ever was is better than nothing
+				p.old = balance.Histogram{}
+			}
+		}
+		p.mid, p.midAt = st.Latency, now
+	}
+	p.recent = st.Latency
+	p.recent.Sub(&p.old)
+	if p.known {
+		if p.n == len(p.line) {
+			copy(p.line[:], p.line[1:])
+			p.n--
+		}
+		p.line[p.n] = float32(p.rates[0])
+		p.n++
+	}
+	p.known = true
+	return p
+}
+
+// end forgets the servers that are in no pool any more.
+func (m *memory) end() {
+	for s, p := range m.servers {
+		if !p.seen {
+			delete(m.servers, s)
+		}
+		p.seen = false
+	}
+}

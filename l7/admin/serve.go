@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// serveState answers everything as JSON.
+func (h *Handler) serveState(w http.ResponseWriter, r *http.Request) {
+	f, err := h.latest(r.Context())
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	body, err := h.cached(r.Context(), f, "state", func() ([]byte, error) { return json.Marshal(f.snap) })
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body)
+}
+
+// cached returns what was made of f for a key, or makes it. One at a time makes something;
+// those that waited for their turn find what the others have made.
+func (h *Handler) cached(ctx context.Context, f *frame, key string, make func() ([]byte, error)) ([]byte, error) {
+	if b := f.made(key); b != nil {
+		return b, nil
+	}
+	done, ok := h.turn(ctx)
+	if !ok {
+		return nil, context.Cause(ctx)
+	}
+	defer done()
+	if b := f.made(key); b != nil {
+		return b, nil
+	}
+	b, err := make()
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.pages) < framePages {
+		f.pages[key] = b
+	}
+	return b, nil
+}
+
+func (f *frame) made(key string) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pages[key]
+}
+
+// serveServer answers one server, as a page or as JSON.
+func (h *Handler) serveServer(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	s := h.find(q.Get("pool"), q.Get("name"))
+	if s == nil {
+		h.fail(w, r, &mistake{http.StatusNotFound, "there is no such server"})
+		return
+	}
+	if asksHTML(r) {
+		h.servePage(w, r)
+		return
+	}
+	h.answerServer(w, r, q.Get("pool"), s, q)
+}
+
+// answerServer answers a server as JSON, once what is waited for is so.
+func (h *Handler) answerServer(w http.ResponseWriter, r *http.Request, pool string, s *balance.Server, q url.Values) {
+	status := http.StatusOK
+	if what := q.Get("wait"); what != "" {
+		until, timeout, err := parseWait(what, q.Get("timeout"))
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		leave, ok := h.enter(w)
+		if !ok {
+			return
+		}
+		defer leave()
+		if !h.wait(r, s, until, timeout) {
+			status = http.StatusGatewayTimeout
+		}
+	}
+	v, ok := h.view(pool, s)
+	if !ok {
+		h.fail(w, r, &mistake{http.StatusNotFound, "the server has left"})
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// view returns a server as it is now, with the rates of the last frame, if there is one.
+func (h *Handler) view(pool string, s *balance.Server) (v ServerView, ok bool) {
+	p := h.findPool(pool)
+	if p == nil {
+		return v, false
+	}
+	for _, e := range p.Explain() {
+		if e.Server != s {
+			continue
+		}
+		st := s.Stats()
+		v = h.server(pool, &e, &st)
+		v.Conns = h.conns()[s]
+		h.mu.Lock()
+		f := h.last
+		h.mu.Unlock()
+		if old := f.server(pool, s.Name()); old != nil {
+			v.Rate, v.ErrorShare, v.P50, v.P99, v.rates = old.Rate, old.ErrorShare, old.P50, old.P99, old.rates
+		}
+		return v, true
+	}
+	return v, false
+}
+
+// server returns a server of f, nil if there is none.
+func (f *frame) server(pool, name string) *ServerView {
+	if f == nil {
+		return nil
+	}
+	for i := range f.snap.Pools {
+		if p := &f.snap.Pools[i]; p.Name == pool {
+			for j := range p.Servers {
+				if p.Servers[j].Name == name {
+					return &p.Servers[j]
+				}
+			}
+		}
+	}
+	return nil
+}
+
+const (
+	defaultWait = 30 * time.Second
+	longestWait = time.Hour
+	waitEvery   = 50 * time.Millisecond
+)
+
+// parseWait reads what is to be waited for, and for how long.
+func parseWait(what, timeout string) (until func(*balance.Server) bool, d time.Duration, err error) {
+	switch what {
+	case "drained":
+		until = func(s *balance.Server) bool { return !s.Usable() && s.InFlight() == 0 }
+	case "up":
+		until = func(s *balance.Server) bool { return s.State() == balance.StateUp }
+	case "down":
+		until = func(s *balance.Server) bool { return s.State() == balance.StateDown }
+	default:
+		return nil, 0, badRequest("wait must be drained, up or down")
+	}
+	d = defaultWait
+	if timeout != "" {
+		if d, err = time.ParseDuration(timeout); err != nil || d <= 0 || d > longestWait {
+			return nil, 0, badRequest("timeout must be a span such as 30s, of an hour at most")
+		}
+	}
+	return until, d, nil
+}
+
+// wait waits until that is so of s; it is false if the time was up before.
+func (h *Handler) wait(r *http.Request, s *balance.Server, until func(*balance.Server) bool, d time.Duration) bool {
+	timeout, tick := time.NewTimer(d), time.NewTicker(waitEvery)
+	defer timeout.Stop()
+	defer tick.Stop()
+	for !until(s) {
+		select {
+		case <-tick.C:
+		case <-timeout.C:
+			return until(s)
+		case <-h.closed:
+			return false
+		case <-r.Context().Done():
+			return false
+		}
+	}
+	return true
+}
+
+// serveEvents streams the live part of a page, each time there is a new one.
+func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
+	leave, ok := h.enter(w)
+	if !ok {
+		return
+	}
+	defer leave()
+	w.Header().Set("Content-Type", "text/event-stream")
+	c := http.NewResponseController(w)
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	var last *frame
+	for end := time.Now().Add(streamLife); time.Now().Before(end); {
+		select {
+		case <-pause.C:
+		case <-h.closed:
+			return
+		case <-r.Context().Done():
+			return
+		}
+		f, err := h.latest(r.Context())
+		if err != nil {
+			return
+		}
+		if f != last {
+			body, err := h.live(r, f)
+			if err != nil {
+				return
+			}
+			text, _ := json.Marshal(string(body))
+			_ = c.SetWriteDeadline(time.Now().Add(10 * time.Second)) // of who does not read any more
+			if _, err := w.Write(append(append([]byte("data: "), text...), "\n\n"...)); err != nil || c.Flush() != nil {
+				return
+			}
+			last = f
+		}
+		pause.Reset(max(time.Until(f.at.Add(h.interval())), 10*time.Millisecond))
+	}
+}
+
+// streamLife is how long a stream lasts; a page then opens another one.
+const streamLife = 10 * time.Minute

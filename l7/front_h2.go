@@ -42,6 +42,7 @@ type h2Front struct {
 	leaving  h2Leaving
 	patience *time.Timer // of the answer to the PING behind the first GOAWAY
 	served   int
+	granted  int // streams
 }
 
 // h2Leaving is how far the client has been told that the connection ends (RFC
@@ -69,7 +70,11 @@ func (c *byteConn) startHTTP2() {
 		MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: max(2*head, 64<<10), MaxHeaders: head,
 		Connect: true, StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: streams*h2StreamWindow + h2ConnSpare,
 	}, f.unwritable, f.workers.Go)
-	f.emit = f.field
+	f.emit, f.granted = f.field, streams
+	if n := c.srv.grant(c.srv.serving.Load()); n < streams {
+		f.granted = n
+		f.h2.SetMaxStreams(n)
+	}
 	c.strip()
 	c.unwatch() // the reader sees the end itself
 	c.mu.Lock()
@@ -252,6 +257,7 @@ func (f *h2Front) refuse(err error) {
 	f.srv.logger().Debug("l7: HTTP/2 connection refused", "remote", f.from.remote, "error", err)
 	f.conn.ends.atLeast(endsLate) // or what it is still sending would have the system throw the GOAWAY away
 	f.fail(err)
+	f.srv.abused(f.from.remote, err)
 }
 
 // fail ends every stream: the client is gone, or as good as that.

@@ -50,6 +50,8 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 	s.bodyEnd = ev.End
 	s.begin()
 	f.served++
+	f.srv.serving.Add(1)
+	f.regrant()
 	if f.srv.endsBehind(f.served) && f.leaving == h2Staying {
 		f.leaving = h2Warned
 		f.leaveNow()

@@ -112,6 +112,9 @@ func (s *h2Exchange) finishExchange() {
 	if s.err != nil && completed(x.Record.Termination) && s.byClient {
 		x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
 	}
+	if x.Record.Err == nil {
+		x.Record.Err = s.err // what the client has done
+	}
 	f.mu.Unlock()
 	if t := &x.Record.Termination; t.Cause == l4.ClientAborted && f.srv.cutting.Load() {
 		t.Cause = l4.Killed
@@ -128,6 +131,8 @@ func (s *h2Exchange) finishExchange() {
 		}
 	}
 	s.body.drop(&f.srv.pool)
+	f.srv.serving.Add(-1)
+	f.regrant()
 	f.h2.Reset(s.st, h2.NoError) // what is left of the request body is not wanted (RFC 9113, section 8.1)
 	f.h2.Free(s.st)
 	if f.h2.Open() == 0 {

@@ -44,6 +44,7 @@ type h2Client struct {
 	goAway []*http2.GoAwayFrame
 	mute   bool // it acknowledges nothing
 	pings  [][8]byte
+	max    []uint32 // streams that it has been granted, one after another
 	err    error
 }
 
@@ -113,6 +114,9 @@ func (c *h2Client) read(d time.Duration, done func() bool) bool {
 		case *http2.GoAwayFrame:
 			c.goAway = append(c.goAway, &http2.GoAwayFrame{LastStreamID: f.LastStreamID, ErrCode: f.ErrCode})
 		case *http2.SettingsFrame:
+			if n, ok := f.Value(http2.SettingMaxConcurrentStreams); ok {
+				c.max = append(c.max, n)
+			}
 			if !f.IsAck() && !c.mute {
 				_ = c.WriteSettingsAck()
 			}

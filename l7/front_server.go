@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,12 @@ import (
 // Timeouts are coarse: they may end up to a quarter later than said, never
 // earlier.
 //
+// A connection of HTTP/2 holds at most MaxStreams times 64 KiB and 2 MiB of request
+// bodies that have been received and that no handler has read; of what is to be
+// sent, 64 KiB of bodies, a head for each stream, and 1 MiB of answers to what the
+// client sends; of a head that is coming, twice MaxHeaderBytes or 64 KiB; and two
+// tables of 4 KiB for their compression.
+//
 // The fields must not change once the server serves.
 type Server struct {
 	Addr      string       // for ListenAndServe; empty means ":http" or ":https"
@@ -56,6 +63,7 @@ type Server struct {
 	MaxRequests    int   // on one connection, which is closed after; 0 or negative means no limit
 	MaxConns       int   // open at once, over all listeners; more wait in the kernel's backlog; 0 means 65536, negative means no limit
 	MaxStreams     int   // HTTP/2 streams at once on a connection; 0 means 100
+	BusyStreams    int   // HTTP/2 streams at once on all connections, from where on each is granted fewer than MaxStreams: half of them at twice as many, and at least a tenth; 0 means 10,000, negative means none: MaxStreams whatever there is
 
 	// AnyHost takes requests for names other than the one that their connection
 	// asked for (SNI), whatever certificates are asked of clients for them. By
@@ -85,6 +93,13 @@ type Server struct {
 	OnDone func(*Record) // called at the end of each exchange; must not block or keep the record
 	Logger *slog.Logger  // nil means slog.Default()
 
+	// OnAbuse, if not nil, is called when a connection of HTTP/2 was closed by
+	// ENHANCE_YOUR_CALM: its client did too much of what only makes work, such as to
+	// reset streams, or CONTINUATION, SETTINGS, PING, empty DATA and windows opened by
+	// the byte, to send fields without end, or not to read what it asked for. Err says
+	// what of. It must not block. See the example for how to keep the client out.
+	OnAbuse func(client netip.AddrPort, err error)
+
 	once    sync.Once
 	std     *http.Server
 	handed  map[*handedConn]struct{} // connections of the standard front, guarded by mu
@@ -109,6 +124,7 @@ type Server struct {
 	wg           sync.WaitGroup
 	warned       sync.Map // handler types whose loss of the byte front has been logged
 	totals       totals
+	serving      atomic.Int64 // streams of HTTP/2
 }
 
 // ErrServerClosed is what Serve and its relatives return after Shutdown or

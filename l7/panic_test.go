@@ -483,6 +483,7 @@ func TestPanicsCoverEveryHook(t *testing.T) {
 		"Transport.Balance":  "TestTransportPanics",
 		"Transport.OnDone":   "TestTransportPanics",
 		"Server.TLSConfig":   "TestTLSCallbackPanics",
+		"Server.OnAbuse":     "TestAbuseIsTold",
 	}
 	for _, p := range panics {
 		elsewhere[p.name] = "panics"

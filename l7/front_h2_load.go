@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/penstock-lb/penstock/l7/internal/h2"
+)
+
+const defaultBusyStreams = 10_000
+
+// grant returns how many streams a connection may have while all have so many
+// together.
+func (s *Server) grant(all int64) int {
+	most, busy := int64(orDefault(s.MaxStreams, defaultMaxStreams)), int64(orDefault(s.BusyStreams, defaultBusyStreams))
+	if busy == 0 || all <= busy {
+		return int(most)
+	}
+	return int(max(most*busy/all, (most+9)/10))
+}
+
+// regrant tells the client how many streams it may have, if that has changed by
+// half, or is all again, and if the client has taken note of the last change. F.mu
+// is held.
+func (f *h2Front) regrant() {
+	n := f.srv.grant(f.srv.serving.Load())
+	most := orDefault(f.srv.MaxStreams, defaultMaxStreams)
+	if n == f.granted || n > f.granted/2 && n < 2*f.granted && n < most || !f.h2.Acked() {
+		return
+	}
+	f.granted = n
+	f.h2.SetMaxStreams(n)
+}
+
+// abused tells OnAbuse why a connection had to be closed, if it was abuse.
+func (s *Server) abused(client netip.AddrPort, err error) {
+	ce, ok := errors.AsType[*h2.ConnError](err)
+	if !ok || ce.Code != h2.EnhanceYourCalm || s.OnAbuse == nil {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			recovered(s.logger(), p, "OnAbuse")
+		}
+	}()
+	s.OnAbuse(client, err)
+}

@@ -47,6 +47,11 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 	if err := f.h2.Decode(ev.Block, f.emit); err != nil {
 		return err
 	}
+	if r := s.head.refused; r != nil && r.status == http.StatusRequestHeaderFieldsTooLarge {
+		if err := f.h2.Overlong(now); err != nil {
+			return err
+		}
+	}
 	s.bodyEnd = ev.End
 	s.begin()
 	f.served++

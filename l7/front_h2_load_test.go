@@ -3,10 +3,12 @@
 package l7_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
@@ -116,6 +119,17 @@ func TestAbuseIsTold(t *testing.T) {
 				_ = c.WriteData(1, false, nil)
 			}
 		}, "empty DATA"},
+		"HPACK bomb": {func(c *h2Client) {
+			c.ask(1, true, "/", "x-bomb", strings.Repeat("b", 3900)) // is in the table from now on
+			c.buf.Reset()
+			for _, name := range []string{":method", ":scheme", ":authority", ":path"} {
+				require.NoError(c, c.enc.WriteField(hpack.HeaderField{Name: name, Value: map[string]string{":method": "GET", ":scheme": "http", ":authority": "a.test", ":path": "/"}[name]}))
+			}
+			head := append(bytes.Clone(c.buf.Bytes()), bytes.Repeat([]byte{0xbe}, 1000)...) // each byte a field of 3900
+			for i := range uint32(200) {
+				_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 3, BlockFragment: head, EndHeaders: true, EndStream: true})
+			}
+		}, "oversized heads"},
 		"no abuse": {func(c *h2Client) { _ = c.WriteRawFrame(0, 0, 0, nil) }, ""}, // only wrong
 	} {
 		t.Run(name, func(t *testing.T) {

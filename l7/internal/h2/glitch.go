@@ -19,11 +19,12 @@ const (
 	GlitchWindow                 // WINDOW_UPDATE of a few bytes
 	GlitchUnknown                // frames of unknown types
 	GlitchRefused                // a stream above the number allowed
+	GlitchFields                 // a head of more fields than are taken, which a few bytes may stand for
 	glitches
 )
 
 func (g Glitch) String() string {
-	return [...]string{"reset", "empty DATA", "CONTINUATION", "SETTINGS", "PING", "PRIORITY", "small WINDOW_UPDATE", "unknown frame", "refused stream", "?"}[min(g, glitches)]
+	return [...]string{"reset", "empty DATA", "CONTINUATION", "SETTINGS", "PING", "PRIORITY", "small WINDOW_UPDATE", "unknown frame", "refused stream", "oversized heads", "?"}[min(g, glitches)]
 }
 
 // weight is what a glitch adds to the level.
@@ -31,6 +32,8 @@ func (g Glitch) weight() float64 {
 	switch g {
 	case GlitchPing, GlitchPriority, GlitchWindow, GlitchUnknown:
 		return 1
+	case GlitchFields:
+		return 20
 	}
 	return 4
 }

@@ -123,6 +123,10 @@ func (c *Conn) Break(s *Stream, now time.Time) error {
 	return c.glitch(GlitchReset, now)
 }
 
+// Overlong notes a head that the owner refuses as it is too long. An error ends the
+// connection.
+func (c *Conn) Overlong(now time.Time) error { return c.glitch(GlitchFields, now) }
+
 func (c *Conn) glitch(g Glitch, now time.Time) error {
 	if c.calm.add(g, now) {
 		return connError(EnhanceYourCalm, "too much of "+g.String())

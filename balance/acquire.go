@@ -82,6 +82,7 @@ func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req *Request) (Le
 			f.full = needPlace
 		}
 		l, ok := sn.takeKeyed(req.Key, f)
+		sn.core.panics.log()
 		if ok {
 			return l, nil
 		}

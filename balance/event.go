@@ -65,7 +65,7 @@ func (c *core) emitPanic(began bool) {
 }
 
 // unlock unlocks c.mu and does what must not be done under it: serves those who wait in
-// the queue, closes connections and tells the events. Events are told in order: whoever
+// the queue, closes connections, logs panics and tells the events. Events are told in order: whoever
 // tells them takes on those that come up meanwhile, also from OnEvent itself.
 func (c *core) unlock() {
 	touched := c.touched
@@ -73,6 +73,7 @@ func (c *core) unlock() {
 	if c.flushing {
 		c.mu.Unlock()
 		c.queue.review(c, touched)
+		c.panics.log()
 		return
 	}
 	c.flushing = true
@@ -81,6 +82,7 @@ func (c *core) unlock() {
 		c.events, c.cuts = nil, nil
 		c.mu.Unlock()
 		c.queue.review(c, touched)
+		c.panics.log()
 		for _, x := range cuts {
 			x.server.Cut(false, x.reason)
 		}

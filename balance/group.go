@@ -17,11 +17,12 @@ type group struct {
 	upTo   uint64  // a draw below it, and not below that of the group before, goes here
 	kept   bool    // the picker is that of the snapshot before
 	spare  bool    // gets no part: it is for what the others cannot take
+	panics *hostPanics
 }
 
 // group builds the i-th group of v, or keeps the present one if it is the same.
 func (c *core) group(p part, v *view, i int, rand Rand) group {
-	g := group{tier: p.tier, share: p.share, spare: p.share == 0}
+	g := group{tier: p.tier, share: p.share, spare: p.share == 0, panics: &c.panics}
 	g.view = viewOf(p.servers, v.cursors[i], rand)
 	var old *group
 	if sn := v.snap.Load(); sn != nil && i < len(sn.groups) {
@@ -34,7 +35,7 @@ func (c *core) group(p part, v *view, i int, rand Rand) group {
 		g.view, g.picker, g.kept = old.view, old.picker, true
 	default:
 		if n, ok := old.picker.(nexter); ok {
-			g.picker = nextPicker(n, g.view)
+			g.picker = c.panics.nextPicker(n, g.view)
 		}
 		if g.picker == nil {
 			g.picker = c.picker(v, g.view)
@@ -50,9 +51,9 @@ func (c *core) group(p part, v *view, i int, rand Rand) group {
 func (c *core) picker(v *view, servers View) Picker {
 	switch {
 	case v.policy != nil:
-		return makePicker(v.policy, servers)
+		return c.panics.makePicker(v.policy, servers)
 	case c.conf.Policy != nil:
-		return makePicker(c.conf.Policy, servers)
+		return c.panics.makePicker(c.conf.Policy, servers)
 	}
 	return TwoChoices{}.Picker(servers)
 }
@@ -110,7 +111,7 @@ func (sn *snapshot) choose(slots int, overflow bool) {
 			last = i
 		}
 		k, ok := g.picker.(keyed)
-		sn.keyed = sn.keyed || ok && isKeyed(k)
+		sn.keyed = sn.keyed || ok && sn.core.panics.isKeyed(k)
 	}
 	for i := max(last, 0); i < len(sn.groups); i++ {
 		sn.groups[i].upTo = 1 << 53
@@ -132,7 +133,9 @@ func (sn *snapshot) take(key uint64, f Filter) Lease {
 	if len(sn.groups) == 1 {
 		return sn.groups[0].take(key, f)
 	}
-	return sn.each(key, f, (*group).take)
+	l := sn.each(key, f, (*group).take)
+	sn.core.panics.log()
+	return l
 }
 
 // pick is take without the taking: whoever calls it may find the slot gone.

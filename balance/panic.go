@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 )
 
 // A func or a method of the host's may panic. What runs under a lock, in the
@@ -21,9 +23,62 @@ func caught(what string) {
 	}
 }
 
-func logPanic(what string, p any) {
+func logPanic(what string, p any) { hostPanic{what, p, debug.Stack()}.log() }
+
+// A hostPanic is a panic of the host's code.
+type hostPanic struct {
+	what  string
+	value any
+	stack []byte
+}
+
+func (h hostPanic) log() {
 	defer func() { _ = recover() }() // a logger is the host's, too
-	slog.Error("balance: "+what+" panicked", "panic", p, "stack", string(debug.Stack()))
+	slog.Error("balance: "+h.what+" panicked", "panic", h.value, "stack", string(h.stack))
+}
+
+// hostPanics are the panics of calls under a lock of a pool. They are logged once it
+// is free, as the host's logger may use the pool.
+type hostPanics struct {
+	waiting atomic.Bool
+	mu      sync.Mutex
+	list    []hostPanic
+}
+
+// mostPanics bounds what waits to be logged: a picker that panics does so for each
+// waiter. Those beyond it are not logged.
+const mostPanics = 16
+
+// caught is deferred around a call of the host's code, under a lock or not.
+func (hp *hostPanics) caught(what string) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	hp.mu.Lock()
+	defer hp.mu.Unlock()
+	if len(hp.list) < mostPanics {
+		hp.list = append(hp.list, hostPanic{what, p, debug.Stack()})
+	}
+	hp.waiting.Store(true)
+}
+
+// log logs what was caught. Its caller holds no lock.
+func (hp *hostPanics) log() {
+	if hp.waiting.Load() {
+		hp.logAll()
+	}
+}
+
+func (hp *hostPanics) logAll() {
+	hp.mu.Lock()
+	list := hp.list
+	hp.list = nil
+	hp.waiting.Store(false)
+	hp.mu.Unlock()
+	for _, p := range list {
+		p.log()
+	}
 }
 
 // caughtAs is caught where there is an error to return.
@@ -38,7 +93,7 @@ func caughtAs(err *error, what string) {
 type ownPicker interface{ own() }
 
 func tellChanged(c changer, s *Server) {
-	defer caught("Picker.Changed")
+	defer s.core.panics.caught("Picker.Changed")
 	c.Changed(s)
 }
 
@@ -68,42 +123,42 @@ func tellWatcher(f func()) {
 }
 
 // matches reports whether e is of a subset. One that cannot be judged is not.
-func matches(f func(Endpoint) bool, e Endpoint) bool {
-	defer caught("Subset")
+func (hp *hostPanics) matches(f func(Endpoint) bool, e Endpoint) bool {
+	defer hp.caught("Subset")
 	return f(e)
 }
 
 // makePicker calls a policy. One that panics, or makes nothing, is replaced by the
 // default.
-func makePicker(policy Policy, v View) (p Picker) {
+func (hp *hostPanics) makePicker(policy Policy, v View) (p Picker) {
 	defer func() {
 		if p == nil {
 			p = TwoChoices{}.Picker(v)
 		}
 	}()
-	defer caught("Policy")
+	defer hp.caught("Policy")
 	return policy.Picker(v)
 }
 
 // nextPicker calls Next of a picker; nil asks the policy.
-func nextPicker(n nexter, v View) Picker {
-	defer caught("Picker.Next")
+func (hp *hostPanics) nextPicker(n nexter, v View) Picker {
+	defer hp.caught("Picker.Next")
 	return n.Next(v)
 }
 
-func isKeyed(k keyed) bool {
-	defer caught("Picker.Keyed")
+func (hp *hostPanics) isKeyed(k keyed) bool {
+	defer hp.caught("Picker.Keyed")
 	return k.Keyed()
 }
 
-// ask is Pick for a caller that holds a lock: a picker that panics has no server.
+// ask is Pick for a caller that may hold a lock: a picker that panics has no server.
 func (g *group) ask(key uint64, f Filter) *Server {
-	defer caught("Picker.Pick")
+	defer g.panics.caught("Picker.Pick")
 	return g.picker.Pick(key, f)
 }
 
-// most is Bound for a caller that holds a lock.
+// most is Bound for a caller that may hold a lock.
 func (g *group) most(s *Server) int {
-	defer caught("Picker.Bound")
+	defer g.panics.caught("Picker.Bound")
 	return g.bound.Bound(s)
 }

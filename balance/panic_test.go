@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -252,5 +253,86 @@ func TestSourcePanics(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A usingLog is the logger of a host that looks at its pools for each record.
+type usingLog struct {
+	slog.Handler
+	use     atomic.Pointer[func()]
+	records atomic.Int32
+}
+
+func (l *usingLog) Handle(context.Context, slog.Record) error {
+	l.records.Add(1)
+	(*l.use.Load())()
+	return nil
+}
+
+// The log is told of a panic when no lock is held: the host's logger may use the
+// pool, whatever it was that panicked.
+func TestPanicsAreLoggedWithoutALock(t *testing.T) {
+	l := &usingLog{Handler: slog.NewTextHandler(io.Discard, nil)}
+	was := slog.Default()
+	slog.SetDefault(slog.New(l))
+	t.Cleanup(func() { slog.SetDefault(was) })
+	all := []string{"Pick", "Picker", "Changed", "Observe", "Keyed", "Next", "Cut", "OnEvent", "Observer", "Watch", "Subset"}
+	for _, what := range all {
+		t.Run(what, func(t *testing.T) {
+			nothing := func() {}
+			l.use.Store(&nothing)
+			before := l.records.Load()
+			w := &wild{skip: make(map[string]bool)}
+			for _, other := range all {
+				w.skip[other] = other != what && !(what == "Picker" && other == "Next") // Next is asked first
+			}
+			p := w.pool(t)
+			look := func() {
+				w.armed.Store(false)
+				p.Stats()
+				p.Explain()
+				p.Server("b:1").Report(balance.Check, balance.Up, time.Now().String())
+				w.armed.Store(true)
+			}
+			one, err := p.Acquire(t.Context(), balance.Request{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			two, err := p.Acquire(t.Context(), balance.Request{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var waiter sync.WaitGroup
+			waiter.Go(func() { // those who wait are looked after under a lock
+				if lease, err := p.Acquire(ctx, balance.Request{}); err == nil {
+					lease.Done(balance.Outcome{})
+				}
+			})
+			for p.Stats().Queued == 0 {
+				runtime.Gosched()
+			}
+			l.use.Store(&look)
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				w.armed.Store(true)
+				p.Subset(func(balance.Endpoint) bool { w.tick("Subset"); return true })
+				p.Server("a:1").Report(balance.Check, balance.Down, "test")
+				_ = p.Set(balance.Endpoint{Addr: "b:1", MaxConns: 1}, balance.Endpoint{Addr: "c:1", MaxConns: 1})
+				one.Done(balance.Outcome{})
+				two.Done(balance.Outcome{})
+				cancel()
+				waiter.Wait()
+			}()
+			select {
+			case <-ended:
+			case <-time.After(10 * time.Second):
+				t.Fatal("the pool hangs")
+			}
+			if l.records.Load() == before {
+				t.Error("nothing was logged")
+			}
+		})
 	}
 }

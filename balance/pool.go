@@ -89,6 +89,8 @@ type core struct {
 	forced   map[*Server]bool // in use because of panic, whatever their state
 	flushing bool
 	watchers []*func() // never changed in place
+
+	panics hostPanics // of calls under mu or queue.mu
 }
 
 // set is an immutable list of members.
@@ -186,21 +188,21 @@ func (c *core) derive(name string, match func(Endpoint) bool, policy Policy) *Po
 	sub.match, sub.policy = match, policy
 	c.mu.Lock()
 	c.views = append(c.views, &sub.view)
-	sub.view.members(c.set.Load())
+	sub.view.members(c.set.Load(), &c.panics)
 	c.publish(nil, time.Now())
 	c.unlock()
 	return sub
 }
 
 // members makes v's own list of members out of all of them.
-func (v *view) members(all *set) {
+func (v *view) members(all *set, panics *hostPanics) {
 	if v.match == nil {
 		v.set.Store(all)
 		return
 	}
 	own := &set{byName: make(map[string]*Server)}
 	for _, s := range all.members {
-		if matches(v.match, s.Endpoint()) {
+		if panics.matches(v.match, s.Endpoint()) {
 			own.members = append(own.members, s)
 			own.byName[s.name] = s
 		}

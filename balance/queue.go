@@ -131,7 +131,9 @@ func (p *Pool) wait(ctx context.Context, req *Request, fixed *Server) (Lease, er
 	q := &p.core.queue
 	w := &waiter{view: &p.view, key: req.Key, filter: req.tried, priority: req.Priority, server: fixed, grant: make(chan grant, 1)}
 	w.filter.full = needSlot
-	if err := q.enter(w); err != nil {
+	err := q.enter(w)
+	p.core.panics.log()
+	if err != nil {
 		return Lease{}, err
 	}
 	select {
@@ -147,7 +149,6 @@ func (p *Pool) wait(ctx context.Context, req *Request, fixed *Server) (Lease, er
 	}
 	start := time.Now()
 	defer func() { p.core.counters.waited(time.Since(start)) }()
-	var err error
 	select {
 	case g := <-w.grant:
 		return req.lease(g)
@@ -156,7 +157,9 @@ func (p *Pool) wait(ctx context.Context, req *Request, fixed *Server) (Lease, er
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
-	if q.leave(w) {
+	left := q.leave(w)
+	p.core.panics.log()
+	if left {
 		return Lease{}, err
 	}
 	return req.lease(<-w.grant) // a slot came at the same time: use it
@@ -263,6 +266,7 @@ func (q *queue) dispatch(s *Server) {
 	for q.give(s) {
 	}
 	q.mu.Unlock()
+	s.core.panics.log()
 }
 
 // give gives one free slot of s to who comes first, if there is a slot and somebody
@@ -338,6 +342,7 @@ func (q *queue) risen(c *core) {
 		q.mu.Lock()
 		q.follow(c)
 		q.mu.Unlock()
+		c.panics.log()
 	}
 }
 

@@ -176,8 +176,11 @@ func (s *Server) take(need openness, bound int64, locked bool) (ticket uint32, h
 	s.core.active.add(s.slot, 1)
 	if h := s.core.hooks.Load(); h != nil {
 		h.changed(s)
-		if h.dynamic && !locked {
-			s.core.queue.risen(s.core)
+		if !locked {
+			s.core.panics.log()
+			if h.dynamic {
+				s.core.queue.risen(s.core)
+			}
 		}
 	}
 	return ticket, taken
@@ -225,6 +228,7 @@ func (s *Server) release(ticket uint32) {
 	// As freed does, without a call of it where nothing listens.
 	if h := c.hooks.Load(); h != nil {
 		h.changed(s)
+		c.panics.log()
 	}
 	if c.queue.waiting.Load() != 0 {
 		c.queue.dispatch(s)
@@ -237,6 +241,9 @@ func (s *Server) freed(locked bool) {
 	c := s.core
 	if h := c.hooks.Load(); h != nil {
 		h.changed(s)
+		if !locked {
+			c.panics.log()
+		}
 	}
 	// Whoever waits first says so and then looks for a slot; here the slot is first
 	// given and then waiters are looked for. So one sees the other.

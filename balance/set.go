@@ -108,7 +108,7 @@ func (c *core) assign(endpoints []Endpoint, now time.Time) {
 	c.set.Store(next)
 	c.dynamic.Store(slices.ContainsFunc(members, func(s *Server) bool { return s.minLimit.Load() > 0 }))
 	for _, v := range c.views {
-		v.members(next)
+		v.members(next, &c.panics)
 	}
 	c.fullConns.Store(c.conf.fullConns(members))
 	c.publish(changed, now)

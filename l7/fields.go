@@ -137,28 +137,6 @@ func (f *Fields) Set(name, value string) {
 	}
 }
 
-// kindSet is kindOf for a field that a handler sets. Its forwarding fields are
-// its own word, and no claim of the client's.
-func (f *Fields) kindSet(name string) kind {
-	k := kindOf(name)
-	if k == kindForwarded {
-		f.tells, k = true, kindOther
-	}
-	return k
-}
-
-// tell reports whether a handler has set that forwarding field.
-func (f *Fields) tell(name string) bool {
-	if f.tells {
-		for i := range f.list {
-			if fd := &f.list[i]; fd.kind == kindOther && alike(fd.Name, name) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // Add appends a line, under the rules of [Fields.Set].
 func (f *Fields) Add(name, value string) {
 	if !isToken(name) {
@@ -210,7 +188,7 @@ func (f *Fields) Edit(edit func(name, value string) string) {
 
 // Clone returns a copy that shares nothing with f but the strings.
 func (f *Fields) Clone() Fields {
-	return Fields{list: slices.Clone(f.list), edited: f.edited}
+	return Fields{list: slices.Clone(f.list), edited: f.edited, tells: f.tells}
 }
 
 func (f *Fields) index(name string) int {
@@ -242,16 +220,6 @@ func (f *Fields) reset() {
 // changed reports whether the list is another than the one that was read after
 // reset.
 func (f *Fields) changed() bool { return f.edited || f.home != f }
-
-// lastItem returns the last item of the last line of a list: what the nearest
-// proxy has said, behind what others may have.
-func lastItem(f *Fields, name string) string {
-	last := ""
-	for v := range f.Values(name) {
-		last = v
-	}
-	return trimOWS(last[strings.LastIndexByte(last, ',')+1:])
-}
 
 func (f *Fields) hasUnderscore() bool {
 	for i := range f.list {

@@ -245,7 +245,7 @@ func FuzzForwardedFor(f *testing.F) {
 			return
 		}
 		x := &Exchange{Remote: netip.MustParseAddrPort("10.0.0.9:1")}
-		x.Header.Add("X-Forwarded-For", s)
+		x.Header = sent("X-Forwarded-For", s)
 		a := tf.client(x)
 		if !a.IsValid() {
 			t.Fatalf("%q: no client", s)
@@ -253,7 +253,7 @@ func FuzzForwardedFor(f *testing.F) {
 		// Whatever stands to the left of the first address that is not ours
 		// changes nothing.
 		y := &Exchange{Remote: x.Remote}
-		y.Header.Add("X-Forwarded-For", "6.6.6.6, "+s)
+		y.Header = sent("X-Forwarded-For", "6.6.6.6, "+s)
 		if b := tf.client(y); !tf.trusts(a) && b != a {
 			t.Fatalf("%q: client %v; with another in front %v", s, a, b)
 		}

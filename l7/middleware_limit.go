@@ -81,7 +81,7 @@ func (l *Limit[K]) ServeExchange(x *Exchange) {
 		l.OnOver(x, key, d)
 	}
 	if l.Policy != "" {
-		x.OnReply(l)
+		x.OnReply(&limitFields[K]{l, key}) // what is inside may change what the key is made of
 	}
 	if !d.OK {
 		l.refuse(x, d)
@@ -142,13 +142,15 @@ func (l *Limit[K]) refuse(x *Exchange, d ratelimit.Decision) {
 	x.Error(http.StatusTooManyRequests, endOf(l4.Denied, l4.PhaseRequest))
 }
 
+// limitFields is a limit and the key that one exchange has.
+type limitFields[K comparable] struct {
+	*Limit[K]
+	key K
+}
+
 // EditReply implements [ReplyEditor]: it adds the RateLimit fields.
-func (l *Limit[K]) EditReply(x *Exchange, r *Reply) {
-	key, ok := l.key(x)
-	if !ok {
-		return
-	}
-	d := l.Limiter.Take(key, 0)
+func (l *limitFields[K]) EditReply(_ *Exchange, r *Reply) {
+	d := l.Limiter.Take(l.key, 0)
 	var buf [64]byte
 	r.Header.Set("RateLimit", string(d.AppendRateLimit(buf[:0], l.Policy)))
 	r.Header.Set("RateLimit-Policy", string(d.AppendPolicy(buf[:0], l.Policy, l.Window)))

@@ -167,3 +167,25 @@ func TestLimitClientLeavesWhileItWaits(t *testing.T) {
 		require.Equal(s, "CQ", records[1].Termination.String())
 	})
 }
+
+// A limit asks for its key once: what is inside may change what the key is made of,
+// and the reply tells of the key that was charged.
+func TestLimitAsksForItsKeyOnce(t *testing.T) {
+	asked := 0
+	onBoth(t, func(s *site) http.Handler {
+		asked = 0
+		return &Limit[string]{
+			Limiter: &ratelimit.Keyed[string]{Law: ratelimit.GCRA{Rate: ratelimit.PerHour(3)}},
+			Key: func(x *Exchange) (string, bool) {
+				asked++
+				return x.Path, true
+			},
+			Policy: "path",
+			Next:   &Rewrite{AddPrefix: "/inner", Next: text},
+		}
+	}, func(s *site) {
+		require.Equal(s, `"path";r=2;t=1200`, s.get("/a").Header.Get("RateLimit"))
+		require.Equal(s, `"path";r=1;t=2400`, s.get("/a").Header.Get("RateLimit"))
+		require.Equal(s, 2, asked)
+	})
+}

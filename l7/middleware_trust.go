@@ -19,9 +19,9 @@ func (t *TrustForwarded) ServeExchange(x *Exchange) {
 		if t.Standard {
 			x.Client, scheme = t.standard(x)
 		} else {
-			x.Client, scheme = t.client(x), lastItem(&x.Header, "X-Forwarded-Proto")
+			x.Client, scheme = t.client(x), x.Header.lastClaim("X-Forwarded-Proto")
 		}
-		x.Header.DelFunc(func(name, _ string) bool { return kindOf(name) == kindForwarded && !t.writes(name) })
+		x.Header.dropClaims(t.writes)
 		if scheme = httpScheme(scheme); scheme != "" {
 			x.Scheme = scheme
 		}
@@ -47,7 +47,7 @@ func (t *TrustForwarded) writes(name string) bool {
 // several values of X-Forwarded-Proto, or X-Forwarded-Host, the last counts:
 // the nearest proxy's. Our proxies must set, or drop, every X-Forwarded field
 // that servers go by; Forwarded, X-Real-IP and spellings with "_" are dropped,
-// as they are anybody's.
+// as they are anybody's. What a handler outside of it has set is no claim, and stays.
 //
 // With Standard our proxies write Forwarded (RFC 7239) instead, whose for and
 // proto are read likewise, and all others are dropped.
@@ -108,7 +108,7 @@ func (t *TrustForwarded) standard(x *Exchange) (client netip.Addr, scheme string
 	client = x.Remote.Addr()
 	var room [8]hop
 	hops := room[:0]
-	for v := range x.Header.Values("Forwarded") {
+	for v := range x.Header.claims("Forwarded") {
 		var ok bool
 		if hops, ok = parseForwarded(hops, v); !ok {
 			hops = hops[:0] // what stands left of it cannot be told from it

@@ -136,14 +136,14 @@ func (x *Exchange) foundClient(rfc7239 bool) bool {
 func appendX(b []byte, x *Exchange) []byte {
 	host, proto := x.Record.Host, x.Scheme
 	if x.trusted {
-		host = cmpOr(lastItem(&x.Header, "X-Forwarded-Host"), host)
-		proto = cmpOr(lastItem(&x.Header, "X-Forwarded-Proto"), proto)
+		host = cmpOr(x.Header.lastClaim("X-Forwarded-Host"), host)
+		proto = cmpOr(x.Header.lastClaim("X-Forwarded-Proto"), proto)
 	}
 	h := &x.Header
 	if a := x.Remote.Addr(); a.IsValid() && !h.tell("X-Forwarded-For") {
 		b = append(b, "X-Forwarded-For: "...)
 		if x.trusted {
-			for v := range x.Header.Values("X-Forwarded-For") {
+			for v := range x.Header.claims("X-Forwarded-For") {
 				b = append(append(b, v...), ", "...)
 			}
 		}
@@ -170,7 +170,7 @@ func appendStandard(b []byte, x *Exchange) []byte {
 	}
 	b = append(b, "Forwarded: "...)
 	if x.trusted {
-		for v := range x.Header.Values("Forwarded") {
+		for v := range x.Header.claims("Forwarded") {
 			b = append(append(b, v...), ", "...)
 		}
 	}

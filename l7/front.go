@@ -173,6 +173,16 @@ func (c *byteConn) end() {
 	if c.h2 != nil {
 		c.h2.end()
 	}
+	_ = quietly(c.srv.logger(), c.letGo)
+	c.owns.end()
+	c.release()
+	c.strip()
+	c.srv.forget(c)
+	c.srv.wg.Done()
+}
+
+// letGo closes the connection, unless it is somebody else's.
+func (c *byteConn) letGo() {
 	switch {
 	case c.c == nil:
 		if c.ends != endsHanded {
@@ -181,19 +191,25 @@ func (c *byteConn) end() {
 	case c.ends == endsHanded:
 		c.unwatch()
 	default:
+		defer c.c.Close() // also if what follows panics
 		if c.ends == endsLate {
 			c.waitForClose()
 		}
 		if c.watched != nil && c.watched != c.c {
 			c.unwatch()
 		}
-		_ = c.c.Close()
 	}
-	c.owns.end()
-	c.release()
-	c.strip()
-	c.srv.forget(c)
-	c.srv.wg.Done()
+}
+
+// shut closes the connection, for whatever does not serve it.
+func (c *byteConn) shut() {
+	_ = quietly(c.srv.logger(), func() {
+		if c.c == nil {
+			_ = c.nc.Close()
+		} else {
+			_ = c.c.Close()
+		}
+	})
 }
 
 // release gives the buffers back.
@@ -229,7 +245,7 @@ func (c *byteConn) cut() {
 		c.closeParked()
 		return
 	}
-	_ = c.raw.Close()
+	_ = quietly(c.srv.logger(), func() { _ = c.raw.Close() })
 	c.clientGone()
 }
 

@@ -151,7 +151,9 @@ func (c *byteConn) bodyDeadline() error {
 
 func (c *byteConn) stopBody() {
 	c.stopped.Store(true)
-	_ = c.c.SetReadDeadline(past)
+	if quietly(c.srv.logger(), func() { _ = c.c.SetReadDeadline(past) }) != nil {
+		c.shut()
+	}
 }
 
 func (c *byteConn) resumeBody() {

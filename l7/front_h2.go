@@ -344,7 +344,9 @@ func (f *h2Front) leaveNow() {
 // wakeReader has the reader look whether the connection is over. F.mu is held.
 func (f *h2Front) wakeReader() {
 	if f.over() && f.waiting {
-		_ = f.conn.nc.SetReadDeadline(past)
+		if quietlyLocked(f.srv.logger(), func() { _ = f.conn.nc.SetReadDeadline(past) }) != nil {
+			_ = quietlyLocked(f.srv.logger(), func() { _ = f.conn.raw.Close() })
+		}
 	}
 }
 
@@ -391,7 +393,7 @@ func (f *h2Front) work(w chan *h2Exchange) {
 // unwritable ends a connection that cannot be written to.
 func (f *h2Front) unwritable(err error) {
 	f.fail(err)
-	_ = f.conn.raw.Close() // the reader ends by it
+	_ = quietly(f.srv.logger(), func() { _ = f.conn.raw.Close() }) // the reader ends by it
 }
 
 // errStreamReset is what a stream gets that the client has reset.

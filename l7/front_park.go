@@ -79,13 +79,19 @@ func (c *byteConn) goBusy() (interrupted bool) {
 
 // interruptIdle ends the wait for a request, if that is what is going on.
 func (c *byteConn) interruptIdle() {
-	c.mu.Lock()
-	if c.state.interrupt() {
-		_ = c.nc.SetReadDeadline(past)
-	}
-	parked := c.state.is(stateParked)
-	c.mu.Unlock()
-	if parked {
+	parked := false
+	err := quietly(c.srv.logger(), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		parked = c.state.is(stateParked)
+		if c.state.interrupt() {
+			_ = c.nc.SetReadDeadline(past)
+		}
+	})
+	switch {
+	case err != nil:
+		c.shut()
+	case parked:
 		c.closeParked()
 	}
 }
@@ -94,9 +100,9 @@ func (c *byteConn) interruptIdle() {
 // to find that out.
 func (c *byteConn) closeParked() {
 	if c.c.Parkable() {
-		_ = c.c.Close()
+		c.shut()
 	} else {
-		go c.c.Close() // TLS says goodbye, which may take a while
+		go c.shut() // TLS says goodbye, which may take a while
 	}
 }
 

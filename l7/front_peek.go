@@ -50,7 +50,11 @@ func (c *byteConn) startPeek() {
 		p.done = make(chan struct{})
 		c.mu.Unlock()
 		defer close(p.done)
-		if _, err := c.c.Peek(1); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		var err error
+		if panicked := quietly(c.srv.logger(), func() { _, err = c.c.Peek(1) }); panicked != nil {
+			err = panicked
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			c.clientGone()
 		}
 	})

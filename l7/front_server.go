@@ -278,7 +278,7 @@ func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	s.mu.Lock()
 	if !ok || s.stopping.Load() {
 		s.mu.Unlock()
-		_ = nc.Close()
+		_ = quietly(s.logger(), func() { _ = nc.Close() })
 		s.freeSlot()
 		return
 	}
@@ -389,7 +389,7 @@ func (s *Server) cut() {
 	handed := slices.Collect(maps.Keys(s.handed)) // hijacked ones among them
 	s.mu.Unlock()
 	for _, c := range handed {
-		_ = c.Close()
+		_ = quietly(s.logger(), func() { _ = c.Close() })
 	}
 }
 

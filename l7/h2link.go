@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"log/slog"
 	"math"
 	"os"
 	"runtime"
@@ -143,12 +144,18 @@ func (k *h2Link) receive(f h2.Frame, now time.Time) (h2.Event, error) {
 	return ev, err
 }
 
-func (k *h2Link) write(p []byte) error {
+// write fails if the connection panics: it may be a timer that writes.
+func (k *h2Link) write(p []byte) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = recovered(slog.Default(), v, "connection")
+		}
+	}()
 	if k.tls {
-		_, err := k.c.Write(p)
+		_, err = k.c.Write(p)
 		return err
 	}
-	_, err := k.bound.write(k.c, p)
+	_, err = k.bound.write(k.c, p)
 	return err
 }
 

@@ -129,13 +129,16 @@ func (h *BufferBody) timeout() time.Duration { return orDefault(h.Timeout, 10*ti
 func (x *Exchange) stopBodyAfter(d time.Duration) (stop func() bool) {
 	var mu sync.Mutex
 	stopped, fired := false, false
+	log := x.down.logger()
 	t := time.AfterFunc(d, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if !stopped {
-			fired = true
-			x.down.stopBody()
-		}
+		_ = quietly(log, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if !stopped {
+				fired = true
+				x.down.stopBody()
+			}
+		})
 	})
 	return func() bool {
 		t.Stop()

@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -36,24 +37,33 @@ type upConn struct {
 // interrupt makes reads and writes under way, and to come, fail.
 func (c *upConn) interrupt() {
 	c.interrupted.Store(true)
-	_ = c.c.SetDeadline(past)
+	c.expire(func() { _ = c.c.SetDeadline(past) })
 }
 
 // interruptBody is interrupt for a request body that does not come: the server
 // must not take what it has got for all of it.
-func (c *upConn) interruptBody() { _ = c.c.SetReadDeadline(past) }
+func (c *upConn) interruptBody() { c.expire(func() { _ = c.c.SetReadDeadline(past) }) }
 
 func (c *upConn) cut(reason string) {
 	c.cutReason.Store(&reason)
-	_ = c.c.SetDeadline(past)
+	c.expire(func() { _ = c.c.SetDeadline(past) })
 }
+
+// expire ends what goes on on c by its deadline or, if that panics, by closing it.
+func (c *upConn) expire(set func()) {
+	if quietly(slog.Default(), set) != nil {
+		c.shut()
+	}
+}
+
+func (c *upConn) shut() { _ = quietly(slog.Default(), func() { _ = c.c.Close() }) }
 
 // close closes the connection for good.
 func (c *upConn) close() {
 	c.x = nil
 	c.releaseInput()
 	c.forget()
-	_ = c.c.Close()
+	c.shut()
 }
 
 // forget takes the connection off the list.

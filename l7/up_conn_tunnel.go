@@ -52,6 +52,6 @@ func (c *upConn) write(p []byte, limit time.Duration) error { return c.sendBody(
 
 func (c *upConn) leave() {
 	c.interrupt()
-	_ = c.c.Close()
+	c.shut()
 	c.forget()
 }

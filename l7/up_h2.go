@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"slices"
 	"sync/atomic"
@@ -345,7 +346,7 @@ func (c *h2Conn) end(err error) {
 		c.flush()
 	}
 	c.forget()
-	_ = c.nc.Close()
+	_ = quietly(slog.Default(), func() { _ = c.nc.Close() })
 }
 
 func (s *h2Stream) wake() {

@@ -139,16 +139,7 @@ func (c *h2Conn) fill() error {
 	}
 	from := c.readOn
 	for {
-		c.mu.Lock() // until the deadline is set, or unwritable's would be lost
-		closed, broken, err := c.closed, c.broken, c.err
-		switch {
-		case closed:
-		case broken != nil: // but what the server has said may still be read
-			_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
-		default:
-			_ = c.nc.SetReadDeadline(deadline(from, look))
-		}
-		c.mu.Unlock()
+		closed, broken, err := c.boundRead(deadline(from, look))
 		if closed {
 			return err
 		}
@@ -168,6 +159,20 @@ func (c *h2Conn) fill() error {
 		}
 		from = time.Now()
 	}
+}
+
+// boundRead bounds the next read, and returns how the connection is. The lock is held
+// until the deadline is set, or unwritable's would be lost.
+func (c *h2Conn) boundRead(at time.Time) (closed bool, broken, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil { // but what the server has said may still be read
+		at = time.Now().Add(time.Second)
+	}
+	if !c.closed {
+		_ = c.nc.SetReadDeadline(at)
+	}
+	return c.closed, c.broken, c.err
 }
 
 // silent is called when nothing has come for a while. It returns an error if
@@ -208,8 +213,11 @@ func (c *h2Conn) unwritable(err error) {
 	if c.broken == nil {
 		c.broken = err
 	}
-	_ = c.nc.SetReadDeadline(time.Now().Add(time.Second))
+	failed := quietlyLocked(slog.Default(), func() { _ = c.nc.SetReadDeadline(time.Now().Add(time.Second)) })
 	c.mu.Unlock()
+	if failed != nil {
+		c.end(failed)
+	}
 }
 
 // receive takes the frames that are complete.

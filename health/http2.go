@@ -54,5 +54,9 @@ func (s *session) failHTTP2(err error) error {
 	if end := s.raw.end.Load(); end != nil {
 		err = *end
 	}
+	// A server of HTTP/2 begins with SETTINGS (RFC 9113, section 3.4), of type 4.
+	if said := s.raw.said.Load(); said != nil && s.d.TLS == nil && !isTimeout(err) && (len(*said) < 4 || (*said)[3] != 4) {
+		return s.error(CodeProtocol, "unexpected answer %s", quote(*said))
+	}
 	return s.fail(err)
 }

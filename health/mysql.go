@@ -133,6 +133,14 @@ func (s *session) mysqlPacket() (b []byte, seq byte, err error) {
 		return nil, 0, err
 	}
 	n := int(head[0]) | int(head[1])<<8 | int(head[2])<<16
+	if s.step == "greeting" {
+		// Another protocol has letters here, which make a length of millions: the number of
+		// the packet and the version of the protocol, or an error, give it away.
+		first, err := s.r.Peek(1)
+		if head[3] != 0 || err == nil && first[0] != mysqlVersion && first[0] != 0xff {
+			return nil, 0, s.error(CodeProtocol, "unexpected answer %s", quote(append(head, first...)))
+		}
+	}
 	if n == 0 {
 		return nil, 0, s.error(CodeProtocol, "empty packet")
 	}
@@ -140,9 +148,12 @@ func (s *session) mysqlPacket() (b []byte, seq byte, err error) {
 	return b, head[3], err
 }
 
+// mysqlVersion is the protocol of all servers since 3.21.
+const mysqlVersion = 10
+
 // mysqlGreeting returns the capabilities in a version 10 greeting.
 func mysqlGreeting(b []byte) (capabilities uint32, ok bool) {
-	if b[0] != 10 {
+	if b[0] != mysqlVersion {
 		return 0, false
 	}
 	end := bytes.IndexByte(b, 0) // of the server's version

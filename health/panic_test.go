@@ -16,6 +16,7 @@ import (
 
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/health"
+	"github.com/penstock-lb/penstock/health/healthtest"
 )
 
 // A stackLog counts the panics that were logged with their stack.
@@ -95,6 +96,36 @@ func TestCheckerSurvivesHostPanics(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An OnReply that panics ends nothing: what the agent said counts, the stack is
+// logged, and the checker goes on.
+func TestAgentCheckerSurvivesOnReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newStackLog()
+		_, n := fake(t, healthtest.Agent{Line: "drain"})
+		p := new(balance.Pool)
+		if err := p.Set(balance.Endpoint{Addr: addr}); err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		a := &health.AgentChecker{
+			Pools: []*balance.Pool{p}, Logger: slog.New(log), Interval: time.Second,
+			Agent:   health.Agent{Connect: health.Connect{Dial: n.DialContext}},
+			OnReply: func(*balance.Server, health.AgentReply, error) { asked++; panic("boom") },
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+500*time.Millisecond)
+		defer cancel()
+		if err := a.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Run = %v", err)
+		}
+		if asked < 9 || int(log.n.Load()) != asked {
+			t.Errorf("asked %d times in 10 s, %d stacks", asked, log.n.Load())
+		}
+		if got := p.Server(addr).State(); got != balance.StateStopping {
+			t.Errorf("state %v", got)
+		}
+	})
 }
 
 // The same of an Outlier.

@@ -139,11 +139,13 @@ func (f *finder) found(b []byte, exact bool) bool {
 	return f.m.Regexp.Match(b)
 }
 
+// mostQuoted is how many bytes of an answer an error quotes.
+const mostQuoted = 60
+
 // quote prints the beginning of an answer.
 func quote(b []byte) string {
-	const most = 60
-	if len(b) > most {
-		return fmt.Sprintf("%q...", b[:most])
+	if len(b) > mostQuoted {
+		return fmt.Sprintf("%q...", b[:mostQuoted])
 	}
 	return fmt.Sprintf("%q", b)
 }

@@ -85,8 +85,8 @@ func TestServices(t *testing.T) {
 			healthtest.Denying:  "ok",
 			healthtest.Silent:   "timeout / greeting: no answer within 2s",
 			healthtest.Closing:  "closed / greeting: connection closed",
-			healthtest.Garbage:  "protocol error / greeting: answer longer than 16384 bytes",
-			healthtest.Endless:  "protocol error / greeting: answer longer than 16384 bytes",
+			healthtest.Garbage:  `protocol error / greeting: unexpected answer "\x7fzzzz"`,
+			healthtest.Endless:  `protocol error / greeting: unexpected answer "00000"`,
 			healthtest.Slow:     "timeout / greeting: no answer within 2s",
 		}},
 		{"MySQL with login", healthtest.MySQL{}, func(d health.Connect) health.Probe { return health.MySQL{Connect: d, User: "check"} }, answers{

@@ -4,6 +4,7 @@ package health
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,8 @@ type session struct {
 type bounded struct {
 	net.Conn
 	left int
-	end  atomic.Pointer[error] // of the first read that failed; another goroutine may read
+	end  atomic.Pointer[error]  // of the first read that failed; another goroutine may read
+	said atomic.Pointer[[]byte] // by the first read that did not, to quote
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
@@ -54,6 +56,10 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	n, err := b.Conn.Read(p[:min(len(p), b.left)])
 	b.left -= n
+	if n > 0 && b.said.Load() == nil {
+		said := bytes.Clone(p[:min(n, mostQuoted+1)])
+		b.said.Store(&said)
+	}
 	if err != nil {
 		b.end.CompareAndSwap(nil, &err)
 	}

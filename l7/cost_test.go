@@ -33,13 +33,14 @@ func costsLinear(t *testing.T, what string, do func(n int) func()) {
 	t.Errorf("%s: 4 KiB cost %v, 32 KiB %v", what, small, large)
 }
 
-// cost returns how long do takes when nothing gets in its way.
+// cost returns how much work do is: the least of five, as the garbage collector works
+// in between.
 func cost(do func()) time.Duration {
 	best := time.Hour
 	for range 5 {
-		start := time.Now()
+		start := cpuTime()
 		do()
-		best = min(best, time.Since(start))
+		best = min(best, cpuTime()-start)
 	}
 	return best
 }

@@ -24,11 +24,11 @@ func TestAliasesCostLinearTime(t *testing.T) {
 		}
 		best := time.Hour
 		for range 5 {
-			start := time.Now()
+			start := cpuTime()
 			if ans := q.follow(all); len(ans.records) != 0 {
 				t.Fatal("a circle has records")
 			}
-			best = min(best, time.Since(start))
+			best = min(best, cpuTime()-start)
 		}
 		return best
 	}

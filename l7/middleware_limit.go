@@ -80,10 +80,10 @@ func (l *Limit[K]) ServeExchange(x *Exchange) {
 	if d.Over && l.OnOver != nil {
 		l.OnOver(x, key, d)
 	}
-	if l.Policy != "" {
-		x.OnReply(&limitFields[K]{l, key}) // what is inside may change what the key is made of
-	}
 	if !d.OK {
+		if l.Policy != "" {
+			x.OnReply(&limited[K]{Limit: l, key: key})
+		}
 		l.refuse(x, d)
 		return
 	}
@@ -93,13 +93,16 @@ func (l *Limit[K]) ServeExchange(x *Exchange) {
 		return
 	}
 	if d.Reset == ratelimit.Never {
+		if l.Policy != "" {
+			x.OnReply(&limited[K]{Limit: l, key: key})
+		}
 		l.inFlight(x, key, d)
 		return
 	}
+	charged := &limited[K]{l, key, d, true}
+	x.OnReply(charged)
 	Serve(l.Next, x)
-	if x.Record.Tries == 0 && unserved(x.Record.Termination) {
-		l.Limiter.Refund(key, d)
-	}
+	charged.settle(x)
 }
 
 // inFlight serves what is given back at the end; a handler that panics is over
@@ -142,14 +145,31 @@ func (l *Limit[K]) refuse(x *Exchange, d ratelimit.Decision) {
 	x.Error(http.StatusTooManyRequests, endOf(l4.Denied, l4.PhaseRequest))
 }
 
-// limitFields is a limit and the key that one exchange has.
-type limitFields[K comparable] struct {
+// limited is what a limit knows of one exchange. The key is asked for once: what is
+// inside may change what it is made of.
+type limited[K comparable] struct {
 	*Limit[K]
-	key K
+	key     K
+	taken   ratelimit.Decision
+	charged bool // what was taken may have to be given back
 }
 
-// EditReply implements [ReplyEditor]: it adds the RateLimit fields.
-func (l *limitFields[K]) EditReply(_ *Exchange, r *Reply) {
+// settle gives back what was taken for an exchange that has failed before it reached
+// a server.
+func (l *limited[K]) settle(x *Exchange) {
+	if l.charged && x.Record.Tries == 0 && unserved(x.Record.Termination) {
+		l.charged = false
+		l.Limiter.Refund(l.key, l.taken)
+	}
+}
+
+// EditReply implements [ReplyEditor]: it gives back what is to be given back before the
+// client, which may ask again at once, has the reply, and adds the RateLimit fields.
+func (l *limited[K]) EditReply(x *Exchange, r *Reply) {
+	l.settle(x)
+	if l.Policy == "" {
+		return
+	}
 	d := l.Limiter.Take(l.key, 0)
 	var buf [64]byte
 	r.Header.Set("RateLimit", string(d.AppendRateLimit(buf[:0], l.Policy)))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,6 +108,7 @@ func TestLimitInFlight(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 		require.Equal(t, 429, s.get("/").StatusCode)
 		require.Equal(t, 204, <-first)
+		synctest.Wait() // the reply may be out before the handler is done
 		require.Equal(t, 204, s.get("/").StatusCode)
 	})
 }
@@ -187,5 +189,25 @@ func TestLimitAsksForItsKeyOnce(t *testing.T) {
 		require.Equal(s, `"path";r=2;t=1200`, s.get("/a").Header.Get("RateLimit"))
 		require.Equal(s, `"path";r=1;t=2400`, s.get("/a").Header.Get("RateLimit"))
 		require.Equal(s, 2, asked)
+	})
+}
+
+// A client that asks again as soon as it has the reply finds its charge given back:
+// that is done before the reply goes out, which on HTTP/2 may be while the handler
+// still runs.
+func TestLimitRefundsBeforeTheReply(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		limiter := &ratelimit.Keyed[string]{Law: ratelimit.GCRA{Rate: ratelimit.PerHour(2)}}
+		limit := &Limit[string]{Limiter: limiter, Key: ByPath, Next: s.proxy()} // nobody there
+		return HandlerFunc(func(x *Exchange) {
+			x.OnReply(ReplyFunc(func(x *Exchange, r *Reply) { // it was there first, so it comes last
+				r.Header.Set("Left", strconv.Itoa(limiter.Take(x.Path, 0).Remaining))
+			}))
+			Serve(limit, x)
+		})
+	}, func(s *site) {
+		a := s.get("/")
+		require.Equal(s, 503, a.StatusCode)
+		require.Equal(s, "2", a.Header.Get("Left"))
 	})
 }

@@ -69,6 +69,9 @@ type h2Dial struct {
 // that is what the server wants, or nothing if another request has just found
 // that out.
 func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (source, bool, error) {
+	if t.login { // it may log the connection in, which the next request must not have
+		return h.dialStream(ctx, id, t, l)
+	}
 	key := h2Key{id: id}
 	if h.up.Reuse != ReuseAlways {
 		key.owner = t.use.session
@@ -150,12 +153,12 @@ func (h *upHost) dialStream(ctx context.Context, id identity, t *attempt, l *leg
 	if err != nil {
 		return nil, false, err
 	}
-	src, err := h.speak(ctx, nc, id, t.use.session)
+	src, err := h.speak(ctx, nc, id, t.use.session, t.login)
 	return src, err == nil, err
 }
 
 // speak begins the protocol that was agreed on.
-func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *session) (source, error) {
+func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *session, once bool) (source, error) {
 	st := tlsState(nc)
 	if st != nil {
 		if st.NegotiatedProtocol != "h2" {
@@ -168,7 +171,7 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *ses
 		}
 	}
 	c := &h2Conn{host: h, id: id, nc: nc, state: st, owner: owner, users: 1, expires: h.expiry(), settled: make(chan struct{}), reserved: 1}
-	once := !h.open()
+	once = once || !h.open()
 	if h.up.Reuse == ReuseNever && (owner == nil || !owner.note(h)) {
 		once = true
 	}

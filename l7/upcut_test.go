@@ -274,7 +274,7 @@ func TestReserveOfAClosedConnection(t *testing.T) {
 	require.NoError(t, p.Set(balance.Endpoint{Addr: "10.0.1.1:80"}))
 	h := u.host(p.Server("10.0.1.1:80"))
 	me := new(session)
-	src, err := h.speak(t.Context(), slow, identity{}, me)
+	src, err := h.speak(t.Context(), slow, identity{}, me, false)
 	require.NoError(t, err)
 	c := src.(*h2Stream).conn
 	src.close()
@@ -304,7 +304,7 @@ func TestOwnerOfAConnectionIsReadUnderTheLock(t *testing.T) {
 	require.NoError(t, p.Set(balance.Endpoint{Addr: "10.0.1.1:80"}))
 	h := u.host(p.Server("10.0.1.1:80"))
 	me := new(session)
-	src, err := h.speak(t.Context(), a, identity{}, me)
+	src, err := h.speak(t.Context(), a, identity{}, me, false)
 	require.NoError(t, err)
 	defer src.close()
 	ctx, cancel := context.WithCancel(t.Context())

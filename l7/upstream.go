@@ -25,7 +25,9 @@ import (
 // or Negotiate, or a client offers them unasked, which log in connections and
 // not requests, is kept for the client's connection over which it was logged
 // in, and not used again where that is not known. Such a request takes HTTP/1
-// where that is allowed.
+// where that is allowed. Where only HTTP/2 is, which has no logins of a connection
+// (servers ask for HTTP/1.1 by HTTP_1_1_REQUIRED, RFC 9113, section 7), it gets a connection
+// for itself alone: a login of one step succeeds, one of several steps does not.
 type Upstream struct {
 	// Dial connects to a server; nil means a [net.Dialer] without keep-alive
 	// probes. It must end when its context does.

@@ -88,7 +88,7 @@ func (d *Connect) dial(ctx context.Context, e balance.Endpoint) (net.Conn, error
 	}
 	dial := d.Dial
 	if dial == nil {
-		// Keep-alive options would cost four system calls on a connection
+		// Keep-alive options would cost five system calls on a connection
 		// that lives for milliseconds.
 		dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}

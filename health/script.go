@@ -139,9 +139,6 @@ func (f *finder) found(b []byte, exact bool) bool {
 	return f.m.Regexp.Match(b)
 }
 
-// mostQuoted is how many bytes of an answer an error quotes.
-const mostQuoted = 60
-
 // quote prints the beginning of an answer.
 func quote(b []byte) string {
 	if len(b) > mostQuoted {

@@ -41,6 +41,9 @@ type session struct {
 	step  string // what is going on now
 }
 
+// mostQuoted is how many bytes of an answer an error quotes.
+const mostQuoted = 60
+
 // bounded is a connection that gives up when too much was read from it.
 type bounded struct {
 	net.Conn

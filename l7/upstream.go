@@ -30,7 +30,10 @@ import (
 // for itself alone: a login of one step succeeds, one of several steps does not.
 type Upstream struct {
 	// Dial connects to a server; nil means a [net.Dialer] without keep-alive
-	// probes. It must end when its context does.
+	// probes: timeouts bound every wait of an ordinary exchange, and IdleTimeout
+	// what is idle, sooner than TCP would find a dead server. A connection gets its
+	// probes when it becomes a stream or a tunnel, which may be quiet for long;
+	// HTTP/2 has PING. It must end when its context does.
 	Dial l4.DialFunc
 
 	// TLS returns the client configuration for a server, and nil for plain

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -157,11 +158,14 @@ func TestPortionWatch(t *testing.T) {
 			return context.Cause(ctx)
 		})
 		var pools []*Pool
+		var mu sync.Mutex // three pools tell of their events at once
 		var failed []error
 		done := make(chan error, 3)
 		for _, self := range names {
 			p := &Pool{OnEvent: func(e Event) {
 				if e.Kind == SourceFailed {
+					mu.Lock()
+					defer mu.Unlock()
 					failed = append(failed, e.Err)
 				}
 			}}

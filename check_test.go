@@ -249,6 +249,7 @@ var notChecked = map[string]string{
 	"l4.Record":       "is told",
 	"l4.RelayOptions": "every value means something",
 	"l4.RelayResult":  "is told",
+	"l4.Restart":      "every value means something",
 	"l4.Route":        "is checked by its Router",
 	"l4.ServerError":  "is told",
 	"l4.Stats":        "is told",

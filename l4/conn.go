@@ -40,6 +40,7 @@ type Conn struct {
 	gone         atomic.Bool
 	proxied      atomic.Pointer[ProxyHeader] // accepted on c, or nil
 	closing      atomic.Pointer[closeHook]   // the last that OnClose added
+	draining     atomic.Pointer[closeHook]   // of AfterDraining
 	parker       atomic.Pointer[Parker]      // that has a slot for c, or nil
 	parked       parked
 	member       member

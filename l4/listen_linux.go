@@ -19,6 +19,8 @@ type listener struct {
 
 	local net.Addr // of all connections; nil if they may differ
 
+	shared  atomic.Bool // the path is somebody else's to remove
+	handed  atomic.Bool // another process accepts
 	closing atomic.Bool
 	closed  chan struct{} // closed once the socket is
 }
@@ -74,7 +76,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		failed error
 	)
 	err := l.raw.Read(func(fd uintptr) bool {
-		for {
+		for !l.handed.Load() {
 			nfd, from, err := sysAccept(fd)
 			switch err {
 			case nil:
@@ -91,9 +93,14 @@ func (l *listener) Accept() (net.Conn, error) {
 			}
 			return true
 		}
+		return true
 	})
 	if err == nil {
 		err = failed
+	}
+	if s == nil && l.handed.Load() {
+		<-l.closed
+		err = net.ErrClosed
 	}
 	if err != nil {
 		return nil, l.opError("accept", err)
@@ -118,7 +125,7 @@ func (l *listener) Close() error {
 		return l.opError("close", net.ErrClosed)
 	}
 	defer close(l.closed)
-	if l.path != "" {
+	if l.path != "" && !l.shared.Load() {
 		os.Remove(l.path)
 	}
 	return l.file.Close()

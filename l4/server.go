@@ -32,6 +32,11 @@ type Server struct {
 	MaxConns int          // open at once, over all listeners; more wait in the kernel's backlog; 0 means DefaultMaxConns, negative means no limit
 	Logger   *slog.Logger // nil means slog.Default()
 
+	// LameDuck is how long Shutdown goes on accepting after it has told the handlers
+	// that the server is to go (Draining), so that nothing is refused while those
+	// before us learn of it; 0 or negative means none.
+	LameDuck time.Duration
+
 	// OnDone, if not nil, is called once for each connection when it is over,
 	// by whoever closes it. It must not block. The record is not valid after. If
 	// it panics, that is logged.
@@ -45,7 +50,10 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	conns     memberList
 	state     *serverState // made by the first use
-	down      bool         // Shutdown or Close was called
+	told      bool         // draining is closed
+	down      bool         // it accepts no more
+	killed    bool         // it has closed all
+	serving   int          // calls of Serve, which may be about to add a connection
 	totals    Stats        // of connections accepted, and of those that are closed
 
 	acceptErrors, atLimit, handshakes, handshakeErrors atomic.Uint64
@@ -56,8 +64,10 @@ type serverState struct {
 	ctx      context.Context // ends with Close
 	cancel   context.CancelCauseFunc
 	draining chan struct{} // closed when Shutdown begins
+	stopped  chan struct{} // closed when down
 	slots    chan struct{} // one in it for each open connection; nil means no limit
-	idle     chan struct{} // closed when down and no connection is open
+	idle     chan struct{} // closed when down and no connection is open, nor about to be
+	idleOnce sync.Once
 	handlers sync.WaitGroup
 	park     parking
 }
@@ -92,7 +102,7 @@ func (s *Server) Serve(ln net.Listener) error {
 			continue
 		}
 		st.release()
-		if st.isDraining() {
+		if st.isStopped() {
 			return ErrServerClosed
 		}
 		s.acceptErrors.Add(1)
@@ -123,7 +133,7 @@ func (s *Server) accept(ln net.Listener) (c net.Conn, err error) {
 // open returns the state, made on first use; s.mu is held.
 func (s *Server) open() *serverState {
 	if s.state == nil {
-		st := &serverState{draining: make(chan struct{}), idle: make(chan struct{})}
+		st := &serverState{draining: make(chan struct{}), stopped: make(chan struct{}), idle: make(chan struct{})}
 		limit := s.MaxConns
 		if limit == 0 {
 			limit = DefaultMaxConns
@@ -148,6 +158,7 @@ func (s *Server) enter(ln net.Listener) (*serverState, error) {
 		s.listeners = make(map[net.Listener]struct{})
 	}
 	s.listeners[ln] = struct{}{}
+	s.serving++
 	return s.open(), nil
 }
 
@@ -155,6 +166,15 @@ func (s *Server) leave(ln net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, ln)
+	s.serving--
+	s.checkIdle()
+}
+
+// checkIdle says so if the server is idle for good; s.mu is held.
+func (s *Server) checkIdle() {
+	if s.down && s.conns.n == 0 && (s.serving == 0 || s.killed) {
+		s.state.idleOnce.Do(func() { close(s.state.idle) })
+	}
 }
 
 // start makes c a member and has it served.
@@ -169,7 +189,7 @@ func (s *Server) start(st *serverState, bare net.Conn) {
 	}
 	s.mu.Lock()
 	s.totals.Accepted++
-	if s.down {
+	if s.killed {
 		s.totals.Ends[Killed]++
 		s.mu.Unlock()
 		c.member.server = nil
@@ -209,9 +229,7 @@ func (s *Server) closed(c *Conn) {
 	s.conns.remove(c)
 	s.tally(c)
 	st := s.state
-	if s.down && s.conns.n == 0 {
-		close(st.idle)
-	}
+	s.checkIdle()
 	s.mu.Unlock()
 	st.release()
 }
@@ -237,13 +255,23 @@ func (s *Server) finish(c *Conn, r *Record) {
 	guard(s.Logger, "OnDone", func() { s.OnDone(last) })
 }
 
-// Shutdown ends the server in three phases: it stops accepting; it tells the
-// handlers (see Draining) and waits until all connections are closed, those
-// that outlive their ServeConn included; when ctx ends first it closes what is
-// left, as Close does. It returns nil if nothing had to be closed, else the error of ctx,
-// and in both cases only when all handlers have returned.
+// Shutdown ends the server in four phases: it tells the handlers (see Draining and
+// AfterDraining) and goes on for LameDuck; it stops accepting; it waits until all
+// connections are closed, those that outlive their ServeConn included; when ctx
+// ends first it closes what is left, as Close does. It returns nil if nothing had to be
+// closed, else the error of ctx, and in both cases only when all handlers have returned.
 func (s *Server) Shutdown(ctx context.Context) error {
-	st := s.stop()
+	st := s.tell()
+	if s.LameDuck > 0 {
+		t := time.NewTimer(s.LameDuck)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-st.stopped: // by Close
+		case <-ctx.Done():
+		}
+	}
+	s.stop()
 	var err error
 	select {
 	case <-st.idle:
@@ -262,35 +290,53 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // have returned. Those that it closes are reset where that is possible, so that
 // no client takes a part for the whole.
 func (s *Server) Close() error {
-	s.cut(s.stop())
+	st := s.tell()
+	s.stop()
+	s.cut(st)
 	return nil
 }
 
-// stop is the first phase and the begin of the second.
-func (s *Server) stop() *serverState {
+// tell is the first phase.
+func (s *Server) tell() *serverState {
 	s.mu.Lock()
 	st := s.open()
-	if s.down {
+	if s.told {
 		s.mu.Unlock()
 		return st
 	}
-	s.down = true
-	close(st.draining) // first: Serve asks it when accepting fails
-	all := slices.Collect(maps.Keys(s.listeners))
-	if s.conns.n == 0 {
-		close(st.idle)
-	}
+	s.told = true
+	close(st.draining)
+	all := s.conns.all()
 	s.mu.Unlock()
-	for _, ln := range all {
-		ln.Close() // the host's: it may call us back
+	for _, c := range all {
+		c.runDrainHooks()
 	}
 	return st
 }
 
-// cut is the third phase.
+// stop is the second phase.
+func (s *Server) stop() {
+	s.mu.Lock()
+	if s.down {
+		s.mu.Unlock()
+		return
+	}
+	s.down = true
+	close(s.state.stopped) // first: Serve asks it when accepting fails
+	all := slices.Collect(maps.Keys(s.listeners))
+	s.checkIdle()
+	s.mu.Unlock()
+	for _, ln := range all {
+		ln.Close() // the host's: it may call us back
+	}
+}
+
+// cut is the last phase.
 func (s *Server) cut(st *serverState) {
 	st.cancel(ErrServerClosed)
 	s.mu.Lock()
+	s.killed = true
+	s.checkIdle()
 	all := s.conns.all()
 	s.mu.Unlock()
 	for _, c := range all {
@@ -317,21 +363,11 @@ func (s *Server) parker() *Parker {
 	return st.park.get()
 }
 
-type drainingKey struct{}
-
-// Draining returns a channel that is closed when the server that ctx comes
-// from begins to shut down: the moment for a handler to end what it can end
-// with good manners. It is nil, and never ready, for other contexts.
-func Draining(ctx context.Context) <-chan struct{} {
-	ch, _ := ctx.Value(drainingKey{}).(chan struct{})
-	return ch
-}
-
 // acquire takes a slot; false means that the server is closed. If it has to wait, full
 // counts that.
 func (st *serverState) acquire(full *atomic.Uint64) bool {
 	select {
-	case <-st.draining:
+	case <-st.stopped:
 		return false
 	default:
 	}
@@ -347,7 +383,7 @@ func (st *serverState) acquire(full *atomic.Uint64) bool {
 	select {
 	case st.slots <- struct{}{}:
 		return true
-	case <-st.draining:
+	case <-st.stopped:
 		return false
 	}
 }
@@ -358,9 +394,9 @@ func (st *serverState) release() {
 	}
 }
 
-func (st *serverState) isDraining() bool {
+func (st *serverState) isStopped() bool {
 	select {
-	case <-st.draining:
+	case <-st.stopped:
 		return true
 	default:
 		return false
@@ -374,7 +410,7 @@ func (st *serverState) sleep(d time.Duration) bool {
 	select {
 	case <-t.C:
 		return true
-	case <-st.draining:
+	case <-st.stopped:
 		return false
 	}
 }

@@ -48,6 +48,7 @@ type byteConn struct {
 
 	// For all.
 	state   activity
+	leaving leaving
 	stopped atomic.Bool // the body is not wanted any more
 	gone    atomic.Bool // the client has closed its side; set under mu
 
@@ -99,6 +100,7 @@ func (c *byteConn) strip() {
 
 // start runs in the connection's goroutine.
 func (c *byteConn) start(cfg *tls.Config) {
+	c.leaveWith()
 	if !c.handshake(cfg) {
 		c.end()
 		return

@@ -69,6 +69,7 @@ func (w *editingWriter) writeHeader(status int) {
 		return
 	}
 	w.wrote = true
+	w.s.root().sayLast()
 	w.lent.collect()
 	x := w.s.x
 	var r Reply

@@ -127,9 +127,9 @@ func (f *h2Front) wait() (more, settle bool) {
 	if f.h2.Open() == 0 && f.between {
 		c.goIdle()
 	}
-	stopping := c.srv.stopping.Load() && f.leaving == h2Staying // seen here, or the state seen by Shutdown
+	leave := f.leaving == h2Staying && (c.outNow() || f.served > 0 && c.lingers()) // seen here, or the state seen by who tells
 	f.mu.Unlock()
-	if stopping {
+	if leave {
 		f.leave()
 	}
 	err := f.read()
@@ -147,7 +147,7 @@ func (f *h2Front) wait() (more, settle bool) {
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		f.fail(err)
 		return false, false
-	case interrupted && c.srv.stopping.Load():
+	case interrupted && c.outNow():
 		f.leave()
 		return true, false
 	case interrupted && open == 0:
@@ -315,7 +315,7 @@ func (f *h2Front) leave() {
 	if f.leaving == h2Staying && !f.closed {
 		f.leaving = h2Warned
 		f.h2.Leave(true, h2.NoError, "")
-		if f.h2.Open() == 0 && f.waiting {
+		if f.h2.Open() == 0 && f.waiting && !f.conn.lingers() {
 			f.leaveNow() // one that is on its way may be sent again
 		} else {
 			f.h2.WritePing(leavePing)

@@ -40,6 +40,7 @@ func (s *Server) newStandard() *http.Server {
 		IdleTimeout:       cmp.Or(orDefault(s.IdleTimeout, defaultIdleTimeout), -1),
 		MaxHeaderBytes:    orDefault(s.MaxHeaderBytes, defaultMaxHeader),
 		ErrorLog:          slog.NewLogLogger(s.logger().Handler(), slog.LevelDebug),
+		ConnState:         s.noteState,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if h := handedOf(c); h != nil {
 				ctx = context.WithValue(h.base, http.ServerContextKey, s.std)
@@ -71,6 +72,7 @@ func handedOf(c net.Conn) *handedConn {
 func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
 	h, ok := r.Context().Value(handedKey{}).(*handedConn)
 	first := ok && h.requests.Add(1) == 1
+	s.sayLast(w, h)
 	if ok {
 		if k := h.continuation; k != nil && !h.continued {
 			h.continued = true
@@ -106,6 +108,7 @@ func (s *Server) handOver(h *handedConn, give net.Conn) error {
 	if !s.trackHanded(h, true) {
 		return ErrServerClosed
 	}
+	h.leaveWith()
 	one := &oneShot{conn: give}
 	_ = s.std.Serve(one) // returns at the second Accept; the connection has its goroutine by then
 	if one.conn != nil { // Shutdown was quicker
@@ -163,6 +166,8 @@ type handedConn struct {
 	continued    bool
 	requests     atomic.Int32
 	bound        writeBound
+	leaving      leaving
+	idle         atomic.Bool // net/http waits for a request
 
 	mu   sync.Mutex
 	owns *session // what is kept for the client; nil as long as nobody asked

@@ -174,7 +174,7 @@ func (c *byteConn) parse(n int) bool {
 	c.rep = repBody{}
 	c.served++
 	f := &c.frame
-	if f.close || c.x.proto1x == 0 && !f.keepAlive || c.srv.endsBehind(int(c.served)) || c.srv.stopping.Load() {
+	if f.close || c.x.proto1x == 0 && !f.keepAlive || c.srv.endsBehind(int(c.served)) || c.endsSoon() {
 		c.ends.atLeast(endsClosed)
 	}
 	return true

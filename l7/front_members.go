@@ -65,11 +65,6 @@ func (s *Server) endsBehind(n int) bool {
 	return s.MaxRequests > 0 && n >= s.MaxRequests || s.noKeepAlives.Load()
 }
 
-// leaves reports whether the connection is not to wait for another request.
-func (c *byteConn) leaves() bool {
-	return c.srv.stopping.Load() || c.served > 0 && c.srv.noKeepAlives.Load()
-}
-
 // defaultMaxConns is the MaxConns of a Server that says none.
 const defaultMaxConns = 1 << 16
 

@@ -48,7 +48,7 @@ func (c *byteConn) writeInterim(r *Reply) error {
 
 func (c *byteConn) writeHead(r *Reply) error {
 	tunnel := c.x.opensTunnel(r.Status) // an empty one, or else it is hijacked
-	if c.srv.stopping.Load() || c.srv.noKeepAlives.Load() || c.unreadable(r) || tunnel {
+	if c.endsSoon() || c.unreadable(r) || tunnel {
 		c.ends.atLeast(endsClosed)
 	}
 	rep := &c.rep

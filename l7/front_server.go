@@ -78,6 +78,13 @@ type Server struct {
 	// is most likely gone.
 	HalfClose bool
 
+	// LameDuck is how long Shutdown goes on serving, new connections too, while it
+	// tells clients to leave: the next reply of each connection says Connection: close,
+	// and HTTP/2 gets a GOAWAY. A request that is on its way when a connection is closed
+	// is lost, as no server can tell; one that comes within LameDuck is not. 0 or negative
+	// means none: what is idle is closed at once, as http.Server does it.
+	LameDuck time.Duration
+
 	BaseContext func(net.Listener) context.Context // as in http.Server; nil means context.Background
 
 	// ConnContext derives the context of a connection from that of its listener; it
@@ -119,6 +126,7 @@ type Server struct {
 	onShutdown   []func()
 	slots        chan struct{} // one in it for each open connection; nil means no limit
 	noKeepAlives atomic.Bool
+	lame         atomic.Bool   // Shutdown has begun
 	cutting      atomic.Bool   // Shutdown is out of patience, or Close was called
 	done         chan struct{} // closed when stopping
 	wg           sync.WaitGroup
@@ -335,17 +343,20 @@ func (s *Server) stop() []*byteConn {
 	return conns
 }
 
-// Shutdown stops accepting, closes idle connections, tells the clients of the
+// Shutdown goes on for LameDuck, if that is set, stops accepting, closes idle connections, tells the clients of the
 // others that their connection ends with the reply under way (Connection:
 // close, GOAWAY), and waits for these. When ctx ends it cuts what is left and
 // returns ctx's error. Upgraded connections count: they are waited for, too.
+//
+// Connections that an [l4.Server] has accepted, and an [l4.Listener] has passed on,
+// leave in the same way when that server shuts down. Which of the two is shut down
+// first does not matter.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.tellShutdown()
+	s.lameDuck(ctx)
 	for _, c := range s.stop() {
 		c.interruptIdle()
-		if h := c.http2(); h != nil {
-			h.leave()
-		}
+		c.tell()
 	}
 	ended := make(chan struct{})
 	go func() {

@@ -100,6 +100,7 @@ func (s *standard) beforeHead(relayed bool) {
 		s.beforeLentHead(relayed)
 		return
 	}
+	s.sayLast()
 	if !s.unread() {
 		return
 	}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Restart replaces a running program by a new one without losing a
+// connection: both have the same listening sockets for a while, so that the
+// kernel refuses nobody. Whether a socket comes from the program before this one,
+// from systemd (socket activation, sd_listen_fds(3)), or is made now, is all the
+// same to the host:
+//
+//	restart := new(l4.Restart)
+//	ln, err := restart.Listen(ctx, &l4.ListenConfig{}, "tcp", ":443")
+//	go server.Serve(ln)
+//	err = restart.Ready() // the program before this one may go
+//	...
+//	err = restart.HandOver(ctx) // starts the next one; after it:
+//	err = server.Shutdown(ctx)
+//
+// Connections stay with the program that accepted them; LameDuck of [Server] and
+// of l7.Server is how they end without a loss.
+//
+// The zero value is ready to be used, and must not be copied then. A program has
+// one, which takes what was passed to it and removes the variables that told of
+// it from the environment. All methods may be called at once. Sockets are passed
+// on Linux only: elsewhere Listen is [ListenConfig.Listen], and HandOver returns
+// [errors.ErrUnsupported].
+type Restart struct {
+	Args []string // of the next program, the first is what to run; empty means os.Args
+
+	mu        sync.Mutex
+	taken     bool
+	inherited []inherited // that nobody has asked for
+	parent    *os.File    // waits for a byte; nil if there is no parent, or it has been told
+	listeners []net.Listener
+	busy      bool // HandOver is under way, or has succeeded
+}
+
+// inherited is a listening socket that was passed to this process.
+type inherited struct {
+	file *os.File
+	addr net.Addr
+	name string // FileDescriptorName of systemd
+	unit bool   // of systemd, which keeps it: the path of a Unix socket stays
+}
+
+// ErrHandedOver is returned by HandOver once another call of it has succeeded,
+// or is under way.
+var ErrHandedOver = errors.New("l4: handed over already")
+
+// Environment variables. Those of systemd name the process they are for; ours
+// names the parent, since a program cannot know the id of one that it will start.
+const (
+	envParent  = "PENSTOCK_PARENT" // pid of the parent, and how many sockets it passes; the descriptor behind them is to be told
+	envPID     = "LISTEN_PID"
+	envFDs     = "LISTEN_FDS"
+	envFDNames = "LISTEN_FDNAMES"
+	envNotify  = "NOTIFY_SOCKET"
+)
+
+// firstFD is the first descriptor that is passed, SD_LISTEN_FDS_START.
+const firstFD = 3
+
+// passed says which descriptors the environment says were passed to this process.
+type passed struct {
+	n      int
+	names  []string
+	parent bool // they are our own kind of parent's, and one more is behind them
+}
+
+// passedBy reads the environment of process pid, whose parent is ppid.
+func passedBy(getenv func(string) string, pid, ppid int) (p passed) {
+	if who, n, ok := strings.Cut(getenv(envParent), ","); ok && who == strconv.Itoa(ppid) {
+		p.n, _ = strconv.Atoi(n)
+		p.parent = true
+	} else if getenv(envPID) == strconv.Itoa(pid) {
+		p.n, _ = strconv.Atoi(getenv(envFDs))
+		p.names = strings.Split(getenv(envFDNames), ":")
+	}
+	p.n = max(p.n, 0)
+	return p
+}
+
+// Listen returns a listener on the socket that was passed to this process for
+// network and addr, or else makes one as [ListenConfig.Listen] does; a nil lc is
+// one of zeros. A socket is found by its address, for which port 0 is any, or by
+// the FileDescriptorName that systemd gave it. Its options are what they were. It
+// is found once.
+func (r *Restart) Listen(ctx context.Context, lc *ListenConfig, network, addr string) (net.Listener, error) {
+	lc = cmp.Or(lc, new(ListenConfig))
+	ln, err := r.inherit(lc, network, addr)
+	if ln == nil && err == nil {
+		ln, err = lc.Listen(ctx, network, addr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.listeners = append(r.listeners, ln)
+	return ln, nil
+}
+
+// inherit returns nil if no such socket was passed.
+func (r *Restart) inherit(lc *ListenConfig, network, addr string) (net.Listener, error) {
+	if err := lc.Check(); err != nil {
+		return nil, err
+	}
+	want, _ := resolve(network, addr) // nil if it is a name
+	r.mu.Lock()
+	r.take()
+	i := slices.IndexFunc(r.inherited, func(in inherited) bool {
+		return in.name != "" && in.name == addr || want != nil && sameAddress(network, want, in.addr)
+	})
+	if i < 0 {
+		r.mu.Unlock()
+		return nil, nil
+	}
+	in := r.inherited[i]
+	r.inherited = slices.Delete(r.inherited, i, i+1)
+	r.mu.Unlock()
+	defer in.file.Close()
+	ln, err := lc.FileListener(in.file)
+	if err == nil && in.unit {
+		keepPath(ln)
+	}
+	return ln, err
+}
+
+func resolve(network, addr string) (net.Addr, error) {
+	if network == "unix" {
+		return net.ResolveUnixAddr(network, addr)
+	}
+	return net.ResolveTCPAddr(network, addr)
+}
+
+// sameAddress reports whether a socket that listens at has is what a listener
+// on want would be.
+func sameAddress(network string, want, has net.Addr) bool {
+	if w, ok := want.(*net.TCPAddr); ok {
+		h, ok := has.(*net.TCPAddr)
+		if !ok || w.Port != 0 && w.Port != h.Port {
+			return false
+		}
+		if any := h.IP.IsUnspecified() || h.IP == nil; any || w.IP == nil || w.IP.IsUnspecified() {
+			four := h.IP.To4() != nil
+			return any && (w.IP == nil || w.IP.IsUnspecified()) && (network != "tcp4" || four) && (network != "tcp6" || !four)
+		}
+		return w.IP.Equal(h.IP) && w.Zone == h.Zone
+	}
+	w, ok := want.(*net.UnixAddr)
+	h, is := has.(*net.UnixAddr)
+	return ok && is && w.Name == h.Name
+}
+
+// Ready says that this program serves: to the one before it, whose HandOver
+// returns then, and to systemd (Type=notify). Sockets that were passed and that no
+// Listen has asked for are closed. If there is nobody to tell it does nothing.
+func (r *Restart) Ready() error {
+	r.mu.Lock()
+	r.take()
+	parent, unclaimed := r.parent, r.inherited
+	r.parent, r.inherited = nil, nil
+	r.mu.Unlock()
+	for _, in := range unclaimed {
+		_ = in.file.Close()
+	}
+	if parent != nil {
+		_, _ = parent.Write([]byte{1}) // if it is gone already, that is as well
+		_ = parent.Close()
+	}
+	return r.Notify("READY=1\nMAINPID=" + strconv.Itoa(os.Getpid()))
+}
+
+// Notify tells systemd the state of this program, lines of NAME=value as
+// sd_notify(3) has them. Without systemd it does nothing.
+func (r *Restart) Notify(state string) error {
+	name := os.Getenv(envNotify)
+	if name == "" {
+		return nil
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("l4: notify: %w", err)
+	}
+	defer c.Close()
+	_, err = c.Write([]byte(state))
+	return err
+}
+
+// Watchdog tells systemd twice per WatchdogSec that this program is alive, as
+// long as alive returns nil, until ctx ends. The context of alive ends when the
+// next call is due. A nil alive means that being able to run is enough. It
+// returns the error of ctx, or nil at once if systemd watches nothing.
+func (r *Restart) Watchdog(ctx context.Context, alive func(context.Context) error) error {
+	every := watchdogEvery(os.Getenv, os.Getpid())
+	if every <= 0 {
+		return nil
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if r.alive(ctx, every, alive) {
+			_ = r.Notify("WATCHDOG=1") // if it is lost, the next one is in time
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (r *Restart) alive(ctx context.Context, within time.Duration, alive func(context.Context) error) bool {
+	if alive == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err := errors.New("l4: panic")
+	guard(nil, "alive", func() { err = alive(ctx) })
+	return err == nil
+}
+
+// watchdogEvery is half of what sd_watchdog_enabled(3) says; 0 means never.
+func watchdogEvery(getenv func(string) string, pid int) time.Duration {
+	if id := getenv("WATCHDOG_PID"); id != "" && id != strconv.Itoa(pid) {
+		return 0
+	}
+	us, _ := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64)
+	if us <= 0 || us > int64(24*time.Hour/time.Microsecond) {
+		return 0
+	}
+	return time.Duration(us) * time.Microsecond / 2
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// take takes what was passed to this process, once; r.mu is held.
+func (r *Restart) take() {
+	if r.taken {
+		return
+	}
+	r.taken = true
+	p := passedBy(os.Getenv, os.Getpid(), os.Getppid())
+	for _, name := range []string{envParent, envPID, envFDs, envFDNames} {
+		_ = os.Unsetenv(name) // they are not for programs that this one starts
+	}
+	for i := range p.n {
+		f := passedFile(firstFD + i)
+		ln, err := net.FileListener(f)
+		if err != nil { // nothing that listens
+			_ = f.Close()
+			continue
+		}
+		in := inherited{file: f, addr: ln.Addr(), unit: !p.parent}
+		if i < len(p.names) {
+			in.name = p.names[i]
+		}
+		if u, ok := ln.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+		}
+		_ = ln.Close()
+		r.inherited = append(r.inherited, in)
+	}
+	if p.parent {
+		r.parent = passedFile(firstFD + p.n)
+	}
+}
+
+func passedFile(fd int) *os.File {
+	syscall.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "passed "+strconv.Itoa(fd))
+}
+
+// HandOver starts the next program, passes it the sockets of all listeners that
+// r has made and are not closed, and waits until it says that it serves
+// ([Restart.Ready]). From then on connections are accepted there: Accept of the
+// listeners here returns no more of them, and waits until they are closed, so that
+// a Server that serves them is in no way disturbed until it is shut down. If the
+// program ends before that, or ctx does, in which case it is killed, HandOver returns
+// an error, and this program serves on. It may be tried again then.
+//
+// The program gets our environment, working directory and standard streams. To
+// systemd it is the main process from then on (MAINPID).
+//
+// Listeners of others, which Listen has not made, cannot be passed.
+func (r *Restart) HandOver(ctx context.Context) error {
+	r.mu.Lock()
+	busy := r.busy
+	r.busy = true
+	listeners := append([]net.Listener(nil), r.listeners...)
+	r.mu.Unlock()
+	if busy {
+		return ErrHandedOver
+	}
+	pid, err := r.start(ctx, listeners)
+	if err != nil {
+		r.mu.Lock()
+		r.busy = false
+		r.mu.Unlock()
+		return fmt.Errorf("l4: hand over: %w", err)
+	}
+	for _, ln := range listeners {
+		ln.(*listener).handOff()
+	}
+	_ = r.Notify("MAINPID=" + strconv.Itoa(pid)) // which it has said itself, but may not be allowed to
+	return nil
+}
+
+// start starts the next program and waits until it serves.
+func (r *Restart) start(ctx context.Context, listeners []net.Listener) (pid int, err error) {
+	args := r.Args
+	if len(args) == 0 {
+		args = os.Args
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	defer func() {
+		for _, f := range cmd.ExtraFiles {
+			_ = f.Close()
+		}
+	}()
+	for _, ln := range listeners {
+		f, err := ln.(*listener).File()
+		if errors.Is(err, net.ErrClosed) {
+			continue
+		} else if err != nil {
+			return 0, err
+		}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+	}
+	heard, tell, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer heard.Close()
+	cmd.Env = append(nextEnv(os.Environ()), fmt.Sprintf("%s=%d,%d", envParent, os.Getpid(), len(cmd.ExtraFiles)))
+	cmd.ExtraFiles = append(cmd.ExtraFiles, tell)
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	_ = tell.Close() // so that its end is seen
+	stop := context.AfterFunc(ctx, func() { _ = heard.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err = heard.Read(make([]byte, 1)); err == nil {
+		return cmd.Process.Pid, cmd.Process.Release()
+	}
+	late := context.Cause(ctx)
+	if late != nil {
+		_ = cmd.Process.Kill()
+	}
+	err = cmd.Wait()
+	if late != nil {
+		return 0, late
+	}
+	return 0, fmt.Errorf("the next program has ended before it was ready: %v", err)
+}
+
+// nextEnv is env without what was meant for this process.
+func nextEnv(env []string) []string {
+	var next []string
+	for _, e := range env {
+		switch name, _, _ := strings.Cut(e, "="); name {
+		case envParent, envPID, envFDs, envFDNames, "WATCHDOG_PID":
+		default:
+			next = append(next, e)
+		}
+	}
+	return next
+}
+
+// keepPath leaves the path of a Unix socket in place when ln is closed.
+func keepPath(ln net.Listener) {
+	if l, ok := ln.(*listener); ok {
+		l.shared.Store(true)
+	}
+}
+
+// handOff has Accept return nothing more: another process accepts from now on.
+func (l *listener) handOff() {
+	l.shared.Store(true)
+	l.handed.Store(true)
+	_ = l.file.SetReadDeadline(time.Unix(1, 0))
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// A connection leaves in two steps. First its client is told: the next reply says
+// Connection: close, HTTP/2 gets a GOAWAY. For as long as LameDuck says it goes on
+// waiting for a request nevertheless, since one may be on its way. Then it does
+// not wait any more. All connections leave when the server shuts down; those that
+// an l4.Server has accepted, also when that does.
+
+// leaving is how far a connection is. The zero value stays.
+type leaving struct {
+	told atomic.Bool // it ends with the reply under way, or the next one
+	out  atomic.Bool // it does not wait for another request
+}
+
+// lameDuck tells all clients and serves on for a while.
+func (s *Server) lameDuck(ctx context.Context) {
+	if s.LameDuck <= 0 {
+		return
+	}
+	s.init()
+	s.lame.Store(true)
+	s.mu.Lock()
+	conns := make([]*byteConn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.tell()
+	}
+	t := time.NewTimer(s.LameDuck)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.done: // by Close
+	case <-ctx.Done():
+	}
+}
+
+// tell tells the client where the protocol can do so without a reply.
+func (c *byteConn) tell() {
+	if h := c.http2(); h != nil {
+		go h.leave() // it may have to wait for the client to read
+	}
+}
+
+// endsSoon reports whether a reply is the last one of the connection.
+func (c *byteConn) endsSoon() bool {
+	return c.srv.stopping.Load() || c.srv.noKeepAlives.Load() || c.srv.lame.Load() || c.leaving.told.Load()
+}
+
+// outNow reports whether the connection is to end as soon as it is idle.
+func (c *byteConn) outNow() bool { return c.srv.stopping.Load() || c.leaving.out.Load() }
+
+// lingers reports whether the client has been told, or is to be, and the connection
+// waits nevertheless.
+func (c *byteConn) lingers() bool {
+	return (c.srv.lame.Load() || c.leaving.told.Load()) && !c.outNow()
+}
+
+// leaves reports whether the connection is not to wait for another request.
+func (c *byteConn) leaves() bool {
+	return c.outNow() || c.served > 0 && c.srv.noKeepAlives.Load()
+}
+
+// leaveWith has the connection leave when a server does that has accepted it
+// before us.
+func (c *byteConn) leaveWith() {
+	l4.AfterDraining(c.raw, func() {
+		c.leaving.told.Store(true)
+		c.tell()
+		c.srv.afterLameDuck(func() {
+			c.leaving.out.Store(true)
+			c.interruptIdle()
+		})
+	})
+}
+
+// afterLameDuck calls f when a connection that has been told may be closed.
+func (s *Server) afterLameDuck(f func()) {
+	if s.LameDuck > 0 {
+		time.AfterFunc(s.LameDuck, f)
+		return
+	}
+	f()
+}
+
+// leaveWith is that of the standard front.
+func (h *handedConn) leaveWith() {
+	l4.AfterDraining(h.Conn, func() {
+		h.leaving.told.Store(true)
+		h.srv.afterLameDuck(func() {
+			h.leaving.out.Store(true)
+			if h.idle.Load() {
+				_ = h.Close()
+			}
+		})
+	})
+}
+
+// noteState is the embedded server's ConnState.
+func (s *Server) noteState(c net.Conn, state http.ConnState) {
+	h := handedOf(c)
+	if h == nil {
+		return
+	}
+	idle := state == http.StateIdle
+	h.idle.Store(idle)
+	if idle && h.leaving.out.Load() {
+		_ = h.Close()
+	}
+}
+
+// sayLast has a reply of the standard front say that it is the last one, if it is.
+func (s *standard) sayLast() {
+	if s.srv == nil || s.r.ProtoMajor != 1 {
+		return
+	}
+	s.srv.sayLast(s.w, s.conn)
+}
+
+// sayLast is that of a reply on h, which is nil if that is not known.
+func (s *Server) sayLast(w http.ResponseWriter, h *handedConn) {
+	if s.lame.Load() || h != nil && h.leaving.told.Load() {
+		w.Header().Set("Connection", "close")
+	}
+}

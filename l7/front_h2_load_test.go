@@ -145,6 +145,7 @@ func TestAbuseIsTold(t *testing.T) {
 				})
 			}, func(t *testing.T, f *front) {
 				c := newH2Client(t, f.network)
+				c.mute = true // the other goroutine writes
 				go tc.do(c)
 				c.read(time.Second, nil)
 				c.Close()

@@ -32,11 +32,10 @@ type byteConn struct {
 
 	// Of its goroutine. While it is parked, or served by none, they are nobody's.
 	*work              // nil while the connection is settled
-	in      *l4.Buffer // bytes read, those before pos consumed; nil when there are none
+	in      input      // holds no buffer when there is nothing in it
 	out     *l4.Buffer // bytes of the reply to be written; nil when there are none
-	pos     int
-	readAt  coarse // also of who reads the body
-	sendAt  coarse
+	readAt  deadline   // also of who reads the body
+	sendAt  deadline
 	now     time.Time // the clock as last read for this connection
 	served  int32
 	owns    *session // what is kept for the client; nil as long as nobody asked; with HTTP/2, guarded by mu of that
@@ -216,9 +215,9 @@ func (c *byteConn) shut() {
 
 // release gives the buffers back.
 func (c *byteConn) release() {
-	c.srv.pool.Put(c.in)
+	c.in.release(&c.srv.buffers)
 	c.srv.pool.Put(c.out)
-	c.in, c.out, c.pos = nil, nil, 0
+	c.out = nil
 }
 
 // waitForClose lets a client that is still sending read the reply: closing a

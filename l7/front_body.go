@@ -30,7 +30,7 @@ var errStopped = errors.New("l7: the rest of the body is not wanted")
 
 func (c *byteConn) bodyReady() bool {
 	b := &c.req
-	return b.left == 0 || b.left > 0 && c.in != nil && int64(len(c.in.B)-c.pos) >= b.left
+	return b.left == 0 || b.left > 0 && int64(len(c.in.bytes())) >= b.left
 }
 
 func (c *byteConn) bodyMayPanic() bool { return false }
@@ -91,9 +91,9 @@ func (c *byteConn) readFixed(p []byte) (n int, err error) {
 	if int64(len(p)) > c.req.left {
 		p = p[:c.req.left]
 	}
-	if c.in != nil {
-		n = copy(p, c.in.B[c.pos:])
-		c.pos += n
+	if !c.in.empty() {
+		n = copy(p, c.in.bytes())
+		c.in.use(n)
 		c.consumed()
 	} else {
 		if err = c.bodyDeadline(); err == nil {
@@ -101,7 +101,7 @@ func (c *byteConn) readFixed(p []byte) (n int, err error) {
 		}
 	}
 	if c.req.left -= int64(n); n > 0 {
-		err = nil // it comes again
+		err = nil // the next read returns it again
 	}
 	return n, err
 }
@@ -109,18 +109,18 @@ func (c *byteConn) readFixed(p []byte) (n int, err error) {
 func (c *byteConn) readChunked(p []byte) (int, error) {
 	d := &c.req.chunk
 	for {
-		if c.in == nil {
+		if c.in.empty() {
 			if err := c.bodyDeadline(); err != nil {
 				return 0, err
 			}
-			if err := c.fill(); err != nil {
+			if err := c.in.fill(c.c, &c.srv.buffers); err != nil {
 				return 0, err
 			}
 		}
-		src := c.in.B[c.pos:]
+		src := c.in.bytes()
 		data, used, err := d.decode(src[:min(len(src), len(p))])
 		n := copy(p, data)
-		c.pos += used
+		c.in.use(used)
 		c.consumed()
 		if err != nil {
 			return n, err
@@ -140,13 +140,18 @@ func (c *byteConn) readChunked(p []byte) (int, error) {
 
 // bodyDeadline bounds the next wait for a piece of the body.
 func (c *byteConn) bodyDeadline() error {
-	if !c.own.read.Load() { // or what a foreign handler has set holds
-		c.readAt.bound(time.Now(), c.srv.requestLimit(&c.x), c.c.SetReadDeadline, c.stopped.Load)
-	}
+	c.readAt.bound(time.Now(), c.srv.requestLimit(&c.x), c.c.SetReadDeadline, c.bodyInstead)
 	if c.stopped.Load() {
 		return errStopped
 	}
 	return nil
+}
+
+func (c *byteConn) bodyInstead() (time.Time, bool) {
+	if c.stopped.Load() {
+		return past, true
+	}
+	return c.own.read.get()
 }
 
 func (c *byteConn) stopBody() {

@@ -360,9 +360,11 @@ func (w *editingWriter) SetReadDeadline(t time.Time) error {
 		return errReturned
 	}
 	defer w.lent.leave()
+	own := &w.s.root().body.own
+	own.set(t) // first: a read of the body may be about to set another
 	err := http.NewResponseController(w.ResponseWriter).SetReadDeadline(t)
-	if err == nil {
-		w.s.root().body.own.Store(true)
+	if err != nil {
+		own.clear()
 	}
 	return err
 }

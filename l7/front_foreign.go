@@ -21,10 +21,7 @@ const maxReplay = 1 << 20
 // replay returns the bytes from which the standard front can read the request
 // under way, and what has come behind it.
 func (c *byteConn) replay() ([]byte, error) {
-	var rest []byte
-	if c.in != nil {
-		rest = c.in.B[c.pos:]
-	}
+	rest := c.in.bytes()
 	b := &c.req
 	if !b.touched {
 		return append([]byte(b.head), rest...), nil
@@ -39,9 +36,7 @@ func (c *byteConn) replay() ([]byte, error) {
 		if err != nil || len(body) > maxReplay {
 			return nil, errors.Join(err, &headError{http.StatusRequestEntityTooLarge, "body too long"})
 		}
-		if rest = nil; c.in != nil {
-			rest = c.in.B[c.pos:]
-		}
+		rest = c.in.bytes()
 	}
 	length := int64(len(body)) + max(b.left, 0)
 	out := append([]byte(head), "Content-Length: "+strconv.FormatInt(length, 10)+"\r\n\r\n"...)

@@ -93,7 +93,7 @@ func (c *byteConn) http2() *h2Front {
 func (f *h2Front) run() (idle bool) {
 	c := f.conn
 	for {
-		if c.in != nil && !f.receive() {
+		if !c.in.empty() && !f.receive() {
 			return false
 		}
 		f.flushSoon()
@@ -112,14 +112,12 @@ func (f *h2Front) wait() (more, settle bool) {
 	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
 	if f.pinged {
 		limit = h2PingTimeout
-	} else if c.in != nil { // a part of a frame
+	} else if !c.in.empty() { // a part of a frame
 		limit = orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout)
 	}
-	if at, ok := c.readAt.due(now, limit); ok {
-		_ = c.c.SetReadDeadline(at)
-	}
+	c.readAt.bound(now, limit, c.c.SetReadDeadline, nil)
 	f.mu.Lock()
-	f.waiting, f.between = true, c.in == nil
+	f.waiting, f.between = true, c.in.empty()
 	if f.over() {
 		f.mu.Unlock()
 		return false, false
@@ -154,7 +152,7 @@ func (f *h2Front) wait() (more, settle bool) {
 		return false, !c.settled
 	case interrupted:
 		return true, false
-	case open > 0 && !f.pinged && c.in == nil:
+	case open > 0 && !f.pinged && c.in.empty():
 		f.pinged = true
 		f.mu.Lock()
 		f.h2.WritePing([8]byte{})
@@ -178,45 +176,17 @@ func (f *h2Front) over() bool {
 // read reads behind the bytes there are.
 func (f *h2Front) read() error {
 	c := f.conn
-	return h2Fill(c.c, &c.in, &c.pos, &c.srv.pool, &c.srv.bulk)
+	return c.in.fillBulk(c.c, &c.srv.buffers)
 }
 
 // receive takes the frames that are complete. It is false if one of them ended
 // the connection.
 func (f *h2Front) receive() bool {
-	c := f.conn
-	now := time.Now()
-	f.mu.Lock()
-	for {
-		frame, n, err := f.h2.Parse(c.in.B[c.pos:])
-		if n == 0 && err == nil {
-			break
-		}
-		var ev h2.Event
-		if err == nil {
-			ev, err = f.h2Link.receive(frame, now)
-		}
-		if err == nil {
-			err = f.handle(&ev, now)
-		}
-		if err != nil {
-			f.mu.Unlock()
-			f.refuse(err)
-			return false
-		}
-		c.pos += n
+	err := f.h2Link.receive(&f.conn.in, &f.srv.buffers, time.Now(), f.handle)
+	if err != nil {
+		f.refuse(err)
 	}
-	f.mu.Unlock()
-	if c.pos == len(c.in.B) {
-		f.release()
-	}
-	return true
-}
-
-// release gives the input buffer back.
-func (f *h2Front) release() {
-	c := f.conn
-	h2Release(&c.in, &c.pos, &c.srv.pool, &c.srv.bulk)
+	return err == nil
 }
 
 // handle does what an event asks for. F.mu is held.
@@ -288,7 +258,7 @@ func (f *h2Front) end() {
 	f.mu.Lock()
 	f.sleep.stop()
 	f.mu.Unlock()
-	f.release()
+	f.conn.in.release(&f.srv.buffers)
 }
 
 // dismiss ends the goroutines that wait for a stream. F.mu is held.

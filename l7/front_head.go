@@ -16,7 +16,7 @@ import (
 // has ended, and what there was to say to the client has been said; unless it
 // is idle, which means that it is to be settled.
 func (c *byteConn) next() (more, idle bool) {
-	if c.in == nil {
+	if c.in.empty() {
 		if more, idle = c.waitRequest(); !more {
 			return false, idle
 		}
@@ -28,15 +28,15 @@ func (c *byteConn) next() (more, idle bool) {
 	c.x.reset(&c.from)
 	c.x.Record.Start = now
 	for scan := (headScan{}); ; {
-		for c.pos+1 < len(c.in.B) && c.in.B[c.pos] == '\r' && c.in.B[c.pos+1] == '\n' {
-			c.pos += 2 // an empty line before a request is not one (RFC 9112, section 2.2)
+		for b := c.in.bytes(); len(b) > 1 && b[0] == '\r' && b[1] == '\n'; b = c.in.bytes() {
+			c.in.use(2) // an empty line before a request is not one (RFC 9112, section 2.2)
 			scan = headScan{}
 		}
-		n, err := headEnd(c.in.B[c.pos:], scan.at)
+		n, err := headEnd(c.in.bytes(), scan.at)
 		if n > 0 && err == nil {
 			return c.parse(n), false
 		}
-		if head := c.in.B[c.pos:]; err == nil && (len(head) != 1 || head[0] != '\r') { // which may begin an empty line
+		if head := c.in.bytes(); err == nil && (len(head) != 1 || head[0] != '\r') { // which may begin an empty line
 			err = scan.hopeless(head)
 		}
 		if err != nil {
@@ -52,34 +52,31 @@ func (c *byteConn) next() (more, idle bool) {
 func (c *byteConn) waitRequest() (more, idle bool) {
 	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
 	c.now = time.Now() // the last reply may have taken a while to send
-	if at, ok := c.readAt.due(c.now, limit); ok {
-		_ = c.c.SetReadDeadline(at)
-	}
+	c.readAt.bound(c.now, limit, c.c.SetReadDeadline, nil)
 	c.goIdle()
 	if c.leaves() { // seen here, or idle seen by Shutdown
 		c.goBusy()
 		return false, false
 	}
-	b, err := c.c.ReadBuffer(&c.srv.pool)
+	err := c.in.read(c.c, &c.srv.pool)
 	interrupted := c.goBusy()
 	if err != nil {
 		return false, interrupted && errors.Is(err, os.ErrDeadlineExceeded) && !c.settled && !c.leaves()
 	}
-	c.in, c.pos, c.settled = b, 0, false
+	c.settled = false
 	return true, false
 }
 
 // moreHead reads more of a head that is not complete.
 func (c *byteConn) moreHead(start time.Time) bool {
-	have := len(c.in.B) - c.pos
+	have := len(c.in.bytes())
 	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && have >= limit {
 		return c.refuse(c.tooLong(limit))
 	}
 	if d := orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout); d > 0 {
-		c.readAt.at = start.Add(d)
-		_ = c.c.SetReadDeadline(c.readAt.at)
+		c.readAt.boundAt(start.Add(d), c.c.SetReadDeadline, nil)
 	}
-	err := c.fill()
+	err := c.in.fill(c.c, &c.srv.buffers)
 	switch {
 	case err == nil:
 		return true
@@ -102,54 +99,20 @@ func (c *byteConn) moreHead(start time.Time) bool {
 // tooLong says of a head that is longer than limit what of it is. The request
 // line has the same bound as the head that it is part of.
 func (c *byteConn) tooLong(limit int) *headError {
-	if bytes.IndexByte(c.in.B[c.pos:c.pos+limit], '\n') < 0 {
+	if bytes.IndexByte(c.in.bytes()[:limit], '\n') < 0 {
 		return &headError{http.StatusRequestURITooLong, "request line too long"}
 	}
 	return &headError{http.StatusRequestHeaderFieldsTooLarge, "head too long"}
 }
 
-// fill reads once behind the bytes there are, making room first.
-func (c *byteConn) fill() error {
-	if c.in == nil {
-		b, err := c.c.ReadBuffer(&c.srv.pool)
-		if err != nil {
-			return err
-		}
-		c.in, c.pos = b, 0
-		return nil
-	}
-	b := c.in
-	if c.pos > 0 {
-		b.B = b.B[:copy(b.B, b.B[c.pos:])]
-		c.pos = 0
-	}
-	if len(b.B) == cap(b.B) {
-		big := &l4.Buffer{B: make([]byte, len(b.B), 2*cap(b.B))}
-		copy(big.B, b.B)
-		c.srv.pool.Put(b)
-		c.in, b = big, big
-	}
-	n, err := c.c.Read(b.B[len(b.B):cap(b.B)])
-	b.B = b.B[:len(b.B)+n]
-	if n > 0 {
-		return nil
-	}
-	return err
-}
-
 // consumed gives the input buffer back once all of it has been used.
-func (c *byteConn) consumed() {
-	if c.in != nil && c.pos == len(c.in.B) {
-		c.srv.pool.Put(c.in)
-		c.in, c.pos = nil, 0
-	}
-}
+func (c *byteConn) consumed() { c.in.consumed(&c.srv.buffers) }
 
 const h2Preface = "PRI * HTTP/2.0\r\n\r\n"
 
 // parse takes the head, n bytes long, from the input.
 func (c *byteConn) parse(n int) bool {
-	raw := c.in.B[c.pos : c.pos+n]
+	raw := c.in.bytes()[:n]
 	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && n > limit {
 		return c.refuse(c.tooLong(limit))
 	}
@@ -167,7 +130,7 @@ func (c *byteConn) parse(n int) bool {
 	if limit := orDefault(c.srv.MaxBodyBytes, 0); limit > 0 && c.x.ContentLength > limit {
 		return c.refuse(&headError{http.StatusRequestEntityTooLarge, "body too long"})
 	}
-	c.pos += n
+	c.in.use(n)
 	c.req = reqBody{head: head, left: c.x.ContentLength, chunk: chunkDecoder{trailer: c.req.chunk.trailer[:0]}}
 	c.consumed()
 	c.x.begin(FrontByte)

@@ -9,14 +9,13 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
 // ownDeadlines says which deadlines of a connection a foreign handler has set:
 // they take the place of the server's own until the exchange ends. A reader of
 // the body may be any goroutine.
-type ownDeadlines struct{ read, write atomic.Bool }
+type ownDeadlines struct{ read, write hostDeadline }
 
 // mayOwn reports whether the front can make (w, r) for the request itself. What
 // upgrades is better off with the http.Server, and so is who waits for a 100
@@ -85,24 +84,24 @@ func (c *byteConn) heldBack() int   { return 2 << 10 } // as net/http
 
 // setReadDeadline bounds reads of the request body.
 func (c *byteConn) setReadDeadline(t time.Time) error {
-	c.own.read.Store(true)
+	c.own.read.set(t)
 	return c.c.SetReadDeadline(t)
 }
 
 // setWriteDeadline bounds writes of the reply.
 func (c *byteConn) setWriteDeadline(t time.Time) error {
-	c.own.write.Store(true)
+	c.own.write.set(t)
 	return c.c.SetWriteDeadline(t)
 }
 
 // resetDeadlines has the server's own deadlines hold again.
 func (c *byteConn) resetDeadlines() {
-	if c.own.read.Swap(false) {
-		c.readAt.at = past
+	if c.own.read.clear() {
+		c.readAt.forget()
 		_ = c.c.SetReadDeadline(time.Time{})
 	}
-	if c.own.write.Swap(false) {
-		c.sendAt.at = past
+	if c.own.write.clear() {
+		c.sendAt.forget()
 		_ = c.c.SetWriteDeadline(time.Time{})
 	}
 }
@@ -126,10 +125,7 @@ func (c *byteConn) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
 	c.ends.atLeast(endsHanded)
 	_ = c.c.SetDeadline(time.Time{})
 	nc := c.withTLS(hc)
-	var early string
-	if c.in != nil {
-		early = string(c.in.B[c.pos:])
-	}
+	early := string(c.in.bytes())
 	br := bufio.NewReader(io.MultiReader(strings.NewReader(early), nc))
 	if early != "" {
 		_, _ = br.Peek(min(len(early), br.Size()))

@@ -142,8 +142,8 @@ func (c *byteConn) park() bool {
 func (c *byteConn) awaitFirst() bool {
 	b, err := c.c.TryReadBuffer(&c.srv.pool)
 	if b != nil || err != nil {
-		c.in = b
-		return false // an error comes again
+		c.in.set(b)
+		return false // the next read returns an error again
 	}
 	c.settled = true
 	if !c.park() {

@@ -36,7 +36,7 @@ func (c *byteConn) beginPeek() {
 // startPeek arms a peek if one is needed, and possible: now or, by whoever has
 // read the request body, behind its end.
 func (c *byteConn) startPeek() {
-	if c.watched != nil || c.unpeeked || c.peek != nil || c.srv.HalfClose || c.in != nil || !c.req.ended() {
+	if c.watched != nil || c.unpeeked || c.peek != nil || c.srv.HalfClose || !c.in.empty() || !c.req.ended() {
 		return
 	}
 	p := new(peek)

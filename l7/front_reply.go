@@ -205,7 +205,7 @@ func (c *byteConn) send(p []byte, more bool) error {
 		if err == nil {
 			return nil
 		}
-		if now = time.Now(); c.nc != c.raw || c.opaque || c.own.write.Load() || !wait.lasts(n, err, now) {
+		if now = time.Now(); c.nc != c.raw || c.opaque || c.own.write.stands() || !wait.lasts(n, err, now) {
 			c.ends.atLeast(endsBroken)
 			return err
 		}
@@ -215,11 +215,8 @@ func (c *byteConn) send(p []byte, more bool) error {
 
 // boundSend bounds the next write. Under TLS each record is bounded by itself.
 func (c *byteConn) boundSend(now time.Time, d time.Duration) {
-	if c.nc != c.raw || c.own.write.Load() {
-		return
-	}
-	if at, ok := c.sendAt.due(now, d); ok {
-		_ = c.c.SetWriteDeadline(at)
+	if c.nc == c.raw {
+		c.sendAt.bound(now, d, c.c.SetWriteDeadline, c.own.write.get)
 	}
 }
 
@@ -250,10 +247,7 @@ func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
 		return nil, nil, err
 	}
 	c.ends.atLeast(endsHanded)
-	var early []byte
-	if c.in != nil {
-		early = c.in.B[c.pos:]
-	}
+	early := c.in.bytes()
 	liftBounds(c.nc)
 	_ = c.c.SetDeadline(time.Time{})
 	return c.c, early, nil

@@ -107,12 +107,11 @@ type Server struct {
 	// what of. It must not block. See the example for how to keep the client out.
 	OnAbuse func(client netip.AddrPort, err error)
 
-	once    sync.Once
-	std     *http.Server
-	handed  map[*handedConn]struct{} // connections of the standard front, guarded by mu
-	both    int                      // of conns, those that are in handed too, or have been; guarded by mu
-	pool    l4.BufferPool
-	bulk    l4.BufferPool
+	once   sync.Once
+	std    *http.Server
+	handed map[*handedConn]struct{} // connections of the standard front, guarded by mu
+	both   int                      // of conns, those that are in handed too, or have been; guarded by mu
+	buffers
 	works   sync.Pool // of *work
 	streams sync.Pool // of *h2Exchange
 	parking parking
@@ -147,8 +146,7 @@ func (s *Server) init() {
 		s.conns = make(map[*byteConn]struct{})
 		s.handed = make(map[*handedConn]struct{})
 		s.done = make(chan struct{})
-		s.pool.Size = headBuffer
-		s.bulk.Size = bulkBuffer
+		s.setSizes()
 		s.sweeper.start = time.Now()
 		if n := orDefault(s.MaxConns, defaultMaxConns); n > 0 {
 			s.slots = make(chan struct{}, n)

@@ -15,8 +15,8 @@ type standardBody struct {
 	ended   atomic.Bool // it has been read to its end
 	stopped atomic.Bool // it is not wanted any more
 	bounded bool        // it bounds its waits itself: a stream does
-	own     atomic.Bool // a handler has set a deadline of its own
-	readAt  coarse
+	own     hostDeadline
+	readAt  deadline
 	due     atomic.Int64 // when readAt is, in nanoseconds of Unix time; 0 until a bound is set
 	limit   atomic.Int64 // of a wait for it in nanoseconds, if the server is the host's; 0 means none
 }
@@ -29,14 +29,13 @@ func (s *standard) readBody(p []byte) (int, error) {
 	if s.lent != nil {
 		return s.readLent(p)
 	}
-	if !b.ended.Load() && !b.bounded && !b.own.Load() {
+	if !b.ended.Load() && !b.bounded {
 		limit := time.Duration(b.limit.Load())
 		if s.srv != nil {
 			limit = s.srv.requestLimit(s.x)
 		}
-		if at, ok := b.readAt.due(time.Now(), limit); ok {
-			b.due.Store(at.UnixNano())
-			_ = http.NewResponseController(s.w).SetReadDeadline(at)
+		if b.readAt.bound(time.Now(), limit, s.setReadDeadline, b.instead) && !b.readAt.at.IsZero() {
+			b.due.Store(b.readAt.at.UnixNano())
 		}
 	}
 	if b.stopped.Load() { // seen here, or the deadline stands
@@ -54,11 +53,22 @@ func (s *standard) readBody(p []byte) (int, error) {
 		return n, &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
 	if err == io.EOF || b.read == r.ContentLength {
-		if !b.ended.Swap(true) && !b.readAt.at.IsZero() && !b.own.Load() {
+		if !b.ended.Swap(true) && !b.readAt.at.IsZero() && !b.own.stands() {
 			_ = http.NewResponseController(s.w).SetReadDeadline(time.Time{}) // or it would end the request
 		}
 	}
 	return n, err
+}
+
+func (s *standard) setReadDeadline(t time.Time) error {
+	return http.NewResponseController(s.w).SetReadDeadline(t)
+}
+
+func (b *standardBody) instead() (time.Time, bool) {
+	if b.stopped.Load() {
+		return past, true
+	}
+	return b.own.get()
 }
 
 // lateBody names the limit that has ended a read.

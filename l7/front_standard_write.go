@@ -12,7 +12,7 @@ import (
 // the server's side with it, for ever.
 type writeLimit struct {
 	limit time.Duration // 0 means none
-	at    coarse
+	at    deadline
 	late  bool // a deadline has passed
 }
 
@@ -35,9 +35,9 @@ func (l *writeLimit) renew(w http.ResponseWriter) {
 		return
 	}
 	l.late = l.over()
-	if at, ok := l.at.due(time.Now(), l.limit); ok {
-		_ = http.NewResponseController(w).SetWriteDeadline(at)
-	}
+	l.at.bound(time.Now(), l.limit, func(t time.Time) error {
+		return http.NewResponseController(w).SetWriteDeadline(t)
+	}, nil)
 }
 
 // lift ends the bound while there is nothing to write: with HTTP/2 a deadline that

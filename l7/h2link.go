@@ -133,9 +133,35 @@ func (k *h2Link) flushSoon() {
 	}
 }
 
-// receive says what a frame means. It fails for a peer that has answers written
-// and does not read them. The lock is held.
-func (k *h2Link) receive(f h2.Frame, now time.Time) (h2.Event, error) {
+// receive takes the frames of in that are complete, and has handle do what they
+// ask for, with the lock held. It fails for a peer that breaks the protocol, or
+// has answers written and does not read them.
+func (k *h2Link) receive(in *input, b *buffers, now time.Time, handle func(*h2.Event, time.Time) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for {
+		frame, n, err := k.h2.Parse(in.bytes())
+		if err == nil && n == 0 {
+			break
+		}
+		var ev h2.Event
+		if err == nil {
+			ev, err = k.event(frame, now)
+		}
+		if err == nil {
+			err = handle(&ev, now)
+		}
+		if err != nil {
+			return err
+		}
+		in.use(n)
+	}
+	in.consumed(b)
+	return nil
+}
+
+// event says what a frame means. The lock is held.
+func (k *h2Link) event(f h2.Frame, now time.Time) (h2.Event, error) {
 	before := len(k.h2.Out)
 	ev, err := k.h2.Receive(f, now)
 	if k.caused += len(k.h2.Out) - before; err == nil && k.caused > h2OutLimit {
@@ -378,48 +404,6 @@ func fieldFault(hf *hpack.HeaderField, k kind) string {
 	return ""
 }
 
-// h2Fill reads behind the bytes there are, into a larger buffer while a part of
-// a frame is there: then more is under way.
-func h2Fill(c *l4.Conn, in **l4.Buffer, pos *int, pool, bulk *l4.BufferPool) error {
-	if *in == nil {
-		b, err := c.ReadBuffer(pool)
-		if err != nil {
-			return err
-		}
-		*in, *pos = b, 0
-		return nil
-	}
-	b := *in
-	if *pos > 0 {
-		b.B = b.B[:copy(b.B, b.B[*pos:])]
-		*pos = 0
-	}
-	if cap(b.B) < bulkBuffer {
-		big := bulk.Get()
-		big.B = append(big.B[:0], b.B...)
-		pool.Put(b)
-		*in, b = big, big
-	}
-	n, err := c.Read(b.B[len(b.B):cap(b.B)])
-	if b.B = b.B[:len(b.B)+n]; n > 0 {
-		return nil
-	}
-	return err
-}
-
-// h2Release gives the input buffer back.
-func h2Release(in **l4.Buffer, pos *int, pool, bulk *l4.BufferPool) {
-	if *in == nil {
-		return
-	}
-	if cap((*in).B) >= bulkBuffer {
-		bulk.Put(*in)
-	} else {
-		pool.Put(*in)
-	}
-	*in, *pos = nil, 0
-}
-
 // An h2Inbox is the body of a stream as far as it has been received and not
 // been read. It is guarded by the mu of the link.
 type h2Inbox struct {
@@ -499,7 +483,7 @@ func (w *wait) wake() {
 // not 0. It is false if that time has passed. What is waited for must be looked
 // at again.
 func (k *h2Link) sleepFor(w *wait, d time.Duration) bool {
-	return k.sleepUntil(w, deadline(time.Now(), d))
+	return k.sleepUntil(w, deadlineIn(time.Now(), d))
 }
 
 func (k *h2Link) sleepUntil(w *wait, due time.Time) bool {

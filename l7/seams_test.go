@@ -43,8 +43,8 @@ func TestTunnelOpenedBehindAnInterrupt(t *testing.T) {
 func TestTunnelGivesAwayWhatWasReadAhead(t *testing.T) {
 	c, server := looseUpConn(t)
 	for _, failing := range []error{nil, io.ErrClosedPipe} {
-		c.in, c.pos = c.host.up.pool.Get(), 1
-		c.in.B = append(c.in.B[:0], "Xearly"...)
+		c.in = input{c.host.up.pool.Get(), 1}
+		c.in.buf.B = append(c.in.buf.B[:0], "Xearly"...)
 		got := ""
 		err := c.takeEarly(func(p []byte) error {
 			got = string(p)
@@ -52,12 +52,12 @@ func TestTunnelGivesAwayWhatWasReadAhead(t *testing.T) {
 		})
 		require.Equal(t, failing, err)
 		require.Equal(t, "early", got)
-		require.Nil(t, c.in)
+		require.Zero(t, c.in)
 	}
 	require.NoError(t, c.takeEarly(func([]byte) error { return errors.New("there is nothing") }))
 
-	c.in, c.pos = c.host.up.pool.Get(), 1
-	c.in.B = append(c.in.B[:0], "Xab"...)
+	c.in = input{c.host.up.pool.Get(), 1}
+	c.in.buf.B = append(c.in.buf.B[:0], "Xab"...)
 	go func() { _, _ = server.Write([]byte("c")) }()
 	for _, want := range []string{"a", "b", "c"} {
 		p := make([]byte, 1)
@@ -65,7 +65,7 @@ func TestTunnelGivesAwayWhatWasReadAhead(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, string(p[:n]))
 	}
-	require.Nil(t, c.in)
+	require.Zero(t, c.in)
 	c.leave()
 	require.True(t, c.lost())
 }

@@ -76,11 +76,11 @@ func TestChaosInputGivenBack(t *testing.T) {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			for i := range 2000 {
-				c := &upConn{host: h, in: u.pool.Get()}
+				c := &upConn{host: h, in: input{buf: u.pool.Get()}}
 				if i%2 == 0 {
-					c.in = u.bulk.Get()
+					c.in.set(u.bulk.Get())
 				}
-				c.in.B = c.in.B[:1]
+				c.in.buf.B = c.in.buf.B[:1]
 				c.releaseInput()
 			}
 		}()

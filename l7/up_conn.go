@@ -21,14 +21,13 @@ type upConn struct {
 	id       identity
 	session  *session // of the request that has it, if that is known
 	quiet    *quiet
-	readAt   coarse
-	sendAt   coarse
+	readAt   deadline
+	sendAt   deadline
 
 	enough atomic.Bool // the rest of the request body is not to be sent
-	in     *l4.Buffer  // bytes read, those before pos consumed; nil when there are none
-	pos    int
-	head   string // of the last reply
-	pump   *pump  // sends the request body; nil if there is nothing to wait for
+	in     input       // holds no buffer when there is nothing in it
+	head   string      // of the last reply
+	pump   *pump       // sends the request body; nil if there is nothing to wait for
 	rep    Reply
 	fate
 	upReply
@@ -85,10 +84,8 @@ func (c *upConn) release(clean bool) {
 	if x == nil || c.waited {
 		c.idleAt = time.Now()
 	}
-	if c.in != nil {
-		c.consumed()
-	}
-	if !clean || !c.keep || c.in != nil || c.lost() {
+	c.consumed()
+	if !clean || !c.keep || !c.in.empty() || c.lost() {
 		c.close()
 		return
 	}
@@ -108,15 +105,4 @@ func (c *upConn) logIn(x *Exchange) {
 	}
 }
 
-func (c *upConn) releaseInput() {
-	b := c.in
-	if b == nil {
-		return
-	}
-	c.in, c.pos = nil, 0
-	pool := &c.host.up.bulk // which takes only what is of its size
-	if cap(b.B) == headBuffer {
-		pool = &c.host.up.pool
-	}
-	pool.Put(b) // once: from here on it is somebody else's
-}
+func (c *upConn) releaseInput() { c.in.release(&c.host.up.buffers) }

@@ -31,16 +31,16 @@ func (c *upConn) open() {
 
 func (c *upConn) takeEarly(take func([]byte) error) error {
 	defer c.releaseInput()
-	if c.in == nil {
+	if c.in.empty() {
 		return nil
 	}
-	return take(c.in.B[c.pos:])
+	return take(c.in.bytes())
 }
 
 func (c *upConn) read(p []byte, limit time.Duration) (int, error) {
-	if c.in != nil {
-		n := copy(p, c.in.B[c.pos:])
-		c.pos += n
+	if !c.in.empty() {
+		n := copy(p, c.in.bytes())
+		c.in.use(n)
 		c.consumed()
 		return n, nil
 	}

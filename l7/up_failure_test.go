@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -110,37 +109,5 @@ func TestBlame(t *testing.T) {
 				require.Equal(t, c.err, fail.err)
 			}
 		})
-	}
-}
-
-// A deadline in the past that somebody has set is not undone by one that is set
-// meanwhile.
-func TestBoundLeavesAnInterruptAlone(t *testing.T) {
-	for _, over := range []bool{false, true} {
-		var c coarse
-		var set []time.Time
-		now := time.Now()
-		asked := 0
-		bound := func() {
-			c.bound(now, time.Second, func(at time.Time) error {
-				set = append(set, at)
-				return nil
-			}, func() bool {
-				asked++
-				require.NotEmpty(t, set, "asked before it is set")
-				return over
-			})
-		}
-		bound()
-		bound() // far enough
-		require.Equal(t, 1, asked)
-		if over {
-			require.Equal(t, []time.Time{c.at, past}, set)
-		} else {
-			require.Equal(t, []time.Time{c.at}, set)
-		}
-		c.forget()
-		bound()
-		require.Equal(t, 2, asked, "somebody has set another")
 	}
 }

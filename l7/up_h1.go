@@ -75,7 +75,7 @@ func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) (time.Time, erro
 // be written.
 func (c *upConn) readEarly(now time.Time) bool {
 	c.wait(now, time.Second)
-	return c.fill(&c.host.up.pool) == nil
+	return c.fill() == nil
 }
 
 // awaitHead reads heads up to that of the final reply, and passes interim ones
@@ -87,8 +87,7 @@ func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
 	left, begun, patient := limit, now, false
 	for interim := 0; ; {
 		if waiting {
-			_ = c.c.SetReadDeadline(now.Add(expectWait))
-			c.readAt.forget()
+			c.readAt.boundAt(now.Add(expectWait), c.c.SetReadDeadline, c.readInstead)
 		} else {
 			c.wait(now, l.within(now, left))
 		}

@@ -42,8 +42,7 @@ type h2Conn struct {
 	broken   error // why nothing can be written any more; nil as long as that is not so
 
 	// Of the goroutine that reads:
-	in      *l4.Buffer
-	pos     int
+	in      input
 	readOn  time.Time // when something was read last
 	pinged  bool      // a PING is not answered
 	emit    func(hpack.HeaderField)

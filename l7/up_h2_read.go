@@ -100,7 +100,7 @@ func (c *h2Conn) read() {
 		if p := recover(); p != nil { // of the host's own connection
 			c.end(recovered(slog.Default(), p, "connection to a server"))
 		}
-		h2Release(&c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
+		c.in.release(&c.host.up.buffers)
 		c.settle()
 		c.forget()
 	}()
@@ -110,7 +110,9 @@ func (c *h2Conn) read() {
 	for {
 		err := c.fill()
 		if err == nil {
-			err = c.receive()
+			if err = c.receive(&c.in, &c.host.up.buffers, c.readOn, c.handle); err != nil {
+				err = &badReply{err}
+			}
 		}
 		if err != nil {
 			c.end(err)
@@ -139,11 +141,11 @@ func (c *h2Conn) fill() error {
 	}
 	from := c.readOn
 	for {
-		closed, broken, err := c.boundRead(deadline(from, look))
+		closed, broken, err := c.boundRead(deadlineIn(from, look))
 		if closed {
 			return err
 		}
-		err = h2Fill(c.c, &c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
+		err = c.in.fillBulk(c.c, &c.host.up.buffers)
 		if err == nil {
 			c.readOn, c.pinged = time.Now(), false
 			return nil
@@ -220,34 +222,8 @@ func (c *h2Conn) unwritable(err error) {
 	}
 }
 
-// receive takes the frames that are complete.
-func (c *h2Conn) receive() error {
-	now := c.readOn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.in != nil && c.pos < len(c.in.B) {
-		frame, n, err := c.h2.Parse(c.in.B[c.pos:])
-		if err == nil && n == 0 {
-			return nil
-		}
-		var ev h2.Event
-		if err == nil {
-			ev, err = c.h2Link.receive(frame, now)
-		}
-		if err == nil {
-			err = c.handle(&ev)
-		}
-		if err != nil {
-			return &badReply{err}
-		}
-		c.pos += n
-	}
-	h2Release(&c.in, &c.pos, &c.host.up.pool, &c.host.up.bulk)
-	return nil
-}
-
 // handle does what an event asks for. The lock is held, as in what it calls.
-func (c *h2Conn) handle(ev *h2.Event) error {
+func (c *h2Conn) handle(ev *h2.Event, _ time.Time) error {
 	switch ev.Kind {
 	case h2.Head:
 		return c.head(ev)

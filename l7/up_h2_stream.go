@@ -192,7 +192,7 @@ func (s *h2Stream) awaitHead(t *attempt, l *leg) error {
 	left, begun := limit, time.Now()
 	for {
 		now := time.Now()
-		due := deadline(now, l.within(now, left))
+		due := deadlineIn(now, l.within(now, left))
 		if waiting {
 			due = now.Add(expectWait)
 		}
@@ -289,7 +289,7 @@ func (s *h2Stream) next() ([]byte, error) {
 		}
 		if err == nil && flushed {
 			now := time.Now()
-			if !c.sleepUntil(&s.recv, deadline(now, until(now, s.bodyWait.limit, s.bodyWait.end))) {
+			if !c.sleepUntil(&s.recv, deadlineIn(now, until(now, s.bodyWait.limit, s.bodyWait.end))) {
 				err = os.ErrDeadlineExceeded
 			}
 			if s.x != nil {

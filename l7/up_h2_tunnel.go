@@ -99,7 +99,7 @@ func (u *h2ServerTunnel) open()                                {}
 func (u *h2ServerTunnel) takeEarly(func(p []byte) error) error { return nil }
 
 func (u *h2ServerTunnel) read(p []byte, limit time.Duration) (int, error) {
-	_ = u.c.SetReadDeadline(deadline(time.Now(), limit))
+	_ = u.c.SetReadDeadline(deadlineIn(time.Now(), limit))
 	return u.c.Read(p)
 }
 

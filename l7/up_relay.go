@@ -255,7 +255,7 @@ func (t *attempt) join(tunnel serverTunnel, client *l4.Conn, early []byte) {
 	x.down.probe()
 	var err error
 	if len(early) > 0 {
-		_ = server.SetWriteDeadline(deadline(time.Now(), limit))
+		_ = server.SetWriteDeadline(deadlineIn(time.Now(), limit))
 		_, err = server.Write(early)
 		x.Record.BytesIn += int64(len(early))
 	}
@@ -263,7 +263,7 @@ func (t *attempt) join(tunnel serverTunnel, client *l4.Conn, early []byte) {
 		if err != nil {
 			return err
 		}
-		_ = client.SetWriteDeadline(deadline(time.Now(), limit))
+		_ = client.SetWriteDeadline(deadlineIn(time.Now(), limit))
 		x.Record.BytesOut += int64(len(p))
 		_, err := client.Write(p)
 		return err

@@ -68,65 +68,43 @@ func (c *upConn) sendBody(p []byte, d time.Duration) error {
 
 // boundSend bounds the next write.
 func (c *upConn) boundSend(now time.Time, d time.Duration) {
-	c.sendAt.bound(now, d, c.c.SetWriteDeadline, c.sendOver)
+	c.sendAt.bound(now, d, c.c.SetWriteDeadline, c.sendInstead)
 }
 
-func (c *upConn) sendOver() bool { return c.lost() || c.enough.Load() }
+func (c *upConn) sendInstead() (time.Time, bool) { return past, c.sendOver() }
+func (c *upConn) sendOver() bool                 { return c.lost() || c.enough.Load() }
 
 // ask writes a whole request and waits for the beginning of the reply. If n is
 // short without an error, the rest is to be sent. With ErrNotQuiet nothing was.
 func (c *upConn) ask(req []byte) (n int, err error) {
 	b, n, err := c.c.Ask(req, &c.host.up.pool)
 	if b != nil {
-		c.in, c.pos, c.gotHead = b, 0, true
+		c.in.set(b)
+		c.gotHead = true
 	}
 	return n, err
 }
 
 // wait bounds the next read.
 func (c *upConn) wait(now time.Time, d time.Duration) {
-	c.readAt.bound(now, d, c.c.SetReadDeadline, c.readOver)
+	c.readAt.bound(now, d, c.c.SetReadDeadline, c.readInstead)
 }
+
+func (c *upConn) readInstead() (time.Time, bool) { return past, c.readOver() }
 
 func (c *upConn) readOver() bool {
 	return c.lost() || c.pump != nil && c.pump.clientError() != nil
 }
 
-// fill reads once, behind the bytes there are.
-func (c *upConn) fill(pool *l4.BufferPool) error {
-	if c.in == nil {
-		b, err := c.c.ReadBuffer(pool)
-		if err != nil {
-			return err
-		}
-		c.in, c.pos = b, 0
-		return nil
-	}
-	b := c.in
-	if len(b.B) == cap(b.B) {
-		if c.pos > 0 {
-			b.B = b.B[:copy(b.B, b.B[c.pos:])]
-			c.pos = 0
-		} else {
-			b = &l4.Buffer{B: append(make([]byte, 0, 2*cap(b.B)), b.B...)}
-			c.releaseInput()
-			c.in = b
-		}
-	}
-	n, err := c.c.Read(b.B[len(b.B):cap(b.B)])
-	if b.B = b.B[:len(b.B)+n]; n > 0 {
-		return nil
-	}
-	return err
-}
+func (c *upConn) fill() error { return c.in.fill(c.c, &c.host.up.buffers) }
 
 // readHead reads the head of a reply, interim or final, into c.rep, and finds
 // out how its body is framed for a request of that method.
 func (c *upConn) readHead(method string) error {
 	from := 0
 	for {
-		if c.in != nil {
-			n, bad := headEnd(c.in.B[c.pos:], from)
+		if !c.in.empty() {
+			n, bad := headEnd(c.in.bytes(), from)
 			if bad != nil {
 				return &badReply{bad}
 			}
@@ -136,15 +114,15 @@ func (c *upConn) readHead(method string) error {
 				}
 				return c.parseHead(n, method)
 			}
-			if from = len(c.in.B) - c.pos; from >= len(replyPrefix) && string(c.in.B[c.pos:c.pos+len(replyPrefix)]) != replyPrefix {
+			if from = len(c.in.bytes()); from >= len(replyPrefix) && string(c.in.bytes()[:len(replyPrefix)]) != replyPrefix {
 				return &badReply{errNotHTTP} // and will not become it
 			}
 			if from >= maxReplyHead {
 				return &badReply{errHeadTooLong}
 			}
 		}
-		if err := c.fill(&c.host.up.pool); err != nil {
-			if c.in != nil && errors.Is(err, io.EOF) {
+		if err := c.fill(); err != nil {
+			if !c.in.empty() && errors.Is(err, io.EOF) {
 				return &badReply{io.ErrUnexpectedEOF}
 			}
 			return err
@@ -162,10 +140,10 @@ var (
 
 func (c *upConn) parseHead(n int, method string) error {
 	var f framing
-	head := sameOr(c.head, c.in.B[c.pos:c.pos+n])
+	head := sameOr(c.head, c.in.bytes()[:n])
 	c.head = head
-	c.full = len(c.in.B) == cap(c.in.B)
-	c.pos += n
+	c.full = c.in.full()
+	c.in.use(n)
 	c.consumed()
 	r := &c.rep
 	minor, bad := parseReply(r, &f, head, maxReplyFields)
@@ -232,11 +210,7 @@ func connectionScheme(v string) bool {
 }
 
 // consumed gives the input buffer back once all of it has been used.
-func (c *upConn) consumed() {
-	if c.pos == len(c.in.B) {
-		c.releaseInput()
-	}
-}
+func (c *upConn) consumed() { c.in.consumed(&c.host.up.buffers) }
 
 // ended reports whether the body has been read to its end.
 func (c *upConn) ended() bool {
@@ -246,23 +220,21 @@ func (c *upConn) ended() bool {
 // next returns the next piece of the body, valid until the call after, and
 // io.EOF at the end of a complete body. It waits for at most what c.bodyWait says.
 func (c *upConn) next() ([]byte, error) {
-	if c.in != nil {
-		c.consumed()
-	}
+	c.consumed()
 	for !c.ended() {
-		if c.in == nil {
+		if c.in.empty() {
 			if err := c.more(); err != nil {
 				return nil, err
 			}
 		}
-		src := c.in.B[c.pos:]
+		src := c.in.bytes()
 		switch c.left {
 		case untilClose:
-			c.pos += len(src)
+			c.in.use(len(src))
 			return src, nil
 		case -1:
 			data, used, bad := c.chunk.decode(src)
-			c.pos += used
+			c.in.use(used)
 			if bad != nil {
 				return nil, &badReply{bad}
 			}
@@ -275,7 +247,7 @@ func (c *upConn) next() ([]byte, error) {
 			}
 		default:
 			n := int(min(int64(len(src)), c.left))
-			c.pos += n
+			c.in.use(n)
 			c.left -= int64(n)
 			return src[:n], nil
 		}
@@ -305,7 +277,7 @@ func (c *upConn) more() error {
 	if c.full {
 		c.full = false
 		b, err := c.c.TryReadBuffer(pool)
-		if c.in, c.pos = b, 0; b != nil || err != nil {
+		if c.in.set(b); b != nil || err != nil {
 			return c.noMore(err)
 		}
 	}
@@ -316,7 +288,7 @@ func (c *upConn) more() error {
 	}
 	c.idleAt = time.Now()
 	c.awaitBody(c.idleAt)
-	err := c.endedBy(c.fill(pool))
+	err := c.endedBy(c.in.read(c.c, pool))
 	c.waited = true
 	if c.x != nil {
 		c.x.now = time.Time{} // that was a wait
@@ -338,7 +310,7 @@ func (c *upConn) noMore(err error) error {
 }
 
 // behind reports whether there are bytes that have been read and not used.
-func (c *upConn) behind() bool { return c.in != nil && c.pos < len(c.in.B) }
+func (c *upConn) behind() bool { return !c.in.empty() }
 
 // spliceMin is from how many bytes on a body is worth a pipe.
 const spliceMin = 512 << 10
@@ -355,9 +327,7 @@ func (c *upConn) splice(to replyWriter) (tried bool, err error) {
 	if dst == nil {
 		return true, nil
 	}
-	if c.in != nil {
-		c.consumed()
-	}
+	c.consumed()
 	reading := false
 	n, err := l4.Transfer(dst.conn(), c.c, c.left, func(side *l4.Conn) {
 		if reading = side == c.c; reading {

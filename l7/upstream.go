@@ -90,10 +90,9 @@ type Upstream struct {
 	MaxRequests int           // over one connection; 0 or negative means no limit
 	PingTimeout time.Duration // of an HTTP/2 connection that is silent: after it a PING is sent, and after as long again without an answer the connection is closed; 0 means 15s, negative means none
 
-	chance   chance
-	once     sync.Once
-	pool     l4.BufferPool
-	bulk     l4.BufferPool
+	chance chance
+	once   sync.Once
+	buffers
 	attempts sync.Pool
 	mu       sync.RWMutex
 	hosts    map[hostKey]*upHost
@@ -149,8 +148,7 @@ func HostOnly(x *Exchange, _ *balance.Server) string {
 
 func (u *Upstream) init() {
 	u.once.Do(func() {
-		u.pool.Size = headBuffer
-		u.bulk.Size = bulkBuffer
+		u.setSizes()
 		u.hosts = make(map[hostKey]*upHost)
 	})
 }

@@ -14,12 +14,12 @@ import (
 // deadline that somebody else sets takes its place until it is lifted. Only the
 // writer uses at.
 type writeBound struct {
-	at     coarse
-	whole  bool                      // a write that is out of time must not be gone on with, as TLS has it
-	limit  atomic.Int64              // a time.Duration; 0 means none
-	others atomic.Pointer[time.Time] // the deadline of somebody else; nil if there is none
-	moved  atomic.Bool               // the deadline that stands is not what at says
-	over   atomic.Bool               // a write has ended by the bound: there is nothing to be written any more
+	at     deadline
+	whole  bool         // a write that is out of time must not be gone on with, as TLS has it
+	limit  atomic.Int64 // a time.Duration; 0 means none
+	others hostDeadline
+	moved  atomic.Bool // the deadline that stands is not what at says
+	over   atomic.Bool // a write has ended by the bound: there is nothing to be written any more
 }
 
 // set says what holds from now on, 0 meaning nothing.
@@ -28,7 +28,7 @@ func (b *writeBound) set(limit time.Duration) { b.limit.Store(int64(limit)) }
 // lift ends the bound for good: c is not used for requests any more.
 func (b *writeBound) lift(c net.Conn) {
 	b.limit.Store(0)
-	if b.others.Load() == nil {
+	if !b.others.stands() {
 		_ = c.SetWriteDeadline(time.Time{})
 	}
 }
@@ -36,9 +36,9 @@ func (b *writeBound) lift(c net.Conn) {
 // deadline sets a deadline of somebody else's.
 func (b *writeBound) deadline(c net.Conn, t time.Time) error {
 	if t.IsZero() {
-		b.others.Store(nil)
+		b.others.clear()
 	} else {
-		b.others.Store(&t)
+		b.others.set(t)
 	}
 	b.moved.Store(true)
 	return c.SetWriteDeadline(t)
@@ -46,7 +46,7 @@ func (b *writeBound) deadline(c net.Conn, t time.Time) error {
 
 // renew bounds the next write, and reports whether the bound is ours.
 func (b *writeBound) renew(c net.Conn, now time.Time, limit time.Duration) bool {
-	if limit <= 0 || b.others.Load() != nil {
+	if limit <= 0 || b.others.stands() {
 		return false
 	}
 	if b.moved.Swap(false) {
@@ -56,14 +56,7 @@ func (b *writeBound) renew(c net.Conn, now time.Time, limit time.Duration) bool 
 	if b.whole {
 		d = limit
 	}
-	if at, ok := b.at.due(now, d); ok {
-		_ = c.SetWriteDeadline(at)
-		if t := b.others.Load(); t != nil { // set meanwhile
-			_ = c.SetWriteDeadline(*t)
-			return false
-		}
-	}
-	return true
+	return b.at.bound(now, d, c.SetWriteDeadline, b.others.get)
 }
 
 // write writes all of p to c.

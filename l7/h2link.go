@@ -39,6 +39,8 @@ type h2Link struct {
 	tls   bool       // writes are bounded below c
 	lost  func(err error)
 	spawn func(f func())    // runs f on a goroutine that the owner waits for, if it does
+	apart bool              // writing is left to a goroutine of spawn, always
+	all   func()            // the method value of writeAll, made once
 	names map[string]string // of fields, in lower case
 
 	mu      sync.Mutex
@@ -64,7 +66,7 @@ func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config
 	k.c, k.tls, k.lost, k.spawn = c, tls, lost, spawn
 	k.names = make(map[string]string)
 	k.bound.set(limit)
-	k.late = k.wakeLate
+	k.late, k.all = k.wakeLate, k.writeAll
 	k.bound.whole = c.TLS() != nil // with bounds below, it is not used
 	k.h2 = h2.New(cfg)
 }
@@ -81,15 +83,31 @@ func (k *h2Link) flushAll() { k.flushUntil(nil, math.MaxInt) }
 // for others once the turn of s, its own stream if there is one, has come. Then it
 // leaves the rest to a goroutine made for that: others may add without end.
 func (k *h2Link) flushUntil(s *h2Sender, writes int) {
+	switch {
+	case k.apart:
+		k.flushSoon()
+	case k.mayWrite():
+		runtime.Gosched()
+		k.writeOut(s, writes)
+	}
+}
+
+// mayWrite reports whether there is something to write and nobody writes: then the
+// caller has to.
+func (k *h2Link) mayWrite() bool {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.writing || len(k.h2.Out) == 0 {
-		k.mu.Unlock()
-		return
+		return false
 	}
 	k.writing = true
-	k.mu.Unlock()
+	return true
+}
+
+// writeAll writes until nothing is left. Writing is set.
+func (k *h2Link) writeAll() {
 	runtime.Gosched()
-	k.writeOut(s, writes)
+	k.writeOut(nil, math.MaxInt)
 }
 
 // writeOut writes until nothing is left, or as flushUntil says. Writing is set.
@@ -125,11 +143,8 @@ func (k *h2Link) writeOut(s *h2Sender, writes int) {
 // flushSoon is flush for the goroutine that reads, which must not wait for the
 // peer to read: the peer may be waiting for it.
 func (k *h2Link) flushSoon() {
-	k.mu.Lock()
-	some := !k.writing && len(k.h2.Out) > 0
-	k.mu.Unlock()
-	if some {
-		k.spawn(k.flushAll)
+	if k.mayWrite() {
+		k.spawn(k.all)
 	}
 }
 

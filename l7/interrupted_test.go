@@ -38,7 +38,7 @@ func TestInterruptedConnectionIsNotKept(t *testing.T) {
 			h := u.host(p.Server("10.0.1.1:80"))
 			a, b := net.Pipe()
 			defer b.Close()
-			c := h.newConn(a, identity{}, nil)
+			c := h.newConn(a, dialingOf(t, h), identity{}, nil)
 			c.keep = true
 			tc.do(c)
 			c.release(true)

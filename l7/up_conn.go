@@ -24,11 +24,12 @@ type upConn struct {
 	readAt   deadline
 	sendAt   deadline
 
-	enough atomic.Bool // the rest of the request body is not to be sent
-	in     input       // holds no buffer when there is nothing in it
-	head   string      // of the last reply
-	pump   *pump       // sends the request body; nil if there is nothing to wait for
-	rep    Reply
+	enough  atomic.Bool                         // the rest of the request body is not to be sent
+	whenCut atomic.Pointer[func(reason string)] // nil until the connection is a tunnel
+	in      input                               // holds no buffer when there is nothing in it
+	head    string                              // of the last reply
+	pump    *pump                               // sends the request body; nil if there is nothing to wait for
+	rep     Reply
 	fate
 	upReply
 }
@@ -46,6 +47,9 @@ func (c *upConn) interruptBody() { c.expire(func() { _ = c.c.SetReadDeadline(pas
 func (c *upConn) cut(reason string) {
 	c.cutReason.Store(&reason)
 	c.expire(func() { _ = c.c.SetDeadline(past) })
+	if f := c.whenCut.Load(); f != nil { // seen here, or onCut sees the reason
+		(*f)(reason)
+	}
 }
 
 // expire ends what goes on on c by its deadline or, if that panics, by closing it.

@@ -22,6 +22,13 @@ func (c *upConn) tunnel(method string) serverTunnel {
 func (c *upConn) conn() *l4.Conn     { return c.c }
 func (c *upConn) switchedTo() string { return c.protocol }
 
+func (c *upConn) onCut(f func(reason string)) {
+	c.whenCut.Store(&f)
+	if r := c.cutReason.Load(); r != nil {
+		f(*r)
+	}
+}
+
 func (c *upConn) open() {
 	_ = c.c.SetDeadline(time.Time{})
 	if c.lost() { // seen here, or the deadline stands

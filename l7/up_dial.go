@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -68,11 +69,12 @@ func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *leg, fresh
 			return src, dialed, err
 		}
 	}
-	nc, err := h.dial(ctx, id, h.oneOnly(), t.distrust, l.deadline)
+	id = id.keep()
+	nc, d, err := h.dial(ctx, id, h.oneOnly(), t.distrust, l.deadline)
 	if err != nil {
 		return nil, false, err
 	}
-	return h.newConn(nc, id, t.use.session), true, nil
+	return h.newConn(nc, d, id, t.use.session), true, nil
 }
 
 // oneOnly returns what to offer when HTTP/2 is not wanted.
@@ -83,13 +85,16 @@ func (h *upHost) oneOnly() []string {
 	return slices.DeleteFunc(slices.Clone(h.alpn), func(p string) bool { return p == "h2" })
 }
 
-// newConn makes a connection of HTTP/1 of nc.
-func (h *upHost) newConn(nc net.Conn, id identity, s *session) *upConn {
+// newConn makes a connection of HTTP/1 of nc, which d has come to.
+func (h *upHost) newConn(nc net.Conn, d *dialing, id identity, s *session) *upConn {
 	c := &upConn{host: h, id: id, session: s, c: l4.NewConn(nc), quiet: newQuiet(nc), expires: h.expiry()}
-	h.enter(func() {
+	cut := h.replace(d, func() {
 		h.conns[c] = struct{}{}
 		c.cuts = h.cuts
 	})
+	if cut != nil {
+		c.cut(*cut)
+	}
 	return c
 }
 
@@ -102,18 +107,25 @@ func (h *upHost) expiry() time.Time {
 	return time.Now().Add(age - time.Duration(h.up.chance.float64(h.up.Seed)*float64(age/10+1))) // not all at once
 }
 
-// dial opens a connection, and counts it.
-func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust *tlsError, deadline time.Time) (nc net.Conn, err error) {
+// keep returns an identity that holds nothing of the request it was made for.
+func (id identity) keep() identity {
+	id.tlsName = strings.Clone(id.tlsName)
+	return id
+}
+
+// dial opens a connection, and counts it. A connection of ours has to take the place of the
+// dialing.
+func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust *tlsError, deadline time.Time) (nc net.Conn, d *dialing, err error) {
+	ctx, d = h.beginDial(ctx)
 	h.counts.dials.Add(1)
-	ok := false
 	defer func() {
-		if !ok { // also if what the host gave panicked
+		if nc == nil { // or what the host gave panicked
 			h.counts.dialErrors.Add(1)
+			h.endDial(d)
 		}
 	}()
 	nc, err = h.connect(ctx, id, alpn, distrust, deadline)
-	ok = err == nil
-	return nc, err
+	return nc, d, err
 }
 
 // connect opens a connection: TCP, PROXY header, TLS.
@@ -146,7 +158,12 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 	if id.proxy != "" {
 		at, _ := ctx.Deadline()
 		_ = nc.SetWriteDeadline(at)
-		if _, err := nc.Write([]byte(id.proxy)); err != nil {
+		stop := context.AfterFunc(ctx, func() { _ = nc.SetWriteDeadline(past) })
+		_, err := nc.Write([]byte(id.proxy))
+		if !stop() {
+			err = ctx.Err()
+		}
+		if err != nil {
 			return nil, connectError(ctx, err)
 		}
 		_ = nc.SetWriteDeadline(time.Time{})
@@ -226,10 +243,15 @@ var (
 	errDistrusted     = errors.New("another server had no valid certificate for this name")
 )
 
-// connectError tells our own time limit from other ends of the context.
+// connectError tells our own time limit, and the end of the server, from other
+// ends of the context.
 func connectError(ctx context.Context, err error) error {
-	if context.Cause(ctx) == errConnectTimeout {
+	cause := context.Cause(ctx)
+	if cause == errConnectTimeout {
 		return errors.Join(errConnectTimeout, err)
+	}
+	if cut, ok := errors.AsType[*cutError](cause); ok {
+		return cut
 	}
 	return err
 }

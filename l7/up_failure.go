@@ -82,9 +82,12 @@ const statusClientClosed = 499
 func (t *attempt) connectFailure(l *leg, err error) *failure {
 	f := &failure{class: balance.ConnectFailed, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err, unsent: true}
 	var te *tlsError
+	var cut *cutError
 	switch {
 	case t.x.Context().Err() != nil:
 		f.canceled(t.x)
+	case errors.As(err, &cut):
+		f.class, f.by, f.status = balance.Canceled, l4.ServerDown, http.StatusServiceUnavailable
 	case l.race != nil && l.race.lost(l):
 		f.class, f.by = balance.Canceled, l4.ClientAborted
 	case errors.Is(err, errConnectTimeout), errors.Is(err, context.DeadlineExceeded):
@@ -172,7 +175,7 @@ func (f *fate) failure(x *Exchange, err error) *failure {
 		fail.panicked()
 	case l4.ServerDown:
 		fail.status = http.StatusServiceUnavailable
-		fail.err = errors.New("l7: server taken away: " + *f.cutReason.Load())
+		fail.err = &cutError{*f.cutReason.Load()}
 		fail.quiet = !f.gotHead
 	case l4.ClientAborted:
 		fail.aborted(x, f.interrupted.Load())

@@ -61,7 +61,7 @@ type h2Key struct {
 // h2Dial is a dial that others wait for.
 type h2Dial struct {
 	done chan struct{}
-	err  error // to be read once done is closed
+	err  error // to be read once done is closed; nil if it says nothing of their own dials
 }
 
 // stream returns a stream of HTTP/2 to the server, or a connection of HTTP/1 if
@@ -119,16 +119,36 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (s
 			return h.dialForAll(ctx, key, d, t, l)
 		}
 		h.mu.Unlock()
-		select {
-		case <-d.done:
-			if d.err != nil {
-				return nil, false, d.err
-			}
-		case <-ctx.Done():
-			return nil, false, context.Cause(ctx)
+		if err := d.await(ctx, h, l); err != nil {
+			return nil, false, err
 		}
 	}
 	return nil, false, nil
+}
+
+// await waits for the dial of another request, which may have more time than this
+// one.
+func (d *h2Dial) await(ctx context.Context, h *upHost, l *leg) error {
+	late, stop := h.connectTimer(l)
+	defer stop()
+	select {
+	case <-d.done:
+		return d.err
+	case <-late:
+		return errors.Join(errConnectTimeout, errors.New("l7: still connecting for another request"))
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// connectTimer tells when the time that a request has for a connection is over.
+func (h *upHost) connectTimer(l *leg) (late <-chan time.Time, stop func()) {
+	d := until(time.Now(), orDefault(h.up.ConnectTimeout, defaultConnectTimeout), l.deadline)
+	if d <= 0 {
+		return nil, func() {}
+	}
+	timer := time.NewTimer(d)
+	return timer.C, func() { timer.Stop() }
 }
 
 // dialForAll is dialStream while others wait for it. A dialer that panics makes
@@ -138,7 +158,7 @@ func (h *upHost) dialForAll(ctx context.Context, key h2Key, d *h2Dial, t *attemp
 		h.mu.Lock()
 		delete(h.dialing, key)
 		h.mu.Unlock()
-		if ctx.Err() == nil { // else it was our own client that left
+		if !l.ownFailure(ctx, err) {
 			d.err = err
 		}
 		close(d.done)
@@ -146,27 +166,36 @@ func (h *upHost) dialForAll(ctx context.Context, key h2Key, d *h2Dial, t *attemp
 	return h.dialStream(ctx, key.id, t, l)
 }
 
+// ownFailure reports whether a dial may have failed by what is the request's own:
+// its client has left, it had less time than there is for a connection, or it has met
+// a server before that it must not ask now.
+func (l *leg) ownFailure(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || !l.deadline.IsZero() && !time.Now().Before(l.deadline) || errors.Is(err, errDistrusted)
+}
+
 // dialStream opens a connection.
 func (h *upHost) dialStream(ctx context.Context, id identity, t *attempt, l *leg) (source, bool, error) {
-	nc, err := h.dial(ctx, id, h.alpn, t.distrust, l.deadline)
+	id = id.keep()
+	nc, d, err := h.dial(ctx, id, h.alpn, t.distrust, l.deadline)
 	if err != nil {
 		return nil, false, err
 	}
-	src, err := h.speak(ctx, nc, id, t.use.session, t.login)
+	src, err := h.speak(nc, d, id, t.use.session, t.login)
 	return src, err == nil, err
 }
 
 // speak begins the protocol that was agreed on.
-func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *session, once bool) (source, error) {
+func (h *upHost) speak(nc net.Conn, d *dialing, id identity, owner *session, once bool) (source, error) {
 	st := tlsState(nc)
 	if st != nil {
 		if st.NegotiatedProtocol != "h2" {
 			if !h.one {
+				h.endDial(d)
 				_ = nc.Close()
 				return nil, &tlsError{st.ServerName, errors.New("server does not speak HTTP/2")}
 			}
 			h.two.Store(false) // it will not change its mind: no need to queue for dials
-			return h.newConn(nc, id, owner), nil
+			return h.newConn(nc, d, id, owner), nil
 		}
 	}
 	c := &h2Conn{host: h, id: id, nc: nc, state: st, owner: owner, users: 1, expires: h.expiry(), settled: make(chan struct{}), reserved: 1}
@@ -174,8 +203,11 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *ses
 	if h.up.Reuse == ReuseNever && (owner == nil || !owner.note(h)) {
 		once = true
 	}
+	// A write may wait for a server that does not read, longer than any one request
+	// may take: none of them writes for the others.
+	c.apart = true
 	c.start(l4.NewConn(nc), false, defaultSendTimeout, h2ClientConfig(), c.unwritable, func(f func()) { go f() })
-	h.enter(func() {
+	cut := h.replace(d, func() {
 		h.twos = append(slices.Clip(h.twos), c)
 		once = once || h.gone
 	})
@@ -183,6 +215,9 @@ func (h *upHost) speak(ctx context.Context, nc net.Conn, id identity, owner *ses
 		c.retired.Store(true)
 	}
 	go c.read()
+	if cut != nil {
+		c.cut(true, *cut)
+	}
 	return newH2Stream(c, false), nil
 }
 
@@ -200,17 +235,18 @@ func (c *h2Conn) hasSettled() bool {
 
 // awaitSettings waits until the server has said how many streams there may be.
 func (c *h2Conn) awaitSettings(ctx context.Context, l *leg) error {
-	var late <-chan time.Time
-	if d := until(time.Now(), orDefault(c.host.up.ConnectTimeout, defaultConnectTimeout), l.deadline); d > 0 {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		late = timer.C
-	}
+	late, stop := c.host.connectTimer(l)
+	defer stop()
 	select {
 	case <-c.settled:
+		if r := c.reason.Load(); r != nil {
+			return &cutError{*r}
+		}
 		return nil
 	case <-late:
-		c.retire() // the others need not wait
+		if l.deadline.IsZero() || time.Now().Before(l.deadline) {
+			c.retire() // the others need not wait
+		}
 		return errors.Join(errConnectTimeout, errors.New("l7: no SETTINGS from the server"))
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -309,7 +345,7 @@ func (c *h2Conn) forget() {
 func (c *h2Conn) cut(live bool, reason string) {
 	if live {
 		c.reason.Store(&reason)
-		c.end(errors.New("l7: server taken away: " + reason))
+		c.end(&cutError{reason})
 		return
 	}
 	c.retire()
@@ -344,11 +380,16 @@ func (c *h2Conn) end(err error) {
 		c.h2.Leave(false, h2.NoError, "")
 	}
 	c.mu.Unlock()
-	if polite {
-		c.flush()
-	}
 	c.forget()
-	_ = quietly(slog.Default(), func() { _ = c.nc.Close() })
+	shut := func() { _ = quietly(slog.Default(), func() { _ = c.nc.Close() }) }
+	if !polite || !c.mayWrite() {
+		shut()
+		return
+	}
+	c.spawn(func() {
+		c.writeAll()
+		shut()
+	})
 }
 
 func (s *h2Stream) wake() {

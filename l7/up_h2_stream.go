@@ -64,7 +64,7 @@ func (s *h2Stream) interrupt() {
 	}
 	s.wake()
 	c.mu.Unlock()
-	go c.flush() // which may have to wait
+	c.flush()
 }
 
 func (s *h2Stream) end() *fate                     { return &s.fate }

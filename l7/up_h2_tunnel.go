@@ -96,6 +96,7 @@ type h2ServerTunnel struct {
 func (u *h2ServerTunnel) conn() *l4.Conn                       { return u.c }
 func (u *h2ServerTunnel) switchedTo() string                   { return u.protocol }
 func (u *h2ServerTunnel) open()                                {}
+func (u *h2ServerTunnel) onCut(func(string))                   {} // the connection ends its streams, and says why
 func (u *h2ServerTunnel) takeEarly(func(p []byte) error) error { return nil }
 
 func (u *h2ServerTunnel) read(p []byte, limit time.Duration) (int, error) {

@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"context"
 	"crypto/tls"
 	"maps"
 	"slices"
@@ -33,7 +34,8 @@ type upHost struct {
 	sessions   tls.ClientSessionCache // nil as long as there was no TLS
 	sessionsOf string                 // the client certificate they were begun with
 	twos       []*h2Conn              // never changed in place
-	dialing    map[h2Key]*h2Dial      // of HTTP/2, under way
+	dialing    map[h2Key]*h2Dial      // of HTTP/2, that others wait for
+	dials      map[*dialing]struct{}  // all that are under way
 }
 
 // Cut implements [balance.Attached]. A server that went down may come back, and
@@ -53,7 +55,17 @@ func (h *upHost) Cut(live bool, reason string) {
 		busy = slices.AppendSeq(busy, maps.Keys(h.conns))
 	}
 	twos := h.twos
+	var dials []*dialing
+	if live {
+		for d := range h.dials {
+			d.reason = &reason
+			dials = append(dials, d)
+		}
+	}
 	h.mu.Unlock()
+	for _, d := range dials {
+		d.cancel(&cutError{reason})
+	}
 	for _, c := range busy {
 		c.cut(reason)
 	}
@@ -67,7 +79,7 @@ func (h *upHost) Cut(live bool, reason string) {
 // leave detaches a host that is gone once it has no connection left.
 func (h *upHost) leave() {
 	h.mu.Lock()
-	last := h.gone && h.attached && len(h.conns)+len(h.twos) == 0
+	last := h.gone && h.attached && len(h.conns)+len(h.twos)+len(h.dials) == 0
 	if last {
 		h.attached = false
 	}
@@ -75,6 +87,50 @@ func (h *upHost) leave() {
 	if last {
 		h.key.server.Detach(h)
 	}
+}
+
+// A dialing is a connection that is being opened. It is part of what Cut ends until
+// the connection has taken its place.
+type dialing struct {
+	cancel context.CancelCauseFunc
+	reason *string // why it was cut, nil if it was not; guarded by mu of the host
+}
+
+// beginDial makes a dialing, whose dial has to end with the context.
+func (h *upHost) beginDial(ctx context.Context) (context.Context, *dialing) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	d := &dialing{cancel: cancel}
+	h.enter(func() {
+		if h.dials == nil {
+			h.dials = make(map[*dialing]struct{})
+		}
+		h.dials[d] = struct{}{}
+	})
+	return ctx, d
+}
+
+// endDial ends a dialing that no connection has come of.
+func (h *upHost) endDial(d *dialing) {
+	d.cancel(nil)
+	h.mu.Lock()
+	delete(h.dials, d)
+	gone := h.gone
+	h.mu.Unlock()
+	if gone {
+		h.leave()
+	}
+}
+
+// replace has a connection take the place of the dialing that it comes of, by add,
+// and returns why that was cut, nil if it was not.
+func (h *upHost) replace(d *dialing, add func()) (cut *string) {
+	d.cancel(nil)
+	h.enter(func() {
+		delete(h.dials, d)
+		cut = d.reason
+		add()
+	})
+	return cut
 }
 
 // enter adds a connection, by add, to those that Cut ends.

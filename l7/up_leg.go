@@ -97,6 +97,9 @@ type serverTunnel interface {
 	takeEarly(take func([]byte) error) error
 	read(p []byte, limit time.Duration) (int, error)
 	write(p []byte, limit time.Duration) error
+	// onCut has f called once the server is taken away, also if it has been
+	// already. F must not wait.
+	onCut(f func(reason string))
 	// open lifts the bounds of the exchange.
 	open()
 	// leave closes it under whoever reads and writes.
@@ -110,6 +113,11 @@ type fate struct {
 	reused      bool                   // the connection was open before
 	gotHead     bool                   // at least a byte of the reply has come
 }
+
+// A cutError says that a server was taken away under a request.
+type cutError struct{ reason string }
+
+func (e *cutError) Error() string { return "l7: server taken away: " + e.reason }
 
 // lost reports whether somebody has given up on the source.
 func (f *fate) lost() bool { return f.interrupted.Load() || f.cutReason.Load() != nil }

@@ -5,6 +5,7 @@ package l7
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -250,12 +251,25 @@ func (t *attempt) tunnel(src source, server serverTunnel) {
 func (t *attempt) join(tunnel serverTunnel, client *l4.Conn, early []byte) {
 	x, server := t.x, tunnel.conn()
 	_ = server.SetDeadline(time.Time{})
+	ctx, cancel := context.WithCancelCause(x.Context())
+	defer cancel(nil)
+	tunnel.onCut(func(reason string) { cancel(&cutError{reason}) })
 	limit := t.streamLimit()
 	probe(server)
 	x.down.probe()
 	var err error
+	stop := context.AfterFunc(ctx, func() {
+		_ = server.SetWriteDeadline(past)
+		_ = client.SetWriteDeadline(past)
+	})
+	bound := func(c *l4.Conn) {
+		_ = c.SetWriteDeadline(deadlineIn(time.Now(), limit))
+		if ctx.Err() != nil { // seen here, or the deadline of stop stands
+			_ = c.SetWriteDeadline(past)
+		}
+	}
 	if len(early) > 0 {
-		_ = server.SetWriteDeadline(deadlineIn(time.Now(), limit))
+		bound(server)
 		_, err = server.Write(early)
 		x.Record.BytesIn += int64(len(early))
 	}
@@ -263,17 +277,18 @@ func (t *attempt) join(tunnel serverTunnel, client *l4.Conn, early []byte) {
 		if err != nil {
 			return err
 		}
-		_ = client.SetWriteDeadline(deadlineIn(time.Now(), limit))
+		bound(client)
 		x.Record.BytesOut += int64(len(p))
 		_, err := client.Write(p)
 		return err
 	})
-	if err = cmp.Or(err, gone); err != nil {
+	if err = cmp.Or(err, gone); err != nil && ctx.Err() == nil {
 		x.Record.Termination, x.Record.Err = endOf(l4.ServerAborted, l4.PhaseData), err
 		return
 	}
+	stop()
 	_ = server.SetWriteDeadline(time.Time{})
 	_ = client.SetWriteDeadline(time.Time{})
 	name, _ := t.streamName("", -1)
-	relayTunnel(x, client, server, name, limit)
+	relayTunnel(ctx, x, client, server, name, limit)
 }

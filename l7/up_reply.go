@@ -205,8 +205,10 @@ func (f *Fields) logsIn() bool {
 // connectionScheme reports whether an authentication scheme is one of those
 // that are about the connection.
 func connectionScheme(v string) bool {
-	scheme, _, _ := strings.Cut(v, " ")
-	return equalFold(scheme, "ntlm") || equalFold(scheme, "negotiate")
+	if i := strings.IndexAny(v, " \t,"); i >= 0 {
+		v = v[:i]
+	}
+	return equalFold(v, "ntlm") || equalFold(v, "negotiate")
 }
 
 // consumed gives the input buffer back once all of it has been used.

@@ -3,22 +3,29 @@
 package l7
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
 )
 
 // relayTunnel relays an upgraded connection until it ends, and notes how.
-func relayTunnel(x *Exchange, client, server *l4.Conn, name string, idle time.Duration) {
+// Ctx is that of x, and ends as well when the server is taken away.
+func relayTunnel(ctx context.Context, x *Exchange, client, server *l4.Conn, name string, idle time.Duration) {
 	if idle == 0 {
 		idle = -1
 	}
 	opt := l4.RelayOptions{IdleTimeout: idle, Parker: x.down.parker()} // for splice; it is there if client is a plain socket
 	start := time.Now()
-	r := l4.Relay(x.Context(), client, server, opt)
+	r := l4.Relay(ctx, client, server, opt)
 	x.Record.BytesIn += r.AtoB
 	x.Record.BytesOut += r.BtoA
 	x.Record.Err = r.Err
+	if _, ok := errors.AsType[*cutError](r.Err); ok {
+		x.Record.Termination = endOf(l4.ServerDown, l4.PhaseData)
+		return
+	}
 	switch r.Termination.Cause {
 	case l4.Normal:
 	case l4.ClientAborted:

@@ -32,6 +32,12 @@ func inTime(t *testing.T, f func()) {
 	}
 }
 
+// dialingOf begins what a connection takes the place of.
+func dialingOf(t *testing.T, h *upHost) *dialing {
+	_, d := h.beginDial(t.Context())
+	return d
+}
+
 // tied returns how many hosts of u there are, and how many of them are attached.
 func tied(u *Upstream) (hosts, attached int) {
 	u.mu.Lock()
@@ -274,7 +280,7 @@ func TestReserveOfAClosedConnection(t *testing.T) {
 	require.NoError(t, p.Set(balance.Endpoint{Addr: "10.0.1.1:80"}))
 	h := u.host(p.Server("10.0.1.1:80"))
 	me := new(session)
-	src, err := h.speak(t.Context(), slow, identity{}, me, false)
+	src, err := h.speak(slow, dialingOf(t, h), identity{}, me, false)
 	require.NoError(t, err)
 	c := src.(*h2Stream).conn
 	src.close()
@@ -304,7 +310,7 @@ func TestOwnerOfAConnectionIsReadUnderTheLock(t *testing.T) {
 	require.NoError(t, p.Set(balance.Endpoint{Addr: "10.0.1.1:80"}))
 	h := u.host(p.Server("10.0.1.1:80"))
 	me := new(session)
-	src, err := h.speak(t.Context(), a, identity{}, me, false)
+	src, err := h.speak(a, dialingOf(t, h), identity{}, me, false)
 	require.NoError(t, err)
 	defer src.close()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -35,6 +35,7 @@ func (c *byteConn) bodyReady() bool {
 
 func (c *byteConn) bodyMayPanic() bool { return false }
 func (c *byteConn) rewindBody() bool   { return false }
+func (c *byteConn) rewindable() bool   { return false }
 
 func (c *byteConn) trailer() *Fields { return c.req.fields }
 

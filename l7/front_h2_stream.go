@@ -301,6 +301,7 @@ func (s *h2Exchange) take(p []byte) (n int) {
 
 func (s *h2Exchange) bodyMayPanic() bool { return false }
 func (s *h2Exchange) rewindBody() bool   { return false }
+func (s *h2Exchange) rewindable() bool   { return false }
 
 func (s *h2Exchange) bodyReady() bool {
 	s.f.mu.Lock()

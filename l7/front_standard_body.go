@@ -94,6 +94,7 @@ func (b *standardBody) overdue() bool {
 // bodyMayPanic says so of a body that a foreign handler around may have replaced.
 func (s *standard) bodyMayPanic() bool { return s.lent != nil }
 func (s *standard) rewindBody() bool   { return false }
+func (s *standard) rewindable() bool   { return false }
 
 func (s *standard) bodyReady() bool { return s.r.ContentLength == 0 }
 

@@ -5,6 +5,7 @@ package l7
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,6 +75,34 @@ func TestWaitEndsOnce(t *testing.T) {
 		require.Equal(t, interrupted, n == 1)
 		require.True(t, a.is(stateBusy))
 	}
+}
+
+// Nobody ends a wait that has just ended: that would end the exchange that follows.
+func TestInterruptLeavesTheNextStateAlone(t *testing.T) {
+	var a activity
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	interrupts, told := 0, 0
+	wg.Go(func() {
+		for !stop.Load() {
+			if a.interrupt() {
+				interrupts++
+			}
+		}
+	})
+	overtaken := 0
+	for range 2_000_000 {
+		if _, ok := a.do(moveRest); !ok {
+			overtaken++
+		}
+		if a.wake() {
+			told++
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	require.Zero(t, overtaken, "the state had changed behind the end of a wait")
+	require.Equal(t, told, interrupts)
 }
 
 // What the sweeper reads of a connection belongs to the state that it sees.

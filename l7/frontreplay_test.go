@@ -4,8 +4,11 @@ package l7
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/http"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -247,3 +250,69 @@ func TestBodyStoppedBehindItsReader(t *testing.T) {
 		require.False(t, c.req.failed)
 	}
 }
+
+// endlessReads counts reads, which give zeros for ever, and drops what is written.
+type endlessReads struct {
+	net.Conn
+	reads int
+}
+
+func (c *endlessReads) Read(p []byte) (int, error)       { c.reads++; clear(p); return len(p), nil }
+func (c *endlessReads) Write(p []byte) (int, error)      { return len(p), nil }
+func (c *endlessReads) SetReadDeadline(time.Time) error  { return nil }
+func (c *endlessReads) SetWriteDeadline(time.Time) error { return nil }
+
+// The rest of a body is read only where another request may follow.
+func TestDrainOnlyForTheNextRequest(t *testing.T) {
+	nc := new(endlessReads)
+	nc.Conn, _ = net.Pipe()
+	for _, e := range []ending{endsNot, endsClosed, endsLate} {
+		c := idleByteConn(t, nc)
+		c.req.left, c.ends, nc.reads = 5, e, 0
+		require.Equal(t, e == endsNot, c.drain())
+		require.Equal(t, e == endsNot, nc.reads > 0)
+	}
+}
+
+// A client that goes away while its request is served gets no further one served,
+// though that has come already.
+func TestNoRequestBehindAClientThatIsGone(t *testing.T) {
+	for _, gone := range []bool{false, true} {
+		nc := &sayingConn{said: strings.Repeat("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", 3)}
+		nc.Conn, _ = net.Pipe()
+		c := idleByteConn(t, nc)
+		served := 0
+		c.srv.Handler = exchangeFunc(func(x *Exchange) {
+			if served++; served == 2 && gone {
+				c.clientGone()
+			}
+			x.Respond(http.StatusOK, nil, "")
+		})
+		c.srv.wg.Add(1)
+		c.loop()
+		require.Equal(t, map[bool]int{false: 3, true: 2}[gone], served)
+	}
+}
+
+// sayingConn says something, and ends.
+type sayingConn struct {
+	net.Conn
+	said string
+}
+
+func (c *sayingConn) Read(p []byte) (int, error) {
+	n := copy(p, c.said)
+	if c.said = c.said[n:]; n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+func (c *sayingConn) Write(p []byte) (int, error)      { return len(p), nil }
+func (c *sayingConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *sayingConn) SetWriteDeadline(time.Time) error { return nil }
+
+// exchangeFunc is a native handler.
+type exchangeFunc func(x *Exchange)
+
+func (f exchangeFunc) ServeExchange(x *Exchange)                        { f(x) }
+func (f exchangeFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }

@@ -38,6 +38,8 @@ type requestBody interface {
 	resumeBody()
 	// rewindBody has the body begin anew, if that is possible.
 	rewindBody() bool
+	// rewindable reports whether rewindBody can work, as far as that is known.
+	rewindable() bool
 	// trailer returns the request's trailer once its body has been read.
 	trailer() *Fields
 }

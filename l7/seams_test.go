@@ -199,3 +199,30 @@ func TestEditorCannotRenameATunnel(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "hello", string(rest))
 }
+
+// lateReply is a client's side whose writes are late.
+type lateReply struct{ nobody }
+
+func (*lateReply) replyLate() bool { return true }
+
+// A client that takes nothing for too long shows as one that is gone. What the
+// server does is not put on a client that is late besides.
+func TestLateReplyIsTheClientsDoing(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want l4.Cause
+	}{
+		{&clientError{io.ErrClosedPipe}, l4.ClientTimeout},
+		{io.ErrUnexpectedEOF, l4.ServerAborted},
+		{os.ErrDeadlineExceeded, l4.ServerTimeout},
+		{&panicError{"boom"}, l4.Internal},
+	} {
+		u, _ := looseUpConn(t)
+		x := &Exchange{}
+		x.down = &lateReply{nobody{ctx: t.Context(), x: x}}
+		tr := &attempt{x: x, p: new(Proxy), up: u.host.up}
+		tr.cut(u, c.err)
+		require.Equal(t, endOf(c.want, l4.PhaseData), x.Record.Termination)
+		require.Equal(t, c.want == l4.ClientTimeout || c.want == l4.ServerTimeout, errors.Is(x.Record.Err, os.ErrDeadlineExceeded))
+	}
+}

@@ -64,6 +64,8 @@ func (c *caller) closeBody() {
 	}
 }
 
+func (c *caller) rewindable() bool { return c.req.GetBody != nil }
+
 // rewindBody gets the body anew.
 func (c *caller) rewindBody() bool {
 	if c.req.GetBody == nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -247,5 +248,44 @@ func TestTransportRefuses(t *testing.T) {
 		if _, err := tr.RoundTrip(r); err == nil {
 			t.Errorf("%v was sent", r)
 		}
+	}
+}
+
+// A body that is longer than Retry.BodyBytes can be sent again if the program can
+// give it again.
+func TestTransportBodyGivenAgain(t *testing.T) {
+	const two = "10.0.0.2:80"
+	body := strings.Repeat("0123456789abcdef", 16<<10)
+	for _, again := range []bool{false, true} {
+		withTransport(t, []string{one, two}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+			tr.Pool.Policy = balance.First{}
+			tr.Retry = l7.Retry{Statuses: []int{503}}
+			var record l7.Record
+			tr.OnDone = func(r *l7.Record) { record = *r }
+			var got []string
+			for addr, status := range map[string]int{one: 503, two: 200} {
+				serveHTTP(t, n, addr, func(w http.ResponseWriter, r *http.Request) {
+					b, _ := io.ReadAll(r.Body)
+					got = append(got, string(b))
+					w.WriteHeader(status)
+				})
+			}
+			req, _ := http.NewRequest("PUT", "http://api.test/", strings.NewReader(body))
+			want, status := []string{body, body}, 200
+			if !again {
+				req.GetBody, want, status = nil, want[:1], 503
+			}
+			res, err := tr.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != status || !slices.Equal(got, want) {
+				t.Errorf("status %d after %d bodies; want %d after %d", res.StatusCode, len(got), status, len(want))
+			}
+			if record.BytesIn != int64(len(body)) || record.Tries != len(want) {
+				t.Errorf("%d bytes in %d tries", record.BytesIn, record.Tries)
+			}
+		})
 	}
 }

@@ -357,10 +357,11 @@ func (t *attempt) retryStatus(l *leg, src source) *failure {
 		}
 		f := &failure{class: balance.StatusError, status: st, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server replied " + statusLine(st))}
 		f.after = max(pushback, retryAfter(r.Header.Get("Retry-After"), time.Now()))
-		if t.body != nil && !t.mayNeedBody() {
+		keep := t.mayNeedBody()
+		if t.body != nil && !keep && !t.x.down.rewindable() {
 			return nil
 		}
-		sent := src.stopSending(t, true) // before anybody looks at the body
+		sent := src.stopSending(t, keep) // before anybody looks at the body
 		if !t.mayRepeat(f) || !t.takeShare(f) {
 			return nil
 		}

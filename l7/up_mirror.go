@@ -140,6 +140,7 @@ func (n *nobody) bodyMayPanic() bool                  { return false }
 func (n *nobody) hijackable() bool                    { return true }
 func (n *nobody) present() bool                       { return false }
 func (n *nobody) rewindBody() bool                    { return false }
+func (n *nobody) rewindable() bool                    { return false }
 func (n *nobody) bodyReady() bool                     { return true }
 func (n *nobody) stopBody()                           {}
 func (n *nobody) resumeBody()                         {}

@@ -36,7 +36,7 @@ type Retry struct {
 	// BodyBytes is how much of a request body is kept, while it is sent, so
 	// that it can be sent again; 0 means 64 KiB, negative means none beyond what is
 	// at hand with the head. With a longer body it is the retry that is given
-	// up, never the request.
+	// up, never the request, unless a Transport's request has GetBody.
 	BodyBytes int
 
 	// Backoff bounds the wait before the second try; it doubles with each

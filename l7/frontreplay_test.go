@@ -149,7 +149,7 @@ func TestSweeperEndsWhatIsParkedForTooLong(t *testing.T) {
 		c.srv.IdleTimeout = limit
 		c.srv.sweeper.armed.Store(true)
 		c.srv.sweeper.start = time.Now().Add(-time.Hour)
-		c.state.park(58 * time.Minute)
+		c.state.park(58*time.Minute + 30*time.Second)
 		c.srv.stopping.Store(true) // the test sweeps
 		c.srv.sweeper.sweep(c.srv)
 		err := nc.SetReadDeadline(time.Now())
@@ -190,8 +190,26 @@ func TestNoPeekBehindTheExchange(t *testing.T) {
 		c.beginPeek()
 		require.NotNil(t, c.peek)
 		time.Sleep(2 * peekAfter) // it reads
+		p := c.peek
 		c.stopPeek()
+		select {
+		case <-p.done:
+		default:
+			t.Error("it reads still")
+		}
 		require.Equal(t, past, c.readAt.at, "its read was ended by a deadline")
+		require.False(t, c.gone.Load(), "which does not mean that the client is gone")
+
+		c.beginPeek()
+		p = c.peek
+		c.stopPeek()
+		p.timer.Reset(1) // it had gone off just before it was stopped
+		time.Sleep(time.Second)
+		require.Nil(t, p.done, "it begins behind its end")
+
+		c.req.left = 5
+		c.beginPeek()
+		require.Nil(t, c.peek, "the body is there to be read")
 		_ = nc.Close()
 	})
 }
@@ -254,11 +272,12 @@ func TestBodyStoppedBehindItsReader(t *testing.T) {
 // endlessReads counts reads, which give zeros for ever, and drops what is written.
 type endlessReads struct {
 	net.Conn
-	reads int
+	reads   int
+	written bool // before the first read
 }
 
 func (c *endlessReads) Read(p []byte) (int, error)       { c.reads++; clear(p); return len(p), nil }
-func (c *endlessReads) Write(p []byte) (int, error)      { return len(p), nil }
+func (c *endlessReads) Write(p []byte) (int, error)      { c.written = c.reads == 0; return len(p), nil }
 func (c *endlessReads) SetReadDeadline(time.Time) error  { return nil }
 func (c *endlessReads) SetWriteDeadline(time.Time) error { return nil }
 
@@ -272,6 +291,14 @@ func TestDrainOnlyForTheNextRequest(t *testing.T) {
 		require.Equal(t, e == endsNot, c.drain())
 		require.Equal(t, e == endsNot, nc.reads > 0)
 	}
+	c := idleByteConn(t, nc)
+	c.req.left, nc.reads = maxUnread+1, 0
+	require.False(t, c.drain(), "too much to come")
+	require.Zero(t, nc.reads)
+	c.req.left = 5
+	c.room().B = append(c.room().B, "HTTP/1.1 200 OK"...)
+	require.True(t, c.drain())
+	require.True(t, nc.written, "the client may wait for it before it sends the rest")
 }
 
 // A client that goes away while its request is served gets no further one served,
@@ -288,6 +315,7 @@ func TestNoRequestBehindAClientThatIsGone(t *testing.T) {
 			}
 			x.Respond(http.StatusOK, nil, "")
 		})
+		require.True(t, c.srv.slot())
 		c.srv.wg.Add(1)
 		c.loop()
 		require.Equal(t, map[bool]int{false: 3, true: 2}[gone], served)
@@ -316,3 +344,79 @@ type exchangeFunc func(x *Exchange)
 
 func (f exchangeFunc) ServeExchange(x *Exchange)                        { f(x) }
 func (f exchangeFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
+
+// What ends a connection says how.
+func TestWaysToEndAConnection(t *testing.T) {
+	nc := new(endlessReads)
+	nc.Conn, _ = net.Pipe()
+	c := idleByteConn(t, nc)
+	c.mustClose()
+	require.Equal(t, endsLate, c.ends, "the client may be sending still")
+	c = idleByteConn(t, nc)
+	_, _, err := c.hijack(&Reply{Status: http.StatusSwitchingProtocols})
+	require.NoError(t, err)
+	require.Equal(t, endsHanded, c.ends)
+}
+
+// The deadlines of a foreign handler end with it.
+func TestHandlersDeadlinesEndWithIt(t *testing.T) {
+	nc := new(meanwhileConn)
+	nc.Conn, _ = net.Pipe()
+	c := idleByteConn(t, nc)
+	later := time.Now().Add(time.Hour)
+	require.NoError(t, c.setReadDeadline(later))
+	require.NoError(t, c.setWriteDeadline(later))
+	require.NoError(t, c.bodyDeadline())
+	c.boundSend(time.Now(), time.Minute)
+	require.Equal(t, []time.Time{later, later}, []time.Time{nc.read, nc.write})
+	c.resetDeadlines()
+	require.Equal(t, []time.Time{{}, {}}, []time.Time{nc.read, nc.write})
+	require.NoError(t, c.bodyDeadline())
+	c.boundSend(time.Now(), time.Minute)
+	require.True(t, !nc.read.IsZero() && nc.read.Before(later) && !nc.write.IsZero() && nc.write.Before(later), "ours hold again")
+}
+
+// A connection that is not watched any more is not told of, whatever happens to it.
+func TestUnwatchedIsNotToldOf(t *testing.T) {
+	nc, peer := pairOfTCP(t)
+	c := idleByteConn(t, nc)
+	c.watch()
+	defer c.srv.parking.close()
+	c.watchNow()
+	c.unwatch()
+	require.Nil(t, c.watched)
+	other, otherPeer := pairOfTCP(t)
+	o := idleByteConn(t, other)
+	o.srv = c.srv
+	o.watch()
+	o.watchNow()
+	_, _ = peer.Close(), otherPeer.Close() // in this order
+	<-o.ctx.Done()
+	require.False(t, c.gone.Load())
+	require.True(t, o.gone.Load())
+
+	c.srv.late.watch()
+	require.Empty(t, c.srv.late.conns, "each is watched once")
+	c.srv.HalfClose = true
+	c.watch()
+	require.Nil(t, c.watched, "its end does not mean that the client is gone")
+}
+
+// A settled connection holds nothing, and one that could not be parked for its first
+// request is not taken for settled.
+func TestSettledConnectionHoldsNothing(t *testing.T) {
+	nc, _ := pairOfTCP(t)
+	c := idleByteConn(t, nc)
+	c.watch()
+	defer c.srv.parking.close()
+	c.settle()
+	require.Nil(t, c.work)
+	require.True(t, c.state.is(stateParked))
+
+	nc, _ = pairOfTCP(t)
+	o := idleByteConn(t, nc)
+	o.srv = c.srv
+	c.srv.stopping.Store(true)
+	require.False(t, o.awaitFirst())
+	require.False(t, o.settled)
+}

@@ -8,10 +8,12 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
 // piecesConn gives pieces, and the last one together with an error.
@@ -51,6 +53,7 @@ func TestInputKeepsBytes(t *testing.T) {
 				err := fill(&in, c, &b)
 				if err != nil {
 					require.Equal(t, gone, err)
+					require.True(t, use < 1<<20 || in.empty(), "the error came before bytes")
 					break
 				}
 				n := min(use, len(in.bytes()))
@@ -81,8 +84,33 @@ func TestInputHoldsNothing(t *testing.T) {
 	in.use(1)
 	in.consumed(&b)
 	require.Equal(t, "b", string(in.bytes()))
-	in.use(1)
+	c := l4.NewConn(&piecesConn{pieces: []string{"c", "d"}})
+	require.NoError(t, in.fill(c, &b))
+	require.Equal(t, headBuffer, cap(in.buf.B), "there was room")
+	require.NoError(t, in.fillBulk(c, &b))
+	require.Equal(t, bulkBuffer, cap(in.buf.B))
+	require.Equal(t, "bcd", string(in.bytes()))
+	in.use(3)
 	require.True(t, in.empty())
 	in.consumed(&b)
 	require.Zero(t, in)
+}
+
+// A connection of HTTP/2 that has no part of a frame holds no buffer.
+func TestFramesLeaveNoBuffer(t *testing.T) {
+	var b buffers
+	b.setSizes()
+	k := &h2Link{h2: h2.New(h2ClientConfig())}
+	const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	var in input
+	require.NoError(t, in.fill(l4.NewConn(&piecesConn{pieces: []string{settings + settings[:5]}}), &b))
+	events := 0
+	handle := func(*h2.Event, time.Time) error { events++; return nil }
+	require.NoError(t, k.receive(&in, &b, time.Now(), handle))
+	require.Len(t, in.bytes(), 5)
+	require.NoError(t, in.fill(l4.NewConn(&piecesConn{pieces: []string{settings[5:]}}), &b))
+	require.NoError(t, k.receive(&in, &b, time.Now(), handle))
+	require.Zero(t, in)
+	require.Equal(t, 2, events)
+	require.True(t, k.mu.TryLock())
 }

@@ -209,13 +209,15 @@ func (*lateReply) replyLate() bool { return true }
 // server does is not put on a client that is late besides.
 func TestLateReplyIsTheClientsDoing(t *testing.T) {
 	for _, c := range []struct {
-		err  error
-		want l4.Cause
+		err   error
+		want  l4.Cause
+		class balance.Class
+		limit string
 	}{
-		{&clientError{io.ErrClosedPipe}, l4.ClientTimeout},
-		{io.ErrUnexpectedEOF, l4.ServerAborted},
-		{os.ErrDeadlineExceeded, l4.ServerTimeout},
-		{&panicError{"boom"}, l4.Internal},
+		{&clientError{io.ErrClosedPipe}, l4.ClientTimeout, balance.ClientAborted, "Proxy.BodyTimeout"},
+		{io.ErrUnexpectedEOF, l4.ServerAborted, balance.Reset, ""},
+		{os.ErrDeadlineExceeded, l4.ServerTimeout, balance.Timeout, "Proxy.BodyTimeout"},
+		{&panicError{"boom"}, l4.Internal, balance.ClientAborted, ""},
 	} {
 		u, _ := looseUpConn(t)
 		x := &Exchange{}
@@ -223,6 +225,9 @@ func TestLateReplyIsTheClientsDoing(t *testing.T) {
 		tr := &attempt{x: x, p: new(Proxy), up: u.host.up}
 		tr.cut(u, c.err)
 		require.Equal(t, endOf(c.want, l4.PhaseData), x.Record.Termination)
-		require.Equal(t, c.want == l4.ClientTimeout || c.want == l4.ServerTimeout, errors.Is(x.Record.Err, os.ErrDeadlineExceeded))
+		require.Equal(t, c.class, tr.leg.outcome.Class)
+		te, _ := errors.AsType[*TimeoutError](x.Record.Err)
+		require.Equal(t, c.limit != "", te != nil)
+		require.True(t, te == nil || te.Field == c.limit, "%v", x.Record.Err)
 	}
 }

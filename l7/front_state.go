@@ -79,11 +79,16 @@ func (a *activity) is(state int32) bool { return a.state.Load() == state }
 func (a *activity) do(m move) (from int32, ok bool) {
 	for {
 		from = a.state.Load()
-		to, ok := m.next(from)
-		if !ok || a.state.CompareAndSwap(from, to) {
+		if ok, done := a.doFrom(from, m); done {
 			return from, ok
 		}
 	}
+}
+
+// doFrom makes a move if the state is still the one that was read; else done is false.
+func (a *activity) doFrom(from int32, m move) (ok, done bool) {
+	to, ok := m.next(from)
+	return ok, !ok || a.state.CompareAndSwap(from, to)
 }
 
 // rest begins a wait that the sweeper may look at from tick on.

@@ -84,10 +84,10 @@ func TestInputHoldsNothing(t *testing.T) {
 	in.use(1)
 	in.consumed(&b)
 	require.Equal(t, "b", string(in.bytes()))
-	c := l4.NewConn(&piecesConn{pieces: []string{"c", "d"}})
+	c := l4.NewConn(&piecesConn{pieces: []string{"c", "d"}, err: io.EOF})
 	require.NoError(t, in.fill(c, &b))
 	require.Equal(t, headBuffer, cap(in.buf.B), "there was room")
-	require.NoError(t, in.fillBulk(c, &b))
+	require.NoError(t, in.fillBulk(c, &b), "bytes come before the error")
 	require.Equal(t, bulkBuffer, cap(in.buf.B))
 	require.Equal(t, "bcd", string(in.bytes()))
 	in.use(3)
@@ -113,4 +113,25 @@ func TestFramesLeaveNoBuffer(t *testing.T) {
 	require.Zero(t, in)
 	require.Equal(t, 2, events)
 	require.True(t, k.mu.TryLock())
+}
+
+// A peer that has answers written without end, and reads none, is refused.
+func TestAnswersThatAreNotReadEnd(t *testing.T) {
+	var b buffers
+	b.setSizes()
+	k := &h2Link{h2: h2.New(h2ClientConfig())}
+	const settings, ping = "\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x08\x06\x00\x00\x00\x00\x00" + "12345678"
+	in := input{buf: &l4.Buffer{B: []byte(settings)}}
+	now := time.Now()
+	var err error
+	for i := 0; err == nil && i < 2*h2OutLimit/len(ping)/100; i++ {
+		now = now.Add(time.Minute) // as slow as PING may come
+		err = k.receive(&in, &b, now, func(*h2.Event, time.Time) error { return nil })
+		in.set(&l4.Buffer{B: []byte(strings.Repeat(ping, 100))})
+	}
+	ce, ok := errors.AsType[*h2.ConnError](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, h2.EnhanceYourCalm, ce.Code)
+	require.Greater(t, len(k.h2.Out), h2OutLimit)
+	require.Less(t, len(k.h2.Out), h2OutLimit+1000)
 }

@@ -287,11 +287,13 @@ func TestDrainOnlyForTheNextRequest(t *testing.T) {
 	nc.Conn, _ = net.Pipe()
 	for _, e := range []ending{endsNot, endsClosed, endsLate} {
 		c := idleByteConn(t, nc)
+		c.unpeeked = true
 		c.req.left, c.ends, nc.reads = 5, e, 0
 		require.Equal(t, e == endsNot, c.drain())
 		require.Equal(t, e == endsNot, nc.reads > 0)
 	}
 	c := idleByteConn(t, nc)
+	c.unpeeked = true
 	c.req.left, nc.reads = maxUnread+1, 0
 	require.False(t, c.drain(), "too much to come")
 	require.Zero(t, nc.reads)

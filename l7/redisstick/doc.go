@@ -2,7 +2,7 @@
 
 // Package redisstick keeps sticky tables in Redis, for all gateways together.
 //
-//	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs})
+//	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, ContextTimeoutEnabled: true})
 //	stick := &l7.Stick{
 //		Key:   l7.ByHeader("X-Session"),
 //		Table: &redisstick.Table{Client: client},

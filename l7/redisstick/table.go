@@ -25,7 +25,10 @@ import (
 // All methods may be called at once; the fields must not change after first
 // use.
 type Table struct {
-	Client redis.Cmdable // *redis.Client, *redis.ClusterClient; the caller closes it
+	// Client is a *redis.Client, *redis.ClusterClient or *redis.Ring, with
+	// ContextTimeoutEnabled in its options: without it the client would wait for a
+	// slow Redis longer than Timeout. The caller closes it.
+	Client redis.Cmdable
 
 	Prefix string        // goes before every key; "" means "penstock:stick:"
 	Expire time.Duration // since a key was last asked for; 0 means 30 minutes, negative never

@@ -2,7 +2,7 @@
 
 // Package redisstore keeps rate limits in Redis, for all gateways together.
 //
-//	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs})
+//	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, ContextTimeoutEnabled: true})
 //	limit := &ratelimit.Shared[string]{
 //		Store:  &redisstore.Store{Client: client},
 //		Law:    ratelimit.GCRA{Rate: ratelimit.PerSecond(100)},

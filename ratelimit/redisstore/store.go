@@ -34,7 +34,10 @@ import (
 //
 // All methods may be called at once.
 type Store struct {
-	Client redis.Scripter // *redis.Client, *redis.ClusterClient; the caller closes it
+	// Client is a *redis.Client, *redis.ClusterClient or *redis.Ring, with
+	// ContextTimeoutEnabled in its options: without it the client would wait for a
+	// slow Redis longer than it is given. The caller closes it.
+	Client redis.Scripter
 
 	// Prefix goes before every key; "" means "penstock:".
 	Prefix string
@@ -65,7 +68,7 @@ func (s *Store) Refund(ctx context.Context, key string, law ratelimit.Law, d rat
 }
 
 func (s *Store) run(ctx context.Context, key string, law ratelimit.Law, op string, n int, of ratelimit.Decision) (ratelimit.Decision, error) {
-	if s.Client == nil {
+	if _, bounded := ctx.Deadline(); s.Client == nil || bounded && !heedsContext(s.Client) {
 		return ratelimit.Decision{}, s.Check()
 	}
 	prefix := s.Prefix

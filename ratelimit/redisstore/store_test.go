@@ -20,7 +20,7 @@ import (
 
 func TestLaws(t *testing.T) {
 	s := start(t)
-	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	client := redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true})
 	defer client.Close()
 	store := &Store{Client: client}
 	ctx := context.Background()
@@ -75,7 +75,7 @@ func TestLaws(t *testing.T) {
 // The scripts decide as the laws do in memory, on the same clock.
 func TestScriptsAgreeWithTheLaws(t *testing.T) {
 	s := start(t)
-	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	client := redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true})
 	defer client.Close()
 	store := &Store{Client: client}
 	laws := []ratelimit.Law{
@@ -124,7 +124,7 @@ func TestTwoGateways(t *testing.T) {
 			var admitted [keys]atomic.Int64
 			var wg sync.WaitGroup
 			for range 2 {
-				client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs})
+				client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, ContextTimeoutEnabled: true})
 				defer client.Close()
 				limit := &ratelimit.Shared[string]{Store: &Store{Client: client}, Law: law, Timeout: 10 * time.Second}
 				for g := range 4 {
@@ -154,7 +154,7 @@ func TestTwoGateways(t *testing.T) {
 // refused because of it, and it is said when limits are local.
 func TestRedisGoesAndComes(t *testing.T) {
 	s := start(t)
-	client := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1})
+	client := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1, ContextTimeoutEnabled: true})
 	defer client.Close()
 	var changes atomic.Int64
 	limit := &ratelimit.Shared[string]{
@@ -206,7 +206,7 @@ func TestRedisGoesAndComes(t *testing.T) {
 // memory.
 func TestPointersAndLateRefunds(t *testing.T) {
 	s := start(t)
-	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	client := redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true})
 	defer client.Close()
 	store := &Store{Client: client}
 	ctx := context.Background()
@@ -229,7 +229,7 @@ func TestPointersAndLateRefunds(t *testing.T) {
 // The largest and smallest numbers come back as what a Decision can say.
 func TestExtremes(t *testing.T) {
 	s := start(t)
-	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	client := redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true})
 	defer client.Close()
 	store := &Store{Client: client}
 	ctx := context.Background()
@@ -263,7 +263,7 @@ func TestExtremes(t *testing.T) {
 // A clock of Redis that has stepped back does not open a window.
 func TestWindowAfterAStepBack(t *testing.T) {
 	s := start(t)
-	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	client := redis.NewClient(&redis.Options{Addr: s.addr, ContextTimeoutEnabled: true})
 	defer client.Close()
 	store := &Store{Client: client}
 	ctx := context.Background()

@@ -13,6 +13,8 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/balance/dns"
 	"github.com/penstock-lb/penstock/health"
+	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
@@ -32,6 +34,7 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{&dns.Source{Name: "a.example", Service: "http", Port: 80}, "Source.Port"},
 		{&dns.Source{Name: "a.example", Service: "http", Proto: "sctp"}, "Source.Proto"},
 		{&dns.Source{Name: "a.example", Port: 80, Servers: []string{"10.0.0.1"}}, "Source.Servers[0]"},
+		{&dns.Source{Name: "a.example", Port: 80, Servers: []string{"10.0.0.1:53", "*:53"}}, "Source.Servers[1]"},
 
 		{health.HTTP{Path: "healthy"}, "HTTP.Path"},
 		{health.HTTP{Path: "/a b"}, "HTTP.Path"},
@@ -83,6 +86,38 @@ func TestMistakesOfOneKind(t *testing.T) {
 	}
 }
 
+// TestNilPointersInInterfaces has fields that may be left out, which such a pointer is
+// not: it is there, and fails when it is used.
+func TestNilPointersInInterfaces(t *testing.T) {
+	ok := &l7.FixedReply{}
+	var route7 l7.Router
+	err := route7.Set(l7.Route{Name: "a", Match: l7.Path("/"), Handler: (*l7.Proxy)(nil)})
+	requireField(t, err, "Router.Routes[0].Handler")
+	for _, test := range []struct {
+		wrong any
+		field string
+	}{
+		{&balance.Pool{Policy: (*balance.Maglev)(nil)}, "Pool.Policy"},
+		{(&balance.Pool{}).WithPolicy((*balance.Maglev)(nil)), "Pool.Policy"},
+		{&health.Checker{Pools: []*balance.Pool{{}}, Probe: (*health.HTTP)(nil)}, "Checker.Probe"},
+		{&health.Checker{Pools: []*balance.Pool{{}}, Probe: health.All{(*health.HTTP)(nil)}}, "Checker.Probe.All[0]"},
+		{&ratelimit.Shared[int]{Law: ratelimit.InFlight{Max: 1}, Store: (*ratelimit.MemoryStore)(nil)}, "Shared.Store"},
+		{&l4.Server{Handler: (*l4.Proxy)(nil)}, "Server.Handler"},
+		{&l4.Router{Default: (*l4.Proxy)(nil)}, "Router.Default"},
+		{&l4.Router{Routes: []l4.Route{{Handler: (*l4.Proxy)(nil)}}}, "Router.Routes[0].Handler"},
+		{&l4.Limit{Next: l4.Reject{}, Refuse: (*l4.Proxy)(nil)}, "Limit.Refuse"},
+		{&l7.Server{Handler: l7.HandlerFunc(nil)}, "Server.Handler"},
+		{&l7.Server{Handler: (*l7.Proxy)(nil)}, "Server.Handler"},
+		{&l7.Router{NotFound: (*l7.Proxy)(nil)}, "Router.NotFound"},
+		{&l7.Redirect{Next: (*l7.Proxy)(nil)}, "Redirect.Next"},
+		{&l7.Access{Refuse: (*l7.Deny)(nil), Next: ok}, "Access.Refuse"},
+		{&l7.Gate{Places: &ratelimit.Concurrency{Max: 1}, Refuse: (*l7.Deny)(nil), Next: ok}, "Gate.Refuse"},
+		{&l7.Choose{By: func(*l7.Exchange) http.Handler { return nil }, Default: (*l7.Deny)(nil)}, "Choose.Default"},
+	} {
+		requireField(t, check(test.wrong), test.field)
+	}
+}
+
 // TestLimitsThatMayRefuseEverything are no mistakes: somebody has said so.
 func TestLimitsThatMayRefuseEverything(t *testing.T) {
 	require.NoError(t, ratelimit.GCRA{Rate: ratelimit.Rate{Count: -1}}.Check())
@@ -112,13 +147,29 @@ func TestWrongAddresses(t *testing.T) {
 		"a.example":               "host:port or unix:/path",
 		"::1:80":                  "host:port or unix:/path",
 		":80":                     "host:port or unix:/path",
+		"*:80":                    "such as 127.0.0.1",
+		"*.a.example:80":          "letters, digits",
+		"300.1.1.1:80":            "four numbers",
+		"10.0.0.256:80":           "four numbers",
+		"10.0.0.01:80":            "four numbers",
+		"10.0.1:80":               "four numbers",
+		"10.0.0.0.1:80":           "four numbers",
+		"[::g]:80":                "no address of IPv6",
+		"[1:2:3]:80":              "no address of IPv6",
+		"a..example:80":           "parts of a name",
+		".a.example:80":           "parts of a name",
+		"a.example..:80":          "parts of a name",
+		"a,b:80":                  "letters, digits",
+		"${HOST}:80":              "letters, digits",
+		"a\x00b:80":               "letters, digits",
 		"unix:":                   "a path",
 	} {
 		err := balance.Endpoint{Addr: addr}.Check()
 		requireField(t, err, "Endpoint.Addr")
 		require.ErrorContains(t, err, write)
 	}
-	for _, addr := range []string{"a.example:80", "10.0.0.1:65535", "[::1]:1", "[fe80::1%eth0]:80", "a.example:http", "unix:/run/x.sock", "unix:@x"} {
+	for _, addr := range []string{"a.example:80", "10.0.0.1:65535", "[::1]:1", "[fe80::1%eth0]:80", "a.example:http", "unix:/run/x.sock", "unix:@x",
+		"a.example.:80", "a_b:80", "1:80", "1.a:80", "xn--bcher-kva.example:80", "bücher.example:80", "0.0.0.0:80", "[::]:80"} {
 		require.NoError(t, balance.Endpoint{Addr: addr}.Check(), addr)
 	}
 }

@@ -5,6 +5,7 @@ package balance
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 const (
 	notNegative = "must not be negative"
 	atLeastZero = "must be a number, and not negative"
+	nilInside   = "must be left out, or hold a policy: there is a nil pointer in it"
 )
 
 // Check returns what is wrong with p and its policy, each a
@@ -23,8 +25,14 @@ func (p *Pool) Check() error {
 	var m penstock.Mistakes
 	if conf := p.core.conf; conf != p { // a subset has nothing of its own but the policy
 		m.Add("", conf.Check())
+		if p.policy != nil {
+			m.Need("Pool.Policy", p.policy, nilInside)
+		}
 		m.In("Pool.Policy", p.policy)
 		return m.Err()
+	}
+	if p.Policy != nil {
+		m.Need("Pool.Policy", p.Policy, nilInside)
 	}
 	m.In("Pool.Policy", p.Policy)
 	m.In("Pool.SlowStart", p.SlowStart)
@@ -87,12 +95,54 @@ func checkAddr(addr string) string {
 	switch {
 	case err != nil || host == "" || port == "":
 		return "must be host:port or unix:/path"
-	case strings.ContainsAny(host, "/?#@ \t\r\n"):
-		return "must have a host that is a name or an address"
 	case !isPort(port):
 		return "must have a port from 1 to 65535, or the name of one"
 	}
+	return checkHost(host)
+}
+
+// checkHost returns what is wrong with a host that is to be dialed, or nothing. What
+// is not an address must be a name, and the last label of names that have several is
+// no number, so that none looks like an address (RFC 1123, section 2.1; RFC 3696,
+// section 2). Bytes that are not ASCII are left to the resolver.
+func checkHost(host string) string {
+	if strings.Contains(host, ":") {
+		if _, err := netip.ParseAddr(host); err == nil {
+			return ""
+		}
+		return "must have a host that is a name or an address: between the brackets is no address of IPv6"
+	}
+	name := strings.TrimSuffix(host, ".")
+	var last string
+	for last = range strings.SplitSeq(name, ".") {
+		if last == "" || len(last) > 63 || len(name) > 253 {
+			return "must have a host that is a name or an address: the parts of a name have from 1 to 63 bytes, and all of it at most 253"
+		}
+	}
+	switch {
+	case name == "*":
+		return "must have a host that is a name or an address: a server is dialed, so write where it listens, such as 127.0.0.1"
+	case !isName(name):
+		return "must have a host that is a name or an address: names have letters, digits, hyphens, underscores and dots only"
+	case len(last) < len(name) && strings.Trim(last, "0123456789") == "":
+		if _, err := netip.ParseAddr(host); err == nil {
+			return ""
+		}
+		return "must have a host that is a name or an address: IPv4 has four numbers from 0 to 255, without leading zeros, as in 10.0.0.1"
+	}
 	return ""
+}
+
+// isName reports whether s has only bytes that names in use have.
+func isName(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case '0' <= c && c <= '9', 'a' <= c|0x20 && c|0x20 <= 'z', c == '-', c == '_', c == '.', c >= 0x80:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // bareAddr returns the host:port that a URL means.

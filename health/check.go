@@ -4,6 +4,7 @@ package health
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 func (c *Checker) Check() error {
 	var m penstock.Mistakes
 	checkPools(&m, "Checker.Pools", c.Pools)
+	if c.Probe != nil {
+		m.Need("Checker.Probe", c.Probe, "must be left out, or hold a probe: there is a nil pointer in it")
+	}
 	m.In("Checker.Probe", c.Probe)
 	checkEndpoints(&m, "Checker.Probe", c.Probe, c.Pools)
 	m.In("Checker.Observe", c.Observe)
@@ -57,6 +61,9 @@ func checkEndpoints(m *penstock.Mistakes, field string, p Probe, pools []*balanc
 			checkEndpoints(m, fmt.Sprintf("%s.Any[%d]", field, i), p[i], pools)
 		}
 	case dialing:
+		if v := reflect.ValueOf(p); v.Kind() == reflect.Pointer && v.IsNil() {
+			return // a mistake of its own
+		}
 		checkPorts(m, field+"."+kindOf(p), p.connect(), pools)
 	}
 }

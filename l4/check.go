@@ -39,6 +39,15 @@ func (c *checks) in(field string, v any) {
 	}
 }
 
+// optional adds what is wrong with the handler of a field that may be left out. One
+// that holds a nil pointer is not left out.
+func (c *checks) optional(field string, h Handler) {
+	if h != nil {
+		c.Need(field, h, "must be left out, or hold a handler: there is a nil pointer in it")
+	}
+	c.in(field, h)
+}
+
 // next adds what is wrong with the handler of a field that must have one.
 func (c *checks) next(field string, h Handler) {
 	c.Need(field, h, "must be the handler that goes on")
@@ -85,9 +94,9 @@ func (r *Router) Check() error { return checkAll(r) }
 
 func (r *Router) check(c *checks) {
 	for i := range r.Routes {
-		c.in(fmt.Sprintf("Router.Routes[%d].Handler", i), r.Routes[i].Handler)
+		c.optional(fmt.Sprintf("Router.Routes[%d].Handler", i), r.Routes[i].Handler)
 	}
-	c.in("Router.Default", r.Default)
+	c.optional("Router.Default", r.Default)
 	c.If(len(r.Routes) == 0 && r.Default == nil, "Router.Routes", nil, "must have a route, or Default a handler")
 	c.If(r.Silence < 0, "Router.Silence", r.Silence, notNegative)
 }
@@ -119,7 +128,7 @@ func (l *Limit) check(c *checks) {
 	c.next("Limit.Next", l.Next)
 	c.in("Limit.All", l.All)
 	c.in("Limit.PerClient", l.PerClient)
-	c.in("Limit.Refuse", l.Refuse)
+	c.optional("Limit.Refuse", l.Refuse)
 }
 
 // Check returns what is wrong with l. [PacedListener.Accept] calls it at the

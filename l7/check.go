@@ -39,6 +39,15 @@ func (c *checks) in(field string, v any) {
 	}
 }
 
+// optional adds what is wrong with the handler of a field that may be left out. One
+// that holds a nil pointer is not left out.
+func (c *checks) optional(field string, h http.Handler) {
+	if h != nil {
+		c.Need(field, h, "must be left out, or hold a handler: there is a nil pointer in it")
+	}
+	c.in(field, h)
+}
+
 // next adds what is wrong with the handler of a field that must have one.
 func (c *checks) next(field string, h http.Handler) {
 	c.Need(field, h, "must be the handler that goes on")

@@ -409,7 +409,7 @@ func (s *Server) cut() {
 func (s *Server) Check() error { return checkAll(s) }
 
 func (s *Server) check(c *checks) {
-	c.in("Server.Handler", s.handler())
+	c.optional("Server.Handler", s.handler())
 	s.checkMembers(c)
 	c.If(s.MaxStreams < 0, "Server.MaxStreams", s.MaxStreams, notNegative)
 }

@@ -79,7 +79,7 @@ func (h *Access) Check() error { return checkAll(h) }
 func (h *Access) check(c *checks) {
 	c.in("Access.Allow", h.Allow)
 	c.in("Access.Deny", h.Deny)
-	c.in("Access.Refuse", h.Refuse)
+	c.optional("Access.Refuse", h.Refuse)
 	c.next("Access.Next", h.Next)
 }
 
@@ -164,7 +164,7 @@ func (g *Gate) Check() error { return checkAll(g) }
 func (g *Gate) check(c *checks) {
 	c.Need("Gate.Places", g.Places, "must be what counts, such as a ratelimit.Concurrency")
 	c.in("Gate.Places", g.Places)
-	c.in("Gate.Refuse", g.Refuse)
+	c.optional("Gate.Refuse", g.Refuse)
 	c.next("Gate.Next", g.Next)
 }
 
@@ -180,7 +180,7 @@ func (l *Limit[K]) check(c *checks) {
 	}
 	c.If(strings.ContainsAny(l.Policy, "\"\\;,\r\n"), "Limit.Policy", l.Policy, "must be the name of a policy, without quotes, semicolons and commas")
 	c.If(l.Window < 0, "Limit.Window", l.Window, notNegative)
-	c.in("Limit.Refuse", l.Refuse)
+	c.optional("Limit.Refuse", l.Refuse)
 	c.next("Limit.Next", l.Next)
 }
 
@@ -198,7 +198,7 @@ func (h *Redirect) check(c *checks) {
 	c.If(h.Host != "" && !validHost(h.Host), "Redirect.Host", h.Host, "must be a host, or host:port")
 	c.prefix("Redirect.StripPrefix", h.StripPrefix)
 	c.prefix("Redirect.AddPrefix", h.AddPrefix)
-	c.in("Redirect.Next", h.Next)
+	c.optional("Redirect.Next", h.Next)
 }
 
 // isScheme is RFC 3986, section 3.1.

@@ -243,7 +243,7 @@ func (h *Choose) Check() error { return checkAll(h) }
 
 func (h *Choose) check(c *checks) {
 	c.Need("Choose.By", h.By, "must be the func that chooses")
-	c.in("Choose.Default", h.Default)
+	c.optional("Choose.Default", h.Default)
 }
 
 // Check returns what is wrong with f, its pools and its handlers.

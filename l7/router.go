@@ -156,7 +156,7 @@ func (r *Router) Check() error { return checkAll(r) }
 
 func (r *Router) check(c *checks) {
 	c.If(r.Order > Specific, "Router.Order", uint8(r.Order), "must be Listed or Specific")
-	c.in("Router.NotFound", r.NotFound)
+	c.optional("Router.NotFound", r.NotFound)
 	if t := r.table.Load(); t != nil {
 		c.routes(t.routes)
 	}
@@ -164,8 +164,6 @@ func (r *Router) check(c *checks) {
 
 func (c *checks) routes(routes []Route) {
 	for i := range routes {
-		if routes[i].Handler != nil {
-			c.in(fmt.Sprintf("Router.Routes[%d].Handler", i), routes[i].Handler)
-		}
+		c.optional(fmt.Sprintf("Router.Routes[%d].Handler", i), routes[i].Handler)
 	}
 }

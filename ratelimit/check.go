@@ -77,6 +77,9 @@ func (s *Shared[K]) Check() error {
 		m.Need("Shared.Law", s.Law, "must be a law, such as GCRA: without one, and without LawOf, everything is refused")
 	}
 	m.In("Shared.Law", s.Law)
+	if s.Store != nil {
+		m.Need("Shared.Store", s.Store, "must be left out, or hold a store: there is a nil pointer in it")
+	}
 	m.In("Shared.Store", s.Store)
 	m.In("Shared.Local", s.Local)
 	m.If(s.Failures < 0, "Shared.Failures", s.Failures, notNegative)

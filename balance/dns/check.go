@@ -3,6 +3,7 @@
 package dns
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/balance"
 )
 
 // Check returns what is wrong with s, each a [*penstock.ConfigError].
@@ -29,7 +31,12 @@ func (s *Source) Check() error {
 		"Source.Network", s.Network, `must be "ip", "ip4" or "ip6"`)
 	for i, addr := range s.Servers {
 		host, port, err := net.SplitHostPort(addr)
-		m.If(err != nil || host == "" || port == "", fmt.Sprintf("Source.Servers[%d]", i), addr, `must be "host:port"`)
+		field := fmt.Sprintf("Source.Servers[%d]", i)
+		m.If(err != nil || host == "" || port == "", field, addr, `must be "host:port"`)
+		var wrong *penstock.ConfigError
+		if err == nil && errors.As((balance.Endpoint{Name: "a", Addr: addr}).Check(), &wrong) {
+			m.If(host != "" && port != "", field, addr, wrong.Reason)
+		}
 	}
 	for _, d := range []struct {
 		field string

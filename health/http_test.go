@@ -249,6 +249,16 @@ func TestAllAny(t *testing.T) {
 	}
 }
 
+// TestAllAnyNameTheCommand has several commands by one shell.
+func TestAllAnyNameTheCommand(t *testing.T) {
+	pass, fail := health.Exec{Path: "sh", Args: []string{"-c", "true"}}, health.Exec{Path: "sh", Args: []string{"-c", "echo disk full; false"}}
+	if pass.Probe(t.Context(), balance.Endpoint{Addr: "a:1"}) != nil {
+		t.Skip("no shell here")
+	}
+	require.ErrorContains(t, health.All{pass, fail}.Probe(t.Context(), balance.Endpoint{Addr: "a:1"}), "probe 2 (Exec): sh: disk full")
+	require.ErrorContains(t, health.Any{&fail, fail}.Probe(t.Context(), balance.Endpoint{Addr: "a:1"}), "probe 1 (Exec): sh: disk full")
+}
+
 // TestAllAnyNameTheProbe has probes of other ports among them.
 func TestAllAnyNameTheProbe(t *testing.T) {
 	up := answering(t, "")

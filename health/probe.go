@@ -60,15 +60,17 @@ func kindOf(p any) string {
 // named says of err which probe of several it is of, the i-th, and which port it asked. A Func
 // or a host's own probe, which says neither, is left to its own words.
 func named(i int, p Probe, e balance.Endpoint, err error) error {
-	d, ok := p.(dialing)
-	if !ok {
-		return err
-	}
 	where := kindOf(p)
-	if network, addr, bad := d.connect().address(e); bad == nil && network == "unix" {
-		where += ", socket " + printable(addr)
-	} else if _, port, bad := net.SplitHostPort(addr); bad == nil {
-		where += ", port " + port
+	switch p := p.(type) {
+	case dialing:
+		if network, addr, bad := p.connect().address(e); bad == nil && network == "unix" {
+			where += ", socket " + printable(addr)
+		} else if _, port, bad := net.SplitHostPort(addr); bad == nil {
+			where += ", port " + port
+		}
+	case Exec, *Exec: // there may be several of them
+	default:
+		return err
 	}
 	of := *AsError(err)
 	of.Step, of.Err = fmt.Sprintf("probe %d (%s)", i+1, where), err

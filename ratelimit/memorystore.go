@@ -11,8 +11,8 @@ import (
 
 // MemoryStore is a [Store] in memory, with a [Keyed] for each law: for tests,
 // and for limits that one day will be shared. Equal laws are one law: those of
-// this package behind pointers, too. Other laws behind pointers are equal if
-// the pointers are. A law that is not comparable is refused with [ErrLaw].
+// this package also behind pointers, and with a default written out. Other laws
+// behind pointers are equal if the pointers are. A law that is not comparable is refused with [ErrLaw].
 // Laws are never dropped. The zero MemoryStore is ready to use.
 type MemoryStore struct {
 	Max int // keys of each law; see Keyed
@@ -28,12 +28,16 @@ func (m *MemoryStore) keyed(law Law) (*Keyed[string], error) {
 	if l, ok := m.laws.Load(law); ok {
 		return l.(*Keyed[string]), nil
 	}
-	l, _ := m.laws.LoadOrStore(law, &Keyed[string]{Law: law, Max: m.Max})
+	l, _ := m.laws.LoadOrStore(whole(law), &Keyed[string]{Law: law, Max: m.Max})
+	m.laws.Store(law, l) // found at once the next time
 	return l.(*Keyed[string]), nil
 }
 
-// plain returns a law of this package as a value.
+// plain returns a law of this package as a value, and nil for a nil pointer.
 func plain(law Law) Law {
+	if v := reflect.ValueOf(law); v.Kind() == reflect.Pointer && v.IsNil() {
+		return nil
+	}
 	switch l := law.(type) {
 	case *GCRA:
 		return *l
@@ -43,6 +47,19 @@ func plain(law Law) Law {
 		return *l
 	case *Unlimited:
 		return *l
+	}
+	return law
+}
+
+// whole returns a law with its defaults written out.
+func whole(law Law) Law {
+	switch l := law.(type) {
+	case GCRA:
+		l.Burst, l.MaxWait, l.Rate.Per = l.burst(), max(0, l.MaxWait), l.Rate.span()
+		return l
+	case Window:
+		l.Rate = Rate{min(l.Rate.Count, windowCountMax), l.Rate.span()}
+		return l
 	}
 	return law
 }

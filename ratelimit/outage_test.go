@@ -98,6 +98,8 @@ func TestMemoryStoreKnowsEqualLaws(t *testing.T) {
 		{&Window{Rate: PerHour(2)}, &Window{Rate: PerHour(2)}, Window{Rate: PerHour(2)}},
 		{&GCRA{Rate: PerHour(2)}, &GCRA{Rate: PerHour(2)}, GCRA{Rate: PerHour(2)}},
 		{&InFlight{2}, &InFlight{2}, InFlight{2}},
+		{Window{Rate: Rate{Count: 2}}, &Window{Rate: PerSecond(2)}, Window{Rate: PerSecond(2)}},
+		{GCRA{Rate: PerHour(2)}, &GCRA{Rate: PerHour(2), Burst: 2}, GCRA{Rate: PerHour(2), Burst: 2, MaxWait: -1}},
 	} {
 		store := &MemoryStore{}
 		d, err := store.Take(ctx, "a", laws[0], 2)
@@ -116,6 +118,8 @@ func TestMemoryStoreKnowsEqualLaws(t *testing.T) {
 	_, err := new(MemoryStore).Take(ctx, "a", listLaw{}, 1)
 	require.ErrorIs(t, err, ErrLaw)
 	require.ErrorIs(t, new(MemoryStore).Refund(ctx, "a", listLaw{}, Decision{Cost: 1}), ErrLaw)
+	_, err = new(MemoryStore).Take(ctx, "a", (*GCRA)(nil), 1)
+	require.ErrorIs(t, err, ErrLaw)
 	other := &stateLaw{}
 	d, err := new(MemoryStore).Take(ctx, "a", other, 1)
 	require.NoError(t, err)

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prom
+
+import (
+	"cmp"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/health"
+	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/ratelimit"
+)
+
+// A Collector reads the figures of a gateway for Prometheus. What is nil or empty is not
+// shown. The fields must not change once it is registered. A Collector may be used by
+// many goroutines at once.
+type Collector struct {
+	Pools     []*balance.Pool       // told apart by their Name, or else by their place: "pool 1"
+	Routers   map[string]*l7.Router // by a name for them
+	Limits    map[string]Limit      // by a name for them
+	Servers   map[string]Server     // what accepts connections, by a name for it: the label front
+	Upstreams []*l7.Upstream        // whose connections are shown with the servers of Pools
+	Checks    []*health.Checker     // whose probes are shown with the servers of Pools
+
+	PoolsOnly     bool // leave out what is of one server
+	ServerLatency bool // a histogram of latencies for each server too, not for each pool only
+
+	once  sync.Once
+	wrong error // what Check says
+	descs descs
+}
+
+// A Limit is a limiter with figures: *ratelimit.Limiter, *ratelimit.Keyed,
+// *ratelimit.Shared.
+type Limit interface{ Stats() ratelimit.Stats }
+
+// A Server accepts connections: *l4.Server and *l7.Server, whose Stats are shown too.
+type Server interface{ Open() int }
+
+// Check returns what is wrong with c, and with what it shows.
+func (c *Collector) Check() error {
+	var m penstock.Mistakes
+	names := make(map[string]bool)
+	for i, p := range c.Pools {
+		path := "Collector.Pools[" + strconv.Itoa(i) + "]"
+		if m.Need(path, p, "must be a pool"); p == nil {
+			continue
+		}
+		name := c.poolName(i)
+		m.If(names[name], path+".Name", name, "is the name of another pool too")
+		names[name] = true
+		m.In(path, p)
+	}
+	for name, r := range c.Routers {
+		m.Need("Collector.Routers["+name+"]", r, "must be a router")
+		m.In("Collector.Routers["+name+"]", r)
+	}
+	for name, l := range c.Limits {
+		m.Need("Collector.Limits["+name+"]", l, "must be a limiter")
+		m.In("Collector.Limits["+name+"]", l)
+	}
+	for name, s := range c.Servers {
+		m.Need("Collector.Servers["+name+"]", s, "must be a server")
+	}
+	for i, u := range c.Upstreams {
+		m.Need("Collector.Upstreams["+strconv.Itoa(i)+"]", u, "must be an Upstream")
+		m.In("Collector.Upstreams["+strconv.Itoa(i)+"]", u)
+	}
+	for i, h := range c.Checks {
+		m.Need("Collector.Checks["+strconv.Itoa(i)+"]", h, "must be a checker")
+		m.In("Collector.Checks["+strconv.Itoa(i)+"]", h)
+	}
+	return m.Err()
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	c.init()
+	for _, d := range c.descs.all() {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector. If Check finds a mistake, the scrape fails
+// with it.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	c.init()
+	if c.wrong != nil {
+		ch <- prometheus.NewInvalidMetric(c.descs.pool.servers.desc, c.wrong)
+		return
+	}
+	c.fronts(ch)
+	c.pools(ch)
+	c.routes(ch)
+	c.limits(ch)
+}
+
+func (c *Collector) init() {
+	c.once.Do(func() {
+		c.wrong = c.Check()
+		c.descs = newDescs()
+	})
+}
+
+// poolName returns what a pool is called here.
+func (c *Collector) poolName(i int) string {
+	return cmp.Or(c.Pools[i].Name, "pool "+strconv.Itoa(i+1))
+}
+
+// A metric is one name, with what it means.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+// put sends a value. A name that is not UTF-8 would fail the whole scrape.
+func put[V int | uint64 | float64](ch chan<- prometheus.Metric, m metric, v V, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(v), valid(labels)...)
+}
+
+func valid(labels []string) []string {
+	for i, l := range labels {
+		if !utf8.ValidString(l) {
+			quoted := strconv.Quote(l)
+			labels[i] = quoted[1 : len(quoted)-1] // unlike U+FFFD, it leaves two names two
+		}
+	}
+	return labels
+}
+
+func flag(on bool) int {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// label makes a word of this library a label value: "connect failed", connect_failed.
+func label(word string) string { return strings.ReplaceAll(word, " ", "_") }

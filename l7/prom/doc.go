@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package prom shows the figures of a gateway to Prometheus.
+//
+//	registry.MustRegister(&prom.Collector{
+//		Pools:   []*balance.Pool{web},
+//		Servers: map[string]prom.Server{"https": gateway},
+//	})
+//
+// Figures are read when Prometheus scrapes, and at no other time: a request costs the
+// same with and without a Collector.
+//
+// # Labels
+//
+// A label is a name that the host or its discovery has given (front, pool, server,
+// router, route, limit), or one of a fixed list (class, cause, code, state). Nothing that
+// a client sends becomes a label, so clients cannot add series. A name that is not
+// UTF-8 is shown as Go quotes it.
+//
+// A pool has about 70 series; each of its servers has about 35, or about 60 with
+// [Collector.ServerLatency]; a route has 8. For pools of thousands of servers there is
+// [Collector.PoolsOnly].
+//
+// A server that is in two of Pools, as in a pool and in a subset of it, is shown under
+// both: choose one pool before you sum up.
+//
+// # Histograms
+//
+// Histograms are classic ones, with a bucket for each power of two from 128 µs to
+// 67 s. A latency that is just at a bound counts in the bucket above it. The buckets
+// are the same for every pool, so that they can be added. Prometheus stores them as
+// native histograms if the scrape says convert_classic_histograms_to_nhcb.
+// Native exponential ones are not offered, as their bounds, powers of two of a
+// second, are not those by which a pool counts.
+//
+// # Counters
+//
+// The counters of a server begin at 0 when it joins its pool, and
+// [balance.Server.ClearStats] sets its outcomes and latencies back. Prometheus takes
+// either for a reset.
+//
+// The folder has alert rules (alerts.yml) and a dashboard for Grafana
+// (dashboard.json). The package is a module of its own, so that penstock itself does
+// not depend on a Prometheus client.
+package prom

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prom_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/health"
+	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/l7/prom"
+	"github.com/penstock-lb/penstock/ratelimit"
+)
+
+// A world is a gateway at work.
+type world struct {
+	c       *prom.Collector
+	web     *balance.Pool
+	limit   *ratelimit.Keyed[netip.Addr]
+	metrics http.Handler
+	url     string // of the gateway
+}
+
+func newWorld(t *testing.T) *world {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/fail" {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+		_, _ = w.Write([]byte("hello"))
+	}))
+	t.Cleanup(origin.Close)
+	w := &world{web: &balance.Pool{Name: "web"}, limit: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(1)}}}
+	require.NoError(t, w.web.Set(balance.Endpoint{Name: "one", Addr: origin.Listener.Addr().String()}))
+	up := &l7.Upstream{}
+	routes := l7.NewRouter(
+		l7.Route{Name: "page", Match: l7.PathPrefix("/page"), Handler: &l7.Proxy{Pool: w.web, Upstream: up}},
+		l7.Route{Name: "page", Handler: &l7.Proxy{Pool: w.web, Upstream: up}}, // the same name, on purpose
+	)
+	gateway := &l7.Server{Handler: routes}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	served := make(chan struct{})
+	go func() { defer close(served); _ = gateway.Serve(lis) }()
+	check := &health.Checker{Pools: []*balance.Pool{w.web}}
+	ctx, stop := context.WithCancel(t.Context())
+	go func() { _ = check.Run(ctx) }()
+	t.Cleanup(func() { stop(); _ = gateway.Close(); <-served })
+	w.url = "http://" + lis.Addr().String()
+	w.c = &prom.Collector{
+		Pools: []*balance.Pool{w.web, {}}, Routers: map[string]*l7.Router{"public": routes}, Limits: map[string]prom.Limit{"per client": w.limit},
+		Servers:   map[string]prom.Server{"http": gateway, "tcp": &l4.Server{}, "bad \xff": &l4.Server{}, "bad \xfe": &l4.Server{}},
+		Upstreams: []*l7.Upstream{up}, Checks: []*health.Checker{check}, ServerLatency: true,
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(w.c)
+	w.metrics = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	return w
+}
+
+// get sends a request and waits until the gateway has counted it, which is after the
+// client has its reply.
+func (w *world) get(t *testing.T, path string) {
+	t.Helper()
+	gateway := w.c.Servers["http"].(*l7.Server)
+	before := gateway.Stats().Requests
+	reply, err := http.Get(w.url + path)
+	require.NoError(t, err)
+	_, err = io.Copy(io.Discard, reply.Body)
+	require.NoError(t, err)
+	require.NoError(t, reply.Body.Close())
+	require.Eventually(t, func() bool {
+		now := gateway.Stats().Requests
+		return now.Total() > before.Total()
+	}, 10*time.Second, time.Millisecond)
+}
+
+func (w *world) scrape(t *testing.T) string {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	w.metrics.ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	require.Equal(t, 200, rec.Code, rec.Body)
+	return rec.Body.String()
+}
+
+// names returns the series of a scrape, without those of probes, which come when one ends.
+func names(scrape string) map[string]bool {
+	all := make(map[string]bool)
+	for line := range strings.Lines(scrape) {
+		if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "penstock_server_probe") {
+			all[line[:strings.LastIndexByte(line, ' ')]] = true
+		}
+	}
+	return all
+}
+
+func TestFiguresAreThoseOfStats(t *testing.T) {
+	w := newWorld(t)
+	for range 3 {
+		w.get(t, "/page")
+	}
+	w.get(t, "/fail")
+	client := netip.MustParseAddr("192.0.2.1")
+	w.limit.Take(client, 1)
+	w.limit.Take(client, 1)
+	for range 3 { // picked, but only what has ended is an outcome
+		l, err := w.web.Acquire(t.Context(), balance.Request{})
+		require.NoError(t, err)
+		defer l.Done(balance.Outcome{})
+	}
+	l, err := w.web.Acquire(t.Context(), balance.Request{})
+	require.NoError(t, err)
+	l.Done(balance.Outcome{Class: balance.ConnectFailed, Latency: 3 * time.Second})
+	require.Eventually(t, func() bool { return strings.Contains(w.scrape(t), "penstock_server_probe_timestamp_seconds{") }, 10*time.Second, time.Millisecond)
+	s := w.scrape(t)
+	for _, line := range []string{
+		`penstock_front_requests_total{code="2xx",front="http"} 3`,
+		`penstock_front_requests_total{code="5xx",front="http"} 1`,
+		`penstock_front_requests_total{code="none",front="http"} 0`,
+		`penstock_front_at_limit_total{front="tcp"} 0`,
+		`penstock_front_connections{front="bad \\xff"} 0`,
+		`penstock_route_requests_total{code="2xx",route="page",router="public"} 3`,
+		`penstock_route_requests_total{code="5xx",route="page",router="public"} 1`,
+		`penstock_route_sent_bytes_total{route="page",router="public"} 20`,
+		`penstock_pool_servers{pool="web"} 1`,
+		`penstock_pool_servers{pool="pool 2"} 0`,
+		`penstock_pool_picks_total{pool="web"} 8`,
+		`penstock_pool_in_flight_requests{pool="web"} 3`,
+		`penstock_pool_outcomes_total{class="connect_failed",pool="web"} 1`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="2.097152"} 4`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="4.194304"} 5`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="67.108864"} 5`,
+		`penstock_pool_latency_seconds_count{pool="web"} 5`,
+		`penstock_server_latency_seconds_count{pool="web",server="one"} 5`,
+		`penstock_server_used{pool="web",server="one"} 1`,
+		`penstock_server_outcomes_total{class="connect_failed",pool="web",server="one"} 1`,
+		`penstock_server_dials_total{pool="web",server="one"} 1`,
+		`penstock_server_reuses_total{pool="web",server="one"} 3`,
+		`penstock_server_probe_failures_total{pool="web",server="one"} 0`,
+		`penstock_limit_taken_total{limit="per client"} 1`,
+		`penstock_limit_refused_total{limit="per client"} 1`,
+		`penstock_limit_keys{limit="per client"} 1`,
+	} {
+		require.True(t, strings.Contains(s, "\n"+line+"\n"), line)
+	}
+	require.Equal(t, 20+1, strings.Count(s, `penstock_pool_latency_seconds_bucket{pool="web"`))
+}
+
+// TestClientsCannotAddSeries sends what a client can choose: paths, hosts, methods, fields.
+func TestClientsCannotAddSeries(t *testing.T) {
+	w := newWorld(t)
+	w.get(t, "/page")
+	before := names(w.scrape(t))
+	for i := range 50 {
+		r, err := http.NewRequest(fmt.Sprintf("M%d", i), fmt.Sprintf("%s/p%d?q=%d", w.url, i, i), nil)
+		require.NoError(t, err)
+		r.Host = fmt.Sprintf("h%d.example", i)
+		r.Header.Set("X-Tenant", r.Host)
+		reply, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		require.NoError(t, reply.Body.Close())
+		w.limit.Take(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)
+	}
+	require.Equal(t, before, names(w.scrape(t)))
+}
+
+func TestPoolsOnlyLeavesOutServers(t *testing.T) {
+	w := newWorld(t)
+	w.get(t, "/page")
+	w.c.PoolsOnly = true
+	s := w.scrape(t)
+	require.NotContains(t, s, "penstock_server_")
+	require.Contains(t, s, "penstock_pool_servers")
+}
+
+func TestDiscoveryIsShown(t *testing.T) {
+	w := newWorld(t)
+	ctx, stop := context.WithCancel(t.Context())
+	followed := make(chan error, 1)
+	p := w.c.Pools[1]
+	go func() {
+		followed <- p.Follow(ctx, balance.SourceFunc(func(ctx context.Context, update func([]balance.Endpoint, error)) error {
+			update([]balance.Endpoint{{Name: "a", Addr: "127.0.0.1:1"}}, nil)
+			update(nil, errors.New("away"))
+			<-ctx.Done()
+			return ctx.Err()
+		}))
+	}()
+	require.Eventually(t, func() bool {
+		return strings.Contains(w.scrape(t), `penstock_pool_discovery_failing{pool="pool 2"} 1`)
+	}, 10*time.Second, 5*time.Millisecond)
+	require.Contains(t, w.scrape(t), `penstock_pool_discovery_last_success_timestamp_seconds{pool="pool 2"} `)
+	stop()
+	<-followed
+}
+
+func TestScrapeFailsWithAMistake(t *testing.T) {
+	c := &prom.Collector{Pools: []*balance.Pool{{Name: "a"}, {Name: "a"}, nil}, Routers: map[string]*l7.Router{"r": nil}}
+	err := c.Check()
+	require.ErrorContains(t, err, "Collector.Pools[1].Name")
+	require.ErrorContains(t, err, "Collector.Pools[2]")
+	require.ErrorContains(t, err, "Collector.Routers[r]")
+	var wrong *penstock.ConfigError
+	require.ErrorAs(t, err, &wrong)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c)
+	_, err = registry.Gather()
+	require.ErrorContains(t, err, "is the name of another pool too")
+}
+
+func TestNamesFollowTheConventions(t *testing.T) {
+	w := newWorld(t)
+	w.get(t, "/page")
+	found, err := testutil.CollectAndLint(w.c)
+	require.NoError(t, err)
+	require.Empty(t, found)
+}
+
+// TestDashboardAndAlertsKnowTheirMetrics compares the names in the files with Describe.
+func TestDashboardAndAlertsKnowTheirMetrics(t *testing.T) {
+	known := make(map[string]bool)
+	ch := make(chan *prometheus.Desc, 200)
+	(&prom.Collector{}).Describe(ch)
+	close(ch)
+	name := regexp.MustCompile(`penstock_\w+`)
+	for d := range ch {
+		known[name.FindString(d.String())] = true
+	}
+	for _, file := range []string{"dashboard.json", "alerts.yml", "testdata/alerts_test.yml"} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		used := name.FindAllString(string(text), -1)
+		require.NotEmpty(t, used)
+		for _, n := range used {
+			require.True(t, known[strings.TrimSuffix(n, "_bucket")], "%s: %s", file, n)
+		}
+	}
+}

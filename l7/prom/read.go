@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prom
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/health"
+	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l7"
+)
+
+// fronts shows Servers.
+func (c *Collector) fronts(ch chan<- prometheus.Metric) {
+	d := &c.descs.front
+	for name, srv := range c.Servers {
+		switch srv := srv.(type) {
+		case interface{ Stats() l7.Stats }:
+			st := srv.Stats()
+			put(ch, d.requests, st.Requests[0], name, "none")
+			for i, n := range st.Requests[1:] {
+				put(ch, d.requests, n, name, code(i+1))
+			}
+			c.front(ch, name, &l4.Stats{
+				Open: st.Open, Parked: st.Parked, Accepted: st.Accepted, AcceptErrors: st.AcceptErrors, Handshakes: st.Handshakes,
+				HandshakeErrors: st.HandshakeErrors, Ends: st.Ends, BytesIn: st.BytesIn, BytesOut: st.BytesOut,
+			})
+		case interface{ Stats() l4.Stats }:
+			st := srv.Stats()
+			put(ch, d.atLimit, st.AtLimit, name)
+			c.front(ch, name, &st)
+		default:
+			put(ch, d.open, srv.Open(), name)
+		}
+	}
+}
+
+// front shows what servers of both layers have.
+func (c *Collector) front(ch chan<- prometheus.Metric, name string, st *l4.Stats) {
+	d := &c.descs.front
+	put(ch, d.open, st.Open, name)
+	put(ch, d.parked, st.Parked, name)
+	put(ch, d.accepted, st.Accepted, name)
+	put(ch, d.acceptErrors, st.AcceptErrors, name)
+	put(ch, d.handshakes, st.Handshakes, name)
+	put(ch, d.handshakeErrors, st.HandshakeErrors, name)
+	put(ch, d.in, st.BytesIn, name)
+	put(ch, d.out, st.BytesOut, name)
+	for cause, n := range st.Ends {
+		put(ch, d.ends, n, name, label(l4.Cause(cause).String()))
+	}
+}
+
+func (c *Collector) pools(ch chan<- prometheus.Metric) {
+	conns := c.conns()
+	for i, p := range c.Pools {
+		name := c.poolName(i)
+		c.pool(ch, name, p)
+		if c.PoolsOnly {
+			continue
+		}
+		for _, e := range p.Explain() {
+			c.server(ch, name, &e)
+			if st, ok := conns[e.Server]; ok {
+				c.conn(ch, name, e.Server.Name(), &st)
+			}
+			c.check(ch, name, e.Server)
+		}
+	}
+}
+
+func (c *Collector) pool(ch chan<- prometheus.Metric, name string, p *balance.Pool) {
+	d, st := &c.descs.pool, p.Stats()
+	put(ch, d.servers, st.Servers, name)
+	put(ch, d.usable, st.Usable, name)
+	put(ch, d.inFlight, st.InFlight, name)
+	put(ch, d.queued, st.Queued, name)
+	put(ch, d.retrying, st.Retries, name)
+	put(ch, d.picks, st.Picks, name)
+	put(ch, d.panicking, flag(st.Panicking), name)
+	put(ch, d.retries, st.Retried, name)
+	put(ch, d.hedges, st.Hedged, name)
+	put(ch, d.overBudget, st.OverBudget, name)
+	put(ch, d.noServer, st.NoServer, name)
+	put(ch, d.queueFull, st.QueueFull, name)
+	put(ch, d.queueTimeouts, st.QueueTimeouts, name)
+	outcomes(ch, d.outcomes, st.Outcomes, name)
+	histogram(ch, d.latency, &st.Latency, name)
+	histogram(ch, d.waits, &st.Waits, name)
+	if src, ok := p.SourceState(); ok {
+		put(ch, d.sourceFailing, flag(src.Err != nil), name)
+		if !src.Good.IsZero() {
+			put(ch, d.sourceGood, unix(src.Good), name)
+		}
+	}
+}
+
+func (c *Collector) server(ch chan<- prometheus.Metric, pool string, e *balance.Explanation) {
+	d, st, name := &c.descs.server, e.Server.Stats(), e.Server.Name()
+	put(ch, d.used, flag(e.Used), pool, name)
+	put(ch, d.inFlight, st.InFlight, pool, name)
+	if e.Limit > 0 {
+		put(ch, d.limit, e.Limit, pool, name)
+	}
+	put(ch, d.queued, st.Queued, pool, name)
+	put(ch, d.weight, e.Weight, pool, name)
+	put(ch, d.picks, st.Picks, pool, name)
+	outcomes(ch, d.outcomes, st.Outcomes, pool, name)
+	for s, took := range st.InState {
+		if s := balance.State(s); s != balance.StateLeft {
+			put(ch, d.states, took.Seconds(), pool, name, label(s.String()))
+		}
+	}
+	if c.ServerLatency {
+		histogram(ch, d.latency, &st.Latency, pool, name)
+	}
+}
+
+// conns sums up the connections to each server.
+func (c *Collector) conns() map[*balance.Server]l7.UpstreamStats {
+	all := make(map[*balance.Server]l7.UpstreamStats)
+	if c.PoolsOnly {
+		return all
+	}
+	for _, u := range c.Upstreams {
+		for s, st := range u.Stats() {
+			sum := all[s]
+			sum.Open += st.Open
+			sum.Idle += st.Idle
+			sum.Streams += st.Streams
+			sum.Dials += st.Dials
+			sum.DialErrors += st.DialErrors
+			sum.Reuses += st.Reuses
+			all[s] = sum
+		}
+	}
+	return all
+}
+
+func (c *Collector) conn(ch chan<- prometheus.Metric, pool, name string, st *l7.UpstreamStats) {
+	d := &c.descs.server
+	put(ch, d.open, st.Open, pool, name)
+	put(ch, d.idle, st.Idle, pool, name)
+	put(ch, d.streams, st.Streams, pool, name)
+	put(ch, d.dials, st.Dials, pool, name)
+	put(ch, d.dialErrors, st.DialErrors, pool, name)
+	put(ch, d.reuses, st.Reuses, pool, name)
+}
+
+// check shows what the first checker that watches s knows.
+func (c *Collector) check(ch chan<- prometheus.Metric, pool string, s *balance.Server) {
+	var st health.Status
+	i := slices.IndexFunc(c.Checks, func(h *health.Checker) (ok bool) { st, ok = h.Status(s); return ok })
+	if i < 0 {
+		return
+	}
+	d, name := &c.descs.server, s.Name()
+	put(ch, d.probes, st.Probes, pool, name)
+	put(ch, d.probesFailed, st.Failed, pool, name)
+	if !st.Last.IsZero() {
+		put(ch, d.probeTook, st.Took.Seconds(), pool, name)
+		put(ch, d.probeLast, unix(st.Last), pool, name)
+	}
+}
+
+// routes shows Routers. Routes with the same name are one.
+func (c *Collector) routes(ch chan<- prometheus.Metric) {
+	d := &c.descs.route
+	for name, r := range c.Routers {
+		sums := make(map[string]l7.RouteStats)
+		for st := range r.Stats() {
+			sum := sums[st.Route]
+			for i, n := range st.Requests {
+				sum.Requests[i] += n
+			}
+			sum.BytesIn += st.BytesIn
+			sum.BytesOut += st.BytesOut
+			sums[st.Route] = sum
+		}
+		for route, st := range sums {
+			put(ch, d.requests, st.Requests[0], name, route, "none")
+			for i, n := range st.Requests[1:] {
+				put(ch, d.requests, n, name, route, code(i+1))
+			}
+			put(ch, d.in, st.BytesIn, name, route)
+			put(ch, d.out, st.BytesOut, name, route)
+		}
+	}
+}
+
+func (c *Collector) limits(ch chan<- prometheus.Metric) {
+	d := &c.descs.limit
+	for name, l := range c.Limits {
+		st := l.Stats()
+		put(ch, d.taken, st.Taken, name)
+		put(ch, d.refused, st.Refused, name)
+		put(ch, d.keys, st.Keys, name)
+		put(ch, d.bans, st.Bans, name)
+		put(ch, d.lost, st.Lost, name)
+		put(ch, d.lostBans, st.LostBans, name)
+		put(ch, d.untracked, st.Untracked, name)
+		put(ch, d.local, st.Local, name)
+	}
+}
+
+func outcomes(ch chan<- prometheus.Metric, m metric, o balance.Outcomes, labels ...string) {
+	for class, n := range o {
+		put(ch, m, n, append(labels[:len(labels):len(labels)], label(balance.Class(class).String()))...)
+	}
+}
+
+// The bounds of buckets that are shown: all powers of two between.
+const (
+	lowest  = 128 * time.Microsecond
+	highest = 1 << 26 * time.Microsecond // the last that a pool keeps apart from what is above
+)
+
+func histogram(ch chan<- prometheus.Metric, m metric, h *balance.Histogram, labels ...string) {
+	buckets := make(map[float64]uint64, 20)
+	next := lowest
+	var count uint64
+	for end, below := range h.Buckets() {
+		count = below
+		if end == next && end <= highest {
+			buckets[end.Seconds()] = below
+			next *= 2
+		}
+	}
+	ch <- prometheus.MustNewConstHistogram(m.desc, count, h.Sum.Seconds(), buckets, valid(labels)...)
+}
+
+func code(class int) string { return strconv.Itoa(class) + "xx" }
+
+func unix(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }

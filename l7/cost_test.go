@@ -228,7 +228,7 @@ func headCosts(t *testing.T, list []looker, shape int, piece string) {
 			return func() {
 				again := *x
 				again.Header = x.Header.Clone()
-				again.down = &nobody{x: &again, ctx: bg}
+				again.down = &noClient{x: &again, ctx: bg}
 				Serve(l.h, &again)
 			}
 		})

@@ -172,8 +172,8 @@ func TestDeadlinesSetMeanwhileStand(t *testing.T) {
 			u.c = l4.NewConn(c)
 			c.meanwhile = u.interrupt
 			x := &Exchange{expect: true}
-			x.down = &nobody{ctx: t.Context(), x: x}
-			require.ErrorIs(t, u.awaitHead(&attempt{x: x, p: new(Proxy), up: new(Upstream)}, new(leg), time.Now()), io.EOF)
+			x.down = &noClient{ctx: t.Context(), x: x}
+			require.ErrorIs(t, u.awaitHead(&attempt{x: x, p: new(Proxy), up: new(Upstream)}, new(try), time.Now()), io.EOF)
 			return past, c.read
 		},
 		"the host's for a connection that was handed over": func() (want, got time.Time) {

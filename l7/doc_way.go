@@ -35,7 +35,7 @@ package l7
 //	up_h1.go            upConn.roundTrip         sends the request by HTTP/1 and reads the head of the reply,
 //	up_h2_stream.go     h2Stream.roundTrip       or by HTTP/2;
 //	up_pump.go          pump.run                 sends a body that has to be waited for meanwhile
-//	up_failure.go       fate.blame               says what an error means, here and below
+//	up_failure.go       sourceEnd.blame               says what an error means, here and below
 //	up_retry.go         attempt.again            says whether there is another try
 //
 // The way back:
@@ -48,5 +48,5 @@ package l7
 //	exchange.go         Exchange.end             OnDone is told
 //	front_park.go       byteConn.settle          has a connection that idles cost next to nothing
 //
-// The seams between the wings are in seams.go (the client's side) and up_leg.go (the
+// The seams between the wings are in seams.go (the client's side) and up_try.go (the
 // server's), and what a connection of the byte front may be doing in front_state.go.

@@ -64,7 +64,7 @@ type Exchange struct {
 	Record Record
 
 	asked    asked
-	proto1x  int8 // minor version of HTTP/1, or 2 for HTTP/2
+	proto    int8 // minor version of HTTP/1, or 2 for HTTP/2
 	upgrade  string
 	wsKey    string // of an extended CONNECT: the key of ours that the server has to answer
 	trailers bool   // TE: trailers
@@ -98,15 +98,15 @@ func (x *Exchange) Context() context.Context { return x.down.context() }
 
 // Proto returns the version the client spoke, as major and minor.
 func (x *Exchange) Proto() (major, minor int) {
-	if x.proto1x > 1 {
-		return int(x.proto1x), 0
+	if x.proto > 1 {
+		return int(x.proto), 0
 	}
-	return 1, int(x.proto1x)
+	return 1, int(x.proto)
 }
 
 // protoName returns the version the client spoke, as a status line has it.
 func (x *Exchange) protoName() string {
-	switch x.proto1x {
+	switch x.proto {
 	case 0:
 		return "HTTP/1.0"
 	case 1:

@@ -69,8 +69,8 @@ type work struct {
 	own   ownDeadlines
 }
 
-// equip gives the connection what it needs to serve.
-func (c *byteConn) equip() {
+// takeWork gives the connection what it needs to serve.
+func (c *byteConn) takeWork() {
 	w, ok := c.srv.works.Get().(*work)
 	if !ok {
 		w = new(work)
@@ -83,8 +83,8 @@ func (c *byteConn) equip() {
 	}
 }
 
-// strip gives it back.
-func (c *byteConn) strip() {
+// giveWork gives it back.
+func (c *byteConn) giveWork() {
 	w := c.work
 	if w == nil {
 		return
@@ -177,7 +177,7 @@ func (c *byteConn) end() {
 	_ = quietly(c.srv.logger(), c.letGo)
 	c.owns.end()
 	c.release()
-	c.strip()
+	c.giveWork()
 	c.srv.forget(c)
 	c.srv.wg.Done()
 }

@@ -75,7 +75,7 @@ func (c *byteConn) startHTTP2() {
 		f.granted = n
 		f.h2.SetMaxStreams(n)
 	}
-	c.strip()
+	c.giveWork()
 	c.unwatch() // the reader sees the end itself
 	c.mu.Lock()
 	c.h2 = f

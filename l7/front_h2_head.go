@@ -40,7 +40,7 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 	x := &s.x
 	x.down = s
 	x.reset(&f.from)
-	x.proto1x = 2
+	x.proto = 2
 	x.Record.Start = now
 	s.head = h2Head{frame: framing{length: -1}}
 	f.cur, f.dec = s, &s.head

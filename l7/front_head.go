@@ -23,7 +23,7 @@ func (c *byteConn) next() (more, idle bool) {
 	}
 	now := time.Now()
 	if c.now = now; c.work == nil {
-		c.equip()
+		c.takeWork()
 	}
 	c.x.reset(&c.from)
 	c.x.Record.Start = now
@@ -137,7 +137,7 @@ func (c *byteConn) parse(n int) bool {
 	c.rep = repBody{}
 	c.served++
 	f := &c.frame
-	if f.close || c.x.proto1x == 0 && !f.keepAlive || c.srv.endsBehind(int(c.served)) || c.endsSoon() {
+	if f.close || c.x.proto == 0 && !f.keepAlive || c.srv.endsBehind(int(c.served)) || c.endsSoon() {
 		c.ends.atLeast(endsClosed)
 	}
 	return true
@@ -150,8 +150,8 @@ func (c *byteConn) refuse(err *headError) bool {
 	c.x.Record.Err = err
 	c.ends.atLeast(endsLate)
 	c.rep = repBody{}
-	if c.x.proto1x == 0 {
-		c.x.proto1x = 1
+	if c.x.proto == 0 {
+		c.x.proto = 1
 	}
 	c.x.editors = c.x.editors[:0]
 	c.x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))

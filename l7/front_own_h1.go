@@ -31,14 +31,14 @@ func (c *byteConn) ownRequest() *http.Request {
 	_, target, _ := strings.Cut(line, " ")
 	target, _, _ = strings.Cut(target, " ")
 	r := &http.Request{
-		Method: x.asked.method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto1x),
+		Method: x.asked.method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto),
 		Host: x.asked.host, RequestURI: target, RemoteAddr: c.nc.RemoteAddr().String(), TLS: c.from.tls,
-		ContentLength: c.req.left, Close: c.frame.close || x.proto1x == 0 && !c.frame.keepAlive,
+		ContentLength: c.req.left, Close: c.frame.close || x.proto == 0 && !c.frame.keepAlive,
 	}
 	if c.req.ended() {
 		r.ContentLength = 0
 	}
-	if x.proto1x == 0 {
+	if x.proto == 0 {
 		r.Proto = "HTTP/1.0"
 	}
 	var err error

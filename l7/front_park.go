@@ -112,7 +112,7 @@ func (c *byteConn) closeParked() {
 // whole record behind, so that the next one shows on the connection below.
 func (c *byteConn) settle() {
 	c.settled = true
-	c.strip()
+	c.giveWork()
 	c.now = time.Now()
 	if !c.park() {
 		go c.loop()
@@ -126,7 +126,7 @@ func (c *byteConn) park() bool {
 		c.state.park(c.now.Sub(c.srv.sweeper.start))
 		// Stopping is seen here, or parked seen by Shutdown.
 		c.srv.totals.parked.Add(1)
-		if !c.leaves() && p.Park(c.ground(), c.resume) {
+		if !c.leaves() && p.Park(c.watchable(), c.resume) {
 			c.srv.sweeper.arm(c.srv) // which ends it in time
 			return true
 		}

@@ -33,7 +33,7 @@ func (c *byteConn) room() *l4.Buffer {
 }
 
 func (c *byteConn) writeInterim(r *Reply) error {
-	if c.x.proto1x == 0 {
+	if c.x.proto == 0 {
 		return nil
 	}
 	if r.Status == http.StatusContinue {
@@ -55,7 +55,7 @@ func (c *byteConn) writeHead(r *Reply) error {
 	*rep = repBody{begun: true, left: r.ContentLength}
 	rep.none = c.x.bodiless(r.Status)
 	if !rep.none && rep.left < 0 {
-		rep.chunked = c.x.proto1x > 0
+		rep.chunked = c.x.proto > 0
 		rep.toClose = !rep.chunked
 		if rep.toClose {
 			c.ends.atLeast(endsClosed)
@@ -78,7 +78,7 @@ func (c *byteConn) writeHead(r *Reply) error {
 	switch {
 	case c.ends.closes():
 		b.B = append(b.B, "Connection: close\r\n"...)
-	case c.x.proto1x == 0:
+	case c.x.proto == 0:
 		b.B = append(b.B, "Connection: keep-alive\r\n"...)
 	}
 	b.B = append(b.B, "\r\n"...)

@@ -27,7 +27,7 @@ func ServeHTTP(h Handler, w http.ResponseWriter, r *http.Request) {
 	}
 	s := newStandardExchange(w, r, nil)
 	if s.lent = lentOf(w, r); s.lent != nil {
-		s.goOn(h)
+		s.serveInside(h)
 		return
 	}
 	s.run(h)
@@ -123,7 +123,7 @@ func (s *standard) panicked(p any) {
 		return
 	}
 	clear(s.w.Header())
-	if x.proto1x < 2 {
+	if x.proto < 2 {
 		s.w.Header().Set("Connection", "close")
 	}
 	x.failed500()
@@ -149,9 +149,9 @@ func (s *standard) parse() *headError {
 	if !isToken(r.Method) {
 		return bad("malformed method") // of HTTP/2, or a handler's
 	}
-	x.proto1x = int8(r.ProtoMinor)
+	x.proto = int8(r.ProtoMinor)
 	if r.ProtoMajor > 1 {
-		x.proto1x = int8(r.ProtoMajor)
+		x.proto = int8(r.ProtoMajor)
 	}
 	x.Scheme, x.TLS = "http", r.TLS
 	if r.TLS != nil {
@@ -177,7 +177,7 @@ func (s *standard) parse() *headError {
 	if x.Host == "" || x.Method != http.MethodConnect {
 		x.Host = r.Host
 	}
-	if !validHost(x.Host) && (x.Host != "" || x.proto1x != 0) {
+	if !validHost(x.Host) && (x.Host != "" || x.proto != 0) {
 		return bad("malformed Host")
 	}
 	x.begin(FrontStandard)
@@ -225,7 +225,7 @@ func (s *standard) parseHeader() *headError {
 	case f.unmet != "":
 		return &headError{http.StatusExpectationFailed, "unknown expectation"}
 	case s.lent != nil: // the rest is about what the client has sent
-	case f.length > 0 && x.ContentLength == 0 && x.proto1x > 1 || len(r.Header["Content-Length"]) > 1:
+	case f.length > 0 && x.ContentLength == 0 && x.proto > 1 || len(r.Header["Content-Length"]) > 1:
 		// HTTP/2 (RFC 9113, section 8.1.1). Any other length than the field says is
 		// that of a body by which a handler before us has replaced it.
 		return bad("Content-Length is not that of the body")
@@ -235,7 +235,7 @@ func (s *standard) parseHeader() *headError {
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && x.ContentLength > s.srv.MaxBodyBytes {
 		return &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
-	if s.lent == nil && (x.ContentLength < 0 && x.proto1x == 1 || x.proto1x == 0 && (x.ContentLength != 0 || f.length < 0 && bodyExpected(x.Method))) {
+	if s.lent == nil && (x.ContentLength < 0 && x.proto == 1 || x.proto == 0 && (x.ContentLength != 0 || f.length < 0 && bodyExpected(x.Method))) {
 		// net/http has removed a Content-Length that came with a
 		// Transfer-Encoding, and in HTTP/1.0 the Transfer-Encoding, so nobody
 		// can tell what was there. What follows such a request must not be
@@ -243,11 +243,11 @@ func (s *standard) parseHeader() *headError {
 		s.w.Header().Set("Connection", "close")
 	}
 	x.upgrade = ""
-	if f.upgrade && x.ContentLength == 0 && (x.proto1x == 1 || s.lent != nil && s.root().x.wsKey != "") {
+	if f.upgrade && x.ContentLength == 0 && (x.proto == 1 || s.lent != nil && s.root().x.wsKey != "") {
 		x.upgrade = f.protocol.join()
 	}
-	x.trailers = f.trailers || x.trailers && x.proto1x > 1 // the field is not in a request that was made of a stream
-	x.expect = f.expect && x.proto1x > 0 && x.ContentLength != 0
+	x.trailers = f.trailers || x.trailers && x.proto > 1 // the field is not in a request that was made of a stream
+	x.expect = f.expect && x.proto > 0 && x.ContentLength != 0
 	return nil
 }
 
@@ -280,7 +280,7 @@ func (s *standard) trailer() *Fields {
 }
 
 func (s *standard) writeInterim(r *Reply) error {
-	if s.x.proto1x == 0 || r.Status == http.StatusContinue {
+	if s.x.proto == 0 || r.Status == http.StatusContinue {
 		return nil // net/http sends its own 100 when the body is read
 	}
 	if !s.enter() {
@@ -353,7 +353,7 @@ func (s *standard) flush() error {
 }
 
 func (s *standard) finish(trailer *Fields) error {
-	if trailer == nil || trailer.Len() == 0 || s.noBody || !s.chunked && s.x.proto1x < 2 {
+	if trailer == nil || trailer.Len() == 0 || s.noBody || !s.chunked && s.x.proto < 2 {
 		return nil
 	}
 	if err := s.flush(); err != nil { // a head that is sent says that a trailer may come

@@ -29,9 +29,9 @@ func (c *byteConn) watch() {
 	}
 }
 
-// ground returns the connection that the Parker looks after, if any does: c.c or
+// watchable returns the connection that the Parker looks after, if any does: c.c or
 // the one below its TLS.
-func (c *byteConn) ground() *l4.Conn {
+func (c *byteConn) watchable() *l4.Conn {
 	if c.watched != nil {
 		return c.watched
 	}

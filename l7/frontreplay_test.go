@@ -44,7 +44,7 @@ func idleByteConn(t *testing.T, nc net.Conn) *byteConn {
 	s.init()
 	c := &byteConn{srv: s, raw: nc, nc: nc, c: l4.NewConn(nc)}
 	c.ctx, c.cancel = context.WithCancel(t.Context())
-	c.equip()
+	c.takeWork()
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()

@@ -72,8 +72,8 @@ func FuzzRequestHead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if r.Method != x.Method || r.ProtoMinor != int(x.proto1x) && r.ProtoMinor < 2 {
-			t.Fatalf("%q: method %q, minor %d; net/http %q, %d", s, x.Method, x.proto1x, r.Method, r.ProtoMinor)
+		if r.Method != x.Method || r.ProtoMinor != int(x.proto) && r.ProtoMinor < 2 {
+			t.Fatalf("%q: method %q, minor %d; net/http %q, %d", s, x.Method, x.proto, r.Method, r.ProtoMinor)
 		}
 		if r.Host != x.Host {
 			t.Fatalf("%q: host %q; net/http %q", s, x.Host, r.Host)

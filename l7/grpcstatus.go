@@ -10,7 +10,7 @@ import (
 // isGRPC reports whether x is a call of gRPC. It needs HTTP/2: its replies end
 // with a trailer that older clients do not read.
 func (x *Exchange) isGRPC() bool {
-	return x.proto1x >= 2 && x.Method == http.MethodPost && grpcType(x.Header.Get("Content-Type"))
+	return x.proto >= 2 && x.Method == http.MethodPost && grpcType(x.Header.Get("Content-Type"))
 }
 
 // grpcType reports whether a Content-Type is that of gRPC over HTTP/2, which

@@ -78,7 +78,7 @@ func parseRequest(x *Exchange, f *framing, s string, maxFields int) *headError {
 	if err != nil {
 		return err
 	}
-	x.proto1x = minor
+	x.proto = minor
 	*f = framing{length: -1}
 	if err := parseFields(&x.Header, f, rest, maxFields); err != nil {
 		return err
@@ -301,7 +301,7 @@ func (f *framing) connection(value string) {
 // request checks the framing of a request and hands it to x.
 func (f *framing) request(x *Exchange) *headError {
 	if f.chunked {
-		if x.proto1x == 0 {
+		if x.proto == 0 {
 			return bad("Transfer-Encoding in HTTP/1.0") // RFC 9112, section 6.1
 		}
 		if f.length >= 0 {
@@ -315,7 +315,7 @@ func (f *framing) request(x *Exchange) *headError {
 	case f.hosts > 1:
 		return bad("more than one Host")
 	case f.hosts == 0:
-		if x.proto1x > 0 {
+		if x.proto > 0 {
 			return bad("no Host")
 		}
 	case !validHost(f.host):
@@ -325,14 +325,14 @@ func (f *framing) request(x *Exchange) *headError {
 	case x.Method == http.MethodConnect && !sameTarget(f.host, x.Host):
 		return bad("CONNECT to another authority than Host")
 	}
-	if x.proto1x > 0 && f.upgrade && x.ContentLength == 0 {
+	if x.proto > 0 && f.upgrade && x.ContentLength == 0 {
 		x.upgrade = f.protocol.join() // ignored in HTTP/1.0 (RFC 9110, section 7.8)
 	}
 	if f.unmet != "" {
 		return &headError{http.StatusExpectationFailed, "unknown expectation"}
 	}
 	x.trailers = f.trailers
-	x.expect = f.expect && x.proto1x > 0 && x.ContentLength != 0
+	x.expect = f.expect && x.proto > 0 && x.ContentLength != 0
 	return nil
 }
 

@@ -16,12 +16,12 @@ import (
 // newRequest builds a request for net/http.
 func (x *Exchange) newRequest(ctx context.Context) *http.Request {
 	r := &http.Request{
-		Method: x.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto1x),
+		Method: x.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto),
 		Header: make(http.Header, len(x.Header.list)), Host: x.Host,
 		ContentLength: x.ContentLength, Body: http.NoBody,
 		RemoteAddr: x.Remote.String(), RequestURI: x.Path + x.Query, TLS: x.TLS,
 	}
-	switch x.proto1x {
+	switch x.proto {
 	case 0:
 		r.Proto = "HTTP/1.0"
 	case 2:

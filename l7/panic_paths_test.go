@@ -163,7 +163,7 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// Either leg of a hedged request may run into a dialer that panics: the other
+// Either try of a hedged request may run into a dialer that panics: the other
 // one answers, and both leases come back.
 func TestHedgeSurvivesPanics(t *testing.T) {
 	for _, bad := range []string{"10.0.0.1:80", "10.0.0.2:80"} {

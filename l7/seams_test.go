@@ -201,7 +201,7 @@ func TestEditorCannotRenameATunnel(t *testing.T) {
 }
 
 // lateReply is a client's side whose writes are late.
-type lateReply struct{ nobody }
+type lateReply struct{ noClient }
 
 func (*lateReply) replyLate() bool { return true }
 
@@ -221,11 +221,11 @@ func TestLateReplyIsTheClientsDoing(t *testing.T) {
 	} {
 		u, _ := looseUpConn(t)
 		x := &Exchange{}
-		x.down = &lateReply{nobody{ctx: t.Context(), x: x}}
+		x.down = &lateReply{noClient{ctx: t.Context(), x: x}}
 		tr := &attempt{x: x, p: new(Proxy), up: u.host.up}
 		tr.cut(u, c.err)
 		require.Equal(t, endOf(c.want, l4.PhaseData), x.Record.Termination)
-		require.Equal(t, c.class, tr.leg.outcome.Class)
+		require.Equal(t, c.class, tr.try.outcome.Class)
 		te, _ := errors.AsType[*TimeoutError](x.Record.Err)
 		require.Equal(t, c.limit != "", te != nil)
 		require.True(t, te == nil || te.Field == c.limit, "%v", x.Record.Err)

@@ -128,7 +128,7 @@ func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 	x.Record.Start = time.Now()
 	x.begin(FrontTransport)
 	x.Record.Pool = t.Pool.Name
-	c.try = attempt{p: &t.proxy, x: x, up: t.proxy.upstream}
+	c.attempt = attempt{p: &t.proxy, x: x, up: t.proxy.upstream}
 	if t.Balance != nil {
 		x.Balance = t.Balance(req)
 	}
@@ -136,11 +136,11 @@ func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 		c.closeBody()
 		return nil, bad
 	}
-	c.try.begin()
-	if f := c.try.answer(); f != nil {
+	c.attempt.begin()
+	if f := c.attempt.answer(); f != nil {
 		return nil, c.failed(f)
 	}
-	if h := c.try.leg.local; h != nil {
+	if h := c.attempt.try.local; h != nil {
 		return c.serveLocal(h)
 	}
 	return c.response(), nil
@@ -158,7 +158,7 @@ func (c *caller) parse() error {
 		return errors.New("l7: CONNECT is not for a Transport")
 	}
 	x.down = c
-	x.Method, x.Scheme, x.proto1x = cmpOr(req.Method, http.MethodGet), req.URL.Scheme, 1
+	x.Method, x.Scheme, x.proto = cmpOr(req.Method, http.MethodGet), req.URL.Scheme, 1
 	if !isToken(x.Method) {
 		return fmt.Errorf("l7: malformed method %q", req.Method)
 	}
@@ -234,12 +234,12 @@ func (c *caller) failed(f *failure) error {
 // dialer, a callback of TLS.
 func (c *caller) panicked(p any) error {
 	err := error(recovered(c.logger(), p, "Transport", "path", c.x.Path))
-	if c.try.x == nil { // it had not begun
+	if c.attempt.x == nil { // it had not begun
 		c.closeBody()
 		return err
 	}
-	if c.try.leg.lease.Server() != nil {
-		c.try.abandon()
+	if c.attempt.try.lease.Server() != nil {
+		c.attempt.abandon()
 	}
 	f := &failure{phase: l4.PhaseRequest, err: err}
 	f.panicked()
@@ -249,13 +249,13 @@ func (c *caller) panicked(p any) error {
 // settle ends the request: its body, its buffers, its record.
 func (c *caller) settle() {
 	c.closeBody()
-	c.try.end()
+	c.attempt.end()
 	c.x.end(c.t.OnDone)
 }
 
 // response makes the response of the reply.
 func (c *caller) response() *http.Response {
-	src, req := c.try.leg.src, c.req
+	src, req := c.attempt.try.src, c.req
 	r := src.reply()
 	resp := &http.Response{
 		StatusCode: r.Status, Status: statusLine(r.Status), Request: req, TLS: src.tlsState(),
@@ -291,7 +291,7 @@ func (c *caller) response() *http.Response {
 	if r.ContentLength < 0 && !src.ended() && src.chunked() {
 		resp.TransferEncoding = []string{"chunked"}
 	}
-	src.expectBody(nil, c.try.bodyWait())
+	src.expectBody(nil, c.attempt.bodyWait())
 	b := &replyBody{c: c, resp: resp, turn: make(chan struct{}, 1)}
 	resp.Body = b
 	if src.ended() { // no body: all is known

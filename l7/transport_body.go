@@ -40,7 +40,7 @@ func (b *replyBody) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	src := b.c.try.leg.src
+	src := b.c.attempt.try.src
 	if len(b.held) == 0 {
 		var err error
 		if b.held, err = src.next(); err != nil {
@@ -68,7 +68,7 @@ func (b *replyBody) Close() error {
 	select {
 	case b.turn <- struct{}{}:
 	default:
-		b.c.try.leg.src.interrupt()
+		b.c.attempt.try.src.interrupt()
 		b.turn <- struct{}{}
 	}
 	defer func() { <-b.turn }()
@@ -81,8 +81,8 @@ func (b *replyBody) Close() error {
 // end gives everything back. Err is nil if the body is complete.
 func (b *replyBody) end(err error) {
 	c := b.c
-	t := &c.try
-	src := t.leg.src
+	t := &c.attempt
+	src := t.try.src
 	whole := src.stopSending(t, false)
 	untouched := c.detach()
 	switch {
@@ -94,12 +94,12 @@ func (b *replyBody) end(err error) {
 			}
 			addFields(b.resp.Trailer, f)
 		}
-		src.judge(&t.leg.outcome)
+		src.judge(&t.try.outcome)
 		src.release(untouched && whole && !c.noKeep && src.ended())
 	case b.closed.Load():
 		b.err = errBodyClosed
 		c.x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
-		t.leg.outcome.Class = balance.ClientAborted
+		t.try.outcome.Class = balance.ClientAborted
 		src.close()
 	default:
 		t.cut(src, err)
@@ -108,7 +108,7 @@ func (b *replyBody) end(err error) {
 		}
 		src.close()
 	}
-	t.leg.done(t.leg.outcome)
+	t.try.done(t.try.outcome)
 	c.settle()
 }
 
@@ -149,10 +149,10 @@ func (b *tunnelBody) CloseWrite() error { return b.conn.conn().CloseWrite() }
 // others read and write.
 func (b *tunnelBody) Close() error {
 	b.once.Do(func() {
-		c, t := b.c, &b.c.try
+		c, t := b.c, &b.c.attempt
 		c.detach()
 		b.conn.leave()
-		t.leg.done(t.leg.outcome)
+		t.try.done(t.try.outcome)
 		c.settle()
 	})
 	return nil

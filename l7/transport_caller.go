@@ -22,7 +22,7 @@ type caller struct {
 	req       *http.Request
 	ctx       context.Context
 	x         Exchange
-	try       attempt
+	attempt   attempt
 	body      io.ReadCloser // of the request; nil if there is none
 
 	noKeep  bool // the connection is not to be used again

@@ -23,12 +23,12 @@ func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 	r := c.req.Clone(ctx)
 	r.Host, r.RequestURI = c.x.Host, c.x.Path+c.x.Query
 	r.URL.Scheme, r.URL.Host, r.RemoteAddr = "", "", "@"
-	if b := c.try.readBody(); b != nil {
+	if b := c.attempt.readBody(); b != nil {
 		r.Body = io.NopCloser(b)
 	} else if r.Body == nil {
 		r.Body = http.NoBody
 	}
-	lease := c.try.leg.lease
+	lease := c.attempt.try.lease
 	go func() {
 		defer cancel()
 		defer w.end(c)
@@ -116,7 +116,7 @@ func (w *localWriter) Flush() { w.WriteHeader(http.StatusOK) }
 
 // end closes the response and the request.
 func (w *localWriter) end(c *caller) {
-	t := &c.try
+	t := &c.attempt
 	p := recover()
 	if p != nil {
 		c.x.Record.Termination, c.x.Record.Err = endOf(l4.Internal, l4.PhaseData), recovered(c.logger(), p, "handler", "path", c.x.Path)
@@ -131,11 +131,11 @@ func (w *localWriter) end(c *caller) {
 		close(w.head)
 	}
 	c.x.Record.Status, c.x.Record.BytesOut = w.status, w.bytes
-	t.leg.outcome = balance.Outcome{Status: w.status}
+	t.try.outcome = balance.Outcome{Status: w.status}
 	if w.status >= 500 || p != nil {
-		t.leg.outcome.Class = balance.StatusError
+		t.try.outcome.Class = balance.StatusError
 	}
-	t.leg.done(t.leg.outcome)
+	t.try.done(t.try.outcome)
 	c.settle()
 	if p != nil || !w.none && w.bytes < w.length {
 		_ = w.pipe.CloseWithError(io.ErrUnexpectedEOF)

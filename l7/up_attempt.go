@@ -35,7 +35,7 @@ type attempt struct {
 	login     bool            // it logs the connection in
 	use       usage           // of connections to servers
 	asked     balance.Request // x.Balance before there was a try
-	leg       leg             // the try that is under way, then the one that is answered
+	try       try             // the try that is under way, then the one that is answered
 	mirroring *Mirror         // gets a copy at the end
 	retry     struct {
 		balance.RetryPermit
@@ -141,7 +141,7 @@ func (t *attempt) rewind() bool {
 	return !(t.stuck && !t.body.complete()) && t.body.rewind()
 }
 
-// answer tries servers until one replies: then nil is returned, and t.leg is
+// answer tries servers until one replies: then nil is returned, and t.try is
 // the reply with its lease.
 func (t *attempt) answer() *failure {
 	x, p := t.x, t.p
@@ -163,18 +163,18 @@ func (t *attempt) answer() *failure {
 		}
 		t.tries++
 		x.Record.Tries = t.tries
-		t.leg = leg{lease: lease}
+		t.try = try{lease: lease}
 		if p.Hedge.enabled() && t.hedgeable() {
-			last = t.raceLegs(ctx)
+			last = t.raceTries(ctx)
 		} else {
-			last = t.open(ctx, &t.leg)
+			last = t.open(ctx, &t.try)
 		}
-		t.note(&t.leg)
+		t.note(&t.try)
 		if last == nil {
 			return nil
 		}
-		s := t.leg.lease.Server()
-		t.leg.done(balance.Outcome{Class: last.class, Err: last.err, Latency: t.leg.outcome.Latency, Status: last.status})
+		s := t.try.lease.Server()
+		t.try.done(balance.Outcome{Class: last.class, Err: last.err, Latency: t.try.outcome.Latency, Status: last.status})
 		if last.distrust != nil && t.distrust == nil {
 			t.distrust = last.distrust
 		}
@@ -186,7 +186,7 @@ func (t *attempt) answer() *failure {
 }
 
 // done gives the lease back.
-func (l *leg) done(o balance.Outcome) {
+func (l *try) done(o balance.Outcome) {
 	lease := l.lease
 	l.lease = balance.Lease{}
 	lease.Done(o)
@@ -194,7 +194,7 @@ func (l *leg) done(o balance.Outcome) {
 
 // abandon ends a reply under way that nobody will take.
 func (t *attempt) abandon() {
-	l := &t.leg
+	l := &t.try
 	if l.src != nil {
 		l.src.stopSending(t, false)
 		t.x.down.detach()
@@ -204,14 +204,14 @@ func (t *attempt) abandon() {
 }
 
 // note puts what is known of a try into the record.
-func (t *attempt) note(l *leg) {
+func (t *attempt) note(l *try) {
 	r := &t.x.Record
 	r.Server, r.Reused = l.lease.Server().Name(), l.reused
 	r.Assigned, r.Connected, r.FirstByte = l.assigned, l.connected, l.firstByte
 }
 
 // open does one try, up to the head of the reply.
-func (t *attempt) open(ctx context.Context, l *leg) *failure {
+func (t *attempt) open(ctx context.Context, l *try) *failure {
 	x := t.x
 	s := l.lease.Server()
 	start := x.Record.Start
@@ -275,12 +275,12 @@ func (t *attempt) open(ctx context.Context, l *leg) *failure {
 const maxRefusals = 3
 
 // exchange sends the request and waits for the head of the reply.
-func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
+func (t *attempt) exchange(l *try, src source, sent time.Time) *failure {
 	if !t.hold(l, src) {
 		src.close()
 		return &failure{class: balance.Canceled, by: l4.ClientAborted, phase: l4.PhaseConnect, err: errRaceLost, unsent: true}
 	}
-	l.src = src // who abandons the leg closes it
+	l.src = src // who abandons the try closes it
 	if err := src.roundTrip(t, l, sent); err != nil {
 		f := src.end().failure(t.x, err)
 		t.letGo(l, src)
@@ -315,8 +315,8 @@ func (t *attempt) exchange(l *leg, src source, sent time.Time) *failure {
 }
 
 // hold has the source interrupted if the client goes away. False means that
-// its leg has lost a race already.
-func (t *attempt) hold(l *leg, src source) bool {
+// its try has lost a race already.
+func (t *attempt) hold(l *try, src source) bool {
 	if l.race != nil {
 		return l.race.hold(l, src)
 	}
@@ -325,7 +325,7 @@ func (t *attempt) hold(l *leg, src source) bool {
 }
 
 // letGo ends a try without a reply to pass on.
-func (t *attempt) letGo(l *leg, src source) {
+func (t *attempt) letGo(l *try, src source) {
 	src.stopSending(t, t.mayNeedBody() && !src.end().interrupted.Load())
 	if l.race != nil {
 		l.race.drop(l)
@@ -337,7 +337,7 @@ func (t *attempt) letGo(l *leg, src source) {
 }
 
 // badStatus is retryStatus for a reply of any status.
-func (t *attempt) badStatus(l *leg, src source) *failure {
+func (t *attempt) badStatus(l *try, src source) *failure {
 	if len(t.p.Retry.Statuses) == 0 || l.outcome.Status < 400 {
 		return nil
 	}
@@ -345,7 +345,7 @@ func (t *attempt) badStatus(l *leg, src source) *failure {
 }
 
 // retryStatus makes a failure of a reply whose status is to be retried for.
-func (t *attempt) retryStatus(l *leg, src source) *failure {
+func (t *attempt) retryStatus(l *try, src source) *failure {
 	r := src.reply()
 	for _, st := range t.p.Retry.Statuses {
 		if st != l.outcome.Status {

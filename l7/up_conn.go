@@ -30,7 +30,7 @@ type upConn struct {
 	head    string                              // of the last reply
 	pump    *pump                               // sends the request body; nil if there is nothing to wait for
 	rep     Reply
-	fate
+	sourceEnd
 	upReply
 }
 

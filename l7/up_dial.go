@@ -57,7 +57,7 @@ func (h *upHost) learnProtocols() {
 
 // get returns a connection for one request, and whether it is new. With fresh
 // a connection of HTTP/1 is always new.
-func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *leg, fresh bool) (source, bool, error) {
+func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *try, fresh bool) (source, bool, error) {
 	if h.one && !fresh {
 		if c := h.take(id, t.whole && !t.x.expect, t.use); c != nil {
 			c.session = t.use.session

@@ -79,7 +79,7 @@ func (t *attempt) failed(f *failure) {
 const statusClientClosed = 499
 
 // connectFailure classifies a failed dial.
-func (t *attempt) connectFailure(l *leg, err error) *failure {
+func (t *attempt) connectFailure(l *try, err error) *failure {
 	f := &failure{class: balance.ConnectFailed, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err, unsent: true}
 	var te *tlsError
 	var cut *cutError
@@ -135,7 +135,7 @@ func (e *clientError) Unwrap() error { return e.error }
 // blame says what an error means that ended a try, be it before the reply or
 // within it: whose doing that was, and what the pool is told of the server. What
 // somebody has done to the source goes before what its reads and writes say of it.
-func (f *fate) blame(err error) (class balance.Class, by l4.Cause) {
+func (f *sourceEnd) blame(err error) (class balance.Class, by l4.Cause) {
 	var ce *clientError
 	var br *badReply
 	var he *headError
@@ -164,7 +164,7 @@ func (f *fate) blame(err error) (class balance.Class, by l4.Cause) {
 }
 
 // failure makes a failure of an error before the reply to x.
-func (f *fate) failure(x *Exchange, err error) *failure {
+func (f *sourceEnd) failure(x *Exchange, err error) *failure {
 	class, by := f.blame(err)
 	fail := &failure{class: class, status: http.StatusBadGateway, by: by, phase: l4.PhaseHeaders, err: err}
 	if un, ok := errors.AsType[*unsentError](err); ok {

@@ -19,7 +19,7 @@ import (
 
 // around is the client's side below a handler, which may be present.
 type around struct {
-	nobody
+	noClient
 	there bool
 }
 
@@ -31,11 +31,11 @@ func TestBlame(t *testing.T) {
 	late := fmt.Errorf("read: %w", os.ErrDeadlineExceeded)
 	tooLong := &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	panicked := &panicError{"boom"}
-	type fates struct{ cut, interrupted, gotHead, reused, present, expired bool }
+	type ends struct{ cut, interrupted, gotHead, reused, present, expired bool }
 	for _, c := range []struct {
 		name   string
 		err    error
-		fate   fates
+		end    ends
 		class  balance.Class
 		by     l4.Cause
 		status int
@@ -44,52 +44,52 @@ func TestBlame(t *testing.T) {
 		unsent bool
 		told   bool
 	}{
-		{"panic", panicked, fates{gotHead: true}, balance.ClientAborted, l4.Internal, 500, l4.PhaseHeaders, false, false, false},
-		{"panic of the client's body", &clientError{panicked}, fates{}, balance.ClientAborted, l4.Internal, 500, l4.PhaseHeaders, false, false, false},
-		{"panic that aborts", &panicError{http.ErrAbortHandler}, fates{}, balance.ClientAborted, l4.Internal, 0, l4.PhaseHeaders, false, false, false},
-		{"panic goes before a cut", panicked, fates{cut: true, interrupted: true}, balance.ClientAborted, l4.Internal, 500, l4.PhaseHeaders, false, false, false},
-		{"panic unsent", &unsentError{error: panicked}, fates{}, balance.ClientAborted, l4.Internal, 500, l4.PhaseHeaders, false, false, false},
-		{"cut", late, fates{cut: true, interrupted: true}, balance.Reset, l4.ServerDown, 503, l4.PhaseHeaders, true, false, false},
-		{"cut within the head", late, fates{cut: true, gotHead: true}, balance.Reset, l4.ServerDown, 503, l4.PhaseHeaders, false, false, false},
-		{"interrupted", late, fates{interrupted: true, reused: true}, balance.ClientAborted, l4.ClientAborted, 0, l4.PhaseHeaders, false, false, false},
-		{"interrupted while the client sends", &clientError{late}, fates{interrupted: true}, balance.ClientAborted, l4.ClientAborted, 0, l4.PhaseHeaders, false, false, false},
-		{"client", &clientError{io.ErrUnexpectedEOF}, fates{}, balance.ClientAborted, l4.ClientAborted, 0, l4.PhaseRequest, false, false, false},
-		{"client whose handler around is present", &clientError{io.ErrUnexpectedEOF}, fates{present: true}, balance.ClientAborted, l4.ClientAborted, 400, l4.PhaseRequest, false, false, false},
-		{"interrupted by a handler around", late, fates{interrupted: true, present: true}, balance.Canceled, l4.Killed, 502, l4.PhaseHeaders, false, false, false},
-		{"interrupted by a deadline around", late, fates{interrupted: true, present: true, expired: true}, balance.Timeout, l4.ServerTimeout, 504, l4.PhaseHeaders, false, false, false},
-		{"client too slow", &clientError{late}, fates{}, balance.ClientAborted, l4.ClientTimeout, 408, l4.PhaseRequest, false, false, false},
-		{"client sends too much", &clientError{tooLong}, fates{}, balance.ClientAborted, l4.Denied, 413, l4.PhaseRequest, false, false, false},
-		{"client sends more than a handler around takes", &clientError{&http.MaxBytesError{}}, fates{present: true}, balance.ClientAborted, l4.Denied, 413, l4.PhaseRequest, false, false, false},
-		{"client sends too much, late", &clientError{errors.Join(tooLong, late)}, fates{}, balance.ClientAborted, l4.Denied, 413, l4.PhaseRequest, false, false, false},
-		{"server too slow", late, fates{reused: true}, balance.Timeout, l4.ServerTimeout, 504, l4.PhaseHeaders, false, false, false},
-		{"bad reply", &badReply{errNotHTTP}, fates{gotHead: true}, balance.Protocol, l4.ServerAborted, 502, l4.PhaseHeaders, false, false, false},
-		{"bad reply of a stream", &badReply{errNotHTTP}, fates{reused: true}, balance.Protocol, l4.ServerAborted, 502, l4.PhaseHeaders, false, false, false},
-		{"bad reply too late", &badReply{late}, fates{gotHead: true}, balance.Timeout, l4.ServerTimeout, 504, l4.PhaseHeaders, false, false, false},
-		{"ended within the head", io.EOF, fates{gotHead: true, reused: true}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, false, false, false},
-		{"ended quietly", io.EOF, fates{}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, true, false, false},
-		{"ended quietly on a reused connection", io.EOF, fates{reused: true}, balance.Stale, l4.ServerAborted, 502, l4.PhaseHeaders, true, false, false},
-		{"unsent", &unsentError{error: io.EOF}, fates{}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, true, true, false},
-		{"refused", &unsentError{io.EOF, true}, fates{gotHead: true}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, false, true, true},
+		{"panic", panicked, ends{gotHead: true}, balance.ClientAborted, l4.Internal, 500, l4.PhaseHeaders, false, false, false},
+		{"panic of the client's body", &clientError{panicked}, ends{}, balance.ClientAborted, l4.Internal, 500, l4.PhaseHeaders, false, false, false},
+		{"panic that aborts", &panicError{http.ErrAbortHandler}, ends{}, balance.ClientAborted, l4.Internal, 0, l4.PhaseHeaders, false, false, false},
+		{"panic goes before a cut", panicked, ends{cut: true, interrupted: true}, balance.ClientAborted, l4.Internal, 500, l4.PhaseHeaders, false, false, false},
+		{"panic unsent", &unsentError{error: panicked}, ends{}, balance.ClientAborted, l4.Internal, 500, l4.PhaseHeaders, false, false, false},
+		{"cut", late, ends{cut: true, interrupted: true}, balance.Reset, l4.ServerDown, 503, l4.PhaseHeaders, true, false, false},
+		{"cut within the head", late, ends{cut: true, gotHead: true}, balance.Reset, l4.ServerDown, 503, l4.PhaseHeaders, false, false, false},
+		{"interrupted", late, ends{interrupted: true, reused: true}, balance.ClientAborted, l4.ClientAborted, 0, l4.PhaseHeaders, false, false, false},
+		{"interrupted while the client sends", &clientError{late}, ends{interrupted: true}, balance.ClientAborted, l4.ClientAborted, 0, l4.PhaseHeaders, false, false, false},
+		{"client", &clientError{io.ErrUnexpectedEOF}, ends{}, balance.ClientAborted, l4.ClientAborted, 0, l4.PhaseRequest, false, false, false},
+		{"client whose handler around is present", &clientError{io.ErrUnexpectedEOF}, ends{present: true}, balance.ClientAborted, l4.ClientAborted, 400, l4.PhaseRequest, false, false, false},
+		{"interrupted by a handler around", late, ends{interrupted: true, present: true}, balance.Canceled, l4.Killed, 502, l4.PhaseHeaders, false, false, false},
+		{"interrupted by a deadline around", late, ends{interrupted: true, present: true, expired: true}, balance.Timeout, l4.ServerTimeout, 504, l4.PhaseHeaders, false, false, false},
+		{"client too slow", &clientError{late}, ends{}, balance.ClientAborted, l4.ClientTimeout, 408, l4.PhaseRequest, false, false, false},
+		{"client sends too much", &clientError{tooLong}, ends{}, balance.ClientAborted, l4.Denied, 413, l4.PhaseRequest, false, false, false},
+		{"client sends more than a handler around takes", &clientError{&http.MaxBytesError{}}, ends{present: true}, balance.ClientAborted, l4.Denied, 413, l4.PhaseRequest, false, false, false},
+		{"client sends too much, late", &clientError{errors.Join(tooLong, late)}, ends{}, balance.ClientAborted, l4.Denied, 413, l4.PhaseRequest, false, false, false},
+		{"server too slow", late, ends{reused: true}, balance.Timeout, l4.ServerTimeout, 504, l4.PhaseHeaders, false, false, false},
+		{"bad reply", &badReply{errNotHTTP}, ends{gotHead: true}, balance.Protocol, l4.ServerAborted, 502, l4.PhaseHeaders, false, false, false},
+		{"bad reply of a stream", &badReply{errNotHTTP}, ends{reused: true}, balance.Protocol, l4.ServerAborted, 502, l4.PhaseHeaders, false, false, false},
+		{"bad reply too late", &badReply{late}, ends{gotHead: true}, balance.Timeout, l4.ServerTimeout, 504, l4.PhaseHeaders, false, false, false},
+		{"ended within the head", io.EOF, ends{gotHead: true, reused: true}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, false, false, false},
+		{"ended quietly", io.EOF, ends{}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, true, false, false},
+		{"ended quietly on a reused connection", io.EOF, ends{reused: true}, balance.Stale, l4.ServerAborted, 502, l4.PhaseHeaders, true, false, false},
+		{"unsent", &unsentError{error: io.EOF}, ends{}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, true, true, false},
+		{"refused", &unsentError{io.EOF, true}, ends{gotHead: true}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, false, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := &fate{gotHead: c.fate.gotHead, reused: c.fate.reused}
-			f.interrupted.Store(c.fate.interrupted)
-			if c.fate.cut {
+			f := &sourceEnd{gotHead: c.end.gotHead, reused: c.end.reused}
+			f.interrupted.Store(c.end.interrupted)
+			if c.end.cut {
 				reason := "gone"
 				f.cutReason.Store(&reason)
 			}
 			ctx := t.Context()
-			if c.fate.expired {
+			if c.end.expired {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithDeadline(ctx, past)
 				defer cancel()
 			}
-			fail := f.failure(&Exchange{down: &around{nobody{ctx: ctx}, c.fate.present}}, c.err)
+			fail := f.failure(&Exchange{down: &around{noClient{ctx: ctx}, c.end.present}}, c.err)
 			require.Equal(t, c.by, fail.by)
 			require.Equal(t, c.class, fail.class)
 			class, by := f.blame(c.err)
 			switch {
-			case c.fate.interrupted && c.fate.present: // which ends an exchange before the reply otherwise
+			case c.end.interrupted && c.end.present: // which ends an exchange before the reply otherwise
 				require.Equal(t, l4.ClientAborted, by)
 				require.Equal(t, balance.ClientAborted, class)
 			case c.class == balance.Stale: // which is known of a head only

@@ -84,13 +84,13 @@ func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
 
 // viaVersion names the protocol of the request for Via.
 func (x *Exchange) viaVersion() string {
-	switch x.proto1x {
+	switch x.proto {
 	case 0:
 		return "1.0 "
 	case 1:
 		return "1.1 "
 	}
-	return strconv.Itoa(int(x.proto1x)) + ".0 "
+	return strconv.Itoa(int(x.proto)) + ".0 "
 }
 
 // joins reports whether a forwarding field is one that is written anew, behind

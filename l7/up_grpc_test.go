@@ -44,7 +44,7 @@ func TestGRPCIsKnownByItsType(t *testing.T) {
 			t.Errorf("%q: %v", v, !want)
 		}
 	}
-	x := &Exchange{Method: http.MethodPost, proto1x: 1}
+	x := &Exchange{Method: http.MethodPost, proto: 1}
 	x.Header.Set("Content-Type", "application/grpc")
 	if x.isGRPC() {
 		t.Error("over HTTP/1 there is no gRPC")

@@ -15,7 +15,7 @@ import (
 
 // roundTrip implements source: it writes the request, and reads heads up to
 // that of the final reply.
-func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
+func (c *upConn) roundTrip(t *attempt, l *try, now time.Time) error {
 	c.requests++
 	c.private = c.private || t.login // before the server knows
 	c.gotHead, c.pump = false, nil
@@ -42,7 +42,7 @@ func (c *upConn) roundTrip(t *attempt, l *leg, now time.Time) error {
 
 // sendRequest writes the request, and returns the clock from when the head is
 // awaited. What has to be waited for of its body is sent by a pump meanwhile.
-func (c *upConn) sendRequest(t *attempt, l *leg, now time.Time) (time.Time, error) {
+func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, error) {
 	rest := t.req.B
 	if t.whole && !t.x.expect && c.reused && c.quiet.bare() {
 		c.boundSend(now, l.within(now, t.bodyTimeout()))
@@ -80,7 +80,7 @@ func (c *upConn) readEarly(now time.Time) bool {
 
 // awaitHead reads heads up to that of the final reply, and passes interim ones
 // on.
-func (c *upConn) awaitHead(t *attempt, l *leg, now time.Time) error {
+func (c *upConn) awaitHead(t *attempt, l *try, now time.Time) error {
 	x := t.x
 	limit := t.headerTimeout()
 	waiting := x.expect // with the body, for a 100
@@ -148,7 +148,7 @@ const defaultHeadersTimeout = 60 * time.Second
 // defaultReplyTimeout is how long a body may stand still for the server.
 const defaultReplyTimeout = 60 * time.Second
 
-func (c *upConn) end() *fate             { return &c.fate }
+func (c *upConn) end() *sourceEnd        { return &c.sourceEnd }
 func (c *upConn) reply() *Reply          { return &c.rep }
 func (c *upConn) version() string        { return "1.1" }
 func (c *upConn) shared() bool           { return false }

@@ -67,7 +67,7 @@ type h2Dial struct {
 // stream returns a stream of HTTP/2 to the server, or a connection of HTTP/1 if
 // that is what the server wants, or nothing if another request has just found
 // that out.
-func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (source, bool, error) {
+func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (source, bool, error) {
 	if t.login { // it may log the connection in, which the next request must not have
 		return h.dialStream(ctx, id, t, l)
 	}
@@ -128,7 +128,7 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *leg) (s
 
 // await waits for the dial of another request, which may have more time than this
 // one.
-func (d *h2Dial) await(ctx context.Context, h *upHost, l *leg) error {
+func (d *h2Dial) await(ctx context.Context, h *upHost, l *try) error {
 	late, stop := h.connectTimer(l)
 	defer stop()
 	select {
@@ -142,7 +142,7 @@ func (d *h2Dial) await(ctx context.Context, h *upHost, l *leg) error {
 }
 
 // connectTimer tells when the time that a request has for a connection is over.
-func (h *upHost) connectTimer(l *leg) (late <-chan time.Time, stop func()) {
+func (h *upHost) connectTimer(l *try) (late <-chan time.Time, stop func()) {
 	d := until(time.Now(), orDefault(h.up.ConnectTimeout, defaultConnectTimeout), l.deadline)
 	if d <= 0 {
 		return nil, func() {}
@@ -153,7 +153,7 @@ func (h *upHost) connectTimer(l *leg) (late <-chan time.Time, stop func()) {
 
 // dialForAll is dialStream while others wait for it. A dialer that panics makes
 // them dial themselves.
-func (h *upHost) dialForAll(ctx context.Context, key h2Key, d *h2Dial, t *attempt, l *leg) (src source, dialed bool, err error) {
+func (h *upHost) dialForAll(ctx context.Context, key h2Key, d *h2Dial, t *attempt, l *try) (src source, dialed bool, err error) {
 	defer func() {
 		h.mu.Lock()
 		delete(h.dialing, key)
@@ -169,12 +169,12 @@ func (h *upHost) dialForAll(ctx context.Context, key h2Key, d *h2Dial, t *attemp
 // ownFailure reports whether a dial may have failed by what is the request's own:
 // its client has left, it had less time than there is for a connection, or it has met
 // a server before that it must not ask now.
-func (l *leg) ownFailure(ctx context.Context, err error) bool {
+func (l *try) ownFailure(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || !l.deadline.IsZero() && !time.Now().Before(l.deadline) || errors.Is(err, errDistrusted)
 }
 
 // dialStream opens a connection.
-func (h *upHost) dialStream(ctx context.Context, id identity, t *attempt, l *leg) (source, bool, error) {
+func (h *upHost) dialStream(ctx context.Context, id identity, t *attempt, l *try) (source, bool, error) {
 	id = id.keep()
 	nc, d, err := h.dial(ctx, id, h.alpn, t.distrust, l.deadline)
 	if err != nil {
@@ -234,7 +234,7 @@ func (c *h2Conn) hasSettled() bool {
 }
 
 // awaitSettings waits until the server has said how many streams there may be.
-func (c *h2Conn) awaitSettings(ctx context.Context, l *leg) error {
+func (c *h2Conn) awaitSettings(ctx context.Context, l *try) error {
 	late, stop := c.host.connectTimer(l)
 	defer stop()
 	select {

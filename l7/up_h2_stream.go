@@ -18,7 +18,7 @@ import (
 // server. What is below h2Sender is guarded by the mu of the connection.
 type h2Stream struct {
 	conn *h2Conn
-	fate
+	sourceEnd
 	rep    Reply
 	method string
 	pump   *pump           // sends the request body; nil if there is nothing to wait for
@@ -67,7 +67,7 @@ func (s *h2Stream) interrupt() {
 	c.flush()
 }
 
-func (s *h2Stream) end() *fate                     { return &s.fate }
+func (s *h2Stream) end() *sourceEnd                { return &s.sourceEnd }
 func (s *h2Stream) version() string                { return "2.0" }
 func (s *h2Stream) shared() bool                   { return true }
 func (s *h2Stream) chunked() bool                  { return false }
@@ -127,7 +127,7 @@ func (s *h2Stream) failure(err error) error {
 }
 
 // roundTrip implements source.
-func (s *h2Stream) roundTrip(t *attempt, l *leg, now time.Time) error {
+func (s *h2Stream) roundTrip(t *attempt, l *try, now time.Time) error {
 	if !t.whole {
 		t.refusable = true
 	}
@@ -155,7 +155,7 @@ func (s *h2Stream) roundTrip(t *attempt, l *leg, now time.Time) error {
 
 // sendRequest sends the head, and the body if it is at hand. What has to be
 // waited for of it is sent by a pump.
-func (s *h2Stream) sendRequest(t *attempt, l *leg, now time.Time) error {
+func (s *h2Stream) sendRequest(t *attempt, l *try, now time.Time) error {
 	c, x := s.conn, t.x
 	head := string(t.req.B[:t.headLen]) // the tables of the compression keep parts of it
 	body := t.req.B[t.headLen:]
@@ -186,7 +186,7 @@ func (s *h2Stream) sendRequest(t *attempt, l *leg, now time.Time) error {
 }
 
 // awaitHead waits for the head of the final reply, and passes interim ones on.
-func (s *h2Stream) awaitHead(t *attempt, l *leg) error {
+func (s *h2Stream) awaitHead(t *attempt, l *try) error {
 	limit := t.headLimit()
 	waiting := t.x.expect // with the body, for a 100
 	left, begun := limit, time.Now()

@@ -15,7 +15,7 @@ import (
 // ask decides how the wish to change the protocol is put: by extended CONNECT, if
 // the server offers it. Its SETTINGS say that, so they are waited for (RFC 8441,
 // section 3).
-func (s *h2Stream) ask(t *attempt, l *leg) error {
+func (s *h2Stream) ask(t *attempt, l *try) error {
 	if !t.extends {
 		return nil
 	}

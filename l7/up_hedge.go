@@ -48,38 +48,38 @@ func (t *attempt) hedgeable() bool {
 	return t.whole && !t.forceOne && t.p.Retry.repeatable(t.x)
 }
 
-// A race is two legs of one request. The first runs in the goroutine of the
+// A race is two tries of one request. The first runs in the goroutine of the
 // exchange, the second, if it comes to that, in one that is awaited.
 type race struct {
-	t      attempt // a copy: both legs only read it
+	t      attempt // a copy: both tries only read it
 	req    balance.Request
-	legs   [2]leg
+	tries  [2]try
 	cancel [2]context.CancelFunc
 
 	mu     sync.Mutex
 	srcs   [2]source // interruptible
-	winner *leg
+	winner *try
 	left   bool // by the client
 
-	done chan struct{} // closed when the second leg has ended
-	fail *failure      // of the second leg; to be read once done is closed
+	done chan struct{} // closed when the second try has ended
+	fail *failure      // of the second try; to be read once done is closed
 }
 
 var errRaceLost = errors.New("l7: another server was faster")
 
-// raceLegs is open with a hedge. The leg that counts is put into t.leg; the
+// raceTries is open with a hedge. The try that counts is put into t.try; the
 // lease of the other one is done.
-func (t *attempt) raceLegs(ctx context.Context) *failure {
+func (t *attempt) raceTries(ctx context.Context) *failure {
 	delay, ok := t.p.Hedge.after(t.p.latencies)
 	start := time.Now()
 	if !ok {
-		f := t.open(ctx, &t.leg)
+		f := t.open(ctx, &t.try)
 		t.p.latencies.note(f, time.Since(start))
 		return f
 	}
 	r := &race{t: *t, req: t.x.Balance, done: make(chan struct{})}
-	r.legs[0] = leg{lease: t.leg.lease, race: r}
-	r.req.Avoid(t.leg.lease.Server())
+	r.tries[0] = try{lease: t.try.lease, race: r}
+	r.req.Avoid(t.try.lease.Server())
 	var first context.Context
 	first, r.cancel[0] = context.WithCancel(ctx)
 	hedge, cancel := context.WithCancel(ctx)
@@ -90,34 +90,34 @@ func (t *attempt) raceLegs(ctx context.Context) *failure {
 	timer := time.AfterFunc(delay, func() { r.runSecond(hedge) })
 	var fail *failure
 	err := guard(t.x, "try", func() error {
-		if fail = r.t.open(first, &r.legs[0]); fail == nil {
-			r.win(&r.legs[0])
+		if fail = r.t.open(first, &r.tries[0]); fail == nil {
+			r.win(&r.tries[0])
 		}
 		return nil
 	})
 	if err != nil {
-		fail = r.panicked(&r.legs[0], err)
+		fail = r.panicked(&r.tries[0], err)
 	}
 	if !timer.Stop() {
 		<-r.done
 	}
 	f := r.settle(t, fail)
 	t.p.latencies.note(f, time.Since(start))
-	if f == nil && t.leg.src != nil {
+	if f == nil && t.try.src != nil {
 		// The first reply counts; whether it is one to try again for is asked
-		// now that the other leg uses the request no more.
-		if f = t.badStatus(&t.leg, t.leg.src); f != nil {
+		// now that the other try uses the request no more.
+		if f = t.badStatus(&t.try, t.try.src); f != nil {
 			t.x.hedged = ""
 		}
 	}
 	return f
 }
 
-// runSecond is the second leg.
+// runSecond is the second try.
 func (r *race) runSecond(ctx context.Context) {
 	defer close(r.done)
 	if err := guard(r.t.x, "try", func() error { r.second(ctx); return nil }); err != nil {
-		r.fail = r.panicked(&r.legs[1], err)
+		r.fail = r.panicked(&r.tries[1], err)
 	}
 }
 
@@ -134,9 +134,9 @@ func (r *race) second(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	l := &r.legs[1]
+	l := &r.tries[1]
 	l.lease, l.race = lease, r
-	if lease.Server() == r.legs[0].lease.Server() { // there is no other
+	if lease.Server() == r.tries[0].lease.Server() { // there is no other
 		lease.Done(balance.Outcome{Class: balance.Canceled})
 		l.lease = balance.Lease{}
 		return
@@ -146,8 +146,8 @@ func (r *race) second(ctx context.Context) {
 	}
 }
 
-// panicked makes a failure of a leg in which host code panicked.
-func (r *race) panicked(l *leg, err error) *failure {
+// panicked makes a failure of a try in which host code panicked.
+func (r *race) panicked(l *try, err error) *failure {
 	r.drop(l)
 	if l.src != nil {
 		l.src.close()
@@ -165,9 +165,9 @@ func (r *race) over() bool {
 	return r.winner != nil || r.left
 }
 
-// hold notes what is to be interrupted of a leg; false means that the race is
+// hold notes what is to be interrupted of a try; false means that the race is
 // over.
-func (r *race) hold(l *leg, src source) bool {
+func (r *race) hold(l *try, src source) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.winner != nil || r.left {
@@ -177,28 +177,28 @@ func (r *race) hold(l *leg, src source) bool {
 	return true
 }
 
-func (r *race) drop(l *leg) {
+func (r *race) drop(l *try) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.srcs[r.index(l)] = nil
 }
 
-func (r *race) index(l *leg) int {
-	if l == &r.legs[0] {
+func (r *race) index(l *try) int {
+	if l == &r.tries[0] {
 		return 0
 	}
 	return 1
 }
 
-// lost reports whether the other leg has won.
-func (r *race) lost(l *leg) bool {
+// lost reports whether the other try has won.
+func (r *race) lost(l *try) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.winner != nil && r.winner != l
 }
 
-// win makes l the winner unless there is one, and breaks the other leg off.
-func (r *race) win(l *leg) {
+// win makes l the winner unless there is one, and breaks the other try off.
+func (r *race) win(l *try) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.winner != nil {
@@ -212,7 +212,7 @@ func (r *race) win(l *leg) {
 	}
 }
 
-// interrupt ends both legs: the client has gone.
+// interrupt ends both tries: the client has gone.
 func (r *race) interrupt() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -233,10 +233,10 @@ func (r *race) interrupted() bool {
 	return r.left
 }
 
-// settle ends the race, whose legs have both ended. Fail is the failure of the
+// settle ends the race, whose tries have both ended. Fail is the failure of the
 // first one.
 func (r *race) settle(t *attempt, fail *failure) *failure {
-	second := &r.legs[1]
+	second := &r.tries[1]
 	ran := second.lease.Server() != nil
 	if ran {
 		t.x.Record.Tries++
@@ -249,30 +249,30 @@ func (r *race) settle(t *attempt, fail *failure) *failure {
 			t.x.Balance.Avoid(second.lease.Server())
 			second.done(balance.Outcome{Class: f.class, Err: f.err, Status: f.status})
 		}
-		t.leg = r.legs[0]
+		t.try = r.tries[0]
 	case r.winner == second:
-		t.x.hedged = r.legs[0].lease.Server().Name()
-		r.legs[0].lose(&r.t, fail)
-		t.leg, fail = *second, nil
+		t.x.hedged = r.tries[0].lease.Server().Name()
+		r.tries[0].lose(&r.t, fail)
+		t.try, fail = *second, nil
 	default:
 		if ran {
 			second.lose(&r.t, r.fail)
 		}
-		t.leg = r.legs[0]
+		t.try = r.tries[0]
 	}
-	t.leg.race, t.leg.raced = nil, true
+	t.try.race, t.try.raced = nil, true
 	untouched := t.x.down.detach()
-	if fail == nil && t.leg.src != nil {
-		t.x.down.attach(t.leg.src)
+	if fail == nil && t.try.src != nil {
+		t.x.down.attach(t.try.src)
 		if !untouched || r.interrupted() {
-			t.leg.src.interrupt()
+			t.try.src.interrupt()
 		}
 	}
 	return fail
 }
 
-// lose gives back what the slower leg has.
-func (l *leg) lose(t *attempt, f *failure) {
+// lose gives back what the slower try has.
+func (l *try) lose(t *attempt, f *failure) {
 	o := l.outcome
 	switch {
 	case f == nil: // it replied as well

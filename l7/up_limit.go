@@ -46,7 +46,7 @@ func (t *attempt) name(field string) string {
 }
 
 // late is timedOut for something on the server's side, which the limits of the
-// leg and of everything may have ended as well.
+// try and of everything may have ended as well.
 func (t *attempt) late(deadline time.Time, field string, limit time.Duration, err error) error {
 	now := time.Now()
 	switch {
@@ -59,7 +59,7 @@ func (t *attempt) late(deadline time.Time, field string, limit time.Duration, er
 }
 
 // lateHead is late for the head of a reply.
-func (t *attempt) lateHead(l *leg, err error) error {
+func (t *attempt) lateHead(l *try, err error) error {
 	limit := orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
 	field := t.name("HeaderTimeout")
 	if t.p.HeaderTimeout == 0 && wantsStream(t.x) {

@@ -88,7 +88,7 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 		Method: x.Method, Scheme: x.Scheme, Host: x.Host, Path: x.Path, Query: x.Query,
 		Header: x.Header.Clone(), ContentLength: int64(len(body)),
 		Remote: x.Remote, Local: x.Local, Client: x.Client, TLS: x.TLS,
-		proto1x: x.proto1x, trailers: x.trailers, trusted: x.trusted, rfc7239: x.rfc7239,
+		proto: x.proto, trailers: x.trailers, trusted: x.trusted, rfc7239: x.rfc7239,
 	}
 	c.Balance.Key, c.Balance.Priority = x.Balance.Key, x.Balance.Priority
 	c.Record.Start = time.Now()
@@ -102,7 +102,7 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 			ctx, cancel = context.WithTimeout(ctx, d)
 		}
 		defer cancel()
-		c.down = &nobody{x: c, ctx: ctx, body: body, log: log}
+		c.down = &noClient{x: c, ctx: ctx, body: body, log: log}
 		_ = guard(c, "mirror", func() error {
 			Serve(m.To, c)
 			return nil
@@ -110,8 +110,8 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 	})
 }
 
-// nobody is the downstream of an exchange whose reply nobody gets.
-type nobody struct {
+// noClient is the downstream of an exchange whose reply nobody gets.
+type noClient struct {
 	unbounded
 	serverless
 	unwritten
@@ -122,10 +122,10 @@ type nobody struct {
 	log  *slog.Logger
 }
 
-func (n *nobody) context() context.Context { return n.ctx }
-func (n *nobody) request() *http.Request   { return n.x.newRequest(n.ctx) }
+func (n *noClient) context() context.Context { return n.ctx }
+func (n *noClient) request() *http.Request   { return n.x.newRequest(n.ctx) }
 
-func (n *nobody) readBody(p []byte) (int, error) {
+func (n *noClient) readBody(p []byte) (int, error) {
 	if len(n.body) == 0 {
 		return 0, io.EOF
 	}
@@ -134,22 +134,22 @@ func (n *nobody) readBody(p []byte) (int, error) {
 	return c, nil
 }
 
-func (n *nobody) observed() bool                      { return true } // nobody has asked
-func (n *nobody) logger() *slog.Logger                { return n.log }
-func (n *nobody) bodyMayPanic() bool                  { return false }
-func (n *nobody) hijackable() bool                    { return true }
-func (n *nobody) present() bool                       { return false }
-func (n *nobody) rewindBody() bool                    { return false }
-func (n *nobody) rewindable() bool                    { return false }
-func (n *nobody) bodyReady() bool                     { return true }
-func (n *nobody) stopBody()                           {}
-func (n *nobody) resumeBody()                         {}
-func (n *nobody) trailer() *Fields                    { return nil }
-func (n *nobody) writeInterim(*Reply) error           { return nil }
-func (n *nobody) attach(u interrupter)                { n.stop = context.AfterFunc(n.ctx, u.interrupt) }
-func (n *nobody) detach() bool                        { return n.stop() }
-func (n *nobody) session(bool) usage                  { return usage{first: true} }
-func (n *nobody) serveForeign(h http.Handler, _ bool) { h.ServeHTTP(noWriter{}, n.request()) }
+func (n *noClient) observed() bool                      { return true } // nobody has asked
+func (n *noClient) logger() *slog.Logger                { return n.log }
+func (n *noClient) bodyMayPanic() bool                  { return false }
+func (n *noClient) hijackable() bool                    { return true }
+func (n *noClient) present() bool                       { return false }
+func (n *noClient) rewindBody() bool                    { return false }
+func (n *noClient) rewindable() bool                    { return false }
+func (n *noClient) bodyReady() bool                     { return true }
+func (n *noClient) stopBody()                           {}
+func (n *noClient) resumeBody()                         {}
+func (n *noClient) trailer() *Fields                    { return nil }
+func (n *noClient) writeInterim(*Reply) error           { return nil }
+func (n *noClient) attach(u interrupter)                { n.stop = context.AfterFunc(n.ctx, u.interrupt) }
+func (n *noClient) detach() bool                        { return n.stop() }
+func (n *noClient) session(bool) usage                  { return usage{first: true} }
+func (n *noClient) serveForeign(h http.Handler, _ bool) { h.ServeHTTP(noWriter{}, n.request()) }
 
 // noWriter is an [http.ResponseWriter] that forgets.
 type noWriter struct{}

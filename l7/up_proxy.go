@@ -118,7 +118,7 @@ func (p *Proxy) forward(x *Exchange) {
 		return
 	}
 	t.deliver()
-	t.leg.done(t.leg.outcome)
+	t.try.done(t.try.outcome)
 }
 
 func (p *Proxy) init() {
@@ -142,7 +142,7 @@ func (p *Proxy) newAttempt(x *Exchange) *attempt {
 }
 
 func (p *Proxy) putAttempt(t *attempt) {
-	if t.leg.lease.Server() != nil {
+	if t.try.lease.Server() != nil {
 		t.abandon() // a handler, an editor or a filter has panicked
 	}
 	t.end()
@@ -154,7 +154,7 @@ func (p *Proxy) putAttempt(t *attempt) {
 func (p *Proxy) admit(x *Exchange) bool {
 	switch x.Method {
 	case http.MethodConnect:
-		if !p.Connect || x.proto1x != 1 && !(x.proto1x == 2 && x.down.hijackable()) {
+		if !p.Connect || x.proto != 1 && !(x.proto == 2 && x.down.hijackable()) {
 			return p.refuse(x, http.StatusMethodNotAllowed)
 		}
 	case http.MethodTrace:

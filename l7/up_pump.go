@@ -44,7 +44,7 @@ func newPump(t *attempt, to bodySink) *pump {
 	if wantsStream(t.x) {
 		w.limit = w.stream
 	}
-	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.x.proto1x > 1, body: t.stream(), done: make(chan struct{})}
+	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.x.proto > 1, body: t.stream(), done: make(chan struct{})}
 	go p.run(&t.up.bulk)
 	return p
 }

@@ -18,7 +18,7 @@ import (
 
 // deliver passes the reply on to the client.
 func (t *attempt) deliver() {
-	l := &t.leg
+	l := &t.try
 	if l.local != nil {
 		t.serveLocal(l)
 		return
@@ -36,7 +36,7 @@ func (t *attempt) deliver() {
 }
 
 // serveLocal serves by a member of the pool that is a handler of this process.
-func (t *attempt) serveLocal(l *leg) {
+func (t *attempt) serveLocal(l *try) {
 	if b := t.readBody(); b != nil {
 		t.x.SetBody(b, t.x.ContentLength)
 	}
@@ -50,12 +50,12 @@ func (t *attempt) serveLocal(l *leg) {
 
 // answeredBy tells reply editors which member of this process answered, as
 // they are told of others, and the pool that it does.
-type answeredBy struct{ leg *leg }
+type answeredBy struct{ try *try }
 
 func (a answeredBy) EditReply(_ *Exchange, r *Reply) {
-	r.Server = a.leg.lease.Server()
+	r.Server = a.try.lease.Server()
 	if r.Status < 500 {
-		a.leg.lease.Works(r.Status)
+		a.try.lease.Works(r.Status)
 	}
 }
 
@@ -73,7 +73,7 @@ func (t *attempt) readBody() io.Reader {
 
 // relay sends the reply to the client.
 func (t *attempt) relay(src source) {
-	x, l := t.x, &t.leg
+	x, l := t.x, &t.try
 	r := src.reply()
 	x.down.boundReply(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
 	if t.body == nil && !t.whole {
@@ -103,7 +103,7 @@ func (t *attempt) relay(src source) {
 	if err == nil {
 		// The client may wait for it before it goes on. With HTTP/2 it does not,
 		// and the end of the stream could not go out with the head any more.
-		if err = x.down.finish(src.trailers()); err == nil && t.body != nil && x.proto1x < 2 {
+		if err = x.down.finish(src.trailers()); err == nil && t.body != nil && x.proto < 2 {
 			err = x.down.flush()
 		}
 		if err != nil {
@@ -113,7 +113,7 @@ func (t *attempt) relay(src source) {
 	whole := src.stopSending(t, false)
 	untouched := x.down.detach()
 	if err == nil {
-		src.judge(&t.leg.outcome)
+		src.judge(&t.try.outcome)
 		src.release(untouched && whole && src.ended())
 		return
 	}
@@ -126,7 +126,7 @@ func (t *attempt) relay(src source) {
 
 // cut notes how a reply that had begun ended before its end.
 func (t *attempt) cut(src source, err error) {
-	x, o := t.x, &t.leg.outcome
+	x, o := t.x, &t.try.outcome
 	class, by := src.end().blame(err)
 	if by == l4.ServerTimeout {
 		err = t.lateBody(time.Time{}, isStream(&src.reply().Header), err)
@@ -216,7 +216,7 @@ func (t *attempt) tunnel(src source, server serverTunnel) {
 	if !x.down.hijackable() {
 		x.down.detach()
 		src.close()
-		t.leg.outcome.Class = balance.ClientAborted
+		t.try.outcome.Class = balance.ClientAborted
 		x.Record.Err = errNoHijack
 		x.Error(http.StatusBadGateway, endOf(l4.Internal, l4.PhaseHeaders))
 		return
@@ -239,7 +239,7 @@ func (t *attempt) tunnel(src source, server serverTunnel) {
 	if err != nil {
 		src.close()
 		x.Record.Termination, x.Record.Err = endOf(l4.ClientAborted, l4.PhaseData), err
-		t.leg.outcome.Class = balance.ClientAborted
+		t.try.outcome.Class = balance.ClientAborted
 		return
 	}
 	defer src.close()

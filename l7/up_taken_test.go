@@ -507,7 +507,7 @@ func TestWaitersForADialAreNotDistrusted(t *testing.T) {
 	u.init()
 	h := u.host(p.Server("10.0.1.1:80"))
 	d := &h2Dial{done: make(chan struct{})}
-	_, _, err := h.dialForAll(t.Context(), h2Key{}, d, &attempt{p: new(Proxy), distrust: &tlsError{"a.test", errors.New("no")}}, new(leg))
+	_, _, err := h.dialForAll(t.Context(), h2Key{}, d, &attempt{p: new(Proxy), distrust: &tlsError{"a.test", errors.New("no")}}, new(try))
 	require.ErrorIs(t, err, errDistrusted)
 	<-d.done
 	require.NoError(t, d.err)

@@ -323,7 +323,7 @@ func TestOwnerOfAConnectionIsReadUnderTheLock(t *testing.T) {
 		}
 	}()
 	for range 500 {
-		_, _, err = h.stream(ctx, identity{}, &attempt{use: usage{session: me}, p: new(Proxy)}, new(leg))
+		_, _, err = h.stream(ctx, identity{}, &attempt{use: usage{session: me}, p: new(Proxy)}, new(try))
 		require.ErrorIs(t, err, context.Canceled)
 	}
 	<-done

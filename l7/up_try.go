@@ -12,14 +12,14 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// A leg is one try: a lease on a server, the request on its way there, and the
-// reply as it comes. Of local and src one is set once the leg stands.
-type leg struct {
+// A try is a lease on a server, the request on its way there, and the
+// reply as it comes. Of local and src one is set once the try stands.
+type try struct {
 	lease balance.Lease
 	local http.Handler // a member of the pool in this process
 	src   source
-	race  *race // with another leg; nil if this one is alone
-	raced bool  // there was another leg, which had to be waited for
+	race  *race // with another try; nil if this one is alone
+	raced bool  // there was another try, which had to be waited for
 
 	deadline  time.Time // until the head of the reply; zero means none
 	reused    bool
@@ -42,7 +42,7 @@ type source interface {
 // requestSender sends the request.
 type requestSender interface {
 	// roundTrip sends the request and waits for the head of the final reply.
-	roundTrip(t *attempt, l *leg, now time.Time) error
+	roundTrip(t *attempt, l *try, now time.Time) error
 	// stopSending ends the sending of the request body and reports whether all
 	// of it had been sent. With keep, what is being read of it is waited for,
 	// so that the rest can be read later.
@@ -77,7 +77,7 @@ type replyReader interface {
 // serverConn is the connection, or the stream, that the reply comes by.
 type serverConn interface {
 	interrupter
-	end() *fate
+	end() *sourceEnd
 	tlsState() *tls.ConnectionState
 	// shared reports whether others may have been waited for to get it.
 	shared() bool
@@ -106,8 +106,8 @@ type serverTunnel interface {
 	leave()
 }
 
-// fate is what happened to a source from outside.
-type fate struct {
+// sourceEnd is what happened to a source from outside.
+type sourceEnd struct {
 	interrupted atomic.Bool            // the client went away
 	cutReason   atomic.Pointer[string] // the server was taken away
 	reused      bool                   // the connection was open before
@@ -120,11 +120,11 @@ type cutError struct{ reason string }
 func (e *cutError) Error() string { return "l7: server taken away: " + e.reason }
 
 // lost reports whether somebody has given up on the source.
-func (f *fate) lost() bool { return f.interrupted.Load() || f.cutReason.Load() != nil }
+func (f *sourceEnd) lost() bool { return f.interrupted.Load() || f.cutReason.Load() != nil }
 
 // within returns how long something may take that has limit to itself, 0
-// meaning none, and is part of the leg.
-func (l *leg) within(now time.Time, limit time.Duration) time.Duration {
+// meaning none, and is part of the try.
+func (l *try) within(now time.Time, limit time.Duration) time.Duration {
 	return until(now, limit, l.deadline)
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// goOn has h go on with an exchange that a foreign handler around it has got.
-func (s *standard) goOn(h Handler) {
+// serveInside has h go on with an exchange that a foreign handler around it has got.
+func (s *standard) serveInside(h Handler) {
 	x, l := s.x, s.lent
 	clean := false
 	defer func() {
@@ -60,7 +60,7 @@ func (s *standard) resume() *headError {
 	if err := l.retarget(x, r); err != nil {
 		return err
 	}
-	if x.Host = r.Host; r.Host != l.host && !validHost(r.Host) && (r.Host != "" || x.proto1x != 0) {
+	if x.Host = r.Host; r.Host != l.host && !validHost(r.Host) && (r.Host != "" || x.proto != 0) {
 		return bad("malformed Host")
 	}
 	x.ContentLength = r.ContentLength

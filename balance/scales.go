@@ -37,6 +37,9 @@ func newScales(v *View) scales {
 	return sc
 }
 
+// same reports whether a and b have the same weight.
+func (sc scales) same(b, a int) bool { return sc == nil || sc[a].lease == sc[b].lease }
+
 // prefer reports whether to leave a for b, which have those loads in units of unit. The
 // random number must be in [0, 1).
 func (sc scales) prefer(b, a int, loadB, loadA, unit, random float64) bool {

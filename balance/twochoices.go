@@ -10,7 +10,11 @@ import "slices"
 // once. It is the default.
 //
 // An idle server that was drawn first is picked, so that with little to do each has its
-// share by weight: of servers with weights 90 and 10, the second gets a tenth.
+// share by weight: of servers with weights 90 and 10, the second gets a tenth. For the
+// same reason, of servers with different weights only the first two drawn are compared,
+// and the better one with the rest that have its weight: a light server is idle most of
+// the time, and among many would be found more often than is its share. [LeastConn]
+// compares all.
 //
 // (Mitzenmacher: The Power of Two Choices in Randomized Load Balancing, 2001; HAProxy,
 // random(2).)
@@ -52,7 +56,7 @@ func (p *choices) Pick(_ uint64, f Filter) *Server {
 		if slices.Contains(drawn[:n], int32(i)) || !f.Allows(s) {
 			continue
 		}
-		if load := s.load(); n == 0 || p.scales.prefer(i, best, float64(load), float64(least), 1, fraction(x)) {
+		if load := s.load(); n == 0 || (n == 1 || p.scales.same(i, best)) && p.scales.prefer(i, best, float64(load), float64(least), 1, fraction(x)) {
 			best, least = i, load
 		}
 		drawn[n] = int32(i)

@@ -78,6 +78,8 @@ type Exchange struct {
 	buffered []byte // the whole body of the request, if that is at hand; nil if it is not
 	lent     *lent  // of the bodies of requests that were made of it; nil if there are none
 
+	proxied *l4.ProxyHeader // that was accepted on the connection; nil if none was
+
 	last    Handler // that Serve has called last
 	cookie  Handler // whose cookie has chosen Balance.Prefer; nil if none has
 	hedged  string  // the server that was slower than the one that answers
@@ -103,6 +105,12 @@ func (x *Exchange) Proto() (major, minor int) {
 	}
 	return 1, int(x.proto)
 }
+
+// ProxyHeader returns the PROXY header that an [l4.AcceptProxy] has taken off the
+// client's connection, with what it tells beyond the addresses, which Remote and Local
+// are: a unique id, the client's TLS, and so on. It is nil if there was none, or if the
+// connection is one of an http.Server of the host's. It must not be changed.
+func (x *Exchange) ProxyHeader() *l4.ProxyHeader { return x.proxied }
 
 // protoName returns the version the client spoke, as a status line has it.
 func (x *Exchange) protoName() string {
@@ -287,6 +295,7 @@ type origin struct {
 	scheme        string
 	remote, local netip.AddrPort
 	tls           *tls.ConnectionState
+	proxied       *l4.ProxyHeader
 }
 
 // hedgedFor reports whether the reply comes from another server than that one
@@ -301,7 +310,7 @@ func (x *Exchange) reset(o *origin) {
 	clear(x.values)
 	*x = Exchange{
 		Scheme: o.scheme, Remote: o.remote, Local: o.local, Client: o.remote.Addr(), TLS: o.tls,
-		Header: x.Header, down: x.down,
+		Header: x.Header, down: x.down, proxied: o.proxied,
 		editors: x.editors[:0], filters: x.filters[:0], values: x.values[:0],
 	}
 	x.Header.reset()

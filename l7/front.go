@@ -77,7 +77,7 @@ func (c *byteConn) takeWork() {
 	}
 	c.work = w
 	w.x.down = c
-	w.from = origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc)}
+	w.from = origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), l4.ProxyHeaderOf(c.nc)}
 	if w.from.tls != nil {
 		w.from.scheme = "https"
 	}

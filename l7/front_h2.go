@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
@@ -61,7 +62,7 @@ var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
 // startHTTP2 makes the connection one of HTTP/2.
 func (c *byteConn) startHTTP2() {
 	streams := orDefault(c.srv.MaxStreams, defaultMaxStreams)
-	f := &h2Front{conn: c, srv: c.srv, from: origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc)}}
+	f := &h2Front{conn: c, srv: c.srv, from: origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), l4.ProxyHeaderOf(c.nc)}}
 	if f.from.tls != nil {
 		f.from.scheme = "https"
 	}

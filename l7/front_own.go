@@ -4,6 +4,7 @@ package l7
 
 import (
 	"bufio"
+	"context"
 	"net"
 	"net/http"
 	"time"
@@ -74,4 +75,22 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 		x.replied = true
 	}()
 	std.serveForeign(h, false)
+}
+
+// ownContext is the context of a connection with what net/http puts into that of a
+// request, for foreign handlers.
+type ownContext struct {
+	context.Context
+	c *byteConn
+}
+
+// Value implements [context.Context].
+func (x ownContext) Value(key any) any {
+	switch key {
+	case http.ServerContextKey:
+		return x.c.srv.std
+	case http.LocalAddrContextKey:
+		return x.c.nc.LocalAddr()
+	}
+	return x.Context.Value(key)
 }

@@ -290,7 +290,7 @@ func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	}
 	defer s.mu.Unlock()
 	c := &byteConn{srv: s, base: base, raw: nc, nc: nc}
-	c.ctx, c.cancel = context.WithCancel(base)
+	c.ctx, c.cancel = context.WithCancel(ownContext{base, c})
 	s.conns[c] = struct{}{}
 	s.wg.Add(1) // until the connection ends, with or without a goroutine
 	go c.start(cfg)

@@ -163,6 +163,12 @@ func (s *standard) parse() *headError {
 	}
 	x.Remote = netip.AddrPortFrom(x.Remote.Addr().Unmap(), x.Remote.Port())
 	x.Client = x.Remote.Addr()
+	switch {
+	case s.lent != nil:
+		x.proxied = s.root().x.proxied
+	case s.conn != nil:
+		x.proxied = l4.ProxyHeaderOf(s.conn.Conn)
+	}
 	x.ContentLength = r.ContentLength
 	if r.Body == nil || r.Body == http.NoBody {
 		x.ContentLength = 0

@@ -400,3 +400,22 @@ func TestPersistFromTheFuture(t *testing.T) {
 		}
 	})
 }
+
+// TestRecordSaysPersisted of a request whose cookie has chosen the server, not of one
+// that was only balanced.
+func TestRecordSaysPersisted(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		pool := &balance.Pool{Name: "shop", Policy: balance.RoundRobin{}}
+		s.named(pool, "a", "b")
+		next := &Persist{Pool: pool, Keys: [][]byte{testKey}, Next: s.proxyTo(pool)}
+		return HandlerFunc(func(x *Exchange) {
+			x.OnReply(ReplyFunc(func(x *Exchange, r *Reply) { r.Header.Set("Persisted", fmt.Sprint(x.Record.Persisted)) }))
+			Serve(next, x)
+		})
+	}, func(s *site) {
+		first := s.get("/")
+		require.Equal(s, "false", first.Header.Get("Persisted"))
+		second := s.get("/", "Cookie", "SERVER="+cookieOf(first, "SERVER").Value)
+		require.Equal(s, "true", second.Header.Get("Persisted"))
+	})
+}

@@ -5,6 +5,8 @@ package l7
 import (
 	"encoding/binary"
 	"net/http"
+
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // RequestID gives each request a name by which it is found in the logs of
@@ -16,6 +18,11 @@ type RequestID struct {
 
 	New  func(x *Exchange) string // nil means 128 random bits as 32 hex digits
 	Seed uint64                   // of those bits, for tests: the names are the same in each run then; 0 means at random
+
+	// ProxyProtocol takes over the unique id of a PROXY header as well, which an
+	// l4.AcceptProxy trusts already, if it is of that form, and no field of a trusted
+	// proxy goes before it. Requests of one connection then have the same.
+	ProxyProtocol bool
 
 	// Reply also puts the field into the reply, where a server's own wins.
 	Reply bool
@@ -38,6 +45,10 @@ func (h *RequestID) ServeExchange(x *Exchange) {
 	id := ""
 	if x.trusted {
 		id = x.Header.Get(h.field())
+	}
+	if h.ProxyProtocol && !validID(id) && x.proxied != nil {
+		v, _ := x.proxied.TLV(l4.TLVUniqueID)
+		id = string(v)
 	}
 	if validID(id) {
 		x.Header.Set(h.field(), id) // and no other

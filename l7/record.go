@@ -30,10 +30,11 @@ type Record struct {
 	Pool   string // name of the pool asked, or ""
 	Server string // name of the server that answered or was tried last, or ""
 
-	Tries    int   // requests begun on a server, the first one included
-	Reused   bool  // the last try went over a connection that was open already
-	BytesIn  int64 // of the request body that were read
-	BytesOut int64 // of the reply body that were sent
+	Tries     int   // requests begun on a server, the first one included
+	Persisted bool  // the server is the one that a handler has named, by a cookie or a table: Balance.Prefer
+	Reused    bool  // the last try went over a connection that was open already
+	BytesIn   int64 // of the request body that were read
+	BytesOut  int64 // of the reply body that were sent
 
 	// Phases, as durations since Start; 0 means not reached. Of several tries the
 	// last one counts.

@@ -207,6 +207,7 @@ func (t *attempt) abandon() {
 func (t *attempt) note(l *try) {
 	r := &t.x.Record
 	r.Server, r.Reused = l.lease.Server().Name(), l.reused
+	r.Persisted = l.lease.Preferred()
 	r.Assigned, r.Connected, r.FirstByte = l.assigned, l.connected, l.firstByte
 }
 

@@ -21,9 +21,9 @@ import (
 // before us have not noticed are served.
 func TestLameDuckAcceptsOn(t *testing.T) {
 	world(t, func(t *testing.T, n *l4test.Network) {
-		var told time.Time
+		told := make(chan time.Time, 2)
 		s := &Server{LameDuck: 5 * time.Second, Handler: HandlerFunc(func(ctx context.Context, c net.Conn) error {
-			go func() { <-Draining(ctx); told = time.Now() }()
+			go func() { <-Draining(ctx); told <- time.Now() }()
 			return echo(ctx, c)
 		})}
 		wait := serve(s, listen(t, n, "10.0.0.1:80"))
@@ -33,7 +33,7 @@ func TestLameDuckAcceptsOn(t *testing.T) {
 		down := make(chan error, 1)
 		go func() { down <- s.Shutdown(t.Context()) }()
 		time.Sleep(4 * time.Second)
-		require.Equal(t, start, told)
+		require.Equal(t, start, <-told)
 		during := dial(t, n, "10.0.0.1:80")
 		wantEcho(t, during, "during")
 		time.Sleep(2 * time.Second)

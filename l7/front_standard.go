@@ -163,10 +163,7 @@ func (s *standard) parse() *headError {
 	}
 	x.Remote = netip.AddrPortFrom(x.Remote.Addr().Unmap(), x.Remote.Port())
 	x.Client = x.Remote.Addr()
-	switch {
-	case s.lent != nil:
-		x.proxied = s.root().x.proxied
-	case s.conn != nil:
+	if s.conn != nil {
 		x.proxied = l4.ProxyHeaderOf(s.conn.Conn)
 	}
 	x.ContentLength = r.ContentLength

@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +37,7 @@ func TestGateway(t *testing.T) {
 type load struct {
 	t           *testing.T
 	web, raw    string
+	notified    *net.UnixConn
 	stop        chan struct{}
 	wg          sync.WaitGroup
 	asked, lost atomic.Int64
@@ -180,9 +181,6 @@ func (l *load) tunnel() (alive func() error) {
 // no request: POSTs on kept and on fresh connections, HTTP/2, and streams. A tunnel
 // lives on. RESTART_REQUESTS is how many requests there are at least, 3000 if it is not set.
 func TestNothingIsLost(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("sockets are passed on Linux only")
-	}
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -198,7 +196,12 @@ func TestNothingIsLost(t *testing.T) {
 
 	l := &load{t: t, web: freeAddr(t), raw: freeAddr(t), stop: make(chan struct{})}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestGateway$", "-test.timeout=30m")
-	cmd.Env = append(os.Environ(), "RESTART_GATEWAY="+l.web+" "+l.raw+" "+origin.Addr().String())
+	socket := filepath.Join(t.TempDir(), "notify")
+	if l.notified, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.notified.Close()
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket, "RESTART_GATEWAY="+l.web+" "+l.raw+" "+origin.Addr().String())
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -207,7 +210,7 @@ func TestNothingIsLost(t *testing.T) {
 	go func() { reaped <- cmd.Wait() }()
 	pid := cmd.Process.Pid
 	defer func() { syscall.Kill(pid, syscall.SIGKILL) }()
-	l.await()
+	l.ready()
 
 	for range 4 {
 		l.client("HTTP/1, kept", l.post(transport(false, true)))
@@ -226,7 +229,7 @@ func TestNothingIsLost(t *testing.T) {
 		l.until(round * least / 3)
 		old := pid
 		syscall.Kill(old, syscall.SIGHUP)
-		pid = l.successor(old)
+		pid = l.ready()
 		t.Logf("%d follows %d after %d requests", pid, old, l.asked.Load())
 		if round == 1 {
 			time.Sleep(1500 * time.Millisecond) // the lame duck of the first
@@ -256,42 +259,24 @@ func freeAddr(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// await waits until the gateway listens.
-func (l *load) await() {
-	for range 300 {
-		if c, err := net.Dial("tcp", l.raw); err == nil {
-			c.Close()
-			return
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	l.t.Fatal("the gateway does not listen")
-}
-
 func (l *load) until(n int64) {
 	for l.asked.Load() < n {
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// successor waits until there is a child of the process that listens.
-func (l *load) successor(of int) int {
-	for range 600 {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", of, of))
-		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", of))
-		for _, task := range tasks { // whichever thread has forked
-			more, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", of, task.Name()))
-			b = append(append(b, ' '), more...)
+// ready waits until a gateway tells systemd, whose place the test takes, that it
+// serves, and returns its process.
+func (l *load) ready() (pid int) {
+	p := make([]byte, 200)
+	for {
+		l.notified.SetReadDeadline(time.Now().Add(time.Minute))
+		n, err := l.notified.Read(p)
+		if err != nil {
+			l.t.Fatal("no gateway is ready: ", err)
 		}
-		if kids := strings.Fields(string(b)); len(kids) > 0 {
-			pid, err := strconv.Atoi(kids[0])
-			if err != nil {
-				l.t.Fatal(err)
-			}
+		if _, err := fmt.Sscanf(string(p[:n]), "READY=1\nMAINPID=%d", &pid); err == nil {
 			return pid
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
-	l.t.Fatal("the gateway has not started another")
-	return 0
 }

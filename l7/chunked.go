@@ -5,6 +5,7 @@ package l7
 import (
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // maxChunkOverhead bounds what chunk lines may cost beyond the data they
@@ -166,14 +167,14 @@ func (d *chunkDecoder) fields(maxFields int) (*Fields, *headError) {
 // forbiddenTrailer reports whether a field may not be sent in a trailer: it
 // would change framing, routing, authentication or how the message is read.
 func forbiddenTrailer(name string) bool {
-	if kindOf(name) != kindOther {
+	if kindOf(name) != kindOther || strings.IndexByte(name, '_') >= 0 && kindOf(strings.ReplaceAll(name, "_", "-")) != kindOther {
 		return true
 	}
 	for _, n := range [...]string{
 		"authorization", "cache-control", "content-encoding", "content-range", "content-type",
 		"cookie", "set-cookie", "www-authenticate", "location", "range", "age", "expires", "vary", "retry-after",
 	} {
-		if equalFold(name, n) {
+		if alike(name, n) {
 			return true
 		}
 	}

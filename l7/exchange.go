@@ -134,7 +134,15 @@ func (x *Exchange) Upgrade() string { return x.upgrade }
 // byte front; its Body is the request's body, to be read once.
 func (x *Exchange) Request() *http.Request {
 	r := x.down.request()
-	x.applyTo(r)
+	if len(x.filters) > 0 {
+		// They are the host's, and may answer the exchange as they are read: what
+		// is lent is what they read.
+		in := &http.Request{Body: io.NopCloser(bodyReader{x})}
+		x.lend(in)
+		x.applyTo(r, in.Body)
+		return r
+	}
+	x.applyTo(r, nil)
 	x.lend(r)
 	return r
 }
@@ -142,7 +150,11 @@ func (x *Exchange) Request() *http.Request {
 // Body returns the request body, filtered by what [Exchange.FilterBody] added.
 // Reading it uses it up: it is not forwarded any more.
 func (x *Exchange) Body() io.Reader {
-	var body io.Reader = bodyReader{x}
+	return x.filtered(bodyReader{x})
+}
+
+// filtered returns body behind the filters.
+func (x *Exchange) filtered(body io.Reader) io.Reader {
 	for _, f := range x.filters {
 		body = f(body)
 	}

@@ -38,6 +38,7 @@ func sameName(a, b string) bool { return equalFold(a, b) }
 // Fields may not be used by several goroutines at once.
 type Fields struct {
 	list   []Field
+	own    []ownName // what handlers have written, or removed, of a request
 	edited bool
 	tells  bool    // a handler has set a forwarding field
 	home   *Fields // f itself, where the memory of the list is used again; a copy of f does not own it
@@ -103,11 +104,14 @@ func (f *Fields) Values(name string) iter.Seq[string] {
 // its other lines go; without one, a line is added at the end. Lines of the
 // other spelling go as well, "_" for "-" or the other way: a server that makes
 // variables of names (RFC 3875, section 4.1.18) would take them for the field.
+// Of a request's header, the name is the gateway's own from then on: what the client
+// sends under it in a trailer is not forwarded.
 //
 // Control characters in a value are replaced by spaces (RFC 9110, section
 // 5.5); a name that is not a token panics: names come from the program, not
 // from outside.
 func (f *Fields) Set(name, value string) {
+	f.ownField(ownName{name: name})
 	at, more := -1, false
 	for i := range f.list {
 		switch fd := &f.list[i]; {
@@ -148,6 +152,7 @@ func (f *Fields) Add(name, value string) {
 
 // Del removes all lines of that name, in both spellings as Set does.
 func (f *Fields) Del(name string) {
+	f.ownField(ownName{name: name})
 	if f.hasAlike(name) {
 		f.DelFunc(func(n, _ string) bool { return alike(n, name) })
 	}
@@ -211,9 +216,11 @@ func (f *Fields) truncate(keep []Field) {
 // was assigned to f is somebody else's, and is left as it is.
 func (f *Fields) reset() {
 	if f.home != f {
-		f.list, f.home = nil, f
+		f.list, f.own, f.home = nil, nil, f
 	}
 	f.truncate(f.list[:0])
+	clear(f.own)
+	f.own = f.own[:0]
 	f.edited, f.tells = false, false
 }
 

@@ -289,9 +289,8 @@ func (c *byteConn) panicked(p any) {
 // finishExchange sends what is left of the reply, closes the record and
 // reports whether the connection goes on.
 func (c *byteConn) finishExchange() bool {
-	if l := c.x.lent; l != nil && c.ends != endsHanded {
-		l.takeBack(c.stopBody)
-		c.resumeBody()
+	if c.ends != endsHanded {
+		c.endLoan()
 	}
 	c.stopPeek()
 	if c.ends == endsHanded { // and what it was handed to has come to its end

@@ -155,6 +155,15 @@ func (c *byteConn) bodyInstead() (time.Time, bool) {
 	return c.own.read.get()
 }
 
+// endLoan ends the reads of bodies of [Exchange.Request]: the reply looks at how far
+// the body has been read, and the goroutine of an http.Transport may be reading.
+func (c *byteConn) endLoan() {
+	if l := c.x.lent; l != nil {
+		l.takeBack(c.stopBody)
+		c.resumeBody()
+	}
+}
+
 func (c *byteConn) stopBody() {
 	c.stopped.Store(true)
 	if quietly(c.srv.logger(), func() { _ = c.c.SetReadDeadline(past) }) != nil {

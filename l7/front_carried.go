@@ -72,7 +72,7 @@ func (s *standard) lend() (*carried, *http.Request) {
 	if r.ContentLength != 0 {
 		body = standardReader{s}
 	}
-	x.applyTo(r)
+	x.applyTo(r, bodyReader{x})
 	if len(x.filters) > 0 {
 		body = r.Body
 	}
@@ -86,7 +86,7 @@ func (s *standard) lend() (*carried, *http.Request) {
 		}
 	}
 	l.from = *x
-	l.from.down, l.from.lent, l.from.Header = nil, nil, Fields{}
+	l.from.down, l.from.lent, l.from.Header = nil, nil, Fields{own: slices.Clone(x.Header.own)}
 	l.from.editors, l.from.filters = nil, nil
 	l.from.values = slices.Clone(x.values)
 	l.from.Record.Captured = slices.Clone(x.Record.Captured)
@@ -325,7 +325,7 @@ func (b *carriedBody) Read(p []byte) (int, error) {
 	b.read = true
 	n, err := b.src.Read(p)
 	if err == io.EOF {
-		b.r.Trailer = b.l.s.r.Trailer // which is there by now
+		b.r.Trailer = b.l.s.x.Header.withoutOwnMap(b.l.s.r.Trailer) // which is there by now
 	}
 	return n, err
 }

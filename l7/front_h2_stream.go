@@ -364,6 +364,9 @@ func (s *h2Exchange) writeInterim(r *Reply) error {
 }
 
 func (s *h2Exchange) writeHead(r *Reply) error {
+	if r.Local {
+		s.x.lent.takeBack(s.stopBody)
+	}
 	f := s.f
 	f.mu.Lock()
 	defer f.mu.Unlock()

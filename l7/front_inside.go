@@ -70,7 +70,33 @@ func (s *standard) resume() *headError {
 	if b, ok := l.body.(*carriedBody); !ok || r.Body != l.body || r.ContentLength != l.length || !b.untouched() {
 		x.buffered = nil
 	}
-	return s.parseHeader()
+	err := s.parseHeader()
+	s.ownEdits()
+	return err
+}
+
+// ownEdits makes the gateway's own the names of what a foreign handler around has changed in the
+// header that it got.
+func (s *standard) ownEdits() {
+	l := s.lent
+	header := &s.x.Header
+	header.own = slices.Clone(l.from.Header.own)
+	if s.x.ContentLength == 0 || !l.enter() { // there is no trailer without a body
+		return
+	}
+	defer l.leave()
+	outer := make(http.Header)
+	addFields(outer, &l.s.x.Header)
+	for name, values := range s.r.Header {
+		if k := kindOf(name); !k.owned() && !slices.Equal(outer[name], values) {
+			header.ownField(ownName{name: name})
+		}
+	}
+	for name := range outer {
+		if _, ok := s.r.Header[name]; !ok {
+			header.ownField(ownName{name: name})
+		}
+	}
 }
 
 // retarget gives x the target that the foreign handler has put into r.

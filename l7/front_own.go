@@ -40,7 +40,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 	r := under.ownRequest()
 	r.Body = http.NoBody
 	if r.ContentLength != 0 {
-		r.Body = &ownBody{under: under, r: r}
+		r.Body = &ownBody{x: x, under: under, r: r}
 	}
 	w := &ownWriter{x: x, under: under, header: make(http.Header)}
 	std := &standard{x: x, w: w, r: r, srv: under.server(), under: under, front: x.Record.Front}
@@ -51,6 +51,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 		if p := recover(); p != nil {
 			std.panicked(p)
 		}
+		w.loan.takeBack(func() {}) // a write under way is bounded, and waited for
 		x.down = under
 		switch {
 		case std.aborted:

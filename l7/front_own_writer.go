@@ -32,6 +32,7 @@ func announced(f *Fields) http.Header {
 
 // ownBody is the Body of a foreign handler's request.
 type ownBody struct {
+	x      *Exchange
 	under  ownFront
 	r      *http.Request
 	closed atomic.Bool // by whichever goroutine ends the exchange
@@ -43,7 +44,7 @@ func (b *ownBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.under.readBody(p)
 	if err != nil {
-		if t := b.under.trailer(); t != nil {
+		if t := b.x.Header.withoutOwn(b.under.trailer()); t != nil {
 			if b.r.Trailer == nil {
 				b.r.Trailer = make(http.Header)
 			}
@@ -60,7 +61,11 @@ func (b *ownBody) Close() error {
 
 // ownWriter is the ResponseWriter of a foreign handler on a front that makes it
 // itself.
+//
+// What is behind it belongs to another exchange once the handler has returned, and
+// somebody may still have the writer: it is lent.
 type ownWriter struct {
+	loan    lent
 	x       *Exchange
 	under   ownFront
 	header  http.Header
@@ -79,6 +84,13 @@ func (w *ownWriter) Header() http.Header { return w.header }
 
 // WriteHeader implements [http.ResponseWriter].
 func (w *ownWriter) WriteHeader(status int) {
+	if w.loan.begin() {
+		defer w.loan.end()
+		w.writeHeader(status)
+	}
+}
+
+func (w *ownWriter) writeHeader(status int) {
 	if w.status != 0 {
 		w.under.logger().Debug("l7: superfluous WriteHeader", "status", status, "path", w.x.Path)
 		return
@@ -97,8 +109,12 @@ func (w *ownWriter) WriteHeader(status int) {
 
 // Write implements [http.ResponseWriter].
 func (w *ownWriter) Write(p []byte) (int, error) {
+	if !w.loan.begin() {
+		return 0, errReturned
+	}
+	defer w.loan.end()
 	if w.status == 0 {
-		w.WriteHeader(http.StatusOK)
+		w.writeHeader(http.StatusOK)
 	}
 	if !bodyAllowed(w.status) {
 		return 0, http.ErrBodyNotAllowed
@@ -193,8 +209,12 @@ func (w *ownWriter) Flush() { _ = w.FlushError() }
 
 // FlushError is what http.ResponseController looks for.
 func (w *ownWriter) FlushError() error {
+	if !w.loan.begin() {
+		return errReturned
+	}
+	defer w.loan.end()
 	if w.status == 0 {
-		w.WriteHeader(http.StatusOK)
+		w.writeHeader(http.StatusOK)
 	}
 	if err := w.push(nil, false); err != nil {
 		return err
@@ -204,6 +224,10 @@ func (w *ownWriter) FlushError() error {
 
 // Hijack gives the connection to the handler.
 func (w *ownWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if !w.loan.begin() {
+		return nil, nil, errReturned
+	}
+	defer w.loan.end()
 	if w.hijacked {
 		return nil, nil, http.ErrHijacked
 	}
@@ -213,10 +237,22 @@ func (w *ownWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // SetReadDeadline is for http.ResponseController.
-func (w *ownWriter) SetReadDeadline(t time.Time) error { return w.under.setReadDeadline(t) }
+func (w *ownWriter) SetReadDeadline(t time.Time) error {
+	if !w.loan.begin() {
+		return errReturned
+	}
+	defer w.loan.end()
+	return w.under.setReadDeadline(t)
+}
 
 // SetWriteDeadline is for http.ResponseController.
-func (w *ownWriter) SetWriteDeadline(t time.Time) error { return w.under.setWriteDeadline(t) }
+func (w *ownWriter) SetWriteDeadline(t time.Time) error {
+	if !w.loan.begin() {
+		return errReturned
+	}
+	defer w.loan.end()
+	return w.under.setWriteDeadline(t)
+}
 
 // EnableFullDuplex is for http.ResponseController: streams always are.
 func (w *ownWriter) EnableFullDuplex() error { return nil }
@@ -227,7 +263,7 @@ func (w *ownWriter) end() {
 		return
 	}
 	if w.status == 0 {
-		w.WriteHeader(http.StatusOK)
+		w.writeHeader(http.StatusOK)
 	}
 	if w.push(nil, true) != nil {
 		w.under.abort()

@@ -47,6 +47,9 @@ func (c *byteConn) writeInterim(r *Reply) error {
 }
 
 func (c *byteConn) writeHead(r *Reply) error {
+	if r.Local {
+		c.endLoan()
+	}
 	tunnel := c.x.opensTunnel(r.Status) // an empty one, or else it is hijacked
 	if c.endsSoon() || c.unreadable(r) || tunnel {
 		c.ends.atLeast(endsClosed)

@@ -216,3 +216,15 @@ func TestHedgeLeavesTheWinnersConnectionAlone(t *testing.T) {
 		require.EqualValues(s, 2, dials.Load(), "connections to two servers")
 	})
 }
+
+// The scheme of a login ends at any white space.
+func TestConnectionSchemes(t *testing.T) {
+	for v, want := range map[string]bool{
+		"NTLM abc": true, "ntlm\tabc": true, "Negotiate": true, "Negotiate, Basic x": true,
+		"Basic NTLM": false, "NTLMv2 abc": false, "": false,
+	} {
+		if got := connectionScheme(v); got != want {
+			t.Errorf("connectionScheme(%q) = %v", v, got)
+		}
+	}
+}

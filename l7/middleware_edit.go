@@ -121,39 +121,13 @@ func (d DelField) EditFields(_ *Exchange, f *Fields) {
 		f.Del(d.Name)
 		return
 	}
-	f.DelFunc(func(name, _ string) bool { return d.fits(name) })
+	c := d.rule()
+	f.ownField(c)
+	f.DelFunc(func(name, _ string) bool { return c.fits(name) })
 }
 
-func (d DelField) fits(name string) bool {
-	n := len(name)
-	return d.Name != "" && alike(name, d.Name) ||
-		d.Prefix != "" && n >= len(d.Prefix) && covers(name[:len(d.Prefix)], d.Prefix) ||
-		d.Suffix != "" && n >= len(d.Suffix) && covers(name[n-len(d.Suffix):], d.Suffix) ||
-		d.Contains != "" && contains(name, strings.ToLower(d.Contains)) ||
-		d.Regexp != nil && matchesName(d.Regexp, name)
-}
-
-func matchesName(e *regexp.Regexp, name string) bool {
-	return e.MatchString(http.CanonicalHeaderKey(name)) ||
-		strings.IndexByte(name, '_') >= 0 && e.MatchString(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
-}
-
-// covers reports whether a pattern fits a name of the same length, in which
-// "_" may stand for "-".
-func covers(name, pattern string) bool {
-	for i := range len(name) {
-		if c, p := lower(name[i]), lower(pattern[i]); c != p && (c != '_' || p != '-') {
-			return false
-		}
-	}
-	return true
-}
-
-// contains is covers for a pattern in lower case, anywhere in the name.
-func contains(name, pattern string) bool {
-	name = strings.ToLower(name)
-	return strings.Contains(name, pattern) ||
-		strings.IndexByte(name, '_') >= 0 && strings.Contains(strings.ReplaceAll(name, "_", "-"), pattern)
+func (d DelField) rule() ownName {
+	return ownName{d.Name, d.Prefix, d.Suffix, d.Contains, d.Regexp}
 }
 
 // ReplaceField replaces what an expression finds in the lines of a field, in
@@ -173,6 +147,7 @@ type ReplaceField struct {
 
 // EditFields implements [FieldEdit].
 func (e ReplaceField) EditFields(_ *Exchange, f *Fields) {
+	f.ownField(ownName{name: e.Name})
 	f.Edit(func(name, value string) string {
 		switch {
 		case !alike(name, e.Name):

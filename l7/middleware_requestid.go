@@ -92,6 +92,7 @@ func validID(id string) bool {
 // setID is Set for a value that needs no cleaning.
 func (f *Fields) setID(name, id string) {
 	if name == "X-Request-Id" && !f.hasAlike(name) { // nor does the name need a look
+		f.ownField(ownName{name: name})
 		f.edited = true
 		f.list = append(f.list, Field{Name: name, Value: id, checked: true})
 		return

@@ -40,8 +40,8 @@ func (x *Exchange) newRequest(ctx context.Context) *http.Request {
 }
 
 // applyTo gives r what the exchange says. What belongs to the connection stays
-// as net/http has it.
-func (x *Exchange) applyTo(r *http.Request) {
+// as net/http has it. Body is what filters read.
+func (x *Exchange) applyTo(r *http.Request, body io.Reader) {
 	r.Method, r.Host = x.Method, x.Host
 	if target := x.Path + x.Query; target != r.RequestURI {
 		if u, err := url.ParseRequestURI(target); err == nil {
@@ -60,7 +60,7 @@ func (x *Exchange) applyTo(r *http.Request) {
 		r.Header = h
 	}
 	if len(x.filters) > 0 {
-		r.Body, r.ContentLength = io.NopCloser(x.Body()), x.ContentLength
+		r.Body, r.ContentLength = io.NopCloser(x.filtered(body)), x.ContentLength
 		delete(r.Header, "Content-Length")
 	}
 }

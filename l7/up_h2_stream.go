@@ -343,7 +343,7 @@ func (s *h2Stream) sendPart(p *pump, buf []byte, n int) error {
 
 // sendEnd implements bodySink.
 func (s *h2Stream) sendEnd(p *pump) error {
-	trailer := p.x.down.trailer()
+	trailer := p.x.trailer()
 	c := s.conn
 	c.mu.Lock()
 	err := s.unwanted()

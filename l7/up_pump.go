@@ -120,7 +120,7 @@ func (c *upConn) sendEnd(p *pump) error {
 		return nil
 	}
 	b := []byte("0\r\n")
-	if f := p.x.down.trailer(); f != nil {
+	if f := p.x.trailer(); f != nil {
 		b = appendFields(b, f)
 	}
 	return c.sendBody(append(b, "\r\n"...), p.limit)

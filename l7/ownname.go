@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// An ownName is a rule for names of request fields that are the gateway's own: it
+// writes them, or has them removed. What the client says in a trailer under such a
+// name is not forwarded, as a server may take it for the field (RFC 9110, section
+// 6.5.1).
+type ownName struct {
+	name, prefix, suffix, contains string
+	expr                           *regexp.Regexp
+}
+
+// fits reports whether the rule is about that name, in any spelling.
+func (c *ownName) fits(name string) bool {
+	n := len(name)
+	return c.name != "" && alike(name, c.name) ||
+		c.prefix != "" && n >= len(c.prefix) && covers(name[:len(c.prefix)], c.prefix) ||
+		c.suffix != "" && n >= len(c.suffix) && covers(name[n-len(c.suffix):], c.suffix) ||
+		c.contains != "" && contains(name, strings.ToLower(c.contains)) ||
+		c.expr != nil && matchesName(c.expr, name)
+}
+
+// ownField notes a rule for the names of f, once.
+func (f *Fields) ownField(c ownName) {
+	if slices.Contains(f.own, c) {
+		return
+	}
+	if f.home != f { // the memory may be shared with what it is a copy of
+		f.own = slices.Clip(f.own)
+	}
+	f.own = append(f.own, c)
+}
+
+// owns reports whether a name is the gateway's own.
+func (f *Fields) owns(name string) bool {
+	return slices.ContainsFunc(f.own, func(c ownName) bool { return c.fits(name) })
+}
+
+// withoutOwn returns a trailer of the request without the names that are own, nil if
+// there is none.
+func (f *Fields) withoutOwn(trailer *Fields) *Fields {
+	if trailer == nil || len(f.own) == 0 {
+		return trailer
+	}
+	rest := trailer.Clone()
+	rest.DelFunc(func(name, _ string) bool { return f.owns(name) })
+	return &rest
+}
+
+// withoutOwnMap is withoutOwn for a trailer of net/http, which lets more through than
+// may be in one.
+func (f *Fields) withoutOwnMap(trailer http.Header) http.Header {
+	if len(trailer) == 0 {
+		return trailer
+	}
+	rest := maps.Clone(trailer)
+	maps.DeleteFunc(rest, func(name string, _ []string) bool { return forbiddenTrailer(name) || f.owns(name) })
+	return rest
+}
+
+// trailer returns the request's trailer as it may be forwarded, once the body has
+// been read.
+func (x *Exchange) trailer() *Fields { return x.Header.withoutOwn(x.down.trailer()) }
+
+func matchesName(e *regexp.Regexp, name string) bool {
+	return e.MatchString(http.CanonicalHeaderKey(name)) ||
+		strings.IndexByte(name, '_') >= 0 && e.MatchString(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
+}
+
+// covers reports whether a pattern fits a name of the same length, in which
+// "_" may stand for "-".
+func covers(name, pattern string) bool {
+	for i := range len(name) {
+		if c, p := lower(name[i]), lower(pattern[i]); c != p && (c != '_' || p != '-') {
+			return false
+		}
+	}
+	return true
+}
+
+// contains is covers for a pattern in lower case, anywhere in the name.
+func contains(name, pattern string) bool {
+	name = strings.ToLower(name)
+	return strings.Contains(name, pattern) ||
+		strings.IndexByte(name, '_') >= 0 && strings.Contains(strings.ReplaceAll(name, "_", "-"), pattern)
+}

@@ -140,9 +140,11 @@ func TestWrapAnswersAsNetHTTP(t *testing.T) {
 		"broken off":    {query("break"), recoverer},
 		"own answer": {get, middleware(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 			w.Header().Set("X-Set", "1")
-			http.Error(w, "no", 403)
+			http.Error(w, "no", http.StatusForbidden)
 		})},
-		"own answer to a body": {post, middleware(func(w http.ResponseWriter, r *http.Request, next http.Handler) { http.Error(w, "no", 403) })},
+		"own answer to a body": {post, middleware(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			http.Error(w, "no", http.StatusForbidden)
+		})},
 		"own answer, long": {get, middleware(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 			_, _ = io.WriteString(w, strings.Repeat("<html>", 1000))
 		})},

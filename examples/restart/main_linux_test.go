@@ -68,7 +68,15 @@ func (l *load) client(kind string, ask func(n int) error) {
 func (l *load) post(client *http.Client) func(n int) error {
 	return func(n int) error {
 		want := fmt.Sprintf("body %d", n)
-		res, err := client.Post("http://"+l.web+"/", "text/plain", io.NopCloser(strings.NewReader(want)))
+		post := func() (*http.Response, error) {
+			return client.Post("http://"+l.web+"/", "text/plain", io.NopCloser(strings.NewReader(want)))
+		}
+		res, err := post()
+		if err != nil && strings.Contains(err.Error(), "cannot rewind body") {
+			// What net/http says where a GOAWAY came before it had sent anything of the
+			// request: it has closed the body, and does not ask for another connection.
+			res, err = post()
+		}
 		if err != nil {
 			return err
 		}

@@ -134,6 +134,10 @@ func (c *byteConn) loop() {
 				c.x.Record.Termination, c.x.Record.Err = endOf(l4.Internal, l4.PhaseData), err
 				c.endRecord()
 			}
+		} else if serving { // the handler has ended its goroutine
+			c.x.Record.Termination, c.x.Record.Err = endOf(l4.Internal, l4.PhaseData), errNoReturn
+			c.abort()
+			c.finishExchange()
 		}
 		if !settle {
 			c.end()
@@ -161,10 +165,10 @@ func (c *byteConn) loop() {
 		}
 		serving = true
 		c.serve()
+		serving = false
 		if !c.finishExchange() {
 			return
 		}
-		serving = false
 	}
 }
 

@@ -147,6 +147,9 @@ func (w *editingWriter) Write(p []byte) (int, error) {
 	return w.pass(p)
 }
 
+// WriteString saves callers a copy.
+func (w *editingWriter) WriteString(s string) (int, error) { return w.Write(unsafeBytes(s)) }
+
 // pass writes behind the head.
 func (w *editingWriter) pass(p []byte) (int, error) {
 	switch t := w.s.through; {

@@ -86,9 +86,12 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 	x.Record.Front = FrontStandard
 	std := &standard{x: x, w: k.w, r: k.r, srv: c.srv}
 	x.down, x.replied = std, false
+	returned := false
 	defer func() {
 		if p := recover(); p != nil {
 			std.panicked(p)
+		} else if !returned {
+			std.neverReturned()
 		}
 		x.down = c
 		var p any
@@ -103,6 +106,7 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 		k.done <- p
 	}()
 	std.serveForeign(h, false)
+	returned = true
 }
 
 // warnForeign logs, once for each type, that a handler costs connections the

@@ -42,7 +42,7 @@ func (s *h2Exchange) setReadDeadline(t time.Time) error {
 			s.bodyErr = os.ErrDeadlineExceeded
 			s.recv.wake()
 		}
-	}, func() { s.bodyErr = nil })
+	}, nil) // it lasts, as with net/http
 	return nil
 }
 

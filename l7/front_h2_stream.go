@@ -56,7 +56,17 @@ type h2Exchange struct {
 
 // serve runs the handler tree.
 func (s *h2Exchange) serve() {
+	returned := false
+	defer func() {
+		if !returned { // the handler has ended its goroutine
+			s.x.Record.Termination, s.x.Record.Err = endOf(l4.Internal, l4.PhaseData), errNoReturn
+			f := s.f
+			s.finishExchange()
+			f.flush()
+		}
+	}()
 	s.run()
+	returned = true
 	s.finishExchange()
 }
 
@@ -381,7 +391,7 @@ func (s *h2Exchange) writeHead(r *Reply) error {
 	s.left = r.ContentLength
 	b := f.h2.WriteHead()
 	b.Field(":status", statusCode(r.Status), false)
-	if !f.fields(b, &r.Header) {
+	if !f.fields(b, &r.Header) && !r.undated {
 		b.Field("date", time.Now().UTC().Format(http.TimeFormat), false)
 	}
 	if r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent && !s.x.opensTunnel(r.Status) {

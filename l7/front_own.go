@@ -47,9 +47,12 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 	std.body.bounded = true
 	x.Record.Front = FrontStandard
 	x.down, x.replied = std, false
+	returned := false
 	defer func() {
 		if p := recover(); p != nil {
 			std.panicked(p)
+		} else if !returned {
+			std.neverReturned()
 		}
 		w.loan.takeBack(func() {}) // a write under way is bounded, and waited for
 		x.down = under
@@ -76,6 +79,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 		x.replied = true
 	}()
 	std.serveForeign(h, false)
+	returned = true
 }
 
 // ownContext is the context of a connection with what net/http puts into that of a

@@ -96,7 +96,7 @@ func (w *ownWriter) writeHeader(status int) {
 		return
 	}
 	if status < 100 || status > 999 {
-		panic("l7: WriteHeader with status " + strconv.Itoa(status)) // as net/http does
+		panic("invalid WriteHeader code " + strconv.Itoa(status)) // as net/http does
 	}
 	if status < 200 && status != http.StatusSwitchingProtocols { // which only what is hijacked has
 		f := fieldsOf(w.header)
@@ -164,11 +164,13 @@ func (w *ownWriter) push(next []byte, last bool) error {
 	if !w.sent {
 		w.sent = true
 		r := Reply{Status: w.status, ContentLength: w.length(), Local: true}
-		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && !w.trailers() {
+		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && (w.x.proto > 1 || !w.trailers()) {
 			r.ContentLength = int64(len(w.buf))
 		}
 		w.guessType(next)
 		r.Header = ownFields(w.frozen)
+		date, set := w.frozen["Date"]
+		r.undated = set && len(date) == 0
 		if saysClose(w.frozen) {
 			w.under.mustClose()
 		}

@@ -67,7 +67,7 @@ func (c *byteConn) writeHead(r *Reply) error {
 	b := c.room()
 	b.B = appendStatus(b.B, r.Status)
 	b.B = appendFields(b.B, &r.Header)
-	if !r.Header.dated() {
+	if !r.undated && !r.Header.dated() {
 		b.B = append(b.B, "Date: "...)
 		b.B = append(time.Now().UTC().AppendFormat(b.B, http.TimeFormat), "\r\n"...)
 	}

@@ -119,7 +119,7 @@ type Server struct {
 	late    latecomers
 
 	mu           sync.Mutex
-	listeners    map[net.Listener]struct{}
+	listeners    map[*net.Listener]struct{} // by address, as they may not be comparable
 	conns        map[*byteConn]struct{}
 	stopping     atomic.Bool
 	onShutdown   []func()
@@ -142,7 +142,7 @@ func (s *Server) init() {
 	s.once.Do(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.listeners = make(map[net.Listener]struct{})
+		s.listeners = make(map[*net.Listener]struct{})
 		s.conns = make(map[*byteConn]struct{})
 		s.handed = make(map[*handedConn]struct{})
 		s.done = make(chan struct{})
@@ -243,10 +243,10 @@ func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
-	if !s.track(ln) {
+	if !s.track(&ln) {
 		return ErrServerClosed
 	}
-	defer s.untrack(ln)
+	defer s.untrack(&ln)
 	base := bg
 	if s.BaseContext != nil {
 		base = s.BaseContext(ln)
@@ -296,7 +296,7 @@ func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	go c.start(cfg)
 }
 
-func (s *Server) track(ln net.Listener) bool {
+func (s *Server) track(ln *net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping.Load() {
@@ -306,7 +306,7 @@ func (s *Server) track(ln net.Listener) bool {
 	return true
 }
 
-func (s *Server) untrack(ln net.Listener) {
+func (s *Server) untrack(ln *net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, ln)
@@ -336,7 +336,7 @@ func (s *Server) stop() []*byteConn {
 	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
 	for _, ln := range listeners { // the host's: without the lock
-		_ = ln.Close()
+		_ = (*ln).Close()
 	}
 	return conns
 }

@@ -80,8 +80,10 @@ func (s *standard) run(h http.Handler) {
 			if s.srv != nil {
 				if p := recover(); p != nil {
 					s.panicked(p)
-					clean = true
+				} else {
+					s.neverReturned()
 				}
+				clean = true
 			}
 		}
 		s.lingerBody()
@@ -127,6 +129,14 @@ func (s *standard) panicked(p any) {
 		s.w.Header().Set("Connection", "close")
 	}
 	x.failed500()
+}
+
+// neverReturned ends an exchange whose handler has ended its goroutine, or has
+// panicked with nil (GODEBUG=panicnil=1): like net/http, without a word.
+func (s *standard) neverReturned() {
+	x := s.x
+	x.Record.Termination, x.Record.Err = endOf(l4.Internal, l4.PhaseData), errNoReturn
+	x.replied, s.aborted = true, true
 }
 
 func (s *standard) observed() bool {

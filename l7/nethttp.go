@@ -30,7 +30,9 @@ func (x *Exchange) newRequest(ctx context.Context) *http.Request {
 	if x.ContentLength != 0 {
 		r.Body = io.NopCloser(bodyReader{x})
 	}
-	if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
+	if r.RequestURI == "" { // of CONNECT
+		r.URL, r.RequestURI = &url.URL{Host: x.Host}, x.Host
+	} else if u, err := url.ParseRequestURI(r.RequestURI); err == nil {
 		r.URL = u
 	} else {
 		r.URL = &url.URL{Path: x.Path, RawQuery: strings.TrimPrefix(x.Query, "?")}

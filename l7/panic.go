@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -38,6 +39,10 @@ func recovered(log *slog.Logger, p any, where string, attrs ...any) *panicError 
 	}
 	return &panicError{p}
 }
+
+// errNoReturn is what there is to say of a handler that has called
+// [runtime.Goexit], as FailNow of a test does.
+var errNoReturn = errors.New("l7: handler ended its goroutine")
 
 // guard calls f and returns its error, or its panic.
 func guard(x *Exchange, where string, f func() error) (err error) {

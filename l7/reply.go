@@ -25,6 +25,7 @@ type Reply struct {
 
 	filters []BodyFilter
 	refused error // by an editor; nil if it is not
+	undated bool  // gets no Date of ours
 }
 
 // Refuse has the client get a 502 in the place of the reply, by the error page if

@@ -68,6 +68,7 @@ type Exchange struct {
 	upgrade  string
 	wsKey    string // of an extended CONNECT: the key of ours that the server has to answer
 	trailers bool   // TE: trailers
+	lastOne  bool   // over its connection to the server, which is told
 	expect   bool   // Expect: 100-continue, not answered yet
 
 	now      time.Time // the clock as read when something last waited; zero if it has to be read again

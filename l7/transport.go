@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -26,7 +27,8 @@ import (
 // request claims. A request is retried as [Retry] says; a body is kept for that up
 // to Retry.BodyBytes, or got anew from Request.GetBody. The lease of the server
 // is given back when the body of the reply has been read to its end, or closed.
-// Interim replies go to the hooks of [net/http/httptrace]. A reply of 101 has a
+// Interim replies go to the hooks of [net/http/httptrace]. Request.Close tells the
+// server that the connection ends with the reply. A reply of 101 has a
 // Body that is an [io.ReadWriteCloser].
 //
 // Unlike [http.Transport] it adds no field to a request, neither User-Agent
@@ -79,12 +81,17 @@ func (e *TransportError) Error() string {
 	return fmt.Sprintf("l7: no reply from %s after %d tries (%v): %v", e.Server, e.Tries, e.Class, e.Err)
 }
 
+var _ net.Error = (*TransportError)(nil)
+
 func (e *TransportError) Unwrap() error { return e.Err }
 
 // Timeout reports whether a time limit was the reason, as [net.Error] does.
 func (e *TransportError) Timeout() bool {
 	return e.Termination.Cause == l4.ServerTimeout || e.Termination.Cause == l4.ClientTimeout || errors.Is(e.Err, context.DeadlineExceeded)
 }
+
+// Temporary reports what Timeout does: with it the error is a [net.Error].
+func (e *TransportError) Temporary() bool { return e.Timeout() }
 
 func (t *Transport) init() {
 	t.wrong = t.Check()
@@ -135,6 +142,9 @@ func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 	if bad := x.unsendable(); bad != nil {
 		c.closeBody()
 		return nil, bad
+	}
+	if req.Cancel != nil { //lint:ignore SA1019 programs still set it
+		c.followCancel()
 	}
 	c.attempt.begin()
 	if f := c.attempt.answer(); f != nil {
@@ -207,6 +217,7 @@ func (c *caller) parseHeader() error {
 		x.upgrade = f.protocol.join()
 	}
 	c.noKeep = req.Close || f.close
+	x.lastOne = c.noKeep
 	x.trailers = f.trailers
 	x.expect = f.expect && x.ContentLength != 0
 	if len(req.Trailer) > 0 && x.ContentLength < 0 && !x.Header.Has("Trailer") {
@@ -251,6 +262,9 @@ func (c *caller) settle() {
 	c.closeBody()
 	c.attempt.end()
 	c.x.end(c.t.OnDone)
+	if c.stop != nil {
+		c.stop()
+	}
 }
 
 // response makes the response of the reply.
@@ -279,6 +293,7 @@ func (c *caller) response() *http.Response {
 		}
 	}
 	addFields(resp.Header, &r.Header)
+	delete(resp.Header, "Trailer") // its names are in resp.Trailer
 	if r.ContentLength >= 0 {
 		resp.Header.Set("Content-Length", formatInt(r.ContentLength))
 	}

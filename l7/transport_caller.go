@@ -28,6 +28,27 @@ type caller struct {
 	noKeep  bool // the connection is not to be used again
 	closed  atomic.Bool
 	unwatch func() bool
+	stop    func() // ends what followCancel began; nil if it has not
+}
+
+// followCancel ends the context when the channel Request.Cancel is closed.
+func (c *caller) followCancel() {
+	done := c.req.Cancel //lint:ignore SA1019 programs still set it
+	ctx, cancel := context.WithCancel(c.ctx)
+	c.ctx, c.stop = ctx, cancel
+	select {
+	case <-done:
+		cancel()
+		return
+	default:
+	}
+	go func() {
+		select {
+		case <-done:
+			cancel()
+		case <-ctx.Done(): // the request has ended
+		}
+	}()
 }
 
 func (c *caller) observed() bool           { return true } // by its error

@@ -76,8 +76,12 @@ func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
 		b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
 		b = append(b, x.upgrade...)
 		b = append(b, "\r\n"...)
+	case x.trailers && x.lastOne:
+		b = append(b, "Connection: close, TE\r\nTE: trailers\r\n"...)
 	case x.trailers:
 		b = append(b, "Connection: TE\r\nTE: trailers\r\n"...)
+	case x.lastOne:
+		b = append(b, "Connection: close\r\n"...)
 	}
 	return append(b, "\r\n"...)
 }

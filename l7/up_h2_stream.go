@@ -276,7 +276,7 @@ func (s *h2Stream) next() ([]byte, error) {
 	c := s.conn
 	c.mu.Lock()
 	s.used()
-	flushed := s.x == nil
+	flushed := s.x == nil && len(c.h2.Out) == 0
 	for {
 		if p := s.inbox.first(); len(p) > 0 {
 			s.piece = len(p)
@@ -309,8 +309,10 @@ func (s *h2Stream) next() ([]byte, error) {
 			c.flush() // windows that have been given back
 			if !flushed {
 				flushed = true
-				if err := s.x.down.flush(); err != nil {
-					return nil, &clientError{err}
+				if s.x != nil {
+					if err := s.x.down.flush(); err != nil {
+						return nil, &clientError{err}
+					}
 				}
 			}
 			c.mu.Lock()

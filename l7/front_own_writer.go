@@ -164,13 +164,12 @@ func (w *ownWriter) push(next []byte, last bool) error {
 	if !w.sent {
 		w.sent = true
 		r := Reply{Status: w.status, ContentLength: w.length(), Local: true}
-		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && (w.x.proto > 1 || !w.trailers()) {
+		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && (w.x.proto > 1 || !w.trailers()) && !w.setsNo("Content-Length") {
 			r.ContentLength = int64(len(w.buf))
 		}
 		w.guessType(next)
 		r.Header = ownFields(w.frozen)
-		date, set := w.frozen["Date"]
-		r.undated = set && len(date) == 0
+		r.undated = w.setsNo("Date")
 		if saysClose(w.frozen) {
 			w.under.mustClose()
 		}
@@ -183,6 +182,13 @@ func (w *ownWriter) push(next []byte, last bool) error {
 		w.buf = w.buf[:0]
 	}
 	return w.err
+}
+
+// setsNo reports whether the handler has said that there is no such field, by a
+// value of nil.
+func (w *ownWriter) setsNo(name string) bool {
+	v, set := w.frozen[name]
+	return set && len(v) == 0
 }
 
 // guessType sets a Content-Type as net/http does.

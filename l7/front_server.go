@@ -119,7 +119,7 @@ type Server struct {
 	late    latecomers
 
 	mu           sync.Mutex
-	listeners    map[*net.Listener]struct{} // by address, as they may not be comparable
+	listeners    map[*closedOnce]struct{}
 	conns        map[*byteConn]struct{}
 	stopping     atomic.Bool
 	onShutdown   []func()
@@ -142,7 +142,7 @@ func (s *Server) init() {
 	s.once.Do(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.listeners = make(map[*net.Listener]struct{})
+		s.listeners = make(map[*closedOnce]struct{})
 		s.conns = make(map[*byteConn]struct{})
 		s.handed = make(map[*handedConn]struct{})
 		s.done = make(chan struct{})
@@ -237,19 +237,20 @@ func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 	return s.serve(ln, cfg)
 }
 
-func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
+func (s *Server) serve(given net.Listener, cfg *tls.Config) error {
 	s.init()
+	ln := &closedOnce{Listener: given}
 	defer ln.Close()
 	if err := s.Check(); err != nil {
 		return err
 	}
-	if !s.track(&ln) {
+	if !s.track(ln) {
 		return ErrServerClosed
 	}
-	defer s.untrack(&ln)
+	defer s.untrack(ln)
 	base := bg
 	if s.BaseContext != nil {
-		base = s.BaseContext(ln)
+		base = s.BaseContext(given)
 	}
 	var pause time.Duration
 	for s.slot() {
@@ -278,6 +279,19 @@ func (s *Server) serve(ln net.Listener, cfg *tls.Config) error {
 	return ErrServerClosed
 }
 
+// closedOnce is a listener that is closed by whoever is first: Serve, or who stops
+// the server.
+type closedOnce struct {
+	net.Listener
+	once sync.Once
+	err  error
+}
+
+func (l *closedOnce) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
+}
+
 // start gives a new connection its goroutine.
 func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	base, ok := s.connContext(base, nc)
@@ -296,7 +310,7 @@ func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	go c.start(cfg)
 }
 
-func (s *Server) track(ln *net.Listener) bool {
+func (s *Server) track(ln *closedOnce) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping.Load() {
@@ -306,7 +320,7 @@ func (s *Server) track(ln *net.Listener) bool {
 	return true
 }
 
-func (s *Server) untrack(ln *net.Listener) {
+func (s *Server) untrack(ln *closedOnce) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, ln)
@@ -336,7 +350,7 @@ func (s *Server) stop() []*byteConn {
 	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
 	for _, ln := range listeners { // the host's: without the lock
-		_ = (*ln).Close()
+		_ = ln.Close()
 	}
 	return conns
 }

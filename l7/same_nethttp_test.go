@@ -55,6 +55,17 @@ func TestForeignHandlersSendNoDateIfTheySaySo(t *testing.T) {
 	})
 }
 
+func TestForeignHandlersSendNoLengthIfTheySaySo(t *testing.T) {
+	onBoth(t, func(*site) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header()["Content-Length"] = nil
+			_, _ = io.WriteString(w, "OK")
+		})
+	}, func(s *site) {
+		require.NotContains(s, s.get("/").Header, "Content-Length")
+	})
+}
+
 func TestForeignReplyWithTrailerHasALengthOverHTTP2(t *testing.T) {
 	onBoth(t, func(*site) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -157,7 +168,7 @@ func TestHandlersThatEndTheirGoroutine(t *testing.T) {
 	}
 }
 
-// A listener need not be comparable, as with net/http.
+// A listener need not be comparable, and is closed once, as with net/http.
 func TestServeOnAListenerThatIsNotComparable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := l4test.NewNetwork()
@@ -165,14 +176,21 @@ func TestServeOnAListenerThatIsNotComparable(t *testing.T) {
 		require.NoError(t, err)
 		srv := &Server{Handler: http.NotFoundHandler()}
 		done := make(chan error, 1)
-		go func() { done <- srv.Serve(odd{ln, nil}) }()
+		closed := 0
+		go func() { done <- srv.Serve(odd{ln, []*int{&closed}}) }()
 		synctest.Wait()
 		require.NoError(t, srv.Close())
 		require.ErrorIs(t, <-done, ErrServerClosed)
+		require.Equal(t, 1, closed)
 	})
 }
 
 type odd struct {
 	net.Listener
-	_ []int
+	closed []*int
+}
+
+func (o odd) Close() error {
+	*o.closed[0]++
+	return o.Listener.Close()
 }

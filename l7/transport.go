@@ -143,9 +143,7 @@ func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 		c.closeBody()
 		return nil, bad
 	}
-	if req.Cancel != nil { //lint:ignore SA1019 programs still set it
-		c.followCancel()
-	}
+	c.followCancel()
 	c.attempt.begin()
 	if f := c.attempt.answer(); f != nil {
 		return nil, c.failed(f)

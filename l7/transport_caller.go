@@ -34,6 +34,9 @@ type caller struct {
 // followCancel ends the context when the channel Request.Cancel is closed.
 func (c *caller) followCancel() {
 	done := c.req.Cancel //lint:ignore SA1019 programs still set it
+	if done == nil {
+		return
+	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	c.ctx, c.stop = ctx, cancel
 	select {

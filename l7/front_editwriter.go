@@ -27,6 +27,7 @@ type editingWriter struct {
 	wrote    bool
 	hijacked bool
 	refused  error         // why nothing that the handler writes is sent; nil if it is
+	taken    *handedConn   // that was hijacked; nil if none was, or it is not ours
 	filtered *filteredBody // nil if the body goes as it is
 
 	early []byte      // written, and held back until what it is can be guessed
@@ -352,6 +353,9 @@ func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		liftBounds(c)
 		w.s.x.replied = true
 		w.s.x.Record.Status = status
+		if h := handedOf(c); h != nil && h.srv.MaxConns <= 0 {
+			w.taken, c = h, h.bare(c)
+		}
 	}
 	return c, brw, err
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -290,6 +291,58 @@ func TestForeignLimits(t *testing.T) {
 						t.Errorf("%q, second %v: %q; want %q", tc.request, second, s, tc.want)
 					}
 				})
+			})
+		}
+	}
+}
+
+// A hijacked connection has the type that the listener gave it, or that of its
+// TLS, and is the handler's alone once that has returned.
+func TestForeignHijackGivesTheBareConnection(t *testing.T) {
+	for _, early := range []string{"", "early ", strings.Repeat("e", 9000)} {
+		taken := make(chan net.Conn, 2)
+		leaf := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c, brw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			taken <- c
+			io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+			go func() {
+				defer c.Close()
+				io.Copy(c, brw)
+			}()
+		})
+		asked := "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+		wrapped := &l7.Wrap{With: func(http.Handler) http.Handler { return leaf }, Next: l7.HandlerFunc(func(*l7.Exchange) {})}
+		for name, h := range map[string]http.Handler{"plain": leaf, "wrapped": wrapped} {
+			if name == "wrapped" {
+				asked = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+			}
+			fronts(t, fixed(h), func(t *testing.T, f *front) {
+				c := f.dial(t).send(asked + early)
+				if res, _, err := c.reply("GET"); err != nil || res.StatusCode != 101 {
+					t.Fatal(res, err)
+				}
+				if got := <-taken; len(early) < 4<<10 {
+					if _, ok := got.(*l4test.Conn); !ok {
+						t.Errorf("hijacked a %T", got)
+					}
+				}
+				if f.server != nil {
+					if err := f.server.Shutdown(t.Context()); err != nil {
+						t.Error(err)
+					}
+					if err := f.server.Close(); err != nil {
+						t.Error(err)
+					}
+				}
+				c.send("late")
+				c.CloseWrite()
+				if s := c.rest(); s != early+"late" {
+					t.Errorf("read %d bytes", len(s))
+				}
 			})
 		}
 	}

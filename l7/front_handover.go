@@ -157,7 +157,8 @@ func (handedAddr) Network() string { return "handed" }
 func (handedAddr) String() string  { return "handed" }
 
 // handedConn is a connection that the standard front may get. From then on it
-// is counted until it is closed, hijacked or not.
+// is counted until it is closed or, if a handler of net/http has hijacked it and
+// the host has set no MaxConns, that handler returns.
 type handedConn struct {
 	net.Conn
 	base         context.Context // of the server, handed to requests
@@ -214,6 +215,24 @@ func liftBounds(c net.Conn) {
 
 func (h *handedConn) Close() error {
 	err := h.Conn.Close()
+	h.forget()
+	return err
+}
+
+// bare returns the connection as the listener gave it, or its TLS, for one who has
+// hijacked it, as net/http does. What has been read must be in the hijacker's
+// buffer; if there is too much for that, it gets c, which has the rest.
+func (h *handedConn) bare(c net.Conn) net.Conn {
+	under, ok := h.Conn.(*l4.Conn)
+	if !ok || len(h.replay)+len(under.Buffered()) > 0 {
+		return c
+	}
+	return under.NetConn()
+}
+
+// forget has the server count the connection no more: it is closed, or the handler
+// that has hijacked it has returned.
+func (h *handedConn) forget() {
 	if h.srv != nil {
 		h.once.Do(func() {
 			close(h.closed)
@@ -228,7 +247,6 @@ func (h *handedConn) Close() error {
 			s.end()
 		})
 	}
-	return err
 }
 
 // session returns what is kept for the client, making it if that is needed.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync"
 )
 
 // RegisterOnShutdown has [Server.Shutdown] call f, in a goroutine of its own and
@@ -134,4 +135,17 @@ func (s *Server) mayPreface(overTLS bool) bool {
 func (s *Server) checkMembers(c *checks) {
 	p := s.Protocols
 	c.If(p != nil && *p == http.Protocols{}, "Server.Protocols", p, "must have a protocol")
+}
+
+// closedOnce is a listener that is closed by whoever is first: Serve, or who stops
+// the server.
+type closedOnce struct {
+	net.Listener
+	once sync.Once
+	err  error
+}
+
+func (l *closedOnce) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
 }

@@ -126,9 +126,9 @@ func (c *byteConn) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
 	_ = c.c.SetDeadline(time.Time{})
 	nc := c.withTLS(hc)
 	early := string(c.in.bytes())
-	br := bufio.NewReader(io.MultiReader(strings.NewReader(early), nc))
+	br := bufio.NewReaderSize(io.MultiReader(strings.NewReader(early), nc), max(len(early), 4<<10))
 	if early != "" {
-		_, _ = br.Peek(min(len(early), br.Size()))
+		_, _ = br.Peek(len(early))
 	}
 	return nc, bufio.NewReadWriter(br, bufio.NewWriter(nc)), nil
 }

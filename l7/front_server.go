@@ -30,8 +30,11 @@ import (
 // same, so that changing over is a matter of one word. Unlike there, no
 // timeout is unlimited unless it is negative, IdleTimeout also bounds the wait
 // for the first request, Close waits for the handlers, and Shutdown for upgraded
-// connections too. BodyTimeout and SendTimeout stand in for ReadTimeout and
-// WriteTimeout: they bound each wait for the client, not a message as a whole.
+// connections too. One that a handler of net/http has hijacked is as the listener
+// gave it, and the handler's alone when that has returned; with MaxConns it is a
+// wrapper, and counts for all of this until it is closed. BodyTimeout and SendTimeout
+// stand in for ReadTimeout and WriteTimeout: they bound each wait for the client, not
+// a message as a whole.
 // ConnContext gets a connection before the TLS of ServeTLS, and Protocols has
 // UnencryptedHTTP2 by default. The package comment says what stands in for the
 // other fields of http.Server.
@@ -277,19 +280,6 @@ func (s *Server) serve(given net.Listener, cfg *tls.Config) error {
 		s.start(base, nc, cfg)
 	}
 	return ErrServerClosed
-}
-
-// closedOnce is a listener that is closed by whoever is first: Serve, or who stops
-// the server.
-type closedOnce struct {
-	net.Listener
-	once sync.Once
-	err  error
-}
-
-func (l *closedOnce) Close() error {
-	l.once.Do(func() { l.err = l.Listener.Close() })
-	return l.err
 }
 
 // start gives a new connection its goroutine.

@@ -465,6 +465,9 @@ func (s *standard) serveForeign(h http.Handler, _ bool) {
 	s.lending = true
 	returned := false
 	defer func() {
+		if ew.taken != nil {
+			ew.taken.forget()
+		}
 		if f := r.MultipartForm; f != nil { // net/http sees to that of its own request only
 			_ = f.RemoveAll()
 		}

@@ -1,0 +1,15 @@
+module github.com/penstock-lb/penstock/l7/nethttptest
+
+go 1.26.0
+
+require (
+	github.com/penstock-lb/penstock v0.0.0
+	golang.org/x/net v0.62.0
+)
+
+require (
+	golang.org/x/text v0.43.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
+)
+
+replace github.com/penstock-lb/penstock => ../..

@@ -30,16 +30,14 @@ func (c *byteConn) ownRequest() *http.Request {
 	line, fields, _ := cutLine(c.req.head)
 	_, target, _ := strings.Cut(line, " ")
 	target, _, _ = strings.Cut(target, " ")
+	major, minor := x.Proto()
 	r := &http.Request{
-		Method: x.asked.method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto),
+		Method: x.asked.method, Proto: x.protoName(), ProtoMajor: major, ProtoMinor: minor,
 		Host: x.asked.host, RequestURI: target, RemoteAddr: c.nc.RemoteAddr().String(), TLS: c.from.tls,
 		ContentLength: c.req.left, Close: c.frame.close || x.proto == 0 && !c.frame.keepAlive,
 	}
 	if c.req.ended() {
 		r.ContentLength = 0
-	}
-	if x.proto == 0 {
-		r.Proto = "HTTP/1.0"
 	}
 	var err error
 	if r.URL, err = url.ParseRequestURI(target); err != nil {

@@ -15,17 +15,12 @@ import (
 
 // newRequest builds a request for net/http.
 func (x *Exchange) newRequest(ctx context.Context) *http.Request {
+	major, minor := x.Proto()
 	r := &http.Request{
-		Method: x.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: int(x.proto),
+		Method: x.Method, Proto: x.protoName(), ProtoMajor: major, ProtoMinor: minor,
 		Header: make(http.Header, len(x.Header.list)), Host: x.Host,
 		ContentLength: x.ContentLength, Body: http.NoBody,
 		RemoteAddr: x.Remote.String(), RequestURI: x.Path + x.Query, TLS: x.TLS,
-	}
-	switch x.proto {
-	case 0:
-		r.Proto = "HTTP/1.0"
-	case 2:
-		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
 	}
 	if x.ContentLength != 0 {
 		r.Body = io.NopCloser(bodyReader{x})

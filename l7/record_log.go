@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -86,11 +87,11 @@ func (r *Record) AppendHAProxy(b []byte, frontend string) []byte {
 	b = append(b, " ["...)
 	b = r.Start.AppendFormat(b, "02/Jan/2006:15:04:05.000")
 	b = append(b, "] "...)
-	b = appendHashed(b, orElse(frontend, "-"))
+	b = appendHashed(b, cmp.Or(frontend, "-"))
 	b = append(b, ' ')
-	b = appendHashed(b, orElse(r.Pool, orElse(frontend, "-")))
+	b = appendHashed(b, cmp.Or(r.Pool, frontend, "-"))
 	b = append(b, '/')
-	b = appendHashed(b, orElse(r.Server, "<NOSRV>"))
+	b = appendHashed(b, cmp.Or(r.Server, "<NOSRV>"))
 	b = append(b, " 0"...)
 	for _, span := range [...][2]time.Duration{{0, r.Assigned}, {r.Assigned, r.Connected}, {r.Connected, r.FirstByte}, {0, max(r.Total, 1)}} {
 		b = append(b, '/')
@@ -205,13 +206,6 @@ func appendHashed(b []byte, s string) []byte {
 		}
 	}
 	return b
-}
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }
 
 // SampleRecords returns an OnDone hook that hands on one record of n, and each record of

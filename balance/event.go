@@ -64,9 +64,9 @@ func (c *core) emitPanic(began bool) {
 	c.emit(e)
 }
 
-// unlock unlocks c.mu and does what must not be done under it: serves those who wait in
-// the queue, closes connections, logs panics and tells the events. Events are told in order: whoever
-// tells them takes on those that come up meanwhile, also from OnEvent itself.
+// unlock unlocks c.mu and does what must not be done under it: serves the queue, closes
+// connections, logs panics and tells the events. Events are told in order: the goroutine
+// that tells them also takes those that come up meanwhile, from OnEvent itself too.
 func (c *core) unlock() {
 	touched := c.touched
 	c.touched = nil

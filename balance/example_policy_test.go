@@ -42,7 +42,7 @@ func (p *fewest) Pick(_ uint64, f balance.Filter) *balance.Server {
 	return best
 }
 
-// Observe is told of each lease that has ended, whoever picked its server.
+// Observe is told of each lease that has ended, whichever view picked its server.
 func (p *fewest) Observe(s *balance.Server, o balance.Outcome) {
 	if o.Class.ServerFault() {
 		p.policy.failures.Of(s).Add(1)

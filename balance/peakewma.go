@@ -19,8 +19,8 @@ import (
 // The cost is a moving average of [Outcome.Latency] that jumps up at once and comes
 // down with time constant Tau. A failure counts as a latency of at least Penalty, since
 // failing fast must not look cheap. A server not measured yet gets one lease at a time,
-// while others are measured. Where none is, as nobody says how long anything took, their
-// leases are compared as by [TwoChoices].
+// while others are measured. Where none is, as no outcome has a latency, their leases
+// are compared as by [TwoChoices].
 //
 // Time moves with the outcomes: a pick reads no clock, and Done takes the time from
 // [Outcome.At]. Done reads the clock only if At is zero.

@@ -16,7 +16,7 @@ import (
 // Each gateway and each server have a score with each other, made of both names. Pairs
 // are made in the order of scores, as long as the gateway has room and the server needs
 // one; a pair that both like is made whatever others are there, and so it stays when
-// others come and go. The few that find nobody at the end trade with those that did.
+// others come and go. The few that are left over at the end trade with paired ones.
 func portionsOf(gateways, servers []string, size int) [][]int32 {
 	if len(servers) == 0 {
 		return make([][]int32, len(gateways))

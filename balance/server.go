@@ -167,8 +167,8 @@ func (s *Server) take(need openness, bound int64, locked bool) (ticket uint32, h
 		}
 		return 0, full
 	}
-	// Checked after the slot was taken: either this sees the door shut, or whoever shut
-	// it sees the lease.
+	// Checked after the slot was taken: either this sees the door shut, or the call that
+	// shut it sees the lease.
 	if openness(s.open.Load()) < need {
 		s.turnAway(ticket, locked)
 		return 0, closed

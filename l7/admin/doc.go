@@ -52,7 +52,7 @@
 //
 // # What it costs
 //
-// Nothing while nobody looks. Then all figures are read once each Interval, whoever many
+// Nothing while nobody looks. Then all figures are read once each Interval, however many
 // look: about 3 µs a server, and 3 KB of memory for each, which is its history. The
 // streams are bounded, and one page is made at a time.
 package admin

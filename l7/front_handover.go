@@ -112,6 +112,7 @@ func (s *Server) handOver(h *handedConn, give net.Conn) error {
 	one := &oneShot{conn: give}
 	_ = s.std.Serve(one) // returns at the second Accept; the connection has its goroutine by then
 	if one.conn != nil { // Shutdown was quicker
+		h.cancel()
 		s.mu.Lock()
 		delete(s.handed, h)
 		s.both--
@@ -132,6 +133,7 @@ func (s *Server) trackHanded(h *handedConn, refuse bool) bool {
 		return false
 	}
 	h.srv, h.closed = s, make(chan struct{})
+	h.base, h.cancel = context.WithCancel(h.base)
 	s.handed[h] = struct{}{}
 	s.both++
 	s.wg.Add(1)
@@ -162,6 +164,7 @@ func (handedAddr) String() string  { return "handed" }
 type handedConn struct {
 	net.Conn
 	base         context.Context // of the server, handed to requests
+	cancel       func()          // ends base; nil until it is handed over
 	replay       []byte          // read from Conn already
 	continuation *continuation
 	continued    bool
@@ -236,6 +239,7 @@ func (h *handedConn) forget() {
 	if h.srv != nil {
 		h.once.Do(func() {
 			close(h.closed)
+			h.cancel()
 			h.srv.mu.Lock()
 			delete(h.srv.handed, h)
 			h.srv.mu.Unlock()

@@ -403,6 +403,7 @@ func (s *Server) cut() {
 	s.mu.Unlock()
 	for _, c := range handed {
 		_ = quietly(s.logger(), func() { _ = c.Close() })
+		c.cancel() // a relay that has the connection by its descriptor does not see it closed
 	}
 }
 

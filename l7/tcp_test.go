@@ -284,3 +284,51 @@ func ExampleServer() {
 	fmt.Println(res.StatusCode, string(body), srv.Shutdown(context.Background()))
 	// Output: 200 hello from /x <nil>
 }
+
+// Close ends a tunnel of a Proxy inside a foreign handler. Its relay works by the
+// bare descriptor, which does not tell it that the connection is closed.
+func TestCloseEndsTunnelsInsideForeignHandlersTCP(t *testing.T) {
+	origin := &l7test.Origin{Scripts: []l7test.Script{{l7test.Tunnel("websocket")}}}
+	up, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go origin.Serve(up)
+	defer origin.Close()
+	pool := new(balance.Pool)
+	if err := pool.Set(balance.Endpoint{Addr: up.Addr().String()}); err != nil {
+		t.Fatal(err)
+	}
+	proxy := &l7.Proxy{Pool: pool, Upstream: new(l7.Upstream)}
+	down, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &l7.Server{Logger: discardLog(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		proxy.ServeHTTP(w, r)
+	})}
+	go server.Serve(down)
+	c, err := net.Dial("tcp", down.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	io.WriteString(c, upgradeA)
+	br := bufio.NewReader(c)
+	if res, err := http.ReadResponse(br, nil); err != nil || res.StatusCode != 101 {
+		t.Fatal(res, err)
+	}
+	io.WriteString(c, "hello")
+	if _, err := io.ReadFull(br, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); server.Close() }()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		c.Close() // or nothing ever ends
+		t.Fatal("Close waits for a tunnel that it has closed")
+	}
+}

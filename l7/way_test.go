@@ -8,7 +8,9 @@ import (
 	"go/token"
 	"go/types"
 	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -39,4 +41,33 @@ func TestWayOfARequest(t *testing.T) {
 		}
 		require.True(t, found, "%s has no %s", s[1], s[2])
 	}
+}
+
+// The list of types in the package comment is complete.
+func TestTypesAreListed(t *testing.T) {
+	doc, err := os.ReadFile("doc_types.go")
+	require.NoError(t, err)
+	names, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	types := 0
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		for _, d := range f.Decls {
+			d, ok := d.(*ast.GenDecl)
+			if !ok || d.Tok != token.TYPE {
+				continue
+			}
+			for _, s := range d.Specs {
+				if name := s.(*ast.TypeSpec).Name.Name; ast.IsExported(name) {
+					types++
+					require.Contains(t, string(doc), "["+name+"]")
+				}
+			}
+		}
+	}
+	require.Greater(t, types, 80)
 }

@@ -48,14 +48,17 @@
 // of a [Server] but the ones that change it, and [Pool.All], [Pool.Server] and
 // [Pool.Usable].
 //
-// # Policies of a host's own
+// # Policies of your own
 //
-// A [Policy] is one method, and its [Picker] another; the example of [PerServer] has one
-// that learns from outcomes (Observe), keeps what it has learned for each server, and
-// hands on from set to set (Next). Package balancetest checks any of them: shares by
-// weight, limits, keys that stay, no allocation. A pool reads time from package time
-// only, so a test of it runs in a bubble of testing/synctest: a day of servers that come
-// and go takes milliseconds.
+// A [Policy] is one method, and its [Picker] another. The example of [Policy] learns from
+// outcomes (Observe), keeps state for each server ([PerServer]), and carries it from one
+// set to the next (Next).
+//
+// # Testing
+//
+// Package balancetest checks any policy: shares by weight, limits, keys that stay, no
+// allocation. A pool reads the time from package time only, so its tests run in a bubble
+// of testing/synctest: a day of servers that come and go takes milliseconds.
 //
 // # Where to read next
 //

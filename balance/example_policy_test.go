@@ -11,8 +11,8 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// Fewest is a policy of a host's own: it picks the server with the fewest failures. What
-// it has learned of a server is kept by a PerServer, so that it outlives the pickers.
+// Fewest is a policy of your own: it picks the server with the fewest failures. It counts
+// them in a PerServer, which outlives the pickers.
 type Fewest struct {
 	failures balance.PerServer[atomic.Int64]
 }
@@ -42,24 +42,24 @@ func (p *fewest) Pick(_ uint64, f balance.Filter) *balance.Server {
 	return best
 }
 
-// Observe is told of each lease that has ended, whichever view picked its server.
+// Observe is called after each lease has ended, whichever picker picked its server.
 func (p *fewest) Observe(s *balance.Server, o balance.Outcome) {
 	if o.Class.ServerFault() {
 		p.policy.failures.Of(s).Add(1)
 	}
 }
 
-// Next is asked for the picker of another view, instead of Policy.Picker. This one goes on
-// if only weights have changed, for which it does not care. A picker that keeps an order
-// would take over what is still true of it.
+// Next is called instead of Policy.Picker when the set has changed. Fewest ignores weights,
+// so this picker stays if the servers are the same. A picker that keeps an order would
+// carry over what still holds.
 func (p *fewest) Next(v balance.View) balance.Picker {
 	if slices.Equal(v.Servers, p.servers) {
 		return p
 	}
-	return nil // Policy.Picker is asked after all
+	return nil // have the pool call Policy.Picker
 }
 
-func ExamplePerServer() {
+func ExamplePolicy() {
 	pool := &balance.Pool{Policy: new(Fewest)}
 	work := func(class balance.Class) {
 		lease, err := pool.Acquire(context.Background(), balance.Request{})

@@ -9,6 +9,11 @@ package balance
 //
 // The policies of this package are plain values: RoundRobin{}, LeastConn{},
 // TwoChoices{}, and so on. They may be shared by pools.
+//
+// A policy that learns keeps what it has learned of each server in a [PerServer], which
+// outlives the pickers. Its [Picker] has two more methods: Observe is told how each lease
+// ended, and Next returns the picker for another set. The example of this type is such a
+// policy.
 type Policy interface {
 	Picker(View) Picker
 }

@@ -14,16 +14,17 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A Probe asks one server once whether it is well.
+// A Probe checks one server once. A nil error means that the server is well.
 //
-// Nil means it is. Probe must return soon after ctx is done, must leave nothing
-// open or running behind, and may be called for several servers at once.
-// It needs no pool and no [Checker]: any program may call it.
+// Probe must return soon after ctx is done, must leave no connection open and no
+// goroutine running, and may be called for several servers at once. It needs no pool
+// and no [Checker]: any program may call it. A func is a Probe by [Func]; [All] and
+// [Any] combine probes.
 type Probe interface {
 	Probe(ctx context.Context, e balance.Endpoint) error
 }
 
-// A Func is a Probe in Go: a look into a queue, a file, another service.
+// A Func is a func as a [Probe]: it may look at a queue, a file, or another service.
 type Func func(ctx context.Context, e balance.Endpoint) error
 
 // Probe calls f.

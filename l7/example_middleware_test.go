@@ -131,6 +131,34 @@ func ExampleLimit() {
 	// 30
 }
 
+// Several gateways keep one limit for each API key. A request without a key has no limit:
+// it passes, unless an Access before the limit refuses it.
+func ExampleLimit_sharedByAPIKey() {
+	h := &l7.Access{
+		Allow:  l7.Header{Name: "X-Api-Key"},
+		Refuse: &l7.Deny{Status: http.StatusUnauthorized},
+		Next: &l7.Limit[string]{
+			Limiter: &ratelimit.Shared[string]{
+				Store: &ratelimit.MemoryStore{}, // in production a redisstore.Store
+				Law:   ratelimit.GCRA{Rate: ratelimit.PerMinute(2)},
+			},
+			Key:  l7.ByHeader("X-Api-Key"),
+			Next: app,
+		},
+	}
+	show(h, "/")
+	for range 3 {
+		show(h, "/", "X-Api-Key", "one")
+	}
+	show(h, "/", "X-Api-Key", "two")
+	// Output:
+	// 401 401 Unauthorized
+	// 200 GET example.com/
+	// 200 GET example.com/
+	// 429 429 Too Many Requests
+	// 200 GET example.com/
+}
+
 func ExampleGate() {
 	h := &l7.Gate{Places: &ratelimit.Concurrency{Max: 100, MaxQueue: 1000, MaxWait: time.Second}, Next: app}
 	show(h, "/")

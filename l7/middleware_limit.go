@@ -21,38 +21,40 @@ type KeyLimiter[K comparable] interface {
 	Refund(key K, d ratelimit.Decision)
 }
 
-// A Limit asks a limiter before each exchange. What is refused is answered
-// 429 with a Retry-After; what is let through after a wait, waits.
+// A Limit asks a limiter before each exchange. A refused exchange is answered
+// 429 with a Retry-After. Where the limiter asks for a wait, the exchange waits.
 //
 //	&l7.Limit[netip.Addr]{
 //		Limiter: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(10)}},
 //		Next:    proxy,
 //	}
 //
-// What was taken is given back if the exchange failed before it reached a
-// server and neither the client nor a rule was the reason, and always at the
-// end under ratelimit.InFlight.
+// The tokens are refunded if the exchange failed before it reached a server and
+// neither the client nor a rule was the cause. Under ratelimit.InFlight they are
+// always refunded at the end.
 type Limit[K comparable] struct {
 	Limiter KeyLimiter[K]
 
-	// Key is what is limited; exchanges without one pass. Nil means the client: its
-	// IPv4 address, or the first address of its 64-bit network of IPv6, for which K
-	// must be netip.Addr. To tell IPv6 addresses apart write ByClient.
+	// Key returns the key of an exchange. An exchange without a key passes; to refuse
+	// it, put an [Access] before the Limit (see the example by API key). Nil means the
+	// client: its IPv4 address, or the first address of its IPv6 /64, and K must be
+	// netip.Addr. [ByClient] tells IPv6 addresses apart.
 	Key func(x *Exchange) (key K, ok bool)
 
 	Cost func(x *Exchange) int // nil means 1; an exchange of cost 0 passes
 
-	// Refuse answers what is refused, which gets a Retry-After in any case;
-	// nil means status 429.
+	// Refuse answers refused exchanges; nil means status 429. Retry-After is set
+	// on its reply too.
 	Refuse http.Handler
 
-	// Policy, if not empty, has RateLimit and RateLimit-Policy fields of that
-	// name added to every reply (draft-ietf-httpapi-ratelimit-headers-10).
+	// Policy is the name of the policy in the RateLimit and RateLimit-Policy fields
+	// that are added to every reply (draft-ietf-httpapi-ratelimit-headers-10). Empty
+	// adds none.
 	Policy string
-	Window time.Duration // told in RateLimit-Policy; 0 means not
+	Window time.Duration // of the policy, sent in RateLimit-Policy; 0 sends none
 
-	// OnOver is told of each exchange over the limit, those let through in
-	// count-only mode too. It must not block.
+	// OnOver is called for each exchange over the limit, also for those that pass
+	// because the limiter only counts. It must not block.
 	OnOver func(x *Exchange, key K, d ratelimit.Decision)
 
 	Next http.Handler
@@ -105,8 +107,7 @@ func (l *Limit[K]) ServeExchange(x *Exchange) {
 	charged.settle(x)
 }
 
-// inFlight serves what is given back at the end; a handler that panics is over
-// too.
+// inFlight serves x and refunds what it took at the end, also if a handler panics.
 func (l *Limit[K]) inFlight(x *Exchange, key K, d ratelimit.Decision) {
 	defer l.Limiter.Refund(key, d)
 	Serve(l.Next, x)
@@ -119,13 +120,12 @@ func (l *Limit[K]) key(x *Exchange) (K, bool) {
 	addr, ok := byNetwork(x)
 	key, is := any(addr).(K)
 	if !is {
-		panic("l7: Limit without a Key, and its keys are no addresses")
+		panic("l7: Limit without a Key needs keys of type netip.Addr")
 	}
 	return key, ok
 }
 
-// unserved reports whether an exchange ended by no doing of the client or of
-// a rule.
+// unserved reports whether neither the client nor a rule ended an exchange.
 func unserved(t l4.Termination) bool {
 	switch t.Cause {
 	case l4.ServerAborted, l4.ServerTimeout, l4.Resource, l4.Internal, l4.ServerDown, l4.Killed:
@@ -145,17 +145,16 @@ func (l *Limit[K]) refuse(x *Exchange, d ratelimit.Decision) {
 	x.Error(http.StatusTooManyRequests, endOf(l4.Denied, l4.PhaseRequest))
 }
 
-// limited is what a limit knows of one exchange. The key is asked for once: what is
-// inside may change what it is made of.
+// limited is the state of a limit for one exchange. It keeps the key, since inner
+// handlers may change the fields that Key reads.
 type limited[K comparable] struct {
 	*Limit[K]
 	key     K
 	taken   ratelimit.Decision
-	charged bool // what was taken may have to be given back
+	charged bool // taken may still have to be refunded
 }
 
-// settle gives back what was taken for an exchange that has failed before it reached
-// a server.
+// settle refunds an exchange that failed before it reached a server.
 func (l *limited[K]) settle(x *Exchange) {
 	if l.charged && x.Record.Tries == 0 && unserved(x.Record.Termination) {
 		l.charged = false
@@ -163,8 +162,8 @@ func (l *limited[K]) settle(x *Exchange) {
 	}
 }
 
-// EditReply implements [ReplyEditor]: it gives back what is to be given back before the
-// client, which may ask again at once, has the reply, and adds the RateLimit fields.
+// EditReply implements [ReplyEditor]. It refunds before the client has the reply, since
+// the client may ask again at once, and adds the RateLimit fields.
 func (l *limited[K]) EditReply(x *Exchange, r *Reply) {
 	l.settle(x)
 	if l.Policy == "" {

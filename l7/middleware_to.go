@@ -19,14 +19,28 @@ import (
 //
 //	http.Handle("/", l7.To("https://a.example/base"))
 //
-// It is the shorthand for a [Proxy] with a pool of these servers, verified TLS to
-// them if the scheme is https, and, with a [Rewrite] before it, the path of the URL
-// before that of each request. With one URL its host takes the place of the
-// request's Host; with several the client's stays, as they do the same work. Who
-// needs more than that writes these literals.
+// It is short for these literals, with the values of that URL:
 //
-// A URL is http or https, with a host, and without user, query and fragment. What is
-// wrong with them is found by Check, as it is with a literal: [Server.Serve] returns
+//	pool := &balance.Pool{Name: "a.example"}
+//	err := pool.Set(balance.Endpoint{Name: "a.example", Addr: "a.example:443"})
+//	...
+//	&l7.Rewrite{
+//		AddPrefix: "/base",     // the path of the URL
+//		Host:      "a.example", // of a single URL; left out to keep the client's Host
+//		Next: &l7.Proxy{
+//			Pool: pool,
+//			Upstream: &l7.Upstream{ // of https: verified TLS
+//				TLS: func(*balance.Server) *tls.Config { return new(tls.Config) },
+//			},
+//		},
+//	}
+//
+// With one URL, its host replaces the Host of the request. To keep the client's Host,
+// write the literals without Rewrite.Host. With several URLs the client's Host is kept,
+// since the servers do the same work.
+//
+// A URL is http or https, with a host, and without user, query and fragment. Check
+// finds what is wrong with the URLs, as it does with a literal: [Server.Serve] returns
 // it, and without a Server requests are answered 500.
 func To(urls ...string) Handler {
 	t := new(forwarder)
@@ -65,7 +79,7 @@ func To(urls ...string) Handler {
 	return t
 }
 
-// parseServerURL returns the URL of a server, nil if it is none.
+// parseServerURL parses the URL of a server; ok is false if it is not one.
 func parseServerURL(s string) (*url.URL, bool) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || !validHost(u.Host) ||

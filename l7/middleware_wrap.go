@@ -13,22 +13,27 @@ import (
 //	&l7.Wrap{With: http.NewCrossOriginProtection().Handler, Next: proxy}
 //
 // Such middleware works without Wrap as well: around a handler of this package it is
-// an [http.Handler] like any other. But then an embedded [http.Server] takes over
-// a connection of HTTP/1 for good. With Wrap the connection stays on the byte front. Where the
-// middleware only looks at the request, sets fields of the reply, gives the request
-// another target or another context with values, and calls the next handler with the
-// ResponseWriter that it was given, the exchange goes on natively. Where it does
-// more (it answers by itself, puts a ResponseWriter of its own around, changes the
-// fields or the body of the request, or sets a deadline in its context), its work is done in the way of net/http: that
-// costs more, and means the same.
+// an [http.Handler] like any other. But then an embedded [http.Server] takes over the
+// HTTP/1 connection for good. With Wrap the connection stays on the byte front.
 //
-// What the middleware does not see is that the reply may have been sent, but for the
-// end of one whose length is not known, when the next handler has returned.
-// Requests that ask for an upgrade or wait for a 100 (Continue), and all those under
-// a server of the host's, are handled as without Wrap.
+// The exchange stays native where the middleware only looks at the request, sets
+// fields of the reply, gives the request another target or a context with values, and
+// calls the next handler with the ResponseWriter that it was given. Where it does more
+// (it replies by itself, wraps the ResponseWriter, changes the fields or the body of
+// the request, or sets a deadline in its context), net/http runs it: that costs more
+// and has the same result.
+//
+// A handler that replies in every case, such as a router of another library or an
+// [http.ServeMux], is no middleware and needs no Wrap: it is the Handler or the Next
+// itself.
+//
+// When the next handler returns, the reply may have been sent already, except for the
+// end of one of unknown length. The middleware does not notice. Requests that ask for
+// an upgrade or wait for a 100 (Continue), and all requests under an http.Server of
+// the host's, are handled as without Wrap.
 type Wrap struct {
-	// With is called when the first request comes, by each of those that come at
-	// once; what it returns first is used from then on.
+	// With is called for the first request, and may be called by several that come
+	// at once; the handler that it returns first is used from then on.
 	With func(next http.Handler) http.Handler
 	Next http.Handler
 
@@ -39,7 +44,7 @@ type Wrap struct {
 // ServeExchange implements [Handler].
 func (w *Wrap) ServeExchange(x *Exchange) {
 	h := w.handler()
-	if n, ok := h.(Handler); ok || h == nil { // there was nothing to wrap
+	if n, ok := h.(Handler); ok || h == nil { // With returned Next, or nothing
 		Serve(n, x)
 		return
 	}

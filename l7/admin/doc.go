@@ -25,6 +25,13 @@
 //	GET  .../events              the page's live parts, as server-sent events
 //	POST .../action              an action
 //
+// As JSON, for scripts:
+//
+//	curl http://127.0.0.1:9090/state
+//	curl http://127.0.0.1:9090/state | jq '.pools[] | {name, servers: [.servers[] | {name, state}]}'
+//	curl 'http://127.0.0.1:9090/server?pool=web&name=one'
+//	curl 'http://127.0.0.1:9090/server?pool=web&name=one&wait=drained&timeout=30s'
+//
 // # Actions
 //
 // An action is a form, as a page or curl sends it:

@@ -34,7 +34,8 @@ import (
 // Unlike [http.Transport] it adds no field to a request, neither User-Agent
 // nor Accept-Encoding, so that a compressed body stays compressed, and it uses no proxy.
 //
-// An error is a [*TransportError]. A panic of what the program has given (a
+// An error is a [*TransportError]. A Read of the reply's body returns the context's
+// error and its cause if that has ended it, and a [*TimeoutError] if a limit has. A panic of what the program has given (a
 // dialer, a policy, a hook) is logged and becomes an error too. The fields must not change once the
 // transport is used; RoundTrip may be called by several goroutines at once.
 type Transport struct {
@@ -229,11 +230,8 @@ func (c *caller) failed(f *failure) error {
 	r := &c.x.Record
 	r.Termination, r.Err = endOf(f.by, f.phase), f.err
 	err := &TransportError{Server: r.Server, Tries: r.Tries, Class: f.class, Termination: r.Termination, Err: f.err}
-	if cause := context.Cause(c.ctx); cause != nil {
-		err.Err = c.ctx.Err()
-		if !errors.Is(cause, err.Err) {
-			err.Err = errors.Join(c.ctx.Err(), cause)
-		}
+	if ended := c.ended(); ended != nil {
+		err.Err = ended
 	}
 	c.settle()
 	return err

@@ -103,8 +103,8 @@ func (b *replyBody) end(err error) {
 		src.close()
 	default:
 		t.cut(src, err)
-		if b.err = err; c.ctx.Err() != nil {
-			b.err = c.ctx.Err()
+		if b.err = c.ended(); b.err == nil {
+			b.err = c.x.Record.Err
 		}
 		src.close()
 	}
@@ -114,11 +114,13 @@ func (b *replyBody) end(err error) {
 
 // tunnelBody is the Body after a 101: the connection itself.
 type tunnelBody struct {
-	c    *caller
-	conn serverTunnel
-	once sync.Once
-
-	limit time.Duration
+	c       *caller
+	conn    serverTunnel
+	once    sync.Once
+	limit   time.Duration
+	in, out atomic.Int64          // bytes of the program's, and of the server's
+	fault   atomic.Pointer[error] // the first one
+	closed  atomic.Bool
 }
 
 func newTunnelBody(c *caller, u serverTunnel) *tunnelBody {
@@ -130,16 +132,34 @@ func newTunnelBody(c *caller, u serverTunnel) *tunnelBody {
 // one writes.
 func (b *tunnelBody) Read(p []byte) (int, error) {
 	n, err := b.conn.read(p, b.limit)
-	b.c.x.Record.BytesOut += int64(n)
-	return n, err
+	b.out.Add(int64(n))
+	return n, b.failed(err)
 }
 
 // Write sends to the server.
 func (b *tunnelBody) Write(p []byte) (int, error) {
-	if err := b.conn.write(p, b.limit); err != nil {
+	if err := b.failed(b.conn.write(p, b.limit)); err != nil {
 		return 0, err
 	}
+	b.in.Add(int64(len(p)))
 	return len(p), nil
+}
+
+// failed returns what err means to the program, and keeps it for the record.
+func (b *tunnelBody) failed(err error) error {
+	ended := b.c.ended()
+	switch {
+	case err == nil || err == io.EOF:
+		return err
+	case b.closed.Load():
+		return errBodyClosed
+	case ended != nil:
+		err = ended
+	default:
+		err = timedOut("Transport.StreamTimeout", b.limit, b.c.attempt.try.src.end().cutError(err))
+	}
+	b.fault.CompareAndSwap(nil, &err)
+	return err
 }
 
 // CloseWrite tells the server that nothing more comes.
@@ -150,7 +170,14 @@ func (b *tunnelBody) CloseWrite() error { return b.conn.conn().CloseWrite() }
 func (b *tunnelBody) Close() error {
 	b.once.Do(func() {
 		c, t := b.c, &b.c.attempt
+		b.closed.Store(true)
 		c.detach()
+		r := &c.x.Record
+		r.BytesIn, r.BytesOut = b.in.Load(), b.out.Load()
+		if err := b.fault.Load(); err != nil {
+			_, by := t.try.src.end().blame(*err)
+			r.Termination, r.Err = endOf(by, l4.PhaseData), *err
+		}
 		b.conn.leave()
 		t.try.done(t.try.outcome)
 		c.settle()

@@ -4,6 +4,7 @@ package l7
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -52,6 +53,16 @@ func (c *caller) followCancel() {
 		case <-ctx.Done(): // the request has ended
 		}
 	}()
+}
+
+// ended returns the error of the context, with its cause if that is another one,
+// or nil.
+func (c *caller) ended() error {
+	err, cause := c.ctx.Err(), context.Cause(c.ctx)
+	if err == nil || errors.Is(cause, err) {
+		return err
+	}
+	return errors.Join(err, cause)
 }
 
 func (c *caller) observed() bool           { return true } // by its error

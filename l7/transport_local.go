@@ -29,7 +29,9 @@ func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 		r.Body = http.NoBody
 	}
 	lease := c.attempt.try.lease
+	stop := context.AfterFunc(c.ctx, func() { _ = pw.CloseWithError(c.ended()) })
 	go func() {
+		defer stop()
 		defer cancel()
 		defer w.end(c)
 		h.ServeHTTP(w, r)
@@ -37,8 +39,7 @@ func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 	select {
 	case <-w.head:
 	case <-c.ctx.Done(): // the handler ends when it will
-		_ = pr.CloseWithError(c.ctx.Err())
-		return nil, c.ctx.Err()
+		return nil, c.ended()
 	}
 	if w.status == 0 { // it has aborted
 		r := &c.x.Record

@@ -175,7 +175,7 @@ func (f *sourceEnd) failure(x *Exchange, err error) *failure {
 		fail.panicked()
 	case l4.ServerDown:
 		fail.status = http.StatusServiceUnavailable
-		fail.err = &cutError{*f.cutReason.Load()}
+		fail.err = f.cutError(err)
 		fail.quiet = !f.gotHead
 	case l4.ClientAborted:
 		fail.aborted(x, f.interrupted.Load())

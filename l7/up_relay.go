@@ -128,6 +128,7 @@ func (t *attempt) relay(src source) {
 func (t *attempt) cut(src source, err error) {
 	x, o := t.x, &t.try.outcome
 	class, by := src.end().blame(err)
+	err = src.end().cutError(err)
 	if by == l4.ServerTimeout {
 		err = t.lateBody(time.Time{}, isStream(&src.reply().Header), err)
 	}

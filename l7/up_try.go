@@ -119,6 +119,14 @@ type cutError struct{ reason string }
 
 func (e *cutError) Error() string { return "l7: server taken away: " + e.reason }
 
+// cutError returns the reason if the server was taken away, else err.
+func (f *sourceEnd) cutError(err error) error {
+	if r := f.cutReason.Load(); r != nil {
+		return &cutError{*r}
+	}
+	return err
+}
+
 // lost reports whether somebody has given up on the source.
 func (f *sourceEnd) lost() bool { return f.interrupted.Load() || f.cutReason.Load() != nil }
 

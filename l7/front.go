@@ -106,7 +106,7 @@ func (c *byteConn) start(cfg *tls.Config) {
 	}
 	c.c = l4.NewConn(c.nc)
 	c.now = time.Now()
-	if t, ok := c.nc.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol == "h2" {
+	if t, ok := c.nc.(*tls.Conn); ok && negotiated(t) == "h2" {
 		if _, http2, _ := c.srv.speaks(); !http2 { // the listener has offered it
 			c.end()
 			return
@@ -122,6 +122,12 @@ func (c *byteConn) start(cfg *tls.Config) {
 	}
 	c.loop()
 }
+
+// negotiated returns the protocol of ALPN. It is not inlined: the state of TLS would
+// be on the stack below every request of the connection.
+//
+//go:noinline
+func negotiated(t *tls.Conn) string { return t.ConnectionState().NegotiatedProtocol }
 
 // loop serves requests until the connection ends or is settled.
 func (c *byteConn) loop() {

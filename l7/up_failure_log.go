@@ -39,7 +39,10 @@ func (l *failureLog) allow(second int64) (ok bool, left int) {
 	return true, left
 }
 
-// tell logs a failure that no OnDone hears of.
+// tell logs a failure that no OnDone hears of. Inlined, its frame would be below
+// every request, whose goroutine would have to grow its stack for it.
+//
+//go:noinline
 func (p *Proxy) tell(x *Exchange) {
 	r := &x.Record
 	if !atFault(r.Termination.Cause) || x.down.observed() {

@@ -67,6 +67,24 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
+func TestOneEndpoint(t *testing.T) {
+	want := balance.Endpoint{Addr: "10.0.0.1:80", Name: "a", Weight: -1, MaxConns: 9, MinConns: 2, MaxQueue: -1, Tier: 1, Zone: "z",
+		Labels: map[string]string{"os": "x"}}
+	for _, text := range []string{
+		string(file.AppendJSON(nil, want)),
+		"# a server\n10.0.0.1:80 name=a weight=-1 max_conns=9 min_conns=2 max_queue=-1 tier=1 zone=z label.os=x\n",
+	} {
+		e, err := file.ParseOne([]byte(text))
+		require.NoError(t, err, text)
+		require.Equal(t, want, e)
+	}
+	for _, text := range []string{"", "a:1\nb:2", `{"addr": "a:1"} {}`, `{"addr": "a:1", "wieght": 3}`, "{"} {
+		_, err := file.ParseOne([]byte(text))
+		var pe *file.ParseError
+		require.ErrorAs(t, err, &pe, text)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("10.0.0.1:80 weight=3 label.a=b # x"))
 	f.Add([]byte(`[{"addr": "10.0.0.1:80"}]`))
@@ -79,6 +97,11 @@ func FuzzParse(f *testing.F) {
 		}
 		if len(eps) > len(text) {
 			t.Errorf("%q: %d endpoints", text, len(eps))
+		}
+		for _, e := range eps {
+			if again, err := file.ParseOne(file.AppendJSON(nil, e)); err != nil {
+				t.Errorf("%v: %v, %v", e, again, err)
+			}
 		}
 	})
 }

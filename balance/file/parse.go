@@ -35,17 +35,46 @@ func Parse(text []byte) ([]balance.Endpoint, error) {
 	return parseLines(string(text))
 }
 
+// ParseOne reads one endpoint, an object of JSON or a line: the form for a store that has
+// an entry for each server. It does not check what it says. The error is a *[ParseError].
+func ParseOne(text []byte) (balance.Endpoint, error) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	if t := bytes.TrimSpace(text); len(t) > 0 && t[0] == '{' {
+		var e endpoint
+		err := decode(text, &e)
+		return e.real(), err
+	}
+	eps, err := parseLines(string(text))
+	if err == nil && len(eps) != 1 {
+		err = &ParseError{1, fmt.Errorf("%d endpoints where one is wanted", len(eps))}
+	}
+	if err != nil {
+		return balance.Endpoint{}, err
+	}
+	return eps[0], nil
+}
+
+// AppendJSON appends e to b as an object that [ParseOne] reads. Value is left out.
+func AppendJSON(b []byte, e balance.Endpoint) []byte {
+	text, err := json.Marshal(endpoint{Name: e.Name, Addr: e.Addr, Weight: e.Weight, MaxConns: e.MaxConns, MinConns: e.MinConns,
+		MaxQueue: e.MaxQueue, Tier: e.Tier, Zone: e.Zone, Labels: e.Labels})
+	if err != nil {
+		panic(err) // strings and numbers always have a form in JSON
+	}
+	return append(b, text...)
+}
+
 // endpoint is a [balance.Endpoint] in JSON.
 type endpoint struct {
-	Name     string            `json:"name"`
-	Addr     string            `json:"addr"`
-	Weight   int               `json:"weight"`
-	MaxConns int               `json:"max_conns"`
-	MinConns int               `json:"min_conns"`
-	MaxQueue int               `json:"max_queue"`
-	Tier     int               `json:"tier"`
-	Zone     string            `json:"zone"`
-	Labels   map[string]string `json:"labels"`
+	Name     string            `json:"name,omitempty"`
+	Addr     string            `json:"addr,omitempty"`
+	Weight   int               `json:"weight,omitempty"`
+	MaxConns int               `json:"max_conns,omitempty"`
+	MinConns int               `json:"min_conns,omitempty"`
+	MaxQueue int               `json:"max_queue,omitempty"`
+	Tier     int               `json:"tier,omitempty"`
+	Zone     string            `json:"zone,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
 }
 
 func (e *endpoint) real() balance.Endpoint {
@@ -62,6 +91,19 @@ func parseJSON(text []byte) ([]balance.Endpoint, error) {
 	if bytes.TrimSpace(text)[0] == '{' {
 		to = &whole
 	}
+	if err := decode(text, to); err != nil {
+		return nil, err
+	}
+	list = append(list, whole.Endpoints...)
+	eps := make([]balance.Endpoint, len(list))
+	for i := range list {
+		eps[i] = list[i].real()
+	}
+	return eps, nil
+}
+
+// decode reads all of text, and no field that to does not have.
+func decode(text []byte, to any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	err := d.Decode(to)
@@ -82,14 +124,9 @@ func parseJSON(text []byte) ([]balance.Endpoint, error) {
 		case errors.As(err, &kind):
 			at = kind.Offset
 		}
-		return nil, &ParseError{1 + bytes.Count(text[:min(max(at, 0), int64(len(text)))], []byte("\n")), err}
+		return &ParseError{1 + bytes.Count(text[:min(max(at, 0), int64(len(text)))], []byte("\n")), err}
 	}
-	list = append(list, whole.Endpoints...)
-	eps := make([]balance.Endpoint, len(list))
-	for i := range list {
-		eps[i] = list[i].real()
-	}
-	return eps, nil
+	return nil
 }
 
 func parseLines(text string) ([]balance.Endpoint, error) {

@@ -9,6 +9,10 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
@@ -41,6 +45,7 @@ func TestHTTP2ReplyWithoutBody(t *testing.T) {
 		length       string
 	}{
 		{"304", "GET", l7test.Script{l7test.Reply(304, "", "Content-Length", "5", "ETag", `"a"`)}, 304, "5"},
+		{"304 without a length", "GET", l7test.Script{l7test.Reply(304, "")}, 304, ""},
 		{"304 with an empty DATA", "GET", l7test.Script{l7test.ReplyTrailer(304, "", "X-T", "v")}, 304, ""},
 		{"HEAD", "HEAD", l7test.Script{l7test.Reply(200, "", "Content-Length", "5")}, 200, "5"},
 		{"HEAD of a 304", "HEAD", l7test.Script{l7test.Reply(304, "", "Content-Length", "5")}, 304, "5"},
@@ -129,4 +134,29 @@ func TestHTTP2TrailerBehindALength(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A trailer of the client's may come a while after the last byte that Content-Length
+// has promised.
+func TestHTTP2TrailerComesLate(t *testing.T) {
+	onHTTP2(t, new(l7.Server), proxyH2(nil), func(t *testing.T, f *front) {
+		got := make(chan string, 1)
+		startOrigin(t, f.network, one, nil, true, func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			got <- fmt.Sprint(string(b), ", ", r.Trailer.Get("X-Sum"))
+		})
+		c := newH2Client(t, f.network)
+		c.ask(1, false, "/", "content-length", "7", "trailer", "x-sum")
+		_ = c.WriteData(1, false, []byte("request"))
+		synctest.Wait()
+		c.buf.Reset()
+		_ = c.enc.WriteField(hpack.HeaderField{Name: "x-sum", Value: "8"})
+		_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.buf.Bytes(), EndHeaders: true, EndStream: true})
+		if !c.read(time.Second, func() bool { return c.ended[1] }) || c.status[1] != "200 " {
+			t.Errorf("status %q, %v", c.status[1], c.reset)
+		}
+		if g := <-got; g != "request, 8" {
+			t.Errorf("the server got %s", g)
+		}
+	})
 }

@@ -146,6 +146,9 @@ func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 	}
 	c.followCancel()
 	c.attempt.begin()
+	if c.longer() {
+		return nil, c.failed(new(sourceEnd).failure(x, &clientError{errBodyTooLong}))
+	}
 	if f := c.attempt.answer(); f != nil {
 		return nil, c.failed(f)
 	}
@@ -169,7 +172,7 @@ func (c *caller) parse() error {
 	x.down = c
 	x.Method, x.Scheme, x.proto = cmpOr(req.Method, http.MethodGet), req.URL.Scheme, 1
 	if !isToken(x.Method) {
-		return fmt.Errorf("l7: malformed method %q", req.Method)
+		return fmt.Errorf("l7: invalid method %q", req.Method)
 	}
 	if err := x.setTarget(req.URL.RequestURI()); err != nil {
 		return err
@@ -193,12 +196,12 @@ func (c *caller) parseHeader() error {
 	f := framing{length: -1}
 	for _, name := range slices.Sorted(maps.Keys(req.Header)) {
 		if !isToken(name) {
-			return fmt.Errorf("l7: malformed field name %q", name)
+			return fmt.Errorf("l7: invalid header field name %q", name)
 		}
 		k := kindOf(name)
 		for _, v := range req.Header[name] {
 			if !validValue(v) {
-				return fmt.Errorf("l7: control character in field %s", name)
+				return fmt.Errorf("l7: invalid header field value for %q", name)
 			}
 			fd := Field{name, trimOWS(v), k, true}
 			if k == kindContentLength || k == kindTransferEncoding || k == kindHost {
@@ -217,6 +220,16 @@ func (c *caller) parseHeader() error {
 	}
 	c.noKeep = req.Close || f.close
 	x.lastOne = c.noKeep
+	for name, vv := range req.Trailer {
+		if !isToken(name) {
+			return fmt.Errorf("l7: invalid trailer field name %q", name)
+		}
+		for _, v := range vv {
+			if !validValue(v) {
+				return fmt.Errorf("l7: invalid trailer field value for %q", name)
+			}
+		}
+	}
 	x.trailers = f.trailers
 	x.expect = f.expect && x.ContentLength != 0
 	if len(req.Trailer) > 0 && x.ContentLength < 0 && !x.Header.Has("Trailer") {
@@ -270,7 +283,7 @@ func (c *caller) response() *http.Response {
 	resp := &http.Response{
 		StatusCode: r.Status, Status: statusLine(r.Status), Request: req, TLS: src.tlsState(),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: make(http.Header, len(r.Header.list)), ContentLength: r.ContentLength,
+		Header: make(http.Header, len(r.Header.list)), ContentLength: r.ContentLength, Close: src.closes(),
 	}
 	if src.version() == "2.0" {
 		resp.Proto, resp.ProtoMajor, resp.ProtoMinor = "HTTP/2.0", 2, 0

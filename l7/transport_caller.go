@@ -82,6 +82,17 @@ func (c *caller) readBody(p []byte) (int, error) {
 	return n, err
 }
 
+// longer reports whether more stands behind a body that was at hand. The pump looks
+// behind one that is streamed.
+func (c *caller) longer() bool {
+	if !c.attempt.whole || c.body == nil || c.x.ContentLength <= 0 {
+		return false
+	}
+	var more [1]byte
+	n, _ := c.body.Read(more[:])
+	return n > 0
+}
+
 func (c *caller) bodyMayPanic() bool { return true }
 func (c *caller) hijackable() bool   { return true }
 func (c *caller) present() bool      { return false }

@@ -104,8 +104,17 @@ func (t *attempt) stream() *replay {
 			return t.body
 		}
 		t.body = &replay{src: t.x.guardedBody(), limit: t.keepBytes(), left: t.x.ContentLength}
+		if t.toEnd() {
+			t.body.left = -1
+		}
 	}
 	return t.body
+}
+
+// toEnd reports whether a body of known length is read to its end: HTTP/2 may have a
+// trailer behind it, and a program may have given more than it has said.
+func (t *attempt) toEnd() bool {
+	return t.x.proto > 1 || t.use.session != nil && t.use.session.program
 }
 
 // keepBytes returns how much of the body is worth keeping.

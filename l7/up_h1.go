@@ -153,6 +153,7 @@ func (c *upConn) reply() *Reply          { return &c.rep }
 func (c *upConn) version() string        { return "1.1" }
 func (c *upConn) shared() bool           { return false }
 func (c *upConn) chunked() bool          { return c.left == -1 }
+func (c *upConn) closes() bool           { return !c.keep }
 func (c *upConn) headCame(now time.Time) { c.idleAt = now }
 func (c *upConn) judge(*balance.Outcome) {}
 

@@ -380,11 +380,11 @@ func (c *h2Conn) head(ev *h2.Event) error {
 	}
 	ev.Stream.Final()
 	r.ContentLength = d.length
-	if ev.End && d.length < 0 && s.method != http.MethodHead {
-		r.ContentLength = 0
-	}
-	if r.Status == http.StatusNoContent {
+	switch {
+	case r.Status == http.StatusNoContent:
 		r.ContentLength = -1
+	case ev.End && d.length < 0 && s.method != http.MethodHead && bodyAllowed(r.Status):
+		r.ContentLength = 0 // of a 304 it would be the length that the 200 has (RFC 9110, section 8.6)
 	}
 	if s.tunnels() && r.Status/100 == 2 {
 		s.open, r.ContentLength = true, -1 // RFC 9110, section 9.3.6

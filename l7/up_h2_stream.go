@@ -71,6 +71,7 @@ func (s *h2Stream) end() *sourceEnd                { return &s.sourceEnd }
 func (s *h2Stream) version() string                { return "2.0" }
 func (s *h2Stream) shared() bool                   { return true }
 func (s *h2Stream) chunked() bool                  { return false }
+func (s *h2Stream) closes() bool                   { return false }
 func (s *h2Stream) headCame(time.Time)             {}
 func (s *h2Stream) reply() *Reply                  { return &s.rep }
 func (s *h2Stream) tlsState() *tls.ConnectionState { return s.conn.state }

@@ -17,7 +17,7 @@ type pump struct {
 	x     *Exchange
 	to    bodySink
 	limit time.Duration
-	toEnd bool // a trailer may come behind a body of known length
+	toEnd bool // more may come behind a body of known length
 	body  io.Reader
 	done  chan struct{}
 
@@ -44,10 +44,12 @@ func newPump(t *attempt, to bodySink) *pump {
 	if wantsStream(t.x) {
 		w.limit = w.stream
 	}
-	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.x.proto > 1, body: t.stream(), done: make(chan struct{})}
+	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.toEnd(), body: t.stream(), done: make(chan struct{})}
 	go p.run(&t.up.bulk)
 	return p
 }
+
+var errBodyTooLong = errors.New("l7: body longer than its length")
 
 func (c *upConn) startPump(t *attempt) { c.pump = newPump(t, c) }
 
@@ -74,7 +76,7 @@ func (p *pump) run(pool *l4.BufferPool) {
 			n, err = p.body.Read(room)
 		}
 		if n > 0 && left == 0 {
-			n, err = 0, errors.New("l7: body longer than its length")
+			n, err = 0, errBodyTooLong
 		}
 		if n > 0 {
 			if p.to.sendPart(p, buf, n) != nil {

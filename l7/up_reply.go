@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -241,6 +242,7 @@ func (c *upConn) next() ([]byte, error) {
 				return nil, &badReply{bad}
 			}
 			if len(data) > 0 {
+				c.endAtHand()
 				return data, nil
 			}
 			c.consumed()
@@ -255,6 +257,24 @@ func (c *upConn) next() ([]byte, error) {
 		}
 	}
 	return nil, io.EOF
+}
+
+// endAtHand goes on to the end of a chunked body if all of it has come with the data
+// before: a reader that knows from the data where it ends asks for nothing more.
+func (c *upConn) endAtHand() {
+	rest := c.in.bytes()
+	if !bytes.HasPrefix(rest, []byte("\r\n0")) {
+		return
+	}
+	end := c.chunk
+	_, used, bad := end.decode(rest)
+	if bad != nil || end.state != chunkDone {
+		return // the next call finds what there is
+	}
+	if f, bad := end.fields(maxReplyFields); bad == nil {
+		c.chunk, c.trailer = end, f
+		c.in.use(used)
+	}
 }
 
 func (c *upConn) readTrailer() error {

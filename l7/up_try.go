@@ -62,6 +62,8 @@ type replyReader interface {
 	expectBody(x *Exchange, w bodyWait)
 	// chunked reports whether the body comes in chunks, as Transport tells.
 	chunked() bool
+	// closes reports whether the connection ends with the reply, as Transport tells.
+	closes() bool
 	// next returns the next piece of the body, valid until the call after,
 	// and io.EOF at the end of a complete one.
 	next() ([]byte, error)

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/penstock-lb/penstock/l4/l4test"
+	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/l7/l7test"
+)
+
+// A json.Decoder reads to the end of its value and no further. If the last chunk has come
+// with it, closing the body keeps the connection.
+func TestTransportKeepsConnectionBehindDecodedValue(t *testing.T) {
+	withTransport(t, []string{one}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+		o := origin(t, n, one, l7test.Script{l7test.Send("HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Sum: 1\r\n\r\n")})
+		for range 2 {
+			res, err := tr.RoundTrip(get("http://a.test/"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var v struct{}
+			if err := json.NewDecoder(res.Body).Decode(&v); err != nil {
+				t.Fatal(err)
+			}
+			if got := res.Trailer.Get("X-Sum"); got != "1" {
+				t.Errorf("trailer %q", got)
+			}
+			res.Body.Close()
+		}
+		if all, _ := o.Conns(); all != 1 {
+			t.Errorf("%d connections for two requests", all)
+		}
+	})
+}
+
+// What stands behind the data and only looks like the last chunk is read as what it is.
+func TestTransportReadsOnBehindALeadingZero(t *testing.T) {
+	for _, tc := range []struct {
+		rest, body string
+		fails      bool
+	}{
+		{"02\r\nbc\r\n0\r\n\r\n", "abc", false},
+		{"0;x\r\n\r\n", "a", false},
+		{"0\r\nnot a field\r\n\r\n", "a", true},
+		{"0x\r\n\r\n", "a", true},
+		{"0\r\nX-A: 1\r\n", "a", true}, // and then the connection ends
+	} {
+		withTransport(t, []string{one}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+			origin(t, n, one, l7test.Script{l7test.Send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n" + tc.rest), l7test.Close()})
+			res, err := tr.RoundTrip(get("http://a.test/"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			if string(b) != tc.body || (err != nil) != tc.fails {
+				t.Errorf("%q: %q, %v", tc.rest, b, err)
+			}
+		})
+	}
+}
+
+// Response.Close tells that the server ends the connection.
+func TestTransportTellsOfResponseClose(t *testing.T) {
+	for head, closes := range map[string]bool{
+		"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n":                           false,
+		"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n":      true,
+		"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n":                           true,
+		"HTTP/1.0 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n": false,
+		"HTTP/1.1 200 OK\r\n":                                                true,
+	} {
+		withTransport(t, []string{one}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+			origin(t, n, one, l7test.Script{l7test.Send(head + "\r\n"), l7test.Close()})
+			res, err := tr.RoundTrip(get("http://a.test/"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.Close != closes {
+				t.Errorf("%q: Close is %v", head, res.Close)
+			}
+		})
+	}
+}
+
+// A body that is longer than ContentLength says is a fault of the program, and is no
+// request that went well.
+func TestTransportRefusesBodyLongerThanItsLength(t *testing.T) {
+	for _, version := range []string{"1", "h2c"} {
+		for name, body := range map[string]io.Reader{
+			"in memory": strings.NewReader("hello"), "streamed": io.MultiReader(strings.NewReader("hel"), strings.NewReader("lo")),
+			"in pieces": io.MultiReader(strings.NewReader("hell"), strings.NewReader("o")), "large": bytes.NewReader(make([]byte, 200_000)),
+		} {
+			withTransport(t, []string{one}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+				tr.Upstream.Protocols = protocols(version)
+				startOrigin(t, n, one, nil, version != "1", func(w http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, r.Body)
+					<-r.Context().Done() // the request fails by itself
+				})
+				req, _ := http.NewRequest("POST", "http://a.test/", body)
+				req.ContentLength = 4
+				if name == "large" {
+					req.ContentLength = 199_999
+				}
+				res, err := tr.RoundTrip(req)
+				if err == nil || !strings.Contains(err.Error(), "longer") {
+					t.Errorf("%s, HTTP/%s: %v, %v", name, version, res, err)
+				}
+			})
+		}
+	}
+}
+
+// A trailer that cannot be sent fails the request, as a field of the head does.
+func TestTransportRefusesMalformedTrailer(t *testing.T) {
+	for name, value := range map[string]string{"Sum": "a\r\nX: b", "S um": "a"} {
+		withTransport(t, []string{one}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+			startOrigin(t, n, one, nil, false, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
+			req, _ := http.NewRequest("POST", "http://a.test/", io.MultiReader(strings.NewReader("a")))
+			req.Trailer = http.Header{name: {value}}
+			if res, err := tr.RoundTrip(req); err == nil {
+				t.Errorf("%q: %q went out: %v", name, value, res.Status)
+			}
+		})
+	}
+}

@@ -4,7 +4,7 @@
 // pools, routes, health checks and limits in code, and owns the process, the
 // listeners, the signals and the goroutines.
 //
-// The five packages below do the work, and each is of use without the others:
+// The five packages below do the work, and each is useful without the others:
 //
 //	    clients
 //	       |
@@ -32,7 +32,7 @@
 //
 //   - balance chooses a server: a Pool of Endpoints, a Policy, and a Lease for
 //     each piece of work. It does no I/O and knows no protocol.
-//   - health probes the servers of pools, and takes out those that fail.
+//   - health probes the servers of pools and takes failed ones out of use.
 //   - ratelimit says whether something may happen now.
 //   - l4 relays connections and datagrams.
 //   - l7 relays requests: HTTP/1.1, HTTP/2, WebSocket.
@@ -46,16 +46,16 @@
 //	    +---- balance ---------+          l4 and l7 import it
 //
 // This package has what all of them share: [ConfigError], the error of a
-// literal with a mistake in it. Every literal that can be wrong has a method
+// literal that is wrong. Every literal that can be wrong has a method
 //
 //	Check() error
 //
 // which returns all mistakes at once, its own and those of what it holds, each
-// with the path to the field. What uses a literal first checks it: a server
-// with a wrong tree of handlers fails in Serve, a pool in Set, a checker in
-// Run. A program that calls Check itself, in a test or for a configuration that
-// it was given while it runs, finds them earlier. The root imports none of the
-// packages, and each of them may import it.
+// with the path to the field. A literal is checked where it is first used: a
+// server with a wrong tree of handlers fails in Serve, a pool in Set, a checker
+// in Run. A program that calls Check itself, in a test or for a new
+// configuration at run time, finds mistakes earlier. The root imports none of
+// the packages, and each of them may import it.
 //
 // To read the code, begin with the package comment of balance, then pool.go
 // and roundrobin.go there; then the program in examples/gateway, which wires

@@ -8,8 +8,8 @@ import (
 )
 
 // A chance gives random numbers. With a seed they are the same in each run, as long as
-// they are asked for in the same order; a seed of 0 means at random. It is for use by
-// many goroutines at once.
+// they are drawn in the same order; a seed of 0 means at random. Many goroutines may
+// use it at once.
 type chance struct{ n atomic.Uint64 }
 
 // uint64 returns 64 random bits.

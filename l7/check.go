@@ -12,15 +12,15 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// checks walks a tree of handlers. It comes to each only once, so that a tree
-// may lead back to itself: a Router whose route rewrites the path may hand on
-// to that Router again.
+// checks walks a tree of handlers. It visits each only once, so a tree may have
+// cycles: a Router whose route rewrites the path may pass on to that Router
+// again.
 type checks struct{ *penstock.Mistakes }
 
-// A checker is a literal that others may hold.
+// A checker is a literal that other literals may hold.
 type checker interface{ check(c *checks) }
 
-// newChecks returns what begins a walk.
+// newChecks returns the checks that begin a walk.
 func newChecks() *checks { return &checks{new(penstock.Mistakes)} }
 
 // checkAll returns what is wrong with v and what it holds.
@@ -39,47 +39,48 @@ func (c *checks) in(field string, v any) {
 	}
 }
 
-// optional adds what is wrong with the handler of a field that may be left out. One
-// that holds a nil pointer is not left out.
+// optional adds what is wrong with the handler of a field that may be nil. An
+// interface with a nil pointer in it is a mistake.
 func (c *checks) optional(field string, h http.Handler) {
 	if h != nil {
-		c.Need(field, h, "must be left out, or hold a handler: there is a nil pointer in it")
+		c.Need(field, h, "must be nil or hold a handler, not a nil pointer")
 	}
 	c.in(field, h)
 }
 
-// next adds what is wrong with the handler of a field that must have one.
+// next adds what is wrong with the handler of a required field.
 func (c *checks) next(field string, h http.Handler) {
 	c.Need(field, h, "must be the handler that goes on")
 	c.in(field, h)
 }
 
-// name adds a mistake if a field must hold a name: of a header field, a cookie,
-// or a method. Empty is right if it means a default.
+// name adds a mistake if a field does not hold the name of a header field, a
+// cookie, or a method. MayBeEmpty says that empty means a default.
 func (c *checks) name(field, name string, mayBeEmpty bool) {
 	c.If(!isToken(name) && !(name == "" && mayBeEmpty), field, name, "must be a name of letters, digits and !#$%&'*+-.^_`|~ (RFC 9110, section 5.6.2)")
 }
 
-// status adds a mistake for what is no status of a final reply; 0 means a default.
+// status adds a mistake if a field is not the status of a final reply; 0 means a
+// default.
 func (c *checks) status(field string, status int) {
 	c.If(status != 0 && (status < 200 || status > 599), field, status, "must be the status of a final reply, from 200 to 599")
 }
 
-// prefix adds a mistake if a field holds something else than the beginning of a path.
+// prefix adds a mistake if a field does not hold the beginning of a path.
 func (c *checks) prefix(field, path string) {
 	c.If(path != "" && !pathOK(path), field, path, "must begin with a slash, and be as in a request")
 }
 
 const notNegative = "must not be negative"
 
-// checked is part of the handlers that check themselves before they first serve
-// a request for a server that is not ours. It is a plain number, so that their
-// literals may be copied.
+// checked is embedded in handlers that check themselves at their first request
+// under a foreign server. It is a plain number, so that the literals may be
+// copied.
 type checked struct{ good uint32 }
 
 func (c *checked) first() *checked { return c }
 
-// firstUse returns what is wrong with h, until nothing is.
+// firstUse returns what is wrong with h. Once nothing is, it does not check again.
 func firstUse(h http.Handler) error {
 	f, ok := h.(interface {
 		checker
@@ -99,14 +100,14 @@ func firstUse(h http.Handler) error {
 	return err
 }
 
-// misconfigured answers in place of a handler that cannot.
+// misconfigured answers 500 in place of a handler that is misconfigured.
 func (x *Exchange) misconfigured(err error) {
 	x.down.logger().Error("l7: handler cannot serve", "path", x.Path, "error", err)
 	x.Record.Err = err
 	x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
 }
 
-// prefixes adds a mistake for each prefix that no address is compared with.
+// prefixes adds a mistake for each prefix that no address can match.
 func (c *checks) prefixes(field string, list []netip.Prefix) {
 	for i, p := range list {
 		at := fmt.Sprintf("%s[%d]", field, i)

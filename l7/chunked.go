@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// maxChunkOverhead bounds what chunk lines may cost beyond the data they
-// frame, summed over a body: extensions and tiny chunks are an amplifier
-// (CVE-2023-39326). A chunk pays back what it carries.
+// maxChunkOverhead bounds the bytes of chunk lines beyond the data they frame,
+// summed over a body: extensions and tiny chunks are an amplifier
+// (CVE-2023-39326). Each chunk lowers the sum by the length of its data.
 const maxChunkOverhead = 16 << 10
 
 // maxTrailerBytes bounds the trailer section.
 const maxTrailerBytes = 8 << 10
 
-// chunkState is where a [chunkDecoder] stands.
+// chunkState is the state of a [chunkDecoder].
 type chunkState uint8
 
 const (
@@ -24,15 +24,15 @@ const (
 	chunkExt                       // in an extension
 	chunkSizeLF                    // LF of the size line
 	chunkData                      // n bytes of data to come
-	chunkDataCR                    // CR behind the data
-	chunkDataLF                    // LF behind the data
+	chunkDataCR                    // CR after the data
+	chunkDataLF                    // LF after the data
 	chunkTrailer                   // in the trailer section
 	chunkDone
 )
 
-// A chunkDecoder takes a chunked body apart (RFC 9112, section 7.1). It is
-// strict: CRLF only, hexadecimal digits only, nothing before or behind them
-// but an extension. The zero value stands at the beginning of a body.
+// A chunkDecoder parses a chunked body (RFC 9112, section 7.1). It is strict:
+// CRLF only, hexadecimal digits only, and only an extension after them. The
+// zero value is at the beginning of a body.
 type chunkDecoder struct {
 	state    chunkState
 	digits   uint8
@@ -43,9 +43,9 @@ type chunkDecoder struct {
 
 func badChunk(reason string) *headError { return &headError{http.StatusBadRequest, reason} }
 
-// decode consumes bytes of src. It returns the first run of data among them
-// and how many bytes it consumed, the run included; a call that yields no data
-// has consumed all there is, or come to the end.
+// decode consumes bytes of src. It returns the first run of data among them and
+// how many bytes it consumed, the run included; a call that yields no data has
+// consumed all of src, or reached the end of the body.
 func (d *chunkDecoder) decode(src []byte) (data []byte, used int, err *headError) {
 	for used < len(src) && d.state != chunkDone {
 		if d.state == chunkData {
@@ -69,7 +69,7 @@ func (d *chunkDecoder) decode(src []byte) (data []byte, used int, err *headError
 	return nil, used, nil
 }
 
-// step takes one byte outside of the data.
+// step takes one byte outside the data.
 func (d *chunkDecoder) step(c byte) *headError {
 	switch d.state {
 	case chunkSize:
@@ -181,7 +181,8 @@ func forbiddenTrailer(name string) bool {
 	return false
 }
 
-// chunkRoom is the room before and behind data that its chunk line takes.
+// chunkRoom is the number of bytes before and after data that its chunk framing
+// takes.
 const (
 	chunkRoomBefore = 10 // 8 hexadecimal digits and CRLF
 	chunkRoomAfter  = 2

@@ -33,8 +33,8 @@ func eachCookie(f *Fields, do func(name, value string) bool) {
 	}
 }
 
-// A cookieAt is where a cookie is among the fields of a request: which line,
-// and where in it the pair begins, its value begins and both end.
+// A cookieAt is the position of a cookie in the fields of a request: the line,
+// and the offsets in it where the pair begins, its value begins, and both end.
 type cookieAt struct {
 	line              int
 	start, value, end int
@@ -59,8 +59,8 @@ func (f *Fields) cookie(at cookieAt) string {
 	return trimOWS(f.list[at.line].Value[at.value:at.end])
 }
 
-// dropCookie removes the cookies of that name, the first of which is at at,
-// from a request, and lines that held nothing else.
+// dropCookie removes the cookies of that name from a request, the first of
+// which is at at. It removes lines that held nothing else.
 func dropCookie(f *Fields, at cookieAt, name string) { editCookie(f, at, name, "") }
 
 // replaceCookie changes the value of the cookies of that name.
@@ -68,8 +68,8 @@ func replaceCookie(f *Fields, at cookieAt, name, value string) {
 	editCookie(f, at, name, name+"="+value)
 }
 
-// editCookie replaces the pairs of that name by pair; if that is empty they
-// are removed. The bytes of other pairs stay.
+// editCookie replaces the pairs of that name by pair, or removes them if pair
+// is empty. Other pairs keep their bytes.
 func editCookie(f *Fields, at cookieAt, name, pair string) {
 	f.edited = true
 	keep := f.list[:at.line]
@@ -92,9 +92,9 @@ func editCookie(f *Fields, at cookieAt, name, pair string) {
 	f.truncate(keep)
 }
 
-// editPairs goes through the line once, however many cookies it holds, and
-// copies only if it must: not to remove its first or last pair. The first
-// pair of that name is line[start:end].
+// editPairs is linear in the length of the line. It copies only if it must: not
+// to remove the first or last pair. The first pair of that name is
+// line[start:end].
 func editPairs(line string, start, end int, name, pair string) string {
 	if pair == "" {
 		if end == len(line) {
@@ -123,8 +123,8 @@ func editPairs(line string, start, end int, name, pair string) string {
 	return strings.TrimRight(trimOWS(b.String()), ";")
 }
 
-// findPair returns where the first pair of that name is, at or behind from,
-// and where its value begins; start is -1 if there is none.
+// findPair returns the offsets of the first pair of that name, at or after
+// from, and of its value; start is -1 if there is none.
 func findPair(line string, from int, name string) (start, value, end int) {
 	for from < len(line) {
 		i := skipOWS(line, from)

@@ -7,19 +7,21 @@ import (
 	"time"
 )
 
-// longest is what a longer time counts as: there is room to add to it.
+// longest is the greatest duration; a longer one counts as this, so that sums do not
+// overflow.
 const longest = 1 << 61 * time.Nanosecond // 73 years
 
-// A deadline is one that bounds the next read, or write, of a connection. It is
-// only moved when it has come too near: setting one costs more than reading a small
-// request does. It belongs to the goroutine that reads, or writes.
+// A deadline bounds the next read, or write, of a connection. It is moved only when
+// it has come too near, since setting one costs more than reading a small request
+// does. It belongs to the goroutine that reads, or writes.
 type deadline struct{ at time.Time }
 
-// bound sets the deadline of what may take d from now, if the present one has to be
-// replaced. Another may take its place, as instead says: one of the host's, or one
-// in the past that ends a wait. That must not be undone. Whoever sets it says so
-// first, so instead is asked again once ours is set. It is nil where nobody else
-// sets one. The result says whether ours stands.
+// bound sets the deadline for an operation that may take d from now, if the present
+// one has to be replaced. Instead reports another deadline that takes precedence:
+// one of the host's, or one in the past that ends a wait. It must not be
+// overwritten. Since it is announced before it is set, instead is called again once
+// ours is set. Instead is nil where no other code sets a deadline. The result says
+// whether ours is in force.
 func (c *deadline) bound(now time.Time, d time.Duration, set func(time.Time) error, instead func() (time.Time, bool)) bool {
 	if instead != nil {
 		if _, ok := instead(); ok {
@@ -30,7 +32,7 @@ func (c *deadline) bound(now time.Time, d time.Duration, set func(time.Time) err
 	return !ok || c.put(at, set, instead)
 }
 
-// boundAt is bound for a deadline that is to be neither earlier nor later than at.
+// boundAt is bound for a deadline of exactly at.
 func (c *deadline) boundAt(at time.Time, set func(time.Time) error, instead func() (time.Time, bool)) bool {
 	c.at = at
 	return c.put(at, set, instead)
@@ -47,9 +49,9 @@ func (c *deadline) put(at time.Time, set func(time.Time) error, instead func() (
 	return true
 }
 
-// due returns the new deadline for something that may take d from now, if the
-// present one has to be replaced. Zero d means no deadline. Now has to be read
-// after the last wait: judged by an earlier one, a deadline that has nearly
+// due returns the new deadline for an operation that may take d from now, if
+// the present one has to be replaced. Zero d means no deadline. Now has to be
+// read after the last wait: by an earlier reading, a deadline that has nearly
 // passed looks far away.
 func (c *deadline) due(now time.Time, d time.Duration) (time.Time, bool) {
 	if d <= 0 {
@@ -67,22 +69,22 @@ func (c *deadline) due(now time.Time, d time.Duration) (time.Time, bool) {
 	return c.at, true
 }
 
-// forget says that the deadline which stands is not what c says: somebody has set
-// another.
+// forget notes that the deadline in force is not the one that c holds, since
+// other code has set one.
 func (c *deadline) forget() { c.at = past }
 
-// hostDeadline is a deadline that the host has set in the place of ours. Any
-// goroutine may do so.
+// hostDeadline is a deadline that the host has set in place of ours. Any
+// goroutine may set it.
 type hostDeadline struct{ at atomic.Pointer[time.Time] }
 
 func (h *hostDeadline) set(t time.Time) { h.at.Store(&t) }
 
-// clear has ours hold again, and reports whether there was one.
+// clear puts ours in force again, and reports whether the host had set one.
 func (h *hostDeadline) clear() bool { return h.at.Swap(nil) != nil }
 
 func (h *hostDeadline) stands() bool { return h.at.Load() != nil }
 
-// get is an instead of bound.
+// get is the instead argument of bound.
 func (h *hostDeadline) get() (time.Time, bool) {
 	if t := h.at.Load(); t != nil {
 		return *t, true
@@ -90,7 +92,7 @@ func (h *hostDeadline) get() (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// deadlineIn returns when d, 0 meaning no end, is over.
+// deadlineIn returns the time d from now, or zero if d is 0.
 func deadlineIn(now time.Time, d time.Duration) time.Time {
 	if d <= 0 {
 		return time.Time{}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Limits and timeouts that hold where a Server says nothing else. Their
-// sources are the limits of the other proxies.
+// Default limits and timeouts of a Server. They follow the limits of other
+// proxies.
 const (
 	defaultHeaderTimeout    = 10 * time.Second
 	defaultIdleTimeout      = 60 * time.Second
@@ -19,15 +19,15 @@ const (
 	defaultMaxHeader        = 32 << 10
 	defaultMaxFields        = 128
 
-	headBuffer = 16 << 10 // of most heads, and of bodies as long as they are short
-	bulkBuffer = 64 << 10 // of bodies that turn out long
-	maxUnread  = 64 << 10 // of a request body that is read to keep the connection
+	headBuffer = 16 << 10 // for most heads, and for short bodies
+	bulkBuffer = 64 << 10 // for long bodies
+	maxUnread  = 64 << 10 // of a request body that is read and discarded to keep the connection
 	lingerTime = time.Second
 )
 
 var past = time.Unix(1, 0)
 
-// bg is for calls that want a context and never wait.
+// bg is for calls that take a context and never wait.
 var bg = context.Background()
 
 // orDefault implements "0 means def, negative means none", none being 0.

@@ -2,10 +2,10 @@
 
 // Package l7 serves, routes, changes and proxies HTTP requests.
 //
-// From the outside it is made of [http.Handler]s: a [Router], a [Proxy] and
-// middleware between them work under any [http.Server], in httptest, over
-// HTTP/2 and HTTP/3. Under [Server] the same handlers work on the bytes of the
-// connection, at a fraction of the cost:
+// Its parts are [http.Handler]s: a [Router], a [Proxy] and the middleware
+// between them work under any [http.Server], in httptest, over HTTP/2 and
+// HTTP/3. Under [Server] the same handlers work on the bytes of the connection,
+// at a fraction of the cost:
 //
 //	pool := &balance.Pool{}
 //	... pool.Set(...) ...
@@ -33,38 +33,37 @@
 //	               Transport                 an http.RoundTripper over a pool
 //
 // An [Exchange] is one request and its reply. A handler with ServeExchange is
-// native ([Handler]): all of this package are, and a host's own may be. The
-// byte front parses a head once and strictly, runs the native handlers, and
-// relays to a pooled connection. Where the tree ends in a handler that is not
-// native, an embedded http.Server takes a connection of HTTP/1 over; the handlers
-// that have run until then do not run again.
+// native ([Handler]): all handlers of this package are, and those of a host may
+// be. The byte front parses a head once and strictly, runs the native handlers,
+// and relays to a pooled connection. Where the tree ends in a handler that is not
+// native, an embedded http.Server takes over the HTTP/1 connection; the handlers
+// that have run by then do not run again.
 //
 // # What is refused
 //
 // A message on which two parsers could disagree is answered 400 (or 502, if a
 // server sent it) and ends its connection: both Transfer-Encoding and
 // Content-Length, either of them malformed or more than one value, bare LF or
-// CR, white space before a colon, folded lines, control characters, a Host or
-// a target outside of the grammar. A Proxy refuses TRACE, and
-// CONNECT unless its field Connect allows it; it forwards no upgrade but to
-// WebSocket unless told otherwise. Nothing of a refused request reaches a
-// server.
+// CR, white space before a colon, folded lines, control characters, a Host or a
+// target outside of the grammar. A Proxy refuses TRACE, and CONNECT unless its
+// field Connect allows it; it forwards only upgrades to WebSocket unless told
+// otherwise. No part of a refused request reaches a server.
 //
-// Under an [http.Server], net/http has read the request before: it joins folded
-// lines, takes bare LF as the end of a line and white space in and behind a
-// chunk size, ignores what came beside Transfer-Encoding, and refuses empty
-// lines before a request. What then goes to a server is well-formed all the same,
-// and where net/http does not tell what was there, the connection ends with the
-// reply. Its HTTP/2 answers 400 to connection-specific fields where RFC 9113,
+// Under an [http.Server], net/http has parsed the request first: it joins folded
+// lines, accepts bare LF as a line end and white space in and after a chunk size,
+// ignores Content-Length next to Transfer-Encoding, and refuses empty lines
+// before a request. The request to the server is well-formed all the same. Where
+// net/http does not reveal what the client sent, the connection is closed after
+// the reply. Its HTTP/2 answers 400 to connection-specific fields where RFC 9113,
 // section 8.2.2, has the stream reset, as the byte front does.
 //
 // # What callbacks may do
 //
 // Handlers, matchers, editors, filters, stores, keys, OnDone and the funcs of an
-// [Upstream] are called without a lock, and
-// may call back whatever they like. Only deadlines of connections are set while
-// locks are held, as that is how a wait is ended: SetDeadline and its kin, of
-// what a listener or a Dial gives, must neither wait nor call back.
+// [Upstream] are called without a lock, and may call any function of this
+// package. Only deadlines of connections are set while locks are held, since
+// that is how a wait is ended: SetDeadline, SetReadDeadline and SetWriteDeadline
+// of the host's connections must neither wait nor call back.
 //
 // # Where to read next
 //
@@ -74,10 +73,10 @@ package l7
 
 // The wings of the package, the lowest first. The first word of a file's name
 // says which wing it is in, and a file without one of these words is in core. A
-// file uses what is declared in files of its own wing and of those below it;
-// TestWings of the module's root checks that.
+// file uses only what is declared in files of its own wing and of those below
+// it; TestWings in the module's root checks that.
 //
-// core: the Exchange and what all others are made of: fields, syntax, framing, records, limits
+// core: the Exchange and what all others build on: fields, syntax, framing, records, limits
 //
 // fronts: the client's side of an exchange: the byte front, HTTP/2, and (w, r) of an http.Server
 //
@@ -87,7 +86,7 @@ package l7
 //
 //	up_* upstream
 //
-// routing: matchers, the Router, and what chooses a pool
+// routing: matchers, the Router, and the handlers that choose a pool
 //
 //	route_* router router_*
 //
@@ -95,6 +94,6 @@ package l7
 //
 //	middleware_*
 //
-// transport: the Proxy's work for a program that calls other services
+// transport: the work of a Proxy for a program that calls other services
 //
 //	transport transport_*

@@ -2,46 +2,46 @@
 
 // # From http.Server
 //
-// What [Server] has under the same name does the same, but for what its comment
-// says. What stands in for the rest:
+// Fields and methods of [Server] with the same name as in http.Server do the
+// same, except as its comment says. The rest maps as follows:
 //
 //	ReadTimeout                   BodyTimeout, of each wait; ReadHeaderTimeout bounds the head
 //	WriteTimeout                  SendTimeout, of each wait; Proxy.Timeout bounds the whole of an exchange
-//	ErrorLog                      Logger; slog.NewLogLogger and slog.New lead from one kind to the other
-//	ConnState                     Server.Open and Server.Stats are the numbers; ConnContext is told of a new
+//	ErrorLog                      Logger; slog.NewLogLogger and slog.New convert between the two
+//	ConnState                     Server.Open and Server.Stats have the numbers; ConnContext is called for a new
 //	                              connection, OnDone of the end of each exchange
-//	DisableGeneralOptionsHandler  is always so: OPTIONS * is the Handler's
-//	TLSNextProto                  Protocols; other protocols are a matter of l4.Router before the Server
+//	DisableGeneralOptionsHandler  always on: OPTIONS * goes to the Handler
+//	TLSNextProto                  Protocols; for other protocols, put an l4.Router before the Server
 //	HTTP2.MaxConcurrentStreams    MaxStreams
-//	HTTP2.SendPingTimeout         is built in: a client that is silent for long is asked
-//	HTTP2, the rest               is fixed
+//	HTTP2.SendPingTimeout         built in: a client that is silent for long is sent a PING
+//	HTTP2, the rest               fixed
 //
-// Beyond them, MaxConns bounds the connections that are open, and [Server.Open] is
-// their number.
+// In addition, MaxConns bounds the number of open connections, and [Server.Open]
+// returns it.
 //
 // # From httputil.ReverseProxy
 //
-// [To] is the short way, a [Proxy] with its middleware the long one:
+// [To] is the short form, a [Proxy] with middleware the long one:
 //
-//	NewSingleHostReverseProxy   To(url): with the path of the URL, and with its Host, which NewSingleHostReverseProxy keeps
+//	NewSingleHostReverseProxy   To(url): adds the path of the URL, and sends its host, where NewSingleHostReverseProxy keeps the client's
 //	Rewrite, Director           Rewrite for path, query, host and method; EditHeader for fields; or a HandlerFunc that
 //	                            changes the Exchange and calls Serve
 //	ProxyRequest.SetURL         Proxy.Pool chooses the server; Rewrite.AddPrefix and Rewrite.Host the rest
-//	ProxyRequest.SetXForwarded  Proxy.Forward, which is on by default; what a client sent is dropped, TrustForwarded believes it
+//	ProxyRequest.SetXForwarded  Proxy.Forward, on by default; fields from the client are dropped unless TrustForwarded trusts them
 //	Transport                   Upstream: TLS, Dial, Protocols, Reuse and the limits of connections
 //	ModifyResponse              Exchange.OnReply; EditHeader for fields, Reply.FilterBody for the body
 //	ModifyResponse, an error    Reply.Refuse: the client gets 502 by the error page
 //	ErrorHandler                ErrorPages.Make, which gets the status and the cause and may choose another status;
 //	                            ErrorPages.Pages for fixed ones
-//	FlushInterval               is not needed: what there is goes out before the next piece is waited for
-//	BufferPool                  is built in
+//	FlushInterval               not needed: received bytes are sent before the next read waits
+//	BufferPool                  built in
 //	ErrorLog                    Proxy.Logger, or Record.Err in OnDone
 //	panic(ErrAbortHandler)      the same: the connection is cut, or the stream reset
 //
 // # Middleware of net/http
 //
-// A handler of this package inside middleware of net/http goes on with the exchange
-// of the handlers around; see [Handler]. [Wrap] puts such middleware into a tree at about the
-// cost of a native handler. [RefusedError] and the other errors of this package are
-// found in [Record].Err by errors.As.
+// A handler of this package inside middleware of net/http continues the exchange of the
+// handlers around it; see [Handler]. [Wrap] puts such middleware into a tree at about the
+// cost of a native handler. [RefusedError] and the other errors of this package are found in
+// [Record].Err by errors.As.
 package l7

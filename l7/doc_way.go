@@ -2,12 +2,12 @@
 
 package l7
 
-// The way of a request through this package, for a first reading. Each step names
-// its file and its function; TestWayOfARequest checks that they are there.
+// The path of a request through this package, for a first reading. Each step
+// names its file and its function; TestWayOfARequest checks that they exist.
 //
 // The client's side. One of three fronts makes an [Exchange] of a request:
 //
-//	front.go            byteConn.loop            HTTP/1 on the byte front: one goroutine a connection
+//	front.go            byteConn.loop            HTTP/1 on the byte front: one goroutine per connection
 //	front_head.go       byteConn.next            waits for a request and reads its head
 //	head.go             parseRequest             parses it, strictly, into the Exchange
 //	front.go            byteConn.serve           runs the tree of handlers
@@ -22,7 +22,7 @@ package l7
 //
 //	handler.go          Serve                    calls a native handler, or goes to a foreign one
 //	router.go           Router.ServeExchange     chooses a route, by its index
-//	exchange.go         Exchange.OnReply         is how a handler changes the reply that will come
+//	exchange.go         Exchange.OnReply         registers a change of the reply to come
 //	exchange.go         Exchange.Respond         answers in place of a server
 //
 // The server's side. A Proxy, and a Transport, forwards it:
@@ -34,19 +34,20 @@ package l7
 //	up_dial.go          upHost.get               a connection or stream that is open already, or a new one,
 //	up_h1.go            upConn.roundTrip         sends the request by HTTP/1 and reads the head of the reply,
 //	up_h2_stream.go     h2Stream.roundTrip       or by HTTP/2;
-//	up_pump.go          pump.run                 sends a body that has to be waited for meanwhile
-//	up_failure.go       sourceEnd.blame               says what an error means, here and below
-//	up_retry.go         attempt.again            says whether there is another try
+//	up_pump.go          pump.run                 sends a body that is not there yet, meanwhile
+//	up_failure.go       sourceEnd.blame          says what an error means, here and below
+//	up_retry.go         attempt.again            decides whether there is another try
 //
 // The way back:
 //
-//	up_relay.go         attempt.deliver          takes the reply on,
+//	up_relay.go         attempt.deliver          takes over the reply,
 //	exchange.go         Exchange.writeHead       has it edited and its head sent,
-//	up_relay.go         attempt.relayBody        and its body passed on as it comes
+//	up_relay.go         attempt.relayBody        and relays its body as it arrives
 //	up_host.go          upHost.put               keeps the connection to the server
-//	front.go            byteConn.finishExchange  sends what is left, and ends the record:
-//	exchange.go         Exchange.end             OnDone is told
-//	front_park.go       byteConn.settle          has a connection that idles cost next to nothing
+//	front.go            byteConn.finishExchange  sends what is left, and completes the record:
+//	exchange.go         Exchange.end             calls OnDone
+//	front_park.go       byteConn.settle          parks an idle connection, without goroutine and buffer
 //
-// The seams between the wings are in seams.go (the client's side) and up_try.go (the
-// server's), and what a connection of the byte front may be doing in front_state.go.
+// The interfaces between the wings are in seams.go (the client's side) and up_try.go
+// (the server's). The states of a connection of the byte front are in
+// front_state.go.

@@ -18,88 +18,88 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// An Exchange is one request and its reply on their way through the handlers.
-// It is the same for both fronts: the byte front of [Server], where it is a
-// view of the bytes the client sent, and any [http.Server], where it wraps
-// (w, r). A handler that has ServeExchange is native: it costs nothing extra
-// on the byte front.
+// An Exchange is one request and its reply as they pass through the handlers.
+// It is the same for both fronts: on the byte front of [Server] it is a view of
+// the bytes that the client sent, and under any [http.Server] it wraps (w, r).
+// A handler that has ServeExchange is native: it costs nothing extra on the
+// byte front.
 //
-// The exported fields are the request as it will be forwarded; a handler
-// changes them before it calls the next one. The reply is changed through
-// [Exchange.OnReply]. Both are checked before they are sent: where a handler has
-// written what is not of the grammar (a line end, a space in a path, a method
-// that is no token, a status below 200), the client gets 500, and the error of
-// the record says which value it was. The framing of the reply follows the
-// method that the client sent, not Method.
+// The exported fields are the request as it will be forwarded; a handler changes
+// them before it calls the next one. The reply is changed through
+// [Exchange.OnReply]. Both are checked before they are sent: if a handler has
+// written a value outside the grammar (a line end, a space in a path, a method
+// that is not a token, a status below 200), the client gets 500, and the error
+// of the record names the value. The framing of the reply follows the method
+// that the client sent, not Method.
 //
-// An Exchange belongs to the goroutine that serves it and must not be kept
-// once ServeExchange has returned; its strings may be.
+// An Exchange belongs to the goroutine that serves it and must not be kept once
+// ServeExchange has returned; its strings may be kept.
 type Exchange struct {
 	Method string
-	Scheme string // "http" or "https", as the client spoke
+	Scheme string // "http" or "https", as the client used
 	Host   string // host or host:port, valid by RFC 9112, section 3.2; never empty in HTTP/1.1
 	Path   string // as on the wire, never decoded or cleaned; "*" for OPTIONS *
 	Query  string // as on the wire with its leading "?", or empty
 	Header Fields
 
-	// ContentLength is the length of the request body in bytes: 0 means there
-	// is none, -1 that it is not known before it has been read.
+	// ContentLength is the length of the request body in bytes: 0 means no body,
+	// -1 that the length is not known before the body has been read.
 	ContentLength int64
 
-	Remote netip.AddrPort // the other end of the connection, or of what a PROXY header says; zero if that is no IP address
+	Remote netip.AddrPort // the other end of the connection, or the source in a PROXY header; zero if it is not an IP address
 	Local  netip.AddrPort // our end
-	Client netip.Addr     // who is behind it: Remote's address, unless a trusted proxy named another
+	Client netip.Addr     // the client: Remote's address, unless a trusted proxy named another
 	TLS    *tls.ConnectionState
 
-	// Balance is what the handlers know about the choice of a server: a hash
-	// key, a preferred server, a class in the queue.
+	// Balance is set by handlers to influence the choice of a server: a hash key,
+	// a preferred server, a class in the queue.
 	Balance balance.Request
 
-	// ErrorPage makes the header and body of error replies; nil means a line of
-	// text. It is not asked for calls of gRPC. A middleware sets it for what is inside it. It may panic: the reply is
-	// a line of text then.
+	// ErrorPage makes the header and body of error replies; nil means a line of text. It is not called
+	// for gRPC. A middleware sets it for the handlers inside it. If it panics, the reply is a line of
+	// text.
 	ErrorPage func(x *Exchange, status int) (header *Fields, body string)
 
-	// Record holds what is known of the exchange so far.
+	// Record is the record of the exchange so far.
 	Record Record
 
 	asked    asked
 	proto    int8 // minor version of HTTP/1, or 2 for HTTP/2
 	upgrade  string
-	wsKey    string // of an extended CONNECT: the key of ours that the server has to answer
+	wsKey    string // of an extended CONNECT: the key that we made and the server has to answer
 	trailers bool   // TE: trailers
-	lastOne  bool   // over its connection to the server, which is told
+	lastOne  bool   // of its connection to the server: it is sent with Connection: close
 	expect   bool   // Expect: 100-continue, not answered yet
 
-	now      time.Time // the clock as read when something last waited; zero if it has to be read again
+	now      time.Time // the time as read after the last wait; zero if it has to be read again
 	down     downstream
 	editors  []ReplyEditor
 	filters  []BodyFilter
 	values   []value
-	buffered []byte // the whole body of the request, if that is at hand; nil if it is not
-	lent     *lent  // of the bodies of requests that were made of it; nil if there are none
+	buffered []byte // the whole body of the request, nil if it is not in memory
+	lent     *lent  // guards the bodies of http.Requests made of it; nil if there are none
 
-	proxied *l4.ProxyHeader // that was accepted on the connection; nil if none was
+	proxied *l4.ProxyHeader // accepted on the connection; nil if there was none
 
-	last    Handler // that Serve has called last
-	cookie  Handler // whose cookie has chosen Balance.Prefer; nil if none has
-	hedged  string  // the server that was slower than the one that answers
-	grpc    bool    // it is a call of gRPC
-	trusted bool    // the forwarding fields of the request are to be believed
-	rfc7239 bool    // and they are Forwarded, not X-Forwarded
+	last    Handler // the last one that Serve has called
+	cookie  Handler // the one whose cookie has set Balance.Prefer; nil if none has
+	hedged  string  // name of the server that lost the race of a hedged request
+	grpc    bool    // it is a gRPC call
+	trusted bool    // the forwarding fields of the request are trusted
+	rfc7239 bool    // they are Forwarded, not X-Forwarded
 	replied bool    // the head of a final reply has been written
 }
 
-// An interrupter is work for a client that has to end when the client goes
-// away. Interrupt may be called at any time, by any goroutine, and does not
-// wait.
+// An interrupter is work for a client that has to end when the client
+// disconnects. Interrupt may be called at any time, by any goroutine, and does
+// not wait.
 type interrupter interface{ interrupt() }
 
-// Context ends when the client is gone, the server is cut, or, on the
-// standard front, when the request's context does.
+// Context ends when the client disconnects or its connection is closed, and, on
+// the standard front, when the request's context ends.
 func (x *Exchange) Context() context.Context { return x.down.context() }
 
-// Proto returns the version the client spoke, as major and minor.
+// Proto returns the HTTP version of the client's request, as major and minor.
 func (x *Exchange) Proto() (major, minor int) {
 	if x.proto > 1 {
 		return int(x.proto), 0
@@ -107,13 +107,14 @@ func (x *Exchange) Proto() (major, minor int) {
 	return 1, int(x.proto)
 }
 
-// ProxyHeader returns the PROXY header that an [l4.AcceptProxy] has taken off the
-// client's connection, with what it tells beyond the addresses, which Remote and Local
-// are: a unique id, the client's TLS, and so on. It is nil if there was none, or if the
-// connection is one of an http.Server of the host's. It must not be changed.
+// ProxyHeader returns the PROXY header that an [l4.AcceptProxy] has read from the
+// client's connection. Its addresses are in Remote and Local; it may also have a unique
+// id, the client's TLS, and so on. It is nil if there was none, or under an http.Server
+// of the host's. It must not be changed.
 func (x *Exchange) ProxyHeader() *l4.ProxyHeader { return x.proxied }
 
-// protoName returns the version the client spoke, as a status line has it.
+// protoName returns the HTTP version of the client's request, as a status line has
+// it.
 func (x *Exchange) protoName() string {
 	switch x.proto {
 	case 0:
@@ -126,18 +127,18 @@ func (x *Exchange) protoName() string {
 	return "HTTP/3.0"
 }
 
-// Upgrade returns the protocol that the client asks to change to
+// Upgrade returns the protocol to which the client asks to upgrade
 // ("websocket"), or "".
 func (x *Exchange) Upgrade() string { return x.upgrade }
 
 // Request returns the request as net/http knows it, with the exchange's edits.
-// It is built at each call and is costly beside the rest of an exchange on the
-// byte front; its Body is the request's body, to be read once.
+// It is built at each call, which costs much compared with the rest of an
+// exchange on the byte front. Its Body is the request's body, to be read once.
 func (x *Exchange) Request() *http.Request {
 	r := x.down.request()
 	if len(x.filters) > 0 {
-		// They are the host's, and may answer the exchange as they are read: what
-		// is lent is what they read.
+		// The filters are the host's and may answer the exchange when they are read,
+		// so the loan covers their input.
 		in := &http.Request{Body: io.NopCloser(bodyReader{x})}
 		x.lend(in)
 		x.applyTo(r, in.Body)
@@ -149,12 +150,12 @@ func (x *Exchange) Request() *http.Request {
 }
 
 // Body returns the request body, filtered by what [Exchange.FilterBody] added.
-// Reading it uses it up: it is not forwarded any more.
+// What has been read is not forwarded any more.
 func (x *Exchange) Body() io.Reader {
 	return x.filtered(bodyReader{x})
 }
 
-// filtered returns body behind the filters.
+// filtered returns body with the filters applied.
 func (x *Exchange) filtered(body io.Reader) io.Reader {
 	for _, f := range x.filters {
 		body = f(body)
@@ -162,16 +163,17 @@ func (x *Exchange) filtered(body io.Reader) io.Reader {
 	return body
 }
 
-// SetBody replaces the request body by one of length bytes, -1 meaning as long
-// as it turns out to be. What is left of the original body is discarded.
+// SetBody replaces the request body by one of length bytes; -1 means that the
+// length is not known. What is left of the original body is discarded.
 func (x *Exchange) SetBody(body io.Reader, length int64) {
 	x.buffered = nil
 	x.filters = append(x.filters[:0], func(io.Reader) io.Reader { return body })
 	x.ContentLength = length
 }
 
-// setBuffered is SetBody for a body that is there, all of it, and can be sent
-// any number of times. A trailer can go on only behind chunks.
+// setBuffered is SetBody for a body that is completely in memory, so that it
+// can be sent any number of times. With a trailer the length is -1, since a
+// trailer needs chunks.
 func (x *Exchange) setBuffered(body []byte) {
 	length := int64(len(body))
 	if f := x.down.trailer(); f != nil && f.Len() > 0 {
@@ -199,17 +201,17 @@ type bodyReader struct{ x *Exchange }
 
 func (b bodyReader) Read(p []byte) (int, error) { return b.x.down.readBody(p) }
 
-// OnReply has e edit the head of the final reply, wherever that comes from: a
-// server, a local answer, or a foreign handler. The editor registered last
-// runs first, as middleware nests. It also sees error replies.
+// OnReply registers e to edit the head of the final reply, whether it comes
+// from a server, a local answer, or a foreign handler. The editor registered
+// last runs first, as middleware nests. Editors also see error replies.
 func (x *Exchange) OnReply(e ReplyEditor) { x.editors = append(x.editors, e) }
 
 // Replied reports whether the head of the final reply has been sent.
 func (x *Exchange) Replied() bool { return x.replied }
 
-// Respond answers the request locally. A nil or empty body is sent as length
-// 0; the body is not sent for HEAD. Header may be nil. Of two answers to one
-// exchange the first wins.
+// Respond answers the request locally. A nil or empty body is sent as length 0;
+// the body is not sent for HEAD. Header may be nil. If an exchange is answered
+// twice, the first answer wins.
 func (x *Exchange) Respond(status int, header *Fields, body string) {
 	if x.replied {
 		return
@@ -217,11 +219,11 @@ func (x *Exchange) Respond(status int, header *Fields, body string) {
 	r := Reply{Status: status, ContentLength: int64(len(body)), Local: true}
 	if header != nil {
 		if r.Header = *header; len(x.editors) > 0 {
-			r.Header = header.Clone() // it may be a constant of the host's
+			r.Header = header.Clone() // the host may reuse it
 		}
 	}
 	if status == http.StatusNotModified && body == "" {
-		r.ContentLength = -1 // what GET would have got is not known
+		r.ContentLength = -1 // the length for a GET is not known
 	}
 	if x.Record.Termination.Cause == l4.Normal {
 		x.Record.Termination = endOf(l4.Local, l4.PhaseRequest)
@@ -242,10 +244,10 @@ func (x *Exchange) Respond(status int, header *Fields, body string) {
 	_ = x.down.finish(nil)
 }
 
-// Error answers with an error page: what ErrorPage makes, or the status and
-// its text as a line of plain text. A call of gRPC gets 200 and the status of
-// gRPC that its client would make of it, without a page. End says who caused it,
-// and when, for the record. It does nothing once there is a reply.
+// Error answers with an error page: what ErrorPage makes, or the status and its
+// text as a line of plain text. A gRPC call gets 200 and the gRPC status that
+// its client would make of the HTTP status, without a page. End is the cause and
+// the phase for the record. Error does nothing once there is a reply.
 func (x *Exchange) Error(status int, end l4.Termination) {
 	if x.replied {
 		return
@@ -265,22 +267,22 @@ func (x *Exchange) Error(status int, end l4.Termination) {
 	x.Respond(status, &h, statusLine(status)+"\n")
 }
 
-// Drop ends the exchange without a reply: the client's connection is closed,
-// on HTTP/2 the stream is reset.
+// Drop ends the exchange without a reply: the client's connection is closed; on
+// HTTP/2 the stream is reset.
 func (x *Exchange) Drop(end l4.Termination) {
 	x.Record.Termination = end
 	x.replied = true
 	x.down.abort()
 }
 
-// mustReply answers in place of a handler that did not.
+// mustReply answers 500 if no handler has replied.
 func (x *Exchange) mustReply() {
 	if !x.replied {
-		x.misconfigured(fmt.Errorf("l7: %T returned without a reply: every way through a handler must answer, or go on to the next one", x.last))
+		x.misconfigured(fmt.Errorf("l7: %T returned without a reply: a handler must answer, or call the next one", x.last))
 	}
 }
 
-// begin notes in the record what is known of the request.
+// begin fills in the request's part of the record.
 func (x *Exchange) begin(front Front) {
 	r := &x.Record
 	r.Front, r.Remote, r.Local = front, x.Remote, x.Local
@@ -289,7 +291,7 @@ func (x *Exchange) begin(front Front) {
 	x.asked = asked{x.Method, x.Scheme, x.Host, x.Path, x.Query}
 }
 
-// end closes the record and hands it on. Hook may be nil, and may panic.
+// end completes the record and calls hook with it. Hook may be nil, and may panic.
 func (x *Exchange) end(hook func(*Record)) {
 	if hook == nil {
 		return
@@ -303,7 +305,7 @@ func (x *Exchange) end(hook func(*Record)) {
 	hook(&x.Record)
 }
 
-// An origin is what a connection says of itself, before any handler does.
+// An origin is what is known of a connection before any handler runs.
 type origin struct {
 	scheme        string
 	remote, local netip.AddrPort
@@ -312,11 +314,11 @@ type origin struct {
 }
 
 // hedgedFor reports whether the reply comes from another server than that one
-// only because it was faster: whoever was with it stays with it.
+// only because the other was faster: then persistence stays with that server.
 func (x *Exchange) hedgedFor(server string) bool { return server != "" && server == x.hedged }
 
-// reset makes x ready for the next request on a connection of that origin.
-// Nothing that a handler has written into x stays.
+// reset makes x ready for the next request on a connection of that origin. It
+// clears everything that handlers have written into x.
 func (x *Exchange) reset(o *origin) {
 	clear(x.editors)
 	clear(x.filters)
@@ -342,7 +344,7 @@ func (x *Exchange) writeHead(r *Reply) error {
 }
 
 // edit runs the editors once, last registered first. It returns an error if one of
-// them has refused the reply: those behind it are for what takes its place.
+// them has refused the reply; the remaining ones edit the reply that replaces it.
 func (x *Exchange) edit(r *Reply) error {
 	x.replied = true
 	for i := len(x.editors) - 1; i >= 0; i-- {
@@ -357,7 +359,7 @@ func (x *Exchange) edit(r *Reply) error {
 	return nil
 }
 
-// refuseReply answers in the place of a reply that an editor has refused.
+// refuseReply answers 502 in place of a reply that an editor has refused.
 func (x *Exchange) refuseReply(err error) {
 	x.replied = false
 	x.Record.Err = errors.Join(x.Record.Err, err)
@@ -369,7 +371,7 @@ func (x *Exchange) writeBody(p []byte) error {
 	return x.down.writeBody(p)
 }
 
-// copyBody sends what there is to read.
+// copyBody sends body to its end.
 func (x *Exchange) copyBody(body io.Reader) error {
 	buf := make([]byte, 4<<10)
 	for {

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// Forwarding fields are of two sorts. Those that came with the request are claims, of
-// the client or of a proxy. Those that a handler sets are the host's own word: they
-// have no kind, are never dropped as claims, and take the place of ours.
+// There are two sorts of forwarding fields. Those that came with the request are
+// claims of the client or of a proxy. Those that a handler sets are statements of the
+// host: they have no kind, are never dropped as claims, and replace ours.
 
-// kindSet is kindOf for a field that a handler sets. Its forwarding fields are
-// its own word, and no claim of the client's.
+// kindSet is kindOf for a field that a handler sets: forwarding fields are not
+// claims of the client then.
 func (f *Fields) kindSet(name string) kind {
 	k := kindOf(name)
 	if k == kindForwarded {
@@ -21,8 +21,8 @@ func (f *Fields) kindSet(name string) kind {
 	return k
 }
 
-// tell reports whether a handler has set that forwarding field.
-func (f *Fields) tell(name string) bool {
+// setByHost reports whether a handler has set that forwarding field.
+func (f *Fields) setByHost(name string) bool {
 	if f.tells {
 		for i := range f.list {
 			if fd := &f.list[i]; fd.kind == kindOther && alike(fd.Name, name) {
@@ -44,8 +44,8 @@ func (f *Fields) claims(name string) iter.Seq[string] {
 	}
 }
 
-// lastClaim returns the last item of the last line of a list: what the nearest proxy
-// has said, behind what others may have.
+// lastClaim returns the last item of the last line of a list: the one that the
+// nearest proxy has added.
 func (f *Fields) lastClaim(name string) string {
 	last := ""
 	for v := range f.claims(name) {

@@ -11,23 +11,23 @@ import (
 // A Field is one header field line.
 type Field struct {
 	Name  string // as sent; compared without regard to case
-	Value string // without the white space around it
+	Value string // without leading and trailing white space
 
 	kind    kind
 	checked bool // fit to be sent: parsed, or cleaned
 }
 
-// named reports whether it is the field of that name. Most have another length,
-// which is seen without a call.
+// named reports whether f has that name. Most fields have another length, which
+// is compared without a call.
 func (f *Field) named(name string) bool { return len(f.Name) == len(name) && sameName(f.Name, name) }
 
-// sameName is out of line so that named is not.
+// sameName is not inlined so that named can be.
 //
 //go:noinline
 func sameName(a, b string) bool { return equalFold(a, b) }
 
 // Fields is an ordered list of header or trailer fields. The zero value is
-// empty. Lines keep their order, their case and their number: two Set-Cookie
+// empty. Lines keep their order and case, and are not merged: two Set-Cookie
 // lines stay two (RFC 9110, section 5.3).
 //
 // Fields that are about one connection or about framing (Connection,
@@ -38,10 +38,10 @@ func sameName(a, b string) bool { return equalFold(a, b) }
 // Fields may not be used by several goroutines at once.
 type Fields struct {
 	list   []Field
-	own    []ownName // what handlers have written, or removed, of a request
+	own    []ownName // names that handlers have written or removed in a request
 	edited bool
 	tells  bool    // a handler has set a forwarding field
-	home   *Fields // f itself, where the memory of the list is used again; a copy of f does not own it
+	home   *Fields // f itself, if the list's memory is reused; a copy of f does not own it
 }
 
 // MakeFields returns the fields of pairs: name, value, name, value, ...
@@ -100,15 +100,15 @@ func (f *Fields) Values(name string) iter.Seq[string] {
 	}
 }
 
-// Set gives the field one line: the first line of that name takes the value,
-// its other lines go; without one, a line is added at the end. Lines of the
-// other spelling go as well, "_" for "-" or the other way: a server that makes
-// variables of names (RFC 3875, section 4.1.18) would take them for the field.
-// Of a request's header, the name is the gateway's own from then on: what the client
-// sends under it in a trailer is not forwarded.
+// Set gives the field one line: the first line of that name takes the value, and its
+// other lines are removed; if there is none, a line is added at the end. Lines of
+// the other spelling, with "_" for "-" or the reverse, are removed as well: a server
+// that makes variables of names (RFC 3875, section 4.1.18) would take them for the
+// field. In the header of a request, the name belongs to the gateway from then on: a
+// trailer field of that name from the client is not forwarded.
 //
-// Control characters in a value are replaced by spaces (RFC 9110, section
-// 5.5); a name that is not a token panics: names come from the program, not
+// Control characters in a value are replaced by spaces (RFC 9110, section 5.5).
+// A name that is not a token panics, since names come from the program, not
 // from outside.
 func (f *Fields) Set(name, value string) {
 	f.ownField(ownName{name: name})
@@ -191,7 +191,7 @@ func (f *Fields) Edit(edit func(name, value string) string) {
 	}
 }
 
-// Clone returns a copy that shares nothing with f but the strings.
+// Clone returns a copy that shares only the strings with f.
 func (f *Fields) Clone() Fields {
 	return Fields{list: slices.Clone(f.list), edited: f.edited, tells: f.tells}
 }
@@ -205,15 +205,15 @@ func (f *Fields) index(name string) int {
 	return -1
 }
 
-// truncate sets the list to keep, a prefix of the same array, and lets go of
-// the strings behind it.
+// truncate sets the list to keep, a prefix of the same array, and clears the
+// strings after it.
 func (f *Fields) truncate(keep []Field) {
 	clear(f.list[len(keep):])
 	f.list = keep
 }
 
-// reset empties the list for the next message, keeping its memory. A list that
-// was assigned to f is somebody else's, and is left as it is.
+// reset empties the list for the next message and keeps its memory. A list that
+// was assigned to f has another owner and is not changed.
 func (f *Fields) reset() {
 	if f.home != f {
 		f.list, f.own, f.home = nil, nil, f
@@ -224,8 +224,7 @@ func (f *Fields) reset() {
 	f.edited, f.tells = false, false
 }
 
-// changed reports whether the list is another than the one that was read after
-// reset.
+// changed reports whether f has another list than the one parsed after reset.
 func (f *Fields) changed() bool { return f.edited || f.home != f }
 
 func (f *Fields) hasUnderscore() bool {

@@ -41,9 +41,9 @@ func isObfuscated(s string) bool {
 // A hop is an element of Forwarded.
 type hop struct{ node, proto string }
 
-// parseForwarded appends the elements of a Forwarded field to hops. It fails
-// for what is not one (RFC 7239, section 4): a parameter without a value or
-// twice in an element, a quote left open, a node that is no node.
+// parseForwarded appends the elements of a Forwarded field to hops. It fails if
+// the field is malformed (RFC 7239, section 4): a parameter without a value or
+// twice in an element, an open quote, a malformed node.
 func parseForwarded(hops []hop, v string) ([]hop, bool) {
 	for v = trimOWS(v); v != ""; {
 		var h hop
@@ -101,7 +101,7 @@ func forwardedPair(v string) (name, value, rest string, ok bool) {
 			b.WriteByte(rest[i])
 		}
 		if i == len(rest) {
-			return "", "", "", false // the quote is left open
+			return "", "", "", false // open quote
 		}
 		value, rest = b.String(), rest[i+1:]
 	} else {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// isGRPC reports whether x is a call of gRPC. It needs HTTP/2: its replies end
-// with a trailer that older clients do not read.
+// isGRPC reports whether x is a gRPC call. That needs HTTP/2: replies end with
+// a trailer that older clients do not read.
 func (x *Exchange) isGRPC() bool {
 	return x.proto >= 2 && x.Method == http.MethodPost && grpcType(x.Header.Get("Content-Type"))
 }
@@ -20,7 +20,7 @@ func grpcType(v string) bool {
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
-// The codes of gRPC that the gateway itself answers with.
+// The gRPC codes in replies of the gateway itself.
 const (
 	grpcUnknown          = "2"
 	grpcDeadlineExceeded = "4"
@@ -31,7 +31,7 @@ const (
 	grpcUnauthenticated  = "16"
 )
 
-// grpcCode maps a status of HTTP to the code that a client of gRPC makes of it
+// grpcCode maps an HTTP status to the code that a gRPC client makes of it
 // (gRPC, doc/http-grpc-status-mapping.md).
 func grpcCode(status int) string {
 	switch status {
@@ -55,7 +55,7 @@ func grpcStatus(code, message string) Fields {
 	return MakeFields("Grpc-Status", code, "Grpc-Message", message)
 }
 
-// grpcError answers with a status of gRPC and nothing else (gRPC,
+// grpcError answers with a gRPC status and nothing else (gRPC,
 // doc/PROTOCOL-HTTP2.md: Trailers-Only).
 func (x *Exchange) grpcError(code, message string) {
 	r := Reply{Status: http.StatusOK, Header: grpcStatus(code, message), ContentLength: -1, Local: true}

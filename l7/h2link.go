@@ -16,8 +16,8 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// Limits of a connection of HTTP/2, on both sides. Bodies that have been
-// received and not been read take at most its streams times h2StreamWindow, and
+// Limits of an HTTP/2 connection, on both sides. Bodies that have been received
+// and not yet read take at most its streams times h2StreamWindow, plus
 // h2ConnSpare.
 const (
 	h2StreamWindow = 64 << 10
@@ -25,21 +25,22 @@ const (
 	h2ConnSpare    = 2 << 20 // for streams that are read as fast as they come
 	h2OutHigh      = 64 << 10
 	h2Turn         = 16 << 10 // bytes of DATA that a stream adds while others wait
-	h2Writes       = 8        // of one goroutine that has other things to do
-	h2OutLimit     = 1 << 20  // of answers that a peer causes and does not read
+	h2Writes       = 8        // by a goroutine that has other work
+	h2OutLimit     = 1 << 20  // of frames that a peer causes and does not read
 	h2PingTimeout  = 15 * time.Second
 )
 
-// An h2Link is what both sides of HTTP/2 have below their streams: the state of
-// the protocol and what is to be written. A goroutine that has something to send
-// adds it; the one that finds nobody writing writes for all.
+// An h2Link is the layer below the streams, used on both sides of HTTP/2: the
+// state of the protocol and the output buffer. A goroutine that has something to
+// send adds it to the buffer; if no other goroutine is writing, it writes for
+// all.
 type h2Link struct {
 	c     *l4.Conn
-	bound writeBound // of what is written; not used where TLS has its own
+	bound writeBound // of writes; not used where TLS has its own
 	tls   bool       // writes are bounded below c
 	lost  func(err error)
-	spawn func(f func())    // runs f on a goroutine that the owner waits for, if it does
-	apart bool              // writing is left to a goroutine of spawn, always
+	spawn func(f func())    // runs f on a goroutine; some owners wait for it
+	apart bool              // writing is always left to a goroutine of spawn
 	all   func()            // the method value of writeAll, made once
 	names map[string]string // of fields, in lower case
 
@@ -47,41 +48,41 @@ type h2Link struct {
 	h2      *h2.Conn
 	spare   []byte      // the buffer that is not h2.Out
 	writing bool        // a goroutine is writing
-	caused  int         // bytes of h2.Out that the peer's frames have caused
-	closed  bool        // nothing is served or sent any more
+	caused  int         // bytes of h2.Out caused by frames of the peer
+	closed  bool        // nothing more is served or sent
 	err     error       // why
 	queue   []*h2Sender // in the order in which they asked to send
-	turns   int         // of it that were taken out and have not sent yet
+	turns   int         // senders taken out of queue that have not sent yet
 	data    int64       // bytes of bodies that all streams have sent
 	sleep   sleepers
 	late    func()          // the method value of wakeLate, made once
-	chans   []chan struct{} // of waits, to be used again
-	length  int64           // that digits is of
+	chans   []chan struct{} // of waits, for reuse
+	length  int64           // the number whose text is in digits
 	digits  string
 }
 
 // start begins a connection over c. Lost is called, without the lock, when
-// nothing can be written any more. Spawn starts a goroutine.
+// writing has failed. Spawn starts a goroutine.
 func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config, lost func(error), spawn func(func())) {
 	k.c, k.tls, k.lost, k.spawn = c, tls, lost, spawn
 	k.names = make(map[string]string)
 	k.bound.set(limit)
 	k.late, k.all = k.wakeLate, k.writeAll
-	k.bound.whole = c.TLS() != nil // with bounds below, it is not used
+	k.bound.whole = c.TLS() != nil // not used where the layer below has bounds
 	k.h2 = h2.New(cfg)
 }
 
-// flush writes what there is to be written, unless another goroutine does. It
-// gives way once, so that streams that are ready add what they have: then all
-// of it takes one record and one system call.
+// flush writes the output buffer, unless another goroutine is writing. It
+// yields once, so that streams that are ready add their output: then all of it
+// takes one record and one system call.
 func (k *h2Link) flush() { k.flushUntil(nil, h2Writes) }
 
-// flushAll is flush for a goroutine that has nothing else to do.
+// flushAll is flush for a goroutine that has no other work.
 func (k *h2Link) flushAll() { k.flushUntil(nil, math.MaxInt) }
 
-// flushUntil is flush for a goroutine that writes at most so many times, and not
-// for others once the turn of s, its own stream if there is one, has come. Then it
-// leaves the rest to a goroutine made for that: others may add without end.
+// flushUntil is flush for a goroutine that writes at most so many times, and stops
+// once it is the turn of s, its own stream if it has one. Then it leaves the rest
+// to another goroutine, since others may add output without end.
 func (k *h2Link) flushUntil(s *h2Sender, writes int) {
 	switch {
 	case k.apart:
@@ -92,8 +93,8 @@ func (k *h2Link) flushUntil(s *h2Sender, writes int) {
 	}
 }
 
-// mayWrite reports whether there is something to write and nobody writes: then the
-// caller has to.
+// mayWrite reports whether there is something to write and no goroutine is
+// writing: then the caller has to write.
 func (k *h2Link) mayWrite() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -140,17 +141,17 @@ func (k *h2Link) writeOut(s *h2Sender, writes int) {
 	k.mu.Unlock()
 }
 
-// flushSoon is flush for the goroutine that reads, which must not wait for the
-// peer to read: the peer may be waiting for it.
+// flushSoon is flush for the goroutine that reads. It must not wait for the
+// peer to read, since the peer may be waiting for us to read.
 func (k *h2Link) flushSoon() {
 	if k.mayWrite() {
 		k.spawn(k.all)
 	}
 }
 
-// receive takes the frames of in that are complete, and has handle do what they
-// ask for, with the lock held. It fails for a peer that breaks the protocol, or
-// has answers written and does not read them.
+// receive parses the complete frames of in and calls handle for each, with the
+// lock held. It fails if the peer breaks the protocol, or causes frames that it
+// does not read.
 func (k *h2Link) receive(in *input, b *buffers, now time.Time, handle func(*h2.Event, time.Time) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -175,7 +176,7 @@ func (k *h2Link) receive(in *input, b *buffers, now time.Time, handle func(*h2.E
 	return nil
 }
 
-// event says what a frame means. The lock is held.
+// event parses a frame. The lock is held.
 func (k *h2Link) event(f h2.Frame, now time.Time) (h2.Event, error) {
 	before := len(k.h2.Out)
 	ev, err := k.h2.Receive(f, now)
@@ -185,7 +186,7 @@ func (k *h2Link) event(f h2.Frame, now time.Time) (h2.Event, error) {
 	return ev, err
 }
 
-// write fails if the connection panics: it may be a timer that writes.
+// write returns a panic of the connection as an error, since a timer may be writing.
 func (k *h2Link) write(p []byte) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -200,25 +201,25 @@ func (k *h2Link) write(p []byte) (err error) {
 	return err
 }
 
-// rest gives back what an idle connection does not need.
+// rest releases the memory that an idle connection does not need.
 func (k *h2Link) rest() {
 	if !k.writing {
 		k.spare, k.h2.Out = nil, nil
 	}
 }
 
-// An h2Sender is a stream as far as it sends. Its fields are guarded by the mu
+// An h2Sender is the sending side of a stream. Its fields are guarded by the mu
 // of the link.
 type h2Sender struct {
 	st     *h2.Stream
-	queued bool // it waits in the link's queue
-	turn   bool // it has been taken out of it, to send
+	queued bool // waits in the link's queue
+	turn   bool // has been taken out of the queue to send
 	send   wait
 }
 
-// sendData sends all of p, and waits where the peer's windows or the connection
-// are full, for a byte at most limit. Over says why nothing can be sent any more.
-// The lock is held, but while it waits.
+// sendData sends all of p. It waits while the peer's windows or the connection
+// are full, at most limit for each byte. Over returns why nothing more can be
+// sent. The lock is held except while it waits.
 func (k *h2Link) sendData(s *h2Sender, p []byte, limit time.Duration, over func() error) error {
 	for {
 		err := over()
@@ -235,7 +236,7 @@ func (k *h2Link) sendData(s *h2Sender, p []byte, limit time.Duration, over func(
 	}
 }
 
-// add sends what may be sent of p at present.
+// add sends as much of p as the windows allow now.
 func (k *h2Link) add(s *h2Sender, p []byte) (n int) {
 	for n < len(p) && len(k.h2.Out) < h2OutHigh {
 		if s.turn {
@@ -254,9 +255,9 @@ func (k *h2Link) add(s *h2Sender, p []byte) (n int) {
 }
 
 // awaitTurn waits until there may be room for more. Limit is for a peer that
-// takes nothing: a stream that only waits for others goes on waiting.
+// reads nothing: a stream that only waits for other streams keeps waiting.
 func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration, over func() error) error {
-	if s.turn { // heads of others have taken the room meanwhile
+	if s.turn { // heads of other streams have taken the room
 		s.turn = false
 		k.turns--
 	}
@@ -266,12 +267,12 @@ func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration, over func() error) 
 		k.queue = append(k.queue, s)
 	}
 	k.mu.Unlock()
-	k.flushUntil(s, h2Writes) // takes s out of the queue, unless that is for the peer to do
+	k.flushUntil(s, h2Writes) // takes s out of the queue, unless it waits for the peer
 	k.mu.Lock()
 	if !s.queued {
 		return nil
 	}
-	if err := over(); err != nil { // since the lock was given up, with nobody here to wake
+	if err := over(); err != nil { // happened while the lock was released, before this stream waited
 		return err
 	}
 	if k.sleepFor(&s.send, limit) || !s.queued {
@@ -283,7 +284,7 @@ func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration, over func() error) 
 	return os.ErrDeadlineExceeded
 }
 
-// behindOthers reports whether streams that can send have waited for longer,
+// behindOthers reports whether other streams that can send have waited longer
 // or are more urgent.
 func (k *h2Link) behindOthers(s *h2Sender) bool {
 	for _, o := range k.queue {
@@ -294,7 +295,7 @@ func (k *h2Link) behindOthers(s *h2Sender) bool {
 	return false
 }
 
-// unqueue takes s out of the queue, and its turn, if it has one, from it.
+// unqueue removes s from the queue, and takes back its turn if it has one.
 func (k *h2Link) unqueue(s *h2Sender) {
 	if s.turn {
 		s.turn = false
@@ -313,8 +314,8 @@ func (k *h2Link) unqueue(s *h2Sender) {
 	s.queued = false
 }
 
-// wakeSenders lets streams that wait to send do so, as far as there is room: the
-// most urgent ones, each a turn in the order in which they asked.
+// wakeSenders wakes streams that wait to send, as far as there is room: the most
+// urgent ones, one turn each, in the order in which they asked.
 func (k *h2Link) wakeSenders() {
 	if len(k.queue) == 0 {
 		return
@@ -341,8 +342,8 @@ func (k *h2Link) wakeSenders() {
 	k.queue = rest
 }
 
-// fields writes those that are not the engine's own, and reports whether a Date
-// was among them.
+// fields writes the fields that the engine does not own, and reports whether a
+// Date was among them.
 func (k *h2Link) fields(b h2.Block, list *Fields) (dated bool) {
 	for i := range list.list {
 		fd := &list.list[i]
@@ -355,7 +356,8 @@ func (k *h2Link) fields(b h2.Block, list *Fields) (dated bool) {
 	return dated
 }
 
-// number returns n as a string. Replies are often as long as the last one.
+// number returns n as a string. It keeps the last one, since replies often have the
+// same length.
 func (k *h2Link) number(n int64) string {
 	if n != k.length || k.digits == "" {
 		k.length, k.digits = n, formatInt(n)
@@ -363,7 +365,7 @@ func (k *h2Link) number(n int64) string {
 	return k.digits
 }
 
-// name returns a field's name in lower case. There are few, so most are found.
+// name returns a field's name in lower case. It caches names, which are few.
 func (k *h2Link) name(s string) string {
 	if isLower(s) {
 		return s
@@ -406,28 +408,28 @@ func fieldFault(hf *hpack.HeaderField, k kind) string {
 	}
 	switch k {
 	case kindConnection, kindTransferEncoding, kindUpgrade:
-		return "field " + hf.Name + ", which is of HTTP/1"
+		return "field " + hf.Name + ", which is for HTTP/1 only"
 	case kindTE:
 		if !equalFold(hf.Value, "trailers") {
 			return "TE other than trailers"
 		}
 	case kindHop:
 		if hf.Name == "keep-alive" || hf.Name == "proxy-connection" {
-			return "field " + hf.Name + ", which is of HTTP/1"
+			return "field " + hf.Name + ", which is for HTTP/1 only"
 		}
 	}
 	return ""
 }
 
-// An h2Inbox is the body of a stream as far as it has been received and not
-// been read. It is guarded by the mu of the link.
+// An h2Inbox is the part of a stream's body that has been received and not yet
+// read. It is guarded by the mu of the link.
 type h2Inbox struct {
 	bufs []*l4.Buffer
-	pos  int           // in the first of them
-	few  [2]*l4.Buffer // what bufs begins with
+	pos  int           // in the first buffer
+	few  [2]*l4.Buffer // initial array of bufs
 }
 
-// put copies a piece to the end.
+// put appends a copy of a piece.
 func (b *h2Inbox) put(p []byte, pool *l4.BufferPool) {
 	for len(p) > 0 {
 		var last *l4.Buffer
@@ -447,8 +449,8 @@ func (b *h2Inbox) put(p []byte, pool *l4.BufferPool) {
 	}
 }
 
-// first returns what can be read at once, nil if there is nothing. It stays as it
-// is until skip.
+// first returns the first bytes to read, nil if there are none. They stay valid
+// until skip.
 func (b *h2Inbox) first() []byte {
 	if len(b.bufs) == 0 {
 		return nil
@@ -456,7 +458,7 @@ func (b *h2Inbox) first() []byte {
 	return b.bufs[0].B[b.pos:]
 }
 
-// skip takes n bytes off what first returned.
+// skip removes the first n bytes.
 func (b *h2Inbox) skip(n int, pool *l4.BufferPool) {
 	if b.pos += n; b.pos == len(b.bufs[0].B) {
 		pool.Put(b.bufs[0])
@@ -465,7 +467,7 @@ func (b *h2Inbox) skip(n int, pool *l4.BufferPool) {
 	}
 }
 
-// drop throws everything away and returns how much that was.
+// drop discards everything and returns how many bytes that was.
 func (b *h2Inbox) drop(pool *l4.BufferPool) (n int64) {
 	for _, f := range b.bufs {
 		n += int64(len(f.B))
@@ -479,10 +481,10 @@ func (b *h2Inbox) drop(pool *l4.BufferPool) (n int64) {
 // wait is where one goroutine waits for another. It is guarded by the mu of a
 // link.
 type wait struct {
-	ch   chan struct{} // nil while nobody waits
-	due  time.Time     // when the wait is over; zero means never
-	late bool          // it was
-	at   int           // place among the sleepers, plus 1; 0 means not among them
+	ch   chan struct{} // nil while no goroutine waits
+	due  time.Time     // when the wait times out; zero means never
+	late bool          // it has timed out
+	at   int           // index among the sleepers, plus 1; 0 means none
 }
 
 func (w *wait) wake() {
@@ -494,9 +496,9 @@ func (w *wait) wake() {
 	}
 }
 
-// sleepFor waits for wake with the lock given up, at most d, coarsely, if that is
-// not 0. It is false if that time has passed. What is waited for must be looked
-// at again.
+// sleepFor waits for wake with the lock released. If d is not 0 it waits for
+// about d at most and returns false when that has passed. The caller must check
+// its condition again.
 func (k *h2Link) sleepFor(w *wait, d time.Duration) bool {
 	return k.sleepUntil(w, deadlineIn(time.Now(), d))
 }
@@ -517,7 +519,7 @@ func (k *h2Link) sleepUntil(w *wait, due time.Time) bool {
 	k.mu.Lock()
 	k.sleep.remove(w)
 	select {
-	case <-w.ch: // woken twice
+	case <-w.ch: // already woken
 	default:
 	}
 	k.chans = append(k.chans, w.ch)
@@ -525,20 +527,20 @@ func (k *h2Link) sleepUntil(w *wait, due time.Time) bool {
 	return !w.late
 }
 
-// wakeLate wakes those that have slept for too long.
+// wakeLate wakes the waits that have timed out.
 func (k *h2Link) wakeLate() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sleep.expire(time.Now())
 }
 
-// sleepers are the waits of a connection that end some time. There is one timer
-// for all of them, that is moved only to come earlier: most waits are over long
-// before.
+// sleepers are the waits of a connection that have a timeout. They share one
+// timer, which is only ever moved forward: most waits end long before their
+// timeout.
 type sleepers struct {
 	list  []*wait
 	timer *time.Timer
-	next  time.Time // when it goes off; zero means that it does not
+	next  time.Time // when the timer fires; zero means that it is not set
 }
 
 func (s *sleepers) add(w *wait, expire func()) {
@@ -587,6 +589,6 @@ func (s *sleepers) expire(now time.Time) {
 func (s *sleepers) stop() {
 	if s.timer != nil {
 		s.timer.Stop()
-		s.next = time.Time{} // or nobody who sleeps later would be woken
+		s.next = time.Time{} // or later sleepers would not be woken
 	}
 }

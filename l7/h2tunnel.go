@@ -12,40 +12,40 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// acceptKey returns the Sec-WebSocket-Accept that a key asks for (RFC 6455,
-// section 4.2.2).
+// acceptKey returns the Sec-WebSocket-Accept for a key (RFC 6455, section
+// 4.2.2).
 func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// An h2Tunnel is a stream of either side as a connection (RFC 9113, section 8.5,
-// and RFC 8441). END_STREAM is the end of one direction, RST_STREAM what a reset is
-// to TCP.
+// An h2Tunnel is a stream, of either side, as a connection (RFC 9113, section 8.5,
+// and RFC 8441). END_STREAM ends one direction, and RST_STREAM corresponds to a TCP
+// reset.
 type h2Tunnel struct {
 	k      *h2Link
 	sender *h2Sender
 	recv   *wait
 	end    h2TunnelEnd
 	nc     net.Conn      // below the link
-	limit  time.Duration // of a write that the peer opens no window for; 0 means none
+	limit  time.Duration // of a write while the peer's window is closed; 0 means none
 
 	// Guarded by the mu of k:
 	readTimer, writeTimer *time.Timer
-	late                  bool // the read deadline is over
+	late                  bool // the read deadline has passed
 	broken                bool // Close is to reset the stream
-	closed                bool // and the stream may be another's
+	closed                bool // and the stream may be in use by another exchange
 }
 
-// An h2TunnelEnd is what the two sides do in their own way. The lock of the link
-// is held.
+// An h2TunnelEnd has the methods that differ between the two sides. The lock of
+// the link is held.
 type h2TunnelEnd interface {
-	// pull returns what has come, an error at the end, and neither if there is
-	// nothing yet.
+	// pull returns received bytes, an error at the end, and neither if there are
+	// none yet.
 	pull(p []byte) (int, error)
-	// unwanted says why nothing can be sent any more, or nil.
+	// unwanted returns why nothing more can be sent, or nil.
 	unwanted() error
-	// sent notes that END_STREAM or RST_STREAM has been sent.
+	// sent is called when END_STREAM or RST_STREAM has been sent.
 	sent()
 }
 
@@ -91,7 +91,7 @@ func (t *h2Tunnel) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// over says why nothing can be sent any more, or nil. The lock is held.
+// over returns why nothing more can be sent, or nil. The lock is held.
 func (t *h2Tunnel) over() error {
 	if t.closed {
 		return net.ErrClosed
@@ -99,7 +99,7 @@ func (t *h2Tunnel) over() error {
 	return t.end.unwanted()
 }
 
-// CloseWrite ends what is sent.
+// CloseWrite ends the sending direction.
 func (t *h2Tunnel) CloseWrite() error {
 	k := t.k
 	k.mu.Lock()
@@ -113,7 +113,7 @@ func (t *h2Tunnel) CloseWrite() error {
 	return err
 }
 
-// SetLinger has Close reset the stream if sec is 0, as that of [net.TCPConn] does.
+// SetLinger with 0 makes Close reset the stream, as in [net.TCPConn].
 func (t *h2Tunnel) SetLinger(sec int) error {
 	t.k.mu.Lock()
 	t.broken = sec == 0
@@ -121,8 +121,8 @@ func (t *h2Tunnel) SetLinger(sec int) error {
 	return nil
 }
 
-// Close ends the stream. What the peer still sends is not wanted: the end of the
-// exchange resets what is left of it.
+// Close ends the stream. What the peer still sends is discarded: the end of the
+// exchange resets the stream if it is still open.
 func (t *h2Tunnel) Close() error {
 	k := t.k
 	k.mu.Lock()
@@ -179,7 +179,7 @@ func (t *h2Tunnel) SetReadDeadline(at time.Time) error {
 	return nil
 }
 
-// SetWriteDeadline implements [net.Conn]. Behind it the stream is reset.
+// SetWriteDeadline implements [net.Conn]. When it has passed, the stream is reset.
 func (t *h2Tunnel) SetWriteDeadline(at time.Time) error {
 	t.k.deadline(at, &t.writeTimer, func() {
 		if t.closed {
@@ -192,7 +192,7 @@ func (t *h2Tunnel) SetWriteDeadline(at time.Time) error {
 	return nil
 }
 
-// deadline has late run at t, with the link locked. Zero t undoes that.
+// deadline schedules late to run at t, with the link locked. Zero t cancels it.
 func (k *h2Link) deadline(t time.Time, timer **time.Timer, late, undo func()) {
 	k.mu.Lock()
 	if *timer != nil {
@@ -210,7 +210,7 @@ func (k *h2Link) deadline(t time.Time, timer **time.Timer, late, undo func()) {
 		var mine *time.Timer
 		mine = time.AfterFunc(d, func() {
 			k.mu.Lock()
-			if *timer == mine { // the stream is still the one that asked
+			if *timer == mine { // the timer still belongs to this stream
 				late()
 			}
 			k.mu.Unlock()

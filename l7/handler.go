@@ -13,24 +13,26 @@ import (
 //	func (h *Mine) ServeHTTP(w http.ResponseWriter, r *http.Request) { l7.ServeHTTP(h, w, r) }
 //
 // A native handler inside middleware of net/http that is itself inside a native
-// handler goes on with the exchange of the outer one: what that has found out
-// (Client, Balance, values of a [Key], ErrorPage, the record) holds, and what the
+// handler continues the exchange of the outer one. Client, Balance, values of a
+// [Key], ErrorPage and the record are those of the outer exchange; what the
 // middleware has changed in the request (method, URL, Host, fields, body,
-// ContentLength) counts. RemoteAddr and TLS are those of the connection, whatever
-// the middleware says. Each call of the inner handler works on an [Exchange] of its
-// own, so the middleware may call it in any goroutine and more than once; of
-// several, the one that ended last is on record.
+// ContentLength) applies. Remote and TLS are those of the connection, even if the
+// middleware changes RemoteAddr or TLS. Each call of the inner handler works on an
+// [Exchange] of its own, so the middleware may call it in any goroutine and more
+// than once; the record is that of the call that ended last.
 type Handler interface {
 	http.Handler
 	ServeExchange(x *Exchange)
 }
 
-// errNoHandler is about a field Next or the like that a Check was not asked for.
-var errNoHandler = errors.New("l7: a handler is nil where one must go on with the exchange")
+// errNoHandler is the error of a nil Next, or a similar field, of a handler that
+// was not checked.
+var errNoHandler = errors.New("l7: a handler is nil: Next, or a field like it")
 
-// Serve has h answer the exchange: a native handler directly, any other as the
-// leaf of the tree, with a request that carries the exchange's edits. A
-// [http.ServeMux] is looked through: the handler that it chooses may be native.
+// Serve passes the exchange to h: directly to a native handler, and to any
+// other as the leaf of the tree, with a request that carries the exchange's
+// edits. If h is an [http.ServeMux], Serve looks up the handler that it would
+// choose, which may be native.
 func Serve(h http.Handler, x *Exchange) {
 	if n, ok := h.(Handler); ok {
 		x.last = n
@@ -44,7 +46,7 @@ func Serve(h http.Handler, x *Exchange) {
 	if m, ok := h.(*http.ServeMux); ok {
 		inner, pattern := m.Handler(x.Request())
 		if n, ok := inner.(Handler); ok && pattern != "" {
-			if err := firstUse(n); err != nil { // it was not to be seen before
+			if err := firstUse(n); err != nil { // no Check could find it before
 				x.misconfigured(err)
 				return
 			}

@@ -11,8 +11,8 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// hashOf hashes a key for a balance.Request, alike in every process. It is false
-// for what [hashable] does not take.
+// hashOf hashes a key for a balance.Request. The hash is the same in every
+// process. It is false for types that are not [hashable].
 func hashOf[K comparable](key K) (uint64, bool) {
 	if h := commonHash(key); h != 0 {
 		return h, true
@@ -20,8 +20,8 @@ func hashOf[K comparable](key K) (uint64, bool) {
 	return anyHash(key)
 }
 
-// commonHash is for the keys of this package, which it does not move to the
-// heap. It is 0 for others.
+// commonHash hashes the key types of this package without an allocation. It is
+// 0 for others.
 func commonHash(key any) uint64 {
 	switch k := key.(type) {
 	case string:
@@ -44,7 +44,7 @@ func anyHash(key any) (uint64, bool) {
 	return balance.Hash(string(b)), ok
 }
 
-// appendKey appends what tells v from other values of its type.
+// appendKey appends an encoding of v that is unique among the values of its type.
 func appendKey(b []byte, v reflect.Value) ([]byte, bool) {
 	switch k := v.Kind(); {
 	case v.Type() == reflect.TypeFor[netip.Addr](), v.Type() == reflect.TypeFor[netip.AddrPort](), v.Type() == reflect.TypeFor[netip.Prefix]():
@@ -91,7 +91,7 @@ func appendKey(b []byte, v reflect.Value) ([]byte, bool) {
 	return b, true
 }
 
-// hashable reports whether keys of that type are alike in every process: no
+// hashable reports whether keys of that type mean the same in every process: no
 // pointers, interfaces or channels.
 func hashable[K comparable]() bool {
 	t := reflect.TypeFor[K]()

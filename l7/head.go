@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// A headError is a message that is refused. Nothing behind it on the
-// connection is read.
+// A headError is a message that is refused. Nothing after it on the connection
+// is read.
 type headError struct {
-	status int    // what a client is told; a server's message makes it 502
-	reason string // what the record says
+	status int    // for the client; a server's message makes it 502
+	reason string // for the record
 }
 
 func (e *headError) Error() string { return "l7: " + e.reason }
 
 func bad(reason string) *headError { return &headError{http.StatusBadRequest, reason} }
 
-// headEnd returns the length of the head that b begins with, its empty line
-// included, or 0 if it is not complete. Bytes before from have been looked at
-// by an earlier call. Every line has to end in CRLF: a bare LF, which RFC
-// 9112, section 2.2 lets a recipient take for one, is where parsers disagree.
+// headEnd returns the length of the head at the beginning of b, with its empty
+// line, or 0 if it is not complete. Bytes before from have been scanned by an
+// earlier call. Every line has to end in CRLF: RFC 9112, section 2.2 allows a
+// recipient to accept a bare LF, and parsers disagree about it.
 func headEnd(b []byte, from int) (int, *headError) {
 	for i := from; ; i++ {
 		n := bytes.IndexByte(b[i:], '\n')
@@ -38,8 +38,8 @@ func headEnd(b []byte, from int) (int, *headError) {
 	}
 }
 
-// sameOr returns last if it is what b says, else a copy of b. Who polls asks the
-// same and is told the same, most of the time.
+// sameOr returns last if it equals b, else a copy of b. A polling client usually
+// sends the same head each time, so this saves the copy.
 func sameOr(last string, b []byte) string {
 	if last == string(b) {
 		return last
@@ -47,7 +47,7 @@ func sameOr(last string, b []byte) string {
 	return string(b)
 }
 
-// framing is what the fields of a message say about its body and about the
+// framing is what the fields of a message say about its body and its
 // connection.
 type framing struct {
 	length    int64 // -1 without Content-Length
@@ -63,8 +63,8 @@ type framing struct {
 	protocol  lines // Upgrade
 	trailers  bool  // TE: trailers
 	expect    bool
-	unmet     string // an expectation other than 100-continue
-	options   lines  // the Connection lines that nominate
+	unmet     string // the first expectation other than 100-continue
+	options   lines  // the Connection lines that name other fields
 }
 
 // parseRequest fills x with the request whose head is s, which ends in an
@@ -117,8 +117,8 @@ func parseRequestLine(x *Exchange, line string) (minor int8, _ *headError) {
 	return minor, x.setTarget(target)
 }
 
-// setTarget takes a request target apart (RFC 9112, section 3.2) into Path,
-// Query and, from the absolute and authority forms, Host.
+// setTarget splits a request target (RFC 9112, section 3.2) into Path, Query
+// and, from the absolute and authority forms, Host.
 func (x *Exchange) setTarget(target string) *headError {
 	if !all(target, isTargetByte) {
 		return bad("malformed target")
@@ -165,8 +165,8 @@ func (x *Exchange) setTarget(target string) *headError {
 	return nil
 }
 
-// cutLine returns s up to the first CRLF and what follows. A CR elsewhere in
-// the line is left in it, for the checks to find.
+// cutLine returns s up to the first CRLF, and the rest. A CR elsewhere stays in
+// the line, where the checks find it.
 func cutLine(s string) (line, rest string, ok bool) {
 	i := strings.IndexByte(s, '\n')
 	if i < 1 || s[i-1] != '\r' {
@@ -175,8 +175,8 @@ func cutLine(s string) (line, rest string, ok bool) {
 	return s[:i-1], s[i+1:], true
 }
 
-// parseFields reads field lines up to the empty line (RFC 9112, section 5). It
-// keeps what is end to end in list and what is about the connection in f.
+// parseFields reads field lines up to the empty line (RFC 9112, section 5).
+// End-to-end fields go to list, and what concerns the connection goes to f.
 func parseFields(list *Fields, f *framing, s string, maxFields int) *headError {
 	list.reset()
 	for n := 0; !strings.HasPrefix(s, "\r\n"); n++ {
@@ -215,9 +215,10 @@ func parseFields(list *Fields, f *framing, s string, maxFields int) *headError {
 	return nil
 }
 
-// transferCoding judges Transfer-Encoding (RFC 9112, section 6.1): we know
-// chunked, once, by itself. What does not end in it has no length that can be
-// known (section 6.3); what has another coding in front of it is not ours.
+// transferCoding checks Transfer-Encoding (RFC 9112, section 6.1). Only a
+// single chunked is supported: a message whose last coding is another has no
+// known length (section 6.3), and other codings before chunked are not
+// implemented.
 func (f *framing) transferCoding() *headError {
 	if len(f.codings.more) == 0 && equalFold(f.codings.first, "chunked") {
 		f.chunked = true
@@ -236,7 +237,7 @@ func (f *framing) transferCoding() *headError {
 	return &headError{http.StatusNotImplemented, "Transfer-Encoding has more than chunked"}
 }
 
-// field takes a field that the engine has to know.
+// field handles a field that the engine has to know.
 func (f *framing) field(list *Fields, fd Field) *headError {
 	switch fd.kind {
 	case kindHost:
@@ -272,9 +273,9 @@ func (f *framing) field(list *Fields, fd Field) *headError {
 	return nil
 }
 
-// connection reads the options of a Connection line (RFC 9110, section 7.6.1).
+// connection parses the options of a Connection line (RFC 9110, section 7.6.1).
 func (f *framing) connection(value string) {
-	if equalFold(value, "keep-alive") { // what most clients that send it send
+	if equalFold(value, "keep-alive") { // the usual value
 		f.keepAlive = true
 		return
 	}
@@ -298,7 +299,7 @@ func (f *framing) connection(value string) {
 	}
 }
 
-// request checks the framing of a request and hands it to x.
+// request checks the framing of a request and stores it in x.
 func (f *framing) request(x *Exchange) *headError {
 	if f.chunked {
 		if x.proto == 0 {
@@ -383,8 +384,8 @@ func parseReply(r *Reply, f *framing, s string, maxFields int) (minor int8, _ *h
 	return minor, nil
 }
 
-// bodyExpected reports whether a request of that method says so when it has
-// no body (RFC 9110, section 8.6).
+// bodyExpected reports whether a request of that method without a body is sent
+// with Content-Length: 0 (RFC 9110, section 8.6).
 func bodyExpected(method string) bool {
 	return method == "POST" || method == "PUT" || method == "PATCH"
 }

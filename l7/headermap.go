@@ -8,8 +8,7 @@ import (
 	"slices"
 )
 
-// fieldsOf lists a header map in the order of names, without what belongs to a
-// connection.
+// fieldsOf lists a header map sorted by name, without the connection's fields.
 func fieldsOf(h http.Header) Fields {
 	var f Fields
 	f.list = make([]Field, 0, len(h)+2)

@@ -2,31 +2,31 @@
 
 package l7
 
-// scanState is where a [headScan] stands.
+// scanState is the state of a [headScan].
 type scanState uint8
 
 const (
 	scanMethod  scanState = iota // in the method
 	scanTarget                   // in the target
-	scanVersion                  // in the version, n bytes of it
+	scanVersion                  // in the version, after n bytes of it
 	scanLF                       // LF of a line
 	scanBegin                    // at the beginning of a field line, or of the empty one
 	scanName                     // in a field name
 	scanValue                    // in a field value
 )
 
-// A headScan looks at a request head that comes in pieces for what no further
-// byte can mend, so that a client that sends no request is told so at once and
-// not when its time is over. It looks at each byte once. What it lets pass
-// may be refused still, once the head is complete.
+// A headScan checks a request head that comes in pieces for errors that no
+// further byte can correct, so that a client that sends something else gets its
+// 400 at once and not after the timeout. It looks at each byte once. A head
+// that passes may still be refused once it is complete.
 type headScan struct {
 	state scanState
 	n     int // bytes of the target or version
-	at    int // of the head, that have been looked at
+	at    int // bytes of the head scanned so far
 }
 
-// hopeless returns an error if no request begins with head. Each call gets all
-// of the head so far.
+// hopeless returns an error if no request can begin with head. Each call gets
+// the whole head so far.
 func (h *headScan) hopeless(head []byte) *headError {
 	for ; h.at < len(head); h.at++ {
 		if err := h.step(head[h.at]); err != nil {
@@ -88,7 +88,7 @@ func (h *headScan) step(c byte) *headError {
 	return nil
 }
 
-// version takes a byte of "HTTP/1.1" and the CR behind it.
+// version takes one byte of "HTTP/1.1" and of the CR after it.
 func (h *headScan) version(c byte) *headError {
 	const form = "HTTP/d.d\r"
 	if want := form[h.n]; want == 'd' && class[c]&isDigitByte == 0 || want != 'd' && c != want {

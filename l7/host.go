@@ -55,9 +55,9 @@ func validPort(s string) bool {
 	return true
 }
 
-// authority returns the host that the client asked for, or, for one of HTTP/1.0
-// that did not say, the address that it has reached (as RFC 7230, section 5.5
-// had it for want of a name); "" if that is not known either.
+// authority returns the host that the client asked for. If an HTTP/1.0 request
+// has none, it is the local address of the connection (as in RFC 7230, section
+// 5.5), or "" if that is not known either.
 func (x *Exchange) authority() string {
 	if x.Host == "" && x.Local.IsValid() {
 		return x.Local.String()
@@ -71,8 +71,8 @@ func sameAuthority(a, b, scheme string) bool {
 	return equalFold(a, b) || equalFold(withoutDefaultPort(a, scheme), withoutDefaultPort(b, scheme))
 }
 
-// withoutDefaultPort returns a valid host[:port] without a port that the scheme
-// or nothing stands for.
+// withoutDefaultPort returns a valid host[:port] without a port that is empty
+// or the default of the scheme.
 func withoutDefaultPort(s, scheme string) string {
 	switch port := hostPort(s); {
 	case port == "", port == "80" && equalFold(scheme, "http"), port == "443" && equalFold(scheme, "https"):
@@ -82,8 +82,8 @@ func withoutDefaultPort(s, scheme string) string {
 }
 
 // sameTarget reports whether the Host of a CONNECT is that of its target, which
-// has a port. There is no default one, but clients leave those out that are the
-// default elsewhere.
+// has a port. CONNECT has no default port, but clients leave out those that are
+// the defaults of http and https.
 func sameTarget(host, target string) bool {
 	return equalFold(host, target) || equalFold(withoutDefaultPort(host, "http"), withoutDefaultPort(target, "http")) ||
 		equalFold(withoutDefaultPort(host, "https"), withoutDefaultPort(target, "https"))
@@ -105,8 +105,8 @@ func hostName(s string) string {
 	return s
 }
 
-// hostOf returns the host of a Host field in lower case, without port and
-// without a dot at its end.
+// hostOf returns the host of a Host field in lower case, without the port and a
+// trailing dot.
 func hostOf(host string) string {
 	end := len(host)
 	upper := false

@@ -4,7 +4,7 @@ package l7
 
 import "github.com/penstock-lb/penstock/l4"
 
-// buffers are the memory that a Server or an Upstream reads into and writes from.
+// buffers are the buffer pools of a Server or an Upstream.
 type buffers struct {
 	pool l4.BufferPool // of headBuffer bytes
 	bulk l4.BufferPool // of bulkBuffer bytes
@@ -12,17 +12,17 @@ type buffers struct {
 
 func (b *buffers) setSizes() { b.pool.Size, b.bulk.Size = headBuffer, bulkBuffer }
 
-// An input is what has been read from a connection and not been used yet. The zero
-// value holds nothing, and no buffer. One goroutine at a time uses it.
+// An input holds the bytes that have been read from a connection and not yet used.
+// The zero value is empty and has no buffer. One goroutine at a time may use it.
 type input struct {
 	buf *l4.Buffer // nil if there is none
-	pos int        // how much of it has been used
+	pos int        // how many bytes of it have been used
 }
 
-// set makes b, which may be nil, what has been read.
+// set replaces the buffer by b, which may be nil.
 func (in *input) set(b *l4.Buffer) { in.buf, in.pos = b, 0 }
 
-// bytes returns what has not been used. It is valid until the next fill or release.
+// bytes returns the unused bytes. They are valid until the next fill or release.
 func (in *input) bytes() []byte {
 	if in.buf == nil {
 		return nil
@@ -32,14 +32,14 @@ func (in *input) bytes() []byte {
 
 func (in *input) empty() bool { return in.buf == nil || in.pos == len(in.buf.B) }
 
-// use takes n bytes off what bytes returns.
+// use marks the next n bytes as used.
 func (in *input) use(n int) { in.pos += n }
 
-// full reports whether the last read took as much as there was room for.
+// full reports whether the last read filled the buffer.
 func (in *input) full() bool { return len(in.buf.B) == cap(in.buf.B) }
 
-// read reads once from c into a buffer of pool. There must be none: without bytes
-// to read, none is held.
+// read reads once from c into a buffer of pool. There must be no buffer yet: an
+// input without bytes holds none.
 func (in *input) read(c *l4.Conn, pool *l4.BufferPool) error {
 	b, err := c.ReadBuffer(pool)
 	if err == nil {
@@ -48,7 +48,7 @@ func (in *input) read(c *l4.Conn, pool *l4.BufferPool) error {
 	return err
 }
 
-// fill reads once from c, behind the bytes there are.
+// fill reads once from c and appends to the unused bytes.
 func (in *input) fill(c *l4.Conn, b *buffers) error {
 	if in.buf == nil {
 		return in.read(c, &b.pool)
@@ -64,7 +64,7 @@ func (in *input) fill(c *l4.Conn, b *buffers) error {
 	return err
 }
 
-// fillBulk is fill where a part of something means that more of it is under way.
+// fillBulk is fill for a message of which more is expected soon.
 func (in *input) fillBulk(c *l4.Conn, b *buffers) error {
 	if in.buf != nil && cap(in.buf.B) < bulkBuffer {
 		in.grow(b)
@@ -72,7 +72,7 @@ func (in *input) fillBulk(c *l4.Conn, b *buffers) error {
 	return in.fill(c, b)
 }
 
-// compact moves the bytes to the beginning of the buffer.
+// compact moves the unused bytes to the beginning of the buffer.
 func (in *input) compact() {
 	if in.pos > 0 {
 		in.buf.B = in.buf.B[:copy(in.buf.B, in.buf.B[in.pos:])]
@@ -80,7 +80,7 @@ func (in *input) compact() {
 	}
 }
 
-// grow moves the bytes to a larger buffer.
+// grow moves the unused bytes to a larger buffer.
 func (in *input) grow(b *buffers) {
 	var big *l4.Buffer
 	if cap(in.buf.B) < bulkBuffer {
@@ -93,22 +93,22 @@ func (in *input) grow(b *buffers) {
 	in.set(big)
 }
 
-// consumed gives the buffer back if all of it has been used.
+// consumed releases the buffer if all of it has been used.
 func (in *input) consumed(b *buffers) {
 	if in.empty() {
 		in.release(b)
 	}
 }
 
-// release gives the buffer back, used or not.
+// release returns the buffer to its pool, used or not.
 func (in *input) release(b *buffers) {
 	buf := in.buf
 	in.set(nil)
 	switch {
 	case buf == nil:
 	case cap(buf.B) == headBuffer:
-		b.pool.Put(buf) // once: from here on it is somebody else's
+		b.pool.Put(buf) // once only: it may have another owner now
 	default:
-		b.bulk.Put(buf) // which takes only what is of its size
+		b.bulk.Put(buf) // which keeps only buffers of its size
 	}
 }

@@ -5,13 +5,12 @@ package l7
 import "net/http"
 
 // An InterimEditor is a [ReplyEditor] that also changes the heads of interim
-// replies (1xx other than 101) on their way to the client, 103 (Early Hints) for
-// one. There may be several of them before the final reply, or none, and their
-// Status cannot be changed. EditInterim may be called by another goroutine,
-// while that of the exchange waits; it must not block.
+// replies (1xx other than 101), such as 103 (Early Hints), before they are sent
+// to the client. There may be several interim replies before the final one, or
+// none, and their Status cannot be changed. EditInterim may be called by another
+// goroutine, while that of the exchange waits; it must not block.
 //
-// [EditHeader] is one: what it removes from replies does not leave the gateway
-// with an interim one either.
+// [EditHeader] is one: it removes fields from interim replies as well.
 type InterimEditor interface {
 	EditInterim(x *Exchange, r *Reply)
 }
@@ -26,8 +25,8 @@ func (x *Exchange) editsInterim() bool {
 	return false
 }
 
-// editInterim runs the editors of interim replies, last registered first. What
-// they leave that cannot be sent is an error.
+// editInterim runs the editors of interim replies, last registered first. It
+// returns an error if the result cannot be sent.
 func (x *Exchange) editInterim(r *Reply) error {
 	status := r.Status
 	for i := len(x.editors) - 1; i >= 0; i-- {
@@ -42,7 +41,7 @@ func (x *Exchange) editInterim(r *Reply) error {
 	return nil
 }
 
-// writeInterim passes an interim reply on.
+// writeInterim sends an interim reply to the client.
 func (x *Exchange) writeInterim(r *Reply) error {
 	if err := x.editInterim(r); err != nil {
 		return err

@@ -2,9 +2,9 @@
 
 package l7
 
-// A kind marks the fields that the engine itself has to know. It is found
-// once, when a field is parsed or added; whatever comes later looks at the
-// byte, not at the name.
+// A kind marks the fields that the engine itself has to know. It is determined
+// once, when a field is parsed or added, so that later code compares a byte and
+// not a name.
 type kind uint8
 
 const (
@@ -113,9 +113,9 @@ func kindOf[S ~string | ~[]byte](name S) kind {
 	return kindOther
 }
 
-// isForwardedName reports whether name claims to tell who the client was. An
-// origin that maps names to CGI variables takes "_" for "-", so both spellings
-// are the same field (lessons of CVE-2026-39858).
+// isForwardedName reports whether name is a forwarding field. A server that
+// maps names to CGI variables treats "_" like "-", so both spellings are the
+// same field (CVE-2026-39858).
 func isForwardedName[S ~string | ~[]byte](name S) bool {
 	const prefix = "x-forwarded-"
 	if len(name) == len("x-real-ip") {

@@ -8,15 +8,15 @@ import (
 	"sync"
 )
 
-// A lent is what the bodies of an exchange's http.Requests share. Whoever has
-// one may read it when the handler is done already, as the goroutine of an
-// http.Transport may that sends it: it must not see anything of the exchange
-// then, which has become another request's.
+// A lent is the state shared by the bodies of an exchange's http.Requests. A
+// body may be read after the handler has returned, for example by the goroutine
+// of an http.Transport that sends it. By then the Exchange may be in use for
+// another request, so the read must not touch it.
 type lent struct {
 	mu      sync.Mutex
 	reading int
 	over    bool
-	left    chan struct{} // closed when the last read has ended; nil as long as nobody waits for that
+	left    chan struct{} // closed when the last read has ended; nil while no goroutine waits for that
 }
 
 // begin reports whether a read may begin; then end must follow.
@@ -38,8 +38,8 @@ func (l *lent) end() {
 	}
 }
 
-// takeBack ends the loan. Stop has reads under way return, which are waited
-// for; if it is nil they are not.
+// takeBack ends the loan. Stop interrupts reads in progress, and takeBack waits
+// for them; if it is nil, it does not wait.
 func (l *lent) takeBack(stop func()) {
 	if l == nil {
 		return
@@ -56,7 +56,7 @@ func (l *lent) takeBack(stop func()) {
 	}
 }
 
-// lend guards the body of a request that is made of the exchange.
+// lend guards the body of a request made from the exchange.
 func (x *Exchange) lend(r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
@@ -67,7 +67,7 @@ func (x *Exchange) lend(r *http.Request) {
 	r.Body = &lentBody{r.Body, x.lent}
 }
 
-// lentBody is a body that is read as long as its loan lasts.
+// lentBody is a body that can be read until the loan ends.
 type lentBody struct {
 	io.ReadCloser
 	*lent

@@ -9,16 +9,16 @@ import (
 	"sync/atomic"
 )
 
-// An Entry is a line of a map.
+// An Entry is one entry of a [Map].
 type Entry[V any] struct {
 	Key   string
 	Value V
 }
 
 // A Map looks up strings: the text itself, its longest prefix or suffix, or the
-// domain it belongs to. Set replaces all entries atomically, while others look
-// up; of two entries with one key the first counts. The zero Map is empty.
-// Looking up takes no lock, and time that does not grow with the number of
+// domain that it belongs to. Set replaces all entries atomically, also during
+// lookups; of two entries with the same key the first wins. The zero Map is
+// empty. A lookup takes no lock, and its time does not depend on the number of
 // entries. All methods may be called at once.
 type Map[V any] struct {
 	table atomic.Pointer[mapTable[V]]
@@ -59,7 +59,7 @@ func (m *Map[V]) Len() int {
 // has reports whether there is a key of n bytes, n being at most t.longest.
 func (t *mapTable[V]) has(n int) bool { return t.lens[n/64]&(1<<(n%64)) != 0 }
 
-// Exact returns the value of the entry that is s.
+// Exact returns the value of the entry whose key is s.
 func (m *Map[V]) Exact(s string) (v V, ok bool) {
 	t := m.table.Load()
 	if t == nil || len(s) > t.longest {
@@ -71,7 +71,7 @@ func (m *Map[V]) Exact(s string) (v V, ok bool) {
 	return v, false
 }
 
-// Prefix returns the value of the longest entry that s begins with.
+// Prefix returns the value of the longest entry that is a prefix of s.
 func (m *Map[V]) Prefix(s string) (v V, ok bool) {
 	t := m.table.Load()
 	if t == nil {
@@ -87,7 +87,7 @@ func (m *Map[V]) Prefix(s string) (v V, ok bool) {
 	return v, false
 }
 
-// Suffix returns the value of the longest entry that s ends in.
+// Suffix returns the value of the longest entry that is a suffix of s.
 func (m *Map[V]) Suffix(s string) (v V, ok bool) {
 	t := m.table.Load()
 	if t == nil {
@@ -104,9 +104,9 @@ func (m *Map[V]) Suffix(s string) (v V, ok bool) {
 }
 
 // Domain returns the value of the entry that is host or a domain above it:
-// "example.com" is that of a.example.com and of example.com. If there are
-// several the longest counts. Entries must be in lower case and without a
-// dot at either end; the host's case, port and last dot are ignored.
+// "example.com" matches example.com and a.example.com. Of several, the longest
+// wins. Entries must be in lower case, without a dot at either end; the case,
+// the port and a trailing dot of host are ignored.
 func (m *Map[V]) Domain(host string) (v V, ok bool) {
 	t := m.table.Load()
 	if t == nil {
@@ -118,8 +118,8 @@ func (m *Map[V]) Domain(host string) (v V, ok bool) {
 	return v, false
 }
 
-// DomainListed is Domain with the entry that was listed first, where several
-// are above the host.
+// DomainListed is Domain, except that of several entries the one listed first
+// wins.
 func (m *Map[V]) DomainListed(host string) (v V, ok bool) {
 	t := m.table.Load()
 	if t == nil {
@@ -147,14 +147,14 @@ func (t *mapTable[V]) domain(host string, better func(best, i int32) bool) int32
 	}
 }
 
-// A PrefixEntry is a line of an [AddrMap].
+// A PrefixEntry is one entry of an [AddrMap].
 type PrefixEntry[V any] struct {
 	Prefix netip.Prefix
 	Value  V
 }
 
 // An AddrMap looks up addresses by the longest prefix that contains them. Set
-// replaces all entries atomically; of two with one prefix the first counts.
+// replaces all entries atomically; of two with the same prefix the first wins.
 // IPv4 and IPv4 mapped into IPv6 are the same. The zero AddrMap is empty. All
 // methods may be called at once.
 type AddrMap[V any] struct {
@@ -167,8 +167,8 @@ type addrTable[V any] struct {
 	bits6    [3]uint64 // and of IPv6
 }
 
-// Set replaces all entries. Bits behind the prefix are ignored, and prefixes
-// that are not valid are left out.
+// Set replaces all entries. Host bits of a prefix are ignored, and invalid
+// prefixes are left out.
 func (m *AddrMap[V]) Set(entries ...PrefixEntry[V]) {
 	t := &addrTable[V]{byPrefix: make(map[netip.Prefix]V, len(entries))}
 	for _, e := range entries {
@@ -211,7 +211,7 @@ func (m *AddrMap[V]) Lookup(a netip.Addr) (v V, ok bool) {
 	return v, false
 }
 
-// longest tries the lengths whose bits are set, the longest first.
+// longest tries the prefix lengths in use, the longest first.
 func (t *addrTable[V]) longest(a netip.Addr, lengths uint64, base int) (v V, ok bool) {
 	for lengths != 0 {
 		n := 63 - bits.LeadingZeros64(lengths)

@@ -36,8 +36,8 @@ func (x *Exchange) newRequest(ctx context.Context) *http.Request {
 	return r.WithContext(ctx)
 }
 
-// applyTo gives r what the exchange says. What belongs to the connection stays
-// as net/http has it. Body is what filters read.
+// applyTo applies the exchange's edits to r. Connection fields stay as net/http
+// has them. Body is the input of the filters.
 func (x *Exchange) applyTo(r *http.Request, body io.Reader) {
 	r.Method, r.Host = x.Method, x.Host
 	if target := x.Path + x.Query; target != r.RequestURI {
@@ -84,8 +84,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return ap
 }
 
-// tlsState returns the state of a connection that has done its handshake, nil
-// if it is plain text.
+// tlsState returns the TLS state of a connection after its handshake, nil if it
+// is plain text.
 func tlsState(c net.Conn) *tls.ConnectionState {
 	t, ok := c.(interface{ ConnectionState() tls.ConnectionState })
 	if !ok {

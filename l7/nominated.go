@@ -4,8 +4,8 @@ package l7
 
 import "strings"
 
-// lines is the values of a field that may come on several lines. One line, the
-// usual case, is kept without an allocation.
+// lines holds the values of a field that may come on several lines. One line,
+// the usual case, needs no allocation.
 type lines struct {
 	first string
 	more  []string
@@ -19,7 +19,7 @@ func (l *lines) add(value string) {
 	}
 }
 
-// join returns the list that the lines make up (RFC 9110, section 5.3).
+// join returns the lines as one list (RFC 9110, section 5.3).
 func (l *lines) join() string {
 	if len(l.more) == 0 {
 		return l.first
@@ -35,12 +35,12 @@ func (l *lines) eachItem(do func(item string)) {
 	}
 }
 
-// shortOptions is up to how many bytes of options it is cheaper to look for
-// each field among them than to build an index.
+// shortOptions is the length of options in bytes up to which searching them for
+// each field is cheaper than building an index.
 const shortOptions = 256
 
-// dropNominated removes the fields that Connection names. Those that the
-// engine owns are not in the list, so nobody can have them removed.
+// dropNominated removes the fields that Connection names. Fields that the
+// engine owns are not in the list, so a client cannot have them removed.
 func (f *Fields) dropNominated(options *lines) {
 	if len(options.more) == 0 && len(options.first) <= shortOptions {
 		f.DelFunc(func(name, _ string) bool { return hasItem(options.first, name) })
@@ -50,8 +50,8 @@ func (f *Fields) dropNominated(options *lines) {
 	f.edited = false
 }
 
-// dropIndexed is dropNominated for options of any length. Both the options and
-// the fields come from outside, so each are gone through once.
+// dropIndexed is dropNominated for options of any length. It is linear in both
+// the options and the fields, since both come from outside.
 func (f *Fields) dropIndexed(options *lines) {
 	names := make(map[string]int, len(f.list))
 	var lengths uint64 // bit n: there is a name of n bytes (63: or more)

@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// An ownName is a rule for names of request fields that are the gateway's own: it
-// writes them, or has them removed. What the client says in a trailer under such a
-// name is not forwarded, as a server may take it for the field (RFC 9110, section
+// An ownName is a rule for names of request fields that belong to the gateway: it
+// writes or removes them. A trailer field of such a name from the client is not
+// forwarded, since a server may merge it into the header (RFC 9110, section
 // 6.5.1).
 type ownName struct {
 	name, prefix, suffix, contains string
 	expr                           *regexp.Regexp
 }
 
-// fits reports whether the rule is about that name, in any spelling.
+// fits reports whether the rule covers that name, in any spelling.
 func (c *ownName) fits(name string) bool {
 	n := len(name)
 	return c.name != "" && alike(name, c.name) ||
@@ -29,24 +29,24 @@ func (c *ownName) fits(name string) bool {
 		c.expr != nil && matchesName(c.expr, name)
 }
 
-// ownField notes a rule for the names of f, once.
+// ownField adds a rule to f, once.
 func (f *Fields) ownField(c ownName) {
 	if slices.Contains(f.own, c) {
 		return
 	}
-	if f.home != f { // the memory may be shared with what it is a copy of
+	if f.home != f { // f is a copy: the memory may be shared
 		f.own = slices.Clip(f.own)
 	}
 	f.own = append(f.own, c)
 }
 
-// owns reports whether a name is the gateway's own.
+// owns reports whether a name belongs to the gateway.
 func (f *Fields) owns(name string) bool {
 	return slices.ContainsFunc(f.own, func(c ownName) bool { return c.fits(name) })
 }
 
-// withoutOwn returns a trailer of the request without the names that are own, nil if
-// there is none.
+// withoutOwn returns a trailer of the request without the names that the gateway
+// owns, nil if nothing is left.
 func (f *Fields) withoutOwn(trailer *Fields) *Fields {
 	if trailer == nil || len(f.own) == 0 {
 		return trailer
@@ -56,8 +56,8 @@ func (f *Fields) withoutOwn(trailer *Fields) *Fields {
 	return &rest
 }
 
-// withoutOwnMap is withoutOwn for a trailer of net/http, which lets more through than
-// may be in one.
+// withoutOwnMap is withoutOwn for a trailer of net/http. It also drops fields that a
+// trailer may not have and net/http lets through.
 func (f *Fields) withoutOwnMap(trailer http.Header) http.Header {
 	if len(trailer) == 0 {
 		return trailer
@@ -67,7 +67,7 @@ func (f *Fields) withoutOwnMap(trailer http.Header) http.Header {
 	return rest
 }
 
-// trailer returns the request's trailer as it may be forwarded, once the body has
+// trailer returns the request's trailer as it is forwarded. The body must have
 // been read.
 func (x *Exchange) trailer() *Fields { return x.Header.withoutOwn(x.down.trailer()) }
 
@@ -76,8 +76,8 @@ func matchesName(e *regexp.Regexp, name string) bool {
 		strings.IndexByte(name, '_') >= 0 && e.MatchString(http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")))
 }
 
-// covers reports whether a pattern fits a name of the same length, in which
-// "_" may stand for "-".
+// covers reports whether a pattern matches a name of the same length, where "_"
+// in the name matches "-".
 func covers(name, pattern string) bool {
 	for i := range len(name) {
 		if c, p := lower(name[i]), lower(pattern[i]); c != p && (c != '_' || p != '-') {
@@ -87,7 +87,7 @@ func covers(name, pattern string) bool {
 	return true
 }
 
-// contains is covers for a pattern in lower case, anywhere in the name.
+// contains reports whether a pattern in lower case matches anywhere in the name.
 func contains(name, pattern string) bool {
 	name = strings.ToLower(name)
 	return strings.Contains(name, pattern) ||

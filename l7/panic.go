@@ -13,38 +13,38 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Whatever a host gives us may panic: a handler, a callback, a filter, a
-// dialer. One request, or one connection, ends then. Where that happens in the
-// goroutine of the exchange the front recovers; what runs in another goroutine
-// has a recover of its own, and its panic becomes an error of the exchange.
+// The host's code may panic: a handler, a callback, a filter, a dialer. Then
+// one request, or one connection, ends. In the goroutine of the exchange the
+// front recovers; other goroutines have a recover of their own, and the panic
+// becomes an error of the exchange.
 
-// A panicError is a panic as an error. It has been logged.
+// A panicError is a recovered panic. It has been logged.
 type panicError struct{ value any }
 
 func (e *panicError) Error() string { return fmt.Sprintf("l7: panic: %v", e.value) }
 
-// Unwrap returns what the panic was about, if that is an error, such as
+// Unwrap returns the value of the panic if it is an error, such as
 // [http.ErrAbortHandler].
 func (e *panicError) Unwrap() error {
 	err, _ := e.value.(error)
 	return err
 }
 
-// recovered makes an error of a panic and logs it, with the stack of the
-// goroutine that calls, unless it is [http.ErrAbortHandler].
+// recovered returns a panic as an error and logs it, with the stack of the
+// calling goroutine, unless it is [http.ErrAbortHandler].
 func recovered(log *slog.Logger, p any, where string, attrs ...any) *panicError {
 	if p != http.ErrAbortHandler {
-		defer func() { _ = recover() }() // a logger is the host's, too
+		defer func() { _ = recover() }() // the logger is the host's code, too
 		log.Error("l7: "+where+" panicked", append(attrs, "panic", p, "stack", string(debug.Stack()))...)
 	}
 	return &panicError{p}
 }
 
-// errNoReturn is what there is to say of a handler that has called
-// [runtime.Goexit], as FailNow of a test does.
+// errNoReturn is the error of a handler that has called [runtime.Goexit], as
+// FailNow of a test does.
 var errNoReturn = errors.New("l7: handler ended its goroutine")
 
-// guard calls f and returns its error, or its panic.
+// guard calls f and returns its error, or its panic as an error.
 func guard(x *Exchange, where string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -54,8 +54,8 @@ func guard(x *Exchange, where string, f func() error) (err error) {
 	return f()
 }
 
-// A guardedReader reads what a host's filter makes of a body, in whatever
-// goroutine sends it.
+// A guardedReader reads from a host's filter in a goroutine that may have no
+// recover.
 type guardedReader struct {
 	x *Exchange
 	r io.Reader
@@ -78,14 +78,14 @@ func (x *Exchange) guardedBody() io.Reader {
 	return &guardedReader{x, x.Body()}
 }
 
-// failed500 answers an exchange whose handler has panicked before anything was
+// failed500 answers an exchange whose handler has panicked before a reply was
 // sent.
 func (x *Exchange) failed500() {
 	x.editors, x.replied = x.editors[:0], false
 	x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
 }
 
-// errorPage calls ErrorPage. One that panics is as if there was none.
+// errorPage calls ErrorPage. If it panics, there is no page.
 func (x *Exchange) errorPage(status int) (h *Fields, body string, ok bool) {
 	defer func() {
 		if p := recover(); p == http.ErrAbortHandler {

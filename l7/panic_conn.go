@@ -7,12 +7,12 @@ import (
 	"runtime/debug"
 )
 
-// A connection may be the host's, and panic like any other code of it. In the goroutine
-// of its reader a recover stands above everything; a timer, a callback and the end of a
-// connection call it by the helpers here.
+// A connection may be the host's code, and may panic. The goroutine of its reader has a
+// recover at its top; timers, callbacks and the code that closes a connection call its
+// methods by these helpers.
 
-// quietly calls f, which calls a connection, and returns its panic. No lock is held,
-// or f itself gives it back as it unwinds.
+// quietly calls f, which calls methods of a connection, and returns its panic as an
+// error. No lock is held, or f releases it as it unwinds.
 func quietly(log *slog.Logger, f func()) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -23,8 +23,8 @@ func quietly(log *slog.Logger, f func()) (err error) {
 	return nil
 }
 
-// quietlyLocked is quietly for a caller that holds a lock, which the host's logger may
-// need: it is told in a goroutine of its own.
+// quietlyLocked is quietly for a caller that holds a lock. The host's logger may need
+// the lock too, so it is called in another goroutine.
 func quietlyLocked(log *slog.Logger, f func()) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -26,23 +26,23 @@ import (
 //	n, 8 bytes | AES-128( mask(n) xor ( first use, 4 bytes | last use, 4 bytes | tag, 8 bytes ) )
 //
 // where the tag is a MAC of the name under the scope of the cookie, and the mask
-// is n under another key: CBC with a secret initial vector. Whoever lacks the
-// keys sees and makes only random blocks, of which one in 2^64 per name opens to
-// a tag that exists; so a value can be neither read nor forged, and one of
-// another scope (pool, cookie, purpose) is nothing. No two values are the same,
-// so that they do not tell how many servers there are. A block cipher instead of
-// a longer construction keeps the value short and opening it free of allocation.
+// is n under another key: CBC with a secret initial vector. Without the keys a
+// client sees and makes only random blocks, of which one in 2^64 per name
+// decrypts to an existing tag. So a value can be neither read nor forged, and a
+// value of another scope (pool, cookie, purpose) is invalid. No two values are
+// the same, so they do not reveal the number of servers. A single block keeps
+// the value short, and opening it does not allocate.
 //
-// The first key seals; all open. All methods may be called at once.
+// The first key seals; all keys open. All methods may be called at once.
 type sealer struct {
 	once  sync.Once
 	keys  []sealKey
 	scope string
-	all   iter.Seq[string] // where names come from
-	room  sync.Pool        // of *sealRoom: what is given to a cipher.Block escapes
+	all   iter.Seq[string] // yields the names
+	room  sync.Pool        // of *sealRoom: arguments of a cipher.Block escape
 
 	names   atomic.Pointer[map[uint64]sealed] // by tag
-	rebuilt atomic.Int64                      // when, in Unix milliseconds
+	rebuilt atomic.Int64                      // time of the last rebuild, in Unix milliseconds
 	mu      sync.Mutex                        // guards rebuilding
 }
 
@@ -52,20 +52,20 @@ type sealKey struct {
 	tags  []byte // the key of the MAC
 }
 
-// sealed is the name behind a tag, and which key made it.
+// sealed is the name of a tag, and the key that made it.
 type sealed struct {
 	name string
 	key  int
 }
 
-// opened is what a value says. It is passed in registers, which it just fits.
+// opened is the content of a value. It just fits into registers.
 type opened struct {
 	name        string
 	first, last stamp // of its uses
-	old         bool  // sealed with a key that is not the first
+	old         bool  // sealed with a key other than the first
 }
 
-// A stamp is a time in seconds since 2000, which lasts until 2136.
+// A stamp is a time in seconds since 2000; it overflows in 2136.
 type stamp uint32
 
 const valueEpoch = 946684800 // 2000-01-01, in Unix seconds
@@ -83,16 +83,16 @@ type sealRoom struct {
 	mask, block sealBlock
 }
 
-// masked makes the mask of the number that raw begins with.
+// masked computes the mask of the number at the beginning of raw.
 func (r *sealRoom) masked(k *sealKey) {
 	r.mask = sealBlock{}
 	copy(r.mask[:], r.raw[:nonceLen])
 	k.masks.Encrypt(r.mask[:], r.mask[:])
 }
 
-// init takes the keys, of which a random one is made if there are none, and
-// where names come from. A key that is too short to be secret is no key: with
-// the empty one anybody could seal.
+// init sets the keys and the source of names. Without keys it makes a random
+// one. A key that is too short is not used: anyone could seal with the empty
+// one.
 func (s *sealer) init(keys [][]byte, scope string, all iter.Seq[string]) {
 	s.once.Do(func() {
 		s.all = all
@@ -144,8 +144,8 @@ func (s *sealer) seal(name string, first, last int64) string {
 	return value
 }
 
-// open returns what a value says. For the sake of names that are new the table
-// of tags is made anew, once a second at most.
+// open returns the content of a value. If its tag is unknown, the table of tags
+// is rebuilt, once a second at most, since the name may be new.
 func (s *sealer) open(value string) (o opened, ok bool) {
 	room := s.room.Get().(*sealRoom)
 	if ok = decodeValue(&room.raw, value); ok {
@@ -176,13 +176,14 @@ func (s *sealer) lookup(room *sealRoom) (o opened, ok bool) {
 	return o, false
 }
 
-// stale makes the table of tags anew if it is old, and reports whether it did.
+// stale rebuilds the table of tags if it is old, and reports whether it did.
 func (s *sealer) stale() bool {
 	at := time.Now().UnixMilli()
 	return at-s.rebuilt.Load() >= 1000 && s.rebuild(at)
 }
 
-// rebuild makes the table of tags anew. It fails if another goroutine does.
+// rebuild rebuilds the table of tags. It does nothing and returns false if another
+// goroutine is doing so.
 func (s *sealer) rebuild(at int64) bool {
 	if !s.mu.TryLock() {
 		return false
@@ -217,8 +218,8 @@ func decodeValue(dst *[nonceLen + aes.BlockSize]byte, value string) bool {
 	return bad&notDigit == 0
 }
 
-// valueDigit is the value of a digit of base64url; of other bytes it has the
-// bit of notDigit.
+// valueDigit returns the value of a base64url digit; for other bytes it has the
+// bit notDigit set.
 var valueDigit = func() (t [256]byte) {
 	for i := range t {
 		t[i] = notDigit
@@ -232,11 +233,11 @@ var valueDigit = func() (t [256]byte) {
 
 const notDigit = 0x40
 
-// keys adds a mistake for keys that can be guessed.
+// keys adds a mistake for each key that is short enough to guess.
 func (c *checks) keys(field string, keys [][]byte) {
 	for i, k := range keys {
 		c.If(len(k) < minKeyBytes, fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%d bytes", len(k)),
-			"must be 16 random bytes or more: whoever finds the key chooses the server")
+			"must be 16 random bytes or more: with the key, a client could choose its server")
 	}
 }
 

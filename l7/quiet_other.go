@@ -6,7 +6,7 @@ package l7
 
 import "net"
 
-// quiet looks at an idle connection; here it cannot.
+// quiet would look at an idle connection; on this system it cannot.
 type quiet struct{}
 
 func newQuiet(net.Conn) *quiet { return new(quiet) }

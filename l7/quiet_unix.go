@@ -11,9 +11,10 @@ import (
 	"syscall"
 )
 
-// quiet looks at an idle connection without waiting and without consuming.
+// quiet looks for data or an end on an idle connection, without waiting and without
+// consuming.
 type quiet struct {
-	raw    syscall.RawConn // nil if there is no socket to look at
+	raw    syscall.RawConn // nil if there is no socket
 	look   func(fd uintptr) bool
 	silent bool
 	tls    bool
@@ -40,8 +41,8 @@ func newQuiet(c net.Conn) *quiet {
 	return q
 }
 
-// is reports whether there is nothing to read, not even the end. Where nobody
-// can tell, it says yes.
+// is reports whether there is nothing to read, not even the end. If that cannot
+// be found out, it returns true.
 func (q *quiet) is() bool {
 	if q.raw == nil {
 		return true
@@ -49,5 +50,5 @@ func (q *quiet) is() bool {
 	return q.raw.Read(q.look) == nil && q.silent
 }
 
-// bare reports whether Ask of an [l4.Conn] over the connection looks as well.
+// bare reports whether Ask of an [l4.Conn] over the connection does the same.
 func (q *quiet) bare() bool { return runtime.GOOS == "linux" && q.raw != nil && !q.tls }

@@ -11,10 +11,10 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// A Record is what is to be said of an exchange when it has ended. The hooks
-// that get one (OnDone) must not keep it: it belongs to the connection.
+// A Record describes an exchange that has ended. The hooks that get one
+// (OnDone) must not keep it: it belongs to the connection.
 type Record struct {
-	Start  time.Time // when the first byte of the request was there
+	Start  time.Time // when the first byte of the request arrived
 	Front  Front
 	Remote netip.AddrPort // as in Exchange
 	Local  netip.AddrPort
@@ -22,37 +22,37 @@ type Record struct {
 	Host   string
 	Path   string // as the client sent it
 	Query  string // likewise, with its leading "?", or empty
-	Proto  string // the version the client spoke: "HTTP/1.1"
-	ID     string // that RequestID made or took over, or ""
-	User   string // that BasicAuth accepted, or ""
+	Proto  string // the version of the request: "HTTP/1.1"
+	ID     string // made or taken over by RequestID, or ""
+	User   string // accepted by BasicAuth, or ""
 	Status int    // of the reply; 0 if there was none
 	Route  string // name of the route taken, or ""
-	Pool   string // name of the pool asked, or ""
+	Pool   string // name of the pool used, or ""
 	Server string // name of the server that answered or was tried last, or ""
 
-	Tries     int   // requests begun on a server, the first one included
-	Persisted bool  // the server is the one that a handler has named, by a cookie or a table: Balance.Prefer
-	Reused    bool  // the last try went over a connection that was open already
-	BytesIn   int64 // of the request body that were read
-	BytesOut  int64 // of the reply body that were sent
+	Tries     int   // requests begun on a server, including the first
+	Persisted bool  // the server is the one that a cookie or a table has named (Balance.Prefer)
+	Reused    bool  // the last try went over a connection that was already open
+	BytesIn   int64 // of the request body, read
+	BytesOut  int64 // of the reply body, sent
 
-	// Phases, as durations since Start; 0 means not reached. Of several tries the
-	// last one counts.
-	Assigned  time.Duration // a server was chosen, after a queue if there was one
-	Connected time.Duration // a connection to it was there
-	FirstByte time.Duration // the head of its reply was there
-	Total     time.Duration // all was done
+	// Phases, as durations since Start; 0 means not reached. After several tries
+	// they are those of the last one.
+	Assigned  time.Duration // a server was chosen, after the queue if there was one
+	Connected time.Duration // a connection to it was ready
+	FirstByte time.Duration // the head of its reply arrived
+	Total     time.Duration // the exchange ended
 
 	Captured []Captured // what Capture kept
 
-	Termination l4.Termination // who ended it, and when; Local with a reply of our own is no failure
-	Err         error          // what there is to say about Termination, or nil
+	Termination l4.Termination // cause and phase of the end; Local with a reply of the gateway's own is not a failure
+	Err         error          // details of Termination, or nil
 }
 
-// Front names the front that carried an exchange.
+// Front is the front that carried an exchange.
 type Front uint8
 
-// The two fronts, and what is none.
+// The fronts. A Transport counts as one.
 const (
 	FrontStandard  Front = iota // an http.Server
 	FrontByte                   // the byte front of Server
@@ -70,8 +70,8 @@ func word[T ~uint8](i T, names ...string) string {
 	return strconv.Itoa(int(i))
 }
 
-// reached returns the phase of a record that has been reached after d. No phase
-// that has is 0, however coarse the clock.
+// reached returns d as a phase of a record. It is never 0, however coarse the
+// clock is.
 func reached(d time.Duration) time.Duration { return max(d, 1) }
 
 // LogValue implements [slog.LogValuer], for a record as a group of a log line.
@@ -113,14 +113,14 @@ func LogTo(l *slog.Logger) func(*Record) {
 
 func endOf(c l4.Cause, p l4.Phase) l4.Termination { return l4.Termination{Cause: c, Phase: p} }
 
-// completed reports whether an exchange came to its planned end.
+// completed reports whether an exchange ended as planned.
 func completed(t l4.Termination) bool { return t.Cause == l4.Normal || t.Cause == l4.Local }
 
-// Captured is a field that [Capture] kept.
+// Captured is a field kept by [Capture].
 type Captured struct {
 	Name  string // as Capture names it
 	Value string
-	Reply bool // of the reply, not of the request
+	Reply bool // from the reply, not from the request
 }
 
 func (c Captured) attr() slog.Attr {
@@ -130,8 +130,7 @@ func (c Captured) attr() slog.Attr {
 	return slog.String("request."+c.Name, c.Value)
 }
 
-// atFault reports whether an exchange ended by the doing of a server or of the
-// gateway.
+// atFault reports whether a server or the gateway was the cause of the end.
 func atFault(c l4.Cause) bool {
 	switch c {
 	case l4.ServerAborted, l4.ServerTimeout, l4.Resource, l4.Internal, l4.ServerDown:

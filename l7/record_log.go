@@ -17,7 +17,7 @@ import (
 //
 //	192.0.2.1 - alice [10/Oct/2000:13:55:36 -0700] "GET /a?b HTTP/1.1" 200 2326
 //
-// What came from outside is escaped as Apache does: a quote, a backslash and bytes that
+// Values from outside are escaped as Apache does: a quote, a backslash and bytes that
 // are not printable ASCII as \", \\ and \xhh.
 func (r *Record) AppendCLF(b []byte) []byte {
 	if r.Remote.IsValid() {
@@ -56,7 +56,7 @@ func (r *Record) AppendCombined(b []byte) []byte {
 	return b
 }
 
-// captured returns the request field that was kept under name.
+// captured returns the captured request field of that name.
 func (r *Record) captured(name string) string {
 	for i := range r.Captured {
 		if c := &r.Captured[i]; !c.Reply && strings.EqualFold(c.Name, name) {
@@ -67,15 +67,16 @@ func (r *Record) captured(name string) string {
 }
 
 // AppendHAProxy appends the record to b as a line of HAProxy's HTTP log (option httplog),
-// for what reads such lines (halog, dashboards), without the prefix of syslog:
+// for tools that read such lines (halog, dashboards), without the syslog prefix:
 //
 //	192.0.2.1:33317 [06/Feb/2009:12:14:14.655] web static/srv1 0/10/30/69/109 200 2750 - - ---- 0/0/0/0/0 0/0 {a.example} {} "GET /a HTTP/1.1"
 //
-// Frontend is the name of what served the request. The timers are milliseconds, -1 if not
-// reached: 0, as the time that the head took counts as part of the next; until a server
-// was chosen; of the connect; until the head of the reply; all. Not known, and so 0, are
-// the numbers of connections and of those in queues. The number of bytes is that of the
-// reply's body. What came from outside is escaped as HAProxy does: as #XX.
+// Frontend is the name of the server that served the request. The five timers are in
+// milliseconds, -1 if not reached: 0, since the time of the request head is part of the
+// next one; the time until a server was chosen; the time of the connect; the time until
+// the head of the reply; the total. The numbers of connections and of queued requests are
+// not known, and so 0. The number of bytes is that of the reply's body. Values from
+// outside are escaped as HAProxy does: as #XX.
 func (r *Record) AppendHAProxy(b []byte, frontend string) []byte {
 	if r.Remote.IsValid() {
 		b = r.Remote.Addr().AppendTo(b)
@@ -119,7 +120,7 @@ func (r *Record) AppendHAProxy(b []byte, frontend string) []byte {
 	return append(b, '"')
 }
 
-// appendCaptured appends what Capture kept of the request, or of the reply.
+// appendCaptured appends the captured fields of the request, or of the reply.
 func (r *Record) appendCaptured(b []byte, reply bool) []byte {
 	b = append(b, " {"...)
 	first := true
@@ -135,7 +136,8 @@ func (r *Record) appendCaptured(b []byte, reply bool) []byte {
 	return append(b, '}')
 }
 
-// appendRequestLine appends the request line, or <BADREQ> if none was understood.
+// appendRequestLine appends the request line, or <BADREQ> if none could be
+// parsed.
 func (r *Record) appendRequestLine(b []byte, escape func([]byte, string) []byte) []byte {
 	if r.Method == "" {
 		return append(b, "<BADREQ>"...)
@@ -162,7 +164,7 @@ func appendCode(b []byte, status int) []byte {
 	return strconv.AppendInt(b, int64(status), 10)
 }
 
-// appendWord appends s, or "-" if it is empty, such that it stays one word.
+// appendWord appends s as one word, or "-" if it is empty.
 func appendWord(b []byte, s string) []byte {
 	if s == "" {
 		return append(b, '-')
@@ -179,7 +181,7 @@ func appendWord(b []byte, s string) []byte {
 
 const upperHex = "0123456789ABCDEF"
 
-// appendEscaped appends s such that it can stand between quotes.
+// appendEscaped appends s, escaped for use between quotes.
 func appendEscaped(b []byte, s string) []byte {
 	for i := range len(s) {
 		switch c := s[i]; {
@@ -194,8 +196,8 @@ func appendEscaped(b []byte, s string) []byte {
 	return b
 }
 
-// appendHashed appends s as HAProxy writes it: what is not printable ASCII, and what
-// means something in its lines, as #XX.
+// appendHashed appends s as HAProxy writes it: bytes that are not printable ASCII,
+// and the separators of its lines, as #XX.
 func appendHashed(b []byte, s string) []byte {
 	for i := range len(s) {
 		switch c := s[i]; {
@@ -208,9 +210,9 @@ func appendHashed(b []byte, s string) []byte {
 	return b
 }
 
-// SampleRecords returns an OnDone hook that hands on one record of n, and each record of
-// a request that ended with a status of 500 or more, was cut, or was the fault of a server or
-// the gateway. N of 1 or less hands on all.
+// SampleRecords returns an OnDone hook that passes on one record in n, and each record of a
+// request that ended with a status of 500 or more, was cut, or failed because of a server or
+// the gateway. If n is 1 or less it passes on all.
 func SampleRecords(n int, hook func(*Record)) func(*Record) {
 	if hook == nil {
 		panic("l7: SampleRecords needs a hook")
@@ -223,5 +225,5 @@ func SampleRecords(n int, hook func(*Record)) func(*Record) {
 	}
 }
 
-// notable reports whether an exchange that ended so is to be seen in each sample.
+// notable reports whether every sample includes an exchange that ended this way.
 func notable(c l4.Cause) bool { return atFault(c) || c == l4.Killed }

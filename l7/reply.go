@@ -15,29 +15,29 @@ type Reply struct {
 	Status int
 	Header Fields
 
-	// ContentLength is the length of the body in bytes, -1 if it is not known.
-	// In a reply to HEAD and in a 304 it says what GET would have got; -1 is
-	// then left out. A reply editor does not change it.
+	// ContentLength is the length of the body in bytes, -1 if it is not known. In
+	// a reply to HEAD and in a 304 it is the length for a GET; -1 then sends no
+	// Content-Length. A reply editor does not change it.
 	ContentLength int64
 
 	Local  bool            // made by the gateway itself
-	Server *balance.Server // that answered, or nil
+	Server *balance.Server // that sent the reply, or nil
 
 	filters []BodyFilter
-	refused error // by an editor; nil if it is not
-	undated bool  // gets no Date of ours
+	refused error // by an editor; nil if it was not
+	undated bool  // we add no Date
 }
 
-// Refuse has the client get a 502 in the place of the reply, by the error page if
-// there is one: a reply editor calls it for what must not be passed on. The editors
-// that were registered before see the 502 and not the reply. The body is not read
-// any more. Err becomes the [Record]'s; nil means no more than that it was refused.
-// It does nothing to an interim reply.
+// Refuse replaces the reply by a 502, with the error page if there is one. A reply
+// editor calls it for a reply that must not be passed on. The editors that were
+// registered before see the 502 and not the reply. The rest of the body is not
+// read. Err is wrapped in the [Record]'s, see [RefusedError]; it may be nil. Refuse
+// does nothing to an interim reply.
 func (r *Reply) Refuse(err error) { r.refused = &RefusedError{err} }
 
-// A RefusedError is in Record.Err where a reply editor has refused a reply.
+// A RefusedError is in Record.Err if a reply editor has refused a reply.
 type RefusedError struct {
-	Err error // what it gave as the reason; may be nil
+	Err error // the reason that the editor gave; may be nil
 }
 
 func (e *RefusedError) Error() string {
@@ -49,8 +49,8 @@ func (e *RefusedError) Error() string {
 
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// FilterBody has f change the body on its way to the client, wherever it comes
-// from. Its length is unknown from then on.
+// FilterBody adds f as a filter of the body, wherever that comes from. The
+// length of the body is unknown from then on.
 func (r *Reply) FilterBody(f BodyFilter) {
 	r.filters = append(r.filters, f)
 	r.ContentLength = -1

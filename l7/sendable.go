@@ -9,12 +9,12 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Handlers may write anything into an Exchange and a Reply. What is sent is
-// checked here, just before it is written: a value with a line end in it would
-// become another request, or another reply, on the wire. What the parsers have
-// checked, and the methods of Fields have cleaned, costs a comparison.
+// Handlers may write anything into an Exchange and a Reply, so both are checked
+// just before they are written: a value with a line end in it would become
+// another request, or another reply, on the wire. Values from the parsers and
+// from the methods of Fields are marked as checked and cost only a comparison.
 
-// asked is what the client asked for, as it was parsed.
+// asked is the client's request line as it was parsed.
 type asked struct{ method, scheme, host, path, query string }
 
 // An unsendableError says which value, written by a handler, cannot be sent.
@@ -29,8 +29,8 @@ func (e *unsendableError) Error() string {
 	return "l7: a handler wrote " + e.what + " " + quote(v) + ", which cannot be sent"
 }
 
-// isReplaced reports whether another reply has been sent in the place of the one
-// that a head could not be written of.
+// isReplaced reports whether another reply has been sent in place of one whose
+// head could not be written.
 func isReplaced(err error) bool {
 	if err == nil {
 		return false
@@ -47,7 +47,7 @@ func (x *Exchange) unsendable() *unsendableError {
 	a := &x.asked
 	switch {
 	case x.Method != a.method && (!isToken(x.Method) || x.Method == http.MethodConnect || a.method == http.MethodConnect):
-		return &unsendableError{"Method", x.Method} // a tunnel is one for both sides or for neither
+		return &unsendableError{"Method", x.Method} // both sides must agree on whether there is a tunnel
 	case x.Host != a.host && (x.Host != "" && !validHost(x.Host) || x.Method == http.MethodConnect && hostPort(x.Host) == ""):
 		return &unsendableError{"Host", x.Host}
 	case (x.Path != a.path || x.Method != a.method) && !x.pathFits():
@@ -64,8 +64,8 @@ func (x *Exchange) unsendable() *unsendableError {
 	return x.Header.unsendable()
 }
 
-// pathFits reports whether the path is one that a request of the method may
-// have (RFC 9112, section 3.2).
+// pathFits reports whether the path is allowed for the method (RFC 9112,
+// section 3.2).
 func (x *Exchange) pathFits() bool {
 	switch x.Method {
 	case http.MethodConnect:
@@ -91,8 +91,7 @@ func (f *Fields) unsendable() *unsendableError {
 	return nil
 }
 
-// unsendable returns an error if the head of the reply must not be written as
-// that of a final one.
+// unsendable returns an error if the reply must not be written as a final one.
 func (r *Reply) unsendable() *unsendableError {
 	if r.Status < 200 || r.Status > 999 {
 		return &unsendableError{"Status", formatInt(int64(r.Status))}
@@ -100,14 +99,14 @@ func (r *Reply) unsendable() *unsendableError {
 	return r.Header.unsendable()
 }
 
-// refuse answers 500 instead of sending what a handler wrote.
+// refuse answers 500 in place of a value that must not be sent.
 func (x *Exchange) refuse(e *unsendableError) {
 	x.Record.Err = e
 	x.Error(http.StatusInternalServerError, endOf(l4.Internal, l4.PhaseRequest))
 }
 
-// replace sends a 500 instead of a reply that must not be sent, and returns e.
-// The editors have run, and one of them may be at fault.
+// replace sends a 500 in place of a reply that must not be sent, and returns e.
+// The editors do not run again, since one of them may be at fault.
 func (x *Exchange) replace(r *Reply, e *unsendableError) error {
 	body := statusLine(http.StatusInternalServerError) + "\n"
 	*r = Reply{
@@ -127,15 +126,15 @@ func (x *Exchange) replace(r *Reply, e *unsendableError) error {
 }
 
 // bodiless reports whether a final reply of that status has no body. That
-// depends on the method that the client sent, whatever a handler made of it,
-// since it is the client who has to find the end of the reply (RFC 9112,
-// section 6.3).
+// depends on the method that the client sent, not on the one that a handler has
+// set, since the client has to find the end of the reply (RFC 9112, section
+// 6.3).
 func (x *Exchange) bodiless(status int) bool {
 	return x.asked.method == http.MethodHead || !bodyAllowed(status) || x.opensTunnel(status)
 }
 
-// opensTunnel reports whether a client takes what follows the head of a reply
-// for the bytes of a tunnel (RFC 9110, section 9.3.6).
+// opensTunnel reports whether a client treats the bytes after the head of a
+// reply as those of a tunnel (RFC 9110, section 9.3.6).
 func (x *Exchange) opensTunnel(status int) bool {
 	return x.asked.method == http.MethodConnect && status/100 == 2
 }

@@ -8,27 +8,27 @@ import (
 	"sync/atomic"
 )
 
-// usage is what a request asks of the connections to a server.
+// usage is what a request needs from the connections to a server.
 type usage struct {
 	session *session // nil if it is not known
 	first   bool     // the request is the session's first
 }
 
-// A session is a client's connection, for what is kept open to servers on its
-// behalf only.
+// A session is a client's connection, as the owner of server connections that
+// are kept for it only.
 type session struct {
-	program bool        // it is a Transport: what one caller logged in is not for the next
-	ended   atomic.Bool // what comes back is closed
+	program bool        // it is a Transport: a connection authenticated by one caller is not reused by another
+	ended   atomic.Bool // connections that come back are closed
 
 	mu    sync.Mutex
-	hosts []keeper // that may keep something
+	hosts []keeper // that may keep a connection for it
 }
 
 // A keeper keeps connections to a server for sessions.
 type keeper interface{ disown(s *session) }
 
-// note says that h keeps something for the session. It reports false if the
-// session has ended.
+// note records that h keeps a connection for the session. It returns false if
+// the session has ended.
 func (s *session) note(h keeper) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,7 +41,7 @@ func (s *session) note(h keeper) bool {
 	return true
 }
 
-// end closes what is kept for the session. A nil session has nothing.
+// end closes the connections kept for the session. A nil session has none.
 func (s *session) end() {
 	if s == nil {
 		return

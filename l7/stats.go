@@ -9,8 +9,8 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Statuses counts exchanges by the first digit of the status of their reply; 0 means
-// that there was none.
+// Statuses counts exchanges by the first digit of their status; 0 counts those
+// without a reply.
 type Statuses [6]uint64
 
 // Total returns the sum.
@@ -22,17 +22,17 @@ func (s Statuses) Total() uint64 {
 	return sum
 }
 
-// Stats are figures of a Server since it was made. They only grow, but for Open and
-// Parked.
+// Stats are figures of a Server since it was made. All but Open and Parked only
+// grow.
 type Stats struct {
-	Open            int      // connections, those of the standard front and upgraded ones included
-	Parked          int      // of them, idle ones that have no goroutine
+	Open            int      // connections, including those of the standard front and upgraded ones
+	Parked          int      // idle connections without a goroutine, part of Open
 	Accepted        uint64   // connections
-	AcceptErrors    uint64   // times that a listener failed
+	AcceptErrors    uint64   // failures of Accept
 	Handshakes      uint64   // of TLS
-	HandshakeErrors uint64   // those that failed
-	Requests        Statuses // that have ended, those that could not be read included
-	Ends            l4.Ends  // who ended them; l4.Denied are those that a limit or a rule refused
+	HandshakeErrors uint64   // failed handshakes
+	Requests        Statuses // that have ended, including those that could not be parsed
+	Ends            l4.Ends  // by their cause; l4.Denied are those refused by a limit or a rule
 	BytesIn         uint64   // of request bodies
 	BytesOut        uint64   // of reply bodies
 }
@@ -46,7 +46,7 @@ type RouteStats struct {
 }
 
 // A tally counts exchanges that have ended, in 512 bytes. It is spread over several
-// cache lines, so that cores which serve at once do not wait for each other's.
+// cache lines, so that cores do not contend for one.
 type tally struct{ lanes [8]lane }
 
 // A lane is one cache line.
@@ -55,18 +55,18 @@ type lane struct {
 	in, out  atomic.Uint64
 }
 
-// of returns the lane of x. Exchanges are pooled by the core they run on, mostly, so
-// where they lie tells cores apart well enough.
+// of returns the lane of x, by its address. Most exchanges are reused on the core
+// that they last ran on, so addresses tell cores apart well enough.
 func (t *tally) of(x *Exchange) *lane {
 	at := uint64(uintptr(unsafe.Pointer(x))) >> 8 * 0x9e3779b97f4a7c15
 	return &t.lanes[at>>61]
 }
 
-// note counts x, whose record says how it went.
+// note counts x by its record.
 func (t *tally) note(x *Exchange) { t.noteAs(x, x.Record.Status/100) }
 
-// noteRoute counts x as a route leaves it. Without a reply its handler has panicked, and
-// the client is going to get a 500.
+// noteRoute counts x when it leaves a route. If there is no reply, the handler has
+// panicked and the client will get a 500.
 func (t *tally) noteRoute(x *Exchange) {
 	class := x.Record.Status / 100
 	if !x.replied {

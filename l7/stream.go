@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Some exchanges are quiet for long and well: server-sent events, gRPC, and what
-// was upgraded. They live under StreamTimeout, and what finds out that a peer
-// has died is TCP keep-alive, or PING with HTTP/2.
+// Some healthy exchanges are quiet for long: server-sent events, gRPC, and
+// upgraded connections. StreamTimeout bounds them, and TCP keep-alive, or PING
+// with HTTP/2, detects that a peer has died.
 
-// longer returns the longer of two limits, of which 0 is none.
+// longer returns the longer of two limits, where 0 means no limit.
 func longer(a, b time.Duration) time.Duration {
 	if a == 0 || b == 0 {
 		return 0
@@ -35,9 +35,9 @@ func isType(f *Fields, want string) bool {
 	return equalFold(trimOWS(v), want)
 }
 
-// wantsStream reports whether a request asks for a stream: then the head of the
-// reply may be as late as its first message. That is how an EventSource, and a
-// client of gRPC, asks.
+// wantsStream reports whether a request asks for a stream, as an EventSource
+// and a gRPC client do: then the head of the reply may come as late as its
+// first message.
 func wantsStream(x *Exchange) bool {
 	if isGRPC(&x.Header) {
 		return true
@@ -46,7 +46,7 @@ func wantsStream(x *Exchange) bool {
 	return equalFold(trimOWS(v), "text/event-stream")
 }
 
-// keepAlive is how a dead peer of a stream is found: after two minutes and a half.
+// keepAlive detects a dead peer of a stream after two and a half minutes.
 func keepAlive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 6}
 }

@@ -9,8 +9,8 @@ import (
 	"unsafe"
 )
 
-// Character classes of RFC 9110, section 5.6.2 (token), and of request
-// targets and authorities (RFC 3986 without what has no place in HTTP/1.1).
+// Character classes of RFC 9110, section 5.6.2 (token), and of request targets
+// and authorities (RFC 3986 without the parts that HTTP/1.1 does not use).
 const (
 	isTokenByte = 1 << iota
 	isTargetByte
@@ -56,9 +56,8 @@ func all[S ~string | ~[]byte](s S, c uint8) bool {
 func isToken(s string) bool { return s != "" && all(s, isTokenByte) }
 
 // valueEnd returns the index of the first control character in s, from i on,
-// that is not HTAB: where a field value ends (RFC 9110, section 5.5), which it
-// should by CRLF. It is len(s) if there is none. It looks at eight bytes at a
-// time.
+// that is not HTAB: where a field value ends (RFC 9110, section 5.5), normally
+// at its CRLF. It is len(s) if there is none. It scans eight bytes at a time.
 func valueEnd(s string, i int) int {
 	const (
 		ones = 0x0101010101010101
@@ -84,8 +83,8 @@ func valueEnd(s string, i int) int {
 // validValue reports whether v has no control character but HTAB.
 func validValue(v string) bool { return valueEnd(v, 0) == len(v) }
 
-// cleanValue makes v fit to be sent: control characters become spaces, white
-// space around it goes.
+// cleanValue makes v fit to be sent: it replaces control characters by spaces
+// and trims white space.
 func cleanValue(v string) string {
 	if !validValue(v) {
 		b := []byte(v)
@@ -193,9 +192,8 @@ func isUnreserved(c byte) bool {
 	return 'a' <= lower(c) && lower(c) <= 'z' || '0' <= c && c <= '9' || indexByte("-._~", c) >= 0
 }
 
-// httpScheme returns the scheme of HTTP under which a client came, or "". Some
-// proxies tell of a WebSocket by the scheme that its URI has (RFC 6455, section
-// 3).
+// httpScheme returns "http" or "https" for the scheme in a forwarding field, or
+// "". Some proxies send ws or wss for a WebSocket (RFC 6455, section 3).
 func httpScheme(s string) string {
 	switch {
 	case equalFold(s, "https"), equalFold(s, "wss"):

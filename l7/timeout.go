@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// A TimeoutError says which time limit has ended something, by the name of its
-// field. It is what Record.Err, or the error of a Transport, is or wraps then; it
-// matches [os.ErrDeadlineExceeded].
+// A TimeoutError names the field of the time limit that has ended an exchange. It
+// is, or is wrapped in, Record.Err or the error of a Transport. It matches
+// [os.ErrDeadlineExceeded].
 type TimeoutError struct {
 	Field string        // "Proxy.HeaderTimeout", "Server.SendTimeout", ...
-	Limit time.Duration // what it is set to, or its default
-	Err   error         // what the limit ended; nil if there is nothing to say
+	Limit time.Duration // the value of the field, or its default
+	Err   error         // the error of the operation that was ended; may be nil
 }
 
 func (e *TimeoutError) Error() string {
-	s := fmt.Sprintf("l7: %s of %v is over", e.Field, e.Limit)
+	s := fmt.Sprintf("l7: %s of %v exceeded", e.Field, e.Limit)
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}
@@ -34,8 +34,8 @@ func (e *TimeoutError) Is(target error) bool { return target == os.ErrDeadlineEx
 // Timeout returns true, as in [net.Error].
 func (e *TimeoutError) Timeout() bool { return true }
 
-// timedOut names the limit that err, if it is one of time, stands for; a bound of
-// a server says which of its limits it was.
+// timedOut wraps err, if it is a timeout, with the name of the limit. The bounds
+// of a server name theirs themselves.
 func timedOut(field string, limit time.Duration, err error) error {
 	if _, named := errors.AsType[*TimeoutError](err); named || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err

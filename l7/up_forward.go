@@ -144,7 +144,7 @@ func appendX(b []byte, x *Exchange) []byte {
 		proto = cmpOr(x.Header.lastClaim("X-Forwarded-Proto"), proto)
 	}
 	h := &x.Header
-	if a := x.Remote.Addr(); a.IsValid() && !h.tell("X-Forwarded-For") {
+	if a := x.Remote.Addr(); a.IsValid() && !h.setByHost("X-Forwarded-For") {
 		b = append(b, "X-Forwarded-For: "...)
 		if x.trusted {
 			for v := range x.Header.claims("X-Forwarded-For") {
@@ -156,11 +156,11 @@ func appendX(b []byte, x *Exchange) []byte {
 		}
 		b = append(a.AppendTo(b), "\r\n"...)
 	}
-	if !h.tell("X-Forwarded-Proto") {
+	if !h.setByHost("X-Forwarded-Proto") {
 		b = append(b, "X-Forwarded-Proto: "...)
 		b = append(append(b, proto...), "\r\n"...)
 	}
-	if host != "" && !h.tell("X-Forwarded-Host") {
+	if host != "" && !h.setByHost("X-Forwarded-Host") {
 		b = append(b, "X-Forwarded-Host: "...)
 		b = append(append(b, host...), "\r\n"...)
 	}
@@ -169,7 +169,7 @@ func appendX(b []byte, x *Exchange) []byte {
 
 // appendStandard appends Forwarded (RFC 7239, section 4).
 func appendStandard(b []byte, x *Exchange) []byte {
-	if x.Header.tell("Forwarded") {
+	if x.Header.setByHost("Forwarded") {
 		return b
 	}
 	b = append(b, "Forwarded: "...)

@@ -10,22 +10,22 @@ import (
 	"time"
 )
 
-// A writeBound ends writes of which the peer takes nothing for a while. A
-// deadline that somebody else sets takes its place until it is lifted. Only the
+// A writeBound ends writes of which the peer has accepted nothing for a while.
+// A deadline set by other code replaces it until that is cleared. Only the
 // writer uses at.
 type writeBound struct {
 	at     deadline
-	whole  bool         // a write that is out of time must not be gone on with, as TLS has it
+	whole  bool         // a write that has timed out cannot be continued, as in TLS
 	limit  atomic.Int64 // a time.Duration; 0 means none
 	others hostDeadline
-	moved  atomic.Bool // the deadline that stands is not what at says
-	over   atomic.Bool // a write has ended by the bound: there is nothing to be written any more
+	moved  atomic.Bool // the deadline in force is not at
+	over   atomic.Bool // the bound has ended a write: nothing more is written
 }
 
-// set says what holds from now on, 0 meaning nothing.
+// set sets the limit from now on; 0 means none.
 func (b *writeBound) set(limit time.Duration) { b.limit.Store(int64(limit)) }
 
-// lift ends the bound for good: c is not used for requests any more.
+// lift ends the bound for good: c serves no more requests.
 func (b *writeBound) lift(c net.Conn) {
 	b.limit.Store(0)
 	if !b.others.stands() {
@@ -33,7 +33,7 @@ func (b *writeBound) lift(c net.Conn) {
 	}
 }
 
-// deadline sets a deadline of somebody else's.
+// deadline sets a deadline of other code.
 func (b *writeBound) deadline(c net.Conn, t time.Time) error {
 	if t.IsZero() {
 		b.others.clear()
@@ -62,7 +62,7 @@ func (b *writeBound) renew(c net.Conn, now time.Time, limit time.Duration) bool 
 // write writes all of p to c.
 func (b *writeBound) write(c net.Conn, p []byte) (n int, err error) {
 	if b.over.Load() {
-		return 0, os.ErrDeadlineExceeded // TLS would say goodbye, and wait for that
+		return 0, os.ErrDeadlineExceeded // closing TLS would wait to send close_notify
 	}
 	limit := time.Duration(b.limit.Load())
 	now := time.Now()
@@ -80,12 +80,12 @@ func (b *writeBound) write(c net.Conn, p []byte) (n int, err error) {
 	}
 }
 
-// patience tells a peer that takes bytes slowly from one that takes none: a
-// write ends only if there was not a byte for limit. A deadline tells nothing
-// of when the last byte went, so a write is looked at five times in limit.
+// patience tells a peer that accepts bytes slowly from one that accepts none: a
+// write ends only if no byte went for limit. A deadline does not tell when the
+// last byte went, so a write is checked five times in limit.
 type patience struct {
 	limit time.Duration
-	since time.Time // when a byte is last known to have gone
+	since time.Time // when a byte is last known to have been written
 }
 
 func slice(limit time.Duration) time.Duration {
@@ -95,7 +95,7 @@ func slice(limit time.Duration) time.Duration {
 	return max(limit/5, 1)
 }
 
-// lasts reports whether a write of which n bytes went goes on behind err.
+// lasts reports whether a write that has written n bytes continues after err.
 func (p *patience) lasts(n int, err error, now time.Time) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package penstock
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestSecurityNamesTheDefaults compares the table of SECURITY.md with the comments
+// of the fields that it names.
+func TestSecurityNamesTheDefaults(t *testing.T) {
+	text, err := os.ReadFile(".github/SECURITY.md")
+	require.NoError(t, err)
+	squeeze := strings.NewReplacer(" ", "", "l4.DefaultMaxConns", "65536", "DefaultMaxConns", "65536").Replace
+	code, rows := regexp.MustCompile("`([^`]+)`"), 0
+	for _, row := range regexp.MustCompile("(?m)^\\|([^|]+)\\|([^|]+`[^|]+)\\|([^|]+)\\|$").FindAllStringSubmatch(string(text), -1) {
+		var fields []string
+		holder := ""
+		for _, f := range code.FindAllStringSubmatch(row[2], -1) {
+			name := f[1]
+			if i := strings.LastIndexByte(name, '.'); i < 0 {
+				name = holder + "." + name
+			} else {
+				holder = name[:i]
+			}
+			fields = append(fields, name)
+		}
+		says := strings.Split(row[3], ",")
+		if len(says) == 1 {
+			says = strings.Split(strings.Repeat(row[3]+",", len(fields)), ",")[:len(fields)]
+		}
+		require.Len(t, says, len(fields), row[0])
+		for i, name := range fields {
+			rows++
+			if strings.Count(name, ".") < 2 { // a type: that it exists is enough
+				require.True(t, typeExists(t, name), name)
+				continue
+			}
+			want, comment := strings.TrimSpace(says[i]), fieldComment(t, name)
+			if want == "no limit: it is streamed" {
+				require.Contains(t, comment, "0 or negative means no limit", name)
+				continue
+			}
+			require.Contains(t, squeeze(comment), squeeze("0 means "+want), name)
+		}
+	}
+	require.Greater(t, rows, 15)
+}
+
+// fieldComment returns the comments of a field, which is given as package.Type.Field.
+func fieldComment(t *testing.T, name string) (comment string) {
+	part := strings.Split(name, ".")
+	eachType(t, part[0], func(spec *ast.TypeSpec) {
+		st, ok := spec.Type.(*ast.StructType)
+		if !ok || spec.Name.Name != part[1] {
+			return
+		}
+		for _, f := range st.Fields.List {
+			for _, id := range f.Names {
+				if id.Name == part[2] {
+					comment = f.Doc.Text() + f.Comment.Text()
+				}
+			}
+		}
+	})
+	require.NotEmpty(t, comment, name)
+	return comment
+}
+
+func typeExists(t *testing.T, name string) (found bool) {
+	pkg, name, _ := strings.Cut(name, ".")
+	eachType(t, pkg, func(spec *ast.TypeSpec) { found = found || spec.Name.Name == name })
+	return found
+}
+
+func eachType(t *testing.T, pkg string, do func(*ast.TypeSpec)) {
+	entries, err := os.ReadDir(pkg)
+	require.NoError(t, err)
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), pkg+"/"+e.Name(), nil, parser.ParseComments|parser.SkipObjectResolution)
+		require.NoError(t, err)
+		for _, d := range file.Decls {
+			if g, ok := d.(*ast.GenDecl); ok {
+				for _, spec := range g.Specs {
+					if ts, ok := spec.(*ast.TypeSpec); ok {
+						do(ts)
+					}
+				}
+			}
+		}
+	}
+}

@@ -99,6 +99,7 @@ func standardFront(t *testing.T, site func(n *l4test.Network) http.Handler, do f
 		l7.Serve(next, x)
 	})
 	srv := &http.Server{Handler: root, IdleTimeout: time.Minute, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+	srv.Protocols = protocols("1", "h2c")
 	f.run(t, srv.Serve, srv.Close, do)
 }
 

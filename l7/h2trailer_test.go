@@ -136,27 +136,68 @@ func TestHTTP2TrailerBehindALength(t *testing.T) {
 	}
 }
 
-// A trailer of the client's may come a while after the last byte that Content-Length
-// has promised.
-func TestHTTP2TrailerComesLate(t *testing.T) {
-	onHTTP2(t, new(l7.Server), proxyH2(nil), func(t *testing.T, f *front) {
-		got := make(chan string, 1)
-		startOrigin(t, f.network, one, nil, true, func(w http.ResponseWriter, r *http.Request) {
-			b, _ := io.ReadAll(r.Body)
-			got <- fmt.Sprint(string(b), ", ", r.Trailer.Get("X-Sum"))
-		})
-		c := newH2Client(t, f.network)
-		c.ask(1, false, "/", "content-length", "7", "trailer", "x-sum")
-		_ = c.WriteData(1, false, []byte("request"))
-		synctest.Wait()
+// A trailer may come long after the last byte of a body whose length is known, as
+// END_STREAM may. It is waited for where it can go on; a server of HTTP/1 has
+// its whole request before, and its connection can be used again.
+func TestHTTP2TrailerLongBehindALength(t *testing.T) {
+	for _, byByte := range []bool{true, false} {
+		for _, proto := range []string{"1", "h2c"} {
+			for _, empty := range []bool{false, true} {
+				t.Run(fmt.Sprint("byte front ", byByte, ", server of ", proto, ", no trailer ", empty), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						run := byteFront
+						if !byByte {
+							run = func(t *testing.T, h func(*l4test.Network) http.Handler, _ *l7.Server, story func(*testing.T, *front)) {
+								standardFront(t, h, story)
+							}
+						}
+						run(t, proxyH2(func(p *l7.Proxy) { p.Upstream.Protocols = protocols(proto) }), new(l7.Server), func(t *testing.T, f *front) {
+							lateTrailerTo(t, f, proto, empty)
+						})
+					})
+				})
+			}
+		}
+	}
+}
+
+func lateTrailerTo(t *testing.T, f *front, proto string, empty bool) {
+	got := make(chan string, 2)
+	startOrigin(t, f.network, one, nil, proto == "h2c", func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		got <- fmt.Sprint(string(b), " of ", r.ContentLength, ", ", r.Trailer.Get("X-Sum"), err)
+	})
+	c := newH2Client(t, f.network)
+	c.ask(1, false, "/", "content-length", "7", "trailer", "x-sum")
+	_ = c.WriteData(1, false, []byte("request"))
+	c.read(time.Second, nil)
+	want := "request of 7, 8<nil>"
+	if proto == "1" || empty {
+		want = "request of 7, <nil>"
+	}
+	if proto == "1" != (c.status[1] == "200 ") {
+		t.Errorf("status %q before the end", c.status[1])
+	}
+	switch code, early := c.reset[1]; {
+	case early && code == http2.ErrCodeNo && proto == "1": // the reply is complete (RFC 9113, section 8.1)
+	case empty:
+		_ = c.WriteData(1, true, nil)
+	default:
 		c.buf.Reset()
 		_ = c.enc.WriteField(hpack.HeaderField{Name: "x-sum", Value: "8"})
 		_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.buf.Bytes(), EndHeaders: true, EndStream: true})
-		if !c.read(time.Second, func() bool { return c.ended[1] }) || c.status[1] != "200 " {
-			t.Errorf("status %q, %v", c.status[1], c.reset)
-		}
-		if g := <-got; g != "request, 8" {
-			t.Errorf("the server got %s", g)
-		}
-	})
+	}
+	c.read(time.Second, func() bool { return c.ended[1] })
+	c.ask(3, true, "/")
+	c.read(time.Second, func() bool { return c.ended[3] })
+	synctest.Wait()
+	if len(got) != 2 {
+		t.Fatalf("the server got %d requests", len(got))
+	}
+	if g := <-got; g != want || c.status[1] != "200 " || c.status[3] != "200 " {
+		t.Errorf("the server got %s, the client %q and %q; want %s", g, c.status[1], c.status[3], want)
+	}
+	if rs := f.done(); len(rs) != 2 || !rs[1].Reused || rs[0].Termination.String() != "--" {
+		t.Errorf("recorded %+v", rs)
+	}
 }

@@ -103,18 +103,16 @@ func (t *attempt) stream() *replay {
 			t.body = &replay{kept: b, limit: max(len(b), 1), err: io.EOF}
 			return t.body
 		}
-		t.body = &replay{src: t.x.guardedBody(), limit: t.keepBytes(), left: t.x.ContentLength}
-		if t.toEnd() {
-			t.body.left = -1
-		}
+		t.body = &replay{src: t.x.guardedBody(), limit: t.keepBytes(), left: t.x.ContentLength, past: t.toEnd(true)}
 	}
 	return t.body
 }
 
 // toEnd reports whether a body of known length is read to its end: HTTP/2 may have a
-// trailer behind it, and a program may have given more than it has said.
-func (t *attempt) toEnd() bool {
-	return t.x.proto > 1 || t.use.session != nil && t.use.session.program
+// trailer behind it, if the server can take one, and a program may have given more
+// than it has said.
+func (t *attempt) toEnd(trailer bool) bool {
+	return trailer && t.x.proto > 1 || t.use.session != nil && t.use.session.program
 }
 
 // keepBytes returns how much of the body is worth keeping.

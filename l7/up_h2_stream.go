@@ -181,7 +181,7 @@ func (s *h2Stream) sendRequest(t *attempt, l *try, now time.Time) error {
 	c.mu.Unlock()
 	c.flush()
 	if err == nil && !t.whole && !x.expect {
-		s.pump = newPump(t, s)
+		s.pump = newPump(t, s, true)
 	}
 	return err
 }
@@ -203,7 +203,7 @@ func (s *h2Stream) awaitHead(t *attempt, l *try) error {
 			now = time.Now()
 			if waiting && !s.gotHead { // the server does not say: it gets the body
 				waiting = false
-				s.pump = newPump(t, s)
+				s.pump = newPump(t, s, true)
 				continue
 			}
 			if !l.deadline.IsZero() && !now.Before(l.deadline) {
@@ -230,7 +230,7 @@ func (s *h2Stream) awaitHead(t *attempt, l *try) error {
 		if waiting && r.Status == http.StatusContinue {
 			waiting = false
 			t.x.expect = false
-			s.pump = newPump(t, s)
+			s.pump = newPump(t, s, true)
 		}
 		begun = time.Now()
 	}

@@ -38,20 +38,21 @@ type bodySink interface {
 	bodyEnded(byClient bool)
 }
 
-// newPump starts to send the request body of t.
-func newPump(t *attempt, to bodySink) *pump {
+// newPump starts to send the request body of t. Trailer says that one can be sent
+// behind a body of known length.
+func newPump(t *attempt, to bodySink, trailer bool) *pump {
 	w := t.bodyWait()
 	if wantsStream(t.x) {
 		w.limit = w.stream
 	}
-	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.toEnd(), body: t.stream(), done: make(chan struct{})}
+	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.toEnd(trailer), body: t.stream(), done: make(chan struct{})}
 	go p.run(&t.up.bulk)
 	return p
 }
 
 var errBodyTooLong = errors.New("l7: body longer than its length")
 
-func (c *upConn) startPump(t *attempt) { c.pump = newPump(t, c) }
+func (c *upConn) startPump(t *attempt) { c.pump = newPump(t, c, false) }
 
 func (p *pump) run(pool *l4.BufferPool) {
 	defer func() {

@@ -14,6 +14,7 @@ type replay struct {
 	src   io.Reader
 	limit int         // bytes to keep
 	left  int64       // bytes that src has yet to give; negative if that is not known
+	past  bool        // what is behind them is asked for as well: a trailer may be there
 	kept  []byte      // what has been read, unless over
 	pos   int         // of the reader in kept
 	over  atomic.Bool // more has been read than is kept: there is no second time
@@ -32,9 +33,8 @@ func (r *replay) Read(p []byte) (int, error) {
 	}
 	n, err := r.src.Read(p)
 	if r.left >= 0 {
-		// Who sends a body of known length does not ask for what is behind it.
-		if r.left -= int64(n); r.left <= 0 && err == nil {
-			r.left, r.err = 0, io.EOF
+		if r.left = max(r.left-int64(n), 0); r.left == 0 && err == nil && !r.past {
+			r.err = io.EOF
 		}
 	}
 	if err != nil {
@@ -62,4 +62,4 @@ func (r *replay) rewind() bool {
 }
 
 // complete reports whether the whole body has been read and kept.
-func (r *replay) complete() bool { return r.err == io.EOF && !r.over.Load() }
+func (r *replay) complete() bool { return (r.err == io.EOF || r.left == 0) && !r.over.Load() }

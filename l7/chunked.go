@@ -165,7 +165,8 @@ func (d *chunkDecoder) fields(maxFields int) (*Fields, *headError) {
 }
 
 // forbiddenTrailer reports whether a field may not be sent in a trailer: it
-// would change framing, routing, authentication or how the message is read.
+// would change framing, routing, conditions, authentication or how the message is
+// read (RFC 9110, section 6.5.1; the names are net/http's, and more).
 func forbiddenTrailer(name string) bool {
 	if kindOf(name) != kindOther || strings.IndexByte(name, '_') >= 0 && kindOf(strings.ReplaceAll(name, "_", "-")) != kindOther {
 		return true
@@ -173,12 +174,13 @@ func forbiddenTrailer(name string) bool {
 	for _, n := range [...]string{
 		"authorization", "cache-control", "content-encoding", "content-range", "content-type",
 		"cookie", "set-cookie", "www-authenticate", "location", "range", "age", "expires", "vary", "retry-after",
+		"pragma", "realm",
 	} {
 		if alike(name, n) {
 			return true
 		}
 	}
-	return false
+	return len(name) > 3 && covers(name[:3], "if-")
 }
 
 // chunkRoom is the number of bytes before and after data that its chunk framing

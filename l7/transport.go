@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -194,18 +195,21 @@ func (c *caller) parse() error {
 func (c *caller) parseHeader() error {
 	req, x := c.req, &c.x
 	f := framing{length: -1}
+	if err := checkTrailer(req.Trailer); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(req.Header)) {
-		if !isToken(name) {
-			return fmt.Errorf("l7: invalid header field name %q", name)
+		if err := checkField("header", name, req.Header[name]); err != nil {
+			return err
 		}
 		k := kindOf(name)
 		for _, v := range req.Header[name] {
-			if !validValue(v) {
-				return fmt.Errorf("l7: invalid header field value for %q", name)
-			}
 			fd := Field{name, trimOWS(v), k, true}
 			if k == kindContentLength || k == kindTransferEncoding || k == kindHost {
 				continue // the Request has fields for them
+			}
+			if err := checkAnnounced(fd); err != nil {
+				return err
 			}
 			if k == kindOther || k == kindForwarded {
 				fd.kind = kindOther // the program's own word
@@ -220,22 +224,46 @@ func (c *caller) parseHeader() error {
 	}
 	c.noKeep = req.Close || f.close
 	x.lastOne = c.noKeep
-	for name, vv := range req.Trailer {
-		if !isToken(name) {
-			return fmt.Errorf("l7: invalid trailer field name %q", name)
-		}
-		for _, v := range vv {
-			if !validValue(v) {
-				return fmt.Errorf("l7: invalid trailer field value for %q", name)
-			}
-		}
-	}
-	x.trailers = f.trailers
+	x.trailers, c.trails = f.trailers, len(req.Trailer) > 0 && x.ContentLength != 0
 	x.expect = f.expect && x.ContentLength != 0
-	if len(req.Trailer) > 0 && x.ContentLength < 0 && !x.Header.Has("Trailer") {
+	if c.trails && !x.Header.Has("Trailer") { // left out over HTTP/1 if the length is known
 		x.Header.list = append(x.Header.list, Field{Name: "Trailer", Value: strings.Join(slices.Sorted(maps.Keys(req.Trailer)), ", "), kind: kindTrailer})
 	}
 	return nil
+}
+
+// checkField returns an error for a field of a part that must not be sent.
+func checkField(part, name string, values []string) error {
+	if !isToken(name) {
+		return fmt.Errorf("l7: invalid %s field name %q", part, name)
+	}
+	for _, v := range values {
+		if !validValue(v) {
+			return fmt.Errorf("l7: invalid %s field value for %q", part, name)
+		}
+	}
+	return nil
+}
+
+// checkTrailer is checkField for a trailer and its names.
+func checkTrailer(h http.Header) error {
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		if err := checkField("trailer", name, h[name]); err != nil {
+			return err
+		}
+		if forbiddenTrailer(name) {
+			return fmt.Errorf("l7: field %q must not be in a trailer", name)
+		}
+	}
+	return nil
+}
+
+// checkAnnounced is checkTrailer for names that the program announces by itself.
+func checkAnnounced(f Field) (err error) {
+	if f.kind == kindTrailer {
+		eachItem(f.Value, func(name string) { err = cmp.Or(err, checkTrailer(http.Header{name: nil})) })
+	}
+	return err
 }
 
 // failed ends a request without a reply.

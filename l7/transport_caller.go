@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -27,6 +28,7 @@ type caller struct {
 	body      io.ReadCloser // of the request; nil if there is none
 
 	noKeep  bool // the connection is not to be used again
+	trails  bool // a trailer is sent, whose values may come with the end of the body
 	closed  atomic.Bool
 	unwatch func() bool
 	stop    func() // ends what followCancel began; nil if it has not
@@ -79,6 +81,9 @@ func (c *caller) readBody(p []byte) (int, error) {
 	}
 	n, err := c.body.Read(p)
 	c.x.Record.BytesIn += int64(n)
+	if err == io.EOF { // the trailer is known by now
+		err = cmp.Or(checkTrailer(c.req.Trailer), err)
+	}
 	return n, err
 }
 
@@ -97,8 +102,9 @@ func (c *caller) bodyMayPanic() bool { return true }
 func (c *caller) hijackable() bool   { return true }
 func (c *caller) present() bool      { return false }
 
-// bodyReady takes a body that can be had again for one that is in memory.
-func (c *caller) bodyReady() bool { return c.body == nil || c.req.GetBody != nil }
+// bodyReady takes a body that can be had again for one that is in memory. The
+// values of a trailer may come with its end.
+func (c *caller) bodyReady() bool { return c.body == nil || c.req.GetBody != nil && !c.trails }
 
 // stopBody closes the body, which is what ends a Read of one.
 func (c *caller) stopBody()   { c.closeBody() }

@@ -15,7 +15,7 @@
 //		&l7.Normalize{Next:        // before anything looks at a path
 //		&l7.Access{Next:           // the cheapest refusals first
 //		&l7.Limit[netip.Addr]{Next:
-//		&l7.BasicAuth{Next:        // after the limit: guesses are limited
+//		&l7.BasicAuth{Next:        // or ForwardAuth, after the limit: guesses are limited
 //		&l7.EditHeader{Next:
 //		router}}}}}}}}}}
 //

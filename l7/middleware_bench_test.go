@@ -4,6 +4,7 @@ package l7
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -19,6 +20,8 @@ import (
 type absentClient struct{ downstream }
 
 func (absentClient) context() context.Context { return context.Background() }
+func (absentClient) observed() bool           { return true }
+func (absentClient) logger() *slog.Logger     { return slog.Default() }
 
 // BenchmarkMiddleware is the cost of each piece: the exchange goes in, comes
 // out at Next, and the edits of the reply are run. "none" is what the
@@ -83,7 +86,7 @@ func (m measure) exchange() func() *Exchange {
 	return func() *Exchange {
 		x.Path, x.Balance = "/api/v1/users", balance.Request{}
 		x.Header.list = append(x.Header.list[:0], clean.list...)
-		x.values = x.values[:0]
+		x.values, x.Record.Decision = x.values[:0], ""
 		return x
 	}
 }
@@ -120,6 +123,9 @@ func measured(t testing.TB) []measure {
 		{name: "RewriteGroups", h: &Rewrite{Regexp: regexp.MustCompile(`^/api/v([0-9])/`), With: "/$1/", Next: leaf}},
 		{name: "Access", h: &Access{Allow: ClientIn(prefixes("10.0.0.0/8")), Next: leaf}},
 		{name: "BasicAuth", h: &BasicAuth{Verify: func(_, _ string) bool { return true }, Forward: true, Next: leaf}},
+		{name: "ForwardAuthKept", h: &ForwardAuth{
+			Service:   HandlerFunc(func(x *Exchange) { f := MakeFields("X-User", "ann"); x.Respond(200, &f, "") }),
+			ToRequest: []string{"X-User"}, UserField: "X-User", KeepFor: time.Hour, Key: ByHost, Fields: []string{"Authorization"}, Next: leaf}},
 		{name: "RequestID", h: &RequestID{Reply: true, Next: leaf}},
 		{name: "Normalize", h: &Normalize{DecodeUnreserved: true, MergeSlashes: true, DotSegments: true, Strict: true, Next: leaf}},
 		{name: "Monitor", h: &Monitor{Path: "/alive", Next: leaf}},

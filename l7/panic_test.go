@@ -198,6 +198,13 @@ var panics = []struct {
 			l7.Serve(&l7.BasicAuth{Verify: func(_, _ string) bool { b.tick(); return true }, Next: b.proxy}, x)
 		})
 	}},
+	{"ForwardAuth.Service", 503, func(b *bomb) http.Handler {
+		return &l7.ForwardAuth{Service: l7.HandlerFunc(func(x *l7.Exchange) { b.tick(); x.Respond(200, nil, "") }), Next: b.proxy}
+	}},
+	{"ForwardAuth.Key", 500, func(b *bomb) http.Handler {
+		ok := l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(200, nil, "") })
+		return &l7.ForwardAuth{Service: ok, KeepFor: time.Minute, Key: b.key, Next: b.proxy}
+	}},
 	{"Access.Allow", 500, func(b *bomb) http.Handler { return &l7.Access{Allow: b.matcher(), Next: b.proxy} }},
 	{"Access.Deny", 500, func(b *bomb) http.Handler { return &l7.Access{Deny: l7.Not(b.matcher()), Next: b.proxy} }},
 	{"Monitor.Fail", 500, func(b *bomb) http.Handler {

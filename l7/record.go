@@ -24,7 +24,7 @@ type Record struct {
 	Query  string // likewise, with its leading "?", or empty
 	Proto  string // the version of the request: "HTTP/1.1"
 	ID     string // made or taken over by RequestID, or ""
-	User   string // accepted by BasicAuth, or ""
+	User   string // accepted by BasicAuth, or named by the service of a ForwardAuth, or ""
 	Status int    // of the reply; 0 if there was none
 	Route  string // name of the route taken, or ""
 	Pool   string // name of the pool used, or ""
@@ -45,8 +45,18 @@ type Record struct {
 
 	Captured []Captured // what Capture kept
 
+	Decision string // what handlers such as ForwardAuth have decided about the request, in their words; "" if none has
+
 	Termination l4.Termination // cause and phase of the end; Local with a reply of the gateway's own is not a failure
-	Err         error          // details of Termination, or nil
+	Err         error          // details of Termination or of Decision, or nil
+}
+
+// Decide adds the decision of a handler to Decision.
+func (r *Record) Decide(what string) {
+	if r.Decision != "" {
+		what = r.Decision + "; " + what
+	}
+	r.Decision = what
 }
 
 // Front is the front that carried an exchange.
@@ -90,6 +100,9 @@ func (r *Record) LogValue() slog.Value {
 		slog.Duration("assigned", r.Assigned), slog.Duration("connected", r.Connected),
 		slog.Duration("first_byte", r.FirstByte), slog.Duration("total", r.Total),
 		slog.String("end", r.Termination.String()), slog.String("front", r.Front.String()))
+	if r.Decision != "" {
+		attrs = append(attrs, slog.String("decision", r.Decision))
+	}
 	for _, c := range r.Captured {
 		attrs = append(attrs, c.attr())
 	}

@@ -136,13 +136,20 @@ func (x *Exchange) foundClient(rfc7239 bool) bool {
 	return x.trusted && x.rfc7239 == rfc7239 && x.Client.IsValid() && x.Client != x.Remote.Addr()
 }
 
-// appendX appends the X-Forwarded fields, each on one line.
-func appendX(b []byte, x *Exchange) []byte {
-	host, proto := x.Record.Host, x.Scheme
+// claimed returns the host that the client asked for, and how it spoke: what a proxy
+// of ours has said of that counts.
+func (x *Exchange) claimed() (host, proto string) {
+	host, proto = x.Record.Host, x.Scheme
 	if x.trusted {
 		host = cmpOr(x.Header.lastClaim("X-Forwarded-Host"), host)
 		proto = cmpOr(x.Header.lastClaim("X-Forwarded-Proto"), proto)
 	}
+	return host, proto
+}
+
+// appendX appends the X-Forwarded fields, each on one line.
+func appendX(b []byte, x *Exchange) []byte {
+	host, proto := x.claimed()
 	h := &x.Header
 	if a := x.Remote.Addr(); a.IsValid() && !h.setByHost("X-Forwarded-For") {
 		b = append(b, "X-Forwarded-For: "...)

@@ -17,13 +17,13 @@
 //   - Choice of a handler or a pool: [Choose], [Split], [Arm], [Fallback], [PoolChoice], [Map], [Entry], [AddrMap],
 //     [PrefixEntry]
 //   - Choice of a server: [Persist], [PersistMode], [Stick], [StickTable], [StickStore], [HashBy]
-//   - Middleware that looks or refuses: [TrustForwarded], [RequestID], [Capture], [Access], [BasicAuth], [Limit],
+//   - Middleware that looks or refuses: [TrustForwarded], [RequestID], [Capture], [Access], [BasicAuth], [ForwardAuth], [Limit],
 //     [KeyLimiter], [Gate], [Places], [LimitBody], [Misdirected], [Monitor]
 //   - Middleware that changes: [Normalize], [Underscores], [Rewrite], [EditHeader] with [FieldEdit], [FieldEditFunc],
 //     [SetField], [AddField], [DelField] and [ReplaceField], [SetForwarded], [BufferBody], [ErrorPages]
 //   - Middleware of net/http in a tree: [Wrap]
 //   - Handlers that answer: [FixedReply], [Redirect], [Deny], [Drop], [Tarpit]
-//   - Errors: [RefusedError], [TimeoutError], and those above
+//   - Errors: [RefusedError], [ForwardAuthError], [TimeoutError], and those above
 //   - Testing: package [github.com/penstock-lb/penstock/l7/l7test] has an HTTP server that misbehaves on demand, and
 //     [github.com/penstock-lb/penstock/l4/l4test] a network in memory. Everything here works in a bubble of
 //     testing/synctest; the package comment of l7test has a complete test.

@@ -101,3 +101,56 @@ func eachType(t *testing.T, pkg string, do func(*ast.TypeSpec)) {
 		}
 	}
 }
+
+// TestIndexOfExamples follows each link of the index, to the func too.
+func TestIndexOfExamples(t *testing.T) {
+	text, err := os.ReadFile("examples/README.md")
+	require.NoError(t, err)
+	links := regexp.MustCompile("\\[(`?)([^\\]`]+)`?\\]\\(([^)]+)\\)").FindAllStringSubmatch(string(text), -1)
+	require.Greater(t, len(links), 50)
+	for _, link := range links {
+		name, path := link[2], "examples/"+link[3]
+		if link[1] == "" {
+			_, err := os.Stat(path)
+			require.NoError(t, err, name)
+			continue
+		}
+		code, err := os.ReadFile(path)
+		require.NoError(t, err, name)
+		pkg, example, _ := strings.Cut(name, ".")
+		require.Contains(t, string(code), "func "+example+"() {", name)
+		require.Regexp(t, "(?m)^package "+pkg+"(_test)?$", string(code), name)
+	}
+	folders, err := os.ReadDir("examples")
+	require.NoError(t, err)
+	for _, f := range folders {
+		if f.IsDir() {
+			require.Contains(t, string(text), "("+f.Name(), "a program that the index does not name: "+f.Name())
+		}
+	}
+	for _, name := range regexp.MustCompile("`((?:balance|health|ratelimit|l4|l7)\\.[A-Z][A-Za-z0-9]*)").FindAllStringSubmatch(string(text), -1) {
+		require.True(t, exported(t, name[1]), name[1])
+	}
+}
+
+// exported reports whether a package of the root module has a type, func or constant of
+// that name, which is given as package.Name.
+func exported(t *testing.T, name string) bool {
+	pkg, name, _ := strings.Cut(name, ".")
+	if strings.HasPrefix(name, "Example") {
+		return true
+	}
+	entries, err := os.ReadDir(pkg)
+	require.NoError(t, err)
+	declared := regexp.MustCompile(`(?m)^(?:type|func|const|var|\t)\s*` + name + `\b`)
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".go") && !strings.HasSuffix(e.Name(), "_test.go") {
+			code, err := os.ReadFile(pkg + "/" + e.Name())
+			require.NoError(t, err)
+			if declared.Match(code) {
+				return true
+			}
+		}
+	}
+	return false
+}

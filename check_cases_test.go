@@ -3,6 +3,7 @@
 package penstock_test
 
 import (
+	"math"
 	"net/http"
 	"os"
 	"testing"
@@ -81,6 +82,11 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{&ratelimit.Keyed[int]{Law: ratelimit.InFlight{}}, "Keyed.Law.InFlight.Max"},
 		{&ratelimit.Keyed[int]{Law: ratelimit.InFlight{Max: 1}, Max: -1}, "Keyed.Max"},
 		{&ratelimit.Adaptive{Min: 9, Max: 3}, "Adaptive.Min"},
+		{&ratelimit.Leased[int]{}, "Leased.Shared"},
+		{&ratelimit.Leased[int]{Shared: &ratelimit.Shared[int]{}}, "Leased.Shared.Law"},
+		{&ratelimit.Leased[int]{Shared: &ratelimit.Shared[int]{Law: ratelimit.InFlight{Max: 1}}}, "Leased.Shared.Store"},
+		{&ratelimit.Leased[int]{Shared: &ratelimit.Shared[int]{Law: ratelimit.InFlight{Max: 1}, Store: new(ratelimit.MemoryStore)}}, "Leased.Shared.Gateways"},
+		{&ratelimit.Leased[int]{Ahead: math.NaN()}, "Leased.Ahead"},
 	} {
 		requireField(t, check(test.wrong), test.field)
 	}

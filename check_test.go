@@ -185,6 +185,7 @@ func goodLiterals() []any {
 		ratelimit.GCRA{Rate: ratelimit.PerSecond(1)},
 		ratelimit.InFlight{Max: 1},
 		&ratelimit.Keyed[string]{Law: law},
+		&ratelimit.Leased[string]{Shared: &ratelimit.Shared[string]{Store: new(ratelimit.MemoryStore), Law: law, Gateways: func() int { return 1 }}},
 		&ratelimit.Limiter{Law: law},
 		&ratelimit.MemoryStore{},
 		ratelimit.Rate{Count: 1},

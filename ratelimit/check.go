@@ -87,6 +87,21 @@ func (s *Shared[K]) Check() error {
 	return m.Err()
 }
 
+// Check returns what is wrong with l and its limit.
+func (l *Leased[K]) Check() error {
+	var m penstock.Mistakes
+	m.Need("Leased.Shared", l.Shared, "must be the limit of which leases are given")
+	if s := l.Shared; s != nil {
+		m.In("Leased.Shared", s)
+		m.Need("Leased.Shared.Store", s.Store, "must be the store that the gateways share")
+		m.Need("Leased.Shared.Gateways", s.Gateways, "must say how many gateways there are, between which Ahead is divided")
+	}
+	m.If(!(l.Ahead >= 0 && l.Ahead <= 1), "Leased.Ahead", l.Ahead, "must be from 0 to 1, a share of the limit")
+	m.If(l.Max < 0, "Leased.Max", l.Max, notNegative)
+	m.If(l.Concurrency < 0, "Leased.Concurrency", l.Concurrency, notNegative)
+	return m.Err()
+}
+
 // Check returns what is wrong with s.
 func (s *MemoryStore) Check() error {
 	var m penstock.Mistakes

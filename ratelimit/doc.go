@@ -23,9 +23,10 @@
 //
 // Several gateways share limits through a [Store]: [Shared] asks it, and
 // falls back to limits of its own when it is away for several questions in a
-// row. Package ratelimit/redisstore, a module of its own, is one for Redis.
+// row. [Leased] decides at once and tells the store afterwards, within 2 % of the law. Package
+// ratelimit/redisstore, a module of its own, is a Store for Redis.
 //
-// Nothing here starts a goroutine, and there is nothing to close. Time is
+// But for Leased.Run, which the host calls, nothing here starts a goroutine, and there is nothing to close. Time is
 // package time's and monotonic, so a test of a limit by the hour runs in a
 // bubble of testing/synctest in no time. Laws need not even that: they take the
 // time as an argument. [MemoryStore] stands for a shared store in tests.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/penstock-lb/penstock/ratelimit"
@@ -165,6 +166,35 @@ func ExampleUnlimited() {
 	// monitor true
 	// other true
 	// other false
+}
+
+// Two gateways keep one limit. What they admit is charged to the store afterwards, so
+// that a decision waits for nothing.
+func ExampleLeased() {
+	var store ratelimit.MemoryStore // or a redisstore.Store
+	gateway := func() *ratelimit.Leased[string] {
+		return &ratelimit.Leased[string]{Shared: &ratelimit.Shared[string]{
+			Store: &store, Law: ratelimit.Window{Rate: ratelimit.PerHour(10_000)}, Prefix: "tenant:",
+			Gateways: func() int { return 2 }, // or (*balance.Share).Count
+		}}
+	}
+	one, two := gateway(), gateway()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = one.Run(ctx) })
+	running.Go(func() { _ = two.Run(ctx) })
+
+	for range 50 {
+		one.Take("acme", 1)
+	}
+	fmt.Println(two.Take("acme", 10).OK)
+
+	cancel()
+	running.Wait() // now all is charged
+	fmt.Println(two.Take("acme", 0).Remaining)
+	// Output:
+	// true
+	// 9940
 }
 
 // A store that stands in for the one that gateways share, in tests say.

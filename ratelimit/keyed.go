@@ -65,6 +65,7 @@ type Stats struct {
 	LostBans  uint64 // of them, those that were banned
 	Untracked uint64 // Takes admitted uncounted because there was no place
 	Local     uint64 // Takes that a Shared has decided alone, as its store was away
+	Asked     uint64 // questions that a Shared has put to its store
 }
 
 // Stats returns the totals until now.

@@ -71,8 +71,10 @@ type Shared[K comparable] struct {
 
 	mu     sync.Mutex
 	outage outage
+	gone   atomic.Bool  // outage.away, for those that only want to know
+	shared atomic.Int64 // since when the store has been back for Retry
 
-	taken, refused, alone atomic.Uint64
+	taken, refused, alone, asked atomic.Uint64
 }
 
 // Stats returns the totals of this process until now. Keys, and what is said of keys and
@@ -80,7 +82,7 @@ type Shared[K comparable] struct {
 func (s *Shared[K]) Stats() Stats {
 	s.init()
 	st := s.local.Stats()
-	st.Taken, st.Refused, st.Local = s.taken.Load(), s.refused.Load(), s.alone.Load()
+	st.Taken, st.Refused, st.Local, st.Asked = s.taken.Load(), s.refused.Load(), s.alone.Load(), s.asked.Load()
 	return st
 }
 
@@ -133,6 +135,9 @@ func (s *Shared[K]) part(key K) Law {
 
 // gateways is Gateways, of which a panic means 1.
 func (s *Shared[K]) gateways() (n int) {
+	if s.Gateways == nil {
+		return 1
+	}
 	var failed error
 	defer caught(s.logger(), "Gateways", &failed)
 	return s.Gateways()
@@ -208,11 +213,13 @@ func (s *Shared[K]) Refund(key K, d Decision) {
 // take asks the store. A store that panics is away.
 func (s *Shared[K]) take(ctx context.Context, key string, law Law, n int) (d Decision, err error) {
 	defer caught(s.logger(), "Store", &err)
+	s.asked.Add(1)
 	return s.Store.Take(ctx, key, law, n)
 }
 
 func (s *Shared[K]) refund(ctx context.Context, key string, law Law, d Decision) (err error) {
 	defer caught(s.logger(), "Store", &err)
+	s.asked.Add(1)
 	return s.Store.Refund(ctx, key, law, d)
 }
 
@@ -236,13 +243,26 @@ func (s *Shared[K]) logger() *slog.Logger {
 
 // ask reports whether to ask the store, and the time.
 func (s *Shared[K]) ask() (now time.Duration, ok bool) {
+	now, _, ok = s.askOr()
+	return now, ok
+}
+
+// askOr is ask which, if the store is not to be asked, also says when it will be.
+func (s *Shared[K]) askOr() (now, retry time.Duration, ok bool) {
 	if s.Store == nil {
-		return 0, false
+		return 0, Never, false
 	}
 	now = s.clock.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return now, s.outage.ask(now)
+	ok = s.outage.ask(now)
+	return now, s.outage.retry, ok
+}
+
+// unsettled reports whether the store is away or has not been back for Retry: some
+// gateways may still be without it.
+func (s *Shared[K]) unsettled(now time.Duration) bool {
+	return s.gone.Load() || int64(now) < s.shared.Load()
 }
 
 // heard notes an answer of the store, or that there was none.
@@ -258,9 +278,14 @@ func (s *Shared[K]) note(asked time.Duration, err error) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		return s.outage.answered()
+		if changed = s.outage.answered(); changed {
+			s.shared.Store(int64(later(now, s.outage.pause)))
+		}
+	} else {
+		changed = s.outage.missed(asked, now)
 	}
-	return s.outage.missed(asked, now)
+	s.gone.Store(s.outage.away)
+	return changed
 }
 
 func (s *Shared[K]) say(err error) {

@@ -31,7 +31,7 @@ func TestStatsOfEachKindOfLimiter(t *testing.T) {
 		}
 		store.err = errors.New("gone")
 		shared.Take("a", 1)
-		require.Equal(t, Stats{Taken: 3, Refused: 1, Keys: 1, Local: 1}, shared.Stats())
+		require.Equal(t, Stats{Taken: 3, Refused: 1, Keys: 1, Local: 1, Asked: 4}, shared.Stats())
 	})
 }
 

@@ -7,7 +7,10 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -153,4 +156,49 @@ func exported(t *testing.T, name string) bool {
 		}
 	}
 	return false
+}
+
+// TestReadmeCompiles builds each block of Go in README.md. One that is no program is the
+// body of a func, with what it takes for granted before it.
+func TestReadmeCompiles(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	given := map[string]string{ // by how the block begins
+		"db := ":   "var inside []netip.Prefix; var static *balance.Pool\n@\n_, _, _ = tcp, www, err",
+		"page := ": "var web *balance.Pool; var gateway *l7.Server; var checker *health.Checker\n@",
+	}
+	names := map[string]string{"netip": "net/netip", "http": "net/http", "admin": "github.com/penstock-lb/penstock/l7/admin"}
+	for _, name := range []string{"balance", "health", "ratelimit", "l4", "l7"} {
+		names[name] = "github.com/penstock-lb/penstock/" + name
+	}
+	dir := t.TempDir()
+	var files []string
+	for _, block := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
+		code := block[1]
+		if !strings.HasPrefix(code, "package ") {
+			frame := ""
+			for begins, f := range given {
+				if strings.HasPrefix(code, begins) {
+					frame = f
+				}
+			}
+			require.NotEmpty(t, frame, "say what this block takes for granted:\n"+code)
+			body := strings.ReplaceAll(frame, "@", code)
+			imports := ""
+			for name, path := range names {
+				if regexp.MustCompile(`\b` + name + `\.`).MatchString(body) {
+					imports += "import " + strconv.Quote(path) + "\n"
+				}
+			}
+			code = "package main\n" + imports + "func main() {\n" + body + "\n}\n"
+		}
+		file := filepath.Join(dir, strconv.Itoa(len(files))+".go")
+		require.NoError(t, os.WriteFile(file, []byte(code), 0o600))
+		files = append(files, file)
+	}
+	require.Len(t, files, 3)
+	for _, file := range files {
+		out, err := exec.Command("go", "vet", file).CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
 }

@@ -25,7 +25,7 @@ type h2Head struct {
 	size      int        // bytes of them
 	cookies   int        // where the Cookie line is, plus 1
 	crumbs    []string   // of later ones, which are joined to it (RFC 9113, section 8.2.3)
-	malformed string     // why the stream is reset (section 8.1.1); "" if it is not
+	malformed string     // why the stream is reset behind a 400 (section 8.1.1); "" if it is not
 	refused   *headError // what the request is answered with; nil if it is not refused
 }
 
@@ -73,7 +73,12 @@ func (f *h2Front) trailer(ev *h2.Event, now time.Time) error {
 	if err := f.h2.Decode(ev.Block, f.emit); err != nil {
 		return err
 	}
-	if t.malformed != "" {
+	switch {
+	case t.malformed != "" && !s.told: // whoever reads the body may answer that
+		s.broken = bad("trailer: " + t.malformed)
+		s.recv.wake()
+		return f.h2.Malformed(now)
+	case t.malformed != "":
 		return s.breakOff("trailer: "+t.malformed, now)
 	}
 	if t.fields.Len() > 0 {
@@ -105,6 +110,15 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 	h.regular = true
 	fd := Field{hf.Name, hf.Value, kindOf(hf.Name), true}
 	if h.malformed = fieldFault(&hf, fd.kind); h.malformed != "" {
+		return
+	}
+	switch fault := valueFault(&hf); {
+	case fault == "":
+	case h.fields != nil:
+		h.malformed = fault
+		return
+	default: // of which a 400 is to tell (section 8.2.1)
+		h.refused = bad(fault)
 		return
 	}
 	if hf.Name == "priority" && h.fields == nil {

@@ -39,6 +39,7 @@ type h2Exchange struct {
 	bodyEnd  bool  // all of it has been received
 	stopped  bool  // it is not wanted any more
 	trailing *Fields
+	broken   error // what is malformed about the request: a reply ends with a reset; nil if nothing is
 	err      error // the stream has ended before its end
 	byClient bool  // and that was the client's doing
 	bodyErr  error // of a read deadline that a handler has set
@@ -80,9 +81,8 @@ func (s *h2Exchange) run() {
 	switch {
 	case s.head.malformed != "":
 		x.Record.Err = bad(s.head.malformed)
-		x.Record.Termination = endOf(l4.Denied, l4.PhaseRequest)
-		x.replied = true
-		s.reset2(h2.ProtocolError)
+		s.broken = x.Record.Err
+		x.Error(http.StatusBadRequest, endOf(l4.Denied, l4.PhaseRequest))
 	case s.head.refused != nil:
 		x.Record.Err = s.head.refused
 		x.Error(s.head.refused.status, endOf(l4.Denied, l4.PhaseRequest))
@@ -274,8 +274,8 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 				f.flush()
 			}
 			return n, nil
-		case s.err != nil || s.bodyErr != nil:
-			err := errors.Join(s.err, s.bodyErr)
+		case s.err != nil || s.bodyErr != nil || s.broken != nil:
+			err := errors.Join(s.err, s.bodyErr, s.broken)
 			f.mu.Unlock()
 			return 0, err
 		case s.bodyEnd:
@@ -454,7 +454,11 @@ func (s *h2Exchange) finish(trailer *Fields) error {
 		return err
 	}
 	s.done = true
-	if trailer == nil || trailer.Len() == 0 || s.none {
+	switch {
+	case s.broken != nil: // a reply may go before (RFC 9113, section 8.1.1)
+		f.h2.Reset(s.st, h2.ProtocolError)
+		return nil
+	case trailer == nil || trailer.Len() == 0 || s.none:
 		f.h2.Finish(s.st)
 		return nil
 	}

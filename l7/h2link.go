@@ -403,9 +403,6 @@ func fieldFault(hf *hpack.HeaderField, k kind) string {
 	if !isToken(hf.Name) || !isLower(hf.Name) {
 		return "malformed field name"
 	}
-	if !validValue(hf.Value) || len(trimOWS(hf.Value)) != len(hf.Value) {
-		return "malformed value of field " + hf.Name
-	}
 	switch k {
 	case kindConnection, kindTransferEncoding, kindUpgrade:
 		return "field " + hf.Name + ", which is for HTTP/1 only"
@@ -417,6 +414,15 @@ func fieldFault(hf *hpack.HeaderField, k kind) string {
 		if hf.Name == "keep-alive" || hf.Name == "proxy-connection" {
 			return "field " + hf.Name + ", which is for HTTP/1 only"
 		}
+	}
+	return ""
+}
+
+// valueFault is fieldFault for the value, which neither begins nor ends with white
+// space (RFC 9113, section 8.2.1).
+func valueFault(hf *hpack.HeaderField) string {
+	if !validValue(hf.Value) || len(trimOWS(hf.Value)) != len(hf.Value) {
+		return "malformed value of field " + hf.Name
 	}
 	return ""
 }

@@ -438,7 +438,7 @@ func (c *h2Conn) field(hf hpack.HeaderField) {
 	}
 	d.regular = true
 	k := kindOf(hf.Name)
-	if d.malformed = fieldFault(&hf, k); d.malformed != "" {
+	if d.malformed = cmpOr(fieldFault(&hf, k), valueFault(&hf)); d.malformed != "" {
 		return
 	}
 	switch {

@@ -123,6 +123,10 @@ func (c *Conn) Break(s *Stream, now time.Time) error {
 	return c.glitch(GlitchReset, now)
 }
 
+// Malformed notes a request that the owner answers, and resets behind that. An error
+// ends the connection.
+func (c *Conn) Malformed(now time.Time) error { return c.glitch(GlitchReset, now) }
+
 // Overlong notes a head that the owner refuses as it is too long. An error ends the
 // connection.
 func (c *Conn) Overlong(now time.Time) error { return c.glitch(GlitchFields, now) }

@@ -3,9 +3,12 @@
 package penstock_test
 
 import (
+	"crypto/tls"
 	"math"
 	"net/http"
+	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +40,17 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{&dns.Source{Name: "a.example", Port: 80, Servers: []string{"10.0.0.1"}}, "Source.Servers[0]"},
 		{&dns.Source{Name: "a.example", Port: 80, Servers: []string{"10.0.0.1:53", "*:53"}}, "Source.Servers[1]"},
 
+		{&dns.Source{Name: "http://a.example", Port: 80}, "Source.Name"},
+		{&dns.Source{Name: "a.example:80", Port: 80}, "Source.Name"},
+		{&dns.Source{Name: "10.0.0.1", Port: 80}, "Source.Name"},
+		{&dns.Source{Name: "bücher.example", Port: 80}, "Source.Name"},
+		{&dns.Source{Name: strings.Repeat("a", 64) + ".example", Port: 80}, "Source.Name"},
+		{&dns.Source{Name: strings.Repeat("a.", 126) + "ab", Service: "http"}, "Source.Name"},
+		{&dns.Source{Name: "a.example", Service: "_http"}, "Source.Service"},
+		{&dns.Source{Name: "a.example", Service: "http.tcp"}, "Source.Service"},
+		{&dns.Source{Name: "a.example", Port: 80, Servers: []string{"bücher.example:53"}}, "Source.Servers[0]"},
+		{&dns.Source{Name: "a.example", Port: 80, MinTTL: time.Hour}, "Source.MinTTL"},
+
 		{health.HTTP{Path: "healthy"}, "HTTP.Path"},
 		{health.HTTP{Path: "/a b"}, "HTTP.Path"},
 		{health.HTTP{Method: "get"}, "HTTP.Method"},
@@ -53,6 +67,38 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{health.HTTP{Path: "*"}, "HTTP.Path"},
 		{health.Field{Name: "a b"}, "Field.Name"},
 		{health.Field{Name: "a", Value: "b\r\n"}, "Field.Value"},
+		{health.HTTP{Host: "a.example:99999"}, "HTTP.Host"},
+		{health.HTTP{Host: "*.a.example"}, "HTTP.Host"},
+		{health.HTTP{Host: "bücher.example"}, "HTTP.Host"},
+		{health.GRPC{Host: "bücher.example"}, "GRPC.Host"},
+		{health.HTTP{Header: http.Header{"Host": {"a", "b"}}}, "HTTP.Header.Host"},
+		{health.HTTP{Fields: []health.Field{{Name: "host", Value: "a"}, {Name: "Host", Value: "b"}}}, "HTTP.Fields.Host"},
+		{health.HTTP{Header: http.Header{"Content-Length": {"7"}}}, "HTTP.Header.Content-Length"},
+		{health.HTTP{Fields: []health.Field{{Name: "Transfer-Encoding", Value: "chunked"}}}, "HTTP.Fields.Transfer-Encoding"},
+		{health.HTTP{HTTP2: true, Header: http.Header{"Upgrade": {"x"}}}, "HTTP.Header.Upgrade"},
+		{health.HTTP{Method: "CONNECT"}, "HTTP.Method"},
+		{health.HTTP{Method: "HEAD", Content: health.Match{Contains: "ok"}}, "HTTP.Content"},
+		{health.HTTP{MaxBytes: 3, Content: health.Match{Contains: "well"}}, "HTTP.Content.Contains"},
+		{health.HTTP{Content: health.Match{Not: true}}, "HTTP.Content.Not"},
+		{health.Script{Steps: []health.Step{{Expect: health.Match{Not: true}}}}, "Script.Steps[0].Expect.Not"},
+		{health.Script{MaxBytes: 3, Steps: []health.Step{{Min: 4}}}, "Script.Steps[0].Min"},
+		{health.Script{MaxBytes: 3, Steps: []health.Step{{Expect: health.Match{Contains: "well"}}}}, "Script.Steps[0].Expect.Contains"},
+		{health.TLS{Connect: health.Connect{TLS: &tls.Config{ServerName: "a.example:443"}}}, "TLS.Connect.TLS.ServerName"},
+		{health.TLS{Connect: health.Connect{TLS: &tls.Config{ServerName: "https://a.example"}}}, "TLS.Connect.TLS.ServerName"},
+		{health.TLS{Connect: health.Connect{TLS: &tls.Config{ServerName: "bücher.example"}}}, "TLS.Connect.TLS.ServerName"},
+		{health.TLS{Connect: health.Connect{TLS: &tls.Config{MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS12}}}, "TLS.Connect.TLS.MinVersion"},
+		{health.LDAP{DN: "cn=a"}, "LDAP.DN"},
+		{health.LDAP{Password: "a"}, "LDAP.Password"},
+		{health.MySQL{User: "a\x00b"}, "MySQL.User"},
+		{health.PostgreSQL{User: "a\x00b"}, "PostgreSQL.User"},
+		{health.PostgreSQL{Database: "a\x00b"}, "PostgreSQL.Database"},
+		{health.SMTP{Hello: "gateway.example"}, "SMTP.Hello"},
+		{health.SMTP{Hello: "EHLO"}, "SMTP.Hello"},
+		{health.Exec{Path: os.Args[0], Dir: "/nonexistent"}, "Exec.Dir"},
+		{health.Exec{Path: os.Args[0], Env: []string{"A"}}, "Exec.Env[0]"},
+		{health.Exec{Path: os.Args[0], Args: []string{"a\x00b"}}, "Exec.Args[0]"},
+		{&health.Checker{Pools: []*balance.Pool{{}}, Observe: health.Observe{Errors: 3}}, "Checker.Pools[0].OnOutcome"},
+		{&health.Outlier{Pool: &balance.Pool{}, Consecutive: -1, Deviation: -1}, "Outlier.Consecutive"},
 		{health.Exec{}, "Exec.Path"},
 		{health.Exec{Path: os.Args[0], Stop: 256}, "Exec.Stop"},
 		{health.GRPC{Header: http.Header{"X Y": nil}}, "GRPC.Header"},
@@ -78,6 +124,10 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{&health.Outlier{Pool: &balance.Pool{}, MaxShare: 2}, "Outlier.MaxShare"},
 
 		{ratelimit.Ban{After: 32767}, "Ban.After"},
+		{ratelimit.Ban{For: time.Hour}, "Ban.After"},
+		{ratelimit.Ban{Keep: true}, "Ban.After"},
+		{&ratelimit.Concurrency{Max: 1, MaxWait: time.Second}, "Concurrency.MaxQueue"},
+		{&ratelimit.Adaptive{MaxWait: time.Second}, "Adaptive.MaxQueue"},
 		{ratelimit.Rate{Count: 1, Per: -time.Second}, "Rate.Per"},
 		{&ratelimit.Keyed[int]{Law: ratelimit.InFlight{}}, "Keyed.Law.InFlight.Max"},
 		{&ratelimit.Keyed[int]{Law: ratelimit.InFlight{Max: 1}, Max: -1}, "Keyed.Max"},
@@ -87,6 +137,17 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{&ratelimit.Leased[int]{Shared: &ratelimit.Shared[int]{Law: ratelimit.InFlight{Max: 1}}}, "Leased.Shared.Store"},
 		{&ratelimit.Leased[int]{Shared: &ratelimit.Shared[int]{Law: ratelimit.InFlight{Max: 1}, Store: new(ratelimit.MemoryStore)}}, "Leased.Shared.Gateways"},
 		{&ratelimit.Leased[int]{Ahead: math.NaN()}, "Leased.Ahead"},
+
+		{&l4.Limit{Next: l4.Reject{}, PerClient: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.Unlimited{}}, ClientBits: 129}, "Limit.ClientBits"},
+		{l4.Bandwidth{ClientBits: 129}, "Bandwidth.ClientBits"},
+		{l4.Bandwidth{All: &ratelimit.Limiter{Law: ratelimit.InFlight{Max: 1}}}, "Bandwidth.All.Limiter.Law"},
+		{l4.Bandwidth{PerClient: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.InFlight{Max: 1}}}, "Bandwidth.PerClient.Keyed.Law"},
+		{&l4.AcceptProxy{Next: l4.Reject{}, MaxBytes: 15}, "AcceptProxy.MaxBytes"},
+		{&l4.TerminateTLS{Config: &tls.Config{GetCertificate: new(l4.Certificates).Get, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS12}, Next: l4.Reject{}}, "TerminateTLS.Config.MinVersion"},
+		{&l4.OriginateTLS{Config: &tls.Config{ServerName: "https://a.example"}}, "OriginateTLS.Config.ServerName"},
+		{&l4.OriginateTLS{Config: &tls.Config{ServerName: "bücher.example"}}, "OriginateTLS.Config.ServerName"},
+		{&l4.Certificates{Except: []string{"bücher.example"}}, "Certificates.Except[0]"},
+		{&l4.Certificates{Except: []string{"a.example:443"}}, "Certificates.Except[0]"},
 	} {
 		requireField(t, check(test.wrong), test.field)
 	}
@@ -112,6 +173,10 @@ func TestNilPointersInInterfaces(t *testing.T) {
 		{&l4.Router{Default: (*l4.Proxy)(nil)}, "Router.Default"},
 		{&l4.Router{Routes: []l4.Route{{Handler: (*l4.Proxy)(nil)}}}, "Router.Routes[0].Handler"},
 		{&l4.Limit{Next: l4.Reject{}, Refuse: (*l4.Proxy)(nil)}, "Limit.Refuse"},
+		{&l4.Limit{Next: l4.Reject{}, All: (*ratelimit.Limiter)(nil)}, "Limit.All"},
+		{&l4.Limit{Next: l4.Reject{}, PerClient: (*ratelimit.Keyed[netip.Addr])(nil)}, "Limit.PerClient"},
+		{&l4.Throttle{Next: l4.Reject{}, In: l4.Bandwidth{All: (*ratelimit.Limiter)(nil)}}, "Throttle.In.Bandwidth.All"},
+		{&l4.AcceptProxy{Next: l4.Reject{}, Others: (*l4.Proxy)(nil)}, "AcceptProxy.Others"},
 		{&l7.Server{Handler: l7.HandlerFunc(nil)}, "Server.Handler"},
 		{&l7.Server{Handler: (*l7.Proxy)(nil)}, "Server.Handler"},
 		{&l7.Router{NotFound: (*l7.Proxy)(nil)}, "Router.NotFound"},
@@ -138,6 +203,7 @@ func TestLimitsThatMayRefuseEverything(t *testing.T) {
 
 // TestWrongAddresses tells apart what a dial could use from what it could not.
 func TestWrongAddresses(t *testing.T) {
+	long := strings.Repeat("a", 107)
 	for addr, write := range map[string]string{
 		"http://a.example/api":    `write "a.example:80"`,
 		"https://u:p@a.example":   `write "a.example:443"`,
@@ -169,13 +235,17 @@ func TestWrongAddresses(t *testing.T) {
 		"${HOST}:80":              "letters, digits",
 		"a\x00b:80":               "letters, digits",
 		"unix:":                   "a path",
+		"unix:/a\x00b":            "without NUL",
+		"unix:/" + long:           "at most 107 bytes",
+		"bücher.example:80":       "punycode",
+		"例え.example:80":           "punycode",
 	} {
 		err := balance.Endpoint{Addr: addr}.Check()
 		requireField(t, err, "Endpoint.Addr")
 		require.ErrorContains(t, err, write)
 	}
 	for _, addr := range []string{"a.example:80", "10.0.0.1:65535", "[::1]:1", "[fe80::1%eth0]:80", "a.example:http", "unix:/run/x.sock", "unix:@x",
-		"a.example.:80", "a_b:80", "1:80", "1.a:80", "xn--bcher-kva.example:80", "bücher.example:80", "0.0.0.0:80", "[::]:80"} {
+		"a.example.:80", "a_b:80", "1:80", "1.a:80", "xn--bcher-kva.example:80", "0.0.0.0:80", "[::]:80"} {
 		require.NoError(t, balance.Endpoint{Addr: addr}.Check(), addr)
 	}
 }

@@ -83,8 +83,13 @@ func (e Endpoint) Check() error {
 // checkAddr returns what is wrong with addr, or nothing.
 func checkAddr(addr string) string {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		if path == "" {
+		switch {
+		case path == "":
 			return "must have a path after unix:"
+		case strings.Contains(path, "\x00"):
+			return "must have a path without NUL: an abstract socket is written unix:@name"
+		case len(path) > 107:
+			return "must have a path of at most 107 bytes: sockets have no longer ones (unix(7))"
 		}
 		return ""
 	}
@@ -104,7 +109,8 @@ func checkAddr(addr string) string {
 // checkHost returns what is wrong with a host that is to be dialed, or nothing. What
 // is not an address must be a name, and the last label of names that have several is
 // no number, so that none looks like an address (RFC 1123, section 2.1; RFC 3696,
-// section 2). Bytes that are not ASCII are left to the resolver.
+// section 2). Names in other letters than those of ASCII are in the DNS in another
+// form (RFC 5890, section 2.3.2.1), which the resolvers of Go do not make.
 func checkHost(host string) string {
 	if strings.Contains(host, ":") {
 		if _, err := netip.ParseAddr(host); err == nil {
@@ -113,6 +119,9 @@ func checkHost(host string) string {
 		return "must have a host that is a name or an address: between the brackets is no address of IPv6"
 	}
 	name := strings.TrimSuffix(host, ".")
+	if strings.ContainsFunc(name, func(r rune) bool { return r >= 0x80 }) {
+		return "must have a host in ASCII: write the form of the name in the DNS, as in xn--bcher-kva.example for bücher.example (punycode)"
+	}
 	var last string
 	for last = range strings.SplitSeq(name, ".") {
 		if last == "" || len(last) > 63 || len(name) > 253 {
@@ -137,7 +146,7 @@ func checkHost(host string) string {
 func isName(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
-		case '0' <= c && c <= '9', 'a' <= c|0x20 && c|0x20 <= 'z', c == '-', c == '_', c == '.', c >= 0x80:
+		case '0' <= c && c <= '9', 'a' <= c|0x20 && c|0x20 <= 'z', c == '-', c == '_', c == '.':
 		default:
 			return false
 		}

@@ -23,6 +23,12 @@ func (c *Checker) Check() error {
 	m.In("Checker.Probe", c.Probe)
 	checkEndpoints(&m, "Checker.Probe", c.Probe, c.Pools)
 	m.In("Checker.Observe", c.Observe)
+	if o := c.Observe; o.Errors > 0 || o.Action != 0 || o.Classify != nil {
+		for i, p := range c.Pools {
+			m.If(p != nil && !p.HasOnOutcome(), fmt.Sprintf("Checker.Pools[%d].OnOutcome", i), nil,
+				"must have the checker's Observed, which is how Observe learns of live traffic: append(pool.OnOutcome, checker.Observed)")
+		}
+	}
 	for _, d := range []struct {
 		field string
 		value time.Duration
@@ -133,6 +139,8 @@ func (o *Outlier) Check() error {
 	}
 	m.If(!isShare(o.FailureShare, 1), "Outlier.FailureShare", o.FailureShare, "must be from 0 to 1")
 	m.If(!isShare(o.MaxShare, 1), "Outlier.MaxShare", o.MaxShare, "must be from 0 to 1")
+	m.If(o.Consecutive < 0 && o.Gateway <= 0 && o.Deviation < 0 && o.FailureShare == 0, "Outlier.Consecutive", o.Consecutive,
+		"must not be off where Gateway, Deviation and FailureShare are: nothing ejects a server then")
 	m.If(o.Deviation != o.Deviation, "Outlier.Deviation", o.Deviation, "must be a number")
 	return m.Err()
 }

@@ -3,13 +3,12 @@
 package health
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
+	"net/netip"
+	"slices"
 	"strings"
-
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
@@ -26,8 +25,27 @@ func (d Connect) Check() error {
 	}
 	m.If(d.Port < 0 || d.Port > 65535, "Connect.Port", d.Port, "must be a port, or 0 for that of the address")
 	m.If(d.Port != 0 && strings.HasPrefix(d.Addr, "unix:"), "Connect.Port", d.Port, "must be 0: a unix socket has no port")
+	checkTLS(&m, d.TLS)
 	m.If(d.Proxy > ProxyV2, "Connect.Proxy", uint8(d.Proxy), "must be one of the constants of ProxyVersion")
 	return m.Err()
+}
+
+// checkTLS looks for what lets no handshake succeed, whatever the server is.
+func checkTLS(m *penstock.Mistakes, cfg *tls.Config) {
+	if cfg == nil {
+		return
+	}
+	m.If(cfg.MinVersion > cfg.MaxVersion && cfg.MaxVersion != 0, "Connect.TLS.MinVersion", cfg.MinVersion, "must not be above MaxVersion")
+	name := cfg.ServerName
+	if _, err := netip.ParseAddr(name); err == nil || name == "" {
+		return
+	}
+	var wrong *penstock.ConfigError
+	if strings.ContainsAny(name, ":/") {
+		m.If(true, "Connect.TLS.ServerName", name, "must be the name in the certificate alone, without a scheme or a port")
+	} else if errors.As((balance.Endpoint{Addr: name + ":1"}).Check(), &wrong) {
+		m.If(true, "Connect.TLS.ServerName", name, wrong.Reason)
+	}
 }
 
 // dialing is a probe with a Connect.
@@ -62,13 +80,32 @@ func (p TLS) Check() error { return dialed("TLS", p.Connect) }
 func (a Agent) Check() error { return dialed("Agent", a.Connect) }
 
 // Check returns what is wrong with p.
-func (p LDAP) Check() error { return dialed("LDAP", p.Connect) }
+func (p LDAP) Check() error {
+	var m penstock.Mistakes
+	m.In("LDAP.Connect", p.Connect)
+	m.If(p.DN != "" && p.Password == "", "LDAP.DN", p.DN, "must come with a Password: a bind without one proves nothing (RFC 4513, section 5.1.2)")
+	m.If(p.DN == "" && p.Password != "", "LDAP.Password", "(hidden)", "must come with a DN: an anonymous bind has no password")
+	return m.Err()
+}
+
+const noNUL = "must have no NUL, which ends it in the protocol"
 
 // Check returns what is wrong with p.
-func (p MySQL) Check() error { return dialed("MySQL", p.Connect) }
+func (p MySQL) Check() error {
+	var m penstock.Mistakes
+	m.In("MySQL.Connect", p.Connect)
+	m.If(strings.Contains(p.User, "\x00"), "MySQL.User", p.User, noNUL)
+	return m.Err()
+}
 
 // Check returns what is wrong with p.
-func (p PostgreSQL) Check() error { return dialed("PostgreSQL", p.Connect) }
+func (p PostgreSQL) Check() error {
+	var m penstock.Mistakes
+	m.In("PostgreSQL.Connect", p.Connect)
+	m.If(strings.Contains(p.User, "\x00"), "PostgreSQL.User", p.User, noNUL)
+	m.If(strings.Contains(p.Database, "\x00"), "PostgreSQL.Database", p.Database, noNUL)
+	return m.Err()
+}
 
 // Check returns what is wrong with p.
 func (p GRPC) Check() error {
@@ -93,81 +130,12 @@ func (p SMTP) Check() error {
 	var m penstock.Mistakes
 	m.In("SMTP.Connect", p.Connect)
 	m.If(p.StartTLS && p.Connect.TLS == nil, "SMTP.StartTLS", p.StartTLS, "must come with Connect.TLS, the configuration that it uses")
-	m.If(strings.ContainsAny(p.Hello, "\r\n"), "SMTP.Hello", p.Hello, "must be one line without its end")
-	return m.Err()
-}
-
-// checkHost wants a host that requests can be made for, or none.
-func checkHost(m *penstock.Mistakes, field, host string) {
-	if host == "" {
-		return
+	if p.Hello != "" {
+		command, name, _ := strings.Cut(p.Hello, " ")
+		known := slices.ContainsFunc([]string{"EHLO", "HELO", "LHLO"}, func(s string) bool { return strings.EqualFold(s, command) })
+		m.If(!known || name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }), "SMTP.Hello", p.Hello,
+			`must be EHLO, HELO or LHLO and a name, on one line in ASCII, as in "EHLO gateway.example"`)
 	}
-	u, err := url.Parse("http://" + host + "/")
-	m.If(err != nil || u.Host != host || u.Path != "/" || strings.ContainsAny(host, " \t"), field, host, "must be a host, or host:port")
-}
-
-// Check returns what is wrong with p.
-func (p HTTP) Check() error {
-	var m penstock.Mistakes
-	m.In("HTTP.Connect", p.Connect)
-	m.If(p.Method != "" && !httpguts.ValidHeaderFieldName(p.Method), "HTTP.Method", p.Method, "must be a method, such as GET")
-	m.If(p.Method == strings.ToLower(p.Method) && p.Method != "", "HTTP.Method", p.Method, "must be in capitals: methods are case-sensitive")
-	m.If(p.Path != "" && p.Path[0] != '/' && (p.Path != "*" || p.Method != http.MethodOptions), "HTTP.Path", p.Path, "must begin with a slash: write "+fmt.Sprintf("%q", "/"+p.Path))
-	m.If(strings.ContainsAny(p.Path, " \t\r\n#"), "HTTP.Path", p.Path, "must be as in a request: spaces are written %20")
-	if strings.HasPrefix(p.Path, "/") {
-		_, err := url.ParseRequestURI(p.Path)
-		m.If(err != nil, "HTTP.Path", p.Path, "must be as in a request: a % comes before two hexadecimal digits, and there are no control characters")
-	}
-	checkHost(&m, "HTTP.Host", p.Host)
-	if host, given := p.field("Host"); given && p.Host == "" {
-		checkHost(&m, "HTTP.Header.Host", host)
-	}
-	checkFields(&m, "HTTP.Header", p.Header)
-	for i, f := range p.Fields {
-		m.In(fmt.Sprintf("HTTP.Fields[%d]", i), f)
-	}
-	for i, h := range p.Headers {
-		m.In(fmt.Sprintf("HTTP.Headers[%d]", i), h)
-	}
-	for i, r := range p.Status {
-		m.In(fmt.Sprintf("HTTP.Status[%d]", i), r)
-	}
-	for i, r := range p.Stop {
-		m.In(fmt.Sprintf("HTTP.Stop[%d]", i), r)
-	}
-	return m.Err()
-}
-
-// checkFields looks at the fields that a request is sent with.
-func checkFields(m *penstock.Mistakes, field string, h http.Header) {
-	for name, values := range h {
-		m.If(!httpguts.ValidHeaderFieldName(name), field, name, "must be the name of a field")
-		for _, v := range values {
-			m.If(!httpguts.ValidHeaderFieldValue(v), field+"."+name, v, "must be the value of a field")
-		}
-	}
-}
-
-// Check returns what is wrong with f.
-func (f Field) Check() error {
-	var m penstock.Mistakes
-	m.If(!httpguts.ValidHeaderFieldName(f.Name), "Field.Name", f.Name, "must be the name of a field")
-	m.If(!httpguts.ValidHeaderFieldValue(f.Value), "Field.Value", f.Value, "must be the value of a field")
-	return m.Err()
-}
-
-// Check returns what is wrong with r.
-func (r StatusRange) Check() error {
-	var m penstock.Mistakes
-	m.If(r.From < 100 || r.From > 999, "StatusRange.From", r.From, "must be a status, from 100 to 999")
-	m.If(r.To != 0 && r.To < r.From || r.To > 999, "StatusRange.To", r.To, "must be a status that is not below From, or 0")
-	return m.Err()
-}
-
-// Check returns what is wrong with h.
-func (h HeaderMatch) Check() error {
-	var m penstock.Mistakes
-	m.If(!httpguts.ValidHeaderFieldName(h.Name), "HeaderMatch.Name", h.Name, "must be the name of a field")
 	return m.Err()
 }
 
@@ -176,7 +144,10 @@ func (p Script) Check() error {
 	var m penstock.Mistakes
 	m.In("Script.Connect", p.Connect)
 	for i, s := range p.Steps {
-		m.In(fmt.Sprintf("Script.Steps[%d]", i), s)
+		step := fmt.Sprintf("Script.Steps[%d]", i)
+		m.In(step, s)
+		m.If(s.Min > maxBytes(p.MaxBytes), step+".Min", s.Min, "must not be more than MaxBytes of the Script: there are never as many")
+		m.If(tooLong(s.Expect, p.MaxBytes), step+".Expect.Contains", s.Expect.Contains, "must not be longer than MaxBytes of the Script: it is never found")
 	}
 	return m.Err()
 }
@@ -185,6 +156,7 @@ func (p Script) Check() error {
 func (s Step) Check() error {
 	var m penstock.Mistakes
 	m.If(s.Min < 0, "Step.Min", s.Min, notNegative)
+	m.If(s.Expect.Not && s.Expect.zero(), "Step.Expect.Not", true, notNothing)
 	return m.Err()
 }
 

@@ -53,7 +53,7 @@ package health
 //
 // probes: the Probe, and one file for each protocol
 //
-//	agent check_probe exec exec_* grpc http http_request http2 ldap mysql postgresql probe redis script smtp tcp
+//	agent check_http check_probe exec exec_* grpc http http_request http2 ldap mysql postgresql probe redis script smtp tcp
 //
 // observers: what runs probes, or listens to live traffic, and reports
 //

@@ -57,6 +57,17 @@ func (x Exec) Check() error {
 		_, err := exec.LookPath(x.Path)
 		m.If(err != nil, "Exec.Path", x.Path, fmt.Sprint("must be a program: ", err))
 	}
+	if x.Dir != "" {
+		info, err := os.Stat(x.Dir)
+		m.If(err != nil || !info.IsDir(), "Exec.Dir", x.Dir, "must be a directory that is there")
+	}
+	for i, arg := range x.Args {
+		m.If(strings.Contains(arg, "\x00"), fmt.Sprintf("Exec.Args[%d]", i), arg, "must have no NUL: no program is given one")
+	}
+	for i, env := range x.Env {
+		name, _, ok := strings.Cut(env, "=")
+		m.If(!ok || name == "" || strings.Contains(env, "\x00"), fmt.Sprintf("Exec.Env[%d]", i), env, "must be NAME=value")
+	}
 	m.If(x.Stop < 0 || x.Stop > 255, "Exec.Stop", x.Stop, "must be an exit status, or 0 for none")
 	return m.Err()
 }

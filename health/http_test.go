@@ -271,7 +271,8 @@ func TestAllAnyNameTheProbe(t *testing.T) {
 	want := fmt.Sprintf("connect refused / probe 2 (Redis, port %d): connect: connection refused", closed)
 	require.Equal(t, want, verdict(probe(t, health.All{health.TCP{}, refused}, up)))
 	require.Equal(t, want, verdict(probe(t, health.All{health.TCP{}, &refused, health.TCP{}}, up)))
-	require.Equal(t, want, verdict(probe(t, health.All{health.All{health.TCP{}, refused}}, up)), "the inner one knows")
+	require.Equal(t, strings.Replace(want, "probe 2", "probe 1.2", 1), verdict(probe(t, health.All{health.All{health.TCP{}, refused}}, up)))
+	require.Equal(t, strings.Replace(want, "probe 2", "probe 2.1.1", 1), verdict(probe(t, health.All{health.TCP{}, health.All{health.Any{refused}}}, up)))
 	want = strings.Replace(want, "probe 2", "probe 1", 1)
 	require.Equal(t, want, verdict(probe(t, health.Any{refused, health.HTTP{Connect: refused.Connect}}, up)))
 	require.Equal(t, "unreachable / probe 1 (HTTP, socket /nonexistent): connect: no such file or directory",

@@ -32,8 +32,9 @@ func (f Func) Probe(ctx context.Context, e balance.Endpoint) error { return f(ct
 
 // All passes when each of its probes does. It runs them one after another and
 // returns the first failure, whose step begins with the probe and where it went, as in
-// "probe 2 (Redis, port 6379): connect: connection refused". A CodeStopping among passes is
-// returned, once the rest has passed. An empty All passes.
+// "probe 2 (Redis, port 6379): connect: connection refused"; "probe 2.1" is the first of an
+// All or Any that is the second here. A CodeStopping among passes is returned, once the rest
+// has passed. An empty All passes.
 type All []Probe
 
 // Probe runs the probes in order.
@@ -70,6 +71,13 @@ func named(i int, p Probe, e balance.Endpoint, err error) error {
 			where += ", port " + port
 		}
 	case Exec, *Exec: // there may be several of them
+	case All, Any:
+		of := *AsError(err)
+		if rest, ok := strings.CutPrefix(of.Step, "probe "); ok {
+			of.Step, of.Err = fmt.Sprintf("probe %d.%s", i+1, rest), err
+			return &of
+		}
+		return err
 	default:
 		return err
 	}

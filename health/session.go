@@ -22,6 +22,17 @@ import (
 // defaultMaxBytes bounds what a probe reads from one connection.
 const defaultMaxBytes = 16 << 10
 
+// maxBytes is what a MaxBytes means.
+func maxBytes(max int) int {
+	switch {
+	case max == 0:
+		return defaultMaxBytes
+	case max < 0:
+		return 1 << 30
+	}
+	return max
+}
+
 var errTooLong = errors.New("answer longer than the bound")
 
 // A session is the one connection of one probe. It reads no more than its
@@ -83,12 +94,7 @@ func (d *Connect) open(ctx context.Context, e balance.Endpoint, max int) (*sessi
 // openClear is open without the handshake, for protocols that ask for TLS
 // in their own words.
 func (d *Connect) openClear(ctx context.Context, e balance.Endpoint, max int) (*session, error) {
-	switch {
-	case max == 0:
-		max = defaultMaxBytes
-	case max < 0:
-		max = 1 << 30
-	}
+	max = maxBytes(max)
 	s := sessionOf(ctx)
 	s.d, s.e, s.max, s.step = d, e, max, "connect"
 	c, err := d.dial(ctx, e)

@@ -13,6 +13,7 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
+	"github.com/penstock-lb/penstock/ratelimit"
 )
 
 // hostHandler is a handler of a host's own that takes part in checks.
@@ -33,7 +34,7 @@ func TestServeRefusesAWrongTree(t *testing.T) {
 	ln, err := n.Listen("tcp", "front:1")
 	require.NoError(t, err)
 	s := &l4.Server{Handler: &l4.Router{Routes: []l4.Route{
-		{Handler: &l4.Limit{}},
+		{Handler: &l4.Limit{All: &ratelimit.Limiter{Law: ratelimit.Unlimited{}}}},
 		{Handler: hostHandler{&l4.Proxy{BufferBytes: -1}}},
 	}}}
 	err = s.Serve(ln)
@@ -49,7 +50,7 @@ penstock: Server.Handler.Router.Routes[1].Handler.hostHandler.Next.Proxy.BufferB
 // routes by what is inside of TLS as well.
 func TestCheckOfATreeThatLeadsBack(t *testing.T) {
 	r := &l4.Router{}
-	limit := &l4.Limit{Next: r, Refuse: &l4.Proxy{}}
+	limit := &l4.Limit{Next: r, All: &ratelimit.Limiter{Law: ratelimit.Unlimited{}}, Refuse: &l4.Proxy{}}
 	r.Default = limit
 	err := r.Check()
 	require.EqualError(t, err, "penstock: Router.Default.Limit.Refuse.Proxy.Pool: <nil> must be the pool of servers")

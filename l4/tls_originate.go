@@ -65,6 +65,9 @@ type OriginateTLS struct {
 // Handshake speaks TLS over server, and is what Proxy.Handshake calls. Errors
 // match [ErrTLS].
 func (t *OriginateTLS) Handshake(ctx context.Context, client, server net.Conn, s *balance.Server) (net.Conn, error) {
+	if err := t.Check(); err != nil {
+		return nil, err
+	}
 	cfg, agreed := t.config(client, s)
 	c := tls.Client(server, cfg)
 	if err := handshake(ctx, c, 0); err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -41,11 +42,21 @@ func wrongFields(err error) (fields []string) {
 func TestMistakes(t *testing.T) {
 	next := &Deny{}
 	pool := &balance.Pool{}
+	split := func(s *Split, arms ...Arm) *Split {
+		require.NoError(t, s.Set(arms...))
+		return s
+	}
 	for field, wrong := range map[string]interface{ Check() error }{
 		"Redirect.Status":                    &Redirect{Status: 200},
 		"Redirect.Host":                      &Redirect{Host: "a/b"},
 		"Redirect.Scheme":                    &Redirect{Scheme: "https:"},
 		"Redirect.AddPrefix":                 &Redirect{AddPrefix: "old"},
+		"Redirect.To":                        &Redirect{},
+		"Redirect.Next":                      &Redirect{Host: "a.example", Next: next},
+		"Redirect.StripPrefix":               &Redirect{StripPrefix: "/a", To: func(*Exchange) string { return "" }},
+		"Redirect.Header":                    &Redirect{Host: "a.example", Header: MakeFields("Location", "/")},
+		"Rewrite.With":                       &Rewrite{Regexp: regexp.MustCompile("^/(v[0-9])/"), With: "/$1x/", Next: next},
+		"ReplaceField.With":                  ReplaceField{Name: "X", Regexp: regexp.MustCompile("(?P<a>.)"), With: "${b}"},
 		"Rewrite.Host":                       &Rewrite{Host: "a b", Next: next},
 		"Rewrite.Method":                     &Rewrite{Method: "get", Next: next},
 		"Rewrite.StripPrefix":                &Rewrite{StripPrefix: "api", Next: next},
@@ -69,7 +80,9 @@ func TestMistakes(t *testing.T) {
 		"Persist.Domain":                     &Persist{Pool: pool, Domain: "a;b", Next: next},
 		"Persist.Path":                       &Persist{Pool: pool, Path: "x", Next: next},
 		"Persist.SameSite":                   &Persist{Pool: pool, SameSite: 9, Next: next},
-		"Split.Keys[0]":                      func() *Split { s := NewSplit(); s.Keys = [][]byte{{1}}; return s }(),
+		"Split.Keys[0]":                      split(&Split{Cookie: "a", Keys: [][]byte{{1}}}, Arm{"a", 1, next}),
+		"Split.Keys":                         split(&Split{Keys: [][]byte{make([]byte, 16)}}, Arm{"a", 1, next}),
+		"Split.Arms[0].Name":                 split(&Split{Field: "X-Arm"}, Arm{"a\n", 1, next}),
 		"Split.Arms":                         &Split{},
 		"Fallback":                           Fallback{},
 		"Fallback[0].Pool":                   Fallback{{Handler: next}, {Handler: next}},
@@ -99,7 +112,12 @@ func TestMistakes(t *testing.T) {
 		"PathSuffix":               PathSuffix("*.png"),
 		"PathPattern":              PathPattern("/api/*"),
 		"Header.Name":              Header{Name: "a b"},
+		"Header.Value":             Header{Name: "a", Value: "b,c", Items: true},
 		"Cookie.Name":              Cookie{},
+		"Cookie.Value":             Cookie{Name: "a", Value: "b;c"},
+		"Query.Name":               Query{},
+		"Query.Value":              Query{Name: "a", Value: "b", Test: func(string) bool { return true }},
+		"ALPN":                     ALPN("http/2"),
 		"ContentType":              ContentType("*/*"),
 		"RemoteIn[0]":              RemoteIn{{}},
 		"RemotePorts":              RemotePorts{2, 1},
@@ -122,11 +140,48 @@ func TestMistakesSayWhatToWrite(t *testing.T) {
 		`write a PathPattern or a PathRegexp`:                                             Path("/a*/b"),
 		`PathSuffix: "*.png" has a *, which stands for itself: write PathSuffix(".png")`:  PathSuffix("*.png"),
 		`Method: "get" is not "GET": methods are case-sensitive`:                          Method("get"),
+
+		`write the host alone, "a.example", and match the scheme by Scheme`:         Host("http://A.example:80/x"),
+		`as in xn--bcher-kva.example for bücher.example (punycode)`:                 Host("*.bücher.example"),
+		`ASCII: write the form that clients send`:                                   SNI("bücher.example"),
+		`is an address without brackets: write "[::1]"`:                             Host("::1"),
+		`has a bracket that is not closed`:                                          Host("[::1"),
+		`write "*.a.example" for every name below it`:                               Host(".a.example"),
+		`Path: "/{id}" has braces, which stand for themselves: write a PathPattern`: Path("/{id}"),
+		`has braces`: PathSuffix("/{id}"),
+		`PathSuffix: "/api/*" has a *, which stands for itself: write a PathPattern`: PathSuffix("/api/*"),
+		`has a colon, which stands for itself: write {id}`:                           PathPattern("/a/:id"),
+		`for an expression write a PathRegexp`:                                       PathPattern("/{id:[0-9]+}"),
+		`PathPattern: "/{a}{b}" has a brace within an element`:                       PathPattern("/{a}{b}"),
+		`PathPattern: "/a b" has a byte that no path has: escape it`:                 PathPattern("/a b"),
+		`PathPattern: "/a?b" has a byte that no path has: escape it`:                 PathPattern("/a?b"),
+		`Method: "*" is not a method: leave it out`:                                  Method("*"),
+		`RemotePorts.To: "0-0" has no port`:                                          RemotePorts{},
+		`Header.Value: " b" is never sent so`:                                        Header{Name: "a", Value: " b"},
+		`Header.Value: "b" is not looked at: Test is called instead`:                 Header{Name: "a", Value: "b", Test: func(string) bool { return true }},
+		`is not "h2", as HTTP/2 over TLS is called`:                                  ALPN("h2c"),
+		`write an ALPN for each`:                                                     ALPN("h2,http/1.1"),
+		`longer than 255 bytes`:                                                      ALPN(strings.Repeat("a", 256)),
+		`has $1x, but the expression has no such group: write ${1}x`:                 &Rewrite{Regexp: regexp.MustCompile("(a)"), With: "$1x", Next: Drop{}},
+		`has $2, but the expression has no such group: a dollar is written $$`:       &Rewrite{Regexp: regexp.MustCompile("(a)"), With: "$2", Next: Drop{}},
+		`Redirect.Host: "*.a.example" must be one host`:                              &Redirect{Host: "*.a.example"},
+		`Redirect.Host: "http://a" must be a host, or host:port: it has a scheme`:    &Redirect{Host: "http://a"},
+		`Redirect.Host: "bücher.example" must be a host, or host:port: it is not in`: &Redirect{Host: "bücher.example"},
+		`Redirect.Scheme: "HTTPS" must be a scheme in lower case`:                    &Redirect{Scheme: "HTTPS"},
+		`Persist.Domain: "a.example:80" must be a domain alone`:                      &Persist{Domain: "a.example:80"},
+		`Persist.Domain: "bücher.example" must be a domain alone`:                    &Persist{Domain: "bücher.example"},
+		`Persist.Domain: "a.example" must be left out: clients take no __Host-`:      &Persist{Name: "__Host-a", Domain: "a.example"},
+		`Persist.Path: "/a" must be left out: clients take no __Host-`:               &Persist{Name: "__Host-a", Path: "/a"},
 	} {
 		require.ErrorContains(t, m.Check(), want)
 	}
+	require.ErrorContains(t, new(Split).Set(), "Split.Arms: <nil> must have an arm")
+	require.ErrorContains(t, new(Split).Set(Arm{"a", 0, Drop{}}, Arm{"b", -1, Drop{}}), "must be greater than 0 for one arm at least")
 	for _, m := range []interface{ Check() error }{
 		Method("query"), Path("*"), Path("/a*b"), PathPrefix(""), PathPrefix("/"), PathSuffix(".tar.gz"), ContentType("image/*"), ContentType("a/b+json"), Host("*"), Host(""),
+		Host("*.a.example."), Host("[::1]"), PathPattern("/v1/a:cancel/{a.b...}"), RemotePorts{To: 80}, ALPN(""), ALPN("h2"), ALPN("acme-tls/1"),
+		Header{Name: "a", Value: `"b,c"`, Items: true}, Cookie{Name: "a", Value: `"b c"`},
+		&Rewrite{Regexp: regexp.MustCompile("(?P<n>a)(b)"), With: "$$1x${n}$2/$n", Next: Drop{}}, &Redirect{DropQuery: true}, &Persist{Pool: &balance.Pool{}, Domain: ".a.example", Next: Drop{}},
 	} {
 		require.NoError(t, m.Check(), "%v", m)
 	}

@@ -154,3 +154,14 @@ func pairEnd(line string, from int) int {
 	}
 	return len(line)
 }
+
+// cookieAttr reports whether s can be the value of an attribute of a cookie
+// (RFC 6265, section 4.1.1).
+func cookieAttr(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == ';' {
+			return false
+		}
+	}
+	return true
+}

@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/penstock-lb/penstock"
@@ -147,6 +149,7 @@ func (e ReplaceField) Check() error {
 	c := newChecks()
 	c.name("ReplaceField.Name", e.Name, false)
 	c.Need("ReplaceField.Regexp", e.Regexp, "must be an expression")
+	c.template("ReplaceField.With", e.Regexp, e.With)
 	return c.Err()
 }
 
@@ -194,8 +197,17 @@ func (h *Redirect) Check() error { return checkAll(h) }
 
 func (h *Redirect) check(c *checks) {
 	c.If(!slices.Contains([]int{0, 301, 302, 303, 307, 308}, h.Status), "Redirect.Status", h.Status, "must be 301, 302, 303, 307 or 308, or 0 for 302")
-	c.If(h.Scheme != "" && !isScheme(h.Scheme), "Redirect.Scheme", h.Scheme, `must be a scheme without its colon, such as "https"`)
-	c.If(h.Host != "" && !validHost(h.Host), "Redirect.Host", h.Host, "must be a host, or host:port")
+	c.If(h.Scheme != "" && (!isScheme(h.Scheme) || strings.ToLower(h.Scheme) != h.Scheme), "Redirect.Scheme", h.Scheme, `must be a scheme in lower case and without its colon, such as "https"`)
+	c.host("Redirect.Host", h.Host)
+	const unused = "must be left out: To makes the whole place"
+	c.If(h.To != nil && h.Host != "", "Redirect.Host", h.Host, unused)
+	c.If(h.To != nil && h.Scheme != "", "Redirect.Scheme", h.Scheme, unused)
+	c.If(h.To != nil && h.StripPrefix != "", "Redirect.StripPrefix", h.StripPrefix, unused)
+	c.If(h.To != nil && h.AddPrefix != "", "Redirect.AddPrefix", h.AddPrefix, unused)
+	c.If(h.To == nil && h.Host == "" && h.Scheme == "" && h.StripPrefix == "" && h.AddPrefix == "" && !h.AppendSlash && !h.DropQuery && h.Header.Len() == 0,
+		"Redirect.To", nil, "must be set, or a field that changes the place: clients are sent to where they are")
+	c.If(h.To == nil && h.Next != nil, "Redirect.Next", nil, "must be left out, or come with To: without it everything is sent elsewhere")
+	c.If(h.Header.Has("Location"), "Redirect.Header", "Location", "must not be there: the fields above make it")
 	c.prefix("Redirect.StripPrefix", h.StripPrefix)
 	c.prefix("Redirect.AddPrefix", h.AddPrefix)
 	c.optional("Redirect.Next", h.Next)
@@ -227,7 +239,8 @@ func (h *Rewrite) check(c *checks) {
 	c.prefix("Rewrite.StripPrefix", h.StripPrefix)
 	c.prefix("Rewrite.AddPrefix", h.AddPrefix)
 	c.If(h.Regexp == nil && h.With != "", "Rewrite.Regexp", nil, "must be the expression that With takes the place of")
-	c.If(h.Host != "" && !validHost(h.Host), "Rewrite.Host", h.Host, "must be a host, or host:port")
+	c.template("Rewrite.With", h.Regexp, h.With)
+	c.host("Rewrite.Host", h.Host)
 	c.If(h.Host != "" && h.HostOf != nil, "Rewrite.Host", h.Host, "must be left out: HostOf is called instead")
 	if h.Method != "" {
 		c.In("Rewrite.Method", Method(h.Method))
@@ -276,21 +289,15 @@ func (p *Persist) check(c *checks) {
 		c.If(p.MaxIdle != 0, "Persist.MaxIdle", p.MaxIdle, reason)
 		c.If(p.MaxLife != 0, "Persist.MaxLife", p.MaxLife, reason)
 	}
-	c.If(!cookieAttr(p.Domain), "Persist.Domain", p.Domain, "must not hold semicolons, spaces or control characters")
+	c.domain("Persist.Domain", p.Domain)
+	if strings.HasPrefix(p.Name, "__Host-") {
+		const reason = "must be left out: clients take no __Host- cookie with it (RFC 6265bis, section 4.1.3.2)"
+		c.If(p.Domain != "", "Persist.Domain", p.Domain, reason)
+		c.If(p.Path != "" && p.Path != "/", "Persist.Path", p.Path, reason)
+	}
 	c.If(!cookieAttr(p.Path) || p.Path != "" && p.Path[0] != '/', "Persist.Path", p.Path, "must begin with a slash, without semicolons, spaces or control characters")
 	c.If(p.SameSite < 0 || p.SameSite > http.SameSiteNoneMode, "Persist.SameSite", int(p.SameSite), "must be one of the constants of http.SameSite")
 	c.next("Persist.Next", p.Next)
-}
-
-// cookieAttr reports whether s can be the value of an attribute of a cookie
-// (RFC 6265, section 4.1.1).
-func cookieAttr(s string) bool {
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == ';' {
-			return false
-		}
-	}
-	return true
 }
 
 // Check returns what is wrong with w and its handler.
@@ -300,3 +307,58 @@ func (w *Wrap) check(c *checks) {
 	c.Need("Wrap.With", w.With, "must be middleware of net/http")
 	c.next("Wrap.Next", w.Next)
 }
+
+// host adds a mistake if a field holds something that no request can be for; "" is
+// right.
+func (c *checks) host(field, host string) {
+	c.If(host != "" && strings.Contains(host, "*"), field, host, "must be one host: a * stands for itself")
+	if host != "" && !validHost(host) {
+		reason := "must be a host, or host:port"
+		bare := host
+		if !strings.Contains(host, "://") {
+			bare = hostOf(host)
+		}
+		if what := Host(bare).problem(); what != "" {
+			reason += ": it " + what
+		}
+		c.If(true, field, host, reason)
+	}
+}
+
+// domain adds a mistake for what is no domain of a cookie (RFC 6265, section 5.2.3).
+func (c *checks) domain(field, domain string) {
+	c.If(domain != "" && (!validHost(domain) || !cookieAttr(domain) || hostPort(domain) != "" || strings.Contains(domain, "*")), field, domain,
+		"must be a domain alone, such as example.com, in ASCII")
+}
+
+// template adds a mistake if what takes the place of an expression has a group that the
+// expression has not: nothing would stand there.
+func (c *checks) template(field string, e *regexp.Regexp, with string) {
+	if e == nil {
+		return
+	}
+	for rest := with; ; {
+		_, after, ok := strings.Cut(rest, "$")
+		if !ok {
+			return
+		}
+		if rest = after; strings.HasPrefix(rest, "$") {
+			rest = rest[1:]
+			continue
+		}
+		inner := strings.TrimPrefix(rest, "{")
+		name := inner[:len(inner)-len(strings.TrimLeft(inner, groupBytes))]
+		n, err := strconv.Atoi(name)
+		switch {
+		case name == "", err == nil && n <= e.NumSubexp(), e.SubexpIndex(name) >= 0:
+			continue
+		}
+		reason := fmt.Sprintf("has $%s, but the expression has no such group: a dollar is written $$", name)
+		if digits := name[:len(name)-len(strings.TrimLeft(name, "0123456789"))]; digits != "" && digits != name {
+			reason = fmt.Sprintf("has $%s, but the expression has no such group: write ${%s}%s", name, digits, name[len(digits):])
+		}
+		c.If(true, field, with, reason)
+	}
+}
+
+const groupBytes = "0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -11,9 +11,94 @@ import (
 	"github.com/penstock-lb/penstock"
 )
 
-// problemOf returns what is wrong with a matcher of ours that holds no others,
-// and the text that it is about.
+// problemOf returns what is wrong with a matcher of ours that holds no others, and the
+// text that it is about.
 func problemOf(m Matcher) (text, what string) {
+	_, text, what = fieldProblem(m)
+	return text, what
+}
+
+// fieldProblem is problemOf that says which field it is, "" for the matcher itself.
+func fieldProblem(m Matcher) (field, text, what string) {
+	switch m := m.(type) {
+	case Header:
+		return m.problem()
+	case Cookie:
+		return m.problem()
+	case Query:
+		return valueProblem(m.Name, m.Name != "", "is not the name of a parameter", m.Value, true, m.Test != nil)
+	case PathRegexp:
+		if m.Regexp == nil {
+			return "Regexp", "", "has no expression"
+		}
+	case HostRegexp:
+		if m.Regexp == nil {
+			return "Regexp", "", "has no expression"
+		}
+	case ALPN:
+		return "", string(m), m.problem()
+	case RemotePorts:
+		if m.To == 0 {
+			field = "To"
+		}
+	}
+	text, what = textProblem(m)
+	return field, text, what
+}
+
+// valueProblem finds what is wrong with a matcher of a name and a value.
+func valueProblem(name string, nameOK bool, notName, value string, valueOK, test bool) (field, text, what string) {
+	switch {
+	case !nameOK:
+		return "Name", name, notName
+	case value != "" && test:
+		return "Value", value, "is not looked at: Test is called instead"
+	case !valueOK:
+		return "Value", value, "is never sent so: no request can match"
+	}
+	return "", "", ""
+}
+
+func (h Header) problem() (field, text, what string) {
+	if isToken(h.Name) && kindOf(h.Name).owned() {
+		return "Name", h.Name, "is a field that exchanges do not hold"
+	}
+	sent := validValue(h.Value) && strings.Trim(h.Value, " \t") == h.Value
+	if h.Items && strings.Contains(h.Value, ",") && !strings.Contains(h.Value, `"`) {
+		sent = false // it would be two items
+	}
+	return valueProblem(h.Name, isToken(h.Name), "is not a field name", h.Value, sent, h.Test != nil)
+}
+
+func (c Cookie) problem() (field, text, what string) {
+	sent := cookieAttr(c.Value) || !strings.ContainsAny(c.Value, ";\r\n\x00") && strings.TrimSpace(c.Value) == c.Value
+	return valueProblem(c.Name, isToken(c.Name), "is not the name of a cookie", c.Value, sent, c.Test != nil)
+}
+
+// problem finds what is no name of a protocol, or hardly the one that was meant.
+// (IANA, "TLS Application-Layer Protocol Negotiation (ALPN) Protocol IDs".)
+func (a ALPN) problem() string {
+	switch strings.ToLower(string(a)) {
+	case "h2", "http/2", "http2", "h2c", "http/2.0":
+		if a != "h2" {
+			return `is not "h2", as HTTP/2 over TLS is called (RFC 9113, section 3.2)`
+		}
+	case "http/1.1", "http1.1", "http1", "http/1":
+		if a != "http/1.1" {
+			return `is not "http/1.1" (RFC 7301, section 6)`
+		}
+	}
+	switch {
+	case len(a) > 255:
+		return "is longer than 255 bytes, the most that there can be"
+	case strings.Contains(string(a), ","):
+		return "is not one protocol: write an ALPN for each, in an Any"
+	}
+	return ""
+}
+
+// textProblem is problemOf for matchers that are a text or numbers.
+func textProblem(m Matcher) (text, what string) {
 	switch m := m.(type) {
 	case Method:
 		return string(m), m.problem()
@@ -47,24 +132,6 @@ func problemOf(m Matcher) (text, what string) {
 		if what = m.problem(); what == "" && strings.Contains(text, "*") {
 			what = pathProblem(text, "PathPattern")
 		}
-	case PathRegexp:
-		if m.Regexp == nil {
-			what = "has no expression"
-		}
-	case HostRegexp:
-		if m.Regexp == nil {
-			what = "has no expression"
-		}
-	case Header:
-		if text = m.Name; !isToken(text) {
-			what = "is not a field name"
-		} else if kindOf(text).owned() {
-			what = "is a field that exchanges do not hold"
-		}
-	case Cookie:
-		if text = m.Name; !isToken(text) {
-			what = "is not the name of a cookie"
-		}
 	case ContentType:
 		text = string(m)
 		if first, second, ok := strings.Cut(text, "/"); !ok || !isToken(first) || !isToken(second) || first == "*" || len(second) > 1 && strings.Contains(second, "*") {
@@ -75,7 +142,7 @@ func problemOf(m Matcher) (text, what string) {
 			return "0", "is not a port"
 		}
 	case RemotePorts:
-		if m.From > m.To {
+		if m.From > m.To || m.To == 0 {
 			return fmt.Sprintf("%d-%d", m.From, m.To), "has no port between From and To"
 		}
 	case TLS:
@@ -94,6 +161,8 @@ func problemOf(m Matcher) (text, what string) {
 // section 9.1), and no client means "get".
 func (m Method) problem() string {
 	switch {
+	case m == "*":
+		return "is not a method: leave it out, and all of them match"
 	case !isToken(string(m)):
 		return "is not a method"
 	case strings.ToUpper(string(m)) != string(m) && isKnownMethod(strings.ToUpper(string(m))):
@@ -119,12 +188,19 @@ func pathProblem(path, as string) string {
 	}
 	for rest := path; rest != ""; {
 		var el string
-		if el, rest = element(strings.TrimPrefix(rest, "/")); !strings.HasSuffix(el, "*") && !(as == "PathSuffix" && strings.HasPrefix(el, "*")) {
+		el, rest = element(strings.TrimPrefix(rest, "/"))
+		if _, wild := wildcard(el); wild && as != "PathPattern" {
+			return "has braces, which stand for themselves: write a PathPattern"
+		}
+		if !strings.HasSuffix(el, "*") && !(as == "PathSuffix" && strings.HasPrefix(el, "*")) {
 			continue
 		}
 		switch as {
 		case "PathSuffix":
-			return fmt.Sprintf("has a *, which stands for itself: write PathSuffix(%q)", strings.TrimLeft(path, "*"))
+			if suffix := strings.TrimLeft(path, "*"); suffix != path && !strings.Contains(suffix, "*") {
+				return fmt.Sprintf("has a *, which stands for itself: write PathSuffix(%q)", suffix)
+			}
+			return "has a *, which stands for itself: write a PathPattern or a PathRegexp"
 		case "PathPattern":
 			return "has a *, which stands for itself: write {name}, or {name...} at the end"
 		}
@@ -138,16 +214,13 @@ func pathProblem(path, as string) string {
 
 // checkMatcher is the Check of a matcher that holds no others.
 func checkMatcher(m Matcher) error {
-	field := matcherName(m)
-	switch m.(type) {
-	case Header, Cookie:
-		field += ".Name"
-	case PathRegexp, HostRegexp:
-		field += ".Regexp"
-	}
 	var l penstock.Mistakes
-	text, what := problemOf(m)
-	l.If(what != "", field, text, what)
+	if field, text, what := fieldProblem(m); what != "" {
+		if field != "" {
+			field = "." + field
+		}
+		l.If(true, matcherName(m)+field, text, what)
+	}
 	return l.Err()
 }
 
@@ -169,6 +242,12 @@ func (s Scheme) Check() error { return checkMatcher(s) }
 
 // Check returns what is wrong with h.
 func (h Header) Check() error { return checkMatcher(h) }
+
+// Check returns what is wrong with q.
+func (q Query) Check() error { return checkMatcher(q) }
+
+// Check returns what is wrong with a.
+func (a ALPN) Check() error { return checkMatcher(a) }
 
 // Check returns what is wrong with c.
 func (c Cookie) Check() error { return checkMatcher(c) }

@@ -2,7 +2,11 @@
 
 package l7
 
-import "strings"
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
 
 // Host matches the request's host, without regard to case, to a port and to
 // a dot at the end: "example.com". "*.example.com" matches every name below
@@ -30,12 +34,25 @@ func (h Host) clean() string {
 func (h Host) problem() string {
 	s := h.clean()
 	rest, wild := strings.CutPrefix(s, "*")
+	_, afterScheme, scheme := strings.Cut(s, "://")
+	_, notIPv6 := netip.ParseAddr(s)
 	switch {
 	case s == "*":
+	case scheme:
+		host, _, _ := strings.Cut(afterScheme, "/")
+		return fmt.Sprintf("has a scheme: write the host alone, %q, and match the scheme by Scheme", hostOf(host))
+	case strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 }):
+		return "is not in ASCII: write the form that clients send, as in xn--bcher-kva.example for bücher.example (punycode)"
+	case notIPv6 == nil && strings.Contains(s, ":"):
+		return fmt.Sprintf("is an address without brackets: write %q", "["+s+"]")
+	case strings.HasPrefix(s, "[") && !strings.Contains(s, "]"):
+		return "has a bracket that is not closed"
 	case wild && rest[0] != '.', strings.Contains(rest, "*"):
 		return "has a * that is not its first label"
 	case rest == "" || rest == "." || strings.Contains(rest, ".."):
 		return "has an empty label"
+	case rest[0] == '.' && !wild:
+		return fmt.Sprintf("has an empty label: write %q for every name below it", "*"+rest)
 	case hostOf(rest) != rest:
 		return "has a port; match it with LocalPort"
 	case !strings.HasPrefix(rest, "[") && !all(rest, isHostByte):

@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"fmt"
 	"net/url"
 	"regexp"
 	"strings"
@@ -132,9 +133,15 @@ func (p PathPattern) problem() string {
 		el, rest = element(strings.TrimPrefix(rest, "/"))
 		name, wild := wildcard(el)
 		switch name := strings.TrimSuffix(name, "..."); {
-		case !wild && strings.ContainsAny(el, "{}"):
+		case !wild && strings.ContainsAny(el, "{}"), strings.ContainsAny(name, "{}"):
 			return "has a brace within an element"
+		case strings.HasPrefix(el, ":") && len(el) > 1:
+			return fmt.Sprintf("has a colon, which stands for itself: write {%s}", el[1:])
+		case !wild && (!all(el, isTargetByte) || strings.Contains(el, "?")):
+			return "has a byte that no path has: escape it"
 		case !wild:
+		case strings.Contains(name, ":"):
+			return "has a colon in the name of an element: for an expression write a PathRegexp"
 		case name == "" || seen[name]:
 			return "has a name that is empty or there twice"
 		default:

@@ -114,9 +114,9 @@ func NewSplit(arms ...Arm) *Split {
 }
 
 // Set replaces the arms, atomically. Clients whose arm is gone are assigned
-// anew. If a name is there twice, or something is wrong with a handler, it
-// returns an error, a [*penstock.ConfigError] or several joined, and the old
-// arms stay.
+// anew. If no arm has a weight, a name is there twice, or something is wrong with
+// a handler, it returns an error, a [*penstock.ConfigError] or several joined, and
+// the old arms stay.
 func (s *Split) Set(arms ...Arm) error {
 	c := newChecks()
 	c.Once("", s, func(m *penstock.Mistakes) { (&checks{m}).arms(arms) })
@@ -268,15 +268,25 @@ func (s *Split) check(c *checks) {
 	c.keys("Split.Keys", s.Keys)
 	c.name("Split.Field", s.Field, true)
 	c.If(s.arms.Load() == nil, "Split.Arms", nil, "must be set: make it by NewSplit, or call Set")
-	c.arms(s.list())
+	c.If(len(s.Keys) > 0 && s.Cookie == "", "Split.Keys", nil, "must be left out, or come with the Cookie that they seal")
+	if s.arms.Load() != nil {
+		c.arms(s.list())
+	}
+	for i, a := range s.list() {
+		c.If(s.Field != "" && !validValue(a.Name), fmt.Sprintf("Split.Arms[%d].Name", i), a.Name, "must not hold control characters: Field tells it")
+	}
 }
 
 func (c *checks) arms(arms []Arm) {
 	names := make(map[string]bool, len(arms))
+	weight := false
 	for i, a := range arms {
+		weight = weight || a.Weight > 0
 		at := fmt.Sprintf("Split.Arms[%d]", i)
 		c.If(names[a.Name], at+".Name", a.Name, "must differ from those of the others: clients are kept by it")
 		names[a.Name] = true
 		c.next(at+".Handler", a.Handler)
 	}
+	c.If(len(arms) == 0, "Split.Arms", nil, "must have an arm: without one everything is answered 503")
+	c.If(len(arms) > 0 && !weight, "Split.Arms[0].Weight", 0, "must be greater than 0 for one arm at least: there is none for who has no cookie")
 }

@@ -100,8 +100,8 @@ func TestSplit(t *testing.T) {
 		}
 		require.Equal(t, "green", s.get("/").body)
 		require.Equal(t, "green", s.get("/", "Cookie", "arm=blue").body, "which cannot be asked for by name")
-		split.Set()
-		require.Equal(t, 503, s.get("/").StatusCode)
+		require.Error(t, split.Set(), "no arm is left that could be drawn")
+		require.Equal(t, "green", s.get("/").body)
 	})
 }
 

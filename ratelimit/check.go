@@ -46,6 +46,7 @@ func (b Ban) Check() error {
 	var m penstock.Mistakes
 	m.If(b.Within < 0, "Ban.Within", b.Within, notNegative)
 	m.If(b.For < 0, "Ban.For", b.For, notNegative)
+	m.If(b.After == 0 && b != (Ban{}), "Ban.After", b.After, "bans nobody: write how many refusals lead to a ban, or a negative number if that is what is meant")
 	m.If(b.After > 32_766, "Ban.After", b.After, "must be at most 32 766")
 	return m.Err()
 }
@@ -113,8 +114,11 @@ func (s *MemoryStore) Check() error {
 func (c *Concurrency) Check() error {
 	var m penstock.Mistakes
 	m.If(c.Max == 0 && !c.isSet(), "Concurrency.Max", c.Max, "has no place for anybody: write how many there may be at once, or a negative number if that is what is meant")
+	m.If(c.MaxWait > 0 && c.MaxQueue == 0, "Concurrency.MaxQueue", c.MaxQueue, noQueue)
 	return m.Err()
 }
+
+const noQueue = "lets nobody wait, so that MaxWait means nothing: write how many may, or a negative number if that is what is meant"
 
 // isSet reports whether the places are there already, from Max or SetMax.
 func (c *Concurrency) isSet() bool {
@@ -130,6 +134,7 @@ func (a *Adaptive) Check() error {
 	m.If(a.Max < 0, "Adaptive.Max", a.Max, notNegative)
 	m.If(a.Max > 0 && a.Min > a.Max, "Adaptive.Min", a.Min, "must not be more than Max")
 	m.If(a.Initial < 0, "Adaptive.Initial", a.Initial, notNegative)
+	m.If(a.MaxWait > 0 && a.MaxQueue == 0, "Adaptive.MaxQueue", a.MaxQueue, noQueue)
 	m.If(a.Window < 0, "Adaptive.Window", a.Window, notNegative)
 	return m.Err()
 }

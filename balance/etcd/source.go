@@ -209,16 +209,16 @@ func (w *watcher) apply(change clientv3.WatchResponse, open bool) error {
 	return nil
 }
 
-// tell tells the set, and what is wrong with the rest. After all keys were read, nothing is
-// told while an error stays and nothing else has changed: a set that is told says that all
-// is well, and is newer than it was.
+// tell tells the set, and what is wrong with the rest. After all keys were read, a set that
+// is still the same is told again, so that it is not old; but not one with which something
+// is wrong, or an empty one, of which pools complain.
 func (w *watcher) tell(all bool) {
 	eps, err := w.set()
 	said := ""
 	if err != nil {
 		said = err.Error()
 	}
-	if all && said != "" && said == w.said && reflect.DeepEqual(eps, w.told) {
+	if all && (said != "" || len(eps) == 0) && said == w.said && reflect.DeepEqual(eps, w.told) {
 		return
 	}
 	w.told, w.said = eps, said

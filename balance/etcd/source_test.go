@@ -98,6 +98,17 @@ func TestKeysAreServers(t *testing.T) {
 	})
 }
 
+// An empty set is not told again and again to a pool that does not follow it.
+func TestEmptySetIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := follow(t, &etcd.Source{Client: newStore().client(t.Context()), Prefix: "/web/"})
+		f.AllowEmpty = false // before the first set
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Equal(t, 1, f.failures())
+	})
+}
+
 // A value that cannot be used is told, and takes nothing from the others.
 func TestBadValuesTakeNothingFromOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

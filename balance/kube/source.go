@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	discovery "k8s.io/api/discovery/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	client "k8s.io/client-go/kubernetes/typed/discovery/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// A Source has the endpoints of a Service and is a [balance.Source]. Its fields must not
+// change once Watch is called.
+//
+// All EndpointSlices of the Service are taken together. Of the conditions of an endpoint,
+// ready means that it serves; one that is serving but not ready, since its pod terminates,
+// has a Weight of -1, so that persistent traffic goes on and nothing else comes; any other
+// is left out. If no endpoint is ready, those that terminate serve, as with kube-proxy.
+// (KEP-1669, "Proxy Terminating Endpoints".)
+//
+// The name of an endpoint is that of its pod, so a pod that has two addresses, or is in two
+// slices for a moment, is one server. Without a pod it is the address. Labels are "pod",
+// "node", "hostname" and "zone", those that are known. Zone is the zone the endpoint is in;
+// if all that are ready have hints for topology aware routing, it is the zone that these
+// give it to.
+//
+// While the API server is away the set that was good stays, without bound:
+// [balance.Pool.SourceState] says how old it is, to the minute or so in which an API server
+// sends a bookmark. It is asked again after half a second to a second, then ever later,
+// after 10 to 20 s in the end. Pods that end in that time are found out by the requests that
+// they fail, so a proxy should retry, and pods should go on for a while when they are to
+// end (preStop).
+//
+// What is wrong with a slice or an endpoint is told, as a *[SliceError], and takes nothing
+// from the others.
+type Source struct {
+	Client    client.EndpointSlicesGetter // such as Clientset.DiscoveryV1()
+	Namespace string                      // of the Service
+	Service   string                      // the name of one, headless or not
+	Port      string                      // its name in the Service, or its number in the pods; empty means the only one there is
+	Network   string                      // "ip4" or "ip6" for addresses of one family; empty means "ip", which is both, and IPv4 of a pod that has both
+
+	Edit func(*balance.Endpoint) // has the last word on each endpoint but on the Weight of one that terminates; nil means none
+}
+
+// A SliceError says that something of an EndpointSlice cannot be used.
+type SliceError struct {
+	Slice string // its name
+	Err   error
+}
+
+func (e *SliceError) Error() string { return fmt.Sprintf("kube: EndpointSlice %s: %v", e.Slice, e.Err) }
+
+// Unwrap returns Err.
+func (e *SliceError) Unwrap() error { return e.Err }
+
+// ErrNoSlices means that the Service has no EndpointSlice: in all likelihood there is no
+// such Service.
+var ErrNoSlices = errors.New("kube: no EndpointSlices")
+
+// Check returns what is wrong with s, each a [*penstock.ConfigError]. [Source.Watch] calls it.
+func (s *Source) Check() error {
+	var m penstock.Mistakes
+	m.Need("Source.Client", s.Client, "must be a client of the API server, such as Clientset.DiscoveryV1()")
+	m.If(len(validation.IsDNS1123Label(s.Namespace)) > 0, "Source.Namespace", s.Namespace, "must be the name of a namespace")
+	m.If(len(validation.IsDNS1123Label(s.Service)) > 0, "Source.Service", s.Service, "must be the name of a Service")
+	n, err := strconv.Atoi(s.Port)
+	m.If(err == nil && (n <= 0 || n > 65535), "Source.Port", s.Port, "must be a port from 1 to 65535, or the name of one")
+	m.If(err != nil && s.Port != "" && len(validation.IsDNS1123Label(s.Port)) > 0, "Source.Port", s.Port, "must be a port from 1 to 65535, or the name of one")
+	m.If(s.Network != "" && s.Network != "ip" && s.Network != "ip4" && s.Network != "ip6", "Source.Network", s.Network, `must be "ip", "ip4" or "ip6"`)
+	return m.Err()
+}
+
+// gather is how long changes are gathered before they are told: one of a Service changes
+// several slices, and each set that is told makes policies begin anew.
+const gather = 20 * time.Millisecond
+
+// Watch implements [balance.Source]. It returns only when ctx ends, or what Check says.
+func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, error)) error {
+	if err := s.Check(); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m := &mirror{slices: make(map[string]*discovery.EndpointSlice), wake: make(chan struct{}, 1)}
+	quiet := klog.New(logr.Discard().GetSink()) // what fails is told by update
+	reflector := cache.NewReflectorWithOptions(s.listWatch(m), &discovery.EndpointSlice{}, m,
+		cache.ReflectorOptions{Name: "penstock " + s.Namespace + "/" + s.Service, Logger: &quiet, Backoff: backoff()})
+	wg.Go(func() { reflector.RunWithContext(klog.NewContext(ctx, quiet)) })
+	w := watcher{Source: s, update: update}
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-m.wake:
+		}
+		if !sleep(ctx, gather) {
+			return context.Cause(ctx)
+		}
+		w.tell(m.take())
+	}
+}
+
+// backoff is how long a reflector waits after failures: a third as long as by default, as
+// gateways are few, and hear of pods that end.
+func backoff() *wait.Backoff {
+	return &wait.Backoff{Duration: 500 * time.Millisecond, Cap: 10 * time.Second, Steps: 10, Factor: 2, Jitter: 1}
+}
+
+// listWatch asks for the slices of the Service, and has m hear of how it went.
+func (s *Source) listWatch(m *mirror) cache.ListerWatcher {
+	api := s.Client.EndpointSlices(s.Namespace)
+	selector := discovery.LabelServiceName + "=" + s.Service
+	fail := func(err error) error {
+		if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
+			err = urlErr.Err // the URL is another each time
+		}
+		return fmt.Errorf("kube: EndpointSlices of %s/%s: %w", s.Namespace, s.Service, err)
+	}
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o meta.ListOptions) (runtime.Object, error) {
+			o.LabelSelector = selector
+			list, err := api.List(ctx, o)
+			if err != nil && ctx.Err() == nil {
+				m.failed(fail(err))
+			}
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o meta.ListOptions) (watch.Interface, error) {
+			o.LabelSelector = selector
+			w, err := api.Watch(ctx, o)
+			switch {
+			case err == nil:
+				m.works()
+			case ctx.Err() == nil:
+				m.failed(fail(err))
+				err = &relistError{err}
+			}
+			return w, err
+		},
+	}
+	return cache.ToListWatcherWithWatchListSemantics(lw, s.Client)
+}
+
+// A relistError hides why a watch could not begin, as a reflector goes on to watch from
+// where it was if the connection was refused. An API server that was started anew takes
+// such a watch, and tells only then that it does not know that far back: for as long as the
+// reflector waits after that, an old set would look like a new one. After this it lists.
+type relistError struct{ err error }
+
+func (e *relistError) Error() string { return e.err.Error() }
+
+// A watcher tells what one Watch comes to know.
+type watcher struct {
+	*Source
+
+	update func([]balance.Endpoint, error)
+	told   []balance.Endpoint
+	wrong  string // what was said to be wrong with that; empty if nothing was
+	failed string // the last failure that was told since then
+}
+
+// tell tells the set of all slices, if there is one, and then a failure, if that is the
+// state of things. A set that is still the same is told again, so that it is not old; but
+// not one with which something is wrong, or an empty one, of which pools complain.
+func (w *watcher) tell(all []*discovery.EndpointSlice, known bool, failure error) {
+	if known {
+		eps, err := w.merge(all)
+		wrong := ""
+		if err != nil {
+			wrong = err.Error()
+		}
+		confirmed := wrong == "" && len(eps) > 0
+		if confirmed || wrong != w.wrong || !reflect.DeepEqual(eps, w.told) || w.failed != "" {
+			w.told, w.wrong, w.failed = eps, wrong, ""
+			w.update(slices.Clone(eps), nil)
+			if err != nil {
+				w.update(nil, err)
+			}
+		}
+	}
+	if failure != nil && failure.Error() != w.failed {
+		w.failed = failure.Error()
+		w.update(nil, failure)
+	}
+}
+
+// sleep waits for d and reports whether ctx has not ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,9 +64,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 		before := time.Now()
 		c, err := d.connect(ctx, server)
 		if err == nil {
-			l := &leased{Conn: c, lease: lease, took: time.Since(before), cutOnDown: d.CutOnDown}
-			server.Attach(l)
-			return l, nil
+			c.lease, c.took = lease, time.Since(before)
+			return c, nil
 		}
 		class, _ := whyNot(ctx, err)
 		lease.Done(balance.Outcome{Class: class, Err: err})
@@ -73,7 +73,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 		if try >= tries(d.Tries) || ctx.Err() != nil || panicked(err) {
 			return nil, failed
 		}
-		if class != balance.ConnectFailed { // as in Proxy
+		if class != balance.ConnectFailed && !isCut(err) { // as in Proxy
 			retry, ok := d.Pool.TryRetry()
 			if !ok {
 				return nil, failed
@@ -84,7 +84,35 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	}
 }
 
-func (d *Dialer) connect(ctx context.Context, server *balance.Server) (c net.Conn, err error) {
+// connect connects to a server, unless that is taken away meanwhile. What it returns
+// is attached to the server.
+func (d *Dialer) connect(ctx context.Context, server *balance.Server) (l *leased, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	l = &leased{cutOnDown: d.CutOnDown, cancel: cancel}
+	server.Attach(l)
+	ok := false // neither by an error nor by a panic
+	defer func() {
+		if !ok {
+			server.Detach(l)
+		}
+	}()
+	c, err := d.dial(ctx, server)
+	if err != nil {
+		if cut, ok := errors.AsType[*cutError](context.Cause(ctx)); ok {
+			err = cut
+		}
+		return nil, err
+	}
+	if err = l.connected(c); err != nil {
+		c.Close()
+		return nil, err
+	}
+	ok = true
+	return l, nil
+}
+
+func (d *Dialer) dial(ctx context.Context, server *balance.Server) (c net.Conn, err error) {
 	defer func() {
 		if p := recovered(recover(), nil, "Dial", "server", server.Name()); p != nil {
 			err = p
@@ -113,6 +141,21 @@ type leased struct {
 	cutOnDown bool
 	broken    atomic.Pointer[error] // the first that says that the server broke the connection
 	closed    atomic.Bool
+
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // of connecting; nil once there is a connection
+	lost   *cutError               // the server was taken away meanwhile; nil if it was not
+}
+
+// connected gives l its connection, unless the server is lost.
+func (c *leased) connected(nc net.Conn) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lost != nil {
+		return c.lost
+	}
+	c.Conn, c.cancel = nc, nil
+	return nil
 }
 
 func (c *leased) Read(p []byte) (int, error) {
@@ -166,7 +209,20 @@ func (c *leased) NetConn() net.Conn { return c.Conn }
 // Cut is told by the server's pool that it is in trouble; see balance.Attached.
 // The lease stays until the owner closes the connection, too.
 func (c *leased) Cut(live bool, reason string) {
-	if live || c.cutOnDown {
-		c.Conn.Close()
+	if !live && !c.cutOnDown {
+		return
+	}
+	err := &cutError{reason}
+	c.mu.Lock()
+	nc, cancel := c.Conn, c.cancel
+	if cancel != nil {
+		c.lost = err
+	}
+	c.mu.Unlock()
+	switch {
+	case cancel != nil:
+		cancel(err)
+	case nc != nil:
+		nc.Close()
 	}
 }

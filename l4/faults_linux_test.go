@@ -166,25 +166,31 @@ func trickle(c net.Conn, text string, every time.Duration) {
 	}
 }
 
-// TestFaultServerNeverAccepts connects to a socket whose backlog is full, which
-// answers to nothing.
+// fullSocket returns the address of a socket whose backlog is full, which answers to
+// nothing.
+func fullSocket(t *testing.T) string {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { syscall.Close(fd) })
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, syscall.Listen(fd, 0))
+	sa, err := syscall.Getsockname(fd)
+	require.NoError(t, err)
+	full := tcpAddr(sa).String()
+	for range 10 { // more than the backlog takes
+		c, err := net.DialTimeout("tcp", full, 50*time.Millisecond)
+		if err != nil {
+			break
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	return full
+}
+
+// TestFaultServerNeverAccepts connects to a socket that answers to nothing.
 func TestFaultServerNeverAccepts(t *testing.T) {
 	listeners(t, func(t *testing.T, listen func(network, addr string) (net.Listener, error)) {
-		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-		require.NoError(t, err)
-		defer syscall.Close(fd)
-		require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-		require.NoError(t, syscall.Listen(fd, 0))
-		sa, err := syscall.Getsockname(fd)
-		require.NoError(t, err)
-		full := tcpAddr(sa).String()
-		for range 10 { // more than the backlog takes
-			c, err := net.DialTimeout("tcp", full, 50*time.Millisecond)
-			if err != nil {
-				break
-			}
-			defer c.Close()
-		}
+		full := fullSocket(t)
 		p := &Proxy{ConnectTimeout: 100 * time.Millisecond, Tries: 1}
 		behind(t, "tcp", p, p, listen, func(t *testing.T, s *stage) {
 			require.NoError(t, p.Pool.Set(balance.Endpoint{Addr: full}))
@@ -197,6 +203,33 @@ func TestFaultServerNeverAccepts(t *testing.T) {
 			require.Zero(t, r.Connected)
 			require.Zero(t, r.FirstByte)
 			require.GreaterOrEqual(t, r.Total, 100*time.Millisecond)
+		})
+	})
+}
+
+// TestFaultCutOfServerThatNeverAccepts cuts it while it is connected to.
+func TestFaultCutOfServerThatNeverAccepts(t *testing.T) {
+	listeners(t, func(t *testing.T, listen func(network, addr string) (net.Listener, error)) {
+		full := fullSocket(t)
+		p := &Proxy{ConnectTimeout: time.Minute, Tries: 1}
+		behind(t, "tcp", p, p, listen, func(t *testing.T, s *stage) {
+			require.NoError(t, p.Pool.Set(balance.Endpoint{Addr: full}))
+			server := p.Pool.Server(full)
+			client := s.open()
+			for end := time.Now().Add(10 * time.Second); server.InFlight() == 0 && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+			go func() { // it may not be attached yet
+				for server.InFlight() > 0 {
+					server.Cut(true, "told to")
+					time.Sleep(time.Millisecond)
+				}
+			}()
+			wantError(t, client, syscall.ECONNRESET)
+			r := s.record()
+			require.Equal(t, "DC", r.Termination.String(), "%v", r.Err)
+			require.ErrorContains(t, r.Err, "told to")
+			require.Less(t, r.Total, 30*time.Second)
 		})
 	})
 }

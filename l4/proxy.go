@@ -62,7 +62,8 @@ type Proxy struct {
 
 	// CutOnDown closes live connections of a server that goes down, into
 	// maintenance, or leaves the pool. Without it they go on as long as both
-	// ends like, until somebody calls the server's Cut.
+	// ends like, until somebody calls the server's Cut. What ends a connection
+	// ends an attempt to connect as well, and another server is tried.
 	CutOnDown bool
 
 	BufferBytes int // size of the buffers that data moves through; 0 means DefaultBufferBytes
@@ -100,7 +101,9 @@ func tries(n int) int {
 }
 
 // ServeConn connects c to a server and relays. It may return while the relay
-// goes on.
+// goes on, and the relay's own goroutines may last a moment longer than it: what has
+// to wait for the end of a connection waits for OnDone of the Server, or for
+// [Conn.OnClose].
 func (p *Proxy) ServeConn(ctx context.Context, c net.Conn) error {
 	if err := p.first(p); err != nil {
 		return misconfigured(c, err)
@@ -134,6 +137,8 @@ type session struct {
 	took   time.Duration // to connect
 	record *Record
 	stop   func() bool // of watching the context, or nil
+
+	connecting connecting
 }
 
 // connect takes a lease and connects to its server, or tries another.
@@ -174,7 +179,7 @@ func (s *session) connect(ctx context.Context) (failed error) {
 		}
 		// A refused connection cost the server nothing: trying elsewhere does
 		// not multiply load, which is all that the budget is against.
-		if class != balance.ConnectFailed {
+		if class != balance.ConnectFailed && !isCut(err) {
 			retry, ok := p.Pool.TryRetry()
 			if !ok {
 				return failed
@@ -193,6 +198,8 @@ func whyNot(ctx context.Context, err error) (balance.Class, Termination) {
 		return balance.Canceled, Termination{Killed, PhaseConnect}
 	case panicked(err):
 		return balance.Canceled, Termination{Internal, PhaseConnect}
+	case isCut(err):
+		return balance.Canceled, Termination{ServerDown, PhaseConnect}
 	case isTimeout(err):
 		return balance.ConnectTimeout, Termination{ServerTimeout, PhaseConnect}
 	case errors.Is(err, ErrTLS):
@@ -217,7 +224,22 @@ func (s *session) dial(ctx context.Context, try int) (err error) {
 		return nil
 	}
 	before := time.Now()
-	c, err := s.dialServer(ctx, server)
+	w := s.connecting.begin(ctx)
+	server.Attach(s)
+	ok := false // neither by an error nor by a panic
+	defer func() {
+		if w.end(); !ok {
+			server.Detach(s)
+		}
+	}()
+	c, err := s.dialServer(w, server)
+	if lost := w.lostNow(); lost != nil {
+		if err == nil {
+			c.Close()
+		}
+		c, err = nil, lost
+	}
+	ok = err == nil
 	s.took = time.Since(before)
 	s.record.Note(func(r *Record) {
 		r.Server, r.Tries = server.Name(), try
@@ -231,12 +253,12 @@ func (s *session) dial(ctx context.Context, try int) (err error) {
 	return err
 }
 
-func (s *session) dialServer(ctx context.Context, server *balance.Server) (net.Conn, error) {
+func (s *session) dialServer(w *connecting, server *balance.Server) (net.Conn, error) {
 	p := s.p
 	if p.Dial == nil && p.Handshake == nil && p.Socket.plain() {
 		if s.parker = parkerOf(s.client); s.parker != nil {
 			network, addr := SplitAddr(server.Addr())
-			c, ok, err := s.relay.dial(ctx, s.parker, s.client, network, addr, p.connectTimeout())
+			c, ok, err := s.relay.dial(w, s.parker, s.client, network, addr, p.connectTimeout())
 			if err != nil {
 				return nil, err
 			}
@@ -248,7 +270,8 @@ func (s *session) dialServer(ctx context.Context, server *balance.Server) (net.C
 			}
 		}
 	}
-	return p.dial(ctx, s.client, server)
+	w.Done() // from here on it is for several goroutines
+	return p.dial(w.Context, s.client, server)
 }
 
 func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Server) (c net.Conn, err error) {
@@ -331,14 +354,19 @@ func (s *session) start(ctx context.Context) {
 	case s.parker == nil && s.server.raw != nil:
 		s.parker = parkerOf(s.client)
 	}
-	s.lease.Server().Attach(s)
+	if lost := s.connecting.over(); lost != nil {
+		s.relay.cut(Termination{ServerDown, PhaseData}, lost)
+	}
 	s.relay.run(s.parker)
 }
 
 // Cut is told by the server's pool that it is in trouble; see balance.Attached.
 func (s *session) Cut(live bool, reason string) {
-	if live || s.p.CutOnDown {
-		s.relay.cut(Termination{ServerDown, PhaseData}, errors.New("l4: "+reason))
+	if !live && !s.p.CutOnDown {
+		return
+	}
+	if err := error(&cutError{reason}); !s.connecting.cut(err) {
+		s.relay.cut(Termination{ServerDown, PhaseData}, err)
 	}
 }
 

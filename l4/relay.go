@@ -21,7 +21,9 @@ import (
 // relayed first.
 //
 // The caller closes a and b afterwards. If the relay broke off, closing them
-// resets where that is possible, so that no peer takes a part for the whole.
+// resets where that is possible, so that no peer takes a part for the whole. Nothing
+// is moved any more when Relay returns, but a goroutine of its own may end a moment
+// later.
 func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	ended := make(chan struct{})
 	r := &relay{}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// A cutError says that a server was taken away.
+type cutError struct{ reason string }
+
+func (e *cutError) Error() string { return "l4: " + e.reason }
+
+func isCut(err error) bool {
+	_, ok := errors.AsType[*cutError](err)
+	return ok
+}
+
+// connecting is the context of a try to connect to a server. It ends when the
+// server is taken away, which costs nothing until something waits: only then Done is
+// called. Its methods are for one goroutine, cut aside.
+//
+//	begin   cut ends the try
+//	over    cut is for the relay, which has begun
+type connecting struct {
+	context.Context
+
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // nil until Done is called
+	lost   error                   // of the server; nil as long as it is there
+	done   bool                    // the relay has begun
+}
+
+// begin begins a try within ctx.
+func (w *connecting) begin(ctx context.Context) *connecting {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.Context, w.cancel, w.lost = ctx, nil, nil
+	return w
+}
+
+// Done implements [context.Context].
+func (w *connecting) Done() <-chan struct{} {
+	w.mu.Lock()
+	waits := w.cancel != nil
+	w.mu.Unlock()
+	if !waits {
+		ctx, cancel := context.WithCancelCause(w.Context)
+		w.mu.Lock()
+		w.Context, w.cancel = ctx, cancel
+		lost := w.lost
+		w.mu.Unlock()
+		if lost != nil {
+			cancel(lost)
+		}
+	}
+	return w.Context.Done()
+}
+
+// cut says that the server is lost. It is false if the relay has begun.
+func (w *connecting) cut(err error) bool {
+	w.mu.Lock()
+	if w.done {
+		w.mu.Unlock()
+		return false
+	}
+	if w.lost == nil {
+		w.lost = err
+	}
+	cancel := w.cancel
+	w.mu.Unlock()
+	if cancel != nil {
+		cancel(err)
+	}
+	return true
+}
+
+// lostNow returns why the server is lost, or nil.
+func (w *connecting) lostNow() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lost
+}
+
+// end ends the try.
+func (w *connecting) end() {
+	if w.cancel != nil {
+		w.cancel(nil)
+	}
+}
+
+// over says that the relay has begun. What it returns is lostNow.
+func (w *connecting) over() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done = true
+	return w.lost
+}

@@ -117,7 +117,7 @@ func (c *byteConn) start(cfg *tls.Config) {
 		return
 	}
 	c.watch()
-	if c.watched != nil && c.watched == c.c && c.awaitFirst() {
+	if c.mayAwait() && c.await() {
 		return
 	}
 	c.loop()
@@ -156,6 +156,11 @@ func (c *byteConn) loop() {
 				c.settle()
 			}
 			return
+		}
+		if c.served == 1 && c.mayAwait() {
+			if settle = c.await(); settle {
+				return
+			}
 		}
 		more, idle := c.next()
 		if idle {

@@ -136,21 +136,30 @@ func (c *byteConn) park() bool {
 	return false
 }
 
-// awaitFirst has the Parker wait for the first request of a connection, if that
-// has not come with it: most connections of one request then never meet the
-// runtime's poller. It is false if there is something to be done now.
-func (c *byteConn) awaitFirst() bool {
+// await has the Parker wait for the first request of a connection, or the second, if
+// that has not come yet. Most connections of one request then never meet the runtime's
+// poller, nor does one that stays idle after it. It is false if there is something to
+// be done now.
+func (c *byteConn) await() bool {
 	b, err := c.c.TryReadBuffer(&c.srv.pool)
 	if b != nil || err != nil {
 		c.in.set(b)
 		return false // the next read returns an error again
 	}
 	c.settled = true
+	c.giveWork()
+	c.now = time.Now()
 	if !c.park() {
 		c.settled = false
 		return false
 	}
 	return true
+}
+
+// mayAwait reports whether await is for the request that comes next. The third does
+// not leave the goroutine at once: a connection that is busy would do so each time.
+func (c *byteConn) mayAwait() bool {
+	return c.served < 2 && !c.settled && c.watched != nil && c.watched == c.c && c.in.empty()
 }
 
 // resume is the goroutine of a connection that the Parker has let go.

@@ -419,6 +419,6 @@ func TestSettledConnectionHoldsNothing(t *testing.T) {
 	o := idleByteConn(t, nc)
 	o.srv = c.srv
 	c.srv.stopping.Store(true)
-	require.False(t, o.awaitFirst())
+	require.False(t, o.await())
 	require.False(t, o.settled)
 }

@@ -33,6 +33,33 @@ func onlyConn(t *testing.T, s *Server, state int32) *byteConn {
 	return nil
 }
 
+// A connection is left to the Parker until its first request comes, and again until the
+// second does. It keeps its goroutine from then on, until the sweeper finds it idle.
+func TestFirstRequestsAreAwaitedByTheParker(t *testing.T) {
+	srv := &Server{
+		Handler: HandlerFunc(func(x *Exchange) { x.Respond(200, nil, "ok") }),
+		Logger:  slog.New(slog.DiscardHandler),
+	}
+	srv.sweeper.armed.Store(true) // it never comes
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	go srv.Serve(ln)
+	defer srv.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	br := bufio.NewReader(nc)
+	for _, state := range []int32{stateParked, stateParked, stateIdle} {
+		c := onlyConn(t, srv, state)
+		require.Equal(t, state != stateIdle, c.c.Parkable() && srv.totals.parked.Load() == 1)
+		_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		res, err := http.ReadResponse(br, nil)
+		require.NoError(t, err)
+		_, _ = io.Copy(io.Discard, res.Body)
+	}
+}
+
 // The sweeper looks at a parked connection just as that is resumed. What it reads
 // must not be what the connection writes then: the race detector sees it whatever the
 // order.

@@ -79,6 +79,8 @@ type Exchange struct {
 	buffered []byte // the whole body of the request, nil if it is not in memory
 	lent     *lent  // guards the bodies of http.Requests made of it; nil if there are none
 
+	observers []TryObserver // of its tries
+
 	proxied *l4.ProxyHeader // accepted on the connection; nil if there was none
 
 	last    Handler // the last one that Serve has called

@@ -24,6 +24,7 @@ type Record struct {
 	Query  string // likewise, with its leading "?", or empty
 	Proto  string // the version of the request: "HTTP/1.1"
 	ID     string // made or taken over by RequestID, or ""
+	Trace  string // id of the trace it belongs to, set by a handler such as that of l7/otel, or ""
 	User   string // accepted by BasicAuth, or named by the service of a ForwardAuth, or ""
 	Status int    // of the reply; 0 if there was none
 	Route  string // name of the route taken, or ""

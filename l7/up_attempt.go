@@ -194,9 +194,13 @@ func (t *attempt) answer() *failure {
 
 // done gives the lease back.
 func (l *try) done(o balance.Outcome) {
-	lease := l.lease
-	l.lease = balance.Lease{}
+	lease, seen := l.lease, l.seen
+	l.lease, l.seen = balance.Lease{}, nil
 	lease.Done(o)
+	if seen != nil {
+		seen.Outcome = o
+		seen.close(l)
+	}
 }
 
 // abandon ends a reply under way that nobody will take.
@@ -225,6 +229,10 @@ func (t *attempt) open(ctx context.Context, l *try) *failure {
 	start := x.Record.Start
 	now := time.Now()
 	l.assigned = reached(now.Sub(start))
+	if len(x.observers) > 0 {
+		t.show(l)
+		now = time.Now()
+	}
 	if h, ok := s.Value().(http.Handler); ok {
 		l.local, l.connected = h, l.assigned
 		return nil
@@ -289,6 +297,9 @@ func (t *attempt) exchange(l *try, src source, sent time.Time) *failure {
 		return &failure{class: balance.Canceled, by: l4.ClientAborted, phase: l4.PhaseConnect, err: errRaceLost, unsent: true}
 	}
 	l.src = src // who abandons the try closes it
+	if l.seen != nil {
+		l.seen.Version = src.version()
+	}
 	if err := src.roundTrip(t, l, sent); err != nil {
 		f := src.end().failure(t.x, err)
 		t.letGo(l, src)
@@ -297,6 +308,9 @@ func (t *attempt) exchange(l *try, src source, sent time.Time) *failure {
 	now := time.Now()
 	src.headCame(now)
 	r := src.reply()
+	if l.seen != nil {
+		l.seen.Status = r.Status
+	}
 	l.headAt = now
 	l.firstByte = reached(now.Sub(t.x.Record.Start))
 	l.outcome = balance.Outcome{Status: r.Status, Latency: now.Sub(sent)}

@@ -43,7 +43,7 @@ func (c *upConn) roundTrip(t *attempt, l *try, now time.Time) error {
 // sendRequest writes the request, and returns the clock from when the head is
 // awaited. What has to be waited for of its body is sent by a pump meanwhile.
 func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, error) {
-	rest := t.req.B
+	rest, _ := t.request(l)
 	if t.whole && !t.x.expect && c.reused && c.quiet.bare() {
 		c.boundSend(now, l.within(now, t.bodyTimeout()))
 		c.wait(now, l.within(now, t.headerTimeout()))

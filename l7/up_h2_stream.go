@@ -158,8 +158,9 @@ func (s *h2Stream) roundTrip(t *attempt, l *try, now time.Time) error {
 // waited for of it is sent by a pump.
 func (s *h2Stream) sendRequest(t *attempt, l *try, now time.Time) error {
 	c, x := s.conn, t.x
-	head := string(t.req.B[:t.headLen]) // the tables of the compression keep parts of it
-	body := t.req.B[t.headLen:]
+	req, headLen := t.request(l)
+	head := string(req[:headLen]) // the tables of the compression keep parts of it
+	body := req[headLen:]
 	c.mu.Lock()
 	err := c.begin(s)
 	if err == nil {

@@ -285,5 +285,8 @@ func (l *try) lose(t *attempt, f *failure) {
 	default:
 		o = balance.Outcome{Class: balance.ClientAborted, Err: errRaceLost}
 	}
+	if l.seen != nil {
+		l.seen.Lost = f == nil || o.Err == errRaceLost
+	}
 	l.done(o)
 }

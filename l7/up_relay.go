@@ -41,6 +41,11 @@ func (t *attempt) serveLocal(l *try) {
 		t.x.SetBody(b, t.x.ContentLength)
 	}
 	t.x.OnReply(answeredBy{l})
+	if l.seen != nil {
+		for name, value := range l.seen.Header.All() {
+			t.x.Header.Set(name, value)
+		}
+	}
 	Serve(l.local, t.x)
 	l.outcome = balance.Outcome{Status: t.x.Record.Status}
 	if t.x.Record.Status >= 500 {

@@ -18,8 +18,9 @@ type try struct {
 	lease balance.Lease
 	local http.Handler // a member of the pool in this process
 	src   source
-	race  *race // with another try; nil if this one is alone
-	raced bool  // there was another try, which had to be waited for
+	race  *race    // with another try; nil if this one is alone
+	raced bool     // there was another try, which had to be waited for
+	seen  *seenTry // what observers have been told; nil if there are none
 
 	deadline  time.Time // until the head of the reply; zero means none
 	reused    bool

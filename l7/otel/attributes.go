@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package otel
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/penstock-lb/penstock/l7"
+)
+
+// A target is where a request goes, as its client wrote it.
+type target struct{ method, scheme, host, path string }
+
+func targetOf(x *l7.Exchange) target { return target{x.Method, x.Scheme, x.Host, x.Path} }
+
+// requestAttributes are those of a request that is to be sampled: samplers look at them.
+func requestAttributes(x *l7.Exchange) []attribute.KeyValue {
+	a := make([]attribute.KeyValue, 0, 12)
+	a = appendMethod(a, x.Method)
+	a = append(a, attribute.String("url.scheme", x.Scheme), attribute.String("url.path", clean(x.Path)))
+	a = appendAddress(a, "server", x.Host)
+	if x.Client.IsValid() {
+		a = append(a, attribute.String("client.address", x.Client.String()))
+	}
+	if p := x.Remote; p.IsValid() {
+		a = append(a, attribute.String("network.peer.address", p.Addr().String()), attribute.Int("network.peer.port", int(p.Port())))
+	}
+	a = append(a, attribute.String("network.protocol.version", strings.TrimSuffix(strings.TrimPrefix(x.Record.Proto, "HTTP/"), ".0")))
+	if ua := x.Header.Get("User-Agent"); ua != "" {
+		a = append(a, attribute.String("user_agent.original", clean(ua)))
+	}
+	return a
+}
+
+// endAttributes are those of a request that has ended.
+func endAttributes(r *l7.Record) []attribute.KeyValue {
+	a := make([]attribute.KeyValue, 0, 12)
+	for _, s := range [...]struct{ key, value string }{{"http.route", r.Route}, {"penstock.pool", r.Pool}, {"penstock.server", r.Server}} {
+		if s.value != "" {
+			a = append(a, attribute.String(s.key, clean(s.value)))
+		}
+	}
+	if r.Status != 0 {
+		a = append(a, attribute.Int("http.response.status_code", r.Status))
+	}
+	return append(a, attribute.Int("penstock.tries", r.Tries), attribute.String("penstock.end", r.Termination.String()),
+		attribute.Int64("http.request.body.size", r.BytesIn), attribute.Int64("http.response.body.size", r.BytesOut))
+}
+
+// tryAttributes are those of a try that begins.
+func tryAttributes(r *request, t *l7.Try) []attribute.KeyValue {
+	a := make([]attribute.KeyValue, 0, 12)
+	a = appendMethod(a, r.target.method)
+	a = append(a, attribute.String("url.full", clean(r.target.scheme+"://"+r.target.host+r.target.path)))
+	a = appendAddress(a, "server", t.Server.Addr())
+	a = append(a, attribute.String("penstock.server", clean(t.Server.Name())))
+	if t.Number > 1 {
+		a = append(a, attribute.Int("http.request.resend_count", t.Number-1))
+	}
+	if t.Hedge {
+		a = append(a, attribute.Bool("penstock.try.hedge", true))
+	}
+	return a
+}
+
+// triedAttributes are those of one that has ended.
+func triedAttributes(t *l7.Try) []attribute.KeyValue {
+	a := make([]attribute.KeyValue, 0, 4)
+	a = append(a, attribute.Bool("penstock.try.reused", t.Reused))
+	if t.Version != "" {
+		a = append(a, attribute.String("network.protocol.version", strings.TrimSuffix(t.Version, ".0")))
+	}
+	if t.Status != 0 {
+		a = append(a, attribute.Int("http.response.status_code", t.Status))
+	}
+	if t.Lost {
+		a = append(a, attribute.Bool("penstock.try.lost", true))
+	}
+	return a
+}
+
+// appendAddress appends name.address and name.port.
+func appendAddress(a []attribute.KeyValue, name, hostPort string) []attribute.KeyValue {
+	host, port, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		host, port = strings.Trim(hostPort, "[]"), ""
+	}
+	if host != "" {
+		a = append(a, attribute.String(name+".address", clean(host)))
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+		a = append(a, attribute.Int(name+".port", int(n)))
+	}
+	return a
+}
+
+// methodName returns the method in the name of a span: HTTP for those that a client has made up.
+func methodName(method string) string {
+	if known(method) {
+		return method
+	}
+	return "HTTP"
+}
+
+func appendMethod(a []attribute.KeyValue, method string) []attribute.KeyValue {
+	if known(method) {
+		return append(a, attribute.String("http.request.method", method))
+	}
+	return append(a, attribute.String("http.request.method", "_OTHER"), attribute.String("http.request.method_original", clean(method)))
+}
+
+func known(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+func formatStatus(status int) string { return strconv.Itoa(status) }
+
+// word makes a word of this library a value: "connect failed", connect_failed.
+func word(s string) string { return strings.ReplaceAll(s, " ", "_") }
+
+const most = 256 // bytes of a text from outside
+
+// clean bounds a text, and makes it valid.
+func clean(s string) string {
+	if len(s) > most {
+		n := most
+		for n > most-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+			n-- // not within a rune
+		}
+		s = s[:n]
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}

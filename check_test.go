@@ -145,6 +145,7 @@ func goodLiterals() []any {
 		l7.RemotePorts{To: 80},
 		l7.ReplaceField{Name: "X", Regexp: regexp.MustCompile("a")},
 		&l7.RequestID{Next: next},
+		&l7.ProxyStatus{Name: "edge", Next: next},
 		l7.Retry{},
 		&l7.Rewrite{Next: next},
 		&l7.Router{},

@@ -43,7 +43,7 @@
 // # Machinery
 //
 // [Parker], [NewParker], [Buffer], [BufferPool], [DefaultBufferBytes], [Transfer],
-// [AcceptPause], [ErrNotQuiet], [Conn.Ask], [Conn.ReadBuffer], [Conn.TryReadBuffer],
+// [AcceptPause], [AppendHashed], [AppendLogName], [AppendMillis], [ErrNotQuiet], [Conn.Ask], [Conn.ReadBuffer], [Conn.TryReadBuffer],
 // [Conn.WriteMore] and [Conn.Parkable] are
 // exported because package l7 is made of them too. A host needs none of them. They may
 // change in any version: no promise of compatibility covers them.

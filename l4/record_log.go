@@ -3,8 +3,10 @@
 package l4
 
 import (
+	"cmp"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,17 +24,17 @@ func (r *Record) AppendHAProxy(b []byte, frontend, backend string) []byte {
 	b = append(b, " ["...)
 	b = r.Start.AppendFormat(b, "02/Jan/2006:15:04:05.000")
 	b = append(b, "] "...)
-	b = append(appendHashed(b, frontend), ' ')
-	b = append(appendHashed(b, backend), '/')
+	b = append(AppendLogName(b, frontend), ' ')
+	b = append(AppendLogName(b, backend), '/')
 	if r.Server == "" {
 		b = append(b, "<NOSRV>"...)
 	} else {
-		b = appendHashed(b, r.Server)
+		b = AppendLogName(b, r.Server)
 	}
 	b = append(b, ' ')
-	b = append(appendMillis(b, 0, r.Assigned), '/')
-	b = append(appendMillis(b, r.Assigned, r.Connected), '/')
-	b = append(appendMillis(b, 0, max(r.Total, 1)), ' ')
+	b = append(AppendMillis(b, 0, r.Assigned), '/')
+	b = append(AppendMillis(b, r.Assigned, r.Connected), '/')
+	b = append(AppendMillis(b, 0, max(r.Total, 1)), ' ')
 	b = append(strconv.AppendInt(b, r.BytesOut, 10), ' ')
 	b = append(b, r.Termination.String()...)
 	b = append(b, " 0/0/0/0/"...)
@@ -50,25 +52,24 @@ func appendClient(b []byte, a net.Addr) []byte {
 	return append(b, "unix:1"...)
 }
 
-// appendMillis appends the time from one phase to the next, or -1 if that was not
-// reached.
-func appendMillis(b []byte, from, to time.Duration) []byte {
+// AppendMillis appends the time from one phase of a record to the next in milliseconds,
+// or -1 if that was not reached.
+// It is for package l7: see "Machinery" in the package documentation.
+func AppendMillis(b []byte, from, to time.Duration) []byte {
 	if to == 0 {
 		return append(b, "-1"...)
 	}
 	return strconv.AppendInt(b, max(0, to-from).Milliseconds(), 10)
 }
 
-// appendHashed appends s as HAProxy writes it: what is not printable ASCII, and what
-// means something in its lines, as #XX.
-func appendHashed(b []byte, s string) []byte {
+// AppendHashed appends s as HAProxy writes it in a log: bytes that are not printable
+// ASCII, those that mean something in its lines, and those of more, as #XX.
+// It is for package l7: see "Machinery" in the package documentation.
+func AppendHashed(b []byte, s, more string) []byte {
 	const digits = "0123456789ABCDEF"
-	if s == "" {
-		return append(b, '-')
-	}
 	for i := range len(s) {
 		switch c := s[i]; {
-		case c <= 0x20 || c > 0x7e, c == '"', c == '#', c == '/', c == '{', c == '|', c == '}':
+		case c < 0x20 || c > 0x7e, c == '"', c == '#', c == '{', c == '|', c == '}', strings.IndexByte(more, c) >= 0:
 			b = append(b, '#', digits[c>>4], digits[c&15])
 		default:
 			b = append(b, c)
@@ -76,3 +77,8 @@ func appendHashed(b []byte, s string) []byte {
 	}
 	return b
 }
+
+// AppendLogName appends a name that the host has given, "-" if it is empty, such that it
+// stays one column of a line of HAProxy's, and one part of it.
+// It is for package l7: see "Machinery" in the package documentation.
+func AppendLogName(b []byte, name string) []byte { return AppendHashed(b, cmp.Or(name, "-"), " /") }

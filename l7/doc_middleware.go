@@ -8,6 +8,7 @@
 // suits most gateways; it is that of HAProxy's rules:
 //
 //	&l7.TrustForwarded{Next:       // finds the client's address, for all that follows
+//		&l7.ProxyStatus{Next:      // tells trusted clients which server failed
 //		&l7.RequestID{Next:        // so that everything is logged with it (Record.ID)
 //		&l7.Capture{Next:          // as the client sent it, for the record
 //		&l7.Monitor{Next:          // answers health checks before any limit
@@ -17,7 +18,7 @@
 //		&l7.Limit[netip.Addr]{Next:
 //		&l7.BasicAuth{Next:        // or ForwardAuth, after the limit: guesses are limited
 //		&l7.EditHeader{Next:
-//		router}}}}}}}}}}
+//		router}}}}}}}}}}}
 //
 // and behind the router, for each route:
 //

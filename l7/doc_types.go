@@ -5,7 +5,7 @@
 //   - An exchange and what changes it: [Exchange], [Handler], [HandlerFunc], [Fields], [Field], [Reply],
 //     [ReplyEditor], [ReplyFunc], [InterimEditor], [BodyFilter], [Key]
 //   - Fronts: [Server], [Front], [Stats]
-//   - Records of exchanges: [Record], [Captured], [Statuses]
+//   - Records of exchanges: [Record], [Captured], [Statuses]; of tries: [TryObserver], [Try]
 //   - Forwarding: [Proxy], [To], [Upstream], [UpstreamStats], [Retry], [Hedge], [Mirror], [Forward], [Reuse]
 //   - Client side: [Transport], [TransportError]
 //   - Routing: [Router], [Route], [Order], [RouteStats], [RouteError], [RouteExplanation]
@@ -20,7 +20,7 @@
 //   - Middleware that looks or refuses: [TrustForwarded], [RequestID], [Capture], [Access], [BasicAuth], [ForwardAuth], [Limit],
 //     [KeyLimiter], [Gate], [Places], [LimitBody], [Misdirected], [Monitor]
 //   - Middleware that changes: [Normalize], [Underscores], [Rewrite], [EditHeader] with [FieldEdit], [FieldEditFunc],
-//     [SetField], [AddField], [DelField] and [ReplaceField], [SetForwarded], [BufferBody], [ErrorPages]
+//     [SetField], [AddField], [DelField] and [ReplaceField], [SetForwarded], [BufferBody], [ErrorPages], [ProxyStatus]
 //   - Middleware of net/http in a tree: [Wrap]
 //   - Handlers that answer: [FixedReply], [Redirect], [Deny], [Drop], [Tarpit]
 //   - Errors: [RefusedError], [ForwardAuthError], [TimeoutError], and those above

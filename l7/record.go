@@ -87,14 +87,17 @@ func reached(d time.Duration) time.Duration { return max(d, 1) }
 
 // LogValue implements [slog.LogValuer], for a record as a group of a log line.
 func (r *Record) LogValue() slog.Value {
-	attrs := make([]slog.Attr, 0, 16)
+	attrs := make([]slog.Attr, 0, 18)
 	attrs = append(attrs,
 		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.Path),
 		slog.Int("status", r.Status), slog.String("remote", r.Remote.String()))
-	for _, a := range [...]slog.Attr{slog.String("id", r.ID), slog.String("user", r.User), slog.String("route", r.Route), slog.String("pool", r.Pool), slog.String("server", r.Server)} {
+	for _, a := range [...]slog.Attr{slog.String("id", r.ID), slog.String("trace", r.Trace), slog.String("user", r.User), slog.String("route", r.Route), slog.String("pool", r.Pool), slog.String("server", r.Server)} {
 		if a.Value.String() != "" {
 			attrs = append(attrs, a)
 		}
+	}
+	if r.Persisted {
+		attrs = append(attrs, slog.Bool("persisted", true))
 	}
 	attrs = append(attrs,
 		slog.Int("tries", r.Tries), slog.Int64("in", r.BytesIn), slog.Int64("out", r.BytesOut),

@@ -88,15 +88,15 @@ func (r *Record) AppendHAProxy(b []byte, frontend string) []byte {
 	b = append(b, " ["...)
 	b = r.Start.AppendFormat(b, "02/Jan/2006:15:04:05.000")
 	b = append(b, "] "...)
-	b = appendHashed(b, cmp.Or(frontend, "-"))
+	b = l4.AppendLogName(b, frontend)
 	b = append(b, ' ')
-	b = appendHashed(b, cmp.Or(r.Pool, frontend, "-"))
+	b = l4.AppendLogName(b, cmp.Or(r.Pool, frontend))
 	b = append(b, '/')
-	b = appendHashed(b, cmp.Or(r.Server, "<NOSRV>"))
+	b = l4.AppendLogName(b, cmp.Or(r.Server, "<NOSRV>"))
 	b = append(b, " 0"...)
 	for _, span := range [...][2]time.Duration{{0, r.Assigned}, {r.Assigned, r.Connected}, {r.Connected, r.FirstByte}, {0, max(r.Total, 1)}} {
 		b = append(b, '/')
-		b = appendMillis(b, span[0], span[1])
+		b = l4.AppendMillis(b, span[0], span[1])
 	}
 	b = append(b, ' ')
 	if r.Status == 0 {
@@ -108,7 +108,12 @@ func (r *Record) AppendHAProxy(b []byte, frontend string) []byte {
 	b = strconv.AppendInt(b, r.BytesOut, 10)
 	b = append(b, " - - "...)
 	b = append(b, r.Termination.String()...)
-	b = append(b, "-- 0/0/0/0/"...)
+	if r.Persisted {
+		b = append(b, 'V')
+	} else {
+		b = append(b, '-')
+	}
+	b = append(b, "- 0/0/0/0/"...)
 	b = strconv.AppendInt(b, int64(max(0, r.Tries-1)), 10)
 	b = append(b, " 0/0"...)
 	if len(r.Captured) > 0 {
@@ -116,7 +121,7 @@ func (r *Record) AppendHAProxy(b []byte, frontend string) []byte {
 		b = r.appendCaptured(b, true)
 	}
 	b = append(b, ` "`...)
-	b = r.appendRequestLine(b, appendHashed)
+	b = r.appendRequestLine(b, func(b []byte, s string) []byte { return l4.AppendHashed(b, s, "") })
 	return append(b, '"')
 }
 
@@ -131,7 +136,7 @@ func (r *Record) appendCaptured(b []byte, reply bool) []byte {
 		if !first {
 			b = append(b, '|')
 		}
-		b, first = appendHashed(b, c.Value), false
+		b, first = l4.AppendHashed(b, c.Value, ""), false
 	}
 	return append(b, '}')
 }
@@ -146,15 +151,6 @@ func (r *Record) appendRequestLine(b []byte, escape func([]byte, string) []byte)
 	b = escape(escape(b, r.Path), r.Query)
 	b = append(b, ' ')
 	return append(b, r.Proto...)
-}
-
-// appendMillis appends the time from one phase to the next, or -1 if that was not
-// reached.
-func appendMillis(b []byte, from, to time.Duration) []byte {
-	if to == 0 {
-		return append(b, "-1"...)
-	}
-	return strconv.AppendInt(b, max(0, to-from).Milliseconds(), 10)
 }
 
 func appendCode(b []byte, status int) []byte {
@@ -189,20 +185,6 @@ func appendEscaped(b []byte, s string) []byte {
 			b = append(b, '\\', c)
 		case c < 0x20 || c > 0x7e:
 			b = append(b, '\\', 'x', upperHex[c>>4]|0x20, upperHex[c&15]|0x20)
-		default:
-			b = append(b, c)
-		}
-	}
-	return b
-}
-
-// appendHashed appends s as HAProxy writes it: bytes that are not printable ASCII,
-// and the separators of its lines, as #XX.
-func appendHashed(b []byte, s string) []byte {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c < 0x20 || c > 0x7e, c == '"', c == '#', c == '{', c == '|', c == '}':
-			b = append(b, '#', upperHex[c>>4], upperHex[c&15])
 		default:
 			b = append(b, c)
 		}

@@ -32,6 +32,11 @@ func TestRecordAsLine(t *testing.T) {
 	require.Equal(t, `192.0.2.1:33317 [06/Feb/2026:12:14:14.655] web static/srv1 0/10/30/69/110 200 2750 - - ---- 0/0/0/0/1 0/0 {a.example|curl/8} {x} "GET /a?b=c HTTP/1.1"`,
 		string(r.AppendHAProxy(nil, "web")))
 
+	r.Persisted, r.Captured = true, nil
+	r.Pool, r.Server = "a b/c", "d \xff/e"
+	require.Equal(t, `192.0.2.1:33317 [06/Feb/2026:12:14:14.655] web#20x a#20b#2Fc/d#20#FF#2Fe 0/10/30/69/110 200 2750 - - --V- 0/0/0/0/1 0/0 "GET /a?b=c HTTP/1.1"`,
+		string(r.AppendHAProxy(nil, "web x")))
+
 	empty := &Record{Termination: endOf(l4.ClientAborted, l4.PhaseRequest)}
 	require.Equal(t, `- - - [01/Jan/0001:00:00:00 +0000] "<BADREQ>" - 0`, string(empty.AppendCLF(nil)))
 	require.Equal(t, `-:0 [01/Jan/0001:00:00:00.000] web web/<NOSRV> 0/-1/-1/-1/0 -1 0 - - CR-- 0/0/0/0/0 0/0 "<BADREQ>"`, string(empty.AppendHAProxy(nil, "web")))
@@ -69,6 +74,8 @@ func TestRecordReadByHalog(t *testing.T) {
 	var log strings.Builder
 	for i := range 10 {
 		r := loggedRecord()
+		r.Server = "srv 1/a"
+		r.Persisted = i%2 == 0
 		if i < 3 {
 			r.Status, r.Termination = 503, endOf(l4.ServerTimeout, l4.PhaseConnect)
 		}
@@ -83,7 +90,7 @@ func TestRecordReadByHalog(t *testing.T) {
 	}
 	require.Contains(t, run("-q", "-st"), "200 7\n503 3")
 	require.Contains(t, run("-q", "-tc"), "-- 7\nsC 3")
-	require.Contains(t, run("-q", "-srv"), "static/srv1")
+	require.Contains(t, run("-q", "-srv"), "static/srv#201#2Fa")
 	require.Contains(t, run("-q", "-u"), "/a")
 }
 

@@ -192,6 +192,9 @@ var panics = []struct {
 			l7.Serve(b.proxy, x)
 		})
 	}},
+	{"ProxyStatus.Trust", 500, func(b *bomb) http.Handler {
+		return &l7.ProxyStatus{Name: "edge", Trust: b.matcher(), Next: b.proxy}
+	}},
 	{"BasicAuth.Verify", 500, func(b *bomb) http.Handler {
 		return l7.HandlerFunc(func(x *l7.Exchange) {
 			x.Header.Set("Authorization", "Basic YW5uOm9uZQ==")

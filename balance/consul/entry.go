@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package consul
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// endpoints returns the endpoints of all entries, by name, and what is wrong with the rest.
+func (s *Source) endpoints(entries []*api.ServiceEntry) ([]balance.Endpoint, error) {
+	var errs []error
+	eps := make([]balance.Endpoint, 0, len(entries))
+	for _, entry := range entries {
+		if entry.Node == nil || entry.Service == nil {
+			continue
+		}
+		weight, ok := weight(entry)
+		if !ok {
+			continue
+		}
+		e := endpoint(entry)
+		name := e.Name
+		e.Weight = max(weight, 0)
+		if s.Edit != nil {
+			s.Edit(&e)
+		}
+		if weight < 0 {
+			e.Weight = weight
+		}
+		if err := e.Check(); err != nil {
+			errs = append(errs, &InstanceError{name, err})
+			continue
+		}
+		eps = append(eps, e)
+	}
+	slices.SortFunc(eps, func(a, b balance.Endpoint) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	return eps, errors.Join(errs...)
+}
+
+// weight returns the weight of an instance by its checks and those of its node, -1 for
+// persistent traffic only, or that it is critical.
+func weight(entry *api.ServiceEntry) (weight int, ok bool) {
+	maintained, warning := false, false
+	for _, c := range entry.Checks {
+		switch {
+		case c.CheckID == api.NodeMaint || strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix):
+			maintained = true
+		case c.Status == api.HealthPassing:
+		case c.Status == api.HealthWarning:
+			warning = true
+		default:
+			return 0, false
+		}
+	}
+	w := entry.Service.Weights
+	switch {
+	case maintained:
+		return -1, true
+	case w == api.AgentWeights{}: // Consul before 1.2.3 has none
+		return 1, true
+	case warning:
+		return cmp.Or(w.Warning, -1), true
+	}
+	return cmp.Or(w.Passing, -1), true
+}
+
+// endpoint returns what an entry says but for its weight.
+func endpoint(entry *api.ServiceEntry) balance.Endpoint {
+	service, node := entry.Service, entry.Node
+	e := balance.Endpoint{Name: node.Node + "/" + service.ID, Labels: map[string]string{"node": node.Node}}
+	if service.SocketPath != "" {
+		e.Addr = "unix:" + service.SocketPath
+	} else {
+		e.Addr = net.JoinHostPort(cmp.Or(service.Address, node.Address), strconv.Itoa(service.Port))
+	}
+	if node.Datacenter != "" {
+		e.Labels["datacenter"] = node.Datacenter
+	}
+	if len(service.Tags) > 0 {
+		e.Labels["tags"] = strings.Join(service.Tags, ",")
+	}
+	maps.Copy(e.Labels, service.Meta)
+	e.Zone = cmp.Or(zone(service.Locality), zone(node.Locality), service.Meta["zone"], node.Meta["zone"])
+	return e
+}
+
+func zone(l *api.Locality) string {
+	if l == nil {
+		return ""
+	}
+	return l.Zone
+}

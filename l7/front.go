@@ -29,6 +29,7 @@ type byteConn struct {
 	opaque bool            // it is TLS of a listener's
 	ctx    context.Context // of all its exchanges: ends when the client is gone
 	cancel context.CancelFunc
+	remote net.Addr // asked for once, as a listener's connection may have to find out
 
 	// Of its goroutine. While it is parked, or served by none, they are nobody's.
 	*work              // nil while the connection is settled
@@ -77,10 +78,18 @@ func (c *byteConn) takeWork() {
 	}
 	c.work = w
 	w.x.down = c
-	w.from = origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), l4.ProxyHeaderOf(c.nc)}
+	w.from = origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), l4.ProxyHeaderOf(c.nc)}
 	if w.from.tls != nil {
 		w.from.scheme = "https"
 	}
+}
+
+// remoteAddr returns the client's address. It belongs to the goroutine of c.
+func (c *byteConn) remoteAddr() net.Addr {
+	if c.remote == nil {
+		c.remote = c.nc.RemoteAddr()
+	}
+	return c.remote
 }
 
 // giveWork gives it back.

@@ -65,6 +65,7 @@ func (w *editingWriter) writeHeader(status int) {
 		w.ResponseWriter.WriteHeader(status) // net/http complains, with the place
 		return
 	}
+	checkCode(status) // before the editors see it
 	if isInterim(status) {
 		w.writeInterim(status)
 		return
@@ -191,6 +192,12 @@ func (w *editingWriter) hold(p []byte) (int, error) {
 		if w.was == nil {
 			w.was = make(http.Header)
 		}
+	}
+	if n, ok := parseLength(w.was.Get("Content-Length")); ok && int64(len(w.early)+len(p)) > n {
+		if err := w.release(); err != nil {
+			return 0, err
+		}
+		return w.pass(p) // net/http refuses it
 	}
 	if w.early = append(w.early, p...); len(w.early) < sniffLen {
 		return len(p), nil

@@ -64,7 +64,7 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 	c.unwatch()
 	_ = c.c.SetDeadline(time.Time{})
 	k := &continuation{ready: make(chan struct{}), done: make(chan any, 1)}
-	hc := &handedConn{Conn: c.c, base: c.base, replay: replay, continuation: k, owns: c.owns}
+	hc := &handedConn{Conn: c.c, base: c.base, remote: c.remoteAddr(), replay: replay, continuation: k, owns: c.owns}
 	hc.requests.Store(c.served - 1)
 	c.boundHanded(hc)
 	if err := c.srv.handOver(hc, c.withTLS(hc)); err != nil {
@@ -138,6 +138,6 @@ func (c *byteConn) headWithout(drop func(kind) bool) string {
 // request builds the request from the exchange.
 func (c *byteConn) request() *http.Request {
 	r := c.x.newRequest(c.ctx)
-	r.RemoteAddr = c.nc.RemoteAddr().String()
+	r.RemoteAddr = c.remoteAddr().String()
 	return r
 }

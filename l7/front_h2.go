@@ -62,7 +62,7 @@ var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
 // startHTTP2 makes the connection one of HTTP/2.
 func (c *byteConn) startHTTP2() {
 	streams := orDefault(c.srv.MaxStreams, defaultMaxStreams)
-	f := &h2Front{conn: c, srv: c.srv, from: origin{"http", addrPort(c.nc.RemoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), l4.ProxyHeaderOf(c.nc)}}
+	f := &h2Front{conn: c, srv: c.srv, from: origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), l4.ProxyHeaderOf(c.nc)}}
 	if f.from.tls != nil {
 		f.from.scheme = "https"
 	}

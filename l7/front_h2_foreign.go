@@ -20,6 +20,9 @@ func (s *h2Exchange) ownRequest() *http.Request {
 	if x.ContentLength != 0 {
 		r.Trailer = announced(&x.Header)
 	}
+	if x.asked.method == http.MethodConnect {
+		r.ContentLength = -1 // the client's side of the tunnel, for a handler that does not hijack
+	}
 	if s.mayHijack() {
 		r.Header.Set("Connection", "Upgrade")
 		r.Header.Set("Upgrade", x.upgrade)
@@ -32,6 +35,9 @@ func (s *h2Exchange) server() *Server { return s.f.srv }
 // wrote sends what a handler has written: it may wait for what the client makes
 // of it.
 func (s *h2Exchange) wrote() { s.f.flush() }
+
+// lastReply sends GOAWAY.
+func (s *h2Exchange) lastReply() { s.f.leave() }
 
 func (s *h2Exchange) heldBack() int { return 4 << 10 }
 

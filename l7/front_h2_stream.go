@@ -387,7 +387,7 @@ func (s *h2Exchange) writeHead(r *Reply) error {
 		r.Status = http.StatusNotImplemented // 200 would open a tunnel (RFC 8441, section 5)
 	}
 	s.told = true
-	s.none = s.x.bodiless(r.Status)
+	s.none = s.x.bodiless(r.Status) && !r.tunnel
 	s.left = r.ContentLength
 	b := f.h2.WriteHead()
 	b.Field(":status", statusCode(r.Status), false)

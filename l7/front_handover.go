@@ -163,6 +163,7 @@ func (handedAddr) String() string  { return "handed" }
 // the host has set no MaxConns, that handler returns.
 type handedConn struct {
 	net.Conn
+	remote       net.Addr        // nil as long as nobody has asked
 	base         context.Context // of the server, handed to requests
 	cancel       func()          // ends base; nil until it is handed over
 	replay       []byte          // read from Conn already
@@ -181,6 +182,13 @@ type handedConn struct {
 	srv    *Server // nil until it is handed over
 	closed chan struct{}
 	once   sync.Once
+}
+
+func (h *handedConn) RemoteAddr() net.Addr {
+	if h.remote == nil {
+		return h.Conn.RemoteAddr()
+	}
+	return h.remote
 }
 
 func (h *handedConn) Read(p []byte) (int, error) {

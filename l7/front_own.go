@@ -25,6 +25,9 @@ type ownFront interface {
 	// heldBack is how much of a reply is held back, in bytes, so that a short one
 	// goes out with its length.
 	heldBack() int
+	// lastReply says that the handler has asked for the end of the connection: with
+	// HTTP/2 once the streams under way have ended.
+	lastReply()
 	setReadDeadline(t time.Time) error
 	setWriteDeadline(t time.Time) error
 	// takeConn gives the connection to a handler that hijacks it by w, and

@@ -33,7 +33,7 @@ func (c *byteConn) ownRequest() *http.Request {
 	major, minor := x.Proto()
 	r := &http.Request{
 		Method: x.asked.method, Proto: x.protoName(), ProtoMajor: major, ProtoMinor: minor,
-		Host: x.asked.host, RequestURI: target, RemoteAddr: c.nc.RemoteAddr().String(), TLS: c.from.tls,
+		Host: x.asked.host, RequestURI: target, RemoteAddr: c.remoteAddr().String(), TLS: c.from.tls,
 		ContentLength: c.req.left, Close: c.frame.close || x.proto == 0 && !c.frame.keepAlive,
 	}
 	if c.req.ended() {
@@ -78,6 +78,7 @@ func headerOf(lines string, n int) http.Header {
 
 func (c *byteConn) server() *Server { return c.srv }
 func (c *byteConn) wrote()          {}
+func (c *byteConn) lastReply()      { c.mustClose() }
 func (c *byteConn) heldBack() int   { return 2 << 10 } // as net/http
 
 // setReadDeadline bounds reads of the request body.
@@ -115,7 +116,7 @@ func (c *byteConn) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
 	if err := c.flush(); err != nil {
 		return nil, nil, err
 	}
-	hc := &handedConn{Conn: c.c, base: c.base, owns: c.owns}
+	hc := &handedConn{Conn: c.c, base: c.base, remote: c.remoteAddr(), owns: c.owns}
 	c.srv.trackHanded(hc, false)
 	c.stopPeek()
 	c.unwatch()

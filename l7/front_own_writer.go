@@ -95,9 +95,7 @@ func (w *ownWriter) writeHeader(status int) {
 		w.under.logger().Debug("l7: superfluous WriteHeader", "status", status, "path", w.x.Path)
 		return
 	}
-	if status < 100 || status > 999 {
-		panic("invalid WriteHeader code " + strconv.Itoa(status)) // as net/http does
-	}
+	checkCode(status)
 	if status < 200 && status != http.StatusSwitchingProtocols { // which only what is hijacked has
 		f := fieldsOf(w.header)
 		_ = w.under.writeInterim(&Reply{Status: status, Header: f})
@@ -105,6 +103,13 @@ func (w *ownWriter) writeHeader(status int) {
 	}
 	w.status = status
 	w.frozen = w.header.Clone()
+}
+
+// checkCode panics as net/http does.
+func checkCode(status int) {
+	if status < 100 || status > 999 {
+		panic("invalid WriteHeader code " + strconv.Itoa(status))
+	}
 }
 
 // Write implements [http.ResponseWriter].
@@ -170,8 +175,9 @@ func (w *ownWriter) push(next []byte, last bool) error {
 		w.guessType(next)
 		r.Header = ownFields(w.frozen)
 		r.undated = w.setsNo("Date")
+		r.tunnel = w.x.proto > 1 && w.x.opensTunnel(w.status)
 		if saysClose(w.frozen) {
-			w.under.mustClose()
+			w.under.lastReply()
 		}
 		if w.err = w.under.writeHead(&r); w.err != nil {
 			return w.err

@@ -43,7 +43,7 @@ func (t *through) serveForeign(h http.Handler, _ bool) { serveOwn(t.x, t, h) }
 // EditReply adds what the foreign handler has set.
 func (t *through) EditReply(x *Exchange, r *Reply) {
 	if saysClose(t.h) {
-		t.mustClose()
+		t.lastReply()
 	}
 	f := ownFields(t.h)
 	r.Header.list = append(r.Header.list, f.list...)

@@ -26,6 +26,7 @@ type Reply struct {
 	filters []BodyFilter
 	refused error // by an editor; nil if it was not
 	undated bool  // we add no Date
+	tunnel  bool  // what a handler of net/http writes behind it belongs to a tunnel
 }
 
 // Refuse replaces the reply by a 502, with the error page if there is one. A reply

@@ -4,12 +4,15 @@ package l7
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,4 +196,193 @@ type odd struct {
 func (o odd) Close() error {
 	*o.closed[0]++
 	return o.Listener.Close()
+}
+
+// A reply that says Connection: close ends a connection of HTTP/2 too, once the streams
+// under way have ended.
+func TestForeignReplyEndsTheConnection(t *testing.T) {
+	for name, wrap := range map[string]func(http.Handler) http.Handler{
+		"leaf": func(h http.Handler) http.Handler { return h },
+		"wrapped": func(h http.Handler) http.Handler {
+			return &Wrap{With: func(next http.Handler) http.Handler { return h }, Next: HandlerFunc(func(*Exchange) {})}
+		},
+		"around a native one": func(h http.Handler) http.Handler {
+			return &Wrap{With: func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Connection", "close")
+					next.ServeHTTP(w, r)
+				})
+			}, Next: HandlerFunc(func(x *Exchange) { x.Respond(200, nil, x.Request().RemoteAddr) })}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(*site) http.Handler {
+				return wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Connection", "close")
+					_, _ = io.WriteString(w, r.RemoteAddr)
+				}))
+			}, func(s *site) {
+				first := s.get("/").body
+				synctest.Wait() // the client has seen GOAWAY
+				require.NotEqual(s, first, s.get("/").body)
+			})
+		})
+	}
+}
+
+// Below a handler that edits replies, a writer refuses what net/http's does.
+func TestForeignWriterBelowEditorsRefusesAsNetHTTP(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		return HandlerFunc(func(x *Exchange) {
+			x.OnReply(ReplyFunc(func(_ *Exchange, r *Reply) { r.Header.Set("X-Edited", "yes") }))
+			Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/code" {
+					func() {
+						defer func() { w.Header().Set("X-Panic", fmt.Sprint(recover())) }()
+						w.WriteHeader(0)
+					}()
+					w.WriteHeader(503)
+					return
+				}
+				w.Header().Set("Content-Length", "3")
+				_, err := io.WriteString(w, "longer")
+				if err != http.ErrContentLength {
+					s.Errorf("a write beyond the length: %v", err)
+				}
+				_, _ = io.WriteString(w, "abc")
+			}), x)
+		})
+	}, func(s *site) {
+		a := s.get("/code")
+		require.Equal(s, 503, a.StatusCode)
+		require.Equal(s, "invalid WriteHeader code 0", a.Header.Get("X-Panic"))
+		require.Equal(s, "yes", a.Header.Get("X-Edited"))
+	})
+}
+
+// A connection is asked for its address once: it may have to find it out.
+func TestServerAsksForTheAddressOnce(t *testing.T) {
+	for _, front := range []Front{FrontByte, FrontHTTP2} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &site{T: t, net: l4test.NewNetwork(), http2: front == FrontHTTP2}
+			ln, err := s.net.Listen("tcp", "10.0.0.1:80")
+			require.NoError(t, err)
+			var asked atomic.Int32
+			srv := &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.RemoteAddr) })}
+			done := make(chan error, 1)
+			go func() { done <- srv.Serve(askedListener{ln, &asked}) }()
+			c := s.from("10.9.9.9")
+			for range 2 {
+				resp, err := c.Get("http://10.0.0.1/")
+				require.NoError(t, err)
+				b, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				require.Contains(t, string(b), "10.9.9.9:")
+			}
+			c.CloseIdleConnections()
+			require.NoError(t, srv.Shutdown(t.Context()))
+			require.ErrorIs(t, <-done, ErrServerClosed)
+			require.EqualValues(t, 1, asked.Load())
+		})
+	}
+}
+
+type askedListener struct {
+	net.Listener
+	asked *atomic.Int32
+}
+
+func (l askedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return askedConn{c, l.asked}, err
+}
+
+type askedConn struct {
+	net.Conn
+	asked *atomic.Int32
+}
+
+func (c askedConn) RemoteAddr() net.Addr {
+	c.asked.Add(1)
+	return c.Conn.RemoteAddr()
+}
+
+// CONNECT has its target in URL.Host, and a read deadline that has passed lasts.
+func TestForeignRequestsAsNetHTTPHasThem(t *testing.T) {
+	onBoth(t, func(*site) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodConnect {
+				fmt.Fprintf(w, "%s %s %s", r.URL.Host, r.Host, r.URL.Path)
+				return
+			}
+			rc := http.NewResponseController(w)
+			if err := rc.SetReadDeadline(time.Now().Add(-time.Second)); err != nil {
+				_, _ = io.WriteString(w, err.Error())
+				return
+			}
+			for range 3 {
+				_, err := r.Body.Read(make([]byte, 1))
+				fmt.Fprint(w, errors.Is(err, os.ErrDeadlineExceeded), " ")
+			}
+		})
+	}, func(s *site) {
+		if s.http2 {
+			req, _ := http.NewRequest("CONNECT", "http://10.0.0.1", nil)
+			req.Host = "b.test:443"
+			resp, err := s.client.Do(req)
+			require.NoError(s, err)
+			b, _ := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			require.Equal(s, "b.test:443 b.test:443 ", string(b))
+		}
+		pr, pw := io.Pipe() // nothing comes
+		defer pw.Close()
+		req, _ := http.NewRequest("POST", "http://10.0.0.1/", pr)
+		resp, err := s.client.Do(req)
+		require.NoError(s, err)
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		require.Equal(s, "true true true ", string(b))
+	})
+}
+
+// Over HTTP/2 a handler may serve CONNECT by its Body and its writer: what it writes
+// behind 200 is the tunnel's.
+func TestForeignHandlerServesConnectOverHTTP2(t *testing.T) {
+	onBoth(t, func(*site) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+			b := make([]byte, 100)
+			for {
+				n, err := r.Body.Read(b)
+				_, _ = w.Write(b[:n])
+				w.(http.Flusher).Flush()
+				if err != nil {
+					return
+				}
+			}
+		})
+	}, func(s *site) {
+		if !s.http2 {
+			return
+		}
+		pr, pw := io.Pipe()
+		req, _ := http.NewRequest("CONNECT", "http://10.0.0.1", pr)
+		req.Host = "b.test:443"
+		resp, err := s.client.Do(req)
+		require.NoError(s, err)
+		b := make([]byte, 4)
+		for _, word := range []string{"ping", "pong"} {
+			_, _ = io.WriteString(pw, word)
+			_, err = io.ReadFull(resp.Body, b)
+			require.NoError(s, err)
+			require.Equal(s, word, string(b))
+		}
+		pw.Close()
+		rest, err := io.ReadAll(resp.Body)
+		require.NoError(s, err)
+		require.Empty(s, rest)
+		resp.Body.Close()
+	})
 }

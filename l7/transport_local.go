@@ -86,7 +86,10 @@ type localWriter struct {
 func (w *localWriter) Header() http.Header { return w.header }
 
 func (w *localWriter) WriteHeader(status int) {
-	if w.status != 0 || status < 200 && status != http.StatusSwitchingProtocols {
+	if w.status != 0 {
+		return
+	}
+	if checkCode(status); isInterim(status) {
 		return
 	}
 	w.status, w.sent, w.length = status, maps.Clone(w.header), -1

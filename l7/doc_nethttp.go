@@ -19,6 +19,11 @@
 // In addition, MaxConns bounds the number of open connections, and [Server.Open]
 // returns it.
 //
+// A handler that is not native sends the same bytes as under an http.Server, except
+// that one which panics before its reply has begun is answered 500 and not cut off,
+// that [http.MaxBytesReader] cannot end the connection, and that Connection and Upgrade
+// are not sent over HTTP/2 (RFC 9113, section 8.2.2).
+//
 // # From httputil.ReverseProxy
 //
 // [To] is the short form, a [Proxy] with middleware the long one:

@@ -149,8 +149,27 @@ func (w *editingWriter) Write(p []byte) (int, error) {
 	return w.pass(p)
 }
 
-// WriteString saves callers a copy.
-func (w *editingWriter) WriteString(s string) (int, error) { return w.Write(unsafeBytes(s)) }
+// WriteString saves callers a copy. What goes to net/http as it is goes as a string,
+// which it cuts into other chunks.
+func (w *editingWriter) WriteString(s string) (int, error) {
+	to, ok := w.ResponseWriter.(io.StringWriter)
+	if !ok || w.s.through != nil || w.filtered != nil || w.refused != nil || !w.lent.enter() {
+		return w.Write(unsafeBytes(s))
+	}
+	defer w.lent.leave()
+	if !w.wrote {
+		if w.guesses() {
+			return w.hold(unsafeBytes(s))
+		}
+		w.writeHeader(http.StatusOK)
+		if w.s.through != nil || w.filtered != nil || w.refused != nil {
+			return w.pass(unsafeBytes(s))
+		}
+	}
+	n, err := to.WriteString(s)
+	w.s.x.Record.BytesOut += int64(n)
+	return n, err
+}
 
 // pass writes behind the head.
 func (w *editingWriter) pass(p []byte) (int, error) {

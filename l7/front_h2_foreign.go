@@ -20,6 +20,9 @@ func (s *h2Exchange) ownRequest() *http.Request {
 	if x.ContentLength != 0 {
 		r.Trailer = announced(&x.Header)
 	}
+	if n := s.head.frame.length; n >= 0 {
+		r.Header.Set("Content-Length", formatInt(n))
+	}
 	if x.asked.method == http.MethodConnect {
 		r.ContentLength = -1 // the client's side of the tunnel, for a handler that does not hijack
 	}

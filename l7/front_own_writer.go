@@ -279,6 +279,10 @@ func (w *ownWriter) end() {
 	if w.status == 0 {
 		w.writeHeader(http.StatusOK)
 	}
+	if w.x.proto > 1 && !w.sent && w.written == 0 && w.length() > 0 && !w.x.bodiless(w.status) { // not even the head, as with net/http
+		w.under.abort()
+		return
+	}
 	if w.push(nil, true) != nil {
 		w.under.abort()
 		return

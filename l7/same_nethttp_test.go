@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -385,4 +386,47 @@ func TestForeignHandlerServesConnectOverHTTP2(t *testing.T) {
 		require.Empty(s, rest)
 		resp.Body.Close()
 	})
+}
+
+// A string goes to net/http as one, so that its chunks are the same; a request over
+// HTTP/2 has its Content-Length in the Header; and a handler that promises a body and
+// writes none has no head sent over HTTP/2.
+func TestForeignBytesAreNetHTTPs(t *testing.T) {
+	long := strings.Repeat("long ", 1000)
+	raw := make(map[Front]string)
+	onBoth(t, func(*site) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/long":
+				_, _ = io.WriteString(w, long)
+			case "/none":
+				w.Header().Set("Content-Length", "5")
+			default:
+				fmt.Fprint(w, r.Header.Get("Content-Length"))
+			}
+		})
+	}, func(s *site) {
+		a, err := s.ask(s.client, "/", "body")
+		require.NoError(s, err)
+		require.Equal(s, "4", a.body)
+		resp, err := s.client.Get("http://10.0.0.1/none")
+		if s.http2 {
+			require.Error(s, err)
+			return
+		}
+		require.NoError(s, err)
+		resp.Body.Close()
+		c, err := s.net.DialContext(s.Context(), "tcp", "10.0.0.1:80")
+		require.NoError(s, err)
+		defer c.Close()
+		_, _ = io.WriteString(c, "GET /long HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+		b, _ := io.ReadAll(c)
+		front := FrontStandard
+		if s.byByte {
+			front = FrontByte
+		}
+		raw[front] = string(b)
+	})
+	require.Contains(t, raw[FrontByte], long[:2000])
+	require.Equal(t, raw[FrontStandard], raw[FrontByte])
 }

@@ -40,8 +40,9 @@ import (
 // Watch is called.
 //
 // It looks at the file each Interval, and reads it when it may have changed. Write a new
-// file beside it and rename that onto it: a reader of a file that is written in place may
-// see half of it, and half of the lines are a valid file.
+// file beside it and rename that onto it, and it is read at the next look. Of a file that is
+// written in place half may be there, and half of the lines are a valid file: it is read when
+// two looks in a row find the same time and size, or after ten that do not.
 //
 // A file that is away or cannot be read as endpoints is told once, as an *[Error], until the
 // error changes; the set that was good stays. [balance.Pool.SourceState] says how old it is.
@@ -111,6 +112,8 @@ type watcher struct {
 	*Source
 
 	info os.FileInfo // of the file as it was read last; nil if it was not
+	next os.FileInfo // of that file as it was found last, while it is written in place; else nil
+	wait int         // looks since it was first found so
 	at   time.Time   // when
 	text []byte      // what it said
 	good time.Time   // when endpoints were read last
@@ -141,6 +144,23 @@ func (w *watcher) look(now time.Time) (eps []balance.Endpoint, changed bool, err
 	return nil, true, &Error{w.Path, w.good, err}
 }
 
+// unfinished reports whether info is of the file that was read last, written in place since,
+// and perhaps not to its end.
+func (w *watcher) unfinished(info os.FileInfo) bool {
+	before := w.next
+	if unchanged(info, w.info) || before != nil && unchanged(info, before) || w.wait >= 10 {
+		return false
+	}
+	w.next = info
+	w.wait++
+	return true
+}
+
+// unchanged reports whether the same file has the same time and size.
+func unchanged(a, b os.FileInfo) bool {
+	return a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
+
 // settled is how old a file must be for its time and size to say that it is the same: in
 // less, it may be written twice without either showing it.
 const settled = 2 * time.Second
@@ -157,10 +177,12 @@ func (w *watcher) read(now time.Time) (text []byte, same bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if w.info != nil && os.SameFile(info, w.info) && info.Size() == w.info.Size() && info.ModTime().Equal(w.info.ModTime()) &&
-		w.at.Sub(info.ModTime()) > settled {
-		return nil, true, nil
+	if w.info != nil && os.SameFile(info, w.info) {
+		if unchanged(info, w.info) && w.at.Sub(info.ModTime()) > settled || w.unfinished(info) {
+			return nil, true, nil
+		}
 	}
+	w.next, w.wait = nil, 0
 	most := w.MaxBytes
 	if most == 0 {
 		most = 4 << 20

@@ -166,8 +166,50 @@ func TestSource(t *testing.T) {
 		replace("10.0.0.3:80\n10.0.0.3:80\n")
 		becomes("10.0.0.1:80/7")
 		require.EqualValues(t, 5, events.Load(), "nor one that the pool refuses")
-		require.NoError(t, os.WriteFile(path, []byte("10.0.0.3:80\n"), 0o600))
+		require.NoError(t, os.WriteFile(path, []byte("10.0.0.3:80\n"), 0o600)) // in place
+		becomes("10.0.0.1:80/7")
 		becomes("10.0.0.3:80/7")
+		cancel()
+		wg.Wait()
+	})
+}
+
+// Half of a file that is written in place is not taken for the whole of it.
+func TestHalfWrittenFileIsNotRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "servers")
+	whole := "10.0.0.1:80\n10.0.0.2:80\n10.0.0.3:80\n"
+	require.NoError(t, os.WriteFile(path, []byte(whole), 0o600))
+	synctest.Test(t, func(t *testing.T) {
+		p := &balance.Pool{AllowEmpty: true}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = p.Follow(ctx, &file.Source{Path: path}) })
+		look := func() int {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			return p.Stats().Servers
+		}
+		require.Equal(t, 3, look())
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+		require.NoError(t, err)
+		defer f.Close()
+		at := time.Now()
+		for i, line := range strings.SplitAfter(whole+"10.0.0.4:80\n", "\n") {
+			require.Equal(t, 3, look(), "it is empty, or half of it is there")
+			_, err := f.WriteString(line)
+			require.NoError(t, err)
+			require.NoError(t, os.Chtimes(path, at, at.Add(time.Duration(i)*time.Second)))
+		}
+		require.Equal(t, 3, look(), "it has grown since the last look")
+		require.Equal(t, 4, look())
+
+		// One that is written all the time is read nonetheless.
+		for i := range 30 {
+			_, err := fmt.Fprintf(f, "10.0.1.%d:80\n", i)
+			require.NoError(t, err)
+			look()
+		}
+		require.GreaterOrEqual(t, p.Stats().Servers, 4+20)
 		cancel()
 		wg.Wait()
 	})

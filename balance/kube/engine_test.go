@@ -196,8 +196,6 @@ func (c *cluster) apply(kind string) {
 	c.t.Fatalf("no %s in the manifest", kind)
 }
 
-const slicesPath = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"
-
 // namespace makes the namespace shop.
 func (c *cluster) namespace() {
 	c.t.Helper()

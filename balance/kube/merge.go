@@ -47,13 +47,15 @@ type candidate struct {
 	slice    string
 }
 
-// better reports whether c stands for its pod rather than o.
+// better reports whether c stands for its pod rather than o. The family comes first: the
+// slices of two families do not change at once, and a pod must not change its address for
+// that moment.
 func (c *candidate) better(o *candidate) bool {
-	if c.state != o.state {
-		return c.state > o.state
-	}
 	if c.family != o.family {
 		return c.family == discovery.AddressTypeIPv4
+	}
+	if c.state != o.state {
+		return c.state > o.state
 	}
 	return c.slice < o.slice
 }
@@ -157,7 +159,7 @@ func (s *Source) port(ports []discovery.EndpointPort) (string, error) {
 		have = strings.Join(names, ", ")
 	}
 	if s.Port == "" {
-		return "", fmt.Errorf("Port must say which port is meant of those there are: %s", have)
+		return "", fmt.Errorf("the field Port must say which port is meant of those there are: %s", have)
 	}
 	return "", fmt.Errorf("no port %q: there is %s", s.Port, have)
 }

@@ -46,7 +46,7 @@ import (
 // While the API server is away the set that was good stays, without bound:
 // [balance.Pool.SourceState] says how old it is, to the minute or so in which an API server
 // sends a bookmark. It is asked again after half a second to a second, then ever later,
-// after 10 to 20 s in the end. Pods that end in that time are found out by the requests that
+// after 5 to 10 s in the end. Pods that end in that time are found out by the requests that
 // they fail, so a proxy should retry, and pods should go on for a while when they are to
 // end (preStop).
 //
@@ -122,10 +122,10 @@ func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, erro
 	}
 }
 
-// backoff is how long a reflector waits after failures: a third as long as by default, as
-// gateways are few, and hear of pods that end.
+// backoff is how long a reflector waits after failures: a sixth as long as by default, as
+// gateways are few, and pods that end do not wait for them.
 func backoff() *wait.Backoff {
-	return &wait.Backoff{Duration: 500 * time.Millisecond, Cap: 10 * time.Second, Steps: 10, Factor: 2, Jitter: 1}
+	return &wait.Backoff{Duration: 500 * time.Millisecond, Cap: 5 * time.Second, Steps: 10, Factor: 2, Jitter: 1}
 }
 
 // listWatch asks for the slices of the Service, and has m hear of how it went.

@@ -49,4 +49,8 @@
 // handlers around it; see [Handler]. [Wrap] puts such middleware into a tree at about the
 // cost of a native handler. [RefusedError] and the other errors of this package are found in
 // [Record].Err by errors.As.
+//
+// Under an http.Server, a trailer of a request goes on without the names that the header
+// has too, since such middleware may have set them. A field that it removes from the header may
+// come back in a trailer: [DelField] removes both.
 package l7

@@ -278,7 +278,7 @@ func (s *standard) trailer() *Fields {
 	for name, values := range s.r.Trailer {
 		for _, v := range values {
 			// net/http lets through names that nobody else would take.
-			if isToken(name) && validValue(v) && !forbiddenTrailer(name) {
+			if isToken(name) && validValue(v) && !forbiddenTrailer(name) && !s.aroundSets(name) {
 				f.list = append(f.list, Field{Name: name, Value: v, checked: true})
 			}
 		}
@@ -290,6 +290,13 @@ func (s *standard) trailer() *Fields {
 		return nil
 	}
 	return &f
+}
+
+// aroundSets reports whether a name of the trailer is in the header as well. On an
+// http.Server it may be a field of the gateway's own that a handler of net/http
+// around has set: nothing tells that from what the client has sent.
+func (s *standard) aroundSets(name string) bool {
+	return s.lent == nil && slices.ContainsFunc(s.x.Header.list, func(f Field) bool { return alike(f.Name, name) })
 }
 
 func (s *standard) writeInterim(r *Reply) error {

@@ -55,7 +55,7 @@ func TestOwnedFieldsInTrailers(t *testing.T) {
 		}, "X-Rest"},
 	} {
 		for _, c := range carriers {
-			if c.host && (c.foreign && tc.name == "nobody's" || strings.HasPrefix(tc.name, "an edit")) {
+			if c.host && c.foreign && (tc.name == "nobody's" || strings.HasPrefix(tc.name, "an edit")) {
 				continue // all of it is net/http's
 			}
 			for _, h2server := range []bool{false, true} {

@@ -278,8 +278,8 @@ func (k *h2Link) awaitTurn(s *h2Sender, limit time.Duration, over func() error) 
 	if k.sleepFor(&s.send, limit) || !s.queued {
 		return nil
 	}
-	if k.data != before && s.st.Window() > 0 {
-		return nil
+	if (k.data != before || k.writing) && s.st.Window() > 0 {
+		return nil // it waits for others, or for a write, which has a bound of its own
 	}
 	return os.ErrDeadlineExceeded
 }

@@ -216,6 +216,47 @@ func TestIdleTimeBeginsBehindTheReply(t *testing.T) {
 	})
 }
 
+// So it is over HTTP/2, where one stream may wait for what another one writes.
+func TestSlowClientOutlivesSendTimeoutOverHTTP2(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := l4test.NewNetwork()
+			const size = 1 << 20
+			h := l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(200, nil, strings.Repeat("x", size)) })
+			cfg := serveAs(t, n, &l7.Server{Handler: h, SendTimeout: 2 * time.Second, Logger: discardLog()}, secure)
+			_, raw := clientOf(t, n, nil)
+			defer func() { // as the client sleeps between its reads
+				raw.Close()
+				time.Sleep(10 * time.Second)
+			}()
+			dial := func(context.Context, string, string) (net.Conn, error) { return slowConn{raw}, nil } // 64 KiB, a write, take 16 s
+			tr, url := &http.Transport{DialContext: dial, Protocols: protocols("h2c")}, "http://a.test/"
+			if secure {
+				cfg.NextProtos = []string{"h2"}
+				tr.Protocols, tr.TLSClientConfig, url = protocols("2"), cfg, "https://a.test/"
+			}
+			defer tr.CloseIdleConnections()
+			done := make(chan error, 3)
+			for range cap(done) {
+				go func() {
+					res, err := (&http.Client{Transport: tr}).Get(url)
+					if err == nil {
+						_, err = io.CopyN(io.Discard, res.Body, size)
+						res.Body.Close()
+					}
+					done <- err
+				}()
+				time.Sleep(10 * time.Second) // one connection for all
+			}
+			for range cap(done) {
+				if err := <-done; err != nil {
+					t.Errorf("TLS %v: %v", secure, err)
+				}
+			}
+		})
+	}
+}
+
 // A server that takes a request body slowly gets all of it as well.
 func TestSlowServerOutlivesBodyTimeout(t *testing.T) {
 	const size = 3 << 20

@@ -46,15 +46,17 @@ type Restart struct {
 	inherited []inherited // that nobody has asked for
 	parent    *os.File    // waits for a byte; nil if there is no parent, or it has been told
 	listeners []net.Listener
+	packets   []*sharedPacketConn
 	busy      bool // HandOver is under way, or has succeeded
 }
 
-// inherited is a listening socket that was passed to this process.
+// inherited is a socket that was passed to this process.
 type inherited struct {
-	file *os.File
-	addr net.Addr
-	name string // FileDescriptorName of systemd
-	unit bool   // of systemd, which keeps it: the path of a Unix socket stays
+	file   *os.File
+	addr   net.Addr
+	packet bool   // of datagrams; else it listens
+	name   string // FileDescriptorName of systemd
+	unit   bool   // of systemd, which keeps it: the path of a Unix socket stays
 }
 
 // ErrHandedOver is returned by HandOver once another call of it has succeeded,
@@ -119,19 +121,10 @@ func (r *Restart) inherit(lc *ListenConfig, network, addr string) (net.Listener,
 	if err := lc.Check(); err != nil {
 		return nil, err
 	}
-	want, _ := resolve(network, addr) // nil if it is a name
-	r.mu.Lock()
-	r.take()
-	i := slices.IndexFunc(r.inherited, func(in inherited) bool {
-		return in.name != "" && in.name == addr || want != nil && sameAddress(network, want, in.addr)
-	})
-	if i < 0 {
-		r.mu.Unlock()
+	in, ok := r.claim(network, addr)
+	if !ok {
 		return nil, nil
 	}
-	in := r.inherited[i]
-	r.inherited = slices.Delete(r.inherited, i, i+1)
-	r.mu.Unlock()
 	defer in.file.Close()
 	ln, err := lc.FileListener(in.file)
 	if err == nil && in.unit {
@@ -140,9 +133,59 @@ func (r *Restart) inherit(lc *ListenConfig, network, addr string) (net.Listener,
 	return ln, err
 }
 
+// claim takes the socket that was passed for network and addr, if there is one.
+func (r *Restart) claim(network, addr string) (in inherited, ok bool) {
+	want, _ := resolve(network, addr) // nil if it is a name
+	packet := strings.HasPrefix(network, "udp")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.take()
+	i := slices.IndexFunc(r.inherited, func(in inherited) bool {
+		return in.packet == packet && (in.name != "" && in.name == addr || want != nil && sameAddress(network, want, in.addr))
+	})
+	if i < 0 {
+		return in, false
+	}
+	in = r.inherited[i]
+	r.inherited = slices.Delete(r.inherited, i, i+1)
+	return in, true
+}
+
+// ListenPacket is Listen for datagrams: it returns the socket that was passed to this
+// process for network ("udp", "udp4" or "udp6") and addr, or else makes one. After
+// HandOver datagrams are read by the next program: reads of what was returned here wait
+// until it is closed, and writes work on. So a [UDPProxy] that is shut down then goes on
+// with the replies to what it has forwarded, until its flows have ended; what their
+// clients send meanwhile begins flows in the next program.
+func (r *Restart) ListenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
+	if !strings.HasPrefix(network, "udp") {
+		return nil, net.UnknownNetworkError(network)
+	}
+	pc, err := r.listenPacket(ctx, network, addr)
+	if err != nil {
+		return nil, fmt.Errorf("l4: listen: %w", err)
+	}
+	c := newSharedPacketConn(pc.(*net.UDPConn))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.packets = append(r.packets, c)
+	return c, nil
+}
+
+func (r *Restart) listenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
+	if in, ok := r.claim(network, addr); ok {
+		defer in.file.Close()
+		return net.FilePacketConn(in.file)
+	}
+	return new(net.ListenConfig).ListenPacket(ctx, network, addr)
+}
+
 func resolve(network, addr string) (net.Addr, error) {
-	if network == "unix" {
+	switch {
+	case network == "unix":
 		return net.ResolveUnixAddr(network, addr)
+	case strings.HasPrefix(network, "udp"):
+		return net.ResolveUDPAddr(network, addr)
 	}
 	return net.ResolveTCPAddr(network, addr)
 }
@@ -150,6 +193,10 @@ func resolve(network, addr string) (net.Addr, error) {
 // sameAddress reports whether a socket that listens at has is what a listener
 // on want would be.
 func sameAddress(network string, want, has net.Addr) bool {
+	if w, ok := want.(*net.UDPAddr); ok {
+		h, ok := has.(*net.UDPAddr)
+		return ok && sameAddress("tcp"+network[len("udp"):], (*net.TCPAddr)(w), (*net.TCPAddr)(h))
+	}
 	if w, ok := want.(*net.TCPAddr); ok {
 		h, ok := has.(*net.TCPAddr)
 		if !ok || w.Port != 0 && w.Port != h.Port {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,19 +28,26 @@ func (r *Restart) take() {
 	}
 	for i := range p.n {
 		f := passedFile(firstFD + i)
+		in := inherited{file: f, unit: !p.parent}
 		ln, err := net.FileListener(f)
-		if err != nil { // nothing that listens
+		if err == nil {
+			in.addr = ln.Addr()
+		} else if pc, perr := net.FilePacketConn(f); perr == nil {
+			in.addr, in.packet = pc.LocalAddr(), true
+			_ = pc.Close()
+		} else { // nothing that serves
 			_ = f.Close()
 			continue
 		}
-		in := inherited{file: f, addr: ln.Addr(), unit: !p.parent}
 		if i < len(p.names) {
 			in.name = p.names[i]
 		}
 		if u, ok := ln.(*net.UnixListener); ok {
 			u.SetUnlinkOnClose(false)
 		}
-		_ = ln.Close()
+		if ln != nil {
+			_ = ln.Close()
+		}
 		r.inherited = append(r.inherited, in)
 	}
 	if p.parent {
@@ -52,8 +60,8 @@ func passedFile(fd int) *os.File {
 	return os.NewFile(uintptr(fd), "passed "+strconv.Itoa(fd))
 }
 
-// HandOver starts the next program, passes it the sockets of all listeners that
-// r has made and are not closed, and waits until it says that it serves
+// HandOver starts the next program, passes it the sockets of all that
+// Listen and ListenPacket have returned and are not closed, and waits until it says that it serves
 // ([Restart.Ready]). From then on connections are accepted there: Accept of the
 // listeners here returns no more of them, and waits until they are closed, so that
 // a Server that serves them is in no way disturbed until it is shut down. If the
@@ -68,12 +76,12 @@ func (r *Restart) HandOver(ctx context.Context) error {
 	r.mu.Lock()
 	busy := r.busy
 	r.busy = true
-	listeners := append([]net.Listener(nil), r.listeners...)
+	listeners, packets := slices.Clone(r.listeners), slices.Clone(r.packets)
 	r.mu.Unlock()
 	if busy {
 		return ErrHandedOver
 	}
-	pid, err := r.start(ctx, listeners)
+	pid, err := r.start(ctx, listeners, packets)
 	if err != nil {
 		r.mu.Lock()
 		r.busy = false
@@ -83,12 +91,15 @@ func (r *Restart) HandOver(ctx context.Context) error {
 	for _, ln := range listeners {
 		ln.(*listener).handOff()
 	}
+	for _, c := range packets {
+		c.handOff()
+	}
 	_ = r.Notify("MAINPID=" + strconv.Itoa(pid)) // which it has said itself, but may not be allowed to
 	return nil
 }
 
 // start starts the next program and waits until it serves.
-func (r *Restart) start(ctx context.Context, listeners []net.Listener) (pid int, err error) {
+func (r *Restart) start(ctx context.Context, listeners []net.Listener, packets []*sharedPacketConn) (pid int, err error) {
 	args := r.Args
 	if len(args) == 0 {
 		args = os.Args
@@ -100,14 +111,8 @@ func (r *Restart) start(ctx context.Context, listeners []net.Listener) (pid int,
 			_ = f.Close()
 		}
 	}()
-	for _, ln := range listeners {
-		f, err := ln.(*listener).File()
-		if errors.Is(err, net.ErrClosed) {
-			continue
-		} else if err != nil {
-			return 0, err
-		}
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+	if cmd.ExtraFiles, err = filesOf(listeners, packets); err != nil {
+		return 0, err
 	}
 	heard, tell, err := os.Pipe()
 	if err != nil {
@@ -134,6 +139,25 @@ func (r *Restart) start(ctx context.Context, listeners []net.Listener) (pid int,
 		return 0, late
 	}
 	return 0, fmt.Errorf("the next program has ended before it was ready: %v", err)
+}
+
+// filesOf returns copies of the sockets that are not closed.
+func filesOf(listeners []net.Listener, packets []*sharedPacketConn) (files []*os.File, err error) {
+	add := func(f *os.File, ferr error) {
+		switch {
+		case ferr == nil:
+			files = append(files, f)
+		case !errors.Is(ferr, net.ErrClosed):
+			err = ferr
+		}
+	}
+	for _, ln := range listeners {
+		add(ln.(*listener).File())
+	}
+	for _, c := range packets {
+		add(c.udp.File())
+	}
+	return files, err
 }
 
 // nextEnv is env without what was meant for this process.

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/balance"
 )
 
 // TestRestartChild is what the tests below start.
@@ -36,7 +38,20 @@ func TestRestartChild(t *testing.T) {
 	u, err := r.Listen(t.Context(), nil, "unix", os.Getenv("RESTART_UNIX"))
 	require.NoError(t, err)
 	defer u.Close()
+	pc, err := r.ListenPacket(t.Context(), "udp", os.Getenv("RESTART_UDP"))
+	require.NoError(t, err)
+	defer pc.Close()
 	require.NoError(t, r.Ready())
+	go func() {
+		b := make([]byte, 10)
+		for {
+			_, from, err := pc.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteTo([]byte("child"), from)
+		}
+	}()
 	for _, ln := range []net.Listener{ln, u} {
 		c, err := ln.Accept()
 		require.NoError(t, err)
@@ -63,6 +78,35 @@ func TestHandOver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	u, err := r.Listen(t.Context(), nil, "unix", path)
 	require.NoError(t, err)
+	pc, err := r.ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Setenv("RESTART_UDP", pc.LocalAddr().String())
+	heard := make(chan string, 10)
+	over := make(chan error)
+	go func() {
+		b := make([]byte, 10)
+		for {
+			n, from, err := pc.ReadFrom(b)
+			if err != nil {
+				over <- err
+				return
+			}
+			heard <- string(b[:n])
+			_, _ = pc.WriteTo([]byte("parent"), from)
+		}
+	}()
+	client, err := net.Dial("udp", pc.LocalAddr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	asks := func(what string) string {
+		_, err := io.WriteString(client, what)
+		require.NoError(t, err)
+		b := make([]byte, 10)
+		require.NoError(t, client.SetReadDeadline(time.Now().Add(10*time.Second)))
+		n, err := client.Read(b)
+		require.NoError(t, err)
+		return string(b[:n])
+	}
 	gone, err := r.Listen(t.Context(), nil, "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, gone.Close())
@@ -79,6 +123,8 @@ func TestHandOver(t *testing.T) {
 	defer cancel()
 	require.ErrorIs(t, r.HandOver(ctx), context.DeadlineExceeded)
 	require.Equal(t, "parent\n", says(t, "tcp", ln.Addr().String()), "it serves on")
+	require.Equal(t, "parent", asks("first"))
+	require.Equal(t, "first", <-heard)
 
 	child("serves")
 	require.NoError(t, r.HandOver(t.Context()))
@@ -88,6 +134,23 @@ func TestHandOver(t *testing.T) {
 		require.NotZero(t, flags&syscall.O_NONBLOCK, "Accept must not block a thread")
 	}))
 	require.ErrorIs(t, r.HandOver(t.Context()), ErrHandedOver)
+	asks("more") // a read that was waking up may take one more
+	if len(heard) > 0 {
+		<-heard
+	}
+	for range 100 {
+		require.Equal(t, "child", asks("more"))
+	}
+	require.Empty(t, heard, "nothing is read here any more")
+	_, err = pc.WriteTo([]byte("late"), client.LocalAddr())
+	require.NoError(t, err)
+	b := make([]byte, 10)
+	n, err := client.Read(b)
+	require.NoError(t, err)
+	require.Equal(t, "late", string(b[:n]), "what was read here is answered here")
+	require.Empty(t, over, "reads wait")
+	require.NoError(t, pc.Close())
+	require.ErrorIs(t, <-over, net.ErrClosed)
 	require.Equal(t, "child\n", says(t, "tcp", ln.Addr().String()))
 	require.NoError(t, s.Shutdown(t.Context()))
 	require.ErrorIs(t, wait(), ErrServerClosed)
@@ -120,4 +183,49 @@ func TestHandOverStopsAccept(t *testing.T) {
 		require.ErrorIs(t, <-accepted, net.ErrClosed)
 		c.Close()
 	}
+}
+
+// TestFlowsGoOnAfterHandOff: the server of a flow that began here is heard here, though
+// the next program reads what clients send.
+func TestFlowsGoOnAfterHandOff(t *testing.T) {
+	origin, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer origin.Close()
+	pool := &balance.Pool{}
+	require.NoError(t, pool.Set(balance.Endpoint{Addr: origin.LocalAddr().String()}))
+	r := new(Restart)
+	pc, err := r.ListenPacket(t.Context(), "udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &UDPProxy{Pool: pool}
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(pc) }()
+	client, err := net.Dial("udp", pc.LocalAddr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	_, err = io.WriteString(client, "hello")
+	require.NoError(t, err)
+	b := make([]byte, 10)
+	require.NoError(t, origin.SetReadDeadline(time.Now().Add(10*time.Second)))
+	_, flow, err := origin.ReadFrom(b)
+	require.NoError(t, err)
+	pc.(*sharedPacketConn).handOff()
+	for range 5 {
+		_, err = io.WriteString(client, "next")
+		require.NoError(t, err)
+	}
+	_, err = origin.WriteTo([]byte("late"), flow)
+	require.NoError(t, err)
+	require.NoError(t, client.SetReadDeadline(time.Now().Add(10*time.Second)))
+	n, err := client.Read(b)
+	require.NoError(t, err)
+	require.Equal(t, "late", string(b[:n]))
+	require.NoError(t, origin.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+	forwarded := 0
+	for ; err == nil; forwarded++ {
+		_, _, err = origin.ReadFrom(b)
+	}
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.LessOrEqual(t, forwarded-1, 1, "a read that was waking up may take one more")
+	require.NoError(t, p.Close())
+	require.ErrorIs(t, <-served, ErrServerClosed)
 }

@@ -39,6 +39,7 @@ func TestPassedSockets(t *testing.T) {
 
 func TestPassedAddress(t *testing.T) {
 	tcp := func(s string) net.Addr { a, err := net.ResolveTCPAddr("tcp", s); require.NoError(t, err); return a }
+	udp := func(s string) net.Addr { a, err := net.ResolveUDPAddr("udp", s); require.NoError(t, err); return a }
 	unix := func(s string) net.Addr { return &net.UnixAddr{Name: s, Net: "unix"} }
 	for _, tc := range []struct {
 		network   string
@@ -58,6 +59,11 @@ func TestPassedAddress(t *testing.T) {
 		{"tcp6", tcp(":80"), tcp("[::]:80"), true},
 		{"tcp", tcp(":80"), tcp("127.0.0.1:80"), false},
 		{"tcp", tcp(":80"), unix("/s"), false},
+		{"udp", udp("127.0.0.1:53"), udp("127.0.0.1:53"), true},
+		{"udp", udp(":53"), udp("[::]:53"), true},
+		{"udp4", udp(":53"), udp("[::]:53"), false},
+		{"udp", udp("127.0.0.1:53"), tcp("127.0.0.1:53"), false},
+		{"tcp", tcp("127.0.0.1:53"), udp("127.0.0.1:53"), false},
 		{"unix", unix("/s"), unix("/s"), true},
 		{"unix", unix("/s"), unix("/t"), false},
 		{"unix", unix("/s"), tcp(":80"), false},

@@ -117,7 +117,7 @@ func (p *UDPProxy) Serve(pc net.PacketConn) error {
 		return err
 	}
 	l := &udpListener{p: p, pc: pc, flows: make(map[netip.AddrPort]*udpFlow)}
-	l.udp, _ = pc.(*net.UDPConn)
+	l.udp, _ = pc.(udpConn)
 	p.mu.Lock()
 	l.st = p.open()
 	if p.down {

@@ -17,11 +17,17 @@ type udpListener struct {
 	p   *UDPProxy
 	st  *udpState
 	pc  net.PacketConn
-	udp *net.UDPConn // pc if it is one, which needs no allocation for an address; else nil
+	udp udpConn // pc if it is one, which needs no allocation for an address; else nil
 
 	mu    sync.Mutex
 	flows map[netip.AddrPort]*udpFlow
 	over  bool // end was called
+}
+
+// A udpConn is a [net.UDPConn], or one that can be handed over.
+type udpConn interface {
+	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
 }
 
 // read hands each datagram to its flow until the socket is closed, or fails

@@ -130,6 +130,12 @@ func (a *Adaptive) Limit() int {
 	return int(a.state.limit)
 }
 
+// Stats is that of [Concurrency].
+func (a *Adaptive) Stats() Stats {
+	a.init()
+	return a.gate.Stats()
+}
+
 // Held returns how many of them are taken.
 func (a *Adaptive) Held() int { return a.gate.Held() }
 

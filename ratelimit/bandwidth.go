@@ -25,6 +25,13 @@ type Bandwidth struct {
 	clock clock
 	ahead atomic.Int64 // when what was let pass is paid for, on clock
 	rate  atomic.Int64 // set by SetRate; 0 means BytesPerSecond, negative no limit
+
+	bytes, delayed atomic.Uint64
+}
+
+// Stats returns the totals until now. Bytes that were given back are not taken off.
+func (b *Bandwidth) Stats() Stats {
+	return Stats{Bytes: b.bytes.Load(), Delayed: b.delayed.Load()}
 }
 
 // SetRate changes the limit from the next chunk on; 0 or negative means none.
@@ -62,7 +69,12 @@ func (b *Bandwidth) Reserve(n int) time.Duration {
 		from := max(time.Duration(ahead), now)
 		if b.ahead.CompareAndSwap(ahead, int64(later(from, cost))) {
 			// Its turn is when all before it is paid for, but for the burst.
-			return max(0, from-now+min(cost, slack)-slack)
+			wait := max(0, from-now+min(cost, slack)-slack)
+			b.bytes.Add(uint64(n))
+			if wait > 0 {
+				b.delayed.Add(uint64(n))
+			}
+			return wait
 		}
 	}
 }

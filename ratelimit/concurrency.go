@@ -24,6 +24,17 @@ type Concurrency struct {
 	first *waiter // of the line
 	last  *waiter
 	queue int
+
+	taken, refused uint64
+}
+
+// Stats returns the totals until now, and how many places there are. Whose context ended
+// in the line was not refused.
+func (c *Concurrency) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.start()
+	return Stats{Taken: c.taken, Refused: c.refused, Held: c.held, Places: max(0, c.limit), Queued: c.queue}
 }
 
 // A waiter stands in line. Its channel is closed when it has a place.
@@ -37,7 +48,11 @@ type waiter struct {
 func (c *Concurrency) TryAcquire() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.take()
+	if c.take() {
+		return true
+	}
+	c.refused++
+	return false
 }
 
 // take holds the lock.
@@ -47,6 +62,7 @@ func (c *Concurrency) take() bool {
 		return false
 	}
 	c.held++
+	c.taken++
 	return true
 }
 
@@ -67,6 +83,7 @@ func (c *Concurrency) Acquire(ctx context.Context) error {
 		return nil
 	}
 	if c.queue >= c.MaxQueue {
+		c.refused++
 		c.mu.Unlock()
 		return ErrRefused
 	}
@@ -96,6 +113,9 @@ func (c *Concurrency) Acquire(ctx context.Context) error {
 	default:
 	}
 	c.remove(w)
+	if err == ErrRefused {
+		c.refused++
+	}
 	return err
 }
 
@@ -138,6 +158,7 @@ func (c *Concurrency) admit() {
 		w := c.first
 		c.remove(w)
 		c.held++
+		c.taken++
 		close(w.turn)
 	}
 }

@@ -55,7 +55,8 @@ type Keyed[K comparable] struct {
 	refused, bans, lost, lostBans, untracked atomic.Uint64
 }
 
-// Stats are totals since the start, but for Keys.
+// Stats are totals since the start, but for Keys, Held, Places and Queued, which are as of
+// now. What a kind of limit does not have is 0.
 type Stats struct {
 	Taken     uint64 // Takes of more than 0 that were within the limit
 	Refused   uint64 // Takes refused, or that would have been under CountOnly
@@ -65,7 +66,17 @@ type Stats struct {
 	LostBans  uint64 // of them, those that were banned
 	Untracked uint64 // Takes admitted uncounted because there was no place
 	Local     uint64 // Takes that a Shared has decided alone, as its store was away
-	Asked     uint64 // questions that a Shared has put to its store
+
+	// Of Concurrency and Adaptive, whose Taken are places given, and Refused those that
+	// were not there in time.
+	Held   int // places that are taken
+	Places int // places there are
+	Queued int // how many wait for a place
+
+	// Of Bandwidth, while it has a limit.
+	Bytes   uint64 // that have asked for a turn
+	Delayed uint64 // of them, those that had to wait
+	Asked   uint64 // questions that a Shared has put to its store
 }
 
 // Stats returns the totals until now.

@@ -3,11 +3,13 @@
 package ratelimit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -53,4 +55,52 @@ func TestStatsCountKeysThatAreKept(t *testing.T) {
 		l.Forget(k)
 	}
 	require.Zero(t, l.Stats().Keys)
+}
+
+func TestStatsOfPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &Concurrency{Max: 1, MaxQueue: 2, MaxWait: time.Second}
+		require.Equal(t, Stats{Places: 1}, c.Stats())
+		require.NoError(t, c.Acquire(t.Context()))
+		require.False(t, c.TryAcquire())
+		done := make(chan error, 2)
+		ctx, leave := context.WithCancel(t.Context())
+		go func() { done <- c.Acquire(t.Context()) }()
+		go func() { done <- c.Acquire(ctx) }()
+		synctest.Wait()
+		require.ErrorIs(t, c.Acquire(t.Context()), ErrRefused, "the line is full")
+		require.Equal(t, Stats{Taken: 1, Refused: 2, Held: 1, Places: 1, Queued: 2}, c.Stats())
+		leave()
+		require.ErrorIs(t, <-done, context.Canceled)
+		require.EqualValues(t, 2, c.Stats().Refused, "who leaves was not refused")
+		require.ErrorIs(t, <-done, ErrRefused)
+		require.EqualValues(t, 3, c.Stats().Refused, "MaxWait has passed")
+		go func() { done <- c.Acquire(t.Context()) }()
+		synctest.Wait()
+		c.Release(0)
+		require.NoError(t, <-done)
+		require.Equal(t, Stats{Taken: 2, Refused: 3, Held: 1, Places: 1}, c.Stats())
+		c.SetMax(-1)
+		require.Zero(t, c.Stats().Places)
+
+		a := &Adaptive{Initial: 2}
+		require.Equal(t, Stats{Places: 2}, a.Stats())
+		require.NoError(t, a.Acquire(t.Context()))
+		require.True(t, a.TryAcquire())
+		require.ErrorIs(t, a.Acquire(t.Context()), ErrRefused)
+		require.Equal(t, Stats{Taken: 2, Refused: 1, Held: 2, Places: 2}, a.Stats())
+	})
+}
+
+func TestStatsOfBandwidth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Bandwidth{BytesPerSecond: 1000, BurstBytes: 100}
+		require.Zero(t, b.Reserve(100))
+		require.NotZero(t, b.Reserve(50))
+		b.Unreserve(50)
+		require.Equal(t, Stats{Bytes: 150, Delayed: 50}, b.Stats())
+		b.SetRate(0)
+		b.Reserve(1000)
+		require.Equal(t, Stats{Bytes: 150, Delayed: 50}, b.Stats(), "without a limit there is no turn")
+	})
 }

@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l7/internal/figures"
 )
 
 // An Action is what somebody has done, or tried to.
@@ -265,7 +266,7 @@ func (h *Handler) find(pool, server string) *balance.Server {
 
 func (h *Handler) findPool(name string) *balance.Pool {
 	for i, p := range h.Pools {
-		if h.poolName(i) == name {
+		if figures.PoolName(h.Pools, i) == name {
 			return p
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/l7/internal/figures"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
@@ -57,8 +58,8 @@ type Handler struct {
 	memory   memory        // of who builds
 }
 
-// A Limit is a limiter with figures: *ratelimit.Limiter, *ratelimit.Keyed,
-// *ratelimit.Shared. Of Keyed, those of addresses and of strings can be made to forget a
+// A Limit is a limiter with figures: *ratelimit.Limiter, Keyed, Shared, Concurrency,
+// Adaptive and Bandwidth. Of Keyed, those of addresses and of strings can be made to forget a
 // key, and others that are put into [Keys].
 type Limit interface{ Stats() ratelimit.Stats }
 
@@ -105,35 +106,9 @@ func (k Keys[K]) Check() error {
 func (h *Handler) Check() error {
 	var m penstock.Mistakes
 	m.If(h.Interval < 0, "Handler.Interval", h.Interval, "must not be negative")
-	names := make(map[string]bool)
-	for i, p := range h.Pools {
-		path := "Handler.Pools[" + itoa(i) + "]"
-		if m.Need(path, p, "must be a pool"); p == nil {
-			continue
-		}
-		m.If(p.Name != "" && names[p.Name], path+".Name", p.Name, "is the name of another pool too")
-		names[p.Name] = true
-		m.In(path, p)
-	}
-	for name, r := range h.Routers {
-		m.Need("Handler.Routers["+name+"]", r, "must be a router")
-		m.In("Handler.Routers["+name+"]", r)
-	}
-	for name, l := range h.Limits {
-		m.Need("Handler.Limits["+name+"]", l, "must be a limiter")
-		m.In("Handler.Limits["+name+"]", l)
-	}
-	for name, s := range h.Servers {
-		m.Need("Handler.Servers["+name+"]", s, "must be a server")
-	}
-	for i, u := range h.Upstreams {
-		m.Need("Handler.Upstreams["+itoa(i)+"]", u, "must be an Upstream")
-		m.In("Handler.Upstreams["+itoa(i)+"]", u)
-	}
-	for i, c := range h.Checks {
-		m.Need("Handler.Checks["+itoa(i)+"]", c, "must be a checker")
-		m.In("Handler.Checks["+itoa(i)+"]", c)
-	}
+	figures.Set[Limit, Server, Prober]{
+		Pools: h.Pools, Routers: h.Routers, Limits: h.Limits, Servers: h.Servers, Upstreams: h.Upstreams, Checks: h.Checks,
+	}.Check(&m, "Handler")
 	for i, o := range h.Outliers {
 		m.Need("Handler.Outliers["+itoa(i)+"]", o, "must be an outlier detection")
 		m.In("Handler.Outliers["+itoa(i)+"]", o)

@@ -407,3 +407,22 @@ func BenchmarkState(b *testing.B) {
 		}
 	})
 }
+
+// What goes on at once, and how fast bytes go, are limits too.
+func TestLimitsOfPlacesAndBytes(t *testing.T) {
+	w := newWorld(t, 3)
+	places := &ratelimit.Concurrency{Max: 7, MaxQueue: 1}
+	bytes := &ratelimit.Bandwidth{BytesPerSecond: 1 << 20}
+	w.h.Limits["at once"], w.h.Limits["bytes"] = places, bytes
+	require.True(t, places.TryAcquire())
+	bytes.Reserve(1 << 20)
+	bytes.Reserve(1)
+	var s admin.Snapshot
+	require.NoError(t, json.Unmarshal(w.do("GET", "/state", "").Body.Bytes(), &s))
+	require.Equal(t, "at once", s.Limits[0].Name)
+	require.Equal(t, []int{1, 7, 0}, []int{s.Limits[0].Held, s.Limits[0].Places, s.Limits[0].Queued})
+	require.Equal(t, []uint64{1<<20 + 1, 1}, []uint64{s.Limits[1].Bytes, s.Limits[1].Delayed})
+	page := w.do("GET", "/", "").Body.String()
+	require.Contains(t, page, "1 of 7")
+	require.Contains(t, page, "0 B/s")
+}

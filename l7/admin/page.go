@@ -181,7 +181,7 @@ func (h *Handler) page(f *frame, v query) *page {
 // templates returns the templates, for a page of that time.
 func (h *Handler) templates(at time.Time) (*template.Template, error) {
 	return template.New("").Funcs(template.FuncMap{
-		"rate": rate, "percent": percent, "seconds": seconds, "size": size,
+		"rate": rate, "percent": percent, "seconds": seconds, "size": size, "perSecond": func(v float64) string { return size(uint64(v)) + "/s" },
 		"count": func(n any) string {
 			switch n := n.(type) {
 			case int:

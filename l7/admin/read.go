@@ -13,6 +13,7 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/l7/internal/figures"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
@@ -26,7 +27,7 @@ func (h *Handler) read(now time.Time) *Snapshot {
 	}
 	conns := h.conns()
 	for i, p := range h.Pools {
-		s.Pools = append(s.Pools, h.pool(p, h.poolName(i), conns, now))
+		s.Pools = append(s.Pools, h.pool(p, figures.PoolName(h.Pools, i), conns, now))
 	}
 	m.end()
 	for _, name := range slices.Sorted(maps.Keys(h.Routers)) {
@@ -41,11 +42,6 @@ func (h *Handler) read(now time.Time) *Snapshot {
 	}
 	s.judge(m)
 	return s
-}
-
-// poolName returns what a pool is called here.
-func (h *Handler) poolName(i int) string {
-	return cmp.Or(h.Pools[i].Name, "pool "+itoa(i+1))
 }
 
 func (m *memory) front(name string, srv Server) FrontView {
@@ -176,8 +172,11 @@ func (m *memory) route(router string, i int, st l7.RouteStats) RouteView {
 func (m *memory) limit(name string, l Limit) LimitView {
 	st := l.Stats()
 	v := LimitView{Name: name, Taken: st.Taken, Refused: st.Refused, Keys: st.Keys, Bans: st.Bans, Lost: st.Lost, Untracked: st.Untracked, Local: st.Local, Forgets: forgetter(l) != nil}
+	v.Held, v.Places, v.Queued, v.Bytes, v.Delayed = st.Held, st.Places, st.Queued, st.Bytes, st.Delayed
 	r := m.rates("limit "+name, [3]uint64{st.Taken, st.Refused})
 	v.TakeRate, v.RefuseRate = r[0], r[1]
+	r = m.rates("limit bytes "+name, [3]uint64{st.Bytes, st.Delayed})
+	v.ByteRate, v.DelayRate = r[0], r[1]
 	return v
 }
 

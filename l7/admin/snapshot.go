@@ -173,6 +173,15 @@ type LimitView struct {
 	Untracked  uint64  `json:"untracked"`  // admitted uncounted, for lack of a place
 	Local      uint64  `json:"local"`      // decided without the shared store
 	Forgets    bool    `json:"forgets"`    // a key of it can be forgotten
+
+	Held    int    `json:"held"`    // places taken
+	Places  int    `json:"places"`  // that there are now; 0 if it has none
+	Queued  int    `json:"queued"`  // how many wait for a place
+	Bytes   uint64 `json:"bytes"`   // that asked a limit of bandwidth for a turn
+	Delayed uint64 `json:"delayed"` // of them, those that had to wait
+
+	ByteRate  float64 `json:"byteRate"`  // a second
+	DelayRate float64 `json:"delayRate"` // bytes a second
 }
 
 // level says how bad a problem is.

@@ -3,7 +3,6 @@
 package prom
 
 import (
-	"cmp"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/health"
 	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/l7/internal/figures"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
@@ -37,8 +37,8 @@ type Collector struct {
 	descs descs
 }
 
-// A Limit is a limiter with figures: *ratelimit.Limiter, *ratelimit.Keyed,
-// *ratelimit.Shared.
+// A Limit is a limiter with figures: *ratelimit.Limiter, Keyed, Shared, Concurrency,
+// Adaptive and Bandwidth.
 type Limit interface{ Stats() ratelimit.Stats }
 
 // A Server accepts connections: *l4.Server and *l7.Server, whose Stats are shown too.
@@ -47,36 +47,9 @@ type Server interface{ Open() int }
 // Check returns what is wrong with c, and with what it shows.
 func (c *Collector) Check() error {
 	var m penstock.Mistakes
-	names := make(map[string]bool)
-	for i, p := range c.Pools {
-		path := "Collector.Pools[" + strconv.Itoa(i) + "]"
-		if m.Need(path, p, "must be a pool"); p == nil {
-			continue
-		}
-		name := c.poolName(i)
-		m.If(names[name], path+".Name", name, "is the name of another pool too")
-		names[name] = true
-		m.In(path, p)
-	}
-	for name, r := range c.Routers {
-		m.Need("Collector.Routers["+name+"]", r, "must be a router")
-		m.In("Collector.Routers["+name+"]", r)
-	}
-	for name, l := range c.Limits {
-		m.Need("Collector.Limits["+name+"]", l, "must be a limiter")
-		m.In("Collector.Limits["+name+"]", l)
-	}
-	for name, s := range c.Servers {
-		m.Need("Collector.Servers["+name+"]", s, "must be a server")
-	}
-	for i, u := range c.Upstreams {
-		m.Need("Collector.Upstreams["+strconv.Itoa(i)+"]", u, "must be an Upstream")
-		m.In("Collector.Upstreams["+strconv.Itoa(i)+"]", u)
-	}
-	for i, h := range c.Checks {
-		m.Need("Collector.Checks["+strconv.Itoa(i)+"]", h, "must be a checker")
-		m.In("Collector.Checks["+strconv.Itoa(i)+"]", h)
-	}
+	figures.Set[Limit, Server, *health.Checker]{
+		Pools: c.Pools, Routers: c.Routers, Limits: c.Limits, Servers: c.Servers, Upstreams: c.Upstreams, Checks: c.Checks,
+	}.Check(&m, "Collector")
 	return m.Err()
 }
 
@@ -107,11 +80,6 @@ func (c *Collector) init() {
 		c.wrong = c.Check()
 		c.descs = newDescs()
 	})
-}
-
-// poolName returns what a pool is called here.
-func (c *Collector) poolName(i int) string {
-	return cmp.Or(c.Pools[i].Name, "pool "+strconv.Itoa(i+1))
 }
 
 // A metric is one name, with what it means.

@@ -19,7 +19,7 @@ type descs struct {
 		probes, probesFailed, probeTook, probeLast                              metric
 	}
 	route struct{ requests, in, out metric }
-	limit struct{ taken, refused, keys, bans, lost, lostBans, untracked, local metric }
+	limit struct{ taken, refused, keys, bans, lost, lostBans, untracked, local, held, places, queued, bytes, delayed metric }
 
 	list []*prometheus.Desc
 }
@@ -138,5 +138,10 @@ func (d *descs) addLimits() {
 	l.lost = counter("lost_keys_total", "Keys forgotten although their state said something.")
 	l.lostBans = counter("lost_bans_total", "Keys forgotten although they were banned.")
 	l.untracked = counter("untracked_total", "What was admitted uncounted because there was no place.")
+	l.held = gauge("held_places", "Places taken; of limits of what goes on at once only.")
+	l.places = gauge("places", "Places there are; of those only.")
+	l.queued = gauge("queued_requests", "How many wait for a place; of those only.")
+	l.bytes = counter("bytes_total", "Bytes that asked for a turn; of limits of bandwidth only.")
+	l.delayed = counter("delayed_bytes_total", "Bytes that had to wait for it; of those only.")
 	l.local = counter("local_total", "What was decided alone, as the shared store was away.")
 }

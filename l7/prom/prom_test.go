@@ -66,7 +66,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { stop(); _ = gateway.Close(); <-served })
 	w.url = "http://" + lis.Addr().String()
 	w.c = &prom.Collector{
-		Pools: []*balance.Pool{w.web, {}}, Routers: map[string]*l7.Router{"public": routes}, Limits: map[string]prom.Limit{"per client": w.limit},
+		Pools: []*balance.Pool{w.web, {}}, Routers: map[string]*l7.Router{"public": routes}, Limits: map[string]prom.Limit{"per client": w.limit, "at once": &ratelimit.Concurrency{Max: 7}, "bytes": &ratelimit.Bandwidth{BytesPerSecond: 1}},
 		Servers:   map[string]prom.Server{"http": gateway, "tcp": &l4.Server{}, "bad \xff": &l4.Server{}, "bad \xfe": &l4.Server{}},
 		Upstreams: []*l7.Upstream{up}, Checks: []*health.Checker{check}, ServerLatency: true,
 	}
@@ -158,6 +158,12 @@ func TestFiguresAreThoseOfStats(t *testing.T) {
 		`penstock_limit_taken_total{limit="per client"} 1`,
 		`penstock_limit_refused_total{limit="per client"} 1`,
 		`penstock_limit_keys{limit="per client"} 1`,
+		`penstock_limit_places{limit="at once"} 7`,
+		`penstock_limit_held_places{limit="at once"} 0`,
+		`penstock_limit_queued_requests{limit="at once"} 0`,
+		`penstock_limit_refused_total{limit="at once"} 0`,
+		`penstock_limit_bytes_total{limit="bytes"} 0`,
+		`penstock_limit_delayed_bytes_total{limit="bytes"} 0`,
 	} {
 		require.True(t, strings.Contains(s, "\n"+line+"\n"), line)
 	}

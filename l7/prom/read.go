@@ -13,6 +13,8 @@ import (
 	"github.com/penstock-lb/penstock/health"
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/l7/internal/figures"
+	"github.com/penstock-lb/penstock/ratelimit"
 )
 
 // fronts shows Servers.
@@ -59,7 +61,7 @@ func (c *Collector) front(ch chan<- prometheus.Metric, name string, st *l4.Stats
 func (c *Collector) pools(ch chan<- prometheus.Metric) {
 	conns := c.conns()
 	for i, p := range c.Pools {
-		name := c.poolName(i)
+		name := figures.PoolName(c.Pools, i)
 		c.pool(ch, name, p)
 		if c.PoolsOnly {
 			continue
@@ -197,6 +199,19 @@ func (c *Collector) limits(ch chan<- prometheus.Metric) {
 	d := &c.descs.limit
 	for name, l := range c.Limits {
 		st := l.Stats()
+		switch l.(type) {
+		case *ratelimit.Bandwidth:
+			put(ch, d.bytes, st.Bytes, name)
+			put(ch, d.delayed, st.Delayed, name)
+			continue
+		case interface{ TryAcquire() bool }:
+			put(ch, d.held, st.Held, name)
+			put(ch, d.places, st.Places, name)
+			put(ch, d.queued, st.Queued, name)
+			put(ch, d.taken, st.Taken, name)
+			put(ch, d.refused, st.Refused, name)
+			continue
+		}
 		put(ch, d.taken, st.Taken, name)
 		put(ch, d.refused, st.Refused, name)
 		put(ch, d.keys, st.Keys, name)

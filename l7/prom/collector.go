@@ -32,9 +32,14 @@ type Collector struct {
 	PoolsOnly     bool // leave out what is of one server
 	ServerLatency bool // a histogram of latencies for each server too, not for each pool only
 
+	// Trace returns the id of the trace of a request, for the exemplars that Note keeps; ""
+	// means that it has none. Nil means Record.Trace, which l7/otel sets.
+	Trace func(r *l7.Record) string
+
 	once  sync.Once
 	wrong error // what Check says
 	descs descs
+	kept  map[string]*exemplars // by the name of a pool
 }
 
 // A Limit is a limiter with figures: *ratelimit.Limiter, Keyed, Shared, Concurrency,
@@ -79,6 +84,7 @@ func (c *Collector) init() {
 	c.once.Do(func() {
 		c.wrong = c.Check()
 		c.descs = newDescs()
+		c.keep(c.Pools)
 	})
 }
 

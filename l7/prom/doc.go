@@ -33,6 +33,9 @@
 // Native exponential ones are not offered, as their bounds, powers of two of a
 // second, are not those by which a pool counts.
 //
+// A bucket of the latency of a pool has the last request with a trace as its exemplar, if
+// [Collector.Note] is told of requests.
+//
 // # Counters
 //
 // The counters of a server begin at 0 when it joins its pool, and

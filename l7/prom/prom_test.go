@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/penstock-lb/penstock"
@@ -259,4 +260,63 @@ func TestDashboardAndAlertsKnowTheirMetrics(t *testing.T) {
 			require.True(t, known[strings.TrimSuffix(n, "_bucket")], "%s: %s", file, n)
 		}
 	}
+}
+
+func TestExemplarsNameTheTraceOfARequest(t *testing.T) {
+	w := newWorld(t)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(w.c)
+	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	scrape := func() (lines []string) {
+		r := httptest.NewRequest("GET", "/metrics", nil)
+		r.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+		rec := httptest.NewRecorder()
+		metrics.ServeHTTP(rec, r)
+		require.Equal(t, 200, rec.Code, rec.Body)
+		for line := range strings.Lines(rec.Body.String()) {
+			if strings.Contains(line, "trace_id") {
+				lines = append(lines, strings.TrimSpace(line))
+			}
+		}
+		return lines
+	}
+	start := time.Unix(1e9, 0)
+	note := func(pool, trace string, took time.Duration) {
+		w.c.Note(&l7.Record{Start: start, Pool: pool, Trace: trace, Connected: time.Millisecond, FirstByte: time.Millisecond + took})
+	}
+	note("web", "", time.Millisecond)
+	note("other", "t0", time.Millisecond)
+	note("web", strings.Repeat("x", 65), time.Millisecond)
+	note("web", "\xff", time.Millisecond)
+	w.c.Note(&l7.Record{Pool: "web", Trace: "no reply"})
+	require.Empty(t, scrape())
+	note("web", "t1", time.Microsecond)
+	note("web", "t2", 3*time.Millisecond)
+	note("web", "t3", 3*time.Millisecond)
+	note("web", "t4", time.Hour)
+	require.Equal(t, []string{
+		`penstock_pool_latency_seconds_bucket{pool="web",le="0.000128"} 0 # {trace_id="t1"} 1e-06 1e+09`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="0.004096"} 0 # {trace_id="t3"} 0.003 1e+09`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="+Inf"} 0 # {trace_id="t4"} 3600.0 1e+09`,
+	}, scrape())
+	for i := range 10000 {
+		note("web", fmt.Sprint(i), time.Duration(i)*time.Millisecond)
+		note(fmt.Sprint("from outside ", i), "t", time.Millisecond)
+	}
+	require.Less(t, len(scrape()), 25, "one for each bucket")
+}
+
+func TestExemplarsTakeTheTraceOfTheHost(t *testing.T) {
+	c := &prom.Collector{Pools: []*balance.Pool{{Name: "web"}}, Trace: func(r *l7.Record) string { return r.ID }}
+	c.Note(&l7.Record{Pool: "web", ID: "id-1", FirstByte: time.Millisecond})
+	var buf strings.Builder
+	ch := make(chan prometheus.Metric, 1000)
+	c.Collect(ch)
+	close(ch)
+	for m := range ch {
+		var d dto.Metric
+		require.NoError(t, m.Write(&d))
+		buf.WriteString(d.String())
+	}
+	require.Contains(t, buf.String(), "id-1")
 }

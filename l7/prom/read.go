@@ -92,8 +92,8 @@ func (c *Collector) pool(ch chan<- prometheus.Metric, name string, p *balance.Po
 	put(ch, d.queueFull, st.QueueFull, name)
 	put(ch, d.queueTimeouts, st.QueueTimeouts, name)
 	outcomes(ch, d.outcomes, st.Outcomes, name)
-	histogram(ch, d.latency, &st.Latency, name)
-	histogram(ch, d.waits, &st.Waits, name)
+	histogram(ch, d.latency, &st.Latency, c.kept[p.Name], name)
+	histogram(ch, d.waits, &st.Waits, nil, name)
 	if src, ok := p.SourceState(); ok {
 		put(ch, d.sourceFailing, flag(src.Err != nil), name)
 		if !src.Good.IsZero() {
@@ -119,7 +119,7 @@ func (c *Collector) server(ch chan<- prometheus.Metric, pool string, e *balance.
 		}
 	}
 	if c.ServerLatency {
-		histogram(ch, d.latency, &st.Latency, pool, name)
+		histogram(ch, d.latency, &st.Latency, nil, pool, name)
 	}
 }
 
@@ -235,7 +235,7 @@ const (
 	highest = 1 << 26 * time.Microsecond // the last that a pool keeps apart from what is above
 )
 
-func histogram(ch chan<- prometheus.Metric, m metric, h *balance.Histogram, labels ...string) {
+func histogram(ch chan<- prometheus.Metric, m metric, h *balance.Histogram, e *exemplars, labels ...string) {
 	buckets := make(map[float64]uint64, 20)
 	next := lowest
 	var count uint64
@@ -246,7 +246,7 @@ func histogram(ch chan<- prometheus.Metric, m metric, h *balance.Histogram, labe
 			next *= 2
 		}
 	}
-	ch <- prometheus.MustNewConstHistogram(m.desc, count, h.Sum.Seconds(), buckets, valid(labels)...)
+	ch <- e.with(prometheus.MustNewConstHistogram(m.desc, count, h.Sum.Seconds(), buckets, valid(labels)...))
 }
 
 func code(class int) string { return strconv.Itoa(class) + "xx" }

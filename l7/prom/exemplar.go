@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prom
+
+import (
+	"math/bits"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l7"
+)
+
+// An exemplar is a request that stands for a bucket.
+type exemplar struct {
+	seconds float64
+	trace   string
+	at      time.Time
+}
+
+// exemplars are those of one pool: of each bucket the last request that had a trace.
+type exemplars [bits.UintSize]atomic.Pointer[exemplar]
+
+// Note keeps a request as the exemplar of its bucket in the latency of its pool, if it has
+// a trace. It is for OnDone of servers:
+//
+//	gateway.OnDone = collector.Note
+//
+// One request is kept for each bucket of each of Pools that has a Name. A scrape shows
+// them if it asks for OpenMetrics: see EnableOpenMetrics of promhttp.HandlerOpts.
+func (c *Collector) Note(r *l7.Record) {
+	c.init()
+	kept := c.kept[r.Pool]
+	if kept == nil || r.FirstByte == 0 {
+		return
+	}
+	trace := r.Trace
+	if c.Trace != nil {
+		trace = c.Trace(r)
+	}
+	if trace == "" || len(trace) > mostTrace || !utf8.ValidString(trace) {
+		return
+	}
+	took := max(r.FirstByte-r.Connected, 0)
+	kept[bits.Len64(uint64(took/lowest))].Store(&exemplar{took.Seconds(), strings.Clone(trace), r.Start})
+}
+
+const mostTrace = 64 // bytes of an id; OpenMetrics allows 128 characters for an exemplar
+
+// keep makes room for exemplars.
+func (c *Collector) keep(pools []*balance.Pool) {
+	c.kept = make(map[string]*exemplars)
+	for _, p := range pools {
+		if p != nil && p.Name != "" {
+			c.kept[p.Name] = new(exemplars)
+		}
+	}
+}
+
+// with adds the exemplars to a histogram.
+func (e *exemplars) with(m prometheus.Metric) prometheus.Metric {
+	if e == nil {
+		return m
+	}
+	var list []prometheus.Exemplar
+	for i := range e {
+		if x := e[i].Load(); x != nil {
+			list = append(list, prometheus.Exemplar{Value: x.seconds, Labels: prometheus.Labels{"trace_id": x.trace}, Timestamp: x.at})
+		}
+	}
+	if shown, err := prometheus.NewMetricWithExemplars(m, list...); err == nil {
+		return shown
+	}
+	return m // there are none
+}

@@ -106,7 +106,9 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := h.allowed(r); err != nil {
-		h.logger().Warn("admin action denied", "remote", r.RemoteAddr, "reason", err)
+		if ok, left := h.denials.allow(time.Now().Unix()); ok {
+			h.logger().Warn("admin action denied", "remote", r.RemoteAddr, "reason", err, "left_out", left)
+		}
 		h.fail(w, r, err)
 		return
 	}
@@ -116,7 +118,9 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a, s, err := h.act(r)
-	a.Err = err
+	if a.Err = err; err != nil { // the names may be of nothing
+		a.Pool, a.Server, a.Limit = plain(a.Pool), plain(a.Server), plain(a.Limit)
+	}
 	h.tell(a)
 	if err != nil {
 		h.fail(w, r, err)
@@ -152,6 +156,33 @@ func (h *Handler) allowed(r *http.Request) error {
 	return nil
 }
 
+// denials bounds the lines that the log has of actions that are not allowed: strangers
+// can ask as often as they like.
+type denials struct {
+	mu     sync.Mutex
+	second int64
+	lines  int // in that second
+	left   int // left out since the last line
+}
+
+const maxDenials = 10 // lines a second
+
+// allow reports whether there may be a line now, and how many were left out before it.
+func (d *denials) allow(second int64) (ok bool, left int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if second != d.second {
+		d.second, d.lines = second, 0
+	}
+	if d.lines == maxDenials {
+		d.left++
+		return false, 0
+	}
+	d.lines++
+	left, d.left = d.left, 0
+	return true, left
+}
+
 // tell makes an action known.
 func (h *Handler) tell(a Action) {
 	attrs := []any{"do", a.Do, "remote", a.Request.RemoteAddr, "reason", a.Reason}
@@ -175,13 +206,16 @@ func (h *Handler) tell(a Action) {
 // act does what the form of r says. The server is nil for what is done to no server.
 func (h *Handler) act(r *http.Request) (a Action, s *balance.Server, err error) {
 	f := r.PostForm
-	a = Action{At: time.Now(), Do: f.Get("action"), Pool: f.Get("pool"), Server: f.Get("server"), Value: f.Get("value"), Request: r}
+	a = Action{At: time.Now(), Do: plain(f.Get("action")), Pool: f.Get("pool"), Server: f.Get("server"), Request: r}
+	if a.Do == "weight" || a.Do == "maxconns" {
+		a.Value = plain(f.Get("value"))
+	}
 	if a.Reason = plain(f.Get("reason")); a.Reason == "" {
 		return a, nil, badRequest("give a reason")
 	}
 	if a.Do == "forget" {
-		a.Limit, a.Key = f.Get("limit"), f.Get("key")
-		return a, nil, h.forget(a.Limit, a.Key)
+		a.Limit, a.Key = f.Get("limit"), plain(f.Get("key"))
+		return a, nil, h.forget(a.Limit, f.Get("key"))
 	}
 	if d := f.Get("deadline"); d != "" && a.Do == "drain" {
 		if a.Deadline, err = time.ParseDuration(d); err != nil || a.Deadline <= 0 {

@@ -51,6 +51,8 @@ type Handler struct {
 	render chan struct{} // has room for who makes a page
 	cross  http.CrossOriginProtection
 
+	denials denials
+
 	mu       sync.Mutex
 	last     *frame
 	stale    bool          // last does not show what was done

@@ -22,7 +22,7 @@ const pageSize = 100
 
 // parseQuery reads q; what it cannot read is as if it had not been there.
 func parseQuery(q url.Values) query {
-	v := query{Q: plain(q.Get("q")), Pool: q.Get("pool"), State: q.Get("state"), Sort: q.Get("sort"), Page: 1}
+	v := query{Q: plain(q.Get("q")), Pool: short(q.Get("pool")), State: short(q.Get("state")), Sort: q.Get("sort"), Page: 1}
 	v.Sort, v.Down = strings.CutPrefix(v.Sort, "-")
 	if compare(v.Sort) == nil {
 		v.Sort, v.Down = "", false
@@ -31,6 +31,14 @@ func parseQuery(q url.Values) query {
 		v.Page = n
 	}
 	return v
+}
+
+// short returns s, or nothing if no name is as long: a page repeats it in each link.
+func short(s string) string {
+	if len(s) > 1000 {
+		return ""
+	}
+	return s
 }
 
 // with returns the address of the page with other values.

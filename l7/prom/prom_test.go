@@ -320,3 +320,28 @@ func TestExemplarsTakeTheTraceOfTheHost(t *testing.T) {
 	}
 	require.Contains(t, buf.String(), "id-1")
 }
+
+// A name that discovery has brought stays one label value.
+func TestNamesAddNoSeries(t *testing.T) {
+	const evil = "a\"} 1\npenstock_evil{x=\"y\\"
+	pool := &balance.Pool{Name: evil}
+	require.NoError(t, pool.Set(balance.Endpoint{Name: evil + "s", Addr: "127.0.0.1:1"}))
+	registry := prometheus.NewPedanticRegistry()
+	c := &prom.Collector{
+		Pools: []*balance.Pool{pool}, Limits: map[string]prom.Limit{evil: &ratelimit.Concurrency{Max: 1}}, Servers: map[string]prom.Server{evil: &l7.Server{}},
+		Routers: map[string]*l7.Router{evil: l7.NewRouter(l7.Route{Name: evil, Handler: &l7.Deny{}})},
+	}
+	registry.MustRegister(c)
+	c.Note(&l7.Record{Pool: evil, Trace: evil, FirstByte: 1})
+	for _, open := range []bool{false, true} {
+		r := httptest.NewRequest("GET", "/metrics", nil)
+		r.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+		rec := httptest.NewRecorder()
+		promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: open}).ServeHTTP(rec, r)
+		require.Equal(t, 200, rec.Code, rec.Body)
+		for line := range strings.Lines(rec.Body.String()) {
+			require.False(t, strings.HasPrefix(line, "penstock_evil"), line)
+		}
+		require.Contains(t, rec.Body.String(), `penstock_pool_servers{pool="a\"} 1\npenstock_evil{x=\"y\\"} 1`)
+	}
+}

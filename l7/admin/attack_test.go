@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin_test
+
+import (
+	"bytes"
+	"log/slog"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/l7/admin"
+)
+
+// A page repeats what it is asked in each of its links: that must not be a way to have
+// it make, and keep for others, what is many times as long as the request.
+func TestLongQueryMakesNoLongPage(t *testing.T) {
+	w := newWorld(t, 3)
+	plain := w.do("GET", "/", "", "Accept: text/html").Body.Len()
+	long := strings.Repeat("x", 500_000)
+	for _, name := range []string{"q", "pool", "state", "sort", "page"} {
+		body := w.do("GET", "/?"+url.Values{name: {long}}.Encode(), "", "Accept: text/html").Body
+		require.Less(t, body.Len(), plain+20_000, name)
+	}
+}
+
+// What an operator writes beside a reason is a value only where one is asked for, and
+// a short line of text.
+func TestValueOfAnActionIsALine(t *testing.T) {
+	w := newWorld(t, 3)
+	var log bytes.Buffer
+	w.h.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	var told []admin.Action
+	w.h.OnAction = func(a admin.Action) { told = append(told, a) }
+	const line = "x\nlevel=ERROR msg=forged"
+	long := strings.Repeat("y", 50_000)
+	require.Equal(t, 200, w.act("pool", "web", "server", "one", "action", "ready", "reason", "r"+line, "value", line+long).Code)
+	require.Equal(t, 404, w.act("pool", line+long, "server", line, "action", "ready", "reason", "r").Code)
+	require.Equal(t, 404, w.act("limit", line+long, "key", line, "action", "forget", "reason", "r").Code)
+	require.Equal(t, 404, w.act("pool", "p", "server", "s", "action", line+long, "reason", "r").Code)
+	require.Equal(t, 4, strings.Count(log.String(), "\n"), "a line each")
+	require.Less(t, log.Len(), 10_000)
+	require.Empty(t, told[0].Value)
+	for _, a := range told {
+		for _, v := range []string{a.Do, a.Pool, a.Server, a.Limit, a.Key, a.Value, a.Reason} {
+			require.NotContains(t, v, "\n")
+			require.LessOrEqual(t, len(v), 1000)
+		}
+	}
+}
+
+// A stranger cannot fill the log by asking for what he must not do.
+func TestRefusedActionsFillNoLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		w.h.Allow = nil
+		var log bytes.Buffer
+		w.h.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		for range 1000 {
+			require.Equal(t, 403, w.act("action", "ready").Code)
+		}
+		require.Equal(t, 10, strings.Count(log.String(), "\n"))
+		time.Sleep(time.Second)
+		w.act("action", "ready")
+		require.Contains(t, log.String(), "left_out=990")
+	})
+}

@@ -27,6 +27,7 @@ type Options struct {
 	CheckInterval  time.Duration
 	Timeout        time.Duration // 0 means the library's own defaults
 	To             []string      // servers, as parseTarget reads them
+	From           string        // a file of servers instead, as package file reads it
 	CA             string        // PEM file of what https servers are verified by; empty means the system's
 	Insecure       bool          // https servers are not verified
 	CPUProfile     string        // a file; empty means none
@@ -89,6 +90,7 @@ func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 		_, err := parseTarget(s)
 		return err
 	})
+	f.StringVar(&o.From, "from", "", "a `FILE` of servers instead of -to, which is followed as it changes: lines such as 10.0.0.1:80 weight=3, with label.scheme=https or h2c for what is not http, or JSON")
 	f.StringVar(&o.CA, "ca", "", "certificates that https servers are verified by, a PEM `FILE`; without it, the system's")
 	f.BoolVar(&o.Insecure, "insecure", false, "do not verify https servers, for tests")
 	f.StringVar(&o.CPUProfile, "cpuprofile", "", "write a CPU profile of the run to `FILE`")
@@ -115,8 +117,10 @@ func (o *Options) check(rest []string) error {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case o.HTTP == "" && o.TLS == "" && o.TCP == "" && o.UDP == "":
 		return errors.New("nothing to serve: give at least one of -http, -tls, -tcp and -udp")
-	case len(o.To) == 0:
-		return errors.New("no server: give at least one -to SERVER")
+	case len(o.To) == 0 && o.From == "":
+		return errors.New("no server: give at least one -to SERVER, or -from FILE")
+	case len(o.To) > 0 && o.From != "":
+		return errors.New("-to is of no use with -from")
 	case o.TLS != "" && (o.Cert == "" || o.Key == ""):
 		return errors.New("-tls needs -cert and -key")
 	case o.TLS == "" && (o.Cert != "" || o.Key != ""):
@@ -139,6 +143,15 @@ func (o *Options) check(rest []string) error {
 	if o.TLS != "" {
 		if _, err := tls.LoadX509KeyPair(o.Cert, o.Key); err != nil {
 			return fmt.Errorf("-cert %q, -key %q: %w", o.Cert, o.Key, err)
+		}
+	}
+	if o.From != "" {
+		all, err := o.file()
+		if err == nil {
+			err = new(balance.Pool).Set(all...)
+		}
+		if err != nil {
+			return fmt.Errorf("-from %q: %w", o.From, err)
 		}
 	}
 	_, err := o.clientTLS()

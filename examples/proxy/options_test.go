@@ -4,6 +4,7 @@ package main
 
 import (
 	"flag"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,10 @@ func TestOptionsSayWhatIsWrong(t *testing.T) {
 		{"-http :80 -timeout soon -to a:1", `"soon" for flag -timeout`},
 		{"-http :80 -timeout -3s -to a:1", "-timeout -3s"},
 		{"-http :80 -to a:1 b:1", `unexpected argument "b:1"`},
+		{"-http :80 -to a:1 -from options.go", "-to is of no use with -from"},
+		{"-http :80 -from none", `-from "none": open none`},
+		{"-http :80 -from options.go", `-from "options.go": line 1: `},
+		{"-http :80 -from " + os.DevNull, "no server in it"},
 		{"-htpp :80", "not defined: -htpp"},
 	} {
 		var said strings.Builder

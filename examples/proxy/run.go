@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/balance/file"
 	"github.com/penstock-lb/penstock/health"
 	"github.com/penstock-lb/penstock/l4"
 )
@@ -54,7 +55,13 @@ func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) er
 		return err
 	}
 	checker := o.checker(pool)
-	if err := pool.Set(o.Endpoints()...); err != nil {
+	servers := o.Endpoints()
+	if o.From != "" {
+		if servers, err = o.file(); err != nil {
+			return fmt.Errorf("-from: %w", err)
+		}
+	}
+	if err := pool.Set(servers...); err != nil {
 		return err
 	}
 	fronts := o.fronts(pool)
@@ -72,7 +79,11 @@ func Run(ctx context.Context, o *Options, ready func(addr map[string]string)) er
 	if ready != nil {
 		ready(listening)
 	}
-	return run(ctx, fronts, checker)
+	var follow func(context.Context) error
+	if o.From != "" {
+		follow = func(ctx context.Context) error { return pool.Follow(ctx, &file.Source{Path: o.From, Edit: withScheme}) }
+	}
+	return run(ctx, fronts, checker, follow)
 }
 
 // listen opens the front's listener: of l4, whose connections cost the least,
@@ -94,13 +105,17 @@ func (f *front) listen(ctx context.Context) (net.Addr, error) {
 	return ln.Addr(), nil
 }
 
-// run starts the fronts and the checker and waits for ctx or the first failure.
-func run(ctx context.Context, fronts []front, checker *health.Checker) error {
+// run starts the fronts, the checker and what follows the servers, the last two if there
+// are any, and waits for ctx or the first failure.
+func run(ctx context.Context, fronts []front, checker *health.Checker, follow func(context.Context) error) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var wg sync.WaitGroup
 	if checker != nil {
 		wg.Go(func() { fail(ctx, stop, checker.Run(ctx)) })
+	}
+	if follow != nil {
+		wg.Go(func() { fail(ctx, stop, follow(ctx)) })
 	}
 	for _, f := range fronts {
 		wg.Go(func() { fail(ctx, stop, f.run()) })

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -89,6 +90,27 @@ func TestTCP(t *testing.T) {
 	all, err := io.ReadAll(bufio.NewReader(c))
 	require.NoError(t, err)
 	require.Contains(t, string(all), "a GET h/x 0 [] [] []", "bytes pass as they are")
+}
+
+func TestServersFromAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "servers")
+	write := func(addr string) {
+		require.NoError(t, os.WriteFile(path+".new", []byte(addr+" weight=2\n"), 0o600))
+		require.NoError(t, os.Rename(path+".new", path))
+	}
+	write(origin(t, "a"))
+	addr := start(t, "-http", "127.0.0.1:0", "-from", path)
+	get := func() string {
+		res, err := http.Get("http://" + addr["-http"])
+		require.NoError(t, err)
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		return string(body)
+	}
+	require.Contains(t, get(), "a GET")
+	write(origin(t, "b"))
+	require.Eventually(t, func() bool { return strings.Contains(get(), "b GET") }, 20*time.Second, 10*time.Millisecond)
 }
 
 func TestTakenAddress(t *testing.T) {

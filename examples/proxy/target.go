@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/balance/file"
 	"github.com/penstock-lb/penstock/health"
 	"github.com/penstock-lb/penstock/l7"
 )
@@ -69,9 +70,36 @@ func (o *Options) Endpoints() []balance.Endpoint {
 	return all
 }
 
-// secures reports whether a server is asked over TLS.
+// withScheme is what a line of -from says with the default scheme.
+func withScheme(e *balance.Endpoint) {
+	if e.Labels[schemeLabel] != "" {
+		return
+	}
+	if e.Labels == nil {
+		e.Labels = make(map[string]string)
+	}
+	e.Labels[schemeLabel] = "http"
+}
+
+// file returns the servers that are in the file of -from now.
+func (o *Options) file() ([]balance.Endpoint, error) {
+	text, err := os.ReadFile(o.From)
+	if err != nil {
+		return nil, err
+	}
+	all, err := file.Parse(text)
+	if err == nil && len(all) == 0 {
+		err = errors.New("no server in it")
+	}
+	for i := range all {
+		withScheme(&all[i])
+	}
+	return all, err
+}
+
+// secures reports whether a server may be asked over TLS.
 func (o *Options) secures() bool {
-	return slices.ContainsFunc(o.To, func(s string) bool {
+	return o.From != "" || slices.ContainsFunc(o.To, func(s string) bool {
 		t, _ := parseTarget(s)
 		return t.scheme == "https"
 	})

@@ -41,6 +41,7 @@ type lease struct {
 
 	alone   bool
 	trusted bool    // while alone: it has answered since
+	misses  uint8   // questions that failed in a row
 	told    telling // while alone
 
 	last struct { // of the store's answers, for refunds
@@ -223,7 +224,7 @@ func (l *lease) sure(now time.Duration) int {
 
 // answered takes in the answer to a question under law. Now is when it came.
 func (l *lease) answered(law Law, d Decision, now time.Duration) {
-	l.under, l.trusted = false, true
+	l.under, l.trusted, l.misses = false, true, 0
 	if law != l.law { // it has another now
 		if d.OK {
 			l.owed -= l.covered
@@ -269,13 +270,14 @@ func (l *lease) failed() {
 		l.leave()
 	}
 	l.trusted = false
+	l.misses = min(l.misses+1, 8)
 }
 
 // due returns when to ask next, given that something is owed.
 func (l *lease) due(now time.Duration) time.Duration {
 	switch {
 	case l.alone && !l.trusted:
-		return later(now, leaseRetry)
+		return later(now, leaseRetry<<l.misses)
 	case l.until > now && l.left < l.credit:
 		return l.until
 	case !l.alone && l.urgent():
@@ -286,7 +288,7 @@ func (l *lease) due(now time.Duration) time.Duration {
 
 const (
 	leaseDelay = 100 * time.Millisecond // for which a little may be owed
-	leaseRetry = 10 * time.Millisecond  // after a question that failed
+	leaseRetry = 5 * time.Millisecond   // after a question that failed, and twice as long after each further one
 )
 
 // tell fills in the answer to a Take of n.

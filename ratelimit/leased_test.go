@@ -56,6 +56,11 @@ func TestLeaseStates(t *testing.T) {
 	require.Equal(t, 105, l.share(3, 5*ms), "(300 - what 5 ms bring back)/3, and what is owed")
 	require.Equal(t, verdictLocal, l.take(1, 5*ms, false))
 	require.Equal(t, 15*ms, l.due(5*ms))
+	for range 20 {
+		l.ask(5*ms, 0)
+		l.failed()
+	}
+	require.Equal(t, 1285*ms, l.due(5*ms), "ever later: it may be one of many on a node of the store that is gone")
 	l.told = told
 	l.admit(400)
 	n, ok = l.ask(time.Second, 333)

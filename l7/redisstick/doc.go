@@ -9,6 +9,14 @@
 //		Next:  proxy,
 //	}
 //
+// Redis may be one server, a Ring, a Cluster, or watched by Sentinels (MasterName in the options); with TLS
+// (TLSConfig) and a user, whose least rights are
+//
+//	ACL SETUSER gateway on >secret ~penstock:stick:* -@all +get +getex +set +setnx +ping
+//
+// and, in a Cluster, +cluster|slots +command. After a failover each gateway lives by what it has seen until its client has
+// found the new master.
+//
 // It is a module of its own, so that penstock itself does not depend on a
 // Redis client.
 package redisstick

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,6 +23,9 @@ type server struct {
 	addr string
 	args []string
 	cmd  *exec.Cmd
+
+	first   []string      // before the other arguments
+	options redis.Options // of a client that asks whether it is up
 }
 
 // start starts a redis-server, or skips the test if there is none.
@@ -55,9 +59,11 @@ func (s *server) up() {
 		s.t.Skip("no redis-server here")
 	}
 	_, port, _ := net.SplitHostPort(s.addr)
-	s.cmd = exec.Command(path, append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir()}, s.args...)...)
+	args := append(slices.Clone(s.first), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", s.t.TempDir())
+	s.cmd = exec.Command(path, append(args, s.args...)...)
 	require.NoError(s.t, s.cmd.Start())
-	c := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1})
+	s.options.Addr, s.options.MaxRetries = s.addr, -1
+	c := redis.NewClient(&s.options)
 	defer c.Close()
 	require.Eventually(s.t, func() bool { return c.Ping(context.Background()).Err() == nil }, 10*time.Second, 10*time.Millisecond)
 }

@@ -151,8 +151,20 @@ func (t *Table) heard(err error) {
 		}
 		return
 	}
+	t.lookAgain(err)
 	if t.retry.Swap(time.Now().Add(t.pause()).UnixNano()) == 0 {
 		t.say(err)
+	}
+}
+
+// lookAgain has the client of a cluster find out which node has which keys, unless it was Redis
+// that answered with err. By itself it does so each minute, and meanwhile asks a node that is
+// gone, although another has taken over.
+func (t *Table) lookAgain(err error) {
+	c, ok := t.Client.(*redis.ClusterClient)
+	var answer redis.Error
+	if ok && !errors.As(err, &answer) {
+		c.ReloadState(context.Background())
 	}
 }
 

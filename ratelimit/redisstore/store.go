@@ -5,6 +5,7 @@ package redisstore
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"time"
 
@@ -99,6 +100,7 @@ func (s *Store) run(ctx context.Context, key string, law ratelimit.Law, op strin
 	}
 	v, err := cmd.Int64Slice()
 	if err != nil {
+		lookAgain(ctx, s.Client, err)
 		return ratelimit.Decision{}, fmt.Errorf("redisstore: %w", err)
 	}
 	if len(v) != 6 {
@@ -116,6 +118,17 @@ func (s *Store) run(ctx context.Context, key string, law ratelimit.Law, op strin
 		d.Cost = n
 	}
 	return d, nil
+}
+
+// lookAgain has the client of a cluster find out which node has which keys, unless it was Redis that
+// answered with err. By itself it does so each minute, and meanwhile asks a node that is
+// gone, although another has taken over.
+func lookAgain(ctx context.Context, client redis.Scripter, err error) {
+	c, ok := client.(*redis.ClusterClient)
+	var answer redis.Error
+	if ok && !errors.As(err, &answer) {
+		c.ReloadState(ctx)
+	}
 }
 
 // nothing is what a limit of nothing answers.

@@ -119,6 +119,8 @@ func TestMistakesOfOneKind(t *testing.T) {
 		{&health.Checker{}, "Checker.Pools"},
 		{&health.Checker{Pools: []*balance.Pool{{}}, Probe: health.All{health.HTTP{Path: "x"}}}, "Checker.Probe.All[0].HTTP.Path"},
 		{&health.Checker{Pools: []*balance.Pool{{}}, Jitter: 0.6}, "Checker.Jitter"},
+		{&health.Divided{}, "Divided.Share"},
+		{&health.Divided{Of: health.HTTP{Path: "x"}, Share: &balance.Share{Of: &balance.Pool{}, Self: "a"}}, "Divided.Of.HTTP.Path"},
 		{&health.Checker{Pools: []*balance.Pool{{}}, Initial: 99}, "Checker.Initial"},
 		{&health.Outlier{Pool: &balance.Pool{}}, "Outlier.Pool.OnOutcome"},
 		{&health.Outlier{Pool: &balance.Pool{}, MaxShare: 2}, "Outlier.MaxShare"},

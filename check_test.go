@@ -76,6 +76,7 @@ func goodLiterals() []any {
 		health.Any{health.TCP{}},
 		&health.Checker{Pools: pools},
 		health.Connect{},
+		&health.Divided{Share: &balance.Share{Of: pools[0], Self: "a"}, Board: new(health.MemoryBoard)},
 		health.GRPC{},
 		health.HTTP{},
 		health.Field{Name: "X-A"},
@@ -292,6 +293,9 @@ var notChecked = map[string]string{
 	"health.AgentReply": "is told",
 	"health.Result":     "is told",
 	"health.Status":     "is told",
+	"health.Told":       "is told",
+
+	"health.MemoryBoard": "every value means something",
 
 	"ratelimit.Bandwidth": "every value means something",
 	"ratelimit.Decision":  "is told",

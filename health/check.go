@@ -58,6 +58,10 @@ func checkPools(m *penstock.Mistakes, field string, pools []*balance.Pool) {
 // reach. What joins later is logged by Run.
 func checkEndpoints(m *penstock.Mistakes, field string, p Probe, pools []*balance.Pool) {
 	switch p := p.(type) {
+	case *Divided:
+		if p != nil {
+			checkEndpoints(m, field+".Divided.Of", p.Of, pools)
+		}
 	case All:
 		for i := range p {
 			checkEndpoints(m, fmt.Sprintf("%s.All[%d]", field, i), p[i], pools)

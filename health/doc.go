@@ -14,7 +14,8 @@
 // A [Probe] asks one server once; it is a small value that works without a pool.
 // There are [TCP], [TLS], [HTTP], [GRPC], [Redis], [PostgreSQL], [MySQL], [SMTP],
 // [LDAP], a [Script] of what to send and to expect for any other protocol, [Exec] for
-// a command, and [Func] for whatever Go can find out. [All] and [Any] combine them.
+// a command, and [Func] for whatever Go can find out. [All] and [Any] combine them, and
+// [Divided] has each gateway of a fleet do a part of the probes.
 //
 // A [Checker] decides when to ask, counts, and reports:
 //
@@ -53,7 +54,7 @@ package health
 //
 // probes: the Probe, and one file for each protocol
 //
-//	agent check_http check_probe exec exec_* grpc http http_request http2 ldap mysql postgresql probe redis script smtp tcp
+//	agent check_http check_probe divided exec exec_* grpc http http_request http2 ldap mysql postgresql probe redis script smtp tcp
 //
 // observers: what runs probes, or listens to live traffic, and reports
 //

@@ -4,6 +4,7 @@ package health_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -122,4 +123,30 @@ func ExampleOutlier() {
 	}
 	// Output:
 	// 10.0.0.1:80 ejected for 30s: 3 errors in a row, last timeout
+}
+
+// Two gateways use the same servers. Each server is probed by one of them, and the other is
+// told what it found.
+func ExampleDivided() {
+	gateways := &balance.Pool{}
+	_ = gateways.Set(balance.Endpoint{Name: "gw-1", Addr: "10.0.0.1:80"}, balance.Endpoint{Name: "gw-2", Addr: "10.0.0.2:80"})
+	var board health.MemoryBoard // or a redisboard.Board
+	probes := 0
+	probe := func(self string) health.Probe {
+		return &health.Divided{
+			Of: health.Func(func(context.Context, balance.Endpoint) error {
+				probes++
+				return errors.New("out of order")
+			}),
+			Share: &balance.Share{Of: gateways, Self: self}, Board: &board, Each: 1,
+		}
+	}
+	web := balance.Endpoint{Name: "web", Addr: "10.0.1.1:80"}
+	fmt.Println(probe("gw-2").Probe(context.Background(), web))
+	fmt.Println(probe("gw-1").Probe(context.Background(), web))
+	fmt.Println(probes)
+	// Output:
+	// out of order
+	// gw-2: out of order
+	// 1
 }

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package redisboard is where gateways tell each other, in Redis, which servers are well.
+//
+//	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, ContextTimeoutEnabled: true})
+//	probe := &health.Divided{
+//		Of:    health.HTTP{Path: "/healthz"},
+//		Share: share,
+//		Board: &redisboard.Board{Client: client, Name: "web"},
+//	}
+//
+// It is a module of its own, so that penstock itself does not depend on a Redis client.
+package redisboard

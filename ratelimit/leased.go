@@ -39,7 +39,7 @@ import (
 // decided by Shared.Local: an n-th of the law for each gateway, which begins with an n-th of what the
 // store had given out. What was admitted so is charged when the store is back, but for
 // what time has brought back since. Limits stay local for Shared.Retry after that, until all gateways
-// have told the store. A store that has lost its state is told in this way what it should know. (A
+// have told the store. A gateway that starts while the store is away begins with an n-th of the whole. A store that has lost its state is told in this way what it should know. (A
 // Window takes what was used as used just now, and admits less for a while around an
 // outage than it would.)
 //

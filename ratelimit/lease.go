@@ -114,6 +114,7 @@ func (l *lease) take(n int, now time.Duration, away bool) verdict {
 		return verdictLocal
 	case away:
 		l.leave()
+		l.trusted = true // as soon as the store is back: no question of this key has failed
 		return verdictLocal
 	case n > l.limit:
 		return verdictNo

@@ -48,6 +48,18 @@ func (q *leaseQueue[K]) next() time.Duration {
 	return q.heap[0].due
 }
 
+// spread has what is due at now be due evenly until now+span.
+func (q *leaseQueue[K]) spread(now, span time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, h := range q.heap {
+		if h.due <= now {
+			h.due = later(now, time.Duration(float64(span)*float64(i)/float64(len(q.heap))))
+		}
+	}
+	heap.Init(&q.heap)
+}
+
 // pop takes out the first.
 func (q *leaseQueue[K]) pop() *held[K] {
 	q.mu.Lock()
@@ -123,6 +135,7 @@ type leaseRun[K comparable] struct {
 	*Leased[K]
 	free      int // questions more that may be under way
 	busy      int // questions under way
+	away      bool
 	done      chan struct{}
 	questions sync.WaitGroup
 }
@@ -164,6 +177,14 @@ func (r *leaseRun[K]) start(ending bool) time.Duration {
 		now := r.Shared.clock.now()
 		if due > now && !ending {
 			return due - now
+		}
+		if gone := r.Shared.gone.Load(); gone != r.away {
+			// What was admitted meanwhile, of all keys, is not charged at once when the store is
+			// back, but before the limits are shared again.
+			if r.away = gone; !gone && !ending {
+				r.queue.spread(now, r.Shared.outage.pause*3/4)
+				continue
+			}
 		}
 		asked, retry, ok := r.Shared.askOr()
 		if !ok {

@@ -84,9 +84,15 @@ func TestLeaseStates(t *testing.T) {
 	require.Equal(t, verdictLocal, l.take(1, 50*ms, true))
 	l.told = told
 	_, ok = l.ask(60*ms, 0)
-	require.True(t, ok, "it asks even if nothing is owed: is it back?")
-	l.answered(l.law, yes(990), 65*ms)
-	_, ok = l.ask(70*ms, 0)
+	require.False(t, ok, "nothing is owed any longer, and others find out whether it is back")
+	require.Equal(t, verdictYes, l.take(1, time.Second, false))
+	l.ask(time.Second, 0)
+	l.failed()
+	l.owed = 0
+	_, ok = l.ask(2*time.Second, 0)
+	require.True(t, ok, "but if a question of its own has failed: does it answer?")
+	l.answered(l.law, yes(990), 2*time.Second)
+	_, ok = l.ask(3*time.Second, 0)
 	require.False(t, ok)
 }
 

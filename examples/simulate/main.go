@@ -7,7 +7,8 @@
 //
 // The code reads like a program that waits in real time. It runs in a bubble of
 // testing/synctest, where time moves on as soon as everybody waits: minutes of work
-// take seconds, and the same seed gives the same figures.
+// take seconds, and the same seed gives the same figures. It also plays a fleet of gateways: parts of
+// a large pool, limits that they keep together, and a store that is away for a while.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,7 +42,7 @@ func run(t *testing.T) {
 	if err := os.MkdirAll(*out, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range plots {
+	for _, p := range slices.Concat(plots, fleetPlots) {
 		begin := time.Now()
 		c := p.draw(t, *seed, *length)
 		if err := os.WriteFile(filepath.Join(*out, p.file), []byte(c.svg()), 0o644); err != nil {
@@ -64,6 +66,15 @@ var plots = []plot{
 	{"canary.svg", canary},
 	{"spread.svg", keySpread},
 	{"moved.svg", keysMoved},
+	{"skew.svg", skew},
+	{"pairs.svg", moved},
+}
+
+// fleetPlots differ a little from run to run, as they are made of many goroutines.
+var fleetPlots = []plot{
+	{"overshoot.svg", overshoot},
+	{"questions.svg", questions},
+	{"stampede.svg", stampede},
 }
 
 // bubble runs f in virtual time.

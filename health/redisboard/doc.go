@@ -9,5 +9,6 @@
 //		Board: &redisboard.Board{Client: client, Name: "web"},
 //	}
 //
-// It is a module of its own, so that penstock itself does not depend on a Redis client.
+// It is a module of its own, so that penstock itself does not depend on a Redis client. Besides penstock it
+// brings github.com/redis/go-redis/v9, and what that depends on: cespare/xxhash and go.uber.org/atomic.
 package redisboard

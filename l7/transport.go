@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync"
@@ -28,7 +29,7 @@ import (
 // request claims. A request is retried as [Retry] says; a body is kept for that up
 // to Retry.BodyBytes, or got anew from Request.GetBody. The lease of the server
 // is given back when the body of the reply has been read to its end, or closed.
-// Interim replies go to the hooks of [net/http/httptrace]. Request.Close tells the
+// The hooks of [net/http/httptrace] are called, PutIdleConn as with HTTP/1 only. Request.Close tells the
 // server that the connection ends with the reply. A reply of 101 has a
 // Body that is an [io.ReadWriteCloser].
 //
@@ -144,6 +145,9 @@ func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 	if bad := x.unsendable(); bad != nil {
 		c.closeBody()
 		return nil, bad
+	}
+	if trace := httptrace.ContextClientTrace(c.ctx); trace != nil {
+		c.attempt.trace = &tracer{ClientTrace: *trace}
 	}
 	c.followCancel()
 	c.attempt.begin()

@@ -5,10 +5,17 @@ package l7_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
@@ -128,6 +135,70 @@ func TestTransportRefusesMalformedTrailer(t *testing.T) {
 			if res, err := tr.RoundTrip(req); err == nil {
 				t.Errorf("%q: %q went out: %v", name, value, res.Status)
 			}
+		})
+	}
+}
+
+// The hooks of httptrace are called in the order that http.Transport has.
+func TestTransportCallsTheHooksOfHTTPTrace(t *testing.T) {
+	for _, version := range []string{"1", "h2c"} {
+		withTransport(t, []string{one}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+			tr.Upstream.Protocols = protocols(version)
+			startOrigin(t, n, one, nil, version != "1", func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.WriteHeader(103)
+				_, _ = io.WriteString(w, "hello")
+			})
+			var mu sync.Mutex // the body is sent meanwhile
+			var told []string
+			tell := func(format string, args ...any) {
+				mu.Lock()
+				told = append(told, fmt.Sprintf(format, args...))
+				mu.Unlock()
+			}
+			trace := &httptrace.ClientTrace{
+				GetConn:              func(addr string) { tell("want %s", addr) },
+				GotConn:              func(i httptrace.GotConnInfo) { tell("got %v %v %v", i.Conn != nil, i.Reused, i.IdleTime) },
+				PutIdleConn:          func(err error) { tell("kept %v", err) },
+				GotFirstResponseByte: func() { tell("first byte") },
+				Got1xxResponse:       func(code int, _ textproto.MIMEHeader) error { tell("%d", code); return nil },
+				WroteHeaderField: func(name string, v []string) {
+					if name == "X-A" || name == "Expect" {
+						tell("%s %q", name, v)
+					}
+				},
+				WroteHeaders:    func() { tell("head") },
+				Wait100Continue: func() { tell("waits") },
+				WroteRequest:    func(i httptrace.WroteRequestInfo) { tell("all %v", i.Err) },
+			}
+			ask := func(body io.Reader, want ...string) {
+				t.Helper()
+				told = nil
+				req, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "POST", "http://a.test/", body)
+				req.Header.Set("X-A", "1")
+				res, err := tr.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, res.Body)
+				_ = res.Body.Close()
+				synctest.Wait()
+				if version != "1" { // connections are shared
+					want = slices.DeleteFunc(want, func(s string) bool { return s == "kept <nil>" })
+				}
+				for i, s := range want {
+					if version != "1" && s == "got true true 1s" {
+						want[i] = "got true true 0s"
+					}
+				}
+				if !slices.Equal(told, want) {
+					t.Errorf("HTTP/%s: %q\nwant %q", version, told, want)
+				}
+			}
+			ask(strings.NewReader("body"), "want 10.0.0.1:80", "got true false 0s", `X-A ["1"]`, "head", "all <nil>", "first byte", "103", "kept <nil>")
+			time.Sleep(time.Second)
+			ask(io.MultiReader(strings.NewReader("body")), "want 10.0.0.1:80", "got true true 1s", `X-A ["1"]`, "head", "all <nil>", "first byte", "103", "kept <nil>")
+			ask(nil, "want 10.0.0.1:80", "got true true 0s", `X-A ["1"]`, "head", "all <nil>", "first byte", "103", "kept <nil>")
 		})
 	}
 }

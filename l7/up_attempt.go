@@ -36,6 +36,7 @@ type attempt struct {
 	use       usage           // of connections to servers
 	asked     balance.Request // x.Balance before there was a try
 	try       try             // the try that is under way, then the one that is answered
+	trace     *tracer         // nil if no program looks
 	mirroring *Mirror         // gets a copy at the end
 	retry     struct {
 		balance.RetryPermit
@@ -251,12 +252,16 @@ func (t *attempt) open(ctx context.Context, l *try) *failure {
 	}
 	fresh := false
 	for refusals := 0; ; {
+		t.trace.asks(h.key.addr)
 		src, dialed, err := h.get(ctx, id, t, l, fresh)
 		if err != nil {
 			l.reused = false
 			return t.connectFailure(l, err)
 		}
-		l.reused = !dialed
+		if l.reused = !dialed; t.trace != nil {
+			nc, idleAt := src.netConn()
+			t.trace.got(nc, !dialed, idleAt)
+		}
 		if dialed || src.shared() { // which may have waited for somebody's dial
 			now = time.Now()
 		}

@@ -28,6 +28,7 @@ type upConn struct {
 	whenCut atomic.Pointer[func(reason string)] // nil until the connection is a tunnel
 	in      input                               // holds no buffer when there is nothing in it
 	head    string                              // of the last reply
+	trace   *tracer                             // of the request that has it; nil if no program looks
 	pump    *pump                               // sends the request body; nil if there is nothing to wait for
 	rep     Reply
 	sourceEnd
@@ -83,20 +84,24 @@ func (c *upConn) forget() {
 // release ends the use of a connection: clean means that request and reply
 // are complete and that nothing but the next reply can follow.
 func (c *upConn) release(clean bool) {
-	x := c.x
-	c.x, c.pump = nil, nil
+	x, trace := c.x, c.trace
+	c.x, c.pump, c.trace = nil, nil, nil
 	if x == nil || c.waited {
 		c.idleAt = time.Now()
 	}
 	c.consumed()
-	if !clean || !c.keep || !c.in.empty() || c.lost() {
+	kept := clean && c.keep && c.in.empty() && !c.lost()
+	if kept {
+		if c.private {
+			c.logIn(x)
+		}
+		kept = c.host.put(c)
+	} else {
 		c.close()
-		return
 	}
-	if c.private {
-		c.logIn(x)
+	if trace != nil {
+		_ = quietly(slog.Default(), func() { trace.kept(kept) })
 	}
-	c.host.put(c)
 }
 
 // logIn finds the session that a connection which is logged in belongs to.

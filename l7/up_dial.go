@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http/httptrace"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -59,7 +60,7 @@ func (h *upHost) learnProtocols() {
 // a connection of HTTP/1 is always new.
 func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *try, fresh bool) (source, bool, error) {
 	if h.one && !fresh {
-		if c := h.take(id, t.whole && !t.x.expect, t.use); c != nil {
+		if c := h.take(id, t.whole && !t.x.expect && t.trace == nil, t.use); c != nil {
 			c.session = t.use.session
 			return c, false, nil
 		}
@@ -173,7 +174,15 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 		return nc, nil
 	}
 	t := tls.Client(nc, cfg)
-	if err := t.HandshakeContext(ctx); err != nil {
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.TLSHandshakeStart != nil {
+		trace.TLSHandshakeStart()
+	}
+	err = t.HandshakeContext(ctx)
+	if trace != nil && trace.TLSHandshakeDone != nil {
+		trace.TLSHandshakeDone(t.ConnectionState(), err)
+	}
+	if err != nil {
 		return nil, &tlsError{cfg.ServerName, connectError(ctx, err)}
 	}
 	up = true

@@ -5,6 +5,7 @@ package l7
 import (
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -18,7 +19,7 @@ import (
 func (c *upConn) roundTrip(t *attempt, l *try, now time.Time) error {
 	c.requests++
 	c.private = c.private || t.login // before the server knows
-	c.gotHead, c.pump = false, nil
+	c.gotHead, c.pump, c.trace = false, nil, t.trace
 	now, err := c.sendRequest(t, l, now)
 	if err == nil {
 		if err = c.awaitHead(t, l, now); err == nil {
@@ -44,7 +45,7 @@ func (c *upConn) roundTrip(t *attempt, l *try, now time.Time) error {
 // awaited. What has to be waited for of its body is sent by a pump meanwhile.
 func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, error) {
 	rest, _ := t.request(l)
-	if t.whole && !t.x.expect && c.reused && c.quiet.bare() {
+	if t.whole && !t.x.expect && c.reused && t.trace == nil && c.quiet.bare() {
 		c.boundSend(now, l.within(now, t.bodyTimeout()))
 		c.wait(now, l.within(now, t.headerTimeout()))
 		n, err := c.ask(rest)
@@ -58,6 +59,7 @@ func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, erro
 	}
 	err := c.send(rest, now, l.within(now, t.bodyTimeout()))
 	now = time.Now() // that may have been a wait
+	t.wrote(l, err)
 	if err != nil {
 		// The server may have replied and closed without reading.
 		if !errors.Is(err, os.ErrDeadlineExceeded) && c.readEarly(now) {
@@ -117,7 +119,9 @@ func (c *upConn) awaitHead(t *attempt, l *try, now time.Time) error {
 			continue
 		case err != nil:
 			return err
-		case c.rep.Status >= 200 || c.rep.Status == http.StatusSwitchingProtocols:
+		}
+		t.trace.answers()
+		if c.rep.Status >= 200 || c.rep.Status == http.StatusSwitchingProtocols {
 			return nil
 		}
 		if interim++; interim > maxInterim {
@@ -158,6 +162,8 @@ func (c *upConn) headCame(now time.Time) { c.idleAt = now }
 func (c *upConn) judge(*balance.Outcome) {}
 
 func (c *upConn) trailers() *Fields { return c.trailer }
+
+func (c *upConn) netConn() (net.Conn, time.Time) { return c.c.NetConn(), c.idleAt }
 
 func (c *upConn) tlsState() *tls.ConnectionState { return c.c.TLS() }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -76,6 +77,7 @@ func (s *h2Stream) headCame(time.Time)             {}
 func (s *h2Stream) reply() *Reply                  { return &s.rep }
 func (s *h2Stream) tlsState() *tls.ConnectionState { return s.conn.state }
 func (s *h2Stream) trailers() *Fields              { return s.trailing }
+func (s *h2Stream) netConn() (net.Conn, time.Time) { return s.conn.nc, time.Time{} }
 func (s *h2Stream) ended() bool                    { return s.bodyErr == io.EOF }
 
 func (s *h2Stream) splice(replyWriter) (tried bool, err error) { return true, nil }
@@ -181,6 +183,7 @@ func (s *h2Stream) sendRequest(t *attempt, l *try, now time.Time) error {
 	}
 	c.mu.Unlock()
 	c.flush()
+	t.wrote(l, err)
 	if err == nil && !t.whole && !x.expect {
 		s.pump = newPump(t, s, true)
 	}
@@ -218,6 +221,7 @@ func (s *h2Stream) awaitHead(t *attempt, l *try) error {
 			return err
 		}
 		s.gotHead = true
+		t.trace.answers()
 		if r.Status >= 200 {
 			s.rep = r
 			return nil

@@ -267,11 +267,13 @@ func (h *upHost) takeShared(id identity, use usage) *upConn {
 	return c
 }
 
-// put keeps a connection for later, or closes it.
-func (h *upHost) put(c *upConn) {
+// put keeps a connection for later, or closes it, and reports which.
+func (h *upHost) put(c *upConn) bool {
 	if m := h.up.MaxRequests; m > 0 && c.requests >= m || h.up.MaxAge > 0 && c.idleAt.After(c.expires) || !h.open() || !h.keep(c) {
 		c.close()
+		return false
 	}
+	return true
 }
 
 // keep reports whether a connection can be kept, and keeps it then.

@@ -5,6 +5,7 @@ package l7
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,7 @@ type pump struct {
 	limit time.Duration
 	toEnd bool // more may come behind a body of known length
 	body  io.Reader
+	trace *tracer // nil if no program looks
 	done  chan struct{}
 
 	fromClient atomic.Pointer[error] // what ended it, if that was the client
@@ -45,7 +47,7 @@ func newPump(t *attempt, to bodySink, trailer bool) *pump {
 	if wantsStream(t.x) {
 		w.limit = w.stream
 	}
-	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.toEnd(trailer), body: t.stream(), done: make(chan struct{})}
+	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.toEnd(trailer), body: t.stream(), trace: t.trace, done: make(chan struct{})}
 	go p.run(&t.up.bulk)
 	return p
 }
@@ -54,10 +56,24 @@ var errBodyTooLong = errors.New("l7: body longer than its length")
 
 func (c *upConn) startPump(t *attempt) { c.pump = newPump(t, c, false) }
 
+// tell says how the request went out, if a program looks. It does that before the
+// request may end, so that nothing is told behind that.
+func (p *pump) tell() {
+	if p.trace == nil {
+		return
+	}
+	err := p.clientError()
+	if err == nil && !p.whole {
+		err = errStopped
+	}
+	_ = quietly(slog.Default(), func() { p.trace.wroteAll(err) })
+}
+
 func (p *pump) run(pool *l4.BufferPool) {
 	defer func() {
 		p.ended = time.Now()
 		p.to.bodyEnded(p.clientError() != nil)
+		p.tell()
 		close(p.done)
 	}()
 	b := pool.Get()

@@ -4,6 +4,7 @@ package l7
 
 import (
 	"crypto/tls"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -82,6 +83,9 @@ type serverConn interface {
 	interrupter
 	end() *sourceEnd
 	tlsState() *tls.ConnectionState
+	// netConn returns the connection, and since when it had been idle, as far as that
+	// is known.
+	netConn() (c net.Conn, idleAt time.Time)
 	// shared reports whether others may have been waited for to get it.
 	shared() bool
 	// headCame says when the head of the reply had come.

@@ -47,7 +47,7 @@ func (l *lastSpans) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 		}
 		_, _ = fmt.Fprintf(w, "%s %s in %v", s.SpanKind(), s.Name(), s.EndTime().Sub(s.StartTime()))
 		for _, a := range s.Attributes() {
-			_, _ = fmt.Fprintf(w, " %s=%q", a.Key, a.Value.Emit())
+			_, _ = fmt.Fprintf(w, " %s=%q", a.Key, a.Value.String())
 		}
 		_, _ = fmt.Fprintln(w)
 	}

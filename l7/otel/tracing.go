@@ -27,11 +27,11 @@ type Tracing struct {
 	// Share of the requests without a trace of their own that are sampled, at random; 0 means all, negative means none
 	Share float64
 
-	// Trust reports whether a client's traceparent, tracestate and baggage are to be
-	// believed; nil means that every client is. Those of others are replaced: strangers who
+	// Trust matches the requests whose traceparent, tracestate and baggage are believed, by
+	// l7.RemoteIn for example; nil means all. Those of others are replaced: strangers who
 	// may say that they are sampled decide what tracing costs, and may write into the
 	// traces of others.
-	Trust func(x *l7.Exchange) bool
+	Trust l7.Matcher
 
 	// Attributes returns what else the span of a request is to say; nil means nothing. It is
 	// called when the request has ended, if it is sampled. Values that a client can choose
@@ -47,6 +47,7 @@ func (t *Tracing) Check() error {
 	m.Need("Tracing.Tracer", t.Tracer, "must be a tracer of a TracerProvider")
 	m.Need("Tracing.Next", t.Next, "must be the handler that goes on")
 	m.If(!(t.Share <= 1), "Tracing.Share", t.Share, "must be at most 1")
+	m.In("Tracing.Trust", t.Trust)
 	m.In("Tracing.Next", t.Next)
 	return m.Err()
 }
@@ -56,7 +57,7 @@ func (t *Tracing) ServeHTTP(w http.ResponseWriter, r *http.Request) { l7.ServeHT
 
 // ServeExchange implements [l7.Handler].
 func (t *Tracing) ServeExchange(x *l7.Exchange) {
-	trusted := t.Trust == nil || t.Trust(x)
+	trusted := t.Trust == nil || t.Trust.Match(x)
 	var came parent
 	if trusted {
 		came = parentOf(&x.Header)

@@ -153,7 +153,7 @@ type span struct {
 func (s span) attr(key string) string {
 	for _, a := range s.Attributes {
 		if string(a.Key) == key {
-			return a.Value.Emit()
+			return a.Value.String()
 		}
 	}
 	return ""

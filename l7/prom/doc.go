@@ -36,6 +36,11 @@
 // A bucket of the latency of a pool has the last request with a trace as its exemplar, if
 // [Collector.Note] is told of requests.
 //
+// # Scrapes
+//
+// Each scrape reads all figures anew. Where strangers may scrape, MaxRequestsInFlight of
+// promhttp.HandlerOpts bounds what that costs.
+//
 // # Counters
 //
 // The counters of a server begin at 0 when it joins its pool, and

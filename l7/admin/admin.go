@@ -240,11 +240,14 @@ func (h *Handler) enter(w http.ResponseWriter) (leave func(), ok bool) {
 	}
 }
 
-// turn waits for the turn to make a page; it is false if ctx ends before.
+// turn waits for the turn to make a page; it is false if ctx ends before. The next turn
+// comes after a rest as long as this one, so that those who look take half a core at most,
+// however many they are and whatever they ask for.
 func (h *Handler) turn(ctx context.Context) (done func(), ok bool) {
 	select {
 	case h.render <- struct{}{}:
-		return func() { <-h.render }, true
+		start := time.Now()
+		return func() { time.AfterFunc(time.Since(start), func() { <-h.render }) }, true
 	case <-ctx.Done():
 		return nil, false
 	}

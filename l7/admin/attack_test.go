@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock/l7"
 	"github.com/penstock-lb/penstock/l7/admin"
 )
 
@@ -67,5 +68,24 @@ func TestRefusedActionsFillNoLog(t *testing.T) {
 		time.Sleep(time.Second)
 		w.act("action", "ready")
 		require.Contains(t, log.String(), "left_out=990")
+	})
+}
+
+// Those who look leave half of a core to the gateway.
+func TestWhatIsMadeIsFollowedByARest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		slow := l7.MatchFunc(func(*l7.Exchange) bool { time.Sleep(time.Second); return true })
+		w.h.Routers["slow"] = l7.NewRouter(l7.Route{Match: slow, Handler: &l7.Deny{}})
+		start := time.Now()
+		var one time.Duration
+		for range 3 {
+			require.Equal(t, 200, w.do("GET", "/explain?router=slow&url=/", "").Code)
+			if one == 0 {
+				one = time.Since(start)
+			}
+		}
+		require.Equal(t, 5*one, time.Since(start), "two rests between three")
+		time.Sleep(one)
 	})
 }

@@ -101,6 +101,8 @@ func goodLiterals() []any {
 		&l7.BasicAuth{Verify: l7.Passwords(nil), Next: next},
 		&l7.BufferBody{Next: next},
 		&l7.LimitBody{Next: next},
+		&l7.BufferReply{Next: next},
+		&l7.Fault{Status: 503, Next: next},
 		&l7.ForwardAuth{Service: next, Next: next},
 		&l7.Capture{Next: next},
 		&l7.Choose{By: func(*l7.Exchange) http.Handler { return nil }},

@@ -24,9 +24,10 @@
 //
 //	&l7.Rewrite{Next:              // what follows sees the new path
 //	&l7.BufferBody{Next:           // before a server is chosen
+//	&l7.BufferReply{Next:          // the other way: where clients are slow, or servers break off
 //	&l7.Gate{Next:                 // a place is held only while a server works
 //	&l7.Persist{Next:              // or Stick, HashBy: the choice of a server
-//	&l7.Proxy{}}}}}
+//	&l7.Proxy{}}}}}}
 //
 // Middleware of net/http may go anywhere between them; in a [Wrap] it costs about as
 // much as a native one.

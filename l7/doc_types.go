@@ -18,9 +18,9 @@
 //     [PrefixEntry]
 //   - Choice of a server: [Persist], [PersistMode], [Stick], [StickTable], [StickStore], [HashBy]
 //   - Middleware that looks or refuses: [TrustForwarded], [RequestID], [Capture], [Access], [BasicAuth], [ForwardAuth], [Limit],
-//     [KeyLimiter], [Gate], [Places], [LimitBody], [Misdirected], [Monitor]
+//     [KeyLimiter], [Gate], [Places], [LimitBody], [Misdirected], [Monitor], [Fault]
 //   - Middleware that changes: [Normalize], [Underscores], [Rewrite], [EditHeader] with [FieldEdit], [FieldEditFunc],
-//     [SetField], [AddField], [DelField] and [ReplaceField], [SetForwarded], [BufferBody], [ErrorPages], [ProxyStatus]
+//     [SetField], [AddField], [DelField] and [ReplaceField], [SetForwarded], [BufferBody], [BufferReply], [ErrorPages], [ProxyStatus]
 //   - Middleware of net/http in a tree: [Wrap]
 //   - Handlers that answer: [FixedReply], [Redirect], [Deny], [Drop], [Tarpit]
 //   - Errors: [RefusedError], [ForwardAuthError], [TimeoutError], and those above

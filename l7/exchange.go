@@ -81,6 +81,8 @@ type Exchange struct {
 
 	observers []TryObserver // of its tries
 
+	holding *holding // how the reply of a server is held back; nil if it is not
+
 	proxied *l4.ProxyHeader // accepted on the connection; nil if there was none
 
 	last    Handler // the last one that Serve has called

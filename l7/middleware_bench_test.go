@@ -126,6 +126,8 @@ func measured(t testing.TB) []measure {
 		{name: "ForwardAuthKept", h: &ForwardAuth{
 			Service:   HandlerFunc(func(x *Exchange) { f := MakeFields("X-User", "ann"); x.Respond(200, &f, "") }),
 			ToRequest: []string{"X-User"}, UserField: "X-User", KeepFor: time.Hour, Key: ByHost, Fields: []string{"Authorization"}, Next: leaf}},
+		{name: "Fault", h: &Fault{Active: func() bool { return true }, Match: Header{Name: "X-Test"}, Status: 503, Next: leaf}},
+		{name: "BufferReply", h: &BufferReply{Next: leaf}},
 		{name: "RequestID", h: &RequestID{Reply: true, Next: leaf}},
 		{name: "Normalize", h: &Normalize{DecodeUnreserved: true, MergeSlashes: true, DotSegments: true, Strict: true, Next: leaf}},
 		{name: "Monitor", h: &Monitor{Path: "/alive", Next: leaf}},

@@ -208,6 +208,11 @@ var panics = []struct {
 		ok := l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(200, nil, "") })
 		return &l7.ForwardAuth{Service: ok, KeepFor: time.Minute, Key: b.key, Next: b.proxy}
 	}},
+	{"Fault.Match", 500, func(b *bomb) http.Handler { return &l7.Fault{Match: l7.Not(b.matcher()), Status: 503, Next: b.proxy} }},
+	{"Fault.Active", 500, func(b *bomb) http.Handler {
+		return &l7.Fault{Active: func() bool { b.tick(); return false }, Status: 503, Next: b.proxy}
+	}},
+	{"Reply.FilterBody of a reply held back", 0, func(b *bomb) http.Handler { return filterReply(b, &l7.BufferReply{Next: b.proxy}) }},
 	{"Access.Allow", 500, func(b *bomb) http.Handler { return &l7.Access{Allow: b.matcher(), Next: b.proxy} }},
 	{"Access.Deny", 500, func(b *bomb) http.Handler { return &l7.Access{Deny: l7.Not(b.matcher()), Next: b.proxy} }},
 	{"Monitor.Fail", 500, func(b *bomb) http.Handler {

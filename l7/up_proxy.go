@@ -118,7 +118,9 @@ func (p *Proxy) forward(x *Exchange) {
 		return
 	}
 	t.deliver()
-	t.try.done(t.try.outcome)
+	if t.try.lease.Server() != nil { // unless a reply was held back: then it is done
+		t.try.done(t.try.outcome)
+	}
 }
 
 func (p *Proxy) init() {

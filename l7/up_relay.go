@@ -87,7 +87,14 @@ func (t *attempt) relay(src source) {
 	if t.method == http.MethodHead && x.asked.method != http.MethodHead && bodyAllowed(r.Status) {
 		r.ContentLength = 0 // of a body that was not asked for
 	}
-	waited := len(x.editors) > 0 || l.raced // the host's code may wait for what it likes
+	var held ahead
+	if t.holds(src) {
+		if held = t.holdReply(src); held.of == nil {
+			return // it is answered
+		}
+		defer held.give()
+	}
+	waited := len(x.editors) > 0 || l.raced || held.of != nil // the host's code may wait for what it likes
 	err := x.writeHead(r)
 	if !waited {
 		x.now = l.headAt // nothing has waited since
@@ -100,8 +107,10 @@ func (t *attempt) relay(src source) {
 		return
 	case err != nil:
 		err = &clientError{err}
+	case held.of != nil:
+		err = t.relayAhead(src, &held)
 	case len(r.filters) > 0:
-		err = t.relayFiltered(src)
+		err = t.relayFiltered(src, &sourceBody{src: src})
 	default:
 		err = t.relayBody(src)
 	}
@@ -175,8 +184,8 @@ func (t *attempt) relayBody(src source) error {
 
 // relayFiltered passes the body on through filters. What they leave unread
 // costs the connection.
-func (t *attempt) relayFiltered(src source) error {
-	body := src.reply().filter(&sourceBody{src: src})
+func (t *attempt) relayFiltered(src source, from io.Reader) error {
+	body := src.reply().filter(from)
 	b := t.up.pool.Get()
 	defer t.up.pool.Put(b)
 	for {

@@ -4,8 +4,10 @@ package l7_test
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -48,4 +50,29 @@ func ExampleForwardAuth() {
 	// 302 <a href="/oauth2/start?rd=/cart">Found</a>.
 	// /oauth2/start?rd=/cart
 	// 200 hello ann
+}
+
+// Replies of up to 256 KiB are held back: a report that breaks off is a 502.
+func ExampleBufferReply() {
+	servers := &balance.Pool{Name: "reports"}
+	if err := servers.Set(balance.Endpoint{Addr: "127.0.0.1:9"}); err != nil { // where nobody listens
+		panic(err)
+	}
+	h := &l7.BufferReply{MaxBytes: 256 << 10, Timeout: 20 * time.Second, Next: &l7.Proxy{Pool: servers, Logger: slog.New(slog.DiscardHandler)}}
+	show(h, "/report")
+	// Output: 502 502 Bad Gateway
+}
+
+// One switch for all faults of a program.
+func ExampleFault() {
+	var faults atomic.Bool
+	h := &l7.Fault{Active: faults.Load, Match: l7.Header{Name: "X-Test", Value: "fail"}, Status: 503, Next: app}
+	show(h, "/", "X-Test", "fail")
+	faults.Store(true)
+	show(h, "/", "X-Test", "fail")
+	show(h, "/")
+	// Output:
+	// 200 GET example.com/
+	// 503 503 Service Unavailable
+	// 200 GET example.com/
 }

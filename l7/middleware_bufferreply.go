@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net/http"
+	"sync"
+	"time"
+)
+
+// BufferReply holds the reply of a server back until all of it has arrived, so that a
+// server that stalls or breaks off is a 504 or a 502 and not half a reply, and a slow
+// client holds no server: connection and lease are given back before the client is
+// written to.
+//
+// What is longer than MaxBytes streams by: at once if its length is known, otherwise as
+// soon as MaxBytes have arrived. So do event streams, gRPC, what was upgraded, replies
+// with X-Accel-Buffering: no, and all that there is no room for in TotalBytes. Handlers
+// of this process are not held back.
+type BufferReply struct {
+	MaxBytes   int   // of a reply; 0 means 1 MiB
+	TotalBytes int64 // held of all replies at once; 0 means 64 MiB, negative means no limit
+
+	Timeout time.Duration // for the bytes waited for, within those of the Proxy; 0 means 30s, negative means none
+
+	Next http.Handler
+
+	checked
+	once    sync.Once
+	holding holding
+}
+
+// ServeExchange implements [Handler].
+func (h *BufferReply) ServeExchange(x *Exchange) {
+	h.once.Do(h.init)
+	x.holding = &h.holding
+	Serve(h.Next, x)
+}
+
+func (h *BufferReply) init() {
+	h.holding.field, h.holding.timeout = "BufferReply.Timeout", orDefault(h.Timeout, 30*time.Second)
+	h.holding.all = orDefault(h.TotalBytes, 64<<20)
+	if h.holding.max = h.MaxBytes; h.MaxBytes <= 0 {
+		h.holding.max = 1 << 20
+	}
+}
+
+// Held returns how many bytes are held at the moment.
+func (h *BufferReply) Held() int64 { return h.holding.held.Load() }
+
+// ServeHTTP implements [http.Handler].
+func (h *BufferReply) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
+
+// Check returns what is wrong with h and its handler.
+func (h *BufferReply) Check() error { return checkAll(h) }
+
+func (h *BufferReply) check(c *checks) {
+	c.If(h.MaxBytes < 0, "BufferReply.MaxBytes", h.MaxBytes, notNegative)
+	c.next("BufferReply.Next", h.Next)
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+func TestBufferReply(t *testing.T) {
+	var last Record
+	var h *BufferReply
+	var p *Proxy
+	var arrived atomic.Int32
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.1.0.1:80", func(w http.ResponseWriter, r *http.Request) {
+			flush := w.(http.Flusher).Flush
+			n, _ := strconv.Atoi(r.URL.Query().Get("n"))
+			if r.URL.Query().Has("known") {
+				w.Header().Set("Content-Length", strconv.Itoa(n))
+			}
+			w.Header().Set("X-A", "b")
+			switch r.URL.Path {
+			case "/events":
+				w.Header().Set("Content-Type", "text/event-stream")
+			case "/unbuffered":
+				w.Header().Set("X-Accel-Buffering", "no")
+			case "/trailer":
+				w.Header().Set("Trailer", "X-End")
+				defer w.Header().Set("X-End", "yes")
+			}
+			for left := n; left > 0; {
+				m := min(left, 10_000)
+				_, _ = io.WriteString(w, strings.Repeat("a", m))
+				flush()
+				left -= m
+				if left > 0 {
+					time.Sleep(time.Second)
+				}
+			}
+			switch r.URL.Path {
+			case "/stalled":
+				time.Sleep(time.Hour)
+			case "/cut":
+				panic(http.ErrAbortHandler)
+			}
+			arrived.Add(1)
+		})
+		p = s.proxy("10.1.0.1:80")
+		h = &BufferReply{MaxBytes: 100_000, Next: p}
+		return HandlerFunc(func(x *Exchange) {
+			x.OnReply(ReplyFunc(func(_ *Exchange, r *Reply) {
+				r.Header.Set("X-Edited", r.Header.Get("X-A"))
+				if x.Path == "/filtered" {
+					r.FilterBody(func(b io.Reader) io.Reader { return io.MultiReader(strings.NewReader("<"), b, strings.NewReader(">")) })
+				}
+			}))
+			Serve(h, x)
+			last = x.Record
+		})
+	}, func(s *site) {
+		t := s.T
+		first := func(path string) (*http.Response, time.Duration) { // and when its first byte came
+			start := time.Now()
+			resp, err := s.client.Get("http://10.0.0.1" + path)
+			require.NoError(t, err)
+			_, err = resp.Body.Read(make([]byte, 1))
+			require.NoError(t, err)
+			return resp, time.Since(start)
+		}
+		whole := func(path, prefix string, n int, after time.Duration) *http.Response {
+			t.Helper()
+			resp, took := first(path)
+			rest, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			resp.Body.Close()
+			require.Equal(t, 200, resp.StatusCode)
+			require.Equal(t, "b", resp.Header.Get("X-Edited"))
+			require.Len(t, rest, n-1)
+			require.Equal(t, after, took)
+			synctest.Wait()
+			require.Zero(t, h.Held())
+			require.True(t, completed(last.Termination))
+			require.Equal(t, int64(n), last.BytesOut)
+			return resp
+		}
+		resp := whole("/?n=50000", "", 50_000, 4*time.Second)
+		require.Equal(t, int64(50_000), resp.ContentLength, "it is known now")
+		whole("/?n=50000&known", "", 50_000, 4*time.Second)
+		whole("/?n=100000", "", 100_000, 9*time.Second)
+		whole("/?n=150000", "", 150_000, 10*time.Second) // as soon as the bound is reached
+		whole("/?n=150000&known", "", 150_000, 0)
+		whole("/events?n=50000", "", 50_000, 0)
+		whole("/unbuffered?n=50000", "", 50_000, 0)
+		whole("/filtered?n=20000", "", 20_002, time.Second)
+		resp = whole("/trailer?n=20000", "", 20_000, time.Second)
+		require.Equal(t, "yes", resp.Trailer.Get("X-End"))
+		a := s.get("/?n=50000&known", "Method", "HEAD")
+		require.Equal(t, 200, a.StatusCode)
+		require.Equal(t, int64(50_000), a.ContentLength)
+
+		for _, known := range []string{"", "&known"} {
+			start := time.Now()
+			a = s.get("/stalled?n=50000" + known)
+			if known == "" {
+				require.Equal(t, 504, a.StatusCode)
+				require.InDelta(t, 38, time.Since(start).Seconds(), 8) // deadlines are coarse
+				require.Equal(t, endOf(l4.ServerTimeout, l4.PhaseData), last.Termination)
+				require.ErrorContains(t, last.Err, "BufferReply.Timeout of 30s")
+			} else {
+				require.Equal(t, 200, a.StatusCode, "all is there")
+			}
+			if known == "" {
+				a = s.get("/cut?n=50000")
+				require.Equal(t, 502, a.StatusCode)
+				require.Equal(t, endOf(l4.ServerAborted, l4.PhaseData), last.Termination)
+			}
+			require.Zero(t, h.Held())
+			for sv := range p.Pool.All() {
+				require.Zero(t, sv.InFlight())
+			}
+		}
+		time.Sleep(2 * time.Hour) // for the handlers
+	})
+}
+
+// A client that does not read holds no server.
+func TestBufferReplyFreesTheServer(t *testing.T) {
+	var h *BufferReply
+	var p *Proxy
+	body := bytes.Repeat([]byte("0123456789abcdef"), 16<<20/16)
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.1.0.1:80", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+			_, _ = w.Write(body)
+		})
+		p = s.proxy("10.1.0.1:80")
+		h = &BufferReply{MaxBytes: 32 << 20, TotalBytes: 24 << 20, Next: p}
+		return h
+	}, func(s *site) {
+		t := s.T
+		load := func() (n int) {
+			for sv := range p.Pool.All() {
+				n += int(sv.InFlight())
+			}
+			return n
+		}
+		resp, err := s.client.Get("http://10.0.0.1/")
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Zero(t, load())
+		require.EqualValues(t, len(body), h.Held(), "no more than it is")
+
+		other, err := s.client.Get("http://10.0.0.1/") // for which there is no room
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Equal(t, 1, load())
+		for _, r := range []*http.Response{resp, other} {
+			got, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(body, got))
+			r.Body.Close()
+		}
+		synctest.Wait()
+		require.Zero(t, load())
+		require.Zero(t, h.Held())
+	})
+}

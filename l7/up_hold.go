@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"github.com/penstock-lb/penstock/l4"
+)
+
+// holds reports whether the reply is to be held back.
+func (t *attempt) holds(src source) bool {
+	h, r := t.x.holding, src.reply()
+	return h != nil && r.ContentLength <= int64(h.max) && !src.ended() && !t.x.bodiless(r.Status) &&
+		!isStream(&r.Header) && !equalFold(r.Header.Get("X-Accel-Buffering"), "no")
+}
+
+// ahead is the beginning of a reply that has been held back and is to stream now.
+type ahead struct {
+	of          *holding // nil if there is none
+	body, piece []byte   // piece is the source's
+}
+
+// give gives back what the beginning takes.
+func (a *ahead) give() {
+	if a.of != nil {
+		a.of.give(a.body)
+		*a = ahead{}
+	}
+}
+
+// holdReply reads the body of a reply that is held back. If all of it has come it is
+// delivered, and if it breaks off the client is told: then nothing is returned.
+func (t *attempt) holdReply(src source) ahead {
+	h, w, start := t.x.holding, t.bodyWait(), time.Now()
+	if h.timeout > 0 {
+		if end := start.Add(h.timeout); w.end.IsZero() || end.Before(w.end) {
+			w.end = end
+		}
+	}
+	src.expectBody(nil, w)
+	var body []byte
+	for {
+		p, err := src.next()
+		if err == io.EOF {
+			t.deliverHeld(src, body)
+			return ahead{}
+		}
+		if err != nil {
+			h.give(body)
+			t.failHeld(src, err, start)
+			return ahead{}
+		}
+		more := h.grow(body, len(p), src.reply().ContentLength)
+		if more == nil {
+			src.expectBody(t.x, t.bodyWait())
+			return ahead{h, body, p}
+		}
+		body = append(more, p...)
+	}
+}
+
+// relayAhead is relayBody for a reply of which something has been held back.
+func (t *attempt) relayAhead(src source, held *ahead) error {
+	if len(src.reply().filters) > 0 {
+		return t.relayFiltered(src, io.MultiReader(bytes.NewReader(held.body), &sourceBody{src: src, held: held.piece}))
+	}
+	for _, p := range [...][]byte{held.body, held.piece} {
+		if err := t.x.writeBody(p); err != nil {
+			return &clientError{err}
+		}
+	}
+	held.give()
+	return t.relayBody(src)
+}
+
+// failHeld answers in the place of a reply that has not come to its end.
+func (t *attempt) failHeld(src source, err error, start time.Time) {
+	f := src.end().failure(t.x, err)
+	if f.by == l4.ServerTimeout {
+		if h := t.x.holding; h.timeout > 0 && time.Since(start) >= h.timeout {
+			f.err = timedOut(h.field, h.timeout, err)
+		} else {
+			f.err = t.lateBody(time.Time{}, false, err)
+		}
+	}
+	f.phase = l4.PhaseData
+	t.letGo(&t.try, src)
+	t.try.outcome.Class, t.try.outcome.Err = f.class, f.err
+	t.failed(f)
+}
+
+// deliverHeld sends a reply that is here as a whole. The server is done before.
+func (t *attempt) deliverHeld(src source, body []byte) {
+	defer t.x.holding.give(body) // also if a filter of the host's panics
+	x, r := t.x, *src.reply()
+	r.Header = r.Header.Clone()
+	trailer := src.trailers()
+	if trailer != nil {
+		f := trailer.Clone()
+		trailer = &f
+	}
+	if r.ContentLength < 0 && (trailer == nil || trailer.Len() == 0) {
+		r.ContentLength = int64(len(body))
+	}
+	sent := src.stopSending(t, false)
+	untouched := x.down.detach()
+	src.judge(&t.try.outcome)
+	src.release(untouched && sent && src.ended())
+	t.try.src = nil
+	t.try.done(t.try.outcome)
+
+	x.now = time.Time{}
+	err := x.writeHead(&r)
+	switch {
+	case isReplaced(err): // and answered
+		return
+	case err == nil && len(r.filters) > 0:
+		if err := x.copyBody(r.filter(bytes.NewReader(body))); err != nil {
+			t.clientLost(err)
+			return
+		}
+	case err == nil:
+		err = x.writeBody(body)
+	}
+	if err == nil {
+		err = x.down.finish(trailer)
+	}
+	if err != nil {
+		t.clientLost(err)
+	}
+}
+
+// clientLost notes that a reply could not be written whose server is done.
+func (t *attempt) clientLost(err error) {
+	x, cause := t.x, l4.ClientAborted
+	x.down.abort()
+	if errors.Is(err, os.ErrDeadlineExceeded) || x.down.replyLate() {
+		cause = l4.ClientTimeout
+		err = t.lateWrite(errors.Join(os.ErrDeadlineExceeded, err))
+	}
+	x.Record.Termination, x.Record.Err = endOf(cause, l4.PhaseLast), err
+}

@@ -196,7 +196,7 @@ func TestWings(t *testing.T) {
 			}
 		})
 	}
-	require.Equal(t, 3, tables)
+	require.Equal(t, 5, tables)
 }
 
 // TestSeams keeps the seams of l7 closed, and shows that this and TestWings would see

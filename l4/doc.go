@@ -53,3 +53,26 @@
 // To read the code: handler.go, server.go, proxy.go, relay.go; then
 // wire_linux.go for what happens when there is much to do.
 package l4
+
+// The wings of the package, the lowest first. A file that no other has is in core; the
+// first word of a name shows it else. A file uses what is declared in files of its own
+// wing and of those below it; TestWings of the module's root checks that.
+//
+// core: connections and what waits for them, the Server, the relay and its events, listeners
+// and sockets, records; and what is pure: buffers, PROXY headers, ClientHellos
+//
+// router: the Router, its matchers and its listener
+//
+//	router router_*
+//
+// handlers: what a connection passes through before it is relayed
+//
+//	attach handlers_check limit limit_* proxyproto_accept proxyproto_send tls_*
+//
+// proxy: the Proxy and the Dialer, which take leases of a pool
+//
+//	proxy proxy_*
+//
+// datagrams: the UDPProxy
+//
+//	udp udp_*

@@ -179,3 +179,16 @@ const (
 )
 
 func (r *Router) maxBytes() int { return max(cmp.Or(r.MaxBytes, defaultPeekBytes), 0) }
+
+// Check returns what is wrong with r and its handlers. [Router.ServeConn] calls
+// it at the first connection, as does every handler with a Check.
+func (r *Router) Check() error { return checkAll(r) }
+
+func (r *Router) check(c *checks) {
+	for i := range r.Routes {
+		c.optional(fmt.Sprintf("Router.Routes[%d].Handler", i), r.Routes[i].Handler)
+	}
+	c.optional("Router.Default", r.Default)
+	c.If(len(r.Routes) == 0 && r.Default == nil, "Router.Routes", nil, "must have a route, or Default a handler")
+	c.If(r.Silence < 0, "Router.Silence", r.Silence, notNegative)
+}

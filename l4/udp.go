@@ -279,3 +279,12 @@ func (p *UDPProxy) key(client netip.AddrPort) (key uint64, err error) {
 	defer func() { err = p.recovered(recover(), "Key") }()
 	return p.Key(client), nil
 }
+
+// Check returns what is wrong with p and its pool. [UDPProxy.Serve] calls it.
+func (p *UDPProxy) Check() error { return checkAll(p) }
+
+func (p *UDPProxy) check(c *checks) {
+	c.Need("UDPProxy.Pool", p.Pool, "must be the pool of servers")
+	c.In("UDPProxy.Pool", p.Pool)
+	c.If(p.Replies < 0, "UDPProxy.Replies", p.Replies, notNegative)
+}

@@ -138,3 +138,12 @@ func (r *relay) answered(c *Conn, events uint32) {
 		r.dialing.answer = nil
 	}
 }
+
+// hasLeft returns what is to be called if events say that a client in the queue
+// has gone both ways; r.mu is held.
+func (r *relay) hasLeft(c *Conn, events uint32) (left func()) {
+	if c == r.dialing.queued && events&(syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
+		return r.dialing.left
+	}
+	return nil
+}

@@ -31,3 +31,17 @@
 // bubble of testing/synctest in no time. Laws need not even that: they take the
 // time as an argument. [MemoryStore] stands for a shared store in tests.
 package ratelimit
+
+// The wings of the package, the lowest first. A file that no other has is in core. A file
+// uses what is declared in files of its own wing and of those below it; TestWings of the
+// module's root checks that.
+//
+// core: the laws, the Decision, and the table that keeps the states of keys
+//
+// limits: what keeps a law for everybody or by key, and what fits no law
+//
+//	adaptive bandwidth bucket concurrency evict keyed limiter
+//
+// shared: limits that several gateways keep, and what checks the literals of the package
+//
+//	check lease leased leased_run memorystore outage store

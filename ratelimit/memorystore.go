@@ -33,24 +33,6 @@ func (m *MemoryStore) keyed(law Law) (*Keyed[string], error) {
 	return l.(*Keyed[string]), nil
 }
 
-// plain returns a law of this package as a value, and nil for a nil pointer.
-func plain(law Law) Law {
-	if v := reflect.ValueOf(law); v.Kind() == reflect.Pointer && v.IsNil() {
-		return nil
-	}
-	switch l := law.(type) {
-	case *GCRA:
-		return *l
-	case *Window:
-		return *l
-	case *InFlight:
-		return *l
-	case *Unlimited:
-		return *l
-	}
-	return law
-}
-
 // whole returns a law with its defaults written out.
 func whole(law Law) Law {
 	switch l := law.(type) {

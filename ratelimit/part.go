@@ -4,6 +4,7 @@ package ratelimit
 
 import (
 	"math"
+	"reflect"
 	"time"
 )
 
@@ -54,6 +55,24 @@ func (f InFlight) Part(n int) Law {
 func part(law Law, n int) Law {
 	if d, ok := law.(Divisible); ok && n > 1 {
 		return d.Part(n)
+	}
+	return law
+}
+
+// plain returns a law of this package as a value, and nil for a nil pointer.
+func plain(law Law) Law {
+	if v := reflect.ValueOf(law); v.Kind() == reflect.Pointer && v.IsNil() {
+		return nil
+	}
+	switch l := law.(type) {
+	case *GCRA:
+		return *l
+	case *Window:
+		return *l
+	case *InFlight:
+		return *l
+	case *Unlimited:
+		return *l
 	}
 	return law
 }

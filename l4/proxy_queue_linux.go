@@ -2,8 +2,6 @@
 
 package l4
 
-import "syscall"
-
 // watchEvents has the Parker watch; nil if it cannot.
 func (s *session) watchEvents(left func()) (stop func()) {
 	c := s.client
@@ -26,13 +24,4 @@ func (s *session) watchEvents(left func()) (stop func()) {
 		return nil
 	}
 	return stop
-}
-
-// hasLeft returns what is to be called if events say that a client in the queue
-// has gone both ways; r.mu is held.
-func (r *relay) hasLeft(c *Conn, events uint32) (left func()) {
-	if c == r.dialing.queued && events&(syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
-		return r.dialing.left
-	}
-	return nil
 }

@@ -97,7 +97,7 @@ func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req *Request) (Le
 			return Lease{s: s, flags: flags, ticket: ticket}, nil
 		}
 	}
-	if onFull != GoOn && openness(s.open.Load()) >= need {
+	if onFull != GoOn && admission(s.open.Load()) >= need {
 		lease, err := p.wait(ctx, req, s)
 		if err == nil {
 			return lease, nil
@@ -116,7 +116,7 @@ func (sn *snapshot) preferred(req *Request) *Server {
 		return nil
 	}
 	s := sn.set.byName[req.Prefer]
-	if s == nil || req.tried.has(s) || openness(s.open.Load()) < persistent {
+	if s == nil || req.tried.has(s) || admission(s.open.Load()) < persistent {
 		return nil
 	}
 	return s

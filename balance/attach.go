@@ -26,7 +26,7 @@ func (s *Server) Attach(a Attached) {
 	}
 	s.attached[a] = struct{}{}
 	s.mu.Unlock()
-	if state := s.State(); !state.persistent() && openness(s.open.Load()) == shut {
+	if state := s.State(); !state.persistent() && admission(s.open.Load()) == shut {
 		a.Cut(false, "server is "+state.String())
 	}
 }

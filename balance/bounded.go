@@ -18,15 +18,15 @@ import (
 // (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with
 // Bounded Loads, arXiv 1608.01350; formula as in Envoy and HAProxy.)
 type bounds struct {
-	factor float64
-	sum    float64 // of weights
-	seats  []seat  // by slot
-	_      [cacheLine]byte
-	total  atomic.Int64
-	_      [cacheLine - 8]byte
+	factor  float64
+	sum     float64  // of weights
+	members []member // by slot
+	_       [cacheLine]byte
+	total   atomic.Int64
+	_       [cacheLine - 8]byte
 }
 
-type seat struct {
+type member struct {
 	server *Server // nil: not of this picker
 	weight float64
 	known  atomic.Int64 // leases of it that total holds
@@ -35,14 +35,14 @@ type seat struct {
 func newBounds(v View, factor float64) *bounds {
 	b := &bounds{factor: factor}
 	for i, s := range v.Servers {
-		if int(s.slot) >= len(b.seats) {
-			grown := make([]seat, int(s.slot)*2+1)
-			for j := range b.seats {
-				grown[j].server, grown[j].weight = b.seats[j].server, b.seats[j].weight
+		if int(s.slot) >= len(b.members) {
+			grown := make([]member, int(s.slot)*2+1)
+			for j := range b.members {
+				grown[j].server, grown[j].weight = b.members[j].server, b.members[j].weight
 			}
-			b.seats = grown
+			b.members = grown
 		}
-		b.seats[s.slot].server, b.seats[s.slot].weight = s, float64(v.Weights[i])
+		b.members[s.slot].server, b.members[s.slot].weight = s, float64(v.Weights[i])
 		b.sum += float64(v.Weights[i])
 	}
 	for _, s := range v.Servers {
@@ -51,28 +51,28 @@ func newBounds(v View, factor float64) *bounds {
 	return b
 }
 
-// seat returns that of s, or nil.
-func (b *bounds) seat(s *Server) *seat {
-	if int(s.slot) >= len(b.seats) || b.seats[s.slot].server != s {
+// member returns that of s, or nil.
+func (b *bounds) member(s *Server) *member {
+	if int(s.slot) >= len(b.members) || b.members[s.slot].server != s {
 		return nil
 	}
-	return &b.seats[s.slot]
+	return &b.members[s.slot]
 }
 
 // Changed brings the total up to date. Of many that do so at once for one server, the
 // last sees the latest count; until then the total may be off by what they change.
 func (b *bounds) Changed(s *Server) {
-	seat := b.seat(s)
-	if seat == nil {
+	member := b.member(s)
+	if member == nil {
 		return
 	}
 	for {
-		known := seat.known.Load()
+		known := member.known.Load()
 		n := s.inflight.Load()
 		if n == known {
 			return
 		}
-		if seat.known.CompareAndSwap(known, n) {
+		if member.known.CompareAndSwap(known, n) {
 			b.total.Add(n - known)
 		}
 	}
@@ -83,12 +83,12 @@ func (*bounds) own() {}
 
 // Bound returns slots(i).
 func (b *bounds) Bound(s *Server) int {
-	seat := b.seat(s)
-	if seat == nil {
+	member := b.member(s)
+	if member == nil {
 		return 0
 	}
 	slots := math.Ceil(float64(max(b.total.Load(), 0)+1) * b.factor)
-	return max(1, int(math.Ceil(slots*seat.weight/b.sum)))
+	return max(1, int(math.Ceil(slots*member.weight/b.sum)))
 }
 
 // within reports whether s may take one more lease.

@@ -206,7 +206,7 @@ func (c *chaos) noWaiterBesideASlot() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for w := q.pool.head; w != nil; w = w.next {
-		if s := w.view.snap.Load().pick(w.key, w.filter); s != nil && openness(s.open.Load()) >= balanced {
+		if s := w.view.snap.Load().pick(w.key, w.filter); s != nil && admission(s.open.Load()) >= balanced {
 			c.t.Errorf("a request for any server waits beside a slot of %s", s)
 		}
 	}
@@ -216,7 +216,7 @@ func (c *chaos) noWaiterBesideASlot() {
 		if s == nil || s.queue.head == nil {
 			continue
 		}
-		if openness(s.open.Load()) < persistent {
+		if admission(s.open.Load()) < persistent {
 			c.t.Errorf("a request waits for %s, which is %v", s, s.State())
 		}
 		if limit := s.capacity(); (limit == 0 || s.inflight.Load() < limit) && (!s.onTrial() || s.trialRoom()) {

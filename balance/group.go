@@ -138,7 +138,7 @@ func (sn *snapshot) take(key uint64, f Filter) Lease {
 	return l
 }
 
-// pick is take without the taking: whoever calls it may find the slot gone.
+// pick is take that takes no slot: whoever calls it may find the slot gone.
 func (sn *snapshot) pick(key uint64, f Filter) *Server {
 	return sn.each(key, f, (*group).look).s
 }

@@ -22,21 +22,21 @@ func (LeastConn) Picker(v View) Picker {
 	if len(v.Servers) > leastScanMax {
 		return newLeastTree(v)
 	}
-	return &leastScan{lineup{v, newTurns(v.Weights)}}
+	return &leastScan{turnOrder{v, newTurns(v.Weights)}}
 }
 
 // leastScanMax is how many servers are looked at one by one.
 const leastScanMax = 256
 
-// A lineup says whose turn it is.
-type lineup struct {
+// A turnOrder says whose turn it is.
+type turnOrder struct {
 	view  View
 	turns turns
 }
 
 // next returns the index of the server whose turn it is, and its work. If f rejects
 // those of a few turns it is -1. The turn is the number of the last one.
-func (l *lineup) next(f Filter) (i int, work int64, turn uint64) {
+func (l *turnOrder) next(f Filter) (i int, work int64, turn uint64) {
 	for range 4 {
 		turn = l.view.Cursor.Next()
 		if i = l.turns.at(turn); f.Allows(l.view.Servers[i]) {
@@ -47,12 +47,12 @@ func (l *lineup) next(f Filter) (i int, work int64, turn uint64) {
 }
 
 // rank returns the rank of server i if it had more leases than it has.
-func (l *lineup) rank(i int, more int64) rank {
+func (l *turnOrder) rank(i int, more int64) rank {
 	return rank{uint64(max(l.view.Servers[i].load(), 0) + more), uint64(l.view.Weights[i])}
 }
 
 // leastScan looks at every server.
-type leastScan struct{ lineup }
+type leastScan struct{ turnOrder }
 
 func (p *leastScan) Pick(_ uint64, f Filter) *Server {
 	v := &p.view

@@ -13,7 +13,7 @@ import "sync/atomic"
 // whoever replays a match last has seen the latest loads: a node can be wrong only
 // while somebody is on the way to it.
 type leastTree struct {
-	lineup
+	turnOrder
 	leaves  int             // a power of two
 	nodes   []atomic.Uint64 // version<<32 | winner+1; the root is 1, the children of i are 2i and 2i+1
 	stamps  []atomic.Uint64 // when each was picked last: among equals, the longest ago wins
@@ -21,7 +21,7 @@ type leastTree struct {
 }
 
 func newLeastTree(v View) *leastTree {
-	t := &leastTree{lineup: lineup{v, newTurns(v.Weights)}, leaves: 1, stamps: make([]atomic.Uint64, len(v.Servers))}
+	t := &leastTree{turnOrder: turnOrder{v, newTurns(v.Weights)}, leaves: 1, stamps: make([]atomic.Uint64, len(v.Servers))}
 	for t.leaves < len(v.Servers) {
 		t.leaves *= 2
 	}

@@ -182,7 +182,7 @@ func (r *Request) lease(g grant) (Lease, error) {
 func (q *queue) enter(w *waiter) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if s := w.server; s != nil && openness(s.open.Load()) < persistent {
+	if s := w.server; s != nil && admission(s.open.Load()) < persistent {
 		w.server = nil // it has just closed
 	}
 	if w.server == nil && !w.view.snap.Load().eligible(w.key, w.filter) {
@@ -286,7 +286,7 @@ func (q *queue) give(s *Server) bool {
 }
 
 // grant takes a slot of s for w. q.mu is held.
-func (q *queue) grant(w *waiter, s *Server, need openness) bool {
+func (q *queue) grant(w *waiter, s *Server, need admission) bool {
 	ticket, how := s.take(need, 0, true)
 	if how != taken {
 		return false
@@ -300,7 +300,7 @@ func (q *queue) grant(w *waiter, s *Server, need openness) bool {
 // and no other come first.
 func (q *queue) first(s *Server) *waiter {
 	own := s.queue.head
-	if openness(s.open.Load()) < balanced {
+	if admission(s.open.Load()) < balanced {
 		return own
 	}
 	for w := q.pool.head; w != nil; w = w.next {

@@ -22,7 +22,7 @@ type Server struct {
 	queued   atomic.Int64
 	core     *core
 	drainers atomic.Pointer[chan struct{}] // closed when the last lease ends
-	open     atomic.Uint32                 // an openness
+	open     atomic.Uint32                 // an admission
 	slot     int32                         // index, dense and unique in the pool; reused once the server has left
 	outcomes [classes]atomic.Uint64        // OK is the last on the line
 	peak     atomic.Uint64                 // of PeakEWMA
@@ -54,13 +54,13 @@ type Server struct {
 	queue waitList // those who wait for this server and no other; guarded by core.queue.mu
 }
 
-// openness says which leases may be taken. It is checked again after a slot was taken,
+// admission says which leases may be taken. It is checked again after a slot was taken,
 // so that nobody with an old snapshot slips in once Drain has looked.
-type openness uint32
+type admission uint32
 
 const (
-	shut       openness = iota
-	persistent          // for requests that prefer this server
+	shut       admission = iota
+	persistent           // for requests that prefer this server
 	balanced
 )
 
@@ -92,8 +92,8 @@ func (s *Server) State() State { return State(s.state.Load()) }
 func (s *Server) String() string { return s.name }
 
 // setOpen changes which leases s gives, if that is news: the line is hot.
-func (s *Server) setOpen(o openness) {
-	if openness(s.open.Load()) != o {
+func (s *Server) setOpen(o admission) {
+	if admission(s.open.Load()) != o {
 		s.open.Store(uint32(o))
 	}
 }
@@ -135,18 +135,18 @@ func (s *Server) maxQueue() int {
 	return s.core.queue.bound(s.core.queue.perServer)
 }
 
-// A taking says how an attempt to take a slot ended.
-type taking uint8
+// A takeResult says how an attempt to take a slot ended.
+type takeResult uint8
 
 const (
-	taken  taking = iota
-	full          // no slot
-	closed        // the server is not open to this request
+	taken  takeResult = iota
+	full              // no slot
+	closed            // the server is not open to this request
 )
 
 // take takes a slot of s if there is one below its limit and below bound. A bound of 0
 // is none. The ticket is that of a trial. Locked says that queue.mu is held.
-func (s *Server) take(need openness, bound int64, locked bool) (ticket uint32, how taking) {
+func (s *Server) take(need admission, bound int64, locked bool) (ticket uint32, how takeResult) {
 	limit := s.limit.Load()
 	if limit < 0 {
 		if ticket, how = s.takeTicket(); how != taken {
@@ -169,7 +169,7 @@ func (s *Server) take(need openness, bound int64, locked bool) (ticket uint32, h
 	}
 	// Checked after the slot was taken: either this sees the door shut, or the call that
 	// shut it sees the lease.
-	if openness(s.open.Load()) < need {
+	if admission(s.open.Load()) < need {
 		s.turnAway(ticket, locked)
 		return 0, closed
 	}

@@ -92,7 +92,7 @@ func (c *core) handOn(s *Server) {
 // reopen lets s give the leases that its state allows, or panic.
 func (c *core) reopen(s *Server) {
 	if !c.forced[s] {
-		s.setOpen(s.published.openness())
+		s.setOpen(s.published.admission())
 	}
 }
 
@@ -124,8 +124,8 @@ func (c *core) updateState(s *Server, now time.Time) {
 	}
 }
 
-// openness returns which leases a server in state s gives.
-func (s State) openness() openness {
+// admission returns which leases a server in state s gives.
+func (s State) admission() admission {
 	switch {
 	case s.usable():
 		return balanced

@@ -44,7 +44,7 @@ func (t *trial) free(ticket uint32) bool {
 func (s *Server) onTrial() bool { return s.limit.Load() < 0 }
 
 // takeTicket takes the place of the trial.
-func (s *Server) takeTicket() (ticket uint32, how taking) {
+func (s *Server) takeTicket() (ticket uint32, how takeResult) {
 	t := s.trial.Load()
 	if t == nil {
 		return 0, taken // it has just ended

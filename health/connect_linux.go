@@ -26,12 +26,12 @@ type connecting struct {
 	to syscall.Sockaddr
 }
 
-// A spare keeps sockets from one connection to the next, which saves a third of
+// An idleSockets keeps sockets from one connection to the next, which saves a third of
 // what a probe costs. The zero value is empty. One goroutine uses it.
-type spare struct{ v4, v6 int } // descriptors, plus one
+type idleSockets struct{ v4, v6 int } // descriptors, plus one
 
 // of returns the place for sockets of family.
-func (s *spare) of(family int) *int {
+func (s *idleSockets) of(family int) *int {
 	if family == syscall.AF_INET {
 		return &s.v4
 	}
@@ -39,7 +39,7 @@ func (s *spare) of(family int) *int {
 }
 
 // close closes what is kept.
-func (s *spare) close() {
+func (s *idleSockets) close() {
 	for _, fd := range []*int{&s.v4, &s.v6} {
 		if *fd > 0 {
 			sysClose(*fd - 1)
@@ -49,7 +49,7 @@ func (s *spare) close() {
 }
 
 // socket returns a socket of family that is not connected.
-func (s *spare) socket(family int) (fd int, err error) {
+func (s *idleSockets) socket(family int) (fd int, err error) {
 	if kept := s.of(family); *kept > 0 {
 		fd, *kept = *kept-1, 0
 	} else {
@@ -65,7 +65,7 @@ func (s *spare) socket(family int) (fd int, err error) {
 }
 
 // put resets the connection of fd, and keeps fd if it can be used again.
-func (s *spare) put(fd, family int) {
+func (s *idleSockets) put(fd, family int) {
 	if kept := s.of(family); *kept == 0 && sysDisconnect(fd) {
 		*kept = fd + 1
 		return
@@ -76,7 +76,7 @@ func (s *spare) put(fd, family int) {
 // beginConnect begins to connect to addr with a socket of s. done is true if that
 // has come to an end, good or bad, as it has on loopback; otherwise wait must be
 // called. ok is false if addr is not an IP address and port in digits.
-func beginConnect(addr string, s *spare) (c connecting, done, ok bool, err error) {
+func beginConnect(addr string, s *idleSockets) (c connecting, done, ok bool, err error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil || to.Addr().Zone() != "" || to.Addr().IsUnspecified() || to.Port() == 0 {
 		return c, false, false, nil

@@ -74,7 +74,7 @@ func TestConnectIsNotSeen(t *testing.T) {
 		defer ln.Close()
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
 		addr := net.JoinHostPort(host, port)
-		var s spare
+		var s idleSockets
 		for range 3 {
 			require.NoError(t, ask(t, addr, time.Second))
 			_, ok, err := TCP{}.start(balance.Endpoint{Addr: addr}, &s)
@@ -102,12 +102,12 @@ func TestConnectIsNotSeen(t *testing.T) {
 // TestConnectLongWay has addresses that package net has to look at.
 func TestConnectLongWay(t *testing.T) {
 	for _, addr := range []string{"localhost:80", "fe80::1%lo:80", "[fe80::1%lo]:80", "127.0.0.1:http", "0.0.0.0:80", "127.0.0.1:0", "unix:/run/a", ""} {
-		_, ok, _ := TCP{}.start(balance.Endpoint{Addr: addr}, new(spare))
+		_, ok, _ := TCP{}.start(balance.Endpoint{Addr: addr}, new(idleSockets))
 		require.False(t, ok, addr)
 	}
 	dial := func(context.Context, string, string) (net.Conn, error) { return nil, io.EOF }
 	for _, d := range []Connect{{Dial: dial}, {Proxy: ProxyV2}} {
-		_, ok, _ := TCP{Connect: d}.start(balance.Endpoint{Addr: "127.0.0.1:80"}, new(spare))
+		_, ok, _ := TCP{Connect: d}.start(balance.Endpoint{Addr: "127.0.0.1:80"}, new(idleSockets))
 		require.False(t, ok)
 	}
 }
@@ -128,7 +128,7 @@ func TestConnectWaits(t *testing.T) {
 	require.EqualError(t, TCP{}.Probe(ctx, balance.Endpoint{Addr: addr}), "connect: no answer")
 	require.Less(t, time.Since(begin), time.Second/2, "it ends with its context")
 
-	conn, done, ok, err := beginConnect(addr, new(spare))
+	conn, done, ok, err := beginConnect(addr, new(idleSockets))
 	require.True(t, ok)
 	require.False(t, done, "nobody has answered")
 	require.NoError(t, err)

@@ -9,10 +9,10 @@ import "context"
 // A connecting is for Linux only: elsewhere package net does it.
 type connecting struct{}
 
-type spare struct{}
+type idleSockets struct{}
 
-func (*spare) close() {}
+func (*idleSockets) close() {}
 
-func beginConnect(string, *spare) (c connecting, done, ok bool, err error) { return }
+func beginConnect(string, *idleSockets) (c connecting, done, ok bool, err error) { return }
 
 func (*connecting) wait(context.Context) error { return nil }

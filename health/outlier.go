@@ -99,18 +99,18 @@ func word[T ~uint8](i T, names ...string) string {
 
 // A candidate is what is counted of one server: by Observe, on any goroutine.
 type candidate struct {
-	good, bad atomic.Uint32 // in this interval
-	row       atomic.Int32  // bad in a row
-	gateway   atomic.Int32  // of the gateway kind in a row
-	phase     atomic.Uint32 // a phase
-	news      atomic.Pointer[news]
-	pardon    atomic.Pointer[string] // why Return was called
+	good, bad    atomic.Uint32 // in this interval
+	row          atomic.Int32  // bad in a row
+	gateway      atomic.Int32  // of the gateway kind in a row
+	phase        atomic.Uint32 // a phase
+	observed     atomic.Pointer[observation]
+	returnReason atomic.Pointer[string] // why Return was called
 
 	ejection // of Run's goroutine
 }
 
-// news is what Observe tells Run.
-type news struct {
+// An observation is what Observe tells Run.
+type observation struct {
 	last balance.Outcome
 	row  int  // length of the row of errors
 	good bool // of one on trial
@@ -138,7 +138,7 @@ func (o *Outlier) Observe(s *balance.Server, out balance.Outcome) {
 	case verdict == Ignored || ph == isOut || ph == onTrial && out.BeforeTrial: // the rest of what began before
 	case ph == isIn && out.Early: // Done will tell
 	case ph == onTrial:
-		o.tell(x, news{last: out, good: verdict == Good})
+		o.tell(x, observation{last: out, good: verdict == Good})
 	case verdict == Good:
 		x.good.Add(1)
 		if x.row.Load() != 0 {
@@ -155,12 +155,12 @@ func (o *Outlier) Observe(s *balance.Server, out balance.Outcome) {
 			if !gatewayKind(out) {
 				x.gateway.Store(0)
 			} else if g := int(x.gateway.Add(1)); g >= o.Gateway {
-				o.tell(x, news{last: out, row: g})
+				o.tell(x, observation{last: out, row: g})
 				return
 			}
 		}
 		if limit > 0 && row >= limit {
-			o.tell(x, news{last: out, row: row})
+			o.tell(x, observation{last: out, row: row})
 		}
 	}
 }
@@ -177,7 +177,7 @@ func (o *Outlier) Return(s *balance.Server, reason string) bool {
 	if x == nil || phase(x.phase.Load()) == isIn {
 		return false
 	}
-	x.pardon.Store(&reason)
+	x.returnReason.Store(&reason)
 	if c := o.wake.Load(); c != nil {
 		poke(*c)
 	}
@@ -192,8 +192,8 @@ func (o *Outlier) logger() *slog.Logger {
 }
 
 // tell wakes Run, unless it has been told and has not looked yet.
-func (o *Outlier) tell(x *candidate, n news) {
-	if x.news.Load() == nil && x.news.CompareAndSwap(nil, &n) {
+func (o *Outlier) tell(x *candidate, n observation) {
+	if x.observed.Load() == nil && x.observed.CompareAndSwap(nil, &n) {
 		if c := o.wake.Load(); c != nil {
 			poke(*c)
 		}

@@ -31,7 +31,7 @@ type outlierRun struct {
 	order      []*balance.Server // the members, in the order of the pool
 	candidates map[*balance.Server]*candidate
 	members    chan struct{} // the pool changed
-	wake       chan struct{} // somebody has news
+	wake       chan struct{} // Observe has told something
 }
 
 func newOutlierRun(o *Outlier) *outlierRun {
@@ -79,7 +79,7 @@ func (t *outlierRun) run(ctx context.Context) error {
 		}
 		if !anyOut {
 			refill = time.Time{}
-		} else if refill.IsZero() { // else news that keep coming would put it off
+		} else if refill.IsZero() { // else observations that keep coming would put it off
 			refill = time.Now().Add(time.Second)
 		}
 		if anyOut && refill.Before(next) {
@@ -159,8 +159,8 @@ func (x *candidate) set(p phase) {
 func (t *outlierRun) takeNews(now time.Time) {
 	for _, s := range t.order {
 		x := t.candidates[s]
-		n := x.news.Swap(nil)
-		pardon := x.pardon.Swap(nil)
+		n := x.observed.Swap(nil)
+		pardon := x.returnReason.Swap(nil)
 		switch {
 		case pardon != nil && x.now != isIn:
 			t.restore(s, x, *pardon)
@@ -222,7 +222,7 @@ func (t *outlierRun) try(now time.Time) {
 	for _, s := range t.order {
 		if x := t.candidates[s]; x.due(now) {
 			s.SetTrial(true) // first: what ends from now on knows whether it is of the trial
-			x.news.Store(nil)
+			x.observed.Store(nil)
 			x.set(onTrial)
 			x.try(now, t.trial)
 			s.Report(balance.Outlier, balance.Up, "on trial")

@@ -22,8 +22,8 @@ import (
 type round struct {
 	settings
 	c       *Checker
-	quick   starter // the probe, if it is one
-	spare   spare   // for it
+	quick   starter     // the probe, if it is one
+	sockets idleSockets // for it
 	targets map[key]*target
 	due     dueHeap
 	busy    int          // probes running
@@ -46,7 +46,7 @@ type round struct {
 
 // A starter is a probe that may have its result without waiting; see TCP.start.
 type starter interface {
-	start(balance.Endpoint, *spare) (wait func(context.Context) error, ok bool, err error)
+	start(balance.Endpoint, *idleSockets) (wait func(context.Context) error, ok bool, err error)
 }
 
 // A finding is what one probe brought back.
@@ -82,7 +82,7 @@ func newRound(c *Checker, s settings) *round {
 func (r *round) run(ctx context.Context) error {
 	var probes sync.WaitGroup
 	defer probes.Wait()
-	defer r.spare.close()
+	defer r.sockets.close()
 	ctx, cancel := context.WithCancel(context.WithValue(ctx, givenTime{}, r.timeout))
 	defer cancel()
 
@@ -148,7 +148,7 @@ func (r *round) start(ctx context.Context, probes *sync.WaitGroup, t *target, no
 	probe := func(ctx context.Context) error { return r.probe.Probe(ctx, e) }
 	if r.quick != nil {
 		begin := time.Now() // others may have been quick since now
-		wait, ok, err := r.quick.start(e, &r.spare)
+		wait, ok, err := r.quick.start(e, &r.sockets)
 		switch {
 		case wait != nil:
 			probe = wait

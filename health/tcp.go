@@ -30,7 +30,7 @@ func (p TCP) Probe(ctx context.Context, e balance.Endpoint) error {
 		return err
 	}
 	if ctx.Err() == nil {
-		var s spare
+		var s idleSockets
 		defer s.close()
 		if wait, ok, err := p.start(e, &s); wait != nil {
 			return wait(ctx)
@@ -50,7 +50,7 @@ func (p TCP) Probe(ctx context.Context, e balance.Endpoint) error {
 // start begins the probe of e if the kernel alone can do it. ok is false if it
 // cannot. Otherwise err is the result, or wait, if not nil, must be called, and
 // returns it.
-func (p TCP) start(e balance.Endpoint, s *spare) (wait func(context.Context) error, ok bool, err error) {
+func (p TCP) start(e balance.Endpoint, s *idleSockets) (wait func(context.Context) error, ok bool, err error) {
 	d := &p.Connect
 	if d.TLS != nil || d.Dial != nil || d.Proxy != NoProxy {
 		return nil, false, nil

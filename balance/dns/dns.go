@@ -119,7 +119,7 @@ func (w *watcher) look(ctx context.Context) time.Duration {
 		}
 		return w.src.retry()
 	}
-	if w.mem.news {
+	if w.mem.newFailure {
 		w.update(nil, w.mem.err)
 	}
 	if w.doubts && reflect.DeepEqual(eps, w.last) {

@@ -25,13 +25,13 @@ type subject struct {
 type memory struct {
 	hold time.Duration // of an answer after its question fails; negative means for ever
 
-	mu    sync.Mutex
-	memos map[subject]*memo
-	round int
-	fresh bool  // a question of this round was answered
-	fails int   // fewest in a row of those that failed in this round; 0 if none did
-	err   error // of those
-	news  bool  // one of them did not fail in the round before
+	mu         sync.Mutex
+	memos      map[subject]*memo
+	round      int
+	fresh      bool  // a question of this round was answered
+	fails      int   // fewest in a row of those that failed in this round; 0 if none did
+	err        error // of those
+	newFailure bool  // one of them did not fail in the round before
 }
 
 type memo struct {
@@ -46,7 +46,7 @@ func (m *memory) begin() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.round++
-	m.fresh, m.fails, m.err, m.news = false, 0, nil, false
+	m.fresh, m.fails, m.err, m.newFailure = false, 0, nil, false
 }
 
 // end ends a round that knew all there is to ask: what it did not ask is forgotten.
@@ -82,7 +82,7 @@ func (m *memory) note(s subject, ans answer, err error, now time.Time) (answer, 
 	if m.fails == 0 || e.fails < m.fails {
 		m.fails = e.fails
 	}
-	m.err, m.news = errors.Join(m.err, err), m.news || e.fails == 1
+	m.err, m.newFailure = errors.Join(m.err, err), m.newFailure || e.fails == 1
 	if len(e.answer.records) == 0 || m.hold >= 0 && now.Sub(e.at) >= m.hold {
 		return answer{}, err
 	}

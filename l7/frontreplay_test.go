@@ -422,3 +422,29 @@ func TestSettledConnectionHoldsNothing(t *testing.T) {
 	require.False(t, o.await())
 	require.False(t, o.settled)
 }
+
+// goodbyeConn takes its time to close, as TLS may whose peer reads nothing.
+type goodbyeConn struct {
+	net.Conn
+	closed chan struct{}
+}
+
+func (c *goodbyeConn) Close() error {
+	<-c.closed
+	return c.Conn.Close()
+}
+
+// A close that waits for the client holds up neither the sweep nor Shutdown, which close
+// many connections in turn.
+func TestCloseOfParkedWaitsForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc := &goodbyeConn{closed: make(chan struct{})}
+		nc.Conn, _ = net.Pipe()
+		c := idleByteConn(t, nc)
+		c.closeParked() // would never return
+		close(nc.closed)
+		synctest.Wait()
+		_, err := nc.Write([]byte("x"))
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+	})
+}

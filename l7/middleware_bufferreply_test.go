@@ -79,7 +79,7 @@ func TestBufferReply(t *testing.T) {
 			require.NoError(t, err)
 			return resp, time.Since(start)
 		}
-		whole := func(path, prefix string, n int, after time.Duration) *http.Response {
+		whole := func(path string, n int, after time.Duration) *http.Response {
 			t.Helper()
 			resp, took := first(path)
 			rest, err := io.ReadAll(resp.Body)
@@ -95,16 +95,17 @@ func TestBufferReply(t *testing.T) {
 			require.Equal(t, int64(n), last.BytesOut)
 			return resp
 		}
-		resp := whole("/?n=50000", "", 50_000, 4*time.Second)
+		resp := whole("/?n=50000", 50_000, 4*time.Second)
 		require.Equal(t, int64(50_000), resp.ContentLength, "it is known now")
-		whole("/?n=50000&known", "", 50_000, 4*time.Second)
-		whole("/?n=100000", "", 100_000, 9*time.Second)
-		whole("/?n=150000", "", 150_000, 10*time.Second) // as soon as the bound is reached
-		whole("/?n=150000&known", "", 150_000, 0)
-		whole("/events?n=50000", "", 50_000, 0)
-		whole("/unbuffered?n=50000", "", 50_000, 0)
-		whole("/filtered?n=20000", "", 20_002, time.Second)
-		resp = whole("/trailer?n=20000", "", 20_000, time.Second)
+		whole("/?n=50000&known", 50_000, 4*time.Second)
+		whole("/?n=100000", 100_000, 9*time.Second)
+		whole("/?n=150000", 150_000, 10*time.Second) // as soon as the bound is reached
+		whole("/?n=150000&known", 150_000, 0)
+		whole("/events?n=50000", 50_000, 0)
+		whole("/unbuffered?n=50000", 50_000, 0)
+		whole("/filtered?n=20000", 20_002, time.Second)
+		whole("/filtered?n=150000", 150_002, 10*time.Second)
+		resp = whole("/trailer?n=20000", 20_000, time.Second)
 		require.Equal(t, "yes", resp.Trailer.Get("X-End"))
 		a := s.get("/?n=50000&known", "Method", "HEAD")
 		require.Equal(t, 200, a.StatusCode)

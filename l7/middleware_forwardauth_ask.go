@@ -76,8 +76,6 @@ func (h *ForwardAuth) ask(x *Exchange) (q *question, err error) {
 		return q, &ForwardAuthError{Err: err}
 	}
 	switch status := q.reply.Status; {
-	case x.Context().Err() != nil:
-		return q, x.Context().Err()
 	case ctx.Err() != nil && !(q.whole && status < 500):
 		c.Record.Termination.Cause = l4.ServerTimeout
 		return q, &ForwardAuthError{Err: &TimeoutError{"ForwardAuth.Timeout", limit, ctx.Err()}}

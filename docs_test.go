@@ -6,10 +6,12 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -201,4 +203,30 @@ func TestReadmeCompiles(t *testing.T) {
 		out, err := exec.Command("go", "vet", file).CombinedOutput()
 		require.NoError(t, err, string(out))
 	}
+}
+
+// TestLicencesAreListed looks at what each go.mod asks for.
+func TestLicencesAreListed(t *testing.T) {
+	text, err := os.ReadFile(".github/LICENSES.md")
+	require.NoError(t, err)
+	var known []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| [A-Z]").FindAllStringSubmatch(string(text), -1) {
+		known = append(known, row[1])
+	}
+	mods := 0
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != "go.mod" {
+			return err
+		}
+		mods++
+		code, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for _, m := range regexp.MustCompile(`(?m)^(?:require )?\t?([a-z0-9.-]+\.[a-z]+/\S+) v\S+$`).FindAllStringSubmatch(string(code), -1) {
+			if !strings.HasPrefix(m[1], module) && !slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(m[1]+"/", k) }) {
+				t.Errorf("%s asks for %s, which .github/LICENSES.md does not name", path, m[1])
+			}
+		}
+		return nil
+	}))
+	require.Greater(t, mods, 15)
 }

@@ -33,6 +33,10 @@ import (
 // server that the connection ends with the reply. A reply of 101 has a
 // Body that is an [io.ReadWriteCloser].
 //
+// The host of a URL has to be ASCII. At most 16 interim replies come before a reply.
+// With Expect: 100-continue, a body that the server has replied without is not sent, and
+// the connection ends.
+//
 // Unlike [http.Transport] it adds no field to a request, neither User-Agent
 // nor Accept-Encoding, so that a compressed body stays compressed, and it uses no proxy.
 //
@@ -319,6 +323,9 @@ func (c *caller) response() *http.Response {
 	}
 	if src.version() == "2.0" {
 		resp.Proto, resp.ProtoMajor, resp.ProtoMinor = "HTTP/2.0", 2, 0
+	}
+	if !bodyAllowed(r.Status) && req.Method != http.MethodHead {
+		resp.ContentLength = 0 // a Response of another length cannot be written, as a proxy does
 	}
 	c.x.Record.Status = r.Status
 	for i := range r.Header.list {

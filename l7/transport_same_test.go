@@ -4,9 +4,12 @@ package l7_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -199,6 +202,70 @@ func TestTransportCallsTheHooksOfHTTPTrace(t *testing.T) {
 			time.Sleep(time.Second)
 			ask(io.MultiReader(strings.NewReader("body")), "want 10.0.0.1:80", "got true true 1s", `X-A ["1"]`, "head", "all <nil>", "first byte", "103", "kept <nil>")
 			ask(nil, "want 10.0.0.1:80", "got true true 0s", `X-A ["1"]`, "head", "all <nil>", "first byte", "103", "kept <nil>")
+		})
+	}
+}
+
+// A Dial may give a connection of TLS. What its handshake agrees on is spoken.
+func TestDialAgreesOnHTTP2(t *testing.T) {
+	cert, roots := certFor(t, "a.test")
+	for _, protos := range [][]string{{"h2", "http/1.1"}, {"http/1.1"}, nil} {
+		withTransport(t, []string{one}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+			startOrigin(t, n, one, &tls.Config{Certificates: []tls.Certificate{cert}}, true, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.WriteString(w, r.Proto+" "+r.RemoteAddr)
+			})
+			dials := 0
+			tr.Upstream.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				dials++
+				c, err := n.DialContext(ctx, network, addr)
+				if err != nil {
+					return nil, err
+				}
+				return tls.Client(c, &tls.Config{RootCAs: roots, ServerName: "a.test", NextProtos: protos}), nil
+			}
+			want := "HTTP/1.1"
+			if len(protos) == 2 {
+				want = "HTTP/2.0"
+			}
+			for range 2 {
+				res, err := tr.RoundTrip(get("https://a.test/"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				if !strings.HasPrefix(string(b), want) || res.Proto != want || res.TLS == nil {
+					t.Errorf("%q: %s, %s", protos, b, res.Proto)
+				}
+			}
+			if dials != 1 {
+				t.Errorf("%q: %d dials for two requests", protos, dials)
+			}
+		})
+	}
+}
+
+// A reply without a body has the length 0, as http.Transport has it: ReverseProxy
+// writes a 101 with Connection: close if it has none.
+func TestTransportLengthOfReplyWithoutBody(t *testing.T) {
+	for _, head := range []string{
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n",
+	} {
+		withTransport(t, []string{one}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+			origin(t, n, one, l7test.Script{l7test.Send(head), l7test.Stall()})
+			req := get("http://a.test/")
+			if strings.Contains(head, " 101 ") {
+				req.Header.Set("Connection", "Upgrade")
+				req.Header.Set("Upgrade", "websocket")
+			}
+			res, err := tr.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.ContentLength != 0 {
+				t.Errorf("%d: length %d", res.StatusCode, res.ContentLength)
+			}
 		})
 	}
 }

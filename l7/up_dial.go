@@ -75,6 +75,11 @@ func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *try, fresh
 	if err != nil {
 		return nil, false, err
 	}
+	if st := tlsState(nc); st != nil && st.NegotiatedProtocol == "h2" { // Dial has agreed on that
+		h.two.Store(true)
+		src, err := h.speak(nc, d, id, t.use.session, t.login)
+		return src, err == nil, err
+	}
 	return h.newConn(nc, d, id, t.use.session), true, nil
 }
 
@@ -170,6 +175,11 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 		_ = nc.SetWriteDeadline(time.Time{})
 	}
 	if cfg == nil {
+		if t, ok := nc.(*tls.Conn); ok { // Dial's own
+			if err := t.HandshakeContext(ctx); err != nil {
+				return nil, &tlsError{"", connectError(ctx, err)}
+			}
+		}
 		up = true
 		return nc, nil
 	}

@@ -18,7 +18,8 @@ import (
 // transports may share one. The zero value is ready to use; its fields must not
 // change once it is used.
 //
-// A connection is reused, for whom Reuse says, the one that was used last first.
+// A connection is reused, for whom Reuse says, the one that was used last first. A request
+// for which one is being opened waits for that one.
 // Two requests may share a connection only if it would be opened in the same
 // way for both: to the same server, the same address, under the same TLS name
 // and with the same PROXY header. A connection on which a server asks for NTLM
@@ -33,7 +34,9 @@ type Upstream struct {
 	// probes: timeouts bound every wait of an ordinary exchange, and IdleTimeout
 	// what is idle, sooner than TCP would find a dead server. A connection gets its
 	// probes when it becomes a stream or a tunnel, which may be quiet for long;
-	// HTTP/2 has PING. It must end when its context does.
+	// HTTP/2 has PING. It must end when its context does; deadlines that it has set are
+	// replaced. Over a [*tls.Conn] that it
+	// returns, with TLS nil, what is spoken is what its handshake has agreed on.
 	Dial l4.DialFunc
 
 	// TLS returns the client configuration for a server, and nil for plain
@@ -84,7 +87,7 @@ type Upstream struct {
 	ConnectTimeout time.Duration // of dial and TLS handshake together; 0 means 3s, negative means none
 
 	MaxIdle     int           // idle HTTP/1 connections kept for a server; 0 means 512, negative means none
-	IdleTimeout time.Duration // of an idle connection; 0 means 30s, less than most servers allow, negative means none
+	IdleTimeout time.Duration // of an idle connection, which is closed up to half of that later; 0 means 30s, less than most servers allow, negative means none
 	MaxAge      time.Duration // of a connection, up to a tenth less by chance; 0 or negative means no limit
 	Seed        uint64        // of that chance; 0 means at random
 	MaxRequests int           // over one connection; 0 or negative means no limit

@@ -3,7 +3,6 @@
 package nethttptest
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"os"
@@ -65,13 +64,29 @@ var modes = []mode{
 	{"client", ofTransport},
 }
 
+// most is how many differences a mode may have. Each is of a kind of its own.
+const most = 20
+
+// rules say why a test may be in a list of those that do not apply.
+var rules = []string{"log", "text", "internals", "other connection", "clock"}
+
 // TestLists looks at the lists, without the tests.
 func TestLists(t *testing.T) {
 	for _, m := range modes {
 		l := readList(t, m.name)
-		if !slices.IsSortedFunc(l.entries, func(a, b entry) int { return strings.Compare(a.test, b.test) }) {
-			t.Errorf("%s is not in the order of names", l.file)
+		differences, tests := make(map[string]bool), 0
+		for _, e := range l.entries {
+			if rule, _, _ := strings.Cut(e.reason, ":"); e.applies {
+				differences[e.reason] = true
+				tests++
+			} else if !slices.Contains(rules, rule) {
+				t.Errorf("%s: no rule is named %q", m.name, rule)
+			}
 		}
+		if len(differences) > most {
+			t.Errorf("%s has %d differences; want %d at most", m.name, len(differences), most)
+		}
+		t.Logf("%s: %d differences, which %d tests show, and %d tests that do not apply", m.name, len(differences), tests, len(l.entries)-tests)
 	}
 }
 
@@ -125,12 +140,12 @@ func (m mode) run(t *testing.T, p *program, l *list) {
 		switch {
 		case strings.Contains(name, "/"):
 			if r == "FAIL" {
-				t.Errorf("%s failed, and is not in testdata/%s.txt", name, m.name)
+				t.Errorf("%s failed, and is not in the lists of %s", name, m.name)
 			}
 		case r == "PASS":
 			passed++
 		case r == "FAIL" || r == "":
-			t.Errorf("%s failed, and is not in testdata/%s.txt:\n%s", name, m.name, outputOf(out, name))
+			t.Errorf("%s failed, and is not in the lists of %s:\n%s", name, m.name, outputOf(out, name))
 		}
 	}
 	t.Logf("%s: %d tests pass, %d are listed, %d are about internals", filepath.Base(p.bin), passed, len(listed), internals)
@@ -142,9 +157,9 @@ func (m mode) run(t *testing.T, p *program, l *list) {
 			defer func() { <-slots }()
 			out := p.exec(m.name, testTimeout, "-test.run", pattern([]string{name}))
 			if r := resultsOf(out)[name]; r == "PASS" {
-				t.Errorf("%s passes: take it off testdata/%s.txt", name, m.name)
+				t.Errorf("%s passes: take it off the list of %s", name, m.name)
 			} else if r == "SKIP" || bytes.Contains(out, []byte("no tests to run")) {
-				t.Errorf("%s, in testdata/%s.txt, does not run", name, m.name)
+				t.Errorf("%s, in the list of %s, does not run", name, m.name)
 			}
 			l.used(name)
 		})
@@ -204,11 +219,12 @@ func outputOf(out []byte, name string) []byte {
 	return rest[:min(len(rest), 4000)]
 }
 
-// A list has the tests that do not pass in a mode, a line each: its name and the
-// reason. Lines that begin with # are comments. A test behind a ~ passes at times,
-// and is not run.
+// A list has the tests that do not pass in a mode. A line that is not indented is a
+// difference, or a rule by which tests do not apply; below it, indented, are the tests
+// that show it. Lines that begin with # are comments. A test behind a ~ passes at
+// times, and is not run.
 type list struct {
-	file    string
+	mode    string
 	entries []entry
 	mu      sync.Mutex
 	seen    map[string]bool
@@ -217,27 +233,39 @@ type list struct {
 type entry struct {
 	test, reason string
 	unsteady     bool
+	applies      bool // it shows a difference
 }
 
+// readList reads the two lists of a mode: of differences, and of what does not apply.
 func readList(t *testing.T, mode string) *list {
-	l := &list{file: filepath.Join("testdata", mode+".txt"), seen: make(map[string]bool)}
-	b, err := os.ReadFile(l.file)
+	l := &list{mode: mode, seen: make(map[string]bool)}
+	l.read(t, mode+".txt", true)
+	l.read(t, mode+"-not.txt", false)
+	return l
+}
+
+func (l *list) read(t *testing.T, file string, applies bool) {
+	b, err := os.ReadFile(filepath.Join("testdata", file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		line := strings.TrimSpace(s.Text())
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
+	reason, last := "", ""
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimRight(line, "\n")
+		name, indented := strings.CutPrefix(line, "  ")
+		switch {
+		case line == "" || line[0] == '#':
+		case !indented:
+			reason, last = line, ""
+		default:
+			name, unsteady := strings.CutPrefix(name, "~")
+			if reason == "" || l.has(name) || name <= last {
+				t.Errorf("%s: %s has no reason, is there twice, or is out of order", file, name)
+			}
+			last = name
+			l.entries = append(l.entries, entry{name, reason, unsteady, applies})
 		}
-		name, reason, _ := strings.Cut(line, " ")
-		if reason = strings.TrimSpace(reason); reason == "" || l.has(name) {
-			t.Errorf("%s: %s has no reason, or is there twice", l.file, name)
-		}
-		name, unsteady := strings.CutPrefix(name, "~")
-		l.entries = append(l.entries, entry{name, reason, unsteady})
 	}
-	return l
 }
 
 func (l *list) has(test string) bool {
@@ -254,7 +282,7 @@ func (l *list) used(test string) {
 func (l *list) checkUsed(t *testing.T) {
 	for _, e := range l.entries {
 		if !l.seen[e.test] {
-			t.Errorf("%s: there is no %s", l.file, e.test)
+			t.Errorf("%s: there is no %s", l.mode, e.test)
 		}
 	}
 }

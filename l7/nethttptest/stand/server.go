@@ -129,6 +129,9 @@ func (v *server) configure(mode string, hs *http.Server, l net.Listener, real fu
 	if v.ReadHeaderTimeout == 0 {
 		v.ReadHeaderTimeout = hs.ReadTimeout
 	}
+	if v.MaxHeaderBytes == 0 {
+		v.MaxHeaderBytes = http.DefaultMaxHeaderBytes
+	}
 	if hs.ErrorLog != nil {
 		v.Logger = slog.New(slog.NewTextHandler(hs.ErrorLog.Writer(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
@@ -156,7 +159,10 @@ func (v *server) configure(mode string, hs *http.Server, l net.Listener, real fu
 	}
 	v.Server.Handler = &l7.TrustForwarded{ // clients are proxies, of tests
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")},
-		Next:     &l7.Proxy{Pool: pool, Upstream: &v.up, Forward: l7.ForwardNone},
+		Next: &l7.Proxy{
+			Pool: pool, Upstream: &v.up, Forward: l7.ForwardNone, Connect: true,
+			Upgrades: []string{"websocket", "someproto", "foo", "u"},
+		},
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 )
 
 func TestBufferReply(t *testing.T) {
-	var last Record
+	var kept latest
 	var h *BufferReply
 	var p *Proxy
 	var arrived atomic.Int32
@@ -67,7 +67,7 @@ func TestBufferReply(t *testing.T) {
 				}
 			}))
 			Serve(h, x)
-			last = x.Record
+			kept.set(x.Record)
 		})
 	}, func(s *site) {
 		t := s.T
@@ -91,8 +91,8 @@ func TestBufferReply(t *testing.T) {
 			require.Equal(t, after, took)
 			synctest.Wait()
 			require.Zero(t, h.Held())
-			require.True(t, completed(last.Termination))
-			require.Equal(t, int64(n), last.BytesOut)
+			require.True(t, completed(kept.get().Termination))
+			require.Equal(t, int64(n), kept.get().BytesOut)
 			return resp
 		}
 		resp := whole("/?n=50000", 50_000, 4*time.Second)
@@ -117,15 +117,15 @@ func TestBufferReply(t *testing.T) {
 			if known == "" {
 				require.Equal(t, 504, a.StatusCode)
 				require.InDelta(t, 38, time.Since(start).Seconds(), 8) // deadlines are coarse
-				require.Equal(t, endOf(l4.ServerTimeout, l4.PhaseData), last.Termination)
-				require.ErrorContains(t, last.Err, "BufferReply.Timeout of 30s")
+				require.Equal(t, endOf(l4.ServerTimeout, l4.PhaseData), kept.get().Termination)
+				require.ErrorContains(t, kept.get().Err, "BufferReply.Timeout of 30s")
 			} else {
 				require.Equal(t, 200, a.StatusCode, "all is there")
 			}
 			if known == "" {
 				a = s.get("/cut?n=50000")
 				require.Equal(t, 502, a.StatusCode)
-				require.Equal(t, endOf(l4.ServerAborted, l4.PhaseData), last.Termination)
+				require.Equal(t, endOf(l4.ServerAborted, l4.PhaseData), kept.get().Termination)
 			}
 			require.Zero(t, h.Held())
 			for sv := range p.Pool.All() {

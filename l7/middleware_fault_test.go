@@ -15,7 +15,7 @@ import (
 
 func TestFault(t *testing.T) {
 	var active atomic.Bool
-	var last Record
+	var kept latest
 	onBoth(t, func(s *site) http.Handler {
 		s.origin("10.1.0.1:80", echo)
 		to := s.proxy("10.1.0.1:80")
@@ -29,7 +29,7 @@ func TestFault(t *testing.T) {
 		)
 		return HandlerFunc(func(x *Exchange) {
 			Serve(router, x)
-			last = x.Record
+			kept.set(x.Record)
 		})
 	}, func(s *site) {
 		t := s.T
@@ -41,17 +41,17 @@ func TestFault(t *testing.T) {
 		status, took := timed("/slow")
 		require.Equal(t, 200, status)
 		require.Equal(t, 2*time.Second, took)
-		require.Equal(t, "Fault: delayed", last.Decision)
+		require.Equal(t, "Fault: delayed", kept.get().Decision)
 		status, took = timed("/slow-error")
 		require.Equal(t, 503, status)
 		require.Equal(t, 2*time.Second, took)
-		require.Equal(t, "Fault: delayed; Fault: answered", last.Decision)
-		require.Equal(t, endOf(l4.Local, l4.PhaseRequest), last.Termination)
-		require.Zero(t, last.Tries)
+		require.Equal(t, "Fault: delayed; Fault: answered", kept.get().Decision)
+		require.Equal(t, endOf(l4.Local, l4.PhaseRequest), kept.get().Termination)
+		require.Zero(t, kept.get().Tries)
 
 		_, err := s.ask(s.from("10.9.9.8"), "/gone", "body")
 		require.Error(t, err)
-		require.Equal(t, "Fault: aborted", last.Decision)
+		require.Equal(t, "Fault: aborted", kept.get().Decision)
 
 		failed := 0
 		for range 400 {
@@ -63,7 +63,7 @@ func TestFault(t *testing.T) {
 
 		require.Equal(t, 418, s.get("/x", "X-A", "break").StatusCode)
 		require.Equal(t, 200, s.get("/x", "X-A", "other").StatusCode)
-		require.Empty(t, last.Decision)
+		require.Empty(t, kept.get().Decision)
 
 		done := make(chan int) // who waits is bounded
 		go func() { status, _ := timed("/slow"); done <- status }()

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -15,8 +17,29 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
+// latest is the record of the exchange that ended last.
+type latest struct {
+	mu sync.Mutex
+	r  Record
+}
+
+func (l *latest) set(r Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.r = r
+}
+
+// get waits for all that is under way.
+func (l *latest) get() Record {
+	synctest.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r
+}
+
 // doorman is a service that knows two sessions.
 type doorman struct {
+	mu    sync.Mutex
 	asked []*http.Request
 	wait  time.Duration
 	fails bool
@@ -24,7 +47,9 @@ type doorman struct {
 }
 
 func (d *doorman) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d.mu.Lock()
 	d.asked = append(d.asked, r)
+	d.mu.Unlock()
 	time.Sleep(d.wait)
 	if d.fails {
 		w.WriteHeader(500)
@@ -56,7 +81,7 @@ func forwardAuth(t *testing.T, made func(*ForwardAuth), story func(s *site, d *d
 	for _, local := range []bool{false, true} {
 		t.Run(fmt.Sprint("local=", local), func(t *testing.T) {
 			var d *doorman
-			var last Record
+			var kept latest
 			onBoth(t, func(s *site) http.Handler {
 				d = new(doorman)
 				s.origin("10.1.0.1:80", echo)
@@ -71,12 +96,12 @@ func forwardAuth(t *testing.T, made func(*ForwardAuth), story func(s *site, d *d
 				made(h)
 				return HandlerFunc(func(x *Exchange) {
 					Serve(h, x)
-					last = x.Record
+					kept.set(x.Record)
 				})
 			}, func(s *site) {
 				story(s, d, func() Record {
 					time.Sleep(time.Second)
-					return last
+					return kept.get()
 				})
 			})
 		})

@@ -153,8 +153,8 @@ func TestMistakesSayWhatToWrite(t *testing.T) {
 		`has a colon, which stands for itself: write {id}`:                           PathPattern("/a/:id"),
 		`for an expression write a PathRegexp`:                                       PathPattern("/{id:[0-9]+}"),
 		`PathPattern: "/{a}{b}" has a brace within an element`:                       PathPattern("/{a}{b}"),
-		`PathPattern: "/a b" has a byte that no path has: escape it`:                 PathPattern("/a b"),
-		`PathPattern: "/a?b" has a byte that no path has: escape it`:                 PathPattern("/a?b"),
+		`PathPattern: "/a b" has a byte that must be escaped in a path`:              PathPattern("/a b"),
+		`PathPattern: "/a?b" has a byte that must be escaped in a path`:              PathPattern("/a?b"),
 		`Method: "*" is not a method: leave it out`:                                  Method("*"),
 		`RemotePorts.To: "0-0" has no port`:                                          RemotePorts{},
 		`Header.Value: " b" is never sent so`:                                        Header{Name: "a", Value: " b"},
@@ -192,7 +192,7 @@ func TestServeRefusesAWrongTree(t *testing.T) {
 	ln, err := n.Listen("tcp", "front:80")
 	require.NoError(t, err)
 	s := &Server{Handler: &BufferBody{Next: &Limit[netip.Addr]{Next: &Proxy{}}}}
-	require.EqualError(t, s.Serve(ln), `penstock: Server.Handler.BufferBody.Next.Limit.Limiter: <nil> must be what decides, such as a ratelimit.Keyed
+	require.EqualError(t, s.Serve(ln), `penstock: Server.Handler.BufferBody.Next.Limit.Limiter: <nil> must be a limiter, such as a ratelimit.Keyed
 penstock: Server.Handler.BufferBody.Next.Limit.Next.Proxy.Pool: <nil> must be the pool of servers`)
 	_, err = n.DialContext(t.Context(), "tcp", "front:80")
 	require.Error(t, err, "the listener is closed")

@@ -15,51 +15,52 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// byteConn is a connection of the byte front: one goroutine reads a head, runs
-// the handler tree, which relays or answers, and waits for the next.
+// byteConn is a connection of the byte front. One goroutine reads a head, runs
+// the handler tree, which relays or answers, and waits for the next request.
 type byteConn struct {
 	unbounded
 
-	// Set before others know the connection.
+	// Set before other goroutines see the connection.
 	srv    *Server
 	base   context.Context
 	raw    net.Conn // as accepted
 	nc     net.Conn // raw, or TLS over it
 	c      *l4.Conn
-	opaque bool            // it is TLS of a listener's
-	ctx    context.Context // of all its exchanges: ends when the client is gone
+	opaque bool            // the listener has made it a TLS connection
+	ctx    context.Context // of all its exchanges: ends when the client disconnects
 	cancel context.CancelFunc
 	remote net.Addr // asked for once, as a listener's connection may have to find out
 
-	// Of its goroutine. While it is parked, or served by none, they are nobody's.
+	// Owned by its goroutine. While the connection is parked or has no goroutine, they
+	// have no owner.
 	*work              // nil while the connection is settled
-	in      input      // holds no buffer when there is nothing in it
-	out     *l4.Buffer // bytes of the reply to be written; nil when there are none
-	readAt  deadline   // also of who reads the body
+	in      input      // holds no buffer while it is empty
+	out     *l4.Buffer // bytes of the reply not yet written; nil if there are none
+	readAt  deadline   // also used by the reader of the body
 	sendAt  deadline
-	now     time.Time // the clock as last read for this connection
+	now     time.Time // the time as last read for this connection
 	served  int32
-	owns    *session // what is kept for the client; nil as long as nobody asked; with HTTP/2, guarded by mu of that
+	owns    *session // server connections kept for the client; nil until needed; with HTTP/2, guarded by h2.mu
 	ends    ending
 	moved   bool     // to the standard front
-	settled bool     // off the stack that served the last exchange
-	watched *l4.Conn // by the Parker, soon; nil if it is not
+	settled bool     // no longer on the stack that served the last exchange
+	watched *l4.Conn // the connection that the Parker watches, or will soon; nil if none
 	peeking
 
-	// For all.
+	// Used by all goroutines.
 	state   activity
 	leaving leaving
 	stopped atomic.Bool // the body is not wanted any more
 	gone    atomic.Bool // the client has closed its side; set under mu
 
-	mu        sync.Mutex  // guards what follows, and is held while others set a deadline
-	upstream  interrupter // to be interrupted when the client goes away
-	unwatched bool        // it is not to be watched any more
+	mu        sync.Mutex  // guards the fields below, and is held while other goroutines set a deadline
+	upstream  interrupter // to be interrupted when the client disconnects
+	unwatched bool        // must not be watched any more
 	h2        *h2Front    // nil if the connection is one of HTTP/1
 }
 
-// work is what a connection needs while it has requests to serve. One that is
-// settled does without.
+// work is what a connection needs while it serves requests. A settled
+// connection has none.
 type work struct {
 	x     Exchange
 	from  origin
@@ -70,7 +71,7 @@ type work struct {
 	own   ownDeadlines
 }
 
-// takeWork gives the connection what it needs to serve.
+// takeWork gives the connection its work.
 func (c *byteConn) takeWork() {
 	w, ok := c.srv.works.Get().(*work)
 	if !ok {
@@ -92,7 +93,7 @@ func (c *byteConn) remoteAddr() net.Addr {
 	return c.remote
 }
 
-// giveWork gives it back.
+// giveWork returns the work to its pool.
 func (c *byteConn) giveWork() {
 	w := c.work
 	if w == nil {
@@ -116,7 +117,7 @@ func (c *byteConn) start(cfg *tls.Config) {
 	c.c = l4.NewConn(c.nc)
 	c.now = time.Now()
 	if t, ok := c.nc.(*tls.Conn); ok && negotiated(t) == "h2" {
-		if _, http2, _ := c.srv.speaks(); !http2 { // the listener has offered it
+		if _, http2, _ := c.srv.speaks(); !http2 { // the listener has offered HTTP/2
 			c.end()
 			return
 		}
@@ -132,8 +133,8 @@ func (c *byteConn) start(cfg *tls.Config) {
 	c.loop()
 }
 
-// negotiated returns the protocol of ALPN. It is not inlined: the state of TLS would
-// be on the stack below every request of the connection.
+// negotiated returns the protocol chosen by ALPN. It is not inlined, or the TLS
+// state would stay on the stack during every request of the connection.
 //
 //go:noinline
 func negotiated(t *tls.Conn) string { return t.ConnectionState().NegotiatedProtocol }
@@ -142,7 +143,7 @@ func negotiated(t *tls.Conn) string { return t.ConnectionState().NegotiatedProto
 func (c *byteConn) loop() {
 	settle, serving := false, false
 	defer func() {
-		if p := recover(); p != nil { // of the connection itself: a listener of the host's may make them
+		if p := recover(); p != nil { // of the connection itself, which may be the host's
 			err := recovered(c.srv.logger(), p, "connection")
 			c.ends.atLeast(endsBroken)
 			if serving {
@@ -177,7 +178,7 @@ func (c *byteConn) loop() {
 			c.settle()
 			return
 		}
-		if c.h2 != nil { // that is what it has turned out to be
+		if c.h2 != nil { // the preface of HTTP/2 was read
 			continue
 		}
 		if !more {
@@ -192,7 +193,7 @@ func (c *byteConn) loop() {
 	}
 }
 
-// end closes what is still ours.
+// end closes the connection if it is still ours.
 func (c *byteConn) end() {
 	c.cancel()
 	if c.h2 != nil {
@@ -206,7 +207,7 @@ func (c *byteConn) end() {
 	c.srv.wg.Done()
 }
 
-// letGo closes the connection, unless it is somebody else's.
+// letGo closes the connection, unless it has another owner.
 func (c *byteConn) letGo() {
 	switch {
 	case c.c == nil:
@@ -226,7 +227,7 @@ func (c *byteConn) letGo() {
 	}
 }
 
-// shut closes the connection, for whatever does not serve it.
+// shut closes the connection, for code that does not serve it.
 func (c *byteConn) shut() {
 	_ = quietly(c.srv.logger(), func() {
 		if c.c == nil {
@@ -237,7 +238,7 @@ func (c *byteConn) shut() {
 	})
 }
 
-// release gives the buffers back.
+// release returns the buffers to their pools.
 func (c *byteConn) release() {
 	c.in.release(&c.srv.buffers)
 	c.srv.pool.Put(c.out)
@@ -245,8 +246,8 @@ func (c *byteConn) release() {
 }
 
 // waitForClose lets a client that is still sending read the reply: closing a
-// socket with unread bytes would reset the connection, reply and all (RFC
-// 9112, section 9.6).
+// socket with unread bytes would reset the connection, and the reply would be
+// lost (RFC 9112, section 9.6).
 func (c *byteConn) waitForClose() {
 	if c.c.CloseWrite() != nil {
 		return
@@ -263,8 +264,7 @@ func (c *byteConn) waitForClose() {
 	}
 }
 
-// cut closes the connection under whatever uses it, and ends the work that is
-// done for it.
+// cut closes the connection while it is in use, and interrupts the work for it.
 func (c *byteConn) cut() {
 	if c.state.is(stateParked) {
 		c.closeParked()
@@ -310,20 +310,20 @@ func (c *byteConn) panicked(p any) {
 	x.failed500()
 }
 
-// finishExchange sends what is left of the reply, closes the record and
-// reports whether the connection goes on.
+// finishExchange sends what is left of the reply, completes the record and
+// reports whether the connection can serve another request.
 func (c *byteConn) finishExchange() bool {
 	if c.ends != endsHanded {
 		c.endLoan()
 	}
 	c.stopPeek()
-	if c.ends == endsHanded { // and what it was handed to has come to its end
+	if c.ends == endsHanded { // and its new owner is done with it
 		c.x.lent.takeBack(nil)
 		c.endRecord()
 		return false
 	}
 	if c.ends != endsBroken && !c.rep.done {
-		c.abort() // the handler promised more than it wrote
+		c.abort() // the handler wrote less than it announced
 	}
 	if c.ends != endsBroken && !c.drain() {
 		c.ends.atLeast(endsLate)
@@ -339,7 +339,7 @@ func (c *byteConn) finishExchange() bool {
 	return !c.ends.closes() && !c.gone.Load()
 }
 
-// endRecord closes the record of the exchange.
+// endRecord completes the record of the exchange.
 func (c *byteConn) endRecord() {
 	if t := &c.x.Record.Termination; t.Cause == l4.ClientAborted && c.srv.cutting.Load() {
 		t.Cause = l4.Killed
@@ -347,8 +347,8 @@ func (c *byteConn) endRecord() {
 	c.srv.ended(&c.x)
 }
 
-// drain reads what is left of the request body, if that is little, so that
-// the connection can go on.
+// drain reads the rest of the request body if it is short, so that the
+// connection can serve another request.
 func (c *byteConn) drain() bool {
 	if c.req.ended() {
 		return true
@@ -356,7 +356,7 @@ func (c *byteConn) drain() bool {
 	if c.ends.closes() || c.x.expect || c.req.failed || c.req.left > maxUnread {
 		return false
 	}
-	_ = c.flush() // the client may be waiting for it before it sends the rest
+	_ = c.flush() // the client may wait for the reply before it sends the rest
 	b := c.srv.pool.Get()
 	defer c.srv.pool.Put(b)
 	for n := 0; n < maxUnread; {
@@ -368,7 +368,7 @@ func (c *byteConn) drain() bool {
 	return false
 }
 
-// withTLS returns h as net/http is to see it.
+// withTLS returns h as a connection from which net/http fills in Request.TLS.
 func (c *byteConn) withTLS(h *handedConn) net.Conn {
 	if c.from.tls != nil {
 		return &handedTLS{h, *c.from.tls}
@@ -379,8 +379,8 @@ func (c *byteConn) withTLS(h *handedConn) net.Conn {
 func (c *byteConn) logger() *slog.Logger { return c.srv.logger() }
 func (c *byteConn) observed() bool       { return c.srv.OnDone != nil }
 
-// context is that of the connection: with HTTP/1 a client is gone when its
-// connection is.
+// context returns that of the connection: in HTTP/1 a client disconnects by
+// closing it.
 func (c *byteConn) context() context.Context { return c.ctx }
 
 func (c *byteConn) attach(u interrupter) {
@@ -399,7 +399,7 @@ func (c *byteConn) detach() bool {
 	return true
 }
 
-// clientGone is called, by another goroutine, when the client closed its side.
+// clientGone is called, by another goroutine, when the client has closed its side.
 func (c *byteConn) clientGone() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

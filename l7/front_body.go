@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// reqBody is the body of the request under way, as it comes from the client.
+// reqBody is the body of the current request, as it comes from the client.
 type reqBody struct {
 	head    string // the request's head as it came
-	left    int64  // bytes to come, -1 if chunked
+	left    int64  // bytes not yet read, -1 if chunked
 	chunk   chunkDecoder
 	read    int64
 	touched bool // some of it has been read
@@ -20,13 +20,13 @@ type reqBody struct {
 	fields  *Fields
 }
 
-// ended reports whether all of it has been read.
+// ended reports whether the whole body has been read.
 func (b *reqBody) ended() bool {
 	return b.left == 0 || b.left < 0 && b.chunk.state == chunkDone
 }
 
-// errStopped is what a read of a body gets when nobody wants the rest.
-var errStopped = errors.New("l7: the rest of the body is not wanted")
+// errStopped is the error of reading a body whose rest is not needed.
+var errStopped = errors.New("l7: the rest of the body is not needed")
 
 func (c *byteConn) bodyReady() bool {
 	b := &c.req
@@ -39,7 +39,7 @@ func (c *byteConn) rewindable() bool   { return false }
 
 func (c *byteConn) trailer() *Fields { return c.req.fields }
 
-// readBody reads what the client sent, framing taken off.
+// readBody reads the body that the client sends, without its framing.
 func (c *byteConn) readBody(p []byte) (int, error) {
 	b := &c.req
 	if b.ended() {
@@ -66,7 +66,7 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 		n, err = c.readChunked(p)
 	}
 	b.read += int64(n)
-	if c.x.down == downstream(c) { // or the reader may be any goroutine
+	if c.x.down == downstream(c) { // otherwise any goroutine may be reading
 		c.x.Record.BytesIn = b.read
 	}
 	if limit := c.srv.MaxBodyBytes; limit > 0 && b.read > limit {
@@ -155,8 +155,9 @@ func (c *byteConn) bodyInstead() (time.Time, bool) {
 	return c.own.read.get()
 }
 
-// endLoan ends the reads of bodies of [Exchange.Request]: the reply looks at how far
-// the body has been read, and the goroutine of an http.Transport may be reading.
+// endLoan ends reads of the bodies of [Exchange.Request]. The end of the reply
+// depends on how far the body has been read, and the goroutine of an http.Transport
+// may still be reading.
 func (c *byteConn) endLoan() {
 	if l := c.x.lent; l != nil {
 		l.takeBack(c.stopBody)
@@ -175,8 +176,8 @@ func (c *byteConn) resumeBody() {
 	if c.stopped.Swap(false) {
 		c.readAt.forget()
 		if !c.gone.Load() {
-			// A body that nobody has begun to read is still there to be drained: the
-			// pump was at one that a handler put in its place, or had just ended.
+			// A body that has not been touched can still be drained: the pump was
+			// reading one that a handler has set in its place, or had just ended.
 			c.req.failed = c.req.failed || c.req.touched && !c.req.ended()
 		}
 	}

@@ -14,50 +14,49 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A lent exchange is one that a foreign handler has got as (w, r). It travels in
-// the context of r, so that a native handler inside the foreign one goes on with
-// it instead of beginning another.
+// A lent exchange is one that a foreign handler has received as (w, r). The
+// context of r carries it, so that a native handler inside the foreign one
+// continues it instead of beginning another.
 //
-// Nobody can tell in which goroutine the foreign handler calls the one inside,
-// how often, or whether it still does so once it has returned. So each call gets
-// an [Exchange] of its own, which begins as the lent one was handed over and with
-// what the foreign handler has changed in r. What it comes to is noted here, and
-// the lent exchange takes that over in its own goroutine: before the head of the
-// reply is edited and when the foreign handler has returned. From then on the
-// lent exchange is out of reach for all that was called: reads fail, and writes
-// go nowhere.
+// The foreign handler may call the one inside in any goroutine, any number of
+// times, and even after it has returned. So each call gets an [Exchange] of its
+// own: a copy of the lent one as it was handed over, with the changes that the
+// foreign handler has made in r. Its results are recorded here, and the lent
+// exchange takes them over in its own goroutine: before the head of the reply is
+// edited, and when the foreign handler has returned. After that no call can reach
+// the lent exchange: reads fail, and writes are dropped.
 type carried struct {
-	s    *standard // the lent exchange; what it holds is only to be used by those who have entered
-	from Exchange  // what the exchanges inside begin with
+	s    *standard // the lent exchange; used only between enter and leave
+	from Exchange  // the exchanges inside begin as copies of it
 
 	url    url.URL // of the request as it was handed over
 	target string  // RequestURI
 	host   string
 	body   io.ReadCloser
 	length int64
-	sent   []Field // forwarding fields that the client has sent
+	sent   []Field // forwarding fields sent by the client
 
-	captured int // of what is captured inside, that the lent exchange has taken over
+	captured int // number of fields captured inside that the lent exchange has taken over
 
 	mu     sync.Mutex
-	users  int           // have entered
-	reads  int           // of the body, under way
-	idle   chan struct{} // closed when the last of them leaves; nil as long as nobody waits for that
+	users  int           // number of callers between enter and leave
+	reads  int           // reads of the body in progress
+	idle   chan struct{} // closed when the last of them leaves; nil while no goroutine waits for that
 	closed bool          // the foreign handler has returned
 
-	after     *Exchange // as the exchange inside is now; nil if there is nothing new
+	after     *Exchange // the exchange inside as it is now; nil if nothing has changed
 	server    *balance.Server
-	status    int    // of the reply that the exchange inside has given; 0 if none
-	local     bool   // it was made by the gateway
+	status    int    // of the reply of the exchange inside; 0 if there is none yet
+	local     bool   // that reply was made by the gateway
 	switching *Reply // the reply to an upgrade that is about to take the connection
 	duplex    bool   // the reply began before the end of the request body
-	chunked   bool   // and its length is not known
+	chunked   bool   // and the length of the body is not known
 	refused   bool   // an editor has refused the reply, and another has been sent
 }
 
 type carriedKey struct{}
 
-// errReturned is about a request whose handler has returned.
+// errReturned is the error of using a request whose handler has returned.
 var errReturned = errors.New("l7: the handler of this request has returned")
 
 // lend returns the request for a foreign handler, with the exchange in its
@@ -93,9 +92,9 @@ func (s *standard) lend() (*carried, *http.Request) {
 	return l, r
 }
 
-// lentOf returns the exchange that (w, r) is about, nil if that begins here. A
-// handler may have replaced the request, context and all, so the writer tells as
-// well.
+// lentOf returns the exchange to which (w, r) belongs, nil if it begins here. A
+// handler may have replaced the request together with its context, so the writer
+// is looked at as well.
 func lentOf(w http.ResponseWriter, r *http.Request) *carried {
 	if l, ok := r.Context().Value(carriedKey{}).(*carried); ok {
 		return l
@@ -113,12 +112,12 @@ func lentOf(w http.ResponseWriter, r *http.Request) *carried {
 	return nil
 }
 
-// wasSent reports whether the client has sent that forwarding field.
+// wasSent reports whether the client has sent that line.
 func (l *carried) wasSent(name, value string) bool {
 	return slices.ContainsFunc(l.sent, func(fd Field) bool { return fd.named(name) && fd.Value == value })
 }
 
-// enter allows the use of the lent exchange until leave.
+// enter permits the use of the lent exchange until leave.
 func (l *carried) enter() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -129,8 +128,8 @@ func (l *carried) enter() bool {
 	return true
 }
 
-// enterAlone is enter for one who must find nobody else there, and no news of an
-// exchange inside.
+// enterAlone is enter for a caller that needs the exchange to itself. It fails
+// if there is another user, or news of an exchange inside.
 func (l *carried) enterAlone() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,7 +140,7 @@ func (l *carried) enterAlone() bool {
 	return true
 }
 
-// forget drops what was told meanwhile: the lent exchange itself has gone on.
+// forget drops what was recorded: the lent exchange itself has continued.
 func (l *carried) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -157,7 +156,7 @@ func (l *carried) leave() {
 	}
 }
 
-// enterRead is enter for a read of the body, which can be broken off.
+// enterRead is enter for a read of the body, which can be interrupted.
 func (l *carried) enterRead() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -183,8 +182,8 @@ func (l *carried) over() bool {
 	return l.closed
 }
 
-// takeBack ends the use of the lent exchange by others: a read of the body that
-// is under way is broken off, a write is waited for.
+// takeBack ends the use of the lent exchange by others: it interrupts a read of
+// the body in progress, and waits for a write.
 func (l *carried) takeBack() {
 	l.mu.Lock()
 	l.closed = true
@@ -195,7 +194,7 @@ func (l *carried) takeBack() {
 	}
 	reads := l.reads > 0
 	l.mu.Unlock()
-	if reads { // else a deadline would end what net/http reads behind the request
+	if reads { // otherwise a deadline would end net/http's own read after the request
 		l.s.stopBody()
 	}
 	if idle != nil {
@@ -206,8 +205,8 @@ func (l *carried) takeBack() {
 	l.s.x.Record.BytesIn = max(l.s.x.Record.BytesIn, l.s.body.read)
 }
 
-// tell notes what the exchange inside has come to; r is its reply, nil if there
-// is no news of that.
+// tell records the state of the exchange inside; r is its reply, nil if that
+// has not changed.
 func (l *carried) tell(x *Exchange, r *Reply) {
 	now := *x
 	now.values = slices.Clone(x.values)
@@ -223,7 +222,7 @@ func (l *carried) tell(x *Exchange, r *Reply) {
 	}
 }
 
-// refuse notes that what comes of the exchange inside is not sent.
+// refuse records that the reply of the exchange inside is not sent.
 func (l *carried) refuse() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -236,7 +235,7 @@ func (l *carried) isRefused() bool {
 	return l.refused
 }
 
-// collect has the lent exchange take over what was told.
+// collect takes over what was recorded into the lent exchange.
 func (l *carried) collect() {
 	l.mu.Lock()
 	now := l.after
@@ -250,7 +249,7 @@ func (l *carried) collect() {
 	if !x.replied {
 		x.Balance, x.values = now.Balance, append(x.values[:0], now.values...)
 	}
-	for _, v := range now.values { // editors may have set theirs since
+	for _, v := range now.values { // editors may have set others since
 		if !slices.ContainsFunc(x.values, func(o value) bool { return o.key == v.key }) {
 			x.values = append(x.values, v)
 		}
@@ -273,8 +272,8 @@ func (l *carried) collect() {
 	}
 }
 
-// origin says where a reply of that status comes from: where the exchange inside
-// got its reply, if this is it.
+// origin returns the origin of a reply of that status: that of the reply of the
+// exchange inside, if it is the same one.
 func (l *carried) origin(r *Reply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -283,8 +282,8 @@ func (l *carried) origin(r *Reply) {
 	}
 }
 
-// switchTo announces the reply to an upgrade, whose fields the handlers around may
-// edit when its connection is taken.
+// switchTo announces the reply to an upgrade. The outer handlers may edit its
+// fields when the connection is hijacked.
 func (l *carried) switchTo(x *Exchange, r *Reply) {
 	l.tell(x, r)
 	l.mu.Lock()
@@ -292,7 +291,7 @@ func (l *carried) switchTo(x *Exchange, r *Reply) {
 	l.switching = r
 }
 
-// switches returns what switchTo has announced, once.
+// switches returns the reply that switchTo has announced, once.
 func (l *carried) switches() *Reply {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -301,17 +300,17 @@ func (l *carried) switches() *Reply {
 	return r
 }
 
-// standardReader reads the request body under the limits that hold for all.
+// standardReader reads the request body under the limits of the front.
 type standardReader struct{ s *standard }
 
 func (b standardReader) Read(p []byte) (int, error) { return b.s.readBody(p) }
 
-// carriedBody is the request body as a foreign handler gets it.
+// carriedBody is the request body that a foreign handler gets.
 type carriedBody struct {
 	l    *carried
 	src  io.Reader
 	r    *http.Request
-	turn chan struct{} // held by the one that reads
+	turn chan struct{} // held by the goroutine that reads
 	read bool          // some of it
 }
 
@@ -325,7 +324,7 @@ func (b *carriedBody) Read(p []byte) (int, error) {
 	b.read = true
 	n, err := b.src.Read(p)
 	if err == io.EOF {
-		b.r.Trailer = b.l.s.x.Header.withoutOwnMap(b.l.s.r.Trailer) // which is there by now
+		b.r.Trailer = b.l.s.x.Header.withoutOwnMap(b.l.s.r.Trailer) // which has been read by now
 	}
 	return n, err
 }

@@ -18,26 +18,26 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// editingWriter is the ResponseWriter of a foreign handler: it runs the
-// editors on the head and counts for the record.
+// editingWriter is the ResponseWriter of a foreign handler. It runs the editors
+// on the head and counts bytes for the record.
 type editingWriter struct {
 	http.ResponseWriter
 	s        *standard
 	lent     *carried
 	wrote    bool
 	hijacked bool
-	refused  error         // why nothing that the handler writes is sent; nil if it is
-	taken    *handedConn   // that was hijacked; nil if none was, or it is not ours
-	filtered *filteredBody // nil if the body goes as it is
+	refused  error         // why the handler's writes are dropped; nil if they are not
+	taken    *handedConn   // the hijacked connection; nil if none was, or it is not ours
+	filtered *filteredBody // nil if no filter changes the body
 
-	early []byte      // written, and held back until what it is can be guessed
-	was   http.Header // the fields as they were at the first write
+	early []byte      // written, and held back until the type can be guessed
+	was   http.Header // the fields at the first write
 }
 
-// filteredBody has filters, which pull, change what a handler pushes.
+// filteredBody connects a handler, which writes, to filters, which read.
 type filteredBody struct {
 	w    *io.PipeWriter
-	done chan error // of the goroutine that sends what the filters make of it
+	done chan error // of the goroutine that sends the filtered body
 }
 
 // Header implements [http.ResponseWriter]. Once the handler has returned, the
@@ -62,7 +62,7 @@ func (w *editingWriter) writeHeader(status int) {
 		_ = w.release()
 	}
 	if w.wrote {
-		w.ResponseWriter.WriteHeader(status) // net/http complains, with the place
+		w.ResponseWriter.WriteHeader(status) // net/http logs the caller
 		return
 	}
 	checkCode(status) // before the editors see it
@@ -109,7 +109,7 @@ func (w *editingWriter) writeHeader(status int) {
 		}
 	}
 	if x.Method == http.MethodHead && x.asked.method != http.MethodHead {
-		w.ResponseWriter.Header().Del("Content-Length") // of a body that the handler will not write
+		w.ResponseWriter.Header().Del("Content-Length") // the handler's body is dropped
 	}
 	x.replied, w.s.begun = true, true
 	x.Record.Status = status
@@ -127,7 +127,7 @@ func (w *editingWriter) writeHeader(status int) {
 	}
 }
 
-// refuse answers in the place of a reply that an editor has refused.
+// refuse answers 502 in place of a reply that an editor has refused.
 func (w *editingWriter) refuse(err error) {
 	w.wrote, w.refused = true, err
 	maps.DeleteFunc(w.ResponseWriter.Header(), func(name string, _ []string) bool { return kindOf(name) != kindConnection })
@@ -149,8 +149,8 @@ func (w *editingWriter) Write(p []byte) (int, error) {
 	return w.pass(p)
 }
 
-// WriteString saves callers a copy. What goes to net/http as it is goes as a string,
-// which it cuts into other chunks.
+// WriteString implements [io.StringWriter] without a copy. What goes to net/http as
+// it is goes as a string, which it cuts into other chunks.
 func (w *editingWriter) WriteString(s string) (int, error) {
 	to, ok := w.ResponseWriter.(io.StringWriter)
 	if !ok || w.s.through != nil || w.filtered != nil || w.refused != nil || !w.lent.enter() {
@@ -171,7 +171,7 @@ func (w *editingWriter) WriteString(s string) (int, error) {
 	return n, err
 }
 
-// pass writes behind the head.
+// pass writes to the body, after the head.
 func (w *editingWriter) pass(p []byte) (int, error) {
 	switch t := w.s.through; {
 	case w.refused != nil:
@@ -187,11 +187,11 @@ func (w *editingWriter) pass(p []byte) (int, error) {
 	return n, err
 }
 
-// sniffLen is how much of a body net/http looks at to guess its type.
+// sniffLen is how many bytes of a body net/http looks at to guess its type.
 const sniffLen = 512
 
-// guesses reports whether the type of the body is to be guessed before the
-// editors see the head. Without editors net/http does that.
+// guesses reports whether the type of the body must be guessed before the
+// editors see the head. Without editors net/http does it.
 func (w *editingWriter) guesses() bool {
 	if len(w.s.x.editors) == 0 {
 		return false
@@ -204,7 +204,7 @@ func (w *editingWriter) guesses() bool {
 	return !typed && h.Get("Content-Encoding") == "" && h.Get("Transfer-Encoding") == ""
 }
 
-// hold keeps what is written until it is enough to guess by.
+// hold buffers writes until there is enough to guess by.
 func (w *editingWriter) hold(p []byte) (int, error) {
 	if w.early == nil {
 		w.was, w.early = w.ResponseWriter.Header().Clone(), make([]byte, 0, sniffLen)
@@ -227,8 +227,8 @@ func (w *editingWriter) hold(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// release sends the head as it was at the first write, and what was held back.
-// Fields that were set since may be a trailer.
+// release sends the head as it was at the first write, and the buffered bytes.
+// Fields set since then may be a trailer.
 func (w *editingWriter) release() error {
 	h := w.ResponseWriter.Header()
 	since, early := maps.Clone(h), w.early
@@ -245,7 +245,7 @@ func (w *editingWriter) release() error {
 	return err
 }
 
-// open sends the head, if that has not been done.
+// open sends the head if it has not been sent.
 func (w *editingWriter) open() error {
 	switch {
 	case w.early != nil:
@@ -256,7 +256,7 @@ func (w *editingWriter) open() error {
 	return nil
 }
 
-// startFilter begins to send the body through the filters of r.
+// startFilter starts sending the body through the filters of r.
 func (w *editingWriter) startFilter(r *Reply) {
 	pr, pw := io.Pipe()
 	f := &filteredBody{w: pw, done: make(chan error, 1)}
@@ -268,13 +268,13 @@ func (w *editingWriter) startFilter(r *Reply) {
 			_, err := io.Copy(to, body)
 			return err
 		})
-		_ = pr.CloseWithError(err) // ends writes that nobody takes
+		_ = pr.CloseWithError(err) // ends writes that are not read
 		f.done <- err
 	}()
 }
 
 // end waits until a filtered body has been sent. Whole says that the handler
-// has come to its end; else the filters get an error.
+// has returned normally; otherwise the filters get an error.
 func (w *editingWriter) end(whole bool) {
 	f := w.filtered
 	if f == nil {
@@ -296,8 +296,8 @@ func (w *editingWriter) end(whole bool) {
 	}
 }
 
-// flushingWriter sends each piece that filters give at once: they know what
-// they hold back.
+// flushingWriter flushes each piece that filters return: they buffer by
+// themselves what they need to.
 type flushingWriter struct{ w *editingWriter }
 
 func (f flushingWriter) Write(p []byte) (int, error) {
@@ -309,8 +309,8 @@ func (f flushingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps sendfile within reach. Any other source may wait for what it
-// likes, and is read by pieces.
+// ReadFrom implements [io.ReaderFrom] for the sake of sendfile. Any other
+// source may block between pieces, so it is copied piece by piece.
 func (w *editingWriter) ReadFrom(src io.Reader) (int64, error) {
 	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.wrote && w.refused == nil && w.filtered == nil && isFile(src) {
 		if !w.lent.enter() {
@@ -335,7 +335,7 @@ func isFile(src io.Reader) bool {
 // Flush implements [http.Flusher].
 func (w *editingWriter) Flush() { _ = w.FlushError() }
 
-// FlushError is what http.ResponseController looks for.
+// FlushError is for http.ResponseController.
 func (w *editingWriter) FlushError() error {
 	if !w.lent.enter() {
 		return errReturned
@@ -348,7 +348,7 @@ func (w *editingWriter) FlushError() error {
 		return t.flush()
 	}
 	if w.filtered != nil {
-		return nil // what the filters give is flushed as it comes
+		return nil // filtered bytes are flushed as they come
 	}
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
@@ -386,15 +386,15 @@ func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return c, brw, err
 }
 
-// SetReadDeadline is for http.ResponseController: it takes the place of the
-// server's own bound for the body.
+// SetReadDeadline is for http.ResponseController. It replaces the server's own
+// bound for the body.
 func (w *editingWriter) SetReadDeadline(t time.Time) error {
 	if !w.lent.enter() {
 		return errReturned
 	}
 	defer w.lent.leave()
 	own := &w.s.root().body.own
-	own.set(t) // first: a read of the body may be about to set another
+	own.set(t) // first, since a read of the body may be about to set another
 	err := http.NewResponseController(w.ResponseWriter).SetReadDeadline(t)
 	if err != nil {
 		own.clear()
@@ -402,7 +402,7 @@ func (w *editingWriter) SetReadDeadline(t time.Time) error {
 	return err
 }
 
-// CloseNotify implements [http.CloseNotifier], which gin asks for.
+// CloseNotify implements [http.CloseNotifier], which gin needs.
 func (w *editingWriter) CloseNotify() <-chan bool {
 	gone := make(chan bool, 1)
 	context.AfterFunc(w.s.r.Context(), func() { gone <- true })
@@ -412,8 +412,8 @@ func (w *editingWriter) CloseNotify() <-chan bool {
 // Unwrap is for http.ResponseController.
 func (w *editingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// writeInterim sends an interim reply of a foreign handler, whose fields are
-// those that are there so far.
+// writeInterim sends an interim reply of a foreign handler with the fields set
+// so far.
 func (w *editingWriter) writeInterim(status int) {
 	x, h := w.s.x, w.Header()
 	if !x.editsInterim() {

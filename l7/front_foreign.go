@@ -15,11 +15,11 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// maxReplay bounds a body that is put together again for the standard front.
+// maxReplay bounds a body that is encoded again for the standard front.
 const maxReplay = 1 << 20
 
-// replay returns the bytes from which the standard front can read the request
-// under way, and what has come behind it.
+// replay returns the bytes from which the standard front can read the current
+// request, and the bytes received after it.
 func (c *byteConn) replay() ([]byte, error) {
 	rest := c.in.bytes()
 	b := &c.req
@@ -43,7 +43,7 @@ func (c *byteConn) replay() ([]byte, error) {
 	return append(append(out, body...), rest...), nil
 }
 
-// serveForeign hands the connection over and goes on, on this stack, with the
+// serveForeign hands the connection over and continues, on this stack, with the
 // (w, r) that comes back.
 func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 	if wraps && c.mayOwn() {
@@ -109,16 +109,16 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 	returned = true
 }
 
-// warnForeign logs, once for each type, that a handler costs connections the
-// byte front.
+// warnForeign logs, once for each type, that connections leave the byte front
+// because of a handler.
 func (s *Server) warnForeign(h http.Handler) {
 	if _, told := s.warned.LoadOrStore(reflect.TypeOf(h), true); !told {
-		s.logger().Info("l7: handler is not native, its connections go on on the standard front", "handler", fmt.Sprintf("%T", h))
+		s.logger().Info("l7: handler is not native, its connections move to the standard front", "handler", fmt.Sprintf("%T", h))
 	}
 }
 
-// headWithout returns the request line and fields as they came, without those
-// of some kinds and without the empty line.
+// headWithout returns the request line and the fields as they came, without
+// fields of some kinds and without the empty line.
 func (c *byteConn) headWithout(drop func(kind) bool) string {
 	line, rest, _ := cutLine(c.req.head)
 	var b strings.Builder

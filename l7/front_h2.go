@@ -17,37 +17,37 @@ import (
 
 const (
 	defaultMaxStreams = 100
-	h2LeaveTimeout    = time.Second // for the answer to the PING behind the first GOAWAY
+	h2LeaveTimeout    = time.Second // for the answer to the PING after the first GOAWAY
 )
 
-// h2Front serves a connection of HTTP/2. The connection's goroutine reads
-// frames; each stream is served on a goroutine that is kept for the next one,
-// as its stack has grown; and the goroutine that has something to send first
-// writes for all that have something by then.
+// h2Front serves an HTTP/2 connection. The connection's goroutine reads frames.
+// Each stream is served on a goroutine that is kept for the next one, since its
+// stack has grown. The first goroutine that has something to send writes for
+// all that have something by then.
 type h2Front struct {
-	h2Link // guards what follows, from waiting on, by its mu
+	h2Link // its mu guards the fields below, from waiting on
 	srv    *Server
 	conn   *byteConn
 	from   origin
 	emit   func(hpack.HeaderField) // the method value of field, made once
-	cur    *h2Exchange             // whose head or trailer is being decoded
-	dec    *h2Head                 // into this
-	pinged bool                    // a PING of ours is not answered
+	cur    *h2Exchange             // the exchange whose head or trailer is being decoded
+	dec    *h2Head                 // the result of the decoding
+	pinged bool                    // a PING of ours is not answered yet
 
 	hosts   misdirected
 	workers sync.WaitGroup
 
 	waiting  bool // the reader waits for a frame
-	between  bool // and has no part of it
+	between  bool // and has received no part of it
 	idle     []chan *h2Exchange
 	leaving  h2Leaving
-	patience *time.Timer // of the answer to the PING behind the first GOAWAY
+	patience *time.Timer // for the answer to the PING after the first GOAWAY
 	served   int
-	granted  int // streams
+	granted  int // MAX_CONCURRENT_STREAMS as last sent
 }
 
-// h2Leaving is how far the client has been told that the connection ends (RFC
-// 9113, section 6.8).
+// h2Leaving is how much the client has been told of the end of the connection
+// (RFC 9113, section 6.8).
 type h2Leaving uint8
 
 const (
@@ -56,10 +56,10 @@ const (
 	h2Left              // GOAWAY with the last stream
 )
 
-// leavePing is the data of the PING behind the first GOAWAY.
+// leavePing is the data of the PING after the first GOAWAY.
 var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
 
-// startHTTP2 makes the connection one of HTTP/2.
+// startHTTP2 begins HTTP/2 on the connection.
 func (c *byteConn) startHTTP2() {
 	streams := orDefault(c.srv.MaxStreams, defaultMaxStreams)
 	f := &h2Front{conn: c, srv: c.srv, from: origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), l4.ProxyHeaderOf(c.nc)}}
@@ -77,20 +77,20 @@ func (c *byteConn) startHTTP2() {
 		f.h2.SetMaxStreams(n)
 	}
 	c.giveWork()
-	c.unwatch() // the reader sees the end itself
+	c.unwatch() // the reader notices the end itself
 	c.mu.Lock()
 	c.h2 = f
 	c.mu.Unlock()
 }
 
-// http2 returns what serves the connection if it is one of HTTP/2, else nil.
+// http2 returns the HTTP/2 front of the connection, nil for HTTP/1.
 func (c *byteConn) http2() *h2Front {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.h2
 }
 
-// run reads frames until the connection ends, or is idle and to be settled.
+// run reads frames until the connection ends, or is idle and has to be settled.
 func (f *h2Front) run() (idle bool) {
 	c := f.conn
 	for {
@@ -104,8 +104,8 @@ func (f *h2Front) run() (idle bool) {
 	}
 }
 
-// wait reads more. It is false at the end of the connection, or if it is to be
-// settled.
+// wait reads more. It is false at the end of the connection, or if the
+// connection has to be settled.
 func (f *h2Front) wait() (more, settle bool) {
 	c := f.conn
 	now := time.Now()
@@ -126,7 +126,7 @@ func (f *h2Front) wait() (more, settle bool) {
 	if f.h2.Open() == 0 && f.between {
 		c.goIdle()
 	}
-	leave := f.leaving == h2Staying && (c.outNow() || f.served > 0 && c.lingers()) // seen here, or the state seen by who tells
+	leave := f.leaving == h2Staying && (c.outNow() || f.served > 0 && c.lingers()) // seen here, or tell sees the state
 	f.mu.Unlock()
 	if leave {
 		f.leave()
@@ -168,20 +168,20 @@ func (f *h2Front) wait() (more, settle bool) {
 	return false, false
 }
 
-// over reports whether the connection has said all and served all. F.mu is
-// held.
+// over reports whether the client has the last GOAWAY and all streams have
+// ended. F.mu is held.
 func (f *h2Front) over() bool {
 	return f.closed || f.leaving == h2Left && f.h2.Open() == 0
 }
 
-// read reads behind the bytes there are.
+// read reads more and appends it to the input.
 func (f *h2Front) read() error {
 	c := f.conn
 	return c.in.fillBulk(c.c, &c.srv.buffers)
 }
 
-// receive takes the frames that are complete. It is false if one of them ended
-// the connection.
+// receive handles the complete frames of the input. It is false if one of them
+// ended the connection.
 func (f *h2Front) receive() bool {
 	err := f.h2Link.receive(&f.conn.in, &f.srv.buffers, time.Now(), f.handle)
 	if err != nil {
@@ -190,7 +190,7 @@ func (f *h2Front) receive() bool {
 	return err == nil
 }
 
-// handle does what an event asks for. F.mu is held.
+// handle handles an event. F.mu is held.
 func (f *h2Front) handle(ev *h2.Event, now time.Time) error {
 	switch ev.Kind {
 	case h2.Head:
@@ -226,12 +226,12 @@ func (f *h2Front) refuse(err error) {
 	f.mu.Unlock()
 	f.flush()
 	f.srv.logger().Debug("l7: HTTP/2 connection refused", "remote", f.from.remote, "error", err)
-	f.conn.ends.atLeast(endsLate) // or what it is still sending would have the system throw the GOAWAY away
+	f.conn.ends.atLeast(endsLate) // or unread bytes would reset the connection and lose the GOAWAY
 	f.fail(err)
 	f.srv.abused(f.from.remote, err)
 }
 
-// fail ends every stream: the client is gone, or as good as that.
+// fail ends every stream: the client has disconnected, or is treated so.
 func (f *h2Front) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -246,7 +246,7 @@ func (f *h2Front) fail(err error) {
 	})
 }
 
-// end waits for the streams. Nothing of the connection is used after it.
+// end waits for the streams. After it the connection is not used any more.
 func (f *h2Front) end() {
 	f.fail(net.ErrClosed)
 	f.mu.Lock()
@@ -262,7 +262,7 @@ func (f *h2Front) end() {
 	f.conn.in.release(&f.srv.buffers)
 }
 
-// dismiss ends the goroutines that wait for a stream. F.mu is held.
+// dismiss ends the goroutines that are kept for the next stream. F.mu is held.
 func (f *h2Front) dismiss() {
 	for _, w := range f.idle {
 		close(w)
@@ -270,8 +270,8 @@ func (f *h2Front) dismiss() {
 	f.idle = nil
 }
 
-// rest gives back what an idle connection does not need. It is not being
-// written to, as it has no streams.
+// rest releases the memory that an idle connection does not need. No goroutine
+// writes, since there are no streams.
 func (f *h2Front) rest() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -279,15 +279,15 @@ func (f *h2Front) rest() {
 	f.h2Link.rest()
 }
 
-// leave tells the client that the connection ends with the streams that are on
-// their way (RFC 9113, section 6.8).
+// leave tells the client that the connection ends after the streams in flight
+// (RFC 9113, section 6.8).
 func (f *h2Front) leave() {
 	f.mu.Lock()
 	if f.leaving == h2Staying && !f.closed {
 		f.leaving = h2Warned
 		f.h2.Leave(true, h2.NoError, "")
 		if f.h2.Open() == 0 && f.waiting && !f.conn.lingers() {
-			f.leaveNow() // one that is on its way may be sent again
+			f.leaveNow() // a stream in flight may be sent again
 		} else {
 			f.h2.WritePing(leavePing)
 			f.patience = time.AfterFunc(h2LeaveTimeout, func() {
@@ -302,7 +302,7 @@ func (f *h2Front) leave() {
 	f.flush()
 }
 
-// leaveNow says which stream was the last. F.mu is held.
+// leaveNow sends the GOAWAY with the last stream. F.mu is held.
 func (f *h2Front) leaveNow() {
 	if f.leaving != h2Warned || f.closed {
 		return
@@ -312,7 +312,7 @@ func (f *h2Front) leaveNow() {
 	f.wakeReader()
 }
 
-// wakeReader has the reader look whether the connection is over. F.mu is held.
+// wakeReader makes the reader check whether the connection is over. F.mu is held.
 func (f *h2Front) wakeReader() {
 	if f.over() && f.waiting {
 		if quietlyLocked(f.srv.logger(), func() { _ = f.conn.nc.SetReadDeadline(past) }) != nil {
@@ -321,7 +321,7 @@ func (f *h2Front) wakeReader() {
 	}
 }
 
-// goodbye says GOAWAY to a client that has nothing on its way.
+// goodbye sends GOAWAY to a client that has no streams in flight.
 func (f *h2Front) goodbye() {
 	f.mu.Lock()
 	if f.leaving != h2Left && !f.closed {
@@ -332,7 +332,7 @@ func (f *h2Front) goodbye() {
 	f.flush()
 }
 
-// begin has a stream served. F.mu is held.
+// begin starts serving a stream. F.mu is held.
 func (f *h2Front) begin(s *h2Exchange) {
 	if n := len(f.idle); n > 0 {
 		w := f.idle[n-1]
@@ -361,13 +361,13 @@ func (f *h2Front) work(w chan *h2Exchange) {
 	}
 }
 
-// unwritable ends a connection that cannot be written to.
+// unwritable closes a connection on which a write has failed.
 func (f *h2Front) unwritable(err error) {
 	f.fail(err)
-	_ = quietly(f.srv.logger(), func() { _ = f.conn.raw.Close() }) // the reader ends by it
+	_ = quietly(f.srv.logger(), func() { _ = f.conn.raw.Close() }) // ends the reader
 }
 
-// errStreamReset is what a stream gets that the client has reset.
+// errStreamReset is the error of a stream that the client has reset.
 var errStreamReset = errors.New("l7: the client has reset the stream")
 
 var _ downstream = (*h2Exchange)(nil)

@@ -10,8 +10,8 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// serveForeign has a handler that is not native answer, with a (w, r) made of
-// the stream.
+// serveForeign calls a handler that is not native, with a (w, r) made from the
+// stream.
 func (s *h2Exchange) serveForeign(h http.Handler, _ bool) { serveOwn(&s.x, s, h) }
 
 func (s *h2Exchange) ownRequest() *http.Request {
@@ -35,8 +35,8 @@ func (s *h2Exchange) ownRequest() *http.Request {
 
 func (s *h2Exchange) server() *Server { return s.f.srv }
 
-// wrote sends what a handler has written: it may wait for what the client makes
-// of it.
+// wrote sends what a handler has written, since the handler may wait for the
+// client to react.
 func (s *h2Exchange) wrote() { s.f.flush() }
 
 // lastReply sends GOAWAY.
@@ -51,11 +51,12 @@ func (s *h2Exchange) setReadDeadline(t time.Time) error {
 			s.bodyErr = os.ErrDeadlineExceeded
 			s.recv.wake()
 		}
-	}, nil) // it lasts, as with net/http
+	}, nil) // it stays in force, as in net/http
 	return nil
 }
 
-// setWriteDeadline bounds writes of the reply: behind it the stream is reset.
+// setWriteDeadline bounds writes of the reply. When it has passed, the stream is
+// reset.
 func (s *h2Exchange) setWriteDeadline(t time.Time) error {
 	s.f.deadline(t, &s.writeTimer, func() {
 		if s.st.State() != h2.Closed {

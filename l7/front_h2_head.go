@@ -11,22 +11,22 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// h2Head is what the fields of a head or trailer say beside what the exchange
-// keeps.
+// h2Head is what the fields of a head or trailer say, apart from what goes into
+// the exchange.
 type h2Head struct {
 	frame     framing
 	scheme    string
 	protocol  string // of an extended CONNECT (RFC 8441)
 	path      string
-	authority bool       // there was one
-	regular   bool       // a field that is no pseudo field has come
+	authority bool       // :authority was present
+	regular   bool       // a regular field has come
 	fields    *Fields    // of a trailer; nil for a head
 	n         int        // fields
 	size      int        // bytes of them
-	cookies   int        // where the Cookie line is, plus 1
-	crumbs    []string   // of later ones, which are joined to it (RFC 9113, section 8.2.3)
+	cookies   int        // index of the Cookie line, plus 1
+	crumbs    []string   // values of later Cookie lines, to be joined to it (RFC 9113, section 8.2.3)
 	malformed string     // why the stream is reset behind a 400 (section 8.1.1); "" if it is not
-	refused   *headError // what the request is answered with; nil if it is not refused
+	refused   *headError // the error with which the request is refused, or nil
 }
 
 // head begins an exchange. F.mu is held.
@@ -65,10 +65,10 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 	return nil
 }
 
-// trailer takes the fields behind a body. F.mu is held.
+// trailer begins to decode the fields after a body. F.mu is held.
 func (f *h2Front) trailer(ev *h2.Event, now time.Time) error {
 	s := ev.Stream.Owner.(*h2Exchange)
-	t := &h2Head{frame: framing{length: -1}, fields: new(Fields)} // the other one is the handler's
+	t := &h2Head{frame: framing{length: -1}, fields: new(Fields)} // a new one: that of the head belongs to the handler
 	f.cur, f.dec = s, t
 	if err := f.h2.Decode(ev.Block, f.emit); err != nil {
 		return err
@@ -87,7 +87,7 @@ func (f *h2Front) trailer(ev *h2.Event, now time.Time) error {
 	return s.endBody(now)
 }
 
-// field takes one field of the head or trailer that is being decoded.
+// field handles one field of the head or trailer that is being decoded.
 func (f *h2Front) field(hf hpack.HeaderField) {
 	s, h := f.cur, f.dec
 	h.n++
@@ -149,12 +149,12 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 	}
 }
 
-// pseudo takes a pseudo field (RFC 9113, section 8.3.1). It returns what is
-// wrong with it.
+// pseudo handles a pseudo field (RFC 9113, section 8.3.1). It returns what is
+// wrong with it, or "".
 func (s *h2Exchange) pseudo(h *h2Head, name, value string) string {
 	x := &s.x
 	if h.regular || h.fields != nil {
-		return "a pseudo field behind another field"
+		return "a pseudo field after another field"
 	}
 	switch name {
 	case ":method":
@@ -200,7 +200,7 @@ func (s *h2Exchange) begin() {
 	x.begin(FrontHTTP2)
 }
 
-// check finds what makes a request malformed as a whole.
+// check returns what makes the request as a whole malformed, or "".
 func (s *h2Exchange) check() string {
 	h, x := &s.head, &s.x
 	if len(h.crumbs) > 0 {
@@ -218,7 +218,7 @@ func (s *h2Exchange) check() string {
 		if h.frame.length > 0 {
 			return "CONNECT with a Content-Length"
 		}
-		return "" // what follows is no body
+		return "" // DATA of a tunnel is not a body
 	case h.scheme == "" || h.path == "":
 		return "no scheme or path"
 	}
@@ -232,7 +232,7 @@ func (s *h2Exchange) check() string {
 	return ""
 }
 
-// joinCookies makes one line of several.
+// joinCookies joins several Cookie lines to one.
 func joinCookies(line *Field, crumbs []string) {
 	n := len(line.Value)
 	for _, c := range crumbs {
@@ -245,7 +245,7 @@ func joinCookies(line *Field, crumbs []string) {
 	line.Value = string(b)
 }
 
-// target checks what is well-formed HTTP/2 and not HTTP.
+// target refuses requests that are well-formed in HTTP/2 but not valid HTTP.
 func (s *h2Exchange) target() *headError {
 	h, x := &s.head, &s.x
 	authority := x.Host

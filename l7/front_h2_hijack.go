@@ -10,11 +10,11 @@ import (
 	"net/http"
 )
 
-// A handler of net/http that answers a WebSocket takes the connection by Hijack
-// and writes the 101 itself. It gets the same for a stream: an extended CONNECT is
-// the GET of HTTP/1 to it, and the 101 that it writes becomes the 200 of the stream.
+// A handler of net/http that accepts a WebSocket hijacks the connection and writes
+// the 101 itself. Over HTTP/2 it sees the same: the extended CONNECT looks like the
+// GET of HTTP/1, and the 101 that the handler writes becomes the 200 of the stream.
 
-// mayHijack reports whether the stream asks for what a handler may hijack.
+// mayHijack reports whether a handler may hijack the stream.
 func (s *h2Exchange) mayHijack() bool { return s.x.wsKey != "" && s.x.upgrade != "" }
 
 func (s *h2Exchange) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
@@ -22,10 +22,10 @@ func (s *h2Exchange) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error)
 	case !s.mayHijack():
 		return nil, nil, http.ErrNotSupported
 	case w.status != 0 && w.status != http.StatusSwitchingProtocols:
-		return nil, nil, errors.New("l7: Hijack behind another reply")
+		return nil, nil, errors.New("l7: Hijack after another reply")
 	}
 	c := &h2Hijacked{h2Tunnel: s.newTunnel(), s: s, done: make(chan struct{})}
-	if w.status != 0 { // as with HTTP/1, WriteHeader has said all
+	if w.status != 0 { // as in HTTP/1, WriteHeader was the whole reply
 		if err := c.open(fieldsOf(w.frozen)); err != nil {
 			return nil, nil, err
 		}
@@ -34,7 +34,7 @@ func (s *h2Exchange) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error)
 	return c, bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c)), nil
 }
 
-// awaitTaken waits for the end of what was hijacked, which may outlive the handler.
+// awaitTaken waits for the end of a hijacked stream, which may outlive the handler.
 func (s *h2Exchange) awaitTaken(broken bool) {
 	if broken {
 		s.abort()
@@ -43,21 +43,22 @@ func (s *h2Exchange) awaitTaken(broken bool) {
 	<-s.taken.done
 }
 
-// h2Hijacked is a stream as the connection of HTTP/1 that a handler writes a 101
-// to. Its exchange is another's once it has been closed and nobody is inside.
+// h2Hijacked is a stream in the form of the HTTP/1 connection to which a handler
+// writes a 101. Once it is closed and no call is in progress, its exchange may
+// serve another request.
 type h2Hijacked struct {
 	*h2Tunnel
 	s    *h2Exchange
 	done chan struct{}
 
-	inside int    // calls under way; guarded by the mu of the link, as closed is
-	opened bool   // the 101 has been written; of the goroutine that writes
-	head   []byte // of it, as long as it is not complete
+	inside int    // calls in progress; guarded by the mu of the link, like closed
+	opened bool   // the 101 has been written; owned by the goroutine that writes
+	head   []byte // of the 101, while it is not complete
 }
 
 const maxSwitchHead = 64 << 10 // bytes
 
-var errNot101 = errors.New("l7: what a handler has written to a stream that it hijacked is not the head of a 101 that answers its client")
+var errNot101 = errors.New("l7: a handler that hijacked a stream must first write the head of a 101 for its client")
 
 func (c *h2Hijacked) enter() bool {
 	c.k.mu.Lock()
@@ -116,7 +117,7 @@ func (c *h2Hijacked) Write(p []byte) (int, error) {
 	return n - before + m, err
 }
 
-// open answers the client by a 101 of those fields.
+// open answers the client as a 101 with those fields would.
 func (c *h2Hijacked) open(f Fields) error {
 	if f.Get("Sec-WebSocket-Accept") != acceptKey(c.s.x.wsKey) {
 		return errNot101
@@ -125,7 +126,7 @@ func (c *h2Hijacked) open(f Fields) error {
 	return c.s.openTunnel(&Reply{Status: http.StatusSwitchingProtocols, Header: f})
 }
 
-// CloseWrite ends what is sent.
+// CloseWrite ends the sending direction.
 func (c *h2Hijacked) CloseWrite() error {
 	if !c.enter() {
 		return net.ErrClosed
@@ -141,7 +142,7 @@ func (c *h2Hijacked) CloseWrite() error {
 func (c *h2Hijacked) Close() error {
 	c.k.mu.Lock()
 	if !c.closed {
-		c.broken = c.broken || !c.s.told // there is no reply that could end
+		c.broken = c.broken || !c.s.told // without a reply the stream can only be reset
 		if c.h2Tunnel.close(); c.inside == 0 {
 			close(c.done)
 		}

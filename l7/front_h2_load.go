@@ -11,8 +11,8 @@ import (
 
 const defaultBusyStreams = 10_000
 
-// grant returns how many streams a connection may have while all have so many
-// together.
+// grant returns how many streams a connection may have while all connections
+// together have so many.
 func (s *Server) grant(all int64) int {
 	most, busy := int64(orDefault(s.MaxStreams, defaultMaxStreams)), int64(orDefault(s.BusyStreams, defaultBusyStreams))
 	if busy == 0 || all <= busy {
@@ -21,9 +21,9 @@ func (s *Server) grant(all int64) int {
 	return int(max(most*busy/all, (most+9)/10))
 }
 
-// regrant tells the client how many streams it may have, if that has changed by
-// half, or is all again, and if the client has taken note of the last change. F.mu
-// is held.
+// regrant tells the client how many streams it may have, if the number has changed
+// by half or is back at MaxStreams, and the client has acknowledged the last
+// change. F.mu is held.
 func (f *h2Front) regrant() {
 	n := f.srv.grant(f.srv.serving.Load())
 	most := orDefault(f.srv.MaxStreams, defaultMaxStreams)
@@ -34,7 +34,7 @@ func (f *h2Front) regrant() {
 	f.h2.SetMaxStreams(n)
 }
 
-// abused tells OnAbuse why a connection had to be closed, if it was abuse.
+// abused calls OnAbuse with the reason if a connection was closed for abuse.
 func (s *Server) abused(client netip.AddrPort, err error) {
 	ce, ok := errors.AsType[*h2.ConnError](err)
 	if !ok || ce.Code != h2.EnhanceYourCalm || s.OnAbuse == nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// h2Exchange is an exchange over a stream: the client's side of it. What is
-// below mu is guarded by the mu of its connection; the rest belongs to the
+// h2Exchange is the client's side of an exchange over a stream. The fields from
+// mu on are guarded by the mu of its connection; the rest belongs to the
 // goroutine that serves it.
 type h2Exchange struct {
 	unbounded
@@ -27,31 +27,31 @@ type h2Exchange struct {
 	f    *h2Front
 	head h2Head
 
-	none bool  // of the reply: no body follows
-	left int64 // of its Content-Length; -1 if there is none
-	told bool  // its head has been written
-	done bool  // all of it has been written
+	none bool  // the reply has no body
+	left int64 // bytes left of the reply's Content-Length; -1 without one
+	told bool  // the head of the reply has been written
+	done bool  // the whole reply has been written
 
 	h2Sender
 	body     h2Inbox
-	got      int64 // bytes of the body that have been received
-	read     int64 // and read
-	bodyEnd  bool  // all of it has been received
-	stopped  bool  // it is not wanted any more
+	got      int64 // bytes of the body received
+	read     int64 // bytes of the body read
+	bodyEnd  bool  // the whole body has been received
+	stopped  bool  // the rest of the body is not needed
 	trailing *Fields
 	broken   error // what is malformed about the request: a reply ends with a reset; nil if nothing is
-	err      error // the stream has ended before its end
-	byClient bool  // and that was the client's doing
-	bodyErr  error // of a read deadline that a handler has set
+	err      error // why the stream has ended early
+	byClient bool  // the client has ended it
+	bodyErr  error // after a read deadline set by a handler
 	recv     wait
-	// Of the deadlines that a handler has set; nil if there are none.
+	// Of the deadlines set by a handler; nil if there are none.
 	readTimer, writeTimer *time.Timer
-	ctx                   *streamContext // nil as long as nobody has asked
+	ctx                   *streamContext // nil until needed
 
-	taken *h2Hijacked // what a handler has hijacked; nil if none has
+	taken *h2Hijacked // the stream as hijacked by a handler; nil if it was not
 
 	upMu sync.Mutex
-	up   interrupter // to be interrupted when the client goes away
+	up   interrupter // to be interrupted when the client disconnects
 	gone bool
 }
 
@@ -111,19 +111,19 @@ func (s *h2Exchange) panicked(p any) {
 func (s *h2Exchange) logger() *slog.Logger { return s.f.srv.logger() }
 func (s *h2Exchange) observed() bool       { return s.f.srv.OnDone != nil }
 
-// finishExchange ends the stream, closes the record and gives all back.
+// finishExchange ends the stream, completes the record and releases everything.
 func (s *h2Exchange) finishExchange() {
 	f, x := s.f, &s.x
 	x.lent.takeBack(s.stopBody)
 	if !s.done {
-		s.abort() // the handler promised more than it wrote
+		s.abort() // the handler wrote less than it announced
 	}
 	f.mu.Lock()
 	if s.err != nil && completed(x.Record.Termination) && s.byClient {
 		x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
 	}
 	if x.Record.Err == nil {
-		x.Record.Err = s.err // what the client has done
+		x.Record.Err = s.err // how the client ended it
 	}
 	f.mu.Unlock()
 	if t := &x.Record.Termination; t.Cause == l4.ClientAborted && f.srv.cutting.Load() {
@@ -143,7 +143,7 @@ func (s *h2Exchange) finishExchange() {
 	s.body.drop(&f.srv.pool)
 	f.srv.serving.Add(-1)
 	f.regrant()
-	f.h2.Reset(s.st, h2.NoError) // what is left of the request body is not wanted (RFC 9113, section 8.1)
+	f.h2.Reset(s.st, h2.NoError) // stops the rest of the request body (RFC 9113, section 8.1)
 	f.h2.Free(s.st)
 	if f.h2.Open() == 0 {
 		if f.between && f.conn.state.is(stateBusy) {
@@ -155,8 +155,7 @@ func (s *h2Exchange) finishExchange() {
 	s.recycle()
 }
 
-// recycle makes s ready for another stream. Nothing that is pooled holds a
-// channel.
+// recycle makes s ready for another stream. Pooled exchanges hold no channels.
 func (s *h2Exchange) recycle() {
 	srv := s.f.srv
 	s.x.reset(&origin{})
@@ -166,13 +165,13 @@ func (s *h2Exchange) recycle() {
 	srv.streams.Put(s)
 }
 
-// receive takes a piece of the body. F.mu is held, as in the methods below.
+// receive adds a piece of the body. F.mu is held, as in the methods below.
 func (s *h2Exchange) receive(ev *h2.Event, now time.Time) error {
 	n := len(ev.Data)
 	s.got += int64(n)
 	switch {
 	case s.head.frame.length >= 0 && s.got > s.head.frame.length:
-		return s.breakOff("more of the body than Content-Length says", now)
+		return s.breakOff("the body is longer than its Content-Length", now)
 	case s.stopped || s.err != nil:
 		s.f.h2.Consume(ev.Stream, int64(n))
 	default:
@@ -185,24 +184,25 @@ func (s *h2Exchange) receive(ev *h2.Event, now time.Time) error {
 	return nil
 }
 
-// endBody says that all of the body has been received.
+// endBody is called when the whole body has been received.
 func (s *h2Exchange) endBody(now time.Time) error {
 	s.bodyEnd = true
 	if want := s.head.frame.length; want >= 0 && s.got != want {
-		return s.breakOff("less of the body than Content-Length says", now)
+		return s.breakOff("the body is shorter than its Content-Length", now)
 	}
 	s.recv.wake()
 	return nil
 }
 
-// breakOff resets a stream whose request is malformed. An error ends the
-// connection.
+// breakOff resets a stream whose request is malformed. A returned error ends
+// the connection.
 func (s *h2Exchange) breakOff(reason string, now time.Time) error {
 	s.lose(bad(reason))
 	return s.f.h2.Break(s.st, now)
 }
 
-// reset is RST_STREAM, by the client or by us because of what it did.
+// reset ends the stream after RST_STREAM from the client, or from us because of the
+// client.
 func (s *h2Exchange) reset(ev *h2.Event) {
 	if ev.ByUs {
 		s.lose(bad("HTTP/2: " + ev.Reason))
@@ -264,7 +264,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 			over := f.srv.MaxBodyBytes > 0 && s.read > f.srv.MaxBodyBytes
 			update := len(f.h2.Out) > 0
 			f.mu.Unlock()
-			if x.down == downstream(s) { // or the reader may be any goroutine
+			if x.down == downstream(s) { // otherwise any goroutine may be reading
 				x.Record.BytesIn = s.read
 			}
 			if over {
@@ -281,7 +281,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 		case s.bodyEnd:
 			f.mu.Unlock()
 			return 0, io.EOF
-		case len(f.h2.Out) > 0 && !f.writing: // the client may wait for it
+		case len(f.h2.Out) > 0 && !f.writing: // the client may be waiting for output
 			f.mu.Unlock()
 			f.flush()
 			f.mu.Lock()
@@ -294,7 +294,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 	}
 }
 
-// take copies from what has been received. F.mu is held.
+// take copies received bytes. F.mu is held.
 func (s *h2Exchange) take(p []byte) (n int) {
 	for n < len(p) {
 		m := copy(p[n:], s.body.first())
@@ -326,7 +326,7 @@ func (s *h2Exchange) stopBody() {
 	s.f.mu.Unlock()
 }
 
-// resumeBody has what comes from now on thrown away.
+// resumeBody discards the rest of the body as it comes.
 func (s *h2Exchange) resumeBody() {
 	f := s.f
 	f.mu.Lock()
@@ -397,7 +397,7 @@ func (s *h2Exchange) writeHead(r *Reply) error {
 	if r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent && !s.x.opensTunnel(r.Status) {
 		b.Field("content-length", f.number(r.ContentLength), false)
 	}
-	b.End(s.st, false) // finish makes it the end, if nothing comes
+	b.End(s.st, false) // finish sets END_STREAM if no body follows
 	return nil
 }
 
@@ -408,8 +408,8 @@ func statusCode(n int) string {
 	return strconv.Itoa(n)
 }
 
-// writeBody adds to what is to be sent, and waits where the client's windows or
-// the connection are full.
+// writeBody adds p to the output, and waits while the client's windows or the
+// connection are full.
 func (s *h2Exchange) writeBody(p []byte) error {
 	if s.none || len(p) == 0 {
 		return nil
@@ -480,9 +480,9 @@ func (s *h2Exchange) reset2(code h2.Code) {
 
 func (s *h2Exchange) limits() (clientLimits, bool) { return s.f.srv.clientLimits(), true }
 func (s *h2Exchange) parker() *l4.Parker           { return nil }
-func (s *h2Exchange) probe()                       {} // PING does
+func (s *h2Exchange) probe()                       {} // PING does it
 
-// mustClose is about HTTP/1: here the stream ends by itself.
+// mustClose does nothing: unlike an HTTP/1 connection, the stream ends by itself.
 func (s *h2Exchange) mustClose() {}
 
 func (s *h2Exchange) attach(u interrupter) {
@@ -511,8 +511,8 @@ func (s *h2Exchange) session(need bool) usage {
 	return usage{c.owns, s.st.ID == 1}
 }
 
-// streamContext is the context of a stream. It costs a channel only if somebody
-// waits for its end.
+// streamContext is the context of a stream. It makes a channel only if Done is
+// called.
 type streamContext struct {
 	context.Context // of the connection, for its values
 

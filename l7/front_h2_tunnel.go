@@ -13,8 +13,8 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// extend makes an extended CONNECT (RFC 8441) the request that HTTP/1 has in its
-// place: a GET that asks to change the protocol, with a key of ours.
+// extend turns an extended CONNECT (RFC 8441) into the HTTP/1 request that it
+// corresponds to: a GET that asks for an upgrade, with a key that we make.
 func (s *h2Exchange) extend() string {
 	h, x := &s.head, &s.x
 	switch {
@@ -27,14 +27,14 @@ func (s *h2Exchange) extend() string {
 	}
 	x.Method, x.upgrade, x.ContentLength = http.MethodGet, h.protocol, 0
 	var nonce [16]byte
-	_, _ = rand.Read(nonce[:]) // it does not fail
+	_, _ = rand.Read(nonce[:]) // never fails
 	x.wsKey = base64.StdEncoding.EncodeToString(nonce[:])
 	x.Header.Set("Sec-WebSocket-Key", x.wsKey)
 	x.Header.Set("Sec-WebSocket-Version", "13")
 	return ""
 }
 
-// hijack answers CONNECT, extended or not, by 2xx and gives the stream away as a
+// hijack answers CONNECT, extended or not, with 2xx and returns the stream as a
 // connection.
 func (s *h2Exchange) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	if s.x.wsKey == "" && s.x.Method != http.MethodConnect {
@@ -46,7 +46,7 @@ func (s *h2Exchange) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	return l4.NewConn(s.newTunnel()), nil, nil
 }
 
-// openTunnel sends the head of a 2xx to CONNECT, or what takes the place of a 101.
+// openTunnel sends the head of a 2xx to CONNECT, or the 200 that stands for a 101.
 func (s *h2Exchange) openTunnel(r *Reply) error {
 	status := r.Status
 	if s.x.wsKey != "" {
@@ -92,7 +92,7 @@ func (s *h2Exchange) pull(p []byte) (int, error) {
 func (s *h2Exchange) unwanted() error { return s.ended() }
 func (s *h2Exchange) sent()           { s.done = true }
 
-// lost reports whether the client has reset the stream or gone.
+// lost reports whether the client has reset the stream or disconnected.
 func (s *h2Exchange) lost() bool {
 	s.f.mu.Lock()
 	defer s.f.mu.Unlock()

@@ -18,12 +18,11 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// The byte front gives a connection of HTTP/1 to the standard front where the
-// handler tree ends in a leaf that is not native. The request is under way then:
-// middleware has run. So the standard front, which parses the same bytes again,
-// passes its first (w, r) back to the byte front's goroutine, which goes on where
-// it stands (a continuation); only the requests after that run through the tree
-// from its root.
+// The byte front hands an HTTP/1 connection over to the standard front when the
+// handler tree ends in a leaf that is not native. By then middleware has run. So
+// the standard front, which parses the same bytes again, passes its first (w, r)
+// back to the byte front's goroutine, which continues where it is (a
+// continuation). Only later requests run through the tree from its root.
 
 // newStandard returns the embedded server.
 func (s *Server) newStandard() *http.Server {
@@ -66,9 +65,9 @@ func handedOf(c net.Conn) *handedConn {
 	return nil
 }
 
-// serveStandard is the embedded server's handler: the first request of a
+// serveStandard is the embedded server's handler. The first request of a
 // connection that was handed over in the middle of an exchange goes back to
-// where it came from.
+// that exchange.
 func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
 	h, ok := r.Context().Value(handedKey{}).(*handedConn)
 	first := ok && h.requests.Add(1) == 1
@@ -87,31 +86,31 @@ func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
 
 // A continuation is an exchange that waits for its (w, r).
 type continuation struct {
-	ready chan struct{} // closed when w and r are there
-	done  chan any      // takes what the leaf panicked with, or nil
+	ready chan struct{} // closed when w and r are set
+	done  chan any      // receives the panic of the leaf, or nil
 	w     http.ResponseWriter
 	r     *http.Request
 }
 
-// take hands (w, r) to the waiting exchange and waits for its end.
+// take passes (w, r) to the waiting exchange and waits for its end.
 func (k *continuation) take(w http.ResponseWriter, r *http.Request) {
 	k.w, k.r = w, r
 	close(k.ready)
 	if p := <-k.done; p != nil {
-		panic(p) // net/http's business now
+		panic(p) // net/http handles it
 	}
 }
 
-// handOver gives a connection to the standard front: give is what net/http
-// gets, h the connection that it is or, under TLS, holds.
+// handOver gives a connection to the standard front. Give is the connection for
+// net/http; h is the same or, under TLS, the one inside it.
 func (s *Server) handOver(h *handedConn, give net.Conn) error {
 	if !s.trackHanded(h, true) {
 		return ErrServerClosed
 	}
 	h.leaveWith()
 	one := &oneShot{conn: give}
-	_ = s.std.Serve(one) // returns at the second Accept; the connection has its goroutine by then
-	if one.conn != nil { // Shutdown was quicker
+	_ = s.std.Serve(one) // returns at the second Accept, when the connection has its goroutine
+	if one.conn != nil { // Shutdown came first
 		h.cancel()
 		s.mu.Lock()
 		delete(s.handed, h)
@@ -124,8 +123,8 @@ func (s *Server) handOver(h *handedConn, give net.Conn) error {
 	return nil
 }
 
-// trackHanded counts a connection until it is closed: of a server that is stopping
-// only if that must not be refused.
+// trackHanded counts a connection until it is closed. It fails if the server is
+// stopping, unless must is set.
 func (s *Server) trackHanded(h *handedConn, refuse bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,15 +157,15 @@ type handedAddr struct{}
 func (handedAddr) Network() string { return "handed" }
 func (handedAddr) String() string  { return "handed" }
 
-// handedConn is a connection that the standard front may get. From then on it
-// is counted until it is closed or, if a handler of net/http has hijacked it and
-// the host has set no MaxConns, that handler returns.
+// handedConn is a connection that can be handed over to the standard front. From
+// then on it counts until it is closed or, if a handler of net/http has hijacked
+// it and MaxConns is not set, until that handler returns.
 type handedConn struct {
 	net.Conn
 	remote       net.Addr        // nil as long as nobody has asked
-	base         context.Context // of the server, handed to requests
-	cancel       func()          // ends base; nil until it is handed over
-	replay       []byte          // read from Conn already
+	base         context.Context // of the server, for requests
+	cancel       func()          // cancels base; nil until the handover
+	replay       []byte          // bytes already read from Conn
 	continuation *continuation
 	continued    bool
 	requests     atomic.Int32
@@ -175,11 +174,11 @@ type handedConn struct {
 	idle         atomic.Bool // net/http waits for a request
 
 	mu   sync.Mutex
-	owns *session // what is kept for the client; nil as long as nobody asked
+	owns *session // server connections kept for the client; nil until needed
 
 	hosts misdirected
 
-	srv    *Server // nil until it is handed over
+	srv    *Server // nil until the handover
 	closed chan struct{}
 	once   sync.Once
 }
@@ -202,10 +201,10 @@ func (h *handedConn) Read(p []byte) (int, error) {
 	return h.Conn.Read(p)
 }
 
-// Write ends when the client has not taken a byte for as long as bound says.
+// Write fails when the client has not accepted a byte for the limit of bound.
 func (h *handedConn) Write(p []byte) (int, error) { return h.bound.write(h.Conn, p) }
 
-// SetWriteDeadline sets a deadline in the place of bound.
+// SetWriteDeadline replaces bound by a deadline.
 func (h *handedConn) SetWriteDeadline(t time.Time) error { return h.bound.deadline(h.Conn, t) }
 
 // SetDeadline sets both deadlines.
@@ -213,7 +212,7 @@ func (h *handedConn) SetDeadline(t time.Time) error {
 	return errors.Join(h.SetReadDeadline(t), h.SetWriteDeadline(t))
 }
 
-// liftBounds says that the connection is a tunnel from now on.
+// liftBounds is called when the connection becomes a tunnel.
 func liftBounds(c net.Conn) {
 	if l, ok := c.(*l4.Conn); ok {
 		c = l.NetConn()
@@ -230,9 +229,9 @@ func (h *handedConn) Close() error {
 	return err
 }
 
-// bare returns the connection as the listener gave it, or its TLS, for one who has
-// hijacked it, as net/http does. What has been read must be in the hijacker's
-// buffer; if there is too much for that, it gets c, which has the rest.
+// bare returns the listener's connection, or the TLS connection over it, for a
+// handler that has hijacked it, as net/http does. Bytes already read must fit into
+// the hijacker's buffer; if they do not, the handler gets c, which has the rest.
 func (h *handedConn) bare(c net.Conn) net.Conn {
 	under, ok := h.Conn.(*l4.Conn)
 	if !ok || len(h.replay)+len(under.Buffered()) > 0 {
@@ -241,8 +240,8 @@ func (h *handedConn) bare(c net.Conn) net.Conn {
 	return under.NetConn()
 }
 
-// forget has the server count the connection no more: it is closed, or the handler
-// that has hijacked it has returned.
+// forget removes the connection from the server's count: it is closed, or the
+// handler that has hijacked it has returned.
 func (h *handedConn) forget() {
 	if h.srv != nil {
 		h.once.Do(func() {
@@ -261,7 +260,7 @@ func (h *handedConn) forget() {
 	}
 }
 
-// session returns what is kept for the client, making it if that is needed.
+// session returns the session of the client, and makes it if need is set.
 func (h *handedConn) session(need bool) *session {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -288,7 +287,7 @@ type handedTLS struct {
 
 func (h *handedTLS) ConnectionState() tls.ConnectionState { return h.state }
 
-// boundHanded has writes bounded; under TLS they are already.
+// boundHanded bounds writes; under TLS they are bounded already.
 func (c *byteConn) boundHanded(h *handedConn) {
 	if c.nc == c.raw {
 		h.bound.whole = c.opaque

@@ -13,8 +13,8 @@ import (
 )
 
 // next waits for a request and reads its head. If more is false the connection
-// has ended, and what there was to say to the client has been said; unless it
-// is idle, which means that it is to be settled.
+// has ended, and the client has had its last reply; or the connection is still
+// idle, which means that it has to be settled.
 func (c *byteConn) next() (more, idle bool) {
 	if c.in.empty() {
 		if more, idle = c.waitRequest(); !more {
@@ -29,14 +29,14 @@ func (c *byteConn) next() (more, idle bool) {
 	c.x.Record.Start = now
 	for scan := (headScan{}); ; {
 		for b := c.in.bytes(); len(b) > 1 && b[0] == '\r' && b[1] == '\n'; b = c.in.bytes() {
-			c.in.use(2) // an empty line before a request is not one (RFC 9112, section 2.2)
+			c.in.use(2) // an empty line before a request is ignored (RFC 9112, section 2.2)
 			scan = headScan{}
 		}
 		n, err := headEnd(c.in.bytes(), scan.at)
 		if n > 0 && err == nil {
 			return c.parse(n), false
 		}
-		if head := c.in.bytes(); err == nil && (len(head) != 1 || head[0] != '\r') { // which may begin an empty line
+		if head := c.in.bytes(); err == nil && (len(head) != 1 || head[0] != '\r') { // a single CR may begin an empty line
 			err = scan.hopeless(head)
 		}
 		if err != nil {
@@ -51,10 +51,10 @@ func (c *byteConn) next() (more, idle bool) {
 // waitRequest waits for the first bytes of a request, holding no buffer.
 func (c *byteConn) waitRequest() (more, idle bool) {
 	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
-	c.now = time.Now() // the last reply may have taken a while to send
+	c.now = time.Now() // sending the last reply may have taken a while
 	c.readAt.bound(c.now, limit, c.c.SetReadDeadline, nil)
 	c.goIdle()
-	if c.leaves() { // seen here, or idle seen by Shutdown
+	if c.leaves() { // seen here, or Shutdown sees that it is idle
 		c.goBusy()
 		return false, false
 	}
@@ -67,7 +67,7 @@ func (c *byteConn) waitRequest() (more, idle bool) {
 	return true, false
 }
 
-// moreHead reads more of a head that is not complete.
+// moreHead reads more of an incomplete head.
 func (c *byteConn) moreHead(start time.Time) bool {
 	have := len(c.in.bytes())
 	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && have >= limit {
@@ -96,8 +96,8 @@ func (c *byteConn) moreHead(start time.Time) bool {
 	return false
 }
 
-// tooLong says of a head that is longer than limit what of it is. The request
-// line has the same bound as the head that it is part of.
+// tooLong returns the error for a head that is longer than limit: 414 if the
+// request line alone is too long, else 431.
 func (c *byteConn) tooLong(limit int) *headError {
 	if bytes.IndexByte(c.in.bytes()[:limit], '\n') < 0 {
 		return &headError{http.StatusRequestURITooLong, "request line too long"}
@@ -105,12 +105,12 @@ func (c *byteConn) tooLong(limit int) *headError {
 	return &headError{http.StatusRequestHeaderFieldsTooLarge, "head too long"}
 }
 
-// consumed gives the input buffer back once all of it has been used.
+// consumed releases the input buffer once all of it has been used.
 func (c *byteConn) consumed() { c.in.consumed(&c.srv.buffers) }
 
 const h2Preface = "PRI * HTTP/2.0\r\n\r\n"
 
-// parse takes the head, n bytes long, from the input.
+// parse parses the head, n bytes long, at the beginning of the input.
 func (c *byteConn) parse(n int) bool {
 	raw := c.in.bytes()[:n]
 	if limit := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader); limit > 0 && n > limit {
@@ -123,7 +123,7 @@ func (c *byteConn) parse(n int) bool {
 	if http1, _, _ := c.srv.speaks(); !http1 {
 		return false
 	}
-	head := sameOr(c.req.head, raw) // what all strings of the exchange are parts of
+	head := sameOr(c.req.head, raw) // all strings of the exchange are parts of it
 	if err := parseRequest(&c.x, &c.frame, head, orDefault(c.srv.MaxFields, defaultMaxFields)); err != nil {
 		return c.refuse(err)
 	}
@@ -143,8 +143,8 @@ func (c *byteConn) parse(n int) bool {
 	return true
 }
 
-// refuse answers a request that must not be understood, and ends the
-// connection: nothing behind it can be trusted to be a request.
+// refuse answers a malformed request and ends the connection, since the bytes
+// after it cannot be trusted to be a request.
 func (c *byteConn) refuse(err *headError) bool {
 	c.x.begin(FrontByte)
 	c.x.Record.Err = err

@@ -11,14 +11,16 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// serveInside has h go on with an exchange that a foreign handler around it has got.
+// serveInside calls h with the exchange that the foreign handler around it has
+// received.
 func (s *standard) serveInside(h Handler) {
 	x, l := s.x, s.lent
 	clean := false
 	defer func() {
 		late := l.over()
 		if !clean {
-			// The foreign handler may want to see the panic, if it is still there.
+			// The foreign handler may want to recover the panic itself, if it has not
+			// returned.
 			x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
 			if late {
 				if p := recover(); p != nil {
@@ -43,8 +45,8 @@ func (s *standard) serveInside(h Handler) {
 	clean = true
 }
 
-// resume fills the exchange with what was lent, and with what the foreign
-// handler has made of the request.
+// resume fills the exchange from the lent one, with the changes that the
+// foreign handler has made in the request.
 func (s *standard) resume() *headError {
 	x, l, r := s.x, s.lent, s.r
 	*x = l.from
@@ -54,8 +56,8 @@ func (s *standard) resume() *headError {
 	if !isToken(r.Method) {
 		return bad("malformed method")
 	}
-	// What is written here is the reply to the request that the foreign handler
-	// made, so its method says how that is framed.
+	// The reply belongs to the request that the foreign handler made, so that
+	// request's method decides the framing.
 	x.Method, x.asked.method = r.Method, r.Method
 	if err := l.retarget(x, r); err != nil {
 		return err
@@ -75,8 +77,7 @@ func (s *standard) resume() *headError {
 	return err
 }
 
-// ownEdits makes the gateway's own the names of what a foreign handler around has changed in the
-// header that it got.
+// ownEdits marks as owned by the gateway the names of fields that a foreign handler has changed.
 func (s *standard) ownEdits() {
 	l := s.lent
 	header := &s.x.Header
@@ -99,7 +100,7 @@ func (s *standard) ownEdits() {
 	}
 }
 
-// retarget gives x the target that the foreign handler has put into r.
+// retarget sets the target of x to that of r, which the foreign handler has changed.
 func (l *carried) retarget(x *Exchange, r *http.Request) *headError {
 	if *r.URL == l.url {
 		return nil
@@ -111,9 +112,9 @@ func (l *carried) retarget(x *Exchange, r *http.Request) *headError {
 	return x.setTarget(target)
 }
 
-var errNoHijack = errors.New("l7: a handler around has a ResponseWriter that cannot be hijacked, so there is no upgrade")
+var errNoHijack = errors.New("l7: no upgrade: the ResponseWriter of an outer handler cannot be hijacked")
 
-// hijackable reports whether the connection can be had from w.
+// hijackable reports whether the connection can be hijacked through w.
 func hijackable(w http.ResponseWriter) bool {
 	for range 16 {
 		if e, ok := w.(*editingWriter); ok {
@@ -135,7 +136,7 @@ func hijackable(w http.ResponseWriter) bool {
 	return false
 }
 
-// root returns the one that is not inside a foreign handler.
+// root returns the outermost one, which is not inside a foreign handler.
 func (s *standard) root() *standard {
 	for s.lent != nil {
 		s = s.lent.s
@@ -143,7 +144,7 @@ func (s *standard) root() *standard {
 	return s
 }
 
-// enter allows the use of w: not any more once a foreign handler around has
+// enter permits the use of w. It fails once the foreign handler around it has
 // returned.
 func (s *standard) enter() bool { return s.lent == nil || s.lent.enter() }
 
@@ -153,11 +154,11 @@ func (s *standard) leave() {
 	}
 }
 
-// overdue reports whether a read of the request body is out of time.
+// overdue reports whether a read of the request body has timed out.
 func (s *standard) overdue() bool { return s.root().body.overdue() }
 
-// readLent is readBody inside a foreign handler: the limits hold where the body
-// was lent.
+// readLent is readBody inside a foreign handler: the limits are applied where
+// the body was lent.
 func (s *standard) readLent(p []byte) (int, error) {
 	b := &s.body
 	if b.stopped.Load() {
@@ -200,8 +201,8 @@ func (s *standard) stopLent() {
 	}
 }
 
-// lentTrailer returns the trailer of a body that the foreign handler has left as
-// it was.
+// lentTrailer returns the trailer of a body that the foreign handler has not
+// replaced.
 func (s *standard) lentTrailer() *Fields {
 	if s.r.Body != s.lent.body || !s.lent.enter() {
 		return nil

@@ -12,19 +12,19 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// A connection leaves in two steps. First its client is told: the next reply says
-// Connection: close, HTTP/2 gets a GOAWAY. For as long as LameDuck says it goes on
-// waiting for a request nevertheless, since one may be on its way. Then it does
-// not wait any more. All connections leave when the server shuts down; those that
-// an l4.Server has accepted, also when that does.
+// A connection is drained in two steps. First its client is told: the next reply
+// has Connection: close, and HTTP/2 gets a GOAWAY. For LameDuck the connection
+// still waits for a request, since one may be in flight. After that it waits no
+// more. All connections are drained when the server shuts down, and those that an
+// l4.Server has accepted also when that one does.
 
-// leaving is how far a connection is. The zero value stays.
+// leaving is how far a connection has been drained. The zero value is not draining.
 type leaving struct {
-	told atomic.Bool // it ends with the reply under way, or the next one
-	out  atomic.Bool // it does not wait for another request
+	told atomic.Bool // ends after the current reply, or the next one
+	out  atomic.Bool // does not wait for another request
 }
 
-// lameDuck tells all clients and serves on for a while.
+// lameDuck tells all clients to leave and keeps serving for a while.
 func (s *Server) lameDuck(ctx context.Context) {
 	if s.LameDuck <= 0 {
 		return
@@ -49,10 +49,10 @@ func (s *Server) lameDuck(ctx context.Context) {
 	}
 }
 
-// tell tells the client where the protocol can do so without a reply.
+// tell tells the client at once, if the protocol can do so without a reply.
 func (c *byteConn) tell() {
 	if h := c.http2(); h != nil {
-		go h.leave() // it may have to wait for the client to read
+		go h.leave() // may have to wait for the client to read
 	}
 }
 
@@ -61,22 +61,22 @@ func (c *byteConn) endsSoon() bool {
 	return c.srv.stopping.Load() || c.srv.noKeepAlives.Load() || c.srv.lame.Load() || c.leaving.told.Load()
 }
 
-// outNow reports whether the connection is to end as soon as it is idle.
+// outNow reports whether the connection ends as soon as it is idle.
 func (c *byteConn) outNow() bool { return c.srv.stopping.Load() || c.leaving.out.Load() }
 
-// lingers reports whether the client has been told, or is to be, and the connection
-// waits nevertheless.
+// lingers reports whether the client has been told, or will be, and the connection
+// still waits for a request.
 func (c *byteConn) lingers() bool {
 	return (c.srv.lame.Load() || c.leaving.told.Load()) && !c.outNow()
 }
 
-// leaves reports whether the connection is not to wait for another request.
+// leaves reports whether the connection must not wait for another request.
 func (c *byteConn) leaves() bool {
 	return c.outNow() || c.served > 0 && c.srv.noKeepAlives.Load()
 }
 
-// leaveWith has the connection leave when a server does that has accepted it
-// before us.
+// leaveWith drains the connection when the l4.Server that has accepted it shuts
+// down.
 func (c *byteConn) leaveWith() {
 	l4.AfterDraining(c.raw, func() {
 		c.leaving.told.Store(true)
@@ -97,7 +97,7 @@ func (s *Server) afterLameDuck(f func()) {
 	f()
 }
 
-// leaveWith is that of the standard front.
+// leaveWith does so for the standard front.
 func (h *handedConn) leaveWith() {
 	l4.AfterDraining(h.Conn, func() {
 		h.leaving.told.Store(true)
@@ -123,7 +123,8 @@ func (s *Server) noteState(c net.Conn, state http.ConnState) {
 	}
 }
 
-// sayLast has a reply of the standard front say that it is the last one, if it is.
+// sayLast adds Connection: close to a reply of the standard front, if it is the
+// last one.
 func (s *standard) sayLast() {
 	if s.srv == nil || s.r.ProtoMajor != 1 {
 		return
@@ -131,7 +132,7 @@ func (s *standard) sayLast() {
 	s.srv.sayLast(s.w, s.conn)
 }
 
-// sayLast is that of a reply on h, which is nil if that is not known.
+// sayLast does so for a reply on h, which is nil if the connection is not known.
 func (s *Server) sayLast(w http.ResponseWriter, h *handedConn) {
 	if s.lame.Load() || h != nil && h.leaving.told.Load() {
 		w.Header().Set("Connection", "close")

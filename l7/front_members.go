@@ -10,16 +10,16 @@ import (
 	"sync"
 )
 
-// RegisterOnShutdown has [Server.Shutdown] call f, in a goroutine of its own and
-// without waiting for it, as http.Server does. It is for what was hijacked, to say
-// goodbye to its clients.
+// RegisterOnShutdown makes [Server.Shutdown] call f, in a goroutine of its own and
+// without waiting for it, as http.Server does. Use it to close hijacked
+// connections cleanly.
 func (s *Server) RegisterOnShutdown(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onShutdown = append(s.onShutdown, f)
 }
 
-// tellShutdown calls what was registered.
+// tellShutdown calls the registered funcs.
 func (s *Server) tellShutdown() {
 	s.mu.Lock()
 	list := slices.Clone(s.onShutdown)
@@ -37,9 +37,9 @@ func (s *Server) tellShutdown() {
 }
 
 // SetKeepAlivesEnabled says whether connections may be used for more than one
-// request, which they may by default. False has each of them end behind the request
-// under way or, if there has been none, the next one, and closes those that are
-// idle. Connections of HTTP/2 are ended by GOAWAY.
+// request, which they may by default. With false each connection ends after its
+// current request or, if it has had none, the next one, and idle ones are closed.
+// HTTP/2 connections end by GOAWAY.
 func (s *Server) SetKeepAlivesEnabled(v bool) {
 	s.init()
 	s.noKeepAlives.Store(!v)
@@ -61,16 +61,15 @@ func (s *Server) SetKeepAlivesEnabled(v bool) {
 	}
 }
 
-// endsBehind reports whether a connection ends with its nth request.
+// endsBehind reports whether a connection ends after its nth request.
 func (s *Server) endsBehind(n int) bool {
 	return s.MaxRequests > 0 && n >= s.MaxRequests || s.noKeepAlives.Load()
 }
 
-// defaultMaxConns is the MaxConns of a Server that says none.
+// defaultMaxConns is the default of MaxConns.
 const defaultMaxConns = 1 << 16
 
-// slot waits until there may be another connection, and reports whether there will
-// be.
+// slot waits for room for another connection. It is false if the server stops.
 func (s *Server) slot() bool {
 	if s.slots == nil {
 		return true
@@ -83,7 +82,7 @@ func (s *Server) slot() bool {
 	}
 }
 
-// freeSlot is for a connection that has ended.
+// freeSlot gives back the slot of a connection that has ended.
 func (s *Server) freeSlot() {
 	if s.slots != nil {
 		<-s.slots
@@ -105,7 +104,7 @@ func (s *Server) connContext(base context.Context, nc net.Conn) (ctx context.Con
 	return ctx, ctx != nil
 }
 
-// speaks says which protocols are spoken.
+// speaks returns the enabled protocols.
 func (s *Server) speaks() (http1, http2, prior bool) {
 	p := s.Protocols
 	if p == nil {
@@ -114,19 +113,20 @@ func (s *Server) speaks() (http1, http2, prior bool) {
 	return p.HTTP1(), p.HTTP2(), p.UnencryptedHTTP2()
 }
 
-// nextProtos returns what is offered by ALPN where the host has said nothing.
+// nextProtos returns the protocols offered by ALPN if the host has not set them.
 func (s *Server) nextProtos() (offer []string) {
 	http1, http2, _ := s.speaks()
 	if http2 {
 		offer = append(offer, "h2")
 	}
 	if http1 {
-		offer = append(offer, "http/1.1", "http/1.0") // curl --http1.0 asks for the last
+		offer = append(offer, "http/1.1", "http/1.0") // curl --http1.0 offers http/1.0
 	}
 	return offer
 }
 
-// mayPreface reports whether a connection may begin HTTP/2 by its preface alone.
+// mayPreface reports whether a connection may begin HTTP/2 with the preface
+// alone.
 func (s *Server) mayPreface(overTLS bool) bool {
 	_, http2, prior := s.speaks()
 	return overTLS && http2 || !overTLS && prior
@@ -137,8 +137,8 @@ func (s *Server) checkMembers(c *checks) {
 	c.If(p != nil && *p == http.Protocols{}, "Server.Protocols", p, "must have a protocol")
 }
 
-// closedOnce is a listener that is closed by whoever is first: Serve, or who stops
-// the server.
+// closedOnce is a listener that is closed only once, by Serve or by the code that
+// stops the server.
 type closedOnce struct {
 	net.Listener
 	once sync.Once

@@ -14,23 +14,23 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Misdirected answers 421 (RFC 9110, section 15.5.20) what comes over a TLS
-// connection that asked for another name (SNI) than the request is for: what
-// was checked of a client for one name says nothing for another. A client that
-// shares a connection among names, as RFC 9113, section 9.1.1 allows, comes
-// again over another one.
+// Misdirected answers 421 (RFC 9110, section 15.5.20) to a request whose host
+// differs from the name (SNI) that its TLS connection asked for: a client
+// certificate that was checked for one name is not valid for another. A client
+// that shares a connection among names, as RFC 9113, section 9.1.1 allows, then
+// retries over another connection.
 //
-// A [Server] with a GetConfigForClient does so unasked where the name of the
-// request asks for a client certificate and that of the connection does not, or
-// for one of other authorities; see [Server.AnyHost]. Misdirected is for an
-// [http.Server] of the host's, and for those who want the names to be the same in
-// any case. Put it before what looks at certificates. Requests in plain text, and
-// those of HTTP/1.0 without a Host, pass.
+// A [Server] with a GetConfigForClient does so by itself if the name of the
+// request requires a client certificate and the name of the connection does not,
+// or requires one of other authorities; see [Server.AnyHost]. Misdirected is for
+// an [http.Server] of the host's, and for hosts that want the names to be equal
+// in any case. Put it before handlers that look at certificates. Requests in
+// plain text, and HTTP/1.0 requests without a Host, pass.
 type Misdirected struct {
 	// Same reports whether a connection for the name sni may carry requests for
-	// host; both are in lower case, host has no port. Nil means only if they are
-	// equal. Sni is empty if the client gave none, which for an address is right,
-	// and passes without a question.
+	// host; both are in lower case, host has no port. Nil means that they must be
+	// equal. Sni is empty if the client sent none; if host is an IP address that
+	// is correct, and Same is not called.
 	Same func(sni, host string) bool
 
 	Next http.Handler
@@ -61,13 +61,13 @@ func (x *Exchange) names() (sni, host string, differ bool) {
 		return "", "", false
 	}
 	sni = x.TLS.ServerName
-	if equalFold(sni, x.Host) { // nearly all
+	if equalFold(sni, x.Host) { // the usual case
 		return sni, sni, false
 	}
 	sni, host = plainName(sni), plainName(hostName(x.Host))
 	if sni == "" {
 		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-			return sni, host, false // an address is no name to ask for (RFC 6066, section 3)
+			return sni, host, false // an address is not sent as SNI (RFC 6066, section 3)
 		}
 	}
 	return sni, host, sni != host
@@ -75,17 +75,17 @@ func (x *Exchange) names() (sni, host string, differ bool) {
 
 func plainName(s string) string { return strings.ToLower(strings.TrimSuffix(s, ".")) }
 
-// misdirected is the verdict on the host that a connection was asked for last,
-// if that was not the one it is for.
+// misdirected caches the result for the last host that was requested on a
+// connection for another name.
 type misdirected struct {
-	mu    sync.Mutex // as HTTP/2 has many requests at once
+	mu    sync.Mutex // HTTP/2 has many requests at once
 	known bool
 	host  string
 	wrong bool
 }
 
-// misdirects reports whether x asks for a name whose clients have to show other
-// certificates than its connection was asked for.
+// misdirects reports whether x is for a name that requires other client
+// certificates than its connection did.
 func (s *Server) misdirects(x *Exchange, last *misdirected) bool {
 	if x.TLS == nil || s.AnyHost || s.TLSConfig == nil || s.TLSConfig.GetConfigForClient == nil {
 		return false
@@ -107,8 +107,9 @@ func (s *Server) misdirects(x *Exchange, last *misdirected) bool {
 	return wrong
 }
 
-// sameClients reports whether a client that was let in under the name sni would
-// have been let in under the name host. What cannot be found out is taken for no.
+// sameClients reports whether a client that was accepted under the name sni would
+// have been accepted under the name host. If that cannot be found out, it is
+// false.
 func (s *Server) sameClients(x *Exchange, sni, host string) bool {
 	want, err := s.configFor(x, host)
 	if err != nil {
@@ -129,8 +130,8 @@ func (s *Server) sameClients(x *Exchange, sni, host string) bool {
 		want.VerifyPeerCertificate == nil && want.VerifyConnection == nil // funcs cannot be compared
 }
 
-// configFor asks for the configuration that a handshake like that of x would
-// have under a name.
+// configFor returns the configuration that a handshake like that of x would get
+// under a name.
 func (s *Server) configFor(x *Exchange, name string) (cfg *tls.Config, err error) {
 	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		name = ""
@@ -152,14 +153,14 @@ func (s *Server) configFor(x *Exchange, name string) (cfg *tls.Config, err error
 	return cfg, err
 }
 
-// helloConn is the connection of a handshake that is only asked about: it has
+// helloConn is the connection of a hypothetical handshake: it only has
 // addresses.
 type helloConn struct {
 	net.Conn
 	remote, local net.Addr
 }
 
-var errNoConn = errors.New("l7: no handshake is going on")
+var errNoConn = errors.New("l7: there is no handshake on this connection")
 
 func (c helloConn) RemoteAddr() net.Addr    { return c.remote }
 func (c helloConn) LocalAddr() net.Addr     { return c.local }

@@ -17,28 +17,28 @@ type ownFront interface {
 	downstream
 
 	server() *Server
-	// ownRequest returns the request as net/http would have it, with what the
-	// client sent and without the exchange's edits. Its Body is to be set.
+	// ownRequest returns the request as net/http would make it: as the client sent
+	// it, without the exchange's edits. The caller sets its Body.
 	ownRequest() *http.Request
-	// wrote says that a handler has written more than was held back.
+	// wrote is called when a handler has written more than is buffered.
 	wrote()
-	// heldBack is how much of a reply is held back, in bytes, so that a short one
-	// goes out with its length.
+	// heldBack is how many bytes of a reply are buffered, so that a short one is
+	// sent with its length.
 	heldBack() int
 	// lastReply says that the handler has asked for the end of the connection: with
 	// HTTP/2 once the streams under way have ended.
 	lastReply()
 	setReadDeadline(t time.Time) error
 	setWriteDeadline(t time.Time) error
-	// takeConn gives the connection to a handler that hijacks it by w, and
-	// awaitTaken waits until it can do without the exchange; broken says that the
+	// takeConn gives the connection to a handler that hijacks it by w. awaitTaken
+	// waits until the exchange is not needed for it any more; broken says that the
 	// handler has panicked.
 	takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error)
 	awaitTaken(broken bool)
 	mayHijack() bool
 }
 
-// serveOwn has a foreign handler answer, with a (w, r) that the front makes.
+// serveOwn calls a foreign handler with a (w, r) that the front makes.
 func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 	r := under.ownRequest()
 	r.Body = http.NoBody
@@ -57,7 +57,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 		} else if !returned {
 			std.neverReturned()
 		}
-		w.loan.takeBack(func() {}) // a write under way is bounded, and waited for
+		w.loan.takeBack(func() {}) // a write in progress is bounded, so this waits for it
 		x.down = under
 		switch {
 		case std.aborted:
@@ -85,8 +85,8 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 	returned = true
 }
 
-// ownContext is the context of a connection with what net/http puts into that of a
-// request, for foreign handlers.
+// ownContext is the context of a connection with the values that net/http puts
+// into that of a request, for foreign handlers.
 type ownContext struct {
 	context.Context
 	c *byteConn

@@ -12,19 +12,18 @@ import (
 	"time"
 )
 
-// ownDeadlines says which deadlines of a connection a foreign handler has set:
-// they take the place of the server's own until the exchange ends. A reader of
-// the body may be any goroutine.
+// ownDeadlines holds the deadlines that a foreign handler has set on a
+// connection: they replace the server's own until the exchange ends. Any
+// goroutine may read the body.
 type ownDeadlines struct{ read, write hostDeadline }
 
-// mayOwn reports whether the front can make (w, r) for the request itself. What
-// upgrades is better off with the http.Server, and so is who waits for a 100
-// before it sends a body.
+// mayOwn reports whether the front can make (w, r) for the request itself.
+// Requests that ask for an upgrade or wait for a 100 go to the http.Server.
 func (c *byteConn) mayOwn() bool {
 	return c.x.upgrade == "" && !c.x.expect && c.x.asked.method != http.MethodConnect
 }
 
-// ownRequest makes what net/http makes of the same head.
+// ownRequest makes the request that net/http makes from the same head.
 func (c *byteConn) ownRequest() *http.Request {
 	x := &c.x
 	line, fields, _ := cutLine(c.req.head)
@@ -54,7 +53,8 @@ func (c *byteConn) ownRequest() *http.Request {
 	return r.WithContext(c.ctx)
 }
 
-// headerOf makes a map of the lines of a head, which have been parsed before.
+// headerOf makes a header map of the lines of a head, which have been validated
+// before.
 func headerOf(lines string, n int) http.Header {
 	h := make(http.Header, n)
 	all := make([]string, 0, n)
@@ -93,7 +93,7 @@ func (c *byteConn) setWriteDeadline(t time.Time) error {
 	return c.c.SetWriteDeadline(t)
 }
 
-// resetDeadlines has the server's own deadlines hold again.
+// resetDeadlines puts the server's own deadlines in force again.
 func (c *byteConn) resetDeadlines() {
 	if c.own.read.clear() {
 		c.readAt.forget()
@@ -105,8 +105,8 @@ func (c *byteConn) resetDeadlines() {
 	}
 }
 
-// takeConn gives the connection to a handler, with what the client has sent
-// behind its request.
+// takeConn gives the connection to a handler, with the bytes that the client
+// has sent after its request.
 func (c *byteConn) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
 	if w.status != 0 {
 		if err := w.push(nil, false); err != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// announced returns the keys that a request's Trailer fields announce.
+// announced returns the trailer keys that a request announces.
 func announced(f *Fields) http.Header {
 	var h http.Header
 	for v := range f.Values("Trailer") {
@@ -35,7 +35,7 @@ type ownBody struct {
 	x      *Exchange
 	under  ownFront
 	r      *http.Request
-	closed atomic.Bool // by whichever goroutine ends the exchange
+	closed atomic.Bool // by the goroutine that ends the exchange
 }
 
 func (b *ownBody) Read(p []byte) (int, error) {
@@ -59,24 +59,25 @@ func (b *ownBody) Close() error {
 	return nil
 }
 
-// ownWriter is the ResponseWriter of a foreign handler on a front that makes it
+// ownWriter is the ResponseWriter of a foreign handler, made by the front
 // itself.
 //
-// What is behind it belongs to another exchange once the handler has returned, and
-// somebody may still have the writer: it is lent.
+// Once the handler has returned, the exchange below may serve another request,
+// while a goroutine may still hold the writer. So it works only until the loan
+// ends.
 type ownWriter struct {
 	loan    lent
 	x       *Exchange
 	under   ownFront
 	header  http.Header
 	status  int         // 0 before WriteHeader
-	frozen  http.Header // what WriteHeader found
-	sent    bool        // the head has been
+	frozen  http.Header // the header at WriteHeader
+	sent    bool        // the head has been sent
 	buf     []byte
 	written int64
 	err     error
 
-	over     bool // the handler has written more than the length it gave
+	over     bool // the handler has written more than its Content-Length
 	hijacked bool
 }
 
@@ -96,7 +97,7 @@ func (w *ownWriter) writeHeader(status int) {
 		return
 	}
 	checkCode(status)
-	if status < 200 && status != http.StatusSwitchingProtocols { // which only what is hijacked has
+	if status < 200 && status != http.StatusSwitchingProtocols { // 101 is for hijackers only
 		f := fieldsOf(w.header)
 		_ = w.under.writeInterim(&Reply{Status: status, Header: f})
 		return
@@ -125,7 +126,7 @@ func (w *ownWriter) Write(p []byte) (int, error) {
 		return 0, http.ErrBodyNotAllowed
 	}
 	if l := w.length(); l >= 0 && (w.over || w.written+int64(len(p)) > l) {
-		w.over = true // for good, as with net/http
+		w.over = true // for good, as in net/http
 		return 0, http.ErrContentLength
 	}
 	w.written += int64(len(p))
@@ -147,10 +148,10 @@ func (w *ownWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// WriteString saves callers a copy.
+// WriteString implements [io.StringWriter] without a copy.
 func (w *ownWriter) WriteString(s string) (int, error) { return w.Write(unsafeBytes(s)) }
 
-// length returns what the handler says the length is, or -1.
+// length returns the Content-Length that the handler has set, or -1.
 func (w *ownWriter) length() int64 {
 	if v := w.frozen.Get("Content-Length"); v != "" {
 		if n, ok := parseLength(v); ok {
@@ -160,8 +161,8 @@ func (w *ownWriter) length() int64 {
 	return -1
 }
 
-// push sends the head, if it has not been, and what is held back. Next is what
-// will follow at once, and last says that nothing will.
+// push sends the head if it has not been sent, and the buffered bytes. Next is
+// the piece that follows at once, and last says that none will.
 func (w *ownWriter) push(next []byte, last bool) error {
 	if w.status == http.StatusSwitchingProtocols {
 		return errNot101
@@ -190,8 +191,8 @@ func (w *ownWriter) push(next []byte, last bool) error {
 	return w.err
 }
 
-// setsNo reports whether the handler has said that there is no such field, by a
-// value of nil.
+// setsNo reports whether the handler has suppressed the field by a value of
+// nil.
 func (w *ownWriter) setsNo(name string) bool {
 	v, set := w.frozen[name]
 	return set && len(v) == 0
@@ -205,7 +206,7 @@ func (w *ownWriter) guessType(next []byte) {
 	w.frozen.Set("Content-Type", http.DetectContentType(slices.Concat(w.buf[:min(len(w.buf), sniffLen)], next[:min(len(next), sniffLen)])))
 }
 
-// trailers reports whether a trailer may come.
+// trailers reports whether there may be a trailer.
 func (w *ownWriter) trailers() bool {
 	if len(w.frozen["Trailer"]) > 0 {
 		return true
@@ -221,7 +222,7 @@ func (w *ownWriter) trailers() bool {
 // Flush implements [http.Flusher].
 func (w *ownWriter) Flush() { _ = w.FlushError() }
 
-// FlushError is what http.ResponseController looks for.
+// FlushError is for http.ResponseController.
 func (w *ownWriter) FlushError() error {
 	if !w.loan.begin() {
 		return errReturned
@@ -288,15 +289,15 @@ func (w *ownWriter) end() {
 		return
 	}
 	if l := w.length(); l >= 0 && w.written < l && !w.x.bodiless(w.status) {
-		w.under.abort() // the handler promised more
+		w.under.abort() // the handler wrote less than it announced
 		return
 	}
 	f := trailersOf(w.frozen, w.header)
 	_ = w.under.finish(&f)
 }
 
-// ownFields lists the fields that a foreign handler has set for the reply, in the
-// order of names, without its trailer and what belongs to the connection.
+// ownFields lists the fields that a foreign handler has set for the reply, sorted
+// by name, without its trailer and connection fields.
 func ownFields(h http.Header) Fields {
 	f := fieldsOf(h)
 	for i := 0; i < len(f.list); i++ {
@@ -308,7 +309,7 @@ func ownFields(h http.Header) Fields {
 	return f
 }
 
-// saysClose reports whether a foreign handler asks for the end of the connection.
+// saysClose reports whether a foreign handler has set Connection: close.
 func saysClose(h http.Header) (yes bool) {
 	for _, v := range h["Connection"] {
 		eachItem(v, func(item string) { yes = yes || equalFold(item, "close") })
@@ -317,7 +318,7 @@ func saysClose(h http.Header) (yes bool) {
 }
 
 // trailersOf lists the trailer that a foreign handler has set: fields that the
-// head has announced, and those of [http.TrailerPrefix].
+// head has announced, and those with [http.TrailerPrefix].
 func trailersOf(head, now http.Header) (f Fields) {
 	add := func(name string, values []string) {
 		for _, v := range values {

@@ -9,9 +9,9 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// parking is the Parker of a Server. It is started by the first connection
-// that it can watch: in-memory connections it cannot, and it waits in the
-// kernel, which would hold up the time of a synctest bubble.
+// parking is the Parker of a Server. The first connection that it can watch
+// starts it. It cannot watch in-memory connections, and it waits in the kernel,
+// which would stop the clock of a synctest bubble.
 type parking struct {
 	mu     sync.Mutex
 	parker *l4.Parker
@@ -19,7 +19,8 @@ type parking struct {
 	run    sync.WaitGroup
 }
 
-// get returns nil where there is no Parker, or no more, or none for c.
+// get returns the Parker, and starts it if needed. It is nil if there is none, if it
+// has been closed, or if it cannot watch c.
 func (p *parking) get(c *l4.Conn) *l4.Parker {
 	if !c.Parkable() {
 		return nil
@@ -43,7 +44,7 @@ func (p *parking) peek() *l4.Parker {
 	return p.parker
 }
 
-// close ends the Parker and waits for what it has started.
+// close ends the Parker and waits for the goroutines that it has started.
 func (p *parking) close() {
 	p.mu.Lock()
 	parker := p.parker
@@ -55,9 +56,9 @@ func (p *parking) close() {
 	}
 }
 
-// goIdle says that the connection waits from now on.
+// goIdle marks the beginning of a wait.
 func (c *byteConn) goIdle() {
-	if c.settled { // as far as it can be: only its deadline ends the wait
+	if c.settled { // already settled: only its deadline ends the wait
 		c.state.rest(neverSweep)
 		return
 	}
@@ -65,8 +66,8 @@ func (c *byteConn) goIdle() {
 	c.srv.sweeper.arm(c.srv)
 }
 
-// goBusy says that the wait is over. It reports whether it was ended by
-// somebody else, in which case the read deadline is in the past.
+// goBusy marks the end of the wait. It reports whether another goroutine has
+// interrupted it, in which case the read deadline is in the past.
 func (c *byteConn) goBusy() (interrupted bool) {
 	if !c.state.wake() {
 		return false
@@ -77,7 +78,7 @@ func (c *byteConn) goBusy() (interrupted bool) {
 	return true
 }
 
-// interruptIdle ends the wait for a request, if that is what is going on.
+// interruptIdle ends the wait for a request, if the connection is waiting.
 func (c *byteConn) interruptIdle() {
 	parked := false
 	err := quietly(c.srv.logger(), func() {
@@ -96,20 +97,20 @@ func (c *byteConn) interruptIdle() {
 	}
 }
 
-// closeParked closes a connection that the Parker holds, which has it resumed,
-// to find that out.
+// closeParked closes a parked connection. The Parker resumes it, and it finds
+// that it is closed.
 func (c *byteConn) closeParked() {
 	if c.c.Parkable() {
 		c.shut()
 	} else {
-		go c.shut() // TLS says goodbye, which may take a while
+		go c.shut() // TLS sends close_notify, which may take a while
 	}
 }
 
 // settle moves a connection that has been idle for a while off the stack that
-// served it: to the Parker, or where there is none to a new goroutine. The
-// caller's goroutine must end. A wait for TLS that was interrupted has left no
-// whole record behind, so that the next one shows on the connection below.
+// served it: to the Parker, or to a new goroutine if there is none. The
+// caller's goroutine must end. An interrupted wait for TLS leaves no complete
+// record buffered, so the next one makes the connection below readable.
 func (c *byteConn) settle() {
 	c.settled = true
 	c.giveWork()
@@ -119,15 +120,15 @@ func (c *byteConn) settle() {
 	}
 }
 
-// park leaves the connection to the Parker. If that is so, it may be in use
-// again already.
+// park leaves the connection to the Parker. If it returns true, another
+// goroutine may already be using the connection.
 func (c *byteConn) park() bool {
 	if p := c.srv.parking.peek(); p != nil {
 		c.state.park(c.now.Sub(c.srv.sweeper.start))
-		// Stopping is seen here, or parked seen by Shutdown.
+		// Stopping is seen here, or Shutdown sees that it is parked.
 		c.srv.totals.parked.Add(1)
 		if !c.leaves() && p.Park(c.watchable(), c.resume) {
-			c.srv.sweeper.arm(c.srv) // which ends it in time
+			c.srv.sweeper.arm(c.srv) // the sweeper closes it after IdleTimeout
 			return true
 		}
 		c.srv.totals.parked.Add(-1)
@@ -144,7 +145,7 @@ func (c *byteConn) await() bool {
 	b, err := c.c.TryReadBuffer(&c.srv.pool)
 	if b != nil || err != nil {
 		c.in.set(b)
-		return false // the next read returns an error again
+		return false // the next read returns the error again
 	}
 	c.settled = true
 	c.giveWork()
@@ -162,7 +163,7 @@ func (c *byteConn) mayAwait() bool {
 	return c.served < 2 && !c.settled && c.watched != nil && c.watched == c.c && c.in.empty()
 }
 
-// resume is the goroutine of a connection that the Parker has let go.
+// resume is the goroutine of a connection that the Parker has resumed.
 func (c *byteConn) resume() {
 	c.srv.totals.parked.Add(-1)
 	c.state.resume()

@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// peekAfter is how long an exchange on a connection that no Parker watches
-// takes before the client is looked after.
+// peekAfter is how long an exchange on a connection without a Parker runs
+// before a peek checks for the client.
 const peekAfter = 50 * time.Millisecond
 
-// A peek reads ahead from a client, while nobody else reads, to learn that it
-// has gone. It is what stands in for the Parker on other systems and for
-// connections in memory.
+// A peek reads ahead from a client, while no other goroutine reads, to detect
+// that it has disconnected. It replaces the Parker on other systems and for
+// in-memory connections.
 type peek struct {
 	timer *time.Timer
-	done  chan struct{} // closed at the end of the read; nil if it has not begun. Guarded by mu of the connection
-	over  bool          // it must not begin any more; likewise
+	done  chan struct{} // closed when the read ends; nil if it has not begun; guarded by mu of the connection
+	over  bool          // it must not begin any more; guarded likewise
 }
 
-// peeking is the peek of a connection, and whether there may be one.
+// peeking is the peek of a connection, and whether one may begin.
 type peeking struct {
-	peek     *peek // instead of the Parker; nil if there is none
-	unpeeked bool  // none is to begin any more, until the next exchange does
+	peek     *peek // nil if there is none
+	unpeeked bool  // none may begin until the next exchange
 }
 
 // beginPeek arms a peek for an exchange that begins.
@@ -33,8 +33,9 @@ func (c *byteConn) beginPeek() {
 	c.startPeek()
 }
 
-// startPeek arms a peek if one is needed, and possible: now or, by whoever has
-// read the request body, behind its end.
+// startPeek arms a peek if one is needed and possible. It is called at the
+// beginning of an exchange or, by the reader of the request body, at the end of
+// that.
 func (c *byteConn) startPeek() {
 	if c.watched != nil || c.unpeeked || c.peek != nil || c.srv.HalfClose || !c.in.empty() || !c.req.ended() {
 		return
@@ -60,8 +61,8 @@ func (c *byteConn) startPeek() {
 	})
 }
 
-// stopPeek ends it, so that the connection can be read again. There is none
-// any more in this exchange.
+// stopPeek ends the peek, so that the connection can be read again. No other
+// begins in this exchange.
 func (c *byteConn) stopPeek() {
 	c.unpeeked = true
 	p := c.peek

@@ -13,12 +13,12 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// repBody is the reply under way.
+// repBody is the state of the current reply.
 type repBody struct {
-	left    int64 // bytes to come, -1 if not known
-	none    bool  // no body follows
+	left    int64 // bytes not yet written, -1 if not known
+	none    bool  // there is no body
 	chunked bool
-	toClose bool // it ends with the connection
+	toClose bool // the body ends with the connection
 	begun   bool
 	done    bool
 }
@@ -50,7 +50,7 @@ func (c *byteConn) writeHead(r *Reply) error {
 	if r.Local {
 		c.endLoan()
 	}
-	tunnel := c.x.opensTunnel(r.Status) // an empty one, or else it is hijacked
+	tunnel := c.x.opensTunnel(r.Status) // an empty one: others are hijacked
 	if c.endsSoon() || c.unreadable(r) || tunnel {
 		c.ends.atLeast(endsClosed)
 	}
@@ -88,10 +88,10 @@ func (c *byteConn) writeHead(r *Reply) error {
 	return nil
 }
 
-// unreadable reports whether it is known, as the reply begins, that the rest of
-// the request body will not be read to keep the connection.
+// unreadable reports whether it is clear, when the reply begins, that the rest
+// of the request body will not be drained.
 func (c *byteConn) unreadable(r *Reply) bool {
-	if !r.Local { // a pump may be reading it
+	if !r.Local { // a pump may be reading the body
 		return false
 	}
 	b := &c.req
@@ -167,7 +167,7 @@ func (c *byteConn) sent(n int64) {
 	c.x.Record.BytesOut += n
 }
 
-// flush writes what has been gathered.
+// flush writes the output buffer.
 func (c *byteConn) flush() error { return c.push(false) }
 
 // push is flush; more says that a send follows at once.
@@ -193,7 +193,7 @@ func (c *byteConn) send(p []byte, more bool) error {
 	limit := orDefault(c.srv.SendTimeout, defaultSendTimeout)
 	wait := patience{limit: limit, since: now}
 	for {
-		if c.opaque { // which does not survive a write that is out of time
+		if c.opaque { // TLS does not survive a write that times out
 			c.boundSend(now, limit)
 		} else {
 			c.boundSend(now, slice(limit))
@@ -224,8 +224,7 @@ func (c *byteConn) boundSend(now time.Time, d time.Duration) {
 }
 
 // abort cuts the connection, so that an incomplete reply does not look
-// complete: where only the end of the connection would say that it is, by a
-// reset.
+// complete. If the end of the connection ends the body, it sends a reset.
 func (c *byteConn) abort() {
 	_ = c.flush()
 	c.ends.atLeast(endsBroken)
@@ -234,7 +233,7 @@ func (c *byteConn) abort() {
 			_ = t.SetLinger(0)
 		}
 		if c.nc != c.raw {
-			_ = c.raw.Close() // TLS would say that this is the end
+			_ = c.raw.Close() // TLS would send close_notify, which marks a complete body
 		}
 	}
 }
@@ -243,7 +242,7 @@ func (c *byteConn) mustClose() { c.ends.atLeast(endsLate) }
 
 func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	c.stopPeek()
-	c.unwatch() // the end of what the client sends does not end a tunnel
+	c.unwatch() // a client may half-close a tunnel
 	b := c.room()
 	b.B = appendSwitch(b.B, r, c.x.upgrade)
 	if err := c.flush(); err != nil {
@@ -256,8 +255,8 @@ func (c *byteConn) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	return c.c, early, nil
 }
 
-// appendStatus appends a status line. The reason is the usual one: it means
-// nothing (RFC 9112, section 4).
+// appendStatus appends a status line with the standard reason phrase, which has
+// no meaning (RFC 9112, section 4).
 func appendStatus(b []byte, status int) []byte {
 	if status == http.StatusOK {
 		return append(b, "HTTP/1.1 200 OK\r\n"...)
@@ -269,7 +268,7 @@ func appendStatus(b []byte, status int) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendFields appends field lines, without those that the engine writes.
+// appendFields appends field lines, except those that the engine writes.
 func appendFields(b []byte, f *Fields) []byte {
 	for i := range f.list {
 		fd := &f.list[i]

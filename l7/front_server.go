@@ -26,26 +26,23 @@ import (
 // handler turns out not to be native; over HTTP/2 such a handler gets its (w, r)
 // from the byte front.
 //
-// Methods and field names are those of [http.Server] where the meaning is the
-// same, so that changing over is a matter of one word. Unlike there, no
-// timeout is unlimited unless it is negative, IdleTimeout also bounds the wait
-// for the first request, Close waits for the handlers, and Shutdown for upgraded
-// connections too. One that a handler of net/http has hijacked is as the listener
-// gave it, and the handler's alone when that has returned; with MaxConns it is a
-// wrapper, and counts for all of this until it is closed. BodyTimeout and SendTimeout
-// stand in for ReadTimeout and WriteTimeout: they bound each wait for the client, not
-// a message as a whole.
-// ConnContext gets a connection before the TLS of ServeTLS, and Protocols has
-// UnencryptedHTTP2 by default. The package comment says what stands in for the
-// other fields of http.Server.
-// Timeouts are coarse: they may end up to a quarter later than said, never
-// earlier.
+// Methods and fields have the names of those of [http.Server] where the meaning is
+// the same, so changing from one to the other is one word. The differences: no
+// timeout is unlimited unless it is negative; IdleTimeout also bounds the wait for
+// the first request; Close waits for the handlers; Shutdown also waits for upgraded
+// connections. A connection hijacked by a handler of net/http is the listener's own,
+// and belongs to the handler alone once that has returned; with MaxConns it is a
+// wrapper, and counts as open until it is closed. BodyTimeout and SendTimeout replace
+// ReadTimeout and WriteTimeout: they bound each wait for the client, not a whole
+// message. ConnContext gets a connection before the TLS of ServeTLS, and Protocols
+// includes UnencryptedHTTP2 by default. The package comment maps the other fields of
+// http.Server. Timeouts are coarse: they may be up to a quarter longer than set,
+// never shorter.
 //
-// A connection of HTTP/2 holds at most MaxStreams times 64 KiB and 2 MiB of request
-// bodies that have been received and that no handler has read; of what is to be
-// sent, 64 KiB of bodies, a head for each stream, and 1 MiB of answers to what the
-// client sends; of a head that is coming, twice MaxHeaderBytes or 64 KiB; and two
-// tables of 4 KiB for their compression.
+// An HTTP/2 connection buffers at most: MaxStreams times 64 KiB plus 2 MiB of
+// request bodies that no handler has read yet; 64 KiB of reply bodies, a head for
+// each stream, and 1 MiB of responses to control frames; twice MaxHeaderBytes or 64
+// KiB of an incomplete head; and two compression tables of 4 KiB.
 //
 // The fields must not change once the server serves.
 type Server struct {
@@ -53,11 +50,11 @@ type Server struct {
 	Handler   http.Handler // nil means http.DefaultServeMux
 	TLSConfig *tls.Config  // for ServeTLS
 
-	ReadHeaderTimeout time.Duration // from the first byte of a request to the end of its head, trickling does not extend it; 0 means 10s, negative means none
+	ReadHeaderTimeout time.Duration // from the first byte of a request to the end of its head, however slowly the bytes come; 0 means 10s, negative means none
 	IdleTimeout       time.Duration // of a connection between requests, and before the first; 0 means 60s, negative means none
-	BodyTimeout       time.Duration // of a request body without a byte; 0 means 30s, or StreamTimeout for gRPC, negative means none
-	SendTimeout       time.Duration // of a reply that the client does not take a byte of; 0 means 30s, negative means none
-	StreamTimeout     time.Duration // of an upgraded connection, an event stream or a gRPC call with no byte, if the Proxy does not allow less; 0 means 1h, negative means none
+	BodyTimeout       time.Duration // of each wait for a byte of a request body; 0 means 30s, or StreamTimeout for gRPC, negative means none
+	SendTimeout       time.Duration // of each wait for the client to accept a byte of a reply; 0 means 30s, negative means none
+	StreamTimeout     time.Duration // of an upgraded connection, an event stream or a gRPC call without a byte, unless the Proxy's is shorter; 0 means 1h, negative means none
 	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative means none
 
 	MaxHeaderBytes int   // of a request head; 0 means 32 KiB, negative means no limit. More is answered 431, or 414 if the request line alone is more (on the standard front always 431)
@@ -66,54 +63,55 @@ type Server struct {
 	MaxRequests    int   // on one connection, which is closed after; 0 or negative means no limit
 	MaxConns       int   // open at once, over all listeners; more wait in the kernel's backlog; 0 means 65536, negative means no limit
 	MaxStreams     int   // HTTP/2 streams at once on a connection; 0 means 100
-	BusyStreams    int   // HTTP/2 streams at once on all connections, from where on each is granted fewer than MaxStreams: half of them at twice as many, and at least a tenth; 0 means 10,000, negative means none: MaxStreams whatever there is
+	BusyStreams    int   // HTTP/2 streams at once on all connections, above which each connection is granted fewer than MaxStreams: half at twice as many, and at least a tenth; 0 means 10,000, negative means none: MaxStreams whatever there is
 
-	// AnyHost takes requests for names other than the one that their connection
-	// asked for (SNI), whatever certificates are asked of clients for them. By
-	// default, a TLSConfig with GetConfigForClient is asked for the configuration of
-	// both, and the answer is 421 if that of the request's Host has a ClientAuth and
-	// the other has not, or not for the same ClientCAs: a client would get around
+	// AnyHost accepts requests for names other than the one that their connection
+	// asked for (SNI), even if those names require other client certificates. By
+	// default, if TLSConfig has GetConfigForClient, it is called for both names, and
+	// the reply is 421 if the configuration for the request's Host has a ClientAuth
+	// and the other has none, or has other ClientCAs: otherwise a client could avoid
 	// the certificate. See [Misdirected].
 	AnyHost bool
 
-	// HalfClose says that a client that closes its side of the connection
-	// still wants its reply. By default that ends its exchange, as the client
-	// is most likely gone.
+	// HalfClose says that a client that closes its side of the connection still
+	// gets its reply. By default that ends its exchange, since the client has most
+	// likely disconnected.
 	HalfClose bool
 
-	// LameDuck is how long Shutdown goes on serving, new connections too, while it
-	// tells clients to leave: the next reply of each connection says Connection: close,
-	// and HTTP/2 gets a GOAWAY. A request that is on its way when a connection is closed
-	// is lost, as no server can tell; one that comes within LameDuck is not. 0 or negative
-	// means none: what is idle is closed at once, as http.Server does it.
+	// LameDuck is how long Shutdown keeps serving, new connections included, while it
+	// tells clients to leave: the next reply of each connection has Connection: close, and
+	// HTTP/2 gets a GOAWAY. A request in flight when its connection is closed is lost; one
+	// that arrives within LameDuck is served. 0 or negative means none: idle connections
+	// are closed at once, as http.Server does.
 	LameDuck time.Duration
 
 	BaseContext func(net.Listener) context.Context // as in http.Server; nil means context.Background
 
 	// ConnContext derives the context of a connection from that of its listener; it
-	// is given what the listener gave. Nil means that it is that. If it panics, or
-	// returns nil, the connection is closed. It must not block.
+	// is called with the listener's connection. Nil means the context of the
+	// listener. If it panics, or returns nil, the connection is closed. It must not
+	// block.
 	ConnContext func(ctx context.Context, c net.Conn) context.Context
 
-	// Protocols are those spoken with clients; nil means HTTP/1 and HTTP/2, the latter
-	// by prior knowledge as well (UnencryptedHTTP2). A connection that speaks none of
-	// them is closed.
+	// Protocols are the protocols for clients; nil means HTTP/1 and HTTP/2, also by
+	// prior knowledge (UnencryptedHTTP2). A connection that uses none of them is
+	// closed.
 	Protocols *http.Protocols
 
 	OnDone func(*Record) // called at the end of each exchange; must not block or keep the record
 	Logger *slog.Logger  // nil means slog.Default()
 
-	// OnAbuse, if not nil, is called when a connection of HTTP/2 was closed by
-	// ENHANCE_YOUR_CALM: its client did too much of what only makes work, such as to
-	// reset streams, or CONTINUATION, SETTINGS, PING, empty DATA and windows opened by
-	// the byte, to send fields without end, or not to read what it asked for. Err says
-	// what of. It must not block. See the example for how to keep the client out.
+	// OnAbuse, if not nil, is called when an HTTP/2 connection was closed with
+	// ENHANCE_YOUR_CALM: its client caused too much needless work, by stream resets,
+	// CONTINUATION, SETTINGS, PING, empty DATA, tiny window updates, or endless
+	// fields, or did not read its replies. Err says which. It must not block. The
+	// example shows how to ban the client.
 	OnAbuse func(client netip.AddrPort, err error)
 
 	once   sync.Once
 	std    *http.Server
-	handed map[*handedConn]struct{} // connections of the standard front, guarded by mu
-	both   int                      // of conns, those that are in handed too, or have been; guarded by mu
+	handed map[*handedConn]struct{} // connections of the standard front; guarded by mu
+	both   int                      // how many of conns are, or were, in handed too; guarded by mu
 	buffers
 	works   sync.Pool // of *work
 	streams sync.Pool // of *h2Exchange
@@ -126,19 +124,19 @@ type Server struct {
 	conns        map[*byteConn]struct{}
 	stopping     atomic.Bool
 	onShutdown   []func()
-	slots        chan struct{} // one in it for each open connection; nil means no limit
+	slots        chan struct{} // holds one element for each open connection; nil means no limit
 	noKeepAlives atomic.Bool
 	lame         atomic.Bool   // Shutdown has begun
-	cutting      atomic.Bool   // Shutdown is out of patience, or Close was called
+	cutting      atomic.Bool   // the context of Shutdown has ended, or Close was called
 	done         chan struct{} // closed when stopping
 	wg           sync.WaitGroup
-	warned       sync.Map // handler types whose loss of the byte front has been logged
+	warned       sync.Map // handler types that warnForeign has logged
 	totals       totals
-	serving      atomic.Int64 // streams of HTTP/2
+	serving      atomic.Int64 // HTTP/2 streams being served
 }
 
-// ErrServerClosed is what Serve and its relatives return after Shutdown or
-// Close. It is [http.ErrServerClosed].
+// ErrServerClosed is returned by the Serve methods after Shutdown or Close. It
+// is [http.ErrServerClosed].
 var ErrServerClosed = http.ErrServerClosed
 
 func (s *Server) init() {
@@ -172,10 +170,10 @@ func (s *Server) handler() http.Handler {
 	return s.Handler
 }
 
-// ListenAndServe listens on Addr and serves HTTP there. As HTTP clients
-// speak first, accepting a connection is deferred until there is something to
-// read, but not for long: see [l4.ListenConfig.DeferAccept], which is a second.
-// Serve takes any other listener.
+// ListenAndServe listens on Addr and serves HTTP there. Since HTTP clients send
+// first, the kernel defers accepting a connection until there is something to
+// read, for a second at most ([l4.ListenConfig.DeferAccept]). Serve takes any
+// other listener.
 func (s *Server) ListenAndServe() error {
 	ln, err := s.listen(":http")
 	if err != nil {
@@ -207,8 +205,8 @@ func (s *Server) listen(def string) (net.Listener, error) {
 }
 
 // Serve accepts connections on ln until Shutdown or Close, then returns
-// [ErrServerClosed]. It closes ln. It may be called for several listeners. What
-// [Server.Check] finds it returns before it accepts anything.
+// [ErrServerClosed]. It closes ln. It may be called for several listeners. If
+// [Server.Check] fails, Serve returns its error before it accepts a connection.
 func (s *Server) Serve(ln net.Listener) error {
 	return s.serve(ln, nil)
 }
@@ -316,8 +314,8 @@ func (s *Server) untrack(ln *closedOnce) {
 	delete(s.listeners, ln)
 }
 
-// forget takes a connection off the list: it is closed, or the standard
-// front's.
+// forget removes a connection from the list: it is closed, or has moved to the
+// standard front.
 func (s *Server) forget(c *byteConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -329,7 +327,7 @@ func (s *Server) forget(c *byteConn) {
 	}
 }
 
-// stop makes all Serve calls return and closes what is idle.
+// stop makes all Serve calls return and closes idle connections.
 func (s *Server) stop() []*byteConn {
 	s.init()
 	s.mu.Lock()
@@ -339,20 +337,20 @@ func (s *Server) stop() []*byteConn {
 	listeners := slices.Collect(maps.Keys(s.listeners))
 	conns := slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
-	for _, ln := range listeners { // the host's: without the lock
+	for _, ln := range listeners { // they are the host's code: not under the lock
 		_ = ln.Close()
 	}
 	return conns
 }
 
-// Shutdown goes on for LameDuck, if that is set, stops accepting, closes idle connections, tells the clients of the
-// others that their connection ends with the reply under way (Connection:
-// close, GOAWAY), and waits for these. When ctx ends it cuts what is left and
-// returns ctx's error. Upgraded connections count: they are waited for, too.
+// Shutdown first keeps serving for LameDuck, if that is set. Then it stops accepting, closes idle
+// connections, tells the clients of the others that their connection ends after the current reply
+// (Connection: close, GOAWAY), and waits for these, including upgraded connections. When ctx ends,
+// it cuts the remaining connections and returns ctx's error.
 //
 // Connections that an [l4.Server] has accepted, and an [l4.Listener] has passed on,
-// leave in the same way when that server shuts down. Which of the two is shut down
-// first does not matter.
+// are drained in the same way when that server shuts down. The two may be shut down
+// in either order.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.tellShutdown()
 	s.lameDuck(ctx)
@@ -371,7 +369,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ended:
 	case <-ctx.Done():
 		select {
-		case <-ended: // both: all has ended in time
+		case <-ended: // both have ended: it was in time
 		default:
 			err = ctx.Err()
 			s.cut()
@@ -403,14 +401,14 @@ func (s *Server) cut() {
 	s.mu.Unlock()
 	for _, c := range handed {
 		_ = quietly(s.logger(), func() { _ = c.Close() })
-		c.cancel() // a relay that has the connection by its descriptor does not see it closed
+		c.cancel() // a relay that uses the file descriptor does not notice the close
 	}
 }
 
 // Check returns what is wrong with s and its tree of handlers, each mistake a
 // [*penstock.ConfigError] whose Field is the path to it:
-// Server.Handler.Router.Routes[2].Handler.Proxy.Pool. Serve and its relatives
-// call it. A handler or matcher of a host's own takes part if it has a Check.
+// Server.Handler.Router.Routes[2].Handler.Proxy.Pool. The Serve methods call
+// it. A handler or matcher of the host's is checked too if it has a Check.
 func (s *Server) Check() error { return checkAll(s) }
 
 func (s *Server) check(c *checks) {

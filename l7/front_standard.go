@@ -19,8 +19,8 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// ServeHTTP is the standard front: it wraps (w, r) in an [Exchange] and has h
-// serve it. It is all that the ServeHTTP method of a native handler does.
+// ServeHTTP is the standard front: it wraps (w, r) in an [Exchange] and calls h
+// with it. The ServeHTTP method of a native handler does only this.
 func ServeHTTP(h Handler, w http.ResponseWriter, r *http.Request) {
 	if ew, ok := w.(*editingWriter); ok && ew.goThrough(h, r) {
 		return
@@ -39,20 +39,20 @@ type standard struct {
 	w        http.ResponseWriter
 	r        *http.Request
 	srv      *Server      // nil if the http.Server is the host's
-	conn     *handedConn  // nil if that is not known
-	first    bool         // on conn
-	under    ownFront     // that has made w and r; nil if an http.Server has
+	conn     *handedConn  // nil if it is not known
+	first    bool         // the first request on conn
+	under    ownFront     // the front that has made w and r; nil under an http.Server
 	front    Front        // of under
-	through  *through     // as which under has gone on; nil if it has not
-	lent     *carried     // what a foreign handler around has got; nil if there is none
-	lending  bool         // a foreign handler inside has the exchange
+	through  *through     // the native continuation of under; nil if there is none
+	lent     *carried     // lent to the foreign handler around; nil if there is none
+	lending  bool         // the exchange is lent to a foreign handler inside
 	body     standardBody // of the request
-	stopGone func() bool  // ends what attach began
+	stopGone func() bool  // undoes attach
 	writes   writeLimit
-	noBody   bool // of the reply: its head says that none follows
+	noBody   bool // the reply has no body
 	chunked  bool
 	aborted  bool
-	begun    bool // the head of a final reply is net/http's
+	begun    bool // the head of the final reply has been given to net/http
 	duplex   bool // the reply began before the end of the request body
 	hijacked bool
 }
@@ -75,8 +75,8 @@ func (s *standard) run(h http.Handler) {
 	defer func() {
 		if !clean {
 			x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
-			// A server of the host's has handlers of the host's around us, which
-			// may want to see the panic.
+			// Under an http.Server of the host's, outer handlers may want to recover the
+			// panic.
 			if s.srv != nil {
 				if p := recover(); p != nil {
 					s.panicked(p)
@@ -132,7 +132,7 @@ func (s *standard) panicked(p any) {
 }
 
 // neverReturned ends an exchange whose handler has ended its goroutine, or has
-// panicked with nil (GODEBUG=panicnil=1): like net/http, without a word.
+// panicked with nil (GODEBUG=panicnil=1). It logs nothing, like net/http.
 func (s *standard) neverReturned() {
 	x := s.x
 	x.Record.Termination, x.Record.Err = endOf(l4.Internal, l4.PhaseData), errNoReturn
@@ -151,13 +151,13 @@ func (s *standard) logger() *slog.Logger {
 	return slog.Default()
 }
 
-// parse fills the exchange with what net/http has made of the request, and
-// checks what net/http does not.
+// parse fills the exchange from the request of net/http, and checks what
+// net/http does not.
 func (s *standard) parse() *headError {
 	x, r := s.x, s.r
 	x.Method, x.asked.method = r.Method, r.Method
 	if !isToken(r.Method) {
-		return bad("malformed method") // of HTTP/2, or a handler's
+		return bad("malformed method") // HTTP/2, or set by a handler
 	}
 	x.proto = int8(r.ProtoMinor)
 	if r.ProtoMajor > 1 {
@@ -197,7 +197,7 @@ func (s *standard) parse() *headError {
 	return s.parseHeader()
 }
 
-// parseHeader lists the header map, without what belongs to the connection.
+// parseHeader lists the header map, without connection fields.
 func (s *standard) parseHeader() *headError {
 	x, r := s.x, s.r
 	x.Header.reset()
@@ -205,7 +205,7 @@ func (s *standard) parseHeader() *headError {
 	n, maxFields := 0, defaultMaxFields
 	switch {
 	case s.lent != nil:
-		maxFields = 0 // those that came have been counted
+		maxFields = 0 // the client's fields have been counted
 	case s.srv != nil:
 		maxFields = orDefault(s.srv.MaxFields, defaultMaxFields)
 	}
@@ -217,7 +217,7 @@ func (s *standard) parseHeader() *headError {
 		for _, v := range values {
 			k := kind
 			if k == kindForwarded && s.lent != nil && !s.lent.wasSent(name, v) {
-				k, x.Header.tells = kindOther, true // the foreign handler's own word
+				k, x.Header.tells = kindOther, true // set by the foreign handler
 			}
 			if k == kindOther {
 				x.Header.list = append(x.Header.list, Field{Name: name, Value: v, kind: k})
@@ -230,17 +230,17 @@ func (s *standard) parseHeader() *headError {
 	if f.nominated {
 		x.Header.dropNominated(&f.options)
 	}
-	if len(r.Trailer) > 0 { // net/http has taken the field away
+	if len(r.Trailer) > 0 { // net/http has removed the field
 		names := strings.Join(slices.Sorted(maps.Keys(r.Trailer)), ", ")
 		x.Header.list = append(x.Header.list, Field{"Trailer", names, kindTrailer, true})
 	}
 	switch {
 	case f.unmet != "":
 		return &headError{http.StatusExpectationFailed, "unknown expectation"}
-	case s.lent != nil: // the rest is about what the client has sent
+	case s.lent != nil: // the rest concerns what the client has sent
 	case f.length > 0 && x.ContentLength == 0 && x.proto > 1 || len(r.Header["Content-Length"]) > 1:
-		// HTTP/2 (RFC 9113, section 8.1.1). Any other length than the field says is
-		// that of a body by which a handler before us has replaced it.
+		// In HTTP/2 the length must match the field (RFC 9113, section 8.1.1). In
+		// HTTP/1 another length means that an outer handler has replaced the body.
 		return bad("Content-Length is not that of the body")
 	case f.hosts > 1 || f.hosts == 1 && !sameAuthority(f.host, x.Host, x.Scheme):
 		return bad("Host is not the authority") // HTTP/2
@@ -249,17 +249,16 @@ func (s *standard) parseHeader() *headError {
 		return &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
 	if s.lent == nil && (x.ContentLength < 0 && x.proto == 1 || x.proto == 0 && (x.ContentLength != 0 || f.length < 0 && bodyExpected(x.Method))) {
-		// net/http has removed a Content-Length that came with a
-		// Transfer-Encoding, and in HTTP/1.0 the Transfer-Encoding, so nobody
-		// can tell what was there. What follows such a request must not be
-		// read (golang/go#80942).
+		// net/http removes a Content-Length that came with a Transfer-Encoding, and
+		// in HTTP/1.0 the Transfer-Encoding, so what the client sent is not known.
+		// The connection must not be read after such a request (golang/go#80942).
 		s.w.Header().Set("Connection", "close")
 	}
 	x.upgrade = ""
 	if f.upgrade && x.ContentLength == 0 && (x.proto == 1 || s.lent != nil && s.root().x.wsKey != "") {
 		x.upgrade = f.protocol.join()
 	}
-	x.trailers = f.trailers || x.trailers && x.proto > 1 // the field is not in a request that was made of a stream
+	x.trailers = f.trailers || x.trailers && x.proto > 1 // a request made from a stream lacks the field
 	x.expect = f.expect && x.proto > 0 && x.ContentLength != 0
 	return nil
 }
@@ -277,7 +276,7 @@ func (s *standard) trailer() *Fields {
 	var f Fields
 	for name, values := range s.r.Trailer {
 		for _, v := range values {
-			// net/http lets through names that nobody else would take.
+			// net/http lets through invalid names.
 			if isToken(name) && validValue(v) && !forbiddenTrailer(name) && !s.aroundSets(name) {
 				f.list = append(f.list, Field{Name: name, Value: v, checked: true})
 			}
@@ -309,7 +308,7 @@ func (s *standard) writeInterim(r *Reply) error {
 	defer s.leave()
 	h := s.w.Header()
 	saved := maps.Clone(h)
-	clear(h) // what is meant for the final reply
+	clear(h) // these fields are for the final reply
 	addFields(h, &r.Header)
 	s.w.WriteHeader(r.Status)
 	clear(h)
@@ -328,7 +327,7 @@ func (s *standard) writeHead(r *Reply) error {
 	h := s.w.Header()
 	addFields(h, &r.Header)
 	if _, ok := h["Content-Type"]; !ok {
-		h["Content-Type"] = nil // not to be guessed
+		h["Content-Type"] = nil // suppresses guessing
 	}
 	s.noBody = s.x.bodiless(r.Status)
 	s.chunked = r.ContentLength < 0
@@ -376,7 +375,7 @@ func (s *standard) finish(trailer *Fields) error {
 	if trailer == nil || trailer.Len() == 0 || s.noBody || !s.chunked && s.x.proto < 2 {
 		return nil
 	}
-	if err := s.flush(); err != nil { // a head that is sent says that a trailer may come
+	if err := s.flush(); err != nil { // the trailer needs a head that is already sent
 		return err
 	}
 	if !s.enter() {
@@ -393,7 +392,7 @@ func (s *standard) abort() { s.aborted = true }
 
 func (s *standard) attach(u interrupter) {
 	s.stopGone = context.AfterFunc(s.r.Context(), func() {
-		if !s.overdue() { // of that the reader of the body tells
+		if !s.overdue() { // the reader of the body reports that
 			u.interrupt()
 		}
 	})
@@ -408,7 +407,7 @@ func (s *standard) session(need bool) usage {
 	case s.under != nil:
 		return s.under.session(need)
 	}
-	if s.conn == nil { // perhaps a handler in between has made another request of ours
+	if s.conn == nil { // an outer handler may have replaced the request
 		h, ok := s.r.Context().Value(handedKey{}).(*handedConn)
 		if !ok {
 			return usage{first: true}
@@ -418,8 +417,8 @@ func (s *standard) session(need bool) usage {
 	return usage{s.conn.session(need), s.first}
 }
 
-// mustClose is about HTTP/1: of HTTP/2 it would end the connection with all its
-// streams, of which only this one is at fault.
+// mustClose is for HTTP/1 only: in HTTP/2 it would end the connection with all
+// its streams, of which only this one is at fault.
 func (s *standard) mustClose() {
 	if !s.x.replied && s.r.ProtoMajor == 1 && s.enter() {
 		s.w.Header().Set("Connection", "close")
@@ -436,7 +435,7 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 		return nil, nil, errReturned
 	}
 	defer s.leave()
-	for name, values := range s.w.Header() { // which handlers around have set
+	for name, values := range s.w.Header() { // set by outer handlers
 		if k := kindOf(name); !k.owned() && !strings.HasPrefix(name, http.TrailerPrefix) {
 			for _, v := range values {
 				if isToken(name) {
@@ -464,8 +463,7 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 	return c, early, nil
 }
 
-// serveForeign has h answer with the edited request, and the editors edit its
-// reply.
+// serveForeign calls h with the edited request; the editors edit its reply.
 func (s *standard) serveForeign(h http.Handler, _ bool) {
 	l, r := s.lend()
 	ew := &editingWriter{ResponseWriter: s.w, s: s, lent: l}
@@ -475,7 +473,7 @@ func (s *standard) serveForeign(h http.Handler, _ bool) {
 		if ew.taken != nil {
 			ew.taken.forget()
 		}
-		if f := r.MultipartForm; f != nil { // net/http sees to that of its own request only
+		if f := r.MultipartForm; f != nil { // net/http removes only that of its own request
 			_ = f.RemoveAll()
 		}
 		if !returned {

@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// standardBody is how far a request body has been read on the standard front.
+// standardBody is the state of a request body on the standard front.
 type standardBody struct {
 	read    int64
-	ended   atomic.Bool // it has been read to its end
-	stopped atomic.Bool // it is not wanted any more
-	bounded bool        // it bounds its waits itself: a stream does
+	ended   atomic.Bool // has been read to its end
+	stopped atomic.Bool // the rest is not needed
+	bounded bool        // the body bounds its waits itself, as that of a stream does
 	own     hostDeadline
 	readAt  deadline
-	due     atomic.Int64 // when readAt is, in nanoseconds of Unix time; 0 until a bound is set
-	limit   atomic.Int64 // of a wait for it in nanoseconds, if the server is the host's; 0 means none
+	due     atomic.Int64 // readAt in nanoseconds of Unix time; 0 until a bound is set
+	limit   atomic.Int64 // of each wait, in nanoseconds, under an http.Server of the host's; 0 means none
 }
 
 func (s *standard) readBody(p []byte) (int, error) {
@@ -38,7 +38,7 @@ func (s *standard) readBody(p []byte) (int, error) {
 			b.due.Store(b.readAt.at.UnixNano())
 		}
 	}
-	if b.stopped.Load() { // seen here, or the deadline stands
+	if b.stopped.Load() { // seen here, or the deadline is in force
 		return 0, errStopped
 	}
 	n, err := r.Body.Read(p)
@@ -46,7 +46,7 @@ func (s *standard) readBody(p []byte) (int, error) {
 		err = s.lateBody(err)
 	}
 	b.read += int64(n)
-	if !s.lending { // or the reader may be any goroutine
+	if !s.lending { // otherwise any goroutine may be reading
 		s.x.Record.BytesIn = b.read
 	}
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && b.read > s.srv.MaxBodyBytes {
@@ -79,19 +79,19 @@ func (s *standard) lateBody(err error) error {
 	return timedOut("Proxy.BodyTimeout", time.Duration(s.root().body.limit.Load()), err)
 }
 
-// boundBody bounds the waits for the body where the server is the host's, which
-// has at best a bound for all of it.
+// boundBody bounds the waits for the body under an http.Server of the host's,
+// which can only bound the body as a whole.
 func (s *standard) boundBody(d time.Duration) { s.root().body.limit.Store(int64(d)) }
 
-// overdue reports whether a read of the body is out of time. For net/http that
-// is an error of the connection, on which it ends the request's context; but
-// the client may still be there.
+// overdue reports whether a read of the body has timed out. net/http takes that
+// for an error of the connection and ends the request's context, but the client
+// may still be connected.
 func (b *standardBody) overdue() bool {
 	at := b.due.Load()
 	return at > 0 && !b.ended.Load() && !b.stopped.Load() && time.Now().UnixNano() >= at
 }
 
-// bodyMayPanic says so of a body that a foreign handler around may have replaced.
+// bodyMayPanic is true if a foreign handler around may have replaced the body.
 func (s *standard) bodyMayPanic() bool { return s.lent != nil }
 func (s *standard) rewindBody() bool   { return false }
 func (s *standard) rewindable() bool   { return false }
@@ -99,7 +99,7 @@ func (s *standard) rewindable() bool   { return false }
 func (s *standard) bodyReady() bool { return s.r.ContentLength == 0 }
 
 // unread reports whether there may be more of the request body to come on an
-// HTTP/1 connection: net/http must not take it for the next request.
+// HTTP/1 connection: net/http must not parse it as the next request.
 func (s *standard) unread() bool {
 	return s.under == nil && s.r.ProtoMajor == 1 && s.r.ContentLength != 0 && !s.body.ended.Load()
 }
@@ -117,20 +117,20 @@ func (s *standard) beforeHead(relayed bool) {
 	}
 	rc := http.NewResponseController(s.w)
 	if relayed {
-		// The body goes on being forwarded. Where that ends, net/http would
-		// read the next request, so the connection has to end.
+		// The body is still being forwarded. After its end net/http would read the
+		// next request, so the connection has to end.
 		s.w.Header().Set("Connection", "close")
 		s.duplex = true
 		_ = rc.EnableFullDuplex()
 		return
 	}
-	// net/http reads what is left before it sends the head, and closes the
-	// connection if that takes too long or is too much.
+	// net/http drains the body before it sends the head, and closes the connection
+	// if that takes too long or is too much.
 	_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
 }
 
-// stopBody makes a read of the body under way return. Behind the end of the
-// body net/http itself waits for the next request, and a deadline would end that.
+// stopBody interrupts a read of the body in progress. After the end of the body
+// net/http itself waits for the next request, which a deadline would end.
 func (s *standard) stopBody() {
 	if s.lent != nil {
 		s.stopLent()
@@ -152,21 +152,21 @@ func (s *standard) stopBody() {
 
 func (s *standard) resumeBody() {}
 
-// lingerBody ends what is left of the request body. Behind a reply that came
-// early it reads on for a moment: a client that is still sending when the
-// connection is closed might never see it.
+// lingerBody discards the rest of the request body. After an early reply it
+// keeps reading for a moment: a client that is still sending when the
+// connection is closed might never see the reply.
 func (s *standard) lingerBody() {
 	if s.lent != nil || s.hijacked || s.aborted || !s.unread() {
 		return
 	}
 	rc := http.NewResponseController(s.w)
 	switch {
-	case !s.duplex: // net/http reads it before the head
+	case !s.duplex: // net/http drains it before the head
 		if s.srv != nil {
 			_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
 		}
 	case s.chunked && !s.noBody || rc.Flush() != nil:
-		_ = rc.SetReadDeadline(past) // the end of the reply is still to be sent
+		_ = rc.SetReadDeadline(past) // the end of the reply has not been sent yet
 	default:
 		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
 		_, _ = io.CopyN(io.Discard, s.r.Body, 4*maxUnread)

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// requestTarget returns the target as the client sent it, unless a handler
-// before us changed the URL: then that is what counts. It is empty if what the
-// client sent is no target.
+// requestTarget returns the target as the client sent it or, if an outer
+// handler has changed the URL, that of the URL. It is empty if the client's
+// target is malformed.
 func requestTarget(r *http.Request) string {
 	raw := r.RequestURI
 	if raw == "" || r.Method == http.MethodConnect {
@@ -21,7 +21,7 @@ func requestTarget(r *http.Request) string {
 		return "" // RFC 9113, section 8.3.1
 	}
 	if path != "*" && !strings.HasPrefix(path, "/") && !strings.Contains(path, "://") {
-		return "" // whatever net/http makes of it ("http:/path")
+		return "" // although net/http accepts it ("http:/path")
 	}
 	if i := strings.Index(path, "://"); i >= 0 && path[0] != '/' { // absolute form
 		if path = path[i+3:]; strings.IndexByte(path, '/') >= 0 {

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// A writeLimit bounds the writes of a reply where the server is the host's and
-// does not: with HTTP/2, a client that opens no window would hold the stream, and
-// the server's side with it, for ever.
+// A writeLimit bounds the writes of a reply under an http.Server of the host's
+// that has no bound itself: in HTTP/2, a client that opens no window would block
+// the stream, and the server's side with it, for ever.
 type writeLimit struct {
 	limit time.Duration // 0 means none
 	at    deadline
@@ -17,7 +17,7 @@ type writeLimit struct {
 }
 
 // boundReply bounds the writes of a relayed reply. Connections and streams of a
-// Server are bounded already, and what the host has said stands.
+// Server are bounded already, and a bound set by the host takes precedence.
 func (s *standard) boundReply(d time.Duration) {
 	if s.srv != nil {
 		return
@@ -40,9 +40,9 @@ func (l *writeLimit) renew(w http.ResponseWriter) {
 	}, nil)
 }
 
-// lift ends the bound while there is nothing to write: with HTTP/2 a deadline that
-// passes ends the stream then as well. Behind the last write it stays there, as
-// net/http sends the rest of the reply later.
+// lift ends the bound while there is nothing to write, since in HTTP/2 a deadline
+// that passes ends the stream even then. After the last write the bound stays,
+// since net/http sends the rest of the reply later.
 func (l *writeLimit) lift(w http.ResponseWriter) {
 	if !l.at.at.IsZero() && !l.over() {
 		l.at.at = time.Time{}
@@ -50,7 +50,7 @@ func (l *writeLimit) lift(w http.ResponseWriter) {
 	}
 }
 
-// over reports whether a write may have ended by the bound.
+// over reports whether the bound may have ended a write.
 func (l *writeLimit) over() bool {
 	return l.late || !l.at.at.IsZero() && !time.Now().Before(l.at.at)
 }

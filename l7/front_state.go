@@ -7,14 +7,15 @@ import (
 	"time"
 )
 
-// A connection of the byte front states two things about itself.
+// A connection of the byte front has two states.
 //
-// What it is doing, an activity, is for all to see. Its goroutine says that it
-// waits for a request (rest) and that the wait is over (wake), and leaves the
-// connection to the Parker (park) until that resumes it (resume). Others may end a
-// wait (interrupt): the sweeper, to have a connection settled, and Shutdown. That
-// happens under mu of the connection, so that who wakes can wait for the deadline
-// in the past to be set, and not have it set on what follows.
+// Its activity is visible to all goroutines. The connection's goroutine marks the
+// beginning (rest) and the end (wake) of a wait for a request, and leaves the
+// connection to the Parker (park) until that resumes it (resume). Other goroutines
+// may end a wait (interrupt): the sweeper, to settle a connection, and Shutdown.
+// They do so under mu of the connection, so that the woken goroutine can wait
+// until the deadline in the past is set; set later, it would end the next
+// exchange.
 //
 //	            rest                       park
 //	      +-------------> idle       +-------------> parked
@@ -25,14 +26,14 @@ import (
 //	      +------------- interrupted
 //	             wake
 //
-// How it goes on behind the exchange under way, an ending, is known to its
-// goroutine only. It only becomes worse.
+// Its ending, which says what happens after the current exchange, is used by
+// its goroutine only. It only becomes worse.
 
 // Activities.
 const (
 	stateBusy        int32 = iota // serving an exchange, or between two steps
 	stateIdle                     // waiting for a request
-	stateInterrupted              // its wait was ended by somebody
+	stateInterrupted              // another goroutine has ended its wait
 	stateParked                   // held by the Parker, no goroutine
 )
 
@@ -41,13 +42,13 @@ type move uint8
 
 const (
 	moveRest      move = iota // its goroutine begins to wait
-	moveWake                  // and has ended the wait
-	moveInterrupt             // somebody else ends it
+	moveWake                  // its goroutine has ended the wait
+	moveInterrupt             // another goroutine ends the wait
 	movePark                  // its goroutine leaves the connection to the Parker
-	moveResume                // which lets it go, or has not taken it
+	moveResume                // the Parker resumes it, or has not accepted it
 )
 
-// next returns where a move leads from a state; ok is false if it does not apply.
+// next returns the state after a move; ok is false if the move does not apply.
 func (m move) next(state int32) (to int32, ok bool) {
 	switch {
 	case m == moveRest && state == stateBusy:
@@ -64,18 +65,18 @@ func (m move) next(state int32) (to int32, ok bool) {
 	return state, false
 }
 
-// activity is what a connection is doing. The two times are written by its
-// goroutine before the state that they belong to.
+// activity is the activity of a connection, with two times that its goroutine
+// writes before it enters the state to which they belong.
 type activity struct {
 	state    atomic.Int32
-	idleTick atomic.Int64 // of the sweeper, when the wait began; neverSweep if that is not its business
-	parkedAt atomic.Int64 // in nanoseconds from the sweeper's start
+	idleTick atomic.Int64 // the sweeper's tick when the wait began; neverSweep if the sweeper must ignore it
+	parkedAt atomic.Int64 // in nanoseconds since the sweeper's start
 }
 
 func (a *activity) is(state int32) bool { return a.state.Load() == state }
 
-// do makes a move and returns the state before; ok is false if the move does not
-// apply to it.
+// do makes a move and returns the state before it; ok is false if the move does
+// not apply.
 func (a *activity) do(m move) (from int32, ok bool) {
 	for {
 		from = a.state.Load()
@@ -85,31 +86,32 @@ func (a *activity) do(m move) (from int32, ok bool) {
 	}
 }
 
-// doFrom makes a move if the state is still the one that was read; else done is false.
+// doFrom makes a move if the state is still from; otherwise done is false.
 func (a *activity) doFrom(from int32, m move) (ok, done bool) {
 	to, ok := m.next(from)
 	return ok, !ok || a.state.CompareAndSwap(from, to)
 }
 
-// rest begins a wait that the sweeper may look at from tick on.
+// rest begins a wait that the sweeper counts from tick on.
 func (a *activity) rest(tick int64) {
 	a.idleTick.Store(tick)
 	a.do(moveRest)
 }
 
-// wake ends it, and reports whether somebody else had before.
+// wake ends the wait, and reports whether another goroutine had interrupted it.
 func (a *activity) wake() (interrupted bool) {
 	from, _ := a.do(moveWake)
 	return from != stateIdle
 }
 
-// interrupt ends a wait of the connection's goroutine. It is false if there is none.
+// interrupt ends a wait of the connection's goroutine. It is false if the goroutine
+// is not waiting.
 func (a *activity) interrupt() bool {
 	_, ok := a.do(moveInterrupt)
 	return ok
 }
 
-// park leaves the connection to the Parker, since a time on the sweeper's clock.
+// park marks the connection as parked since a time on the sweeper's clock.
 func (a *activity) park(at time.Duration) {
 	a.parkedAt.Store(int64(at))
 	a.do(movePark)
@@ -118,7 +120,7 @@ func (a *activity) park(at time.Duration) {
 func (a *activity) resume() { a.do(moveResume) }
 
 // idleFor returns how many ticks an idle connection has waited; ok is false for one
-// that is not the sweeper's business.
+// that the sweeper must ignore.
 func (a *activity) idleFor(tick int64) (ticks int64, ok bool) {
 	since := a.idleTick.Load()
 	return tick - since, since != neverSweep
@@ -129,19 +131,19 @@ func (a *activity) parkedFor(now time.Duration) time.Duration {
 	return now - time.Duration(a.parkedAt.Load())
 }
 
-// An ending is what becomes of a connection behind the exchange under way.
+// An ending is what happens to a connection after the current exchange.
 type ending uint8
 
 const (
 	endsNot    ending = iota // another request may follow
 	endsClosed               // it is closed
-	endsLate                 // it is closed once the client, which may be sending still, has had time to read the reply
+	endsLate                 // it is closed after the client, which may still be sending, has had time to read the reply
 	endsBroken               // it is closed, and nothing more can be written
-	endsHanded               // it is the standard front's, or a tunnel's
+	endsHanded               // the standard front or a tunnel owns it
 )
 
-// atLeast makes the ending e, unless it is worse already.
+// atLeast sets the ending to e, unless it is worse already.
 func (n *ending) atLeast(e ending) { *n = max(*n, e) }
 
-// closes reports whether nothing follows on the connection.
+// closes reports whether no other request follows on the connection.
 func (n ending) closes() bool { return n != endsNot }

@@ -8,18 +8,18 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// totals are what a Server counts while it serves.
+// totals are the counters of a Server.
 type totals struct {
 	exchanges tally
-	ends      [len(l4.Ends{})]atomic.Uint64 // but for l4.Normal, which is what is left of the exchanges
+	ends      [len(l4.Ends{})]atomic.Uint64 // except l4.Normal, which is computed from the number of exchanges
 
 	accepted, acceptErrors, handshakes, handshakeErrors atomic.Uint64
 
 	parked atomic.Int64
 }
 
-// Open returns how many connections are open, those of the standard front and
-// upgraded ones included.
+// Open returns the number of open connections, including those of the standard
+// front and upgraded ones.
 func (s *Server) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -38,13 +38,13 @@ func (s *Server) Stats() Stats {
 	for c := range t.ends {
 		st.Ends[c] = t.ends[c].Load()
 	}
-	others := st.Ends.Total() // before the exchanges, which are counted first
+	others := st.Ends.Total() // read before the exchanges, which are counted first
 	st.Requests, st.BytesIn, st.BytesOut = t.exchanges.read()
 	st.Ends[l4.Normal] = st.Requests.Total() - others
 	return st
 }
 
-// ended counts an exchange and closes its record.
+// ended counts an exchange and completes its record.
 func (s *Server) ended(x *Exchange) {
 	s.totals.exchanges.note(x)
 	if c := x.Record.Termination.Cause; c != l4.Normal && int(c) < len(s.totals.ends) {

@@ -10,8 +10,8 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// requestLimit returns how long a wait for the body of x may take by the server
-// it came in by.
+// requestLimit returns the limit that the server of x sets for a wait for its
+// body.
 func (s *Server) requestLimit(x *Exchange) time.Duration {
 	limit := orDefault(s.BodyTimeout, defaultBodyTimeout)
 	if s.BodyTimeout == 0 && isGRPC(&x.Header) {
@@ -29,7 +29,7 @@ func (s *Server) lateClient(x *Exchange, err error) error {
 	return timedOut(field, limit, err)
 }
 
-// probe has TCP find out whether the peer of c is there, if c is over TCP.
+// probe turns on TCP keep-alive for c, if c is a TCP connection.
 func probe(c net.Conn) {
 	for {
 		switch u := c.(type) {
@@ -50,7 +50,7 @@ func probe(c net.Conn) {
 	}
 }
 
-// clientLimits returns what a downstream tells of s.
+// clientLimits returns the limits of s for the server's side.
 func (s *Server) clientLimits() clientLimits {
 	return clientLimits{orDefault(s.StreamTimeout, defaultStreamTimeout), orDefault(s.SendTimeout, defaultSendTimeout)}
 }

@@ -7,25 +7,24 @@ import (
 	"time"
 )
 
-// A sweeper looks after idle connections, once in a while and only if there
-// are any: it has them settled, and ends those that have been parked for too
-// long.
+// A sweeper checks idle connections periodically, if there are any: it settles
+// them, and closes those that have been parked for too long.
 type sweeper struct {
 	start time.Time
 	tick  atomic.Int64
 	armed atomic.Bool
 }
 
-// sweepEvery is how often connections are looked at; one that has been idle
-// for a whole period is settled.
+// sweepEvery is the period of the sweeper; a connection that has been idle for
+// a whole period is settled.
 const sweepEvery = 100 * time.Millisecond
 
 // neverSweep is the idleTick of a connection that the sweeper leaves alone.
 const neverSweep = -1
 
-// sweepCost is what a look at one connection may take at most, times a
-// hundred: with many the looks are farther apart, so that they never take more
-// than a hundredth of a processor.
+// sweepCost is an upper bound of the time to check one connection, times a
+// hundred: with many connections the period is longer, so that the sweeper
+// never takes more than a hundredth of a processor.
 const sweepCost = 10 * time.Microsecond
 
 func (w *sweeper) arm(s *Server) { w.armFor(s, sweepEvery) }
@@ -37,7 +36,7 @@ func (w *sweeper) armFor(s *Server, pause time.Duration) {
 }
 
 func (w *sweeper) sweep(s *Server) {
-	w.armed.Store(false) // one that is not seen yet as what it is arms it again
+	w.armed.Store(false) // a connection whose new state is not visible yet arms it again
 	now, tick := time.Now(), w.tick.Add(1)
 	limit := orDefault(s.IdleTimeout, defaultIdleTimeout)
 	var settle, expired []*byteConn

@@ -10,20 +10,20 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// A through is the front as a native handler inside a foreign one has it, where
-// that only looked at the request and set fields for the reply: the exchange goes
-// on as if the foreign handler was not there. Its fields are added to the head of
-// the reply, its context counts, and the end of a reply whose length is not known
-// waits until it has returned, as it may write behind it.
+// A through is the front for a native handler inside a foreign one that only
+// looked at the request and set fields of the reply: the exchange continues as if
+// the foreign handler were not there. The foreign handler's fields are added to
+// the head of the reply and its context is used. The end of a reply of unknown
+// length waits until the foreign handler has returned, since it may still write.
 type through struct {
 	ownFront
 	x    *Exchange
 	ctx  context.Context
-	h    http.Header // of the foreign handler's writer
-	open bool        // the end of the reply waits
-	over bool        // but for that it is written
+	h    http.Header // header of the foreign handler's writer
+	open bool        // the end of the reply is postponed
+	over bool        // except for its end, the reply is written
 
-	behind Fields // its trailer
+	behind Fields // the trailer of the reply
 }
 
 func (t *through) context() context.Context { return t.ctx }
@@ -40,7 +40,7 @@ func (t *through) readBody(p []byte) (int, error) {
 
 func (t *through) serveForeign(h http.Handler, _ bool) { serveOwn(t.x, t, h) }
 
-// EditReply adds what the foreign handler has set.
+// EditReply adds the fields that the foreign handler has set.
 func (t *through) EditReply(x *Exchange, r *Reply) {
 	if saysClose(t.h) {
 		t.lastReply()
@@ -70,12 +70,12 @@ func (t *through) abort() {
 	t.ownFront.abort()
 }
 
-// end ends a reply that was left open.
+// end ends a reply whose end was postponed.
 func (t *through) end() {
 	if !t.open {
 		return
 	}
-	if !t.over { // it broke off
+	if !t.over { // the handler inside has not finished it
 		t.ownFront.abort()
 		return
 	}
@@ -84,7 +84,7 @@ func (t *through) end() {
 	_ = t.ownFront.finish(&t.behind)
 }
 
-// write adds to a reply that was left open, for the foreign handler.
+// write writes to a reply whose end was postponed, for the foreign handler.
 func (t *through) write(p []byte) (int, error) {
 	if !t.open || !t.over {
 		if t.x.asked.method == http.MethodHead {
@@ -99,9 +99,9 @@ func (t *through) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// goThrough has h go on with the exchange natively, if that is possible: the
-// foreign handler has this very writer passed on, has not used it, and has changed
-// nothing of the request but its target, its Host, and the values of its context.
+// goThrough continues the exchange natively with h, if possible: the foreign
+// handler has passed on this same writer unused, and has changed only the target,
+// the Host and the context values of the request.
 func (w *editingWriter) goThrough(h Handler, r *http.Request) bool {
 	s, l := w.s, w.lent
 	if s.under == nil || !l.enterAlone() {
@@ -122,7 +122,7 @@ func (w *editingWriter) goThrough(h Handler, r *http.Request) bool {
 	clean := false
 	defer func() {
 		x.down = s
-		if w.wrote = x.replied; !x.replied { // a panic, which the foreign handler may answer
+		if w.wrote = x.replied; !x.replied { // after a panic, the foreign handler may reply
 			x.editors, s.through, x.Record.Front = slices.Delete(x.editors, min(editors, len(x.editors)), len(x.editors)), nil, FrontStandard
 		}
 		if !clean {
@@ -142,8 +142,8 @@ func (w *editingWriter) goThrough(h Handler, r *http.Request) bool {
 	return true
 }
 
-// fits reports whether the exchange can go on with r without being filled anew,
-// and takes over its target and Host.
+// fits reports whether the exchange can continue with r as it is, and takes
+// over the target and Host of r.
 func (s *standard) fits(l *carried, r *http.Request) bool {
 	x := s.x
 	if c, ok := r.Context().Value(carriedKey{}).(*carried); !ok || c != l || r.Context().Done() != s.under.context().Done() {
@@ -167,8 +167,8 @@ func (s *standard) fits(l *carried, r *http.Request) bool {
 	return true
 }
 
-// sameHeader reports whether a map has the lines of f, and no others but those of
-// the connection.
+// sameHeader reports whether a map has the lines of f and, apart from connection
+// fields, no others.
 func sameHeader(f *Fields, h http.Header) bool {
 	n := 0
 	for name, values := range h {

@@ -12,9 +12,8 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// handshake does the TLS handshake, if there is one: with cfg, or for a
-// connection that the listener has made one of TLS. It reports whether it went
-// well.
+// handshake does the TLS handshake, if there is one: with cfg, or that of a TLS
+// connection from the listener. It reports whether it succeeded.
 func (c *byteConn) handshake(cfg *tls.Config) bool {
 	t, ready := c.nc.(*tls.Conn)
 	if cfg == nil && !ready {
@@ -22,7 +21,7 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 	}
 	var h *handedConn
 	if !ready {
-		h = &handedConn{Conn: l4.NewConn(c.nc), base: c.base} // whose reads and writes are the cheaper ones
+		h = &handedConn{Conn: l4.NewConn(c.nc), base: c.base} // an l4.Conn has cheaper reads and writes
 		t = tls.Server(h, cfg)
 	}
 	ctx := c.base
@@ -48,15 +47,14 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 	return true
 }
 
-// answerPlain tells a client that speaks HTTP without TLS why that does not
-// work. What it sent is not read as a request, since it came another way than
-// it should.
+// answerPlain tells a client that sends plain HTTP that the port expects TLS.
+// It does not parse the request, since it came over the wrong channel.
 func (c *byteConn) answerPlain(err error) {
 	re, ok := errors.AsType[tls.RecordHeaderError](err)
 	if !ok || re.Conn == nil || !looksLikeHTTP(re.RecordHeader[:]) {
 		return
 	}
-	const body = "This port speaks HTTPS.\n"
+	const body = "This port expects HTTPS.\n"
 	plain := l4.NewConn(re.Conn)
 	_ = plain.SetDeadline(time.Now().Add(lingerTime))
 	_, _ = plain.Write([]byte("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: " +
@@ -65,8 +63,8 @@ func (c *byteConn) answerPlain(err error) {
 	c.ends.atLeast(endsLate)
 }
 
-// looksLikeHTTP reports whether a request of HTTP/1 may begin with b: a method
-// of capital letters, with a space behind it if there is room.
+// looksLikeHTTP reports whether an HTTP/1 request may begin with b: a method of
+// capital letters, followed by a space if b is long enough.
 func looksLikeHTTP(b []byte) bool {
 	n := 0
 	for n < len(b) && 'A' <= b[n] && b[n] <= 'Z' {
@@ -75,8 +73,8 @@ func looksLikeHTTP(b []byte) bool {
 	return n == len(b) || n >= 3 && b[n] == ' '
 }
 
-// shakeHands does the handshake, in which the callbacks of the configuration
-// are called.
+// shakeHands does the handshake and returns a panic of the configuration's
+// callbacks as an error.
 func (c *byteConn) shakeHands(ctx context.Context, t *tls.Conn) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

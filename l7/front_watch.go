@@ -10,14 +10,14 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// watch has the Parker tell when the client closes its side.
+// watch makes the Parker call clientGone when the client closes its side.
 func (c *byteConn) watch() {
 	if c.srv.HalfClose {
 		return
 	}
 	nc, watched := c.nc, c.c
 	if t, ok := nc.(*tls.Conn); ok {
-		// The end of the stream below shows just the same; nothing is read.
+		// Nothing is read; the end shows on the connection below TLS as well.
 		if h := handedOf(t); h != nil {
 			nc = h.Conn
 		}
@@ -29,8 +29,8 @@ func (c *byteConn) watch() {
 	}
 }
 
-// watchable returns the connection that the Parker looks after, if any does: c.c or
-// the one below its TLS.
+// watchable returns the connection that a Parker can watch: c.c or the one below
+// its TLS, nil if neither.
 func (c *byteConn) watchable() *l4.Conn {
 	if c.watched != nil {
 		return c.watched
@@ -43,7 +43,7 @@ func (c *byteConn) watchNow() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.srv.parking.peek(); p != nil && !c.unwatched {
-		p.Watch(c.watched, c.clientGone) // false: it is closed already
+		p.Watch(c.watched, c.clientGone) // false means already closed
 	}
 }
 
@@ -60,11 +60,11 @@ func (c *byteConn) unwatch() {
 	c.watched = nil
 }
 
-// watchAfter is how old a connection is when the Parker begins to watch it:
-// most of those for one request do not get there.
+// watchAfter is the age at which the Parker begins to watch a connection: most
+// connections for a single request do not reach it.
 const watchAfter = 50 * time.Millisecond
 
-// latecomers are new connections that are to be watched, if they last.
+// latecomers are new connections that will be watched if they reach that age.
 type latecomers struct {
 	mu    sync.Mutex
 	conns []*byteConn

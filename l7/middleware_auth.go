@@ -15,26 +15,26 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// BasicAuth lets pass who names a user and a password that Verify accepts (RFC
-// 7617); others get a 401 that asks for them, as do requests with more than one
-// Authorization field, and names that a field could not carry: with control
-// characters, or space at an end. Put a [Limit] before it: it
+// BasicAuth passes requests with a user and a password that Verify accepts (RFC
+// 7617). Others get a 401 with a challenge, as do requests with more than one
+// Authorization field, and user names that a field cannot hold: with control
+// characters, or with leading or trailing space. Put a [Limit] before it: it
 // does not count failures itself.
 type BasicAuth struct {
 	Realm string // "" means "restricted"; must not hold quotes or backslashes
 
-	// Verify reports whether the password is the user's. It may be called by
-	// many goroutines at once and should take the same time for users that it
-	// does not know. See Passwords and HTPasswd.
+	// Verify reports whether the password is the user's. It may be called by many
+	// goroutines at once and should take the same time for unknown users. See
+	// Passwords and HTPasswd.
 	Verify func(user, password string) bool
 
 	// Forward leaves the Authorization field in the request. By default the
 	// server does not see the password.
 	Forward bool
 
-	// UserField, if set, is a request field that tells the server the user's
-	// name. What the client sends under that name is removed in any case, in
-	// both of its spellings ([Fields.Set]).
+	// UserField, if set, is a request field that tells the server the user's name.
+	// Such a field from the client is always removed, in both spellings
+	// ([Fields.Set]).
 	UserField string
 
 	Next http.Handler
@@ -73,8 +73,8 @@ func (h *BasicAuth) refuse(x *Exchange) {
 	x.Error(http.StatusUnauthorized, endOf(l4.Denied, l4.PhaseRequest))
 }
 
-// credentials returns those of the only Authorization line. Of several, servers
-// may read another one.
+// credentials returns those of the only Authorization line. If there were
+// several, a server might use another one than we check.
 func credentials(f *Fields) (user, password string, ok bool) {
 	value, n := "", 0
 	for v := range f.Values("Authorization") {
@@ -84,9 +84,8 @@ func credentials(f *Fields) (user, password string, ok bool) {
 		return "", "", false
 	}
 	user, password, ok = basicAuth(value)
-	// RFC 7617, section 2, has no control characters, and a field loses the
-	// space around its value: the name that is told has to be the one that was
-	// checked.
+	// RFC 7617, section 2, forbids control characters, and a field loses the space
+	// around its value: the name in UserField has to be the one that was checked.
 	return user, password, ok && cleanValue(user) == user && validValue(password)
 }
 
@@ -108,8 +107,8 @@ func basicAuth(value string) (user, password string, ok bool) {
 func (h *BasicAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
 // Passwords returns a Verify over passwords by user, kept in memory as SHA-256
-// sums. It takes the same time whether or not the user is known. It is for
-// passwords that are random; people's belong under a slow hash (HTPasswd).
+// sums. It takes the same time whether or not the user is known. Use it for
+// random passwords; passwords chosen by people need a slow hash (HTPasswd).
 func Passwords(users map[string]string) func(user, password string) bool {
 	sums := make(map[string][sha256.Size]byte, len(users))
 	for user, password := range users {
@@ -124,16 +123,16 @@ func Passwords(users map[string]string) func(user, password string) bool {
 }
 
 // HTPasswd reads a file of user:hash lines, as htpasswd writes them, and
-// returns a Verify. Compare tells whether a password fits a hash; that of
-// golang.org/x/crypto/bcrypt is
+// returns a Verify. Compare reports whether a password matches a hash; with
+// golang.org/x/crypto/bcrypt it is
 //
 //	func(hash, password string) bool {
 //		return bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)) == nil
 //	}
 //
-// For a user that is not in the file it compares with the hash of another, so
-// that the time does not tell who is. Empty lines and those that begin with #
-// are skipped; of two lines for one user the first counts.
+// For an unknown user it compares with the hash of another, so that the time
+// does not reveal which users exist. Empty lines and those that begin with #
+// are skipped; of two lines for one user the first is used.
 func HTPasswd(file io.Reader, compare func(hash, password string) bool) (func(user, password string) bool, error) {
 	hashes := make(map[string]string)
 	other := ""

@@ -13,21 +13,21 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// BufferBody reads the request body before it passes the exchange on, so that
-// a slow client holds no server, and what is inside can look at the body or
-// send it again. A body that does not come in time is answered 408, one that
-// is too long 413, for [Server.MaxBodyBytes] as for MaxBytes. A body that is
-// there as a whole can be tried again on another server whatever
-// [Retry.BodyBytes] says, and costs no more memory than has come of it.
+// BufferBody reads the request body before it calls Next, so that a slow client
+// does not occupy a server, and inner handlers can look at the body or send it
+// again. A body that does not come in time is answered 408. One that is longer
+// than MaxBytes or [Server.MaxBodyBytes] is answered 413. A completely buffered
+// body can be sent again to another server, whatever [Retry.BodyBytes] is.
+// Memory is used only for bytes that have come.
 type BufferBody struct {
-	// MaxBytes is the longest body; 0 means 1 MiB. With AtLeast it bounds only what is waited for.
+	// MaxBytes is the longest body; 0 means 1 MiB. With AtLeast it bounds only the buffered part.
 	MaxBytes int
 
-	// AtLeast passes the exchange on when that many bytes are there, and has
-	// the rest stream; 0 waits for the whole body.
+	// AtLeast calls Next when that many bytes have come, and streams the rest; 0
+	// waits for the whole body.
 	AtLeast int
 
-	Timeout time.Duration // for the bytes waited for; 0 means 10s, negative means none
+	Timeout time.Duration // of the wait for these bytes; 0 means 10s, negative means none
 
 	Next http.Handler
 
@@ -77,8 +77,8 @@ func (h *BufferBody) ServeExchange(x *Exchange) {
 
 const firstBuffered = 4 << 10
 
-// refuse answers a body that could not be read: one that is too long for the
-// server, not framed as HTTP is, or broken off.
+// refuse answers a request whose body could not be read: too long for the
+// server, badly framed, or incomplete.
 func (h *BufferBody) refuse(x *Exchange, err error) {
 	var he *headError
 	var tooLong *http.MaxBytesError
@@ -92,8 +92,8 @@ func (h *BufferBody) refuse(x *Exchange, err error) {
 	}
 }
 
-// read reads up to limit bytes, and one more to see whether the body ends
-// there unless the rest is to stream.
+// read reads up to limit bytes. Unless the rest is streamed, it reads one more
+// to see whether the body ends there.
 func (h *BufferBody) read(x *Exchange, body io.Reader, limit int) (buf []byte, ended, late bool, err error) {
 	timeout := h.timeout()
 	if timeout > 0 {
@@ -104,7 +104,7 @@ func (h *BufferBody) read(x *Exchange, body io.Reader, limit int) (buf []byte, e
 	if h.AtLeast > 0 {
 		want = limit
 	}
-	// What a client announces costs nothing before it comes.
+	// Memory is allocated for received bytes, not for the announced length.
 	buf = make([]byte, 0, min(int64(want), firstBuffered, max(512, x.ContentLength+1)))
 	for len(buf) < want {
 		if len(buf) == cap(buf) {
@@ -124,8 +124,8 @@ func (h *BufferBody) read(x *Exchange, body io.Reader, limit int) (buf []byte, e
 
 func (h *BufferBody) timeout() time.Duration { return orDefault(h.Timeout, 10*time.Second) }
 
-// stopBodyAfter has reads of the body fail after d. Stop ends that and
-// reports whether it came to it.
+// stopBodyAfter makes reads of the body fail after d. Stop cancels that and
+// reports whether it has happened.
 func (x *Exchange) stopBodyAfter(d time.Duration) (stop func() bool) {
 	var mu sync.Mutex
 	stopped, fired := false, false

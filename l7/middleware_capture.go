@@ -4,10 +4,10 @@ package l7
 
 import "net/http"
 
-// Capture keeps values of fields for the record, as they are at its place in
-// the order: on the way in before what is inside it rewrites the request, on
-// the way out after what is inside it has edited the reply. Of several lines
-// of one name the last is kept.
+// Capture keeps values of fields for the record, as they are at its position:
+// request fields before inner handlers rewrite them, and reply fields after
+// inner handlers have edited them. Of several lines of one name the last is
+// kept.
 type Capture struct {
 	Request []string // names of request fields
 	Reply   []string // names of reply fields

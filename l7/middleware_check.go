@@ -15,16 +15,16 @@ import (
 	"github.com/penstock-lb/penstock"
 )
 
-// The methods below return what is wrong with a literal and with what it holds,
-// each mistake a [*penstock.ConfigError]. A [Server] calls them before it
-// serves; without one of ours the outermost handler does at the first request,
-// which is answered 500.
+// The methods below return what is wrong with a literal and with the literals
+// in its fields, each mistake a [*penstock.ConfigError]. A [Server] calls them
+// before it serves. Under another server the outermost handler does at the
+// first request, which is answered 500.
 
 // Check returns what is wrong with h and its handler.
 func (h *BasicAuth) Check() error { return checkAll(h) }
 
 func (h *BasicAuth) check(c *checks) {
-	c.Need("BasicAuth.Verify", h.Verify, "must be a func that knows the passwords, such as Passwords returns")
+	c.Need("BasicAuth.Verify", h.Verify, "must be a func that checks passwords, such as one from Passwords")
 	c.If(strings.ContainsAny(h.Realm, `"\`) || !validValue(h.Realm), "BasicAuth.Realm", h.Realm, "must not hold quotes, backslashes or control characters")
 	c.name("BasicAuth.UserField", h.UserField, true)
 	c.next("BasicAuth.Next", h.Next)
@@ -140,7 +140,7 @@ func (a AddField) Check() error {
 func (d DelField) Check() error {
 	c := newChecks()
 	c.name("DelField.Name", d.Name, true)
-	c.If(d == DelField{}, "DelField.Name", nil, "must have a criterion: which fields are meant?")
+	c.If(d == DelField{}, "DelField.Name", nil, "must have a criterion: Name, Prefix or another one")
 	return c.Err()
 }
 
@@ -165,7 +165,7 @@ func (t *TrustForwarded) check(c *checks) {
 func (g *Gate) Check() error { return checkAll(g) }
 
 func (g *Gate) check(c *checks) {
-	c.Need("Gate.Places", g.Places, "must be what counts, such as a ratelimit.Concurrency")
+	c.Need("Gate.Places", g.Places, "must be a counter, such as a ratelimit.Concurrency")
 	c.in("Gate.Places", g.Places)
 	c.optional("Gate.Refuse", g.Refuse)
 	c.next("Gate.Next", g.Next)
@@ -175,7 +175,7 @@ func (g *Gate) check(c *checks) {
 func (l *Limit[K]) Check() error { return checkAll(l) }
 
 func (l *Limit[K]) check(c *checks) {
-	c.Need("Limit.Limiter", l.Limiter, "must be what decides, such as a ratelimit.Keyed")
+	c.Need("Limit.Limiter", l.Limiter, "must be a limiter, such as a ratelimit.Keyed")
 	c.in("Limit.Limiter", l.Limiter)
 	if _, ok := any(netip.Addr{}).(K); l.Key == nil && !ok {
 		var key K
@@ -238,7 +238,7 @@ func (h *Rewrite) Check() error { return checkAll(h) }
 func (h *Rewrite) check(c *checks) {
 	c.prefix("Rewrite.StripPrefix", h.StripPrefix)
 	c.prefix("Rewrite.AddPrefix", h.AddPrefix)
-	c.If(h.Regexp == nil && h.With != "", "Rewrite.Regexp", nil, "must be the expression that With takes the place of")
+	c.If(h.Regexp == nil && h.With != "", "Rewrite.Regexp", nil, "must be the expression that With replaces")
 	c.template("Rewrite.With", h.Regexp, h.With)
 	c.host("Rewrite.Host", h.Host)
 	c.If(h.Host != "" && h.HostOf != nil, "Rewrite.Host", h.Host, "must be left out: HostOf is called instead")
@@ -253,7 +253,7 @@ func (h *HashBy[K]) Check() error { return checkAll(h) }
 
 func (h *HashBy[K]) check(c *checks) {
 	c.Need("HashBy.Key", h.Key, "must be a func, such as ByClient")
-	c.If(!hashable[K](), "HashBy.Key", reflect.TypeFor[K](), "must return keys of strings, numbers or addresses: what points somewhere differs from process to process")
+	c.If(!hashable[K](), "HashBy.Key", reflect.TypeFor[K](), "must return strings, numbers or addresses: pointers differ from process to process")
 	c.next("HashBy.Next", h.Next)
 }
 
@@ -261,7 +261,7 @@ func (h *HashBy[K]) check(c *checks) {
 func (s *Stick) Check() error { return checkAll(s) }
 
 func (s *Stick) check(c *checks) {
-	c.Need("Stick.Key", s.Key, "must be a func, such as ByCookie returns")
+	c.Need("Stick.Key", s.Key, "must be a func, such as one from ByCookie")
 	c.in("Stick.Table", s.Table)
 	c.in("Stick.ByAddr", s.ByAddr)
 	c.next("Stick.Next", s.Next)
@@ -278,14 +278,14 @@ func (t *StickTable) Check() error {
 func (p *Persist) Check() error { return checkAll(p) }
 
 func (p *Persist) check(c *checks) {
-	c.Need("Persist.Pool", p.Pool, "must be the pool whose servers are meant")
+	c.Need("Persist.Pool", p.Pool, "must be the pool of the servers")
 	c.in("Persist.Pool", p.Pool)
 	c.name("Persist.Name", p.Name, true)
 	c.If(p.Mode > CookiePassive, "Persist.Mode", uint8(p.Mode), "must be one of the constants of PersistMode")
 	c.keys("Persist.Keys", p.Keys)
-	c.If(len(p.Keys) > 0 && p.Pool != nil && p.Pool.Name == "", "Persist.Pool.Name", "", "must not be empty: it tells the cookies of pools apart that share Keys")
+	c.If(len(p.Keys) > 0 && p.Pool != nil && p.Pool.Name == "", "Persist.Pool.Name", "", "must not be empty: it distinguishes the cookies of pools that share Keys")
 	if p.Plain || p.Mode == CookiePassive {
-		const reason = "must be left out: a name as the value says nothing of times"
+		const reason = "must be left out: a plain value has no times"
 		c.If(p.MaxIdle != 0, "Persist.MaxIdle", p.MaxIdle, reason)
 		c.If(p.MaxLife != 0, "Persist.MaxLife", p.MaxLife, reason)
 	}

@@ -43,8 +43,8 @@ func (h *Deny) ServeExchange(x *Exchange) {
 // ServeHTTP implements [http.Handler].
 func (h *Deny) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
-// Drop closes the connection of whoever asks, without a word; on HTTP/2 it
-// resets the stream.
+// Drop closes the client's connection without a reply; on HTTP/2 it resets the
+// stream.
 type Drop struct{}
 
 // ServeExchange implements [Handler].
@@ -53,13 +53,13 @@ func (Drop) ServeExchange(x *Exchange) { x.Drop(endOf(l4.Denied, l4.PhaseRequest
 // ServeHTTP implements [http.Handler].
 func (h Drop) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
-// A Tarpit keeps those who ask waiting and then refuses them, which costs an
-// attacker that waits for replies more than it costs us. A client that leaves
-// frees its place. All who share a Tarpit share its places; who finds none is
-// refused at once.
+// A Tarpit makes clients wait and then refuses them. That costs an attacker
+// that waits for replies more than it costs the gateway. A client that
+// disconnects frees its place. All routes that use a Tarpit share its places;
+// if none is free, a request is refused at once.
 type Tarpit struct {
 	Delay  time.Duration // 0 means 10s, negative means none
-	Status int           // 0 means 500, which does not tell that it is meant
+	Status int           // 0 means 500, which does not look deliberate
 	Max    int           // exchanges kept waiting at once; 0 means 1000, negative means none
 
 	checked
@@ -85,12 +85,12 @@ func (h *Tarpit) ServeExchange(x *Exchange) {
 // ServeHTTP implements [http.Handler].
 func (h *Tarpit) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
-// Access lets pass whom Allow matches and Deny does not.
+// Access passes exchanges that Allow matches and Deny does not.
 //
 //	&l7.Access{Allow: l7.ClientIn{office}, Next: proxy}
 type Access struct {
-	Allow Matcher // nil allows everybody
-	Deny  Matcher // nil denies nobody
+	Allow Matcher // nil allows all
+	Deny  Matcher // nil denies none
 
 	Refuse http.Handler // answers the others; nil means status 403
 	Next   http.Handler
@@ -113,9 +113,9 @@ func (h *Access) ServeExchange(x *Exchange) {
 // ServeHTTP implements [http.Handler].
 func (h *Access) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
-// Monitor answers requests for Path itself, for whoever watches the gateway:
-// 200, or 503 while Fail says so. The path is compared byte by byte, and the
-// query is ignored.
+// Monitor answers requests for Path itself, for health checks of the gateway:
+// 200, or 503 while Fail returns true. The path is compared byte by byte, and
+// the query is ignored.
 type Monitor struct {
 	Path string      // "" answers nothing
 	Fail func() bool // nil never fails
@@ -141,18 +141,18 @@ func (h *Monitor) ServeExchange(x *Exchange) {
 // ServeHTTP implements [http.Handler].
 func (h *Monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
-// ErrorPages gives the error replies that the gateway itself makes another
-// look. Replies of servers are not touched.
+// ErrorPages replaces the bodies of error replies that the gateway itself
+// makes. Replies of servers are not changed.
 type ErrorPages struct {
-	// Pages is by status; 0 is for those that are not in it. The status of a
-	// page is not used: the error keeps its own. A page of no header and no
-	// body closes the connection instead.
+	// Pages has a page for each status; 0 is for all others. The status of a page
+	// is not used: the error keeps its own. A page without header and body closes
+	// the connection instead.
 	Pages map[int]FixedReply
 
-	// Make makes a page, or returns nil for that of Pages. Err is what has gone
-	// wrong, nil where that was a decision of a handler; x.Record.Termination says
-	// who ended the exchange, and when. A Status of the page takes the place of the
-	// error's. It may be asked by several goroutines at once.
+	// Make makes a page, or returns nil to use that of Pages. Err is the error, nil
+	// if a handler decided to refuse; x.Record.Termination has the cause and the
+	// phase. If the page has a Status, it replaces that of the error. Make may be
+	// called by several goroutines at once.
 	Make func(x *Exchange, status int, err error) *FixedReply
 
 	Next http.Handler

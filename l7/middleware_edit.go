@@ -10,8 +10,7 @@ import (
 
 // EditHeader changes the header fields of requests, of replies, or of both.
 // Replies that the gateway makes itself (errors, redirects) are changed too.
-// Edits are made in order; fields that no edit is about keep their order and
-// their bytes.
+// Edits are applied in order; other fields keep their order and their bytes.
 //
 //	&l7.EditHeader{
 //		Request: []l7.FieldEdit{l7.SetField{Name: "X-Env", Value: "prod"}},
@@ -27,8 +26,8 @@ type EditHeader struct {
 	checked
 }
 
-// A FieldEdit changes a list of fields: the request's or the reply's. It may
-// be asked by several goroutines at once.
+// A FieldEdit changes a list of fields: the request's or the reply's. It may be
+// called by several goroutines at once.
 type FieldEdit interface {
 	EditFields(x *Exchange, f *Fields)
 }
@@ -60,14 +59,14 @@ func (h *EditHeader) EditReply(x *Exchange, r *Reply) {
 // ServeHTTP implements [http.Handler].
 func (h *EditHeader) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
-// SetField gives a field one line, whatever it had before, in both spellings of
-// its name ([Fields.Set]).
+// SetField replaces all lines of a field by one, in both spellings of its name
+// ([Fields.Set]).
 type SetField struct {
 	Name  string
 	Value string
-	From  func(x *Exchange) string // instead of Value; "" leaves the field as it is: put a DelField before it where what a client sent must not pass
+	From  func(x *Exchange) string // instead of Value; "" leaves the field unchanged: put a DelField before it if the client's value must not pass
 
-	IfNone bool // only if there is no line of that name yet
+	IfNone bool // only if there is no line of that name
 }
 
 // EditFields implements [FieldEdit].
@@ -102,11 +101,11 @@ func (a AddField) EditFields(x *Exchange, f *Fields) {
 	f.Add(a.Name, v)
 }
 
-// DelField removes the lines of every field whose name fits one of the
-// criteria that are set. All ignore the case in which a client sends a name, and
-// take a "_" in it for a "-" ([Fields.Set] says why). Regexp sees the name in its
-// canonical form, as [http.CanonicalHeaderKey] has it, and with dashes as well if
-// that is another.
+// DelField removes the lines of every field whose name matches one of the
+// criteria that are set. All of them ignore case, and treat "_" like "-"
+// ([Fields.Set] says why). Regexp is matched against the canonical form of the
+// name ([http.CanonicalHeaderKey]), and against the form with dashes if that
+// differs.
 type DelField struct {
 	Name     string
 	Prefix   string
@@ -130,18 +129,17 @@ func (d DelField) rule() ownName {
 	return ownName{d.Name, d.Prefix, d.Suffix, d.Contains, d.Regexp}
 }
 
-// ReplaceField replaces what an expression finds in the lines of a field, in
-// both spellings of its name ([Fields.Set]), by
-// With, in which $1 and ${name} stand for groups (regexp.Regexp.Expand). It
-// replaces each time the expression is found; anchor it to replace whole
-// values.
+// ReplaceField replaces each match of an expression in the lines of a field, in
+// both spellings of its name ([Fields.Set]), by With, in which $1 and ${name}
+// stand for groups (regexp.Regexp.Expand). Anchor the expression to replace
+// whole values.
 type ReplaceField struct {
 	Name   string
 	Regexp *regexp.Regexp
 	With   string
 
-	// Items has the expression look at each item of the comma-separated list
-	// by itself. Items that it empties are removed.
+	// Items applies the expression to each item of the comma-separated list. Items
+	// that become empty are removed.
 	Items bool
 }
 
@@ -165,27 +163,27 @@ func (e ReplaceField) EditFields(_ *Exchange, f *Fields) {
 			}
 		})
 		if !changed {
-			return value // as it was, spaces and all
+			return value // unchanged, with its spaces
 		}
 		return strings.Join(items, ", ")
 	})
 }
 
 // SetForwarded is a [FieldEdit] of requests that writes Forwarded (RFC 7239)
-// with nodes of the host's choice: the other end's port, a name that tells
-// nothing. It goes with a Proxy whose Forward is ForwardNone. What a client
-// sent is dropped, unless [TrustForwarded] believes it: then the element is
-// put behind that of others.
+// with nodes that you choose: with the client's port, or with a name that hides
+// the address. Use it with a Proxy whose Forward is ForwardNone. The client's
+// field is dropped, unless [TrustForwarded] trusts it: then the element is
+// appended to it.
 type SetForwarded struct {
-	For func(x *Exchange) string // who sent the request; nil means the other end's address
-	By  func(x *Exchange) string // who took it; nil leaves it out
+	For func(x *Exchange) string // the client; nil means the address of the other end
+	By  func(x *Exchange) string // the gateway; nil leaves it out
 
-	Host, Proto bool // tell the host and the scheme that were asked for
+	Host, Proto bool // add the host and the scheme of the request
 }
 
 // EditFields implements [FieldEdit]. A node is an address, an address with a
-// port, or an obfuscated name, "_" and some letters, digits or ._-; what is
-// none of these becomes "unknown".
+// port, or an obfuscated name ("_" and letters, digits or ._-). Anything else
+// becomes "unknown".
 func (e SetForwarded) EditFields(x *Exchange, f *Fields) {
 	var b strings.Builder
 	if x.trusted {
@@ -210,7 +208,7 @@ func (e SetForwarded) EditFields(x *Exchange, f *Fields) {
 		b.WriteString(";proto=" + x.Scheme)
 	}
 	f.edited = true
-	f.list = append(f.list, Field{Name: "Forwarded", Value: b.String()}) // of no kind: the proxy lets it pass
+	f.list = append(f.list, Field{Name: "Forwarded", Value: b.String()}) // without a kind, so that the proxy forwards it
 }
 
 // EditInterim implements [InterimEditor].

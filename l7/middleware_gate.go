@@ -12,7 +12,7 @@ import (
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
-// Places are a number of exchanges at once: a *ratelimit.Concurrency or
+// Places is a limit of concurrent exchanges: a *ratelimit.Concurrency or
 // *ratelimit.Adaptive.
 type Places interface {
 	TryAcquire() bool
@@ -20,14 +20,13 @@ type Places interface {
 	Release(took time.Duration)
 }
 
-// A Gate lets as many exchanges through at once as there are places, and has
-// the others wait as long as the places allow. Who is turned away gets 503
-// with Retry-After: 1.
+// A Gate lets as many exchanges through at once as there are places. Others
+// wait as long as the places allow. Refused ones get 503 with Retry-After: 1.
 type Gate struct {
 	Places Places
 
-	// Refuse answers those turned away, with a Retry-After in any case; nil
-	// means status 503.
+	// Refuse answers refused exchanges; nil means status 503. Retry-After is set
+	// on its reply too.
 	Refuse http.Handler
 
 	Next http.Handler
@@ -43,14 +42,14 @@ func (g *Gate) ServeExchange(x *Exchange) {
 			return
 		}
 	}
-	var start time.Duration                          // since the start of the exchange: half the price of time.Now
-	_, timeless := g.Places.(*ratelimit.Concurrency) // to which a look at the clock would be all the price
+	var start time.Duration                          // since the start of the exchange: half the cost of time.Now
+	_, timeless := g.Places.(*ratelimit.Concurrency) // which does not need the time
 	if !timeless {
 		start = time.Since(x.Record.Start)
 	}
 	served := false
-	defer func() { // a handler that panics gives its place back too
-		took := time.Duration(-1) // says nothing of the servers
+	defer func() { // also if a handler panics
+		took := time.Duration(-1) // not a measurement of the servers
 		if served && !timeless && x.Record.Tries > 0 && x.upgrade == "" && x.Record.Termination.Cause != l4.ClientAborted {
 			took = time.Since(x.Record.Start) - start
 		}
@@ -61,7 +60,7 @@ func (g *Gate) ServeExchange(x *Exchange) {
 }
 
 func (g *Gate) refuse(x *Exchange, err error) {
-	if !errors.Is(err, ratelimit.ErrRefused) { // the client is gone
+	if !errors.Is(err, ratelimit.ErrRefused) { // the client has disconnected
 		x.Drop(endOf(l4.ClientAborted, l4.PhaseQueue))
 		return
 	}

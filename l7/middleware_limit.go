@@ -13,9 +13,9 @@ import (
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
-// A KeyLimiter decides by key: a *ratelimit.Keyed[K] or *ratelimit.Shared[K].
-// Take must be safe for use at once by several goroutines and should not
-// block for long.
+// A KeyLimiter limits by key: a *ratelimit.Keyed[K] or *ratelimit.Shared[K].
+// Take may be called by several goroutines at once and should not block for
+// long.
 type KeyLimiter[K comparable] interface {
 	Take(key K, n int) ratelimit.Decision
 	Refund(key K, d ratelimit.Decision)
@@ -178,7 +178,7 @@ func (l *limited[K]) EditReply(x *Exchange, r *Reply) {
 // ServeHTTP implements [http.Handler].
 func (l *Limit[K]) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(l, w, r) }
 
-// pause waits for d, or until ctx ends, whose error it returns.
+// pause waits for d. If ctx ends first, it returns the error of ctx.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -11,23 +11,23 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// LimitBody bounds the request body as it streams by, without holding any of it. One that
-// announces to be longer than MaxBytes is answered 413 before anything is forwarded. One
-// whose length is not known is cut where it becomes too long, and one that comes too
-// slowly where it has: the client is answered 413 or 408 if the reply has not begun, the
-// server gets a request that breaks off, and Record.Err says which limit it was.
+// LimitBody bounds the request body while it streams, without buffering. A request that
+// announces a body longer than MaxBytes is answered 413 before anything is forwarded. A
+// body of unknown length is cut when it becomes too long, and any body when it is too
+// slow: the client is answered 413 or 408 if the reply has not begun, the server gets an
+// incomplete request, and Record.Err names the limit.
 //
-// [Server.MaxBodyBytes] is the bound of all requests; the smaller of both counts. See
-// [BufferBody] for holding slow bodies back instead.
+// [Server.MaxBodyBytes] bounds all requests; the smaller of the two applies.
+// [BufferBody] protects servers from slow bodies by buffering them.
 type LimitBody struct {
 	MaxBytes int64 // of the body; 0 means 1 MiB, negative means none
 
-	// MinRate is how many bytes a second have to come, on average over the time that
-	// was spent waiting for the client; the time that the server takes does not count.
-	// 0 or negative means none: then Proxy.BodyTimeout alone ends a silent client.
+	// MinRate is the least number of bytes per second, averaged over the time spent
+	// waiting for the client, not for the server. 0 or negative means none: then only
+	// Proxy.BodyTimeout ends a silent client.
 	MinRate int
 
-	Grace time.Duration // of waiting before MinRate counts; 0 means 5s, negative means none
+	Grace time.Duration // of waiting before MinRate applies; 0 means 5s, negative means none
 
 	Next http.Handler
 
@@ -52,11 +52,11 @@ func (h *LimitBody) ServeExchange(x *Exchange) {
 	Serve(h.Next, x)
 }
 
-// limitedBody counts what comes.
+// limitedBody applies the limits to a body.
 type limitedBody struct {
 	body   io.Reader
 	h      *LimitBody
-	limit  int64 // 0: none
+	limit  int64 // 0 means none
 	n      int64
 	waited time.Duration
 	err    error

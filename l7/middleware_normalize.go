@@ -12,19 +12,19 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Normalize writes targets that mean the same in the same way, before a
-// router or an access rule looks at them. What it writes is what is forwarded.
-// Each form is by choice, since a server may tell apart what RFC 3986 section
-// 6.2.2 does not; they are applied in the order of the fields.
+// Normalize rewrites equivalent targets to one form, before a router or an
+// access rule looks at them. The result is forwarded. Each normalization is
+// optional, since a server may distinguish targets that are equivalent by RFC
+// 3986, section 6.2.2. They are applied in the order of the fields.
 type Normalize struct {
 	DecodeUnreserved bool // %41 becomes A: letters, digits and -._~ only
 	UpperHex         bool // %2f becomes %2F
 	MergeSlashes     bool // //a///b becomes /a/b
 	DotSegments      bool // /a/./b/../c becomes /a/c; %2e counts as a dot
-	SortQuery        bool // parameters by name, those of one name in their order
-	DefaultPort      bool // the host loses :80 under http and :443 under https
+	SortQuery        bool // parameters by name; those of one name keep their order
+	DefaultPort      bool // removes :80 under http and :443 under https from the host
 
-	// Strict answers 400 what is malformed instead of leaving it alone: a %
+	// Strict answers 400 to malformed targets instead of forwarding them: a %
 	// without two hex digits, dot segments that climb above the root.
 	Strict bool
 
@@ -42,7 +42,7 @@ func (h *Normalize) ServeExchange(x *Exchange) {
 	Serve(h.Next, x)
 }
 
-// normalize reports false for what Strict refuses.
+// normalize returns false if Strict refuses the target.
 func (h *Normalize) normalize(x *Exchange) bool {
 	if h.Strict && !(escapesOK(x.Path) && escapesOK(x.Query)) {
 		return false
@@ -66,7 +66,7 @@ func (h *Normalize) normalize(x *Exchange) bool {
 	if h.SortQuery && len(x.Query) > 1 {
 		x.Query = sortQuery(x.Query)
 	}
-	if h.DefaultPort && x.Method != http.MethodConnect { // whose target has to have a port
+	if h.DefaultPort && x.Method != http.MethodConnect { // the target of CONNECT needs a port
 		switch x.Scheme {
 		case "http":
 			x.Host = strings.TrimSuffix(x.Host, ":80")
@@ -113,8 +113,8 @@ func (h *Normalize) escapes(s string) string {
 	return string(b)
 }
 
-// stray reports whether b ends in a % that is no encoding yet, and would become
-// one by hex digits behind it: %7%41 is not %7A.
+// stray reports whether b ends in an incomplete percent-encoding, which
+// following hex digits would complete: %7%41 must not become %7A.
 func stray(b []byte) bool {
 	n := len(b)
 	return n > 0 && b[n-1] == '%' || n > 1 && b[n-2] == '%'
@@ -144,8 +144,8 @@ func mergeSlashes(s string) string {
 	return string(b)
 }
 
-// dots returns how many dots a path element consists of, percent-encoded ones
-// too, or 0 if it is not one or two of them.
+// dots returns 1 or 2 if a path element consists of that many dots,
+// percent-encoded ones included, and 0 otherwise.
 func dots(element string) int {
 	n := 0
 	for element != "" {
@@ -174,8 +174,8 @@ func hasDots(path string) bool {
 	return false
 }
 
-// removeDots is RFC 3986, section 5.2.4. It reports whether the path climbed
-// above its root, where it is held.
+// removeDots implements RFC 3986, section 5.2.4. It reports whether the path
+// would have climbed above its root.
 func removeDots(path string) (clean string, above bool) {
 	b := make([]byte, 0, len(path))
 	for rest := path; strings.HasPrefix(rest, "/"); {
@@ -202,7 +202,7 @@ func removeDots(path string) (clean string, above bool) {
 // sortQuery sorts the parameters by name, byte by byte.
 func sortQuery(query string) string {
 	type param struct {
-		name string // cut off once, not at each comparison
+		name string // computed once, not at each comparison
 		text string
 		at   int
 	}

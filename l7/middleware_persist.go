@@ -13,33 +13,33 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// Persist keeps a client on its server by a cookie. A request with a good
-// cookie prefers that server, unless a handler around the Persist has chosen
-// one: the pool gives it the server while it is usable or draining, and another
-// once it is down or gone, whose cookie the reply then carries. A client whose
-// server was only slower than another ([Hedge]) stays with it.
+// Persist keeps a client on its server by a cookie. A request with a valid
+// cookie prefers that server, unless an outer handler has chosen one. The pool
+// uses the server while it is usable or draining. Once it is down or removed,
+// the pool picks another, and the reply sets the cookie of that one. A client
+// whose server was only slower than another ([Hedge]) stays with it.
 //
 //	&l7.Persist{Pool: pool, Keys: keys, Next: &l7.Proxy{Pool: pool}}
 //
-// Values are opaque and sealed: a client can neither read which server it is
-// on nor choose one, a cookie of one pool means nothing to another, and no two
-// values are the same, so that they do not tell how many servers there are.
-// Gateways that share Keys and the names of servers need nothing else to
-// agree.
+// Values are encrypted and authenticated: a client can neither see which server
+// it is on nor choose one, a cookie of one pool is not valid for another, and
+// no two values are the same, so they do not reveal the number of servers.
+// Gateways that share Keys and the names of servers accept each other's
+// cookies.
 type Persist struct {
-	Pool *balance.Pool // whose servers are meant; its Name is part of the seal, so that with Keys it must have one
+	Pool *balance.Pool // of the servers; its Name is part of the sealed value, so it is required with Keys
 
 	Name string // of the cookie; "" means "SERVER"
 	Mode PersistMode
 
-	// Keys seal the values, each of 16 random bytes or more. The first seals
-	// and all open: to change keys put the new one first, and remove the old
-	// when its cookies have died. No keys means a random one, and cookies that
-	// do not outlive this Persist, nor does a key of fewer bytes seal anything.
+	// Keys seal the values, each of 16 random bytes or more. The first seals and
+	// all open: to rotate keys put the new one first, and remove the old one when
+	// its cookies have expired. No keys means a random one, with cookies that are
+	// valid for the lifetime of this Persist. A shorter key is not used.
 	Keys [][]byte
 
-	// Plain values are the names of the servers, for cookies that others read
-	// or write. Who can set a cookie can then choose a server.
+	// Plain values are the names of the servers, for cookies that other software
+	// reads or writes. A client can then choose its server.
 	Plain bool
 
 	MaxIdle time.Duration // after which an unused cookie is ignored, to a tenth; 0 or negative means no limit. Not for Plain
@@ -48,7 +48,7 @@ type Persist struct {
 	Domain   string
 	Path     string        // "" means "/"
 	SameSite http.SameSite // 0 means Lax
-	Secure   bool          // set Secure although the client does not speak TLS to us; if it does it is set anyway
+	Secure   bool          // set Secure also for clients without TLS; with TLS it is always set
 	Script   bool          // leave out HttpOnly
 
 	Forward   bool // let the server see an inserted cookie
@@ -64,14 +64,14 @@ type Persist struct {
 	seen Key[opened]
 }
 
-// PersistMode says whose the cookie is.
+// PersistMode says who sets the cookie.
 type PersistMode uint8
 
 const (
-	CookieInsert  PersistMode = iota // ours: set where needed, removed from what servers see
-	CookieRewrite                    // the server's: our value takes the place of the one it sets
-	CookiePrefix                     // the server's: our value and "~" go before its own, and are taken off again
-	CookiePassive                    // the server's, which sets server names itself (as Plain); only read
+	CookieInsert  PersistMode = iota // the gateway: set where needed, removed from forwarded requests
+	CookieRewrite                    // the server: the gateway replaces its value
+	CookiePrefix                     // the server: the gateway puts its own value and "~" before the server's, and removes them from requests
+	CookiePassive                    // the server, to a server name (as Plain); the gateway only reads it
 )
 
 // ServeExchange implements [Handler].
@@ -103,7 +103,7 @@ func (p *Persist) init() { p.once.Do(p.start) }
 func (p *Persist) start() {
 	keys := p.Keys
 	if p.Pool.Name == "" {
-		keys = nil // which would be those of any other pool without a name
+		keys = nil // other pools without a name would accept the values
 	}
 	p.seal.init(keys, p.name()+"\x00"+p.Pool.Name, p.names())
 }
@@ -115,7 +115,7 @@ func (p *Persist) name() string {
 	return p.Name
 }
 
-// use prefers the server that value names.
+// use makes the exchange prefer the server that value names.
 func (p *Persist) use(x *Exchange, value string) {
 	if p.Mode == CookiePrefix {
 		var ok bool
@@ -144,8 +144,8 @@ func (p *Persist) use(x *Exchange, value string) {
 	p.prefer(x, o, renew)
 }
 
-// prefer has the server of a cookie chosen, unless a handler around this one has
-// chosen already.
+// prefer makes the exchange prefer the server of a cookie, unless an outer
+// handler has chosen one.
 func (p *Persist) prefer(x *Exchange, o opened, renew bool) {
 	first := x.Balance.Prefer == ""
 	if first {
@@ -156,8 +156,8 @@ func (p *Persist) prefer(x *Exchange, o opened, renew bool) {
 	}
 }
 
-// named returns the server that the client's cookie names, or "", and what more
-// is to be known of it.
+// named returns the server that the client's cookie names, or "", and the rest
+// of the cookie's content.
 func (p *Persist) named(x *Exchange) (string, opened) {
 	o, noted := p.seen.Get(x)
 	switch {
@@ -169,7 +169,7 @@ func (p *Persist) named(x *Exchange) (string, opened) {
 	return "", o
 }
 
-// expired reports whether a value is too old, or dated more than a day ahead.
+// expired reports whether a value is too old, or from more than a day in the future.
 func (o opened) expired(now int64, idle, life time.Duration) bool {
 	first, last := o.first.unix(), o.last.unix()
 	return idle > 0 && age(now, last) > idle || life > 0 && age(now, first) > life ||
@@ -240,7 +240,7 @@ func (p *Persist) line(x *Exchange, value string) string {
 	return c.String()
 }
 
-// change rewrites the cookies that a server sets itself.
+// change rewrites cookies set by the server.
 func (p *Persist) change(r *Reply) {
 	r.Header.Edit(func(name, value string) string {
 		if !equalFold(name, "Set-Cookie") {

@@ -9,28 +9,28 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Redirect sends the client elsewhere. Without To, the place is made of the
-// request's own scheme, host, path and query, changed as the fields say, and
-// is always an absolute URI, so that no path can lead to another host:
+// Redirect redirects the client. Without To, the Location consists of the
+// request's scheme, host, path and query, changed by the fields below. It is
+// always an absolute URI, so that no path can lead to another host:
 //
 //	&l7.Redirect{Scheme: "https", Status: http.StatusPermanentRedirect}
 //	&l7.Redirect{Host: "www.example.com", StripPrefix: "/old"}
 type Redirect struct {
 	Status int // 301, 302, 303, 307 or 308; 0 means 302
 
-	Scheme      string // if it differs from the request's, the host's port goes too
+	Scheme      string // if it differs from the request's, the port of the host is removed too
 	Host        string // host or host:port
-	StripPrefix string // taken off the path, as by Rewrite
+	StripPrefix string // removed from the path, as in Rewrite
 	AddPrefix   string // put before the path
 	AppendSlash bool   // to a path that does not end in one
 	DropQuery   bool
 
-	// To makes the whole place. If it returns "", the exchange goes to Next.
+	// To returns the whole Location. If it returns "", the exchange goes to Next.
 	To func(x *Exchange) string
 
-	Header Fields // of the reply, besides Location: a Set-Cookie
+	Header Fields // of the reply, besides Location, such as a Set-Cookie
 
-	// Next serves what To leaves alone; nil means 404.
+	// Next serves exchanges for which To returns ""; nil means 404.
 	Next http.Handler
 
 	checked
@@ -41,7 +41,7 @@ func (h *Redirect) ServeExchange(x *Exchange) {
 	to := ""
 	if h.To == nil {
 		if x.Method == http.MethodConnect || h.Host == "" && x.authority() == "" {
-			x.Error(http.StatusBadRequest, endOf(l4.Denied, l4.PhaseRequest)) // there is no place to make another of
+			x.Error(http.StatusBadRequest, endOf(l4.Denied, l4.PhaseRequest)) // without a host there is no absolute URI
 			return
 		}
 		to = h.location(x)
@@ -73,7 +73,7 @@ func (h *Redirect) location(x *Exchange) string {
 	if h.Host != "" {
 		host = h.Host
 	}
-	if path == "*" { // of the host as a whole (RFC 9112, section 3.3)
+	if path == "*" { // the host as a whole (RFC 9112, section 3.3)
 		return scheme + "://" + host
 	}
 	if p := (PathPrefix(h.StripPrefix)); h.StripPrefix != "" && p.Match(x) {

@@ -9,22 +9,23 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// RequestID gives each request a name by which it is found in the logs of
-// everybody it passes. It is made once and stays with the request through
-// retries. One that a trusted proxy sent (see [TrustForwarded]) is taken over if
-// it is 1 to 128 bytes of letters, digits and -._~+/=:@; others are replaced.
+// RequestID gives each request an id by which it is found in the logs of all
+// systems that it passes. It is made once and kept in retries. An id from a
+// trusted proxy (see [TrustForwarded]) is kept if it is 1 to 128 bytes of
+// letters, digits and -._~+/=:@; others are replaced.
 type RequestID struct {
 	Field string // "" means "X-Request-Id"
 
 	New  func(x *Exchange) string // nil means 128 random bits as 32 hex digits
-	Seed uint64                   // of those bits, for tests: the names are the same in each run then; 0 means at random
+	Seed uint64                   // of those bits, for tests that need the same ids in each run; 0 means at random
 
-	// ProxyProtocol takes over the unique id of a PROXY header as well, which an
-	// l4.AcceptProxy trusts already, if it is of that form, and no field of a trusted
-	// proxy goes before it. Requests of one connection then have the same.
+	// ProxyProtocol also accepts the unique id of a PROXY header (which
+	// l4.AcceptProxy has already decided to trust) if it has that form; a field of a
+	// trusted proxy takes precedence. All requests of one connection then have the
+	// same id.
 	ProxyProtocol bool
 
-	// Reply also puts the field into the reply, where a server's own wins.
+	// Reply also adds the field to the reply, unless the server has set it.
 	Reply bool
 
 	Next http.Handler
@@ -51,7 +52,7 @@ func (h *RequestID) ServeExchange(x *Exchange) {
 		id = string(v)
 	}
 	if validID(id) {
-		x.Header.Set(h.field(), id) // and no other
+		x.Header.Set(h.field(), id) // replaces the client's
 	} else {
 		if h.New == nil {
 			id = h.random()
@@ -89,9 +90,9 @@ func validID(id string) bool {
 	return true
 }
 
-// setID is Set for a value that needs no cleaning.
+// setID is Set for a value that is known to be valid.
 func (f *Fields) setID(name, id string) {
-	if name == "X-Request-Id" && !f.hasAlike(name) { // nor does the name need a look
+	if name == "X-Request-Id" && !f.hasAlike(name) { // nor does the name need a check
 		f.ownField(ownName{name: name})
 		f.edited = true
 		f.list = append(f.list, Field{Name: name, Value: id, checked: true})
@@ -100,8 +101,8 @@ func (f *Fields) setID(name, id string) {
 	f.Set(name, id)
 }
 
-// random returns 128 bits as hex digits: of the runtime's ChaCha8, which the system
-// seeded, unless there is a Seed.
+// random returns 128 bits as hex digits, from the runtime's ChaCha8 generator
+// unless there is a Seed.
 func (h *RequestID) random() string {
 	var text [32]byte
 	for i := 0; i < len(text); i += 16 {
@@ -112,7 +113,8 @@ func (h *RequestID) random() string {
 	return string(text[:])
 }
 
-// hexDigits returns the eight hex digits of v as bytes, the first on top.
+// hexDigits returns the eight hex digits of v as bytes, the first in the highest
+// byte.
 func hexDigits(v uint32) uint64 {
 	const each = 0x0101010101010101
 	x := uint64(v) // spread over the bytes, four bits each

@@ -10,28 +10,28 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Rewrite changes what is asked for: the path, the query, the host, the
-// method. What is not set stays, byte for byte. The edits of the path are
-// made in the order of the fields; handlers inside see the result. The target
-// of OPTIONS *, and of CONNECT, is no path and stays.
+// Rewrite changes the target of a request: the path, the query, the host, the
+// method. Parts for which no field is set stay byte for byte. The edits of the
+// path are applied in the order of the fields; inner handlers see the result.
+// The targets of OPTIONS * and CONNECT are not paths and stay.
 //
 // A result that cannot be sent (a space in a path, a host with a slash) is
-// answered 500: a request is never forwarded to another place than meant.
+// answered 500: a request is never forwarded to an unintended target.
 type Rewrite struct {
-	// StripPrefix is taken off the path, by element: "/api" makes / of /api
-	// and /v1 of /api/v1, and leaves /apiary. A slash at its end is ignored.
+	// StripPrefix is removed from the path, by element: with "/api", /api becomes
+	// / and /api/v1 becomes /v1, but /apiary stays. A slash at its end is ignored.
 	StripPrefix string
 
-	// Regexp is replaced by With in the path, each time it is found; $1 and
-	// ${name} stand for its groups.
+	// Each match of Regexp in the path is replaced by With, in which $1 and
+	// ${name} stand for groups.
 	Regexp *regexp.Regexp
 	With   string
 
 	// AddPrefix is put before the path. A slash at its end is ignored.
 	AddPrefix string
 
-	Path   func(x *Exchange) string // makes the path
-	Query  func(x *Exchange) string // makes the query, with or without its "?"
+	Path   func(x *Exchange) string // returns the path
+	Query  func(x *Exchange) string // returns the query, with or without its "?"
 	Host   string                   // the host, or host:port
 	HostOf func(x *Exchange) string // instead of Host
 	Method string
@@ -52,7 +52,7 @@ func (h *Rewrite) ServeExchange(x *Exchange) {
 }
 
 func (h *Rewrite) rewrite(x *Exchange) {
-	if x.Path != "" && x.Path[0] == '/' { // the target of OPTIONS * and CONNECT is no path
+	if x.Path != "" && x.Path[0] == '/' { // the targets of OPTIONS * and CONNECT are not paths
 		h.rewritePath(x)
 	}
 	switch {
@@ -88,9 +88,9 @@ func (h *Rewrite) rewritePath(x *Exchange) {
 	}
 }
 
-// replaceAll is e.ReplaceAllString(s, with), with fewer allocations where e can
-// be found but once: one for the match, and one for the result unless that is
-// the end of s.
+// replaceAll is e.ReplaceAllString(s, with), with fewer allocations if e can
+// match only once: one for the match, and one for the result unless that is the
+// end of s.
 func replaceAll(e *regexp.Regexp, s, with string) string {
 	if !anchored(e.String()) {
 		return e.ReplaceAllString(s, with)
@@ -109,7 +109,7 @@ func replaceAll(e *regexp.Regexp, s, with string) string {
 	return string(b)
 }
 
-// expand is e.ExpandString, at a third of its price for groups of one digit.
+// expand is e.ExpandString, at a third of its cost for groups of one digit.
 func expand(b []byte, e *regexp.Regexp, with, s string, m []int) []byte {
 	for rest := with; ; {
 		i := strings.IndexByte(rest, '$')
@@ -127,19 +127,20 @@ func expand(b []byte, e *regexp.Regexp, with, s string, m []int) []byte {
 	}
 }
 
-// isWordByte reports whether c may go on with the name of a group.
+// isWordByte reports whether c can be part of the name of a group.
 func isWordByte(c byte) bool {
 	return c == '_' || c >= 0x80 || class[c]&isDigitByte != 0 || 'a' <= lower(c) && lower(c) <= 'z'
 }
 
-// anchored reports whether an expression is found at the beginning of a text
-// or not at all, as far as its first bytes tell.
+// anchored reports whether an expression can match only at the beginning of a
+// text, judged by its first bytes.
 func anchored(expr string) bool {
 	return len(expr) > 1 && expr[0] == '^' && indexByte("*+?{", expr[1]) < 0 &&
 		strings.IndexByte(expr, '|') < 0 && !strings.Contains(expr, "(?")
 }
 
-// sendable is targetOK for what h may have changed; the rest was sent to us.
+// sendable is targetOK for the parts that h may have changed; the others are the
+// client's and were checked.
 func (h *Rewrite) sendable(x *Exchange) bool {
 	return (h.Regexp == nil && h.AddPrefix == "" && h.Path == nil || x.asked.path == "" || pathOK(x.Path)) &&
 		(h.Query == nil || all(x.Query, isTargetByte)) &&
@@ -147,7 +148,7 @@ func (h *Rewrite) sendable(x *Exchange) bool {
 		(h.Method == "" || isToken(x.Method))
 }
 
-// targetOK reports whether what x asks for can be sent.
+// targetOK reports whether the target of x can be sent.
 func targetOK(x *Exchange) bool {
 	return pathOK(x.Path) && all(x.Query, isTargetByte) && (x.Host == "" || validHost(x.Host)) && isToken(x.Method)
 }

@@ -13,14 +13,15 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// HashBy has a hash policy (balance.Maglev, Ring, Rendezvous) choose the
-// server by a key: the same key, the same server, as long as it is there, on every
-// gateway. An exchange without a key is balanced like any other. Of two HashBy
-// around each other the outer one decides, where it finds a key.
+// HashBy sets the key by which a hash policy (balance.Maglev, Ring, Rendezvous)
+// chooses the server: the same key gets the same server, on every gateway, while
+// that server is usable. An exchange without a key is balanced like any other. If
+// two HashBy are nested, the outer one decides, if it finds a key.
 //
 // K may be a string, a number, a bool, netip.Addr, netip.Prefix (by its
-// address), netip.AddrPort, or an array or struct of these: a key must be the
-// same value in every process, as no pointer, interface or channel is.
+// address), netip.AddrPort, or an array or struct of these. Pointers,
+// interfaces and channels are not allowed, since their values differ between
+// processes.
 type HashBy[K comparable] struct {
 	Key  func(x *Exchange) (key K, ok bool) // ByClient, ByHeader(...), ...
 	Next http.Handler
@@ -41,19 +42,19 @@ func (h *HashBy[K]) ServeExchange(x *Exchange) {
 // ServeHTTP implements [http.Handler].
 func (h *HashBy[K]) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
-// Stick keeps all that has one key on one server, by remembering in a table
-// which server answered it. Key is asked once, before what is inside. A server
-// that a handler around it has chosen, by a cookie for example, stays chosen. It needs no cookie, and tables can be shared by
-// pools whose servers have the same names.
+// Stick keeps all exchanges of one key on one server, by remembering in a table which server
+// answered. Key is called once, before Next. If an outer handler has chosen a server, for example
+// by a cookie, that choice stays. Stick needs no cookie, and pools whose servers have the same
+// names can share a table.
 type Stick struct {
 	Key func(x *Exchange) (key string, ok bool) // exchanges without one are not remembered
 
-	// Table remembers; nil means a StickTable of this Stick. Several may share
-	// one, and its keys.
+	// Table is where servers are remembered; nil means a StickTable of this Stick.
+	// Several may share a table with its keys.
 	Table StickStore
 
-	// ByAddr, if set, remembers the address of the server, not its name, and
-	// takes the server of this pool that has it.
+	// ByAddr, if set, remembers the address of the server, not its name, and looks
+	// for the server of this pool with that address.
 	ByAddr *balance.Pool
 
 	Next http.Handler
@@ -62,11 +63,11 @@ type Stick struct {
 	own StickTable
 }
 
-// A StickStore remembers servers by key, of at most 256 bytes; what is kept of
-// a key must be a copy (strings.Clone). Methods may be called at once by
-// several goroutines, and should not block for long: they are asked for every
-// exchange. Errors are the store's own affair: what it cannot find is not
-// known. The nested module redisstick has one for Redis.
+// A StickStore remembers servers by key. Keys have at most 256 bytes; a store
+// that keeps one must copy it (strings.Clone). Methods may be called by several
+// goroutines at once, and should not block for long, since they are called for
+// every exchange. A store handles its own errors: it then returns that the key
+// is not known. The nested module redisstick has one for Redis.
 type StickStore interface {
 	Lookup(key string) (server string, ok bool)
 	Remember(key, server string)
@@ -87,19 +88,19 @@ func (s *Stick) ServeExchange(x *Exchange) {
 		if name := s.named(server); name != "" && x.Balance.Prefer == "" {
 			x.Balance.Prefer = name
 		}
-		// What is inside may change what the key is made of.
+		// Inner handlers may change the fields that Key reads.
 		x.OnReply(&stuckTo{s, key, server})
 	}
 	Serve(s.Next, x)
 }
 
-// stuckTo is a key of one exchange, and the server that the table has for it.
+// stuckTo is the key of an exchange, and the server in the table for it.
 type stuckTo struct {
 	stick       *Stick
 	key, server string
 }
 
-// EditReply implements [ReplyEditor]: it learns who answered.
+// EditReply implements [ReplyEditor]: it learns which server answered.
 func (t *stuckTo) EditReply(x *Exchange, r *Reply) {
 	if r.Server == nil {
 		return
@@ -114,7 +115,7 @@ func (t *stuckTo) EditReply(x *Exchange, r *Reply) {
 	t.stick.table().Remember(t.key, server)
 }
 
-// named returns the name of the server that is remembered as such.
+// named returns the name of the server for a value of the table.
 func (s *Stick) named(server string) string {
 	if s.ByAddr == nil || server == "" {
 		return server
@@ -134,16 +135,15 @@ func nameAt(p *balance.Pool, addr string) string {
 // ServeHTTP implements [http.Handler].
 func (s *Stick) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(s, w, r) }
 
-// A StickTable is a [StickStore] in memory, of bounded size. When it is full
-// the keys that were not asked for the longest make place: it is kept as two
-// generations, and when the young one holds half of Max keys the old one is
-// dropped. So at least the Max/2 keys used last are remembered. Keys are copied,
-// and a longer one than 256 bytes is kept as its beginning and a hash: an entry
-// takes about 150 bytes and the key. The zero StickTable is ready to use; all
+// A StickTable is a [StickStore] in memory, of bounded size. It has two
+// generations: when the young one holds Max/2 keys, the old one is dropped. So
+// at least the Max/2 most recently used keys are remembered. Keys are copied,
+// and of a key longer than 256 bytes the beginning and a hash are kept: an entry
+// takes about 150 bytes plus the key. The zero StickTable is ready to use; all
 // methods may be called at once.
 type StickTable struct {
 	Max    int           // keys at most; 0 means 100 000
-	Expire time.Duration // since a key was last asked for; 0 means 30 min, negative means no limit
+	Expire time.Duration // since a key was last used; 0 means 30 min, negative means no limit
 
 	mu         sync.Mutex
 	young, old map[string]stuck
@@ -154,10 +154,10 @@ type stuck struct {
 	at     time.Time
 }
 
-// maxKeyBytes is the longest key that is kept as it is.
+// maxKeyBytes is the longest key that is kept whole.
 const maxKeyBytes = 256
 
-// shortKey returns key, or what stands for it if it is longer than that.
+// shortKey returns key, or a shortened form if it is longer than that.
 func shortKey(key string) string {
 	if len(key) <= maxKeyBytes {
 		return key
@@ -180,8 +180,8 @@ func (t *StickTable) Lookup(key string) (server string, ok bool) {
 	if expire := t.expire(); expire > 0 && now.Sub(e.at) > expire {
 		return "", false
 	}
-	// A key asked for moves on in time, and to the young ones, but not more
-	// often than needed: the clock of each is coarse.
+	// A lookup renews the key and moves it to the young generation, but not more
+	// often than needed: times are coarse.
 	if !young || now.Sub(e.at) > t.expire()/16 {
 		t.put(key, stuck{e.server, now})
 	}
@@ -196,7 +196,7 @@ func (t *StickTable) Remember(key, server string) {
 	t.put(shortKey(key), stuck{server, now})
 }
 
-// Len returns the number of keys that are held, expired ones too.
+// Len returns the number of keys in the table, including expired ones.
 func (t *StickTable) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -222,7 +222,7 @@ func (t *StickTable) put(key string, e stuck) {
 		if t.young == nil {
 			t.young = make(map[string]stuck)
 		}
-		key = strings.Clone(key) // not the head of a request with it
+		key = strings.Clone(key) // or the whole request head would stay in memory
 	}
 	t.young[key] = e
 }

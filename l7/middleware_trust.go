@@ -29,8 +29,9 @@ func (t *TrustForwarded) ServeExchange(x *Exchange) {
 	Serve(t.Next, x)
 }
 
-// writes reports whether a field is one of those that our proxies write. What
-// else tells of clients, X-Real-IP and other spellings, comes from anybody.
+// writes reports whether a field is one that trusted proxies write. Other
+// fields about the client, such as X-Real-IP and other spellings, are not
+// trusted.
 func (t *TrustForwarded) writes(name string) bool {
 	if t.Standard {
 		return equalFold(name, "forwarded")
@@ -39,32 +40,32 @@ func (t *TrustForwarded) writes(name string) bool {
 	return len(name) > len(prefix) && equalFold(name[:len(prefix)], prefix) && strings.IndexByte(name, '_') < 0
 }
 
-// TrustForwarded believes the forwarding fields of requests that come from
-// proxies of ours: X-Forwarded-For sets [Exchange.Client], X-Forwarded-Proto
-// Scheme. The fields are then passed on, with the address of that proxy
-// appended. Addresses are read from the right, and the first one that is not
-// ours is the client: what stands left of it anybody may have written. Of
-// several values of X-Forwarded-Proto, or X-Forwarded-Host, the last counts:
-// the nearest proxy's. Our proxies must set, or drop, every X-Forwarded field
-// that servers go by; Forwarded, X-Real-IP and spellings with "_" are dropped,
-// as they are anybody's. What a handler outside of it has set is no claim, and stays.
+// TrustForwarded trusts the forwarding fields of requests that come from your
+// proxies: X-Forwarded-For sets [Exchange.Client], and X-Forwarded-Proto sets Scheme.
+// The fields are then forwarded, with the address of that proxy appended. Addresses
+// are read from the right, and the first one that is not a proxy's is the client; any
+// client may have written those to the left of it. Of several values of
+// X-Forwarded-Proto, or X-Forwarded-Host, the last one is used: the nearest proxy's.
+// The proxies must set, or drop, every X-Forwarded field that servers use. Forwarded,
+// X-Real-IP and spellings with "_" are dropped, since they may come from the client.
+// Fields that an outer handler has set are kept.
 //
-// With Standard our proxies write Forwarded (RFC 7239) instead, whose for and
-// proto are read likewise, and all others are dropped.
+// With Standard the proxies write Forwarded (RFC 7239) instead: its for and
+// proto are used in the same way, and all other fields are dropped.
 //
-// Fields of the kind that was believed get our element whatever
-// [Proxy.Forward] says, but for ForwardNone; those of the other kind, if it
-// asks for them, begin with the client that was found. An element that is not valid, or that hides its node, ends the
-// search: the client is then the proxy that sent it.
+// Trusted fields get our element appended whatever [Proxy.Forward] is, except for ForwardNone.
+// Fields of the other kind, if Forward asks for them, begin with the client that was found. An
+// element that is not valid, or that hides its node, ends the search: the client is then the proxy
+// that sent it.
 type TrustForwarded struct {
-	Prefixes []netip.Prefix // of our proxies
-	Standard bool           // they write Forwarded
+	Prefixes []netip.Prefix // of the proxies
+	Standard bool           // the proxies write Forwarded
 	Next     http.Handler
 
 	checked
 }
 
-// trusts reports whether addr is one of our proxies.
+// trusts reports whether addr is a trusted proxy.
 func (t *TrustForwarded) trusts(addr netip.Addr) bool {
 	for _, p := range t.Prefixes {
 		if p.Contains(addr) {
@@ -102,8 +103,8 @@ func (t *TrustForwarded) client(x *Exchange) netip.Addr {
 }
 
 // standard finds the client among the elements of Forwarded, from the right,
-// and the scheme that it was told of with. A node that is no address, or a
-// field that is not valid, is as far as it goes.
+// and the scheme of the same element. It stops at a node that is not an
+// address, and at a field that is not valid.
 func (t *TrustForwarded) standard(x *Exchange) (client netip.Addr, scheme string) {
 	client = x.Remote.Addr()
 	var room [8]hop
@@ -111,7 +112,7 @@ func (t *TrustForwarded) standard(x *Exchange) (client netip.Addr, scheme string
 	for v := range x.Header.claims("Forwarded") {
 		var ok bool
 		if hops, ok = parseForwarded(hops, v); !ok {
-			hops = hops[:0] // what stands left of it cannot be told from it
+			hops = hops[:0] // elements to the left cannot be parsed reliably
 		}
 	}
 	for i := len(hops) - 1; i >= 0; i-- {

@@ -10,18 +10,18 @@ import (
 )
 
 // Underscores drops the request fields that have a "_" in their names, as nginx
-// does by default (underscores_in_headers). A server that makes variables of
-// names, by CGI and what took after it, cannot tell X_User from X-User (RFC
-// 3875, section 4.1.18), so that the first would pass for what a gateway says in
-// the second. Fields that the gateway writes itself ([SetField], [BasicAuth],
-// the forwarding fields) need no such help; those that other parts of a system
-// write do.
+// does by default (underscores_in_headers). A server that turns names into
+// variables, by CGI and its successors, cannot tell X_User from X-User (RFC
+// 3875, section 4.1.18), so a client could forge the second, which a gateway
+// sets, by the first. Fields that this gateway writes itself ([SetField],
+// [BasicAuth], the forwarding fields) are protected without it; fields that
+// other parts of a system write are not.
 type Underscores struct {
 	Refuse bool // answer 400 instead
 	Next   http.Handler
 }
 
-// Check returns a [*penstock.ConfigError] for what cannot be used.
+// Check returns what is wrong with h and its handler.
 func (h *Underscores) Check() error { return checkAll(h) }
 
 func (h *Underscores) check(c *checks) { c.next("Underscores.Next", h.Next) }

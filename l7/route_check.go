@@ -11,8 +11,8 @@ import (
 	"github.com/penstock-lb/penstock"
 )
 
-// problemOf returns what is wrong with a matcher of ours that holds no others, and the
-// text that it is about.
+// problemOf returns what is wrong with a matcher of this package that holds no others,
+// and the text at fault.
 func problemOf(m Matcher) (text, what string) {
 	_, text, what = fieldProblem(m)
 	return text, what
@@ -61,7 +61,7 @@ func valueProblem(name string, nameOK bool, notName, value string, valueOK, test
 
 func (h Header) problem() (field, text, what string) {
 	if isToken(h.Name) && kindOf(h.Name).owned() {
-		return "Name", h.Name, "is a field that exchanges do not hold"
+		return "Name", h.Name, "is a field that Exchange.Header never has"
 	}
 	sent := validValue(h.Value) && strings.Trim(h.Value, " \t") == h.Value
 	if h.Items && strings.Contains(h.Value, ",") && !strings.Contains(h.Value, `"`) {
@@ -157,8 +157,8 @@ func textProblem(m Matcher) (text, what string) {
 	return text, what
 }
 
-// problem finds methods in lower case: they are case-sensitive (RFC 9110,
-// section 9.1), and no client means "get".
+// problem refuses known methods in lower case: methods are case-sensitive (RFC
+// 9110, section 9.1), and "get" is most likely a mistake.
 func (m Method) problem() string {
 	switch {
 	case m == "*":
@@ -180,11 +180,11 @@ func isKnownMethod(m string) bool {
 	return false
 }
 
-// pathProblem finds what a path of a request can hardly have: a byte that has
-// to be escaped, or a star as other routers use it.
+// pathProblem finds bytes that the path of a request hardly ever has: one that
+// has to be escaped, or a star as in the patterns of other routers.
 func pathProblem(path, as string) string {
 	if !all(path, isTargetByte) || strings.Contains(path, "?") {
-		return "has a byte that no path has: escape it"
+		return "has a byte that must be escaped in a path"
 	}
 	for rest := path; rest != ""; {
 		var el string
@@ -229,7 +229,8 @@ func matcherName(m Matcher) string {
 }
 
 // The methods below return what is wrong with a matcher, each mistake a
-// [*penstock.ConfigError]. [Router.Set] calls them, and whoever else holds one.
+// [*penstock.ConfigError]. [Router.Set] calls them, and the Check of every
+// literal that holds a matcher.
 
 // Check returns what is wrong with f.
 func (f MatchFunc) Check() error { return checkMatcher(f) }
@@ -306,7 +307,7 @@ func checkPrefixes(name string, list []netip.Prefix) error {
 // Check returns what is wrong with u and its pool.
 func (u PoolUsable) Check() error {
 	var m penstock.Mistakes
-	m.Need("PoolUsable.Pool", u.Pool, "must be the pool that is asked")
+	m.Need("PoolUsable.Pool", u.Pool, "must be the pool to check")
 	m.In("PoolUsable.Pool", u.Pool)
 	m.If(u.Min < 0, "PoolUsable.Min", u.Min, notNegative)
 	return m.Err()

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// A table is the routes of a Router, indexed. Each route is taken apart into
-// clauses, the alternatives of its matcher; a clause names at most one host
-// and one path, and has conditions for the rest. It is filed under these:
+// A table is the index of a Router's routes. Each route is split into clauses,
+// the alternatives of its matcher. A clause has at most one host and one path,
+// and conditions for the rest. It is indexed under these:
 //
 //	exact host "api.example"   exact path   "/"         -> clauses by rank
 //	                           prefix       "/v1"       -> clauses by rank
@@ -17,11 +17,11 @@ import (
 //	wildcard   ".example"      ...
 //	any host                   ...
 //
-// A request looks into the node of its host, those of the wildcards above it
-// and that of any host; in each under its path and its prefixes. The clause
-// of lowest rank whose conditions hold wins. The number of look-ups depends
-// on the labels of the host and the elements of the path, up to the deepest
-// that the table has, not on the number of routes.
+// A lookup visits the node of the request's host, those of the wildcards above
+// it, and that of any host; in each it looks up the path and its prefixes. The
+// clause of lowest rank whose conditions hold wins. The number of lookups
+// depends on the labels of the host and the elements of the path, up to the
+// deepest in the table, and not on the number of routes.
 type table struct {
 	routes  []Route
 	tallies []*tally // of each route
@@ -33,20 +33,20 @@ type table struct {
 	any      *node
 }
 
-// A node is the clauses of one host.
+// A node has the clauses of one host.
 type node struct {
 	exact   map[string][]clause
 	prefix  map[string][]clause
 	depths  uint64   // bit n: there is a prefix of n elements (63: or more)
-	longest int      // prefix: nothing longer is looked up, whatever a path consists of
-	rest    []clause // whose path is not indexed
+	longest int      // length of the longest prefix, which bounds the lookups
+	rest    []clause // clauses whose path is not indexed
 }
 
 type clause struct {
 	rank     int32
 	route    int32
-	conds    []Matcher // all must match; host and path, where indexed, are not among them
-	captures Matcher   // what PathValue looks into, or nil
+	conds    []Matcher // all must match; without the indexed host and path
+	captures Matcher   // the matcher for PathValue, or nil
 }
 
 // find returns the clause for x, or nil.
@@ -107,10 +107,11 @@ func (n *node) find(x *Exchange, best *clause) *clause {
 	return best
 }
 
-// depthBit returns the bit that stands for that many elements or dots.
+// depthBit returns the bit for that many elements or dots.
 func depthBit(n int) uint64 { return 1 << min(n, 63) }
 
-// first returns the first of list that matches, if it comes before best.
+// first returns the first clause of list that matches, if its rank is lower than that
+// of best.
 func first(list []clause, x *Exchange, best *clause) *clause {
 next:
 	for i := range list {
@@ -149,7 +150,7 @@ func appendClause(m map[string][]clause, key string, c clause) map[string][]clau
 	return m
 }
 
-// add files a clause; they come in the order of their rank.
+// add adds a clause to the index. Clauses are added in the order of their rank.
 func (t *table) add(s *spec, c clause) {
 	suffix, wild := strings.CutPrefix(s.host, "*")
 	switch {

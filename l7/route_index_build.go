@@ -12,7 +12,7 @@ import (
 	"github.com/penstock-lb/penstock"
 )
 
-// A spec is a clause before it is filed.
+// A spec is a clause before it is added to the index.
 type spec struct {
 	route    int
 	priority int
@@ -21,7 +21,7 @@ type spec struct {
 	path     pathKey
 	conds    []Matcher
 	weight   weight
-	within   int // how many Narrowers it is inside of
+	within   int // number of Narrowers around it
 }
 
 type pathKind uint8
@@ -32,10 +32,10 @@ const (
 	pathExact
 )
 
-// A pathKey is what a clause is filed under in its node.
+// A pathKey is the key of a clause in its node.
 type pathKey struct {
 	kind pathKind
-	text string // a prefix has no slash at its end
+	text string // without a trailing slash if it is a prefix
 }
 
 const (
@@ -84,8 +84,8 @@ func newTable(order Order, routes []Route) (*table, error) {
 	return t, errors.Join(errs...)
 }
 
-// alternatives returns the clauses of s and m, which is s and each
-// alternative of m. What has too many of them becomes a condition.
+// alternatives returns the clauses of "s and m": s combined with each
+// alternative of m. If there are too many, m becomes a condition.
 func alternatives(s spec, m Matcher) []spec {
 	switch m := m.(type) {
 	case nil:
@@ -157,7 +157,7 @@ func (s spec) with(m Matcher) spec {
 	return s
 }
 
-// captures returns what PathValue looks into.
+// captures returns the matcher for PathValue.
 func (s *spec) captures() Matcher {
 	for _, m := range s.conds {
 		switch m := m.(type) {
@@ -174,8 +174,7 @@ func (s *spec) captures() Matcher {
 	return nil
 }
 
-// problem says what is wrong with a matcher, which is inside of that many Narrowers,
-// or "".
+// problem returns what is wrong with a matcher inside that many Narrowers, or "".
 func problem(m Matcher, within int) string {
 	switch m := m.(type) {
 	case nil:
@@ -186,7 +185,7 @@ func problem(m Matcher, within int) string {
 		return problems(m, within)
 	case not:
 		if m.m == nil {
-			return "has a Not of nothing"
+			return "has a Not of nil"
 		}
 		return problem(m.m, within)
 	case Narrower:
@@ -219,8 +218,8 @@ func problems(list []Matcher, within int) string {
 	return ""
 }
 
-// unreachable reports each route all of whose clauses are covered by clauses
-// of lower rank of other routes.
+// unreachable reports each route whose clauses are all covered by clauses of
+// lower rank of other routes.
 func unreachable(t *table, specs []*spec, fail func(int, string)) {
 	coveredBy := make(map[int]int) // route -> one that covers it
 	reached := make(map[int]bool)

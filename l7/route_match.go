@@ -4,14 +4,14 @@ package l7
 
 import "strings"
 
-// A Matcher tells whether an exchange is one that a [Route] is for. It must
-// not change the exchange, must not block, and may be asked by several
-// goroutines at once.
+// A Matcher decides whether a [Route] applies to an exchange. It must not
+// change the exchange, must not block, and may be called by several goroutines
+// at once.
 //
-// Matchers are values: Host("a.example"), PathPrefix("/api"),
-// All{Method("GET"), Cookie{Name: "beta"}}. A host's own is a [MatchFunc] or
-// any type with the method; a [Narrower] has a place in the router's index. What a matcher asks for and is not there (a
-// field, a certificate) does not match.
+// Matchers are values: Host("a.example"), PathPrefix("/api"), All{Method("GET"), Cookie{Name:
+// "beta"}}. A matcher of your own is a [MatchFunc] or any type with the method; a [Narrower] is
+// indexed by the router. A matcher of something that is absent (a field, a certificate) does not
+// match.
 type Matcher interface {
 	Match(x *Exchange) bool
 }
@@ -22,7 +22,7 @@ type MatchFunc func(x *Exchange) bool
 // Match calls f.
 func (f MatchFunc) Match(x *Exchange) bool { return f(x) }
 
-// All matches if all of its matchers do; an empty one always.
+// All matches if all of its matchers do. An empty All always matches.
 type All []Matcher
 
 // Match implements [Matcher].
@@ -35,7 +35,7 @@ func (a All) Match(x *Exchange) bool {
 	return true
 }
 
-// Any matches if one of its matchers does; an empty one never.
+// Any matches if one of its matchers does. An empty Any never matches.
 type Any []Matcher
 
 // Match implements [Matcher].
@@ -62,22 +62,22 @@ type Method string
 // Match implements [Matcher].
 func (m Method) Match(x *Exchange) bool { return x.Method == string(m) }
 
-// Scheme matches "http" or "https", as the client spoke it.
+// Scheme matches "http" or "https", the scheme that the client used.
 type Scheme string
 
 // Match implements [Matcher].
 func (s Scheme) Match(x *Exchange) bool { return x.Scheme == string(s) }
 
-// Header matches if a line of that name has that value; any value if neither
-// Value nor Test is set. Names are compared without regard to case, values
-// byte by byte.
+// Header matches if a line of that name has that value. If neither Value nor
+// Test is set, any value matches. Names are compared without regard to case,
+// values byte by byte.
 type Header struct {
 	Name  string
 	Value string
 	Test  func(value string) bool // instead of Value
 
-	// Items compares each item of the comma-separated list that the lines
-	// make up (RFC 9110, section 5.6.1) instead of whole lines.
+	// Items compares each item of the comma-separated list in all lines (RFC 9110,
+	// section 5.6.1) instead of whole lines.
 	Items bool
 }
 
@@ -130,8 +130,9 @@ func (c ContentType) Match(x *Exchange) bool {
 	return equalFold(v, c)
 }
 
-// Cookie matches if the client sent a cookie of that name and value; any value
-// if neither Value nor Test is set. Name and value are compared byte by byte.
+// Cookie matches if the client sent a cookie of that name and value. If neither
+// Value nor Test is set, any value matches. Name and value are compared byte by
+// byte.
 type Cookie struct {
 	Name  string
 	Value string
@@ -148,9 +149,10 @@ func (c Cookie) Match(x *Exchange) bool {
 	return found
 }
 
-// Query matches if the query has a parameter of that name and value; any value
-// if neither Value nor Test is set. Name and value are compared after
-// decoding (%41 is A, + is a space); what cannot be decoded matches nothing.
+// Query matches if the query has a parameter of that name and value. If neither
+// Value nor Test is set, any value matches. Name and value are compared after
+// decoding (%41 is A, + is a space); a parameter that cannot be decoded does
+// not match.
 type Query struct {
 	Name  string
 	Value string

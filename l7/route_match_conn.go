@@ -9,21 +9,21 @@ import (
 	"strings"
 )
 
-// RemoteIn matches by the address of the other end of the connection (or that
-// of its PROXY header). IPv4 addresses mapped into IPv6 are compared as IPv4.
+// RemoteIn matches the address of the other end of the connection (or that of
+// its PROXY header). IPv4 addresses mapped into IPv6 are compared as IPv4.
 type RemoteIn []netip.Prefix
 
 // Match implements [Matcher].
 func (p RemoteIn) Match(x *Exchange) bool { return within(p, x.Remote.Addr()) }
 
-// ClientIn matches by the address of the client, which a trusted proxy may
-// have named: see Exchange.Client.
+// ClientIn matches the address of the client, which a trusted proxy may have
+// named: see Exchange.Client.
 type ClientIn []netip.Prefix
 
 // Match implements [Matcher].
 func (p ClientIn) Match(x *Exchange) bool { return within(p, x.Client) }
 
-// LocalIn matches by our own address of the connection.
+// LocalIn matches the local address of the connection.
 type LocalIn []netip.Prefix
 
 // Match implements [Matcher].
@@ -40,13 +40,13 @@ func within(prefixes []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// LocalPort matches by our own port of the connection.
+// LocalPort matches the local port of the connection.
 type LocalPort uint16
 
 // Match implements [Matcher].
 func (p LocalPort) Match(x *Exchange) bool { return x.Local.Port() == uint16(p) }
 
-// RemotePorts matches by the port of the other end, both bounds included.
+// RemotePorts matches the port of the other end, both bounds included.
 type RemotePorts struct{ From, To uint16 }
 
 // Match implements [Matcher].
@@ -71,8 +71,8 @@ func (s SNI) Match(x *Exchange) bool {
 	return equalFold(want, strings.TrimSuffix(have, "."))
 }
 
-// ALPN matches the protocol that the TLS handshake settled on: "h2". "" matches
-// TLS without one.
+// ALPN matches the protocol negotiated in the TLS handshake, such as "h2". ""
+// matches TLS without one.
 type ALPN string
 
 // Match implements [Matcher].
@@ -80,8 +80,8 @@ func (a ALPN) Match(x *Exchange) bool {
 	return x.TLS != nil && x.TLS.NegotiatedProtocol == string(a)
 }
 
-// TLS matches connections with TLS, of versions between Min and Max, both
-// included (tls.VersionTLS13); 0 is no bound.
+// TLS matches TLS connections of a version from Min to Max, both included (such
+// as tls.VersionTLS13); 0 means no bound.
 type TLS struct{ Min, Max uint16 }
 
 // Match implements [Matcher].
@@ -89,16 +89,16 @@ func (t TLS) Match(x *Exchange) bool {
 	return x.TLS != nil && x.TLS.Version >= t.Min && (t.Max == 0 || x.TLS.Version <= t.Max)
 }
 
-// ClientCert matches clients that showed a certificate which was verified
+// ClientCert matches clients with a verified certificate
 // (tls.VerifyClientCertIfGiven or stricter). Subject and Issuer are common
 // names; empty ones match any.
 type ClientCert struct {
 	Subject string
 	Issuer  string
-	Test    func(*x509.Certificate) bool // nil passes all
+	Test    func(*x509.Certificate) bool // nil accepts all
 
-	// Unverified also matches certificates that nobody verified; then they
-	// prove nothing.
+	// Unverified also matches certificates that were not verified. They prove
+	// nothing.
 	Unverified bool
 }
 

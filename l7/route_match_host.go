@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Host matches the request's host, without regard to case, to a port and to
-// a dot at the end: "example.com". "*.example.com" matches every name below
-// example.com, at any depth, and not example.com itself. "*" and "" match
-// every host.
+// Host matches the request's host, such as "example.com"; case, a port and a
+// trailing dot are ignored. "*.example.com" matches every name below
+// example.com, at any depth, and not example.com itself. "*" and "" match every
+// host.
 type Host string
 
 // Match implements [Matcher].
@@ -23,7 +23,7 @@ func (h Host) Match(x *Exchange) bool {
 	return want == have
 }
 
-// clean returns the pattern as requests are compared with it.
+// clean returns the pattern in normalized form.
 func (h Host) clean() string {
 	if h == "" {
 		return "*"

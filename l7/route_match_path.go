@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Path matches that path and no other, byte by byte as it will be forwarded:
-// "/a%62" is not "/ab". Normalise first where that matters (see [Normalize]).
+// Path matches exactly that path, byte by byte as it will be forwarded: "/a%62"
+// is not "/ab". To treat them alike, use [Normalize] first.
 type Path string
 
 // Match implements [Matcher].
@@ -36,32 +36,32 @@ type PathSuffix string
 // Match implements [Matcher].
 func (p PathSuffix) Match(x *Exchange) bool { return strings.HasSuffix(x.Path, string(p)) }
 
-// PathRegexp matches paths in which the expression is found; anchor it with ^
-// and $. [PathValue] gives its named groups. It is not indexed: each request
-// of its hosts tries it.
+// PathRegexp matches paths in which the expression matches; anchor it with ^
+// and $. [PathValue] returns its named groups. It is not indexed: it is tried
+// for each request for its hosts.
 type PathRegexp struct{ *regexp.Regexp }
 
 // Match implements [Matcher].
 func (p PathRegexp) Match(x *Exchange) bool { return p.MatchString(x.Path) }
 
 // HostRegexp matches hosts, in lower case and without a port, in which the
-// expression is found.
+// expression matches.
 type HostRegexp struct{ *regexp.Regexp }
 
 // Match implements [Matcher].
 func (h HostRegexp) Match(x *Exchange) bool { return h.MatchString(hostOf(x.Host)) }
 
-// PathPattern matches element by element. An element in braces stands for
-// any one element that is not empty, and a last one that ends in three dots
-// for all that follow, if any: "/users/{id}/files/{name...}". [PathValue]
-// gives what they stand for.
+// PathPattern matches element by element: "/users/{id}/files/{name...}". An
+// element in braces matches any one non-empty element. A last one that ends in
+// three dots matches all remaining elements, if any. [PathValue] returns what
+// they matched.
 type PathPattern string
 
 // Match implements [Matcher].
 func (p PathPattern) Match(x *Exchange) bool { return p.walk(x.Path, nil) }
 
-// walk compares path with the pattern and tells visit what each name stands
-// for, as on the wire.
+// walk compares path with the pattern and calls visit with each name and what
+// it matched, as on the wire.
 func (p PathPattern) walk(path string, visit func(name, raw string)) bool {
 	pat := string(p)
 	for {
@@ -106,7 +106,7 @@ func wildcard(element string) (name string, ok bool) {
 }
 
 // literal returns the elements before the first wildcard, as a clean prefix,
-// and the number of bytes in all elements that are none.
+// and the number of bytes in all elements that are not wildcards.
 func (p PathPattern) literal() (prefix string, length int) {
 	open := false
 	for rest := string(p); rest != ""; {
@@ -138,24 +138,24 @@ func (p PathPattern) problem() string {
 		case strings.HasPrefix(el, ":") && len(el) > 1:
 			return fmt.Sprintf("has a colon, which stands for itself: write {%s}", el[1:])
 		case !wild && (!all(el, isTargetByte) || strings.Contains(el, "?")):
-			return "has a byte that no path has: escape it"
+			return "has a byte that must be escaped in a path"
 		case !wild:
 		case strings.Contains(name, ":"):
 			return "has a colon in the name of an element: for an expression write a PathRegexp"
 		case name == "" || seen[name]:
-			return "has a name that is empty or there twice"
+			return "has a name that is empty or used twice"
 		default:
 			seen[name] = true
 		}
 		if strings.HasSuffix(name, "...") && rest != "" {
-			return "has something behind {" + name + "}"
+			return "has an element after {" + name + "}"
 		}
 	}
 	return ""
 }
 
-// captured is what [PathValue] looks into: the matcher of the route and the
-// path that it matched, which may have been rewritten since.
+// captured holds the matcher of the route and the path that it matched, for
+// [PathValue]. The path of the exchange may have been rewritten since.
 type captured struct {
 	by   Matcher // PathPattern or PathRegexp
 	path string
@@ -164,8 +164,8 @@ type captured struct {
 var captureKey Key[captured]
 
 // PathValue returns what the element {name} of the route's [PathPattern], or
-// the group of that name of its [PathRegexp], stood for: percent-decoded,
-// except for what does not decode. It is "" if there is no such name.
+// the group of that name of its [PathRegexp], has matched. It is
+// percent-decoded if it can be. It is "" if there is no such name.
 func PathValue(x *Exchange, name string) string {
 	c, _ := captureKey.Get(x)
 	raw := ""

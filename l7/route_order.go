@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// A weight is how specific a clause is, the first difference counting most.
+// A weight is how specific a clause is. Weights are compared like words: the first
+// difference decides.
 type weight [7]int
 
 // weigh returns the weight under the rules of [Specific].
@@ -84,7 +85,7 @@ func overlaps(specs []*spec, routes []Route, fail func(int, string)) {
 		for _, s := range specs[start:end] {
 			p := place{s.host, s.path}
 			if s.path.kind != pathExact && s.looksInside() {
-				p.path = pathKey{} // these may meet whatever they begin with
+				p.path = pathKey{} // these may overlap, whatever they begin with
 			}
 			for _, o := range group[p] {
 				if o.route != s.route && !s.disjoint(o) {
@@ -98,7 +99,7 @@ func overlaps(specs []*spec, routes []Route, fail func(int, string)) {
 	}
 }
 
-// looksInside reports whether a condition of s is about the path.
+// looksInside reports whether a condition of s depends on the path.
 func (s *spec) looksInside() bool {
 	for _, m := range s.conds {
 		switch m.(type) {
@@ -110,7 +111,7 @@ func (s *spec) looksInside() bool {
 }
 
 // disjoint reports whether two clauses of one host and path have conditions
-// that cannot both hold. When in doubt they are not.
+// that cannot both hold. If that cannot be decided, it is false.
 func (s *spec) disjoint(o *spec) bool {
 	for _, a := range s.conds {
 		for _, b := range o.conds {
@@ -148,12 +149,12 @@ func exclusive(a, b Matcher) bool {
 	if n, ok := b.(not); ok {
 		return reflect.DeepEqual(a, n.m)
 	}
-	// One field with two values is as good as exclusive only if it can have
-	// but one line, which nobody promises of Header, Cookie and Query.
+	// Two values of a field exclude each other only if there can be just one line,
+	// which is not guaranteed for Header, Cookie and Query.
 	return false
 }
 
-// meet reports whether there is a path that both patterns match.
+// meet reports whether some path matches both patterns.
 func meet(a, b string) bool {
 	for a != "" && b != "" {
 		var x, y string
@@ -172,7 +173,7 @@ func meet(a, b string) bool {
 }
 
 // covering returns the route of a clause of lower rank than s that matches
-// whatever s does, as far as can be told by comparing them.
+// everything that s does, as far as a comparison can tell.
 func (t *table) covering(s *spec, rank int32) (route int, ok bool) {
 	for n := range t.above(s.host) {
 		for list := range n.above(s.path) {
@@ -190,7 +191,7 @@ func (t *table) covering(s *spec, rank int32) (route int, ok bool) {
 	return 0, false
 }
 
-// covers reports whether each condition of c is one of s too.
+// covers reports whether each condition of c is also one of s.
 func (c *clause) covers(s *spec) bool {
 	for _, m := range c.conds {
 		found := false
@@ -204,8 +205,7 @@ func (c *clause) covers(s *spec) bool {
 	return true
 }
 
-// above yields the nodes of a host pattern and of those that match all that
-// it does.
+// above yields the nodes of a host pattern and of all more general ones.
 func (t *table) above(host string) iter.Seq[*node] {
 	return func(yield func(*node) bool) {
 		suffix, wild := strings.CutPrefix(host, "*")
@@ -228,7 +228,7 @@ func (t *table) above(host string) iter.Seq[*node] {
 	}
 }
 
-// above yields the clauses of a path and of those that match all it does.
+// above yields the clauses of a path and of all more general ones.
 func (n *node) above(p pathKey) iter.Seq[[]clause] {
 	return func(yield func([]clause) bool) {
 		if !yield(n.rest) || p.kind == pathAny {

@@ -15,8 +15,8 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Choose has a func name the handler: a lookup in a [Map], a decision by load.
-// If it returns nil the exchange goes to Default.
+// Choose calls a func to choose the handler, for example by a lookup in a [Map]
+// or by load. If it returns nil the exchange goes to Default.
 type Choose struct {
 	By      func(x *Exchange) http.Handler
 	Default http.Handler // nil means status 503
@@ -41,7 +41,7 @@ func (h *Choose) ServeExchange(x *Exchange) {
 func (h *Choose) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
 // PoolUsable matches while at least Min servers of a pool are usable: a route
-// with it is passed over while its pool is down. A Min of 0 means 1.
+// with it is skipped while its pool is down. A Min of 0 means 1.
 type PoolUsable struct {
 	Pool *balance.Pool
 	Min  int
@@ -50,11 +50,11 @@ type PoolUsable struct {
 // Match implements [Matcher].
 func (u PoolUsable) Match(*Exchange) bool { return u.Pool.Usable() >= max(1, u.Min) }
 
-// Fallback takes the first choice whose pool has a usable server, and the last
-// if none has.
+// Fallback uses the first choice whose pool has a usable server, or the last
+// choice if none has.
 type Fallback []PoolChoice
 
-// A PoolChoice is a pool, and the handler to take while it can serve.
+// A PoolChoice is a pool, and the handler to use while the pool has a usable server.
 type PoolChoice struct {
 	Pool    *balance.Pool
 	Handler http.Handler // often a *Proxy to Pool
@@ -74,20 +74,20 @@ func (f Fallback) ServeExchange(x *Exchange) {
 // ServeHTTP implements [http.Handler].
 func (f Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
 
-// Split shares exchanges among arms by weight: canaries, blue and green, A and
-// B. An exchange with a Key goes to the arm of its key; else the arm is drawn,
-// and a cookie, if it has a name, keeps the client on it. When weights change,
-// no more clients move than must.
+// Split distributes exchanges among arms by weight, for canaries, blue/green
+// deployments or A/B tests. An exchange with a key goes to the arm of its key.
+// Otherwise the arm is drawn at random, and a cookie, if Cookie is set, keeps
+// the client on it. When weights change, as few clients as possible move.
 type Split struct {
-	// Key, if set, assigns by what it returns: the same key, the same arm, on
-	// every gateway.
+	// Key, if set, returns a key that decides the arm: the same key gets the same
+	// arm, on every gateway.
 	Key func(x *Exchange) (key string, ok bool)
 
 	Cookie string   // name of a session cookie that keeps clients on their arm; "" sets none
 	Keys   [][]byte // seal the cookie, as in Persist
 
-	Field string // of replies, that tells the arm; "" means none
-	Seed  uint64 // of the arms of clients without a key or a cookie; 0 means at random
+	Field string // reply field with the name of the arm; "" means none
+	Seed  uint64 // for the random choice; 0 means at random
 
 	checked
 	chance chance
@@ -99,12 +99,12 @@ type Split struct {
 // An Arm is one side of a [Split].
 type Arm struct {
 	Name    string
-	Weight  int // share of the sum of all; 0 or negative means none: only those a cookie keeps there
+	Weight  int // relative to the sum of all; 0 or negative means none: only clients with its cookie
 	Handler http.Handler
 }
 
-// NewSplit returns a split over arms. It panics if there is something wrong
-// with them; [Split.Set] returns an error instead.
+// NewSplit returns a split over arms. It panics if something is wrong with
+// them; [Split.Set] returns an error instead.
 func NewSplit(arms ...Arm) *Split {
 	var s Split
 	if err := s.Set(arms...); err != nil {
@@ -149,8 +149,8 @@ func (s *Split) ServeExchange(x *Exchange) {
 	Serve(a.Handler, x)
 }
 
-// kept returns the arm that the client's cookie names, and whether that is sealed
-// with an old key.
+// kept returns the arm that the client's cookie names, and whether the cookie is
+// sealed with an old key.
 func (s *Split) kept(x *Exchange) (a *Arm, old bool) {
 	if s.Cookie == "" {
 		return nil, false
@@ -193,10 +193,10 @@ func (s *Split) names() iter.Seq[string] {
 	}
 }
 
-// draw returns an arm by key or by chance, or nil if none has a weight. Each
-// arm makes a bid of its weight and a number in (0, 1); that the number is of
-// key and arm, not of the list, is what keeps clients where they are when the
-// list changes (weighted rendezvous hashing: Schindelhauer and Schomaker,
+// draw returns an arm by key or at random, or nil if none has a weight. Each
+// arm gets a score from its weight and a number in (0, 1). The number depends
+// on the key and the arm, not on the list, so clients stay on their arm when
+// the list changes (weighted rendezvous hashing: Schindelhauer and Schomaker,
 // 2005).
 func (s *Split) draw(x *Exchange) *Arm {
 	seed := s.chance.uint64(s.Seed)
@@ -252,8 +252,8 @@ func (f Fallback) Check() error { return checkAll(f) }
 func (f Fallback) check(c *checks) {
 	c.If(len(f) == 0, "Fallback", nil, "must have a choice")
 	for i, choice := range f {
-		if i < len(f)-1 { // that of the last is not asked
-			c.Need(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool, "must be the pool that is asked for a usable server")
+		if i < len(f)-1 { // the pool of the last is not used
+			c.Need(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool, "must be the pool to check for a usable server")
 		}
 		c.in(fmt.Sprintf("Fallback[%d].Pool", i), choice.Pool)
 		c.next(fmt.Sprintf("Fallback[%d].Handler", i), choice.Handler)
@@ -267,7 +267,7 @@ func (s *Split) check(c *checks) {
 	c.name("Split.Cookie", s.Cookie, true)
 	c.keys("Split.Keys", s.Keys)
 	c.name("Split.Field", s.Field, true)
-	c.If(s.arms.Load() == nil, "Split.Arms", nil, "must be set: make it by NewSplit, or call Set")
+	c.If(s.arms.Load() == nil, "Split.Arms", nil, "must be set: use NewSplit, or call Set")
 	c.If(len(s.Keys) > 0 && s.Cookie == "", "Split.Keys", nil, "must be left out, or come with the Cookie that they seal")
 	if s.arms.Load() != nil {
 		c.arms(s.list())
@@ -283,7 +283,7 @@ func (c *checks) arms(arms []Arm) {
 	for i, a := range arms {
 		weight = weight || a.Weight > 0
 		at := fmt.Sprintf("Split.Arms[%d]", i)
-		c.If(names[a.Name], at+".Name", a.Name, "must differ from those of the others: clients are kept by it")
+		c.If(names[a.Name], at+".Name", a.Name, "must differ from the others: cookies hold it")
 		names[a.Name] = true
 		c.next(at+".Handler", a.Handler)
 	}

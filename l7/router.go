@@ -14,21 +14,21 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// A Router hands each exchange to one of its routes: the first that matches,
-// in the order of Order. The zero Router has no routes; [NewRouter] and
-// [Router.Set] give it some, Set also while it is serving.
+// A Router passes each exchange to one of its routes: the first that matches,
+// in the order that Order says. The zero Router has no routes. [NewRouter] and
+// [Router.Set] set them; Set may be called while the router serves.
 //
-// Routes are found by an index over the exact and wildcard hosts and the
-// exact, prefixed and patterned paths of their matchers, so ten thousand of
-// them are found as fast as ten. What else a route asks for is tried for the
-// routes of that host and path only. A router may be a route's handler.
+// Routes are found by an index over the exact and wildcard hosts and the paths,
+// prefixes and patterns of their matchers, so a lookup among ten thousand is as
+// fast as among ten. Other conditions are tried only for the routes of that
+// host and path. The handler of a route may be another router.
 //
 // All methods may be called at once.
 type Router struct {
-	// Order says which of several matching routes is taken.
+	// Order says which of several matching routes is used.
 	Order Order
 
-	// NotFound answers what no route matches; nil means 404.
+	// NotFound answers exchanges that no route matches; nil means 404.
 	NotFound http.Handler
 
 	checked
@@ -36,14 +36,14 @@ type Router struct {
 	table atomic.Pointer[table]
 }
 
-// A Route is a handler and what it is for.
+// A Route is a handler and the matcher of its exchanges.
 type Route struct {
 	Name    string       // for records, errors and Explain; need not be unique
 	Match   Matcher      // nil matches everything
 	Handler http.Handler // must not be nil
 
-	// Priority goes before the computed order under Specific: higher first.
-	// Under Listed it must be 0.
+	// Priority takes precedence over the computed order under Specific: higher
+	// first. Under Listed it must be 0.
 	Priority int
 }
 
@@ -51,13 +51,12 @@ type Route struct {
 type Order uint8
 
 const (
-	// Listed takes routes in the order they are listed. A route that can
-	// never be reached, since an earlier one matches all that it does, is an
-	// error.
+	// Listed tries routes in the order of the list. It is an error if a route can
+	// never be reached because an earlier one matches everything that it does.
 	Listed Order = iota
 
-	// Specific takes the most specific route, in the order of the Kubernetes
-	// Gateway API, extended to the matchers that it does not know. After
+	// Specific uses the most specific route, in the order of the Kubernetes
+	// Gateway API, extended to the matchers which that does not have. After
 	// Priority:
 	//
 	//  1. an exact host, then the longer wildcard, then a regexp, then any
@@ -66,16 +65,17 @@ const (
 	//  3. a method
 	//  4. more header fields
 	//  5. more query parameters
-	//  6. more of everything else, matchers of the host's own among it
+	//   6. more of everything else, including matchers of your own
 	//
-	// Two routes that this does not put in order are an error if one request
-	// could match both: give one a Priority. An Any counts as one route for
-	// each of its alternatives.
+	// It is an error if this does not order two routes that one request could
+	// match: give one a Priority. An Any counts as one route for each of its
+	// alternatives.
 	Specific
 )
 
-// NewRouter returns a router with routes in the order listed.
-// It panics if they are not in order; [Router.Set] returns an error instead.
+// NewRouter returns a router with the routes in the order of the list. It
+// panics if something is wrong with them; [Router.Set] returns an error
+// instead.
 func NewRouter(routes ...Route) *Router {
 	var r Router
 	if err := r.Set(routes...); err != nil {
@@ -85,9 +85,9 @@ func NewRouter(routes ...Route) *Router {
 }
 
 // Set replaces all routes, atomically: an exchange sees the old table or the
-// new one. If it fails the old one stays; the error joins a [*RouteError] for
-// each route that is at fault (the first 20 of them), and what is wrong with
-// their handlers (see [Router.Check]).
+// new one. If it fails the old table stays; the error joins a [*RouteError] for
+// each faulty route (the first 20), and the mistakes of the handlers (see
+// [Router.Check]).
 func (r *Router) Set(routes ...Route) error {
 	t, err := newTable(r.Order, routes)
 	c := newChecks()
@@ -111,8 +111,8 @@ type RouteError struct {
 	config penstock.ConfigError
 }
 
-// Unwrap returns the same as a [*penstock.ConfigError], whose Field is
-// Router.Routes[i].Match or another one of the route.
+// Unwrap returns the mistake as a [*penstock.ConfigError], whose Field is
+// Router.Routes[i].Match or another field of the route.
 func (e *RouteError) Unwrap() error { return &e.config }
 
 func (e *RouteError) Error() string {

@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// A RouteExplanation says of one route whether it matches an exchange and, if
-// not, which matcher said no.
+// A RouteExplanation says whether one route matches an exchange and, if not,
+// which matcher does not.
 type RouteExplanation struct {
 	Index   int // in the list given to Set
 	Route   string
 	Matches bool
-	Taken   bool         // it is the one that would serve
-	Why     string       // "Method(GET)" if that did not match; "" for a match
+	Taken   bool         // it is the route that would serve
+	Why     string       // the matcher that does not match, such as "Method(GET)"; "" for a match
 	Handler http.Handler // of the route
 }
 
@@ -30,8 +30,8 @@ func (e RouteExplanation) String() string {
 	return fmt.Sprintf("%d %q: no %s", e.Index, e.Route, e.Why)
 }
 
-// Explain says route by route, as listed, what matches x and what does not.
-// It asks every matcher itself, not the index.
+// Explain returns, for each route in the order of the list, whether it matches
+// x. It calls every matcher and does not use the index.
 func (r *Router) Explain(x *Exchange) []RouteExplanation {
 	t := r.table.Load()
 	if t == nil {
@@ -48,9 +48,9 @@ func (r *Router) Explain(x *Exchange) []RouteExplanation {
 	return list
 }
 
-// ExplainRequest is [Router.Explain] for a request as net/http has it: one that
-// came, or one that was made to ask what would become of it. It is nil for a
-// request that no gateway would take.
+// ExplainRequest is [Router.Explain] for a request of net/http: one that was
+// received, or one that was made to find out its route. It is nil for a request
+// that a gateway would refuse.
 func (r *Router) ExplainRequest(req *http.Request) []RouteExplanation {
 	s := newStandardExchange(noWriter{}, req, nil)
 	if s.parse() != nil {
@@ -88,7 +88,7 @@ func explain(m Matcher, x *Exchange) (why string, matches bool) {
 	return describe(m), false
 }
 
-// describe writes a matcher as it would be in code, more or less.
+// describe formats a matcher roughly as in code.
 func describe(m Matcher) string {
 	v := reflect.ValueOf(m)
 	name := strings.TrimPrefix(v.Type().String(), "l7.")

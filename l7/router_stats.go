@@ -4,9 +4,9 @@ package l7
 
 import "iter"
 
-// Stats yields the figures of each route, as listed. Routes that one Set takes over from
-// the last, by a Name that each of the two lists has once, go on counting. A route takes
-// 512 bytes for them.
+// Stats yields the figures of each route, in the order of the list. Routes that one Set
+// takes over from the last, by a Name that each of the two lists has once, go on
+// counting. A route takes 512 bytes for them.
 func (r *Router) Stats() iter.Seq[RouteStats] {
 	return func(yield func(RouteStats) bool) {
 		t := r.table.Load()

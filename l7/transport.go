@@ -20,9 +20,9 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// A Transport is an [http.RoundTripper] over the servers of a pool: what a
-// [Proxy] does for the clients of a gateway, it does for a program that calls
-// other services. Pool and Upstream may be those of a proxy.
+// A Transport is an [http.RoundTripper] over the servers of a pool. It does for
+// a program that calls other services what a [Proxy] does for the clients of a
+// gateway. Pool and Upstream may be those of a proxy.
 //
 // The pool decides which server a request goes to, and Upstream whether that is
 // in plain text or over TLS; host and scheme of the URL only say what the
@@ -37,13 +37,13 @@ import (
 // With Expect: 100-continue, a body that the server has replied without is not sent, and
 // the connection ends.
 //
-// Unlike [http.Transport] it adds no field to a request, neither User-Agent
-// nor Accept-Encoding, so that a compressed body stays compressed, and it uses no proxy.
+// Unlike [http.Transport] it adds neither User-Agent nor Accept-Encoding to a request,
+// so a compressed body stays compressed, and it uses no proxy.
 //
-// An error is a [*TransportError]. A Read of the reply's body returns the context's
-// error and its cause if that has ended it, and a [*TimeoutError] if a limit has. A panic of what the program has given (a
-// dialer, a policy, a hook) is logged and becomes an error too. The fields must not change once the
-// transport is used; RoundTrip may be called by several goroutines at once.
+// An error is a [*TransportError]. A Read of the reply's body returns the context's error and its
+// cause if that has ended it, and a [*TimeoutError] if a limit has. A panic of the program's code
+// (a dialer, a policy, a hook) is logged and returned as an error too. The fields must not change
+// once the transport is used; RoundTrip may be called by several goroutines at once.
 type Transport struct {
 	Pool     *balance.Pool
 	Upstream *Upstream // connections to the servers; nil means one of its own
@@ -51,8 +51,8 @@ type Transport struct {
 	Retry Retry
 	Hedge Hedge // zero means none
 
-	// Balance returns what is known about the choice of a server for a request:
-	// a hash key, a preferred server. Nil means nothing.
+	// Balance returns hints for the choice of a server, such as a hash key or a
+	// preferred server. Nil means none.
 	Balance func(*http.Request) balance.Request
 
 	// As in Proxy; negative means none.
@@ -60,11 +60,11 @@ type Transport struct {
 	TryTimeout    time.Duration
 	HeaderTimeout time.Duration
 	BodyTimeout   time.Duration
-	StreamTimeout time.Duration // as well, and of a Body after 101 on which a Read, or a Write, does not end
+	StreamTimeout time.Duration // likewise, and of each Read and Write of a Body after 101
 
-	Seed uint64 // of the random waits between tries; 0 means at random
+	Seed uint64 // for the random waits between tries; 0 means at random
 
-	OnDone func(*Record) // called at the end of each request, that is of the reply's body; must not block or keep the record
+	OnDone func(*Record) // called when the reply's body has ended, or the request has failed; must not block or keep the record
 
 	once    sync.Once
 	wrong   error // what Check found
@@ -72,12 +72,12 @@ type Transport struct {
 	session session
 }
 
-// A TransportError is a request that got no reply.
+// A TransportError is the error of a request that got no reply.
 type TransportError struct {
 	Server      string         // name of the server tried last; "" if none was
 	Tries       int            // requests begun
 	Class       balance.Class  // of the last failure
-	Termination l4.Termination // who ended it, and when
+	Termination l4.Termination // cause and phase of the end
 	Err         error          // matches balance.ErrNoServer, ErrQueueFull, the context's error, ...
 }
 
@@ -92,12 +92,12 @@ var _ net.Error = (*TransportError)(nil)
 
 func (e *TransportError) Unwrap() error { return e.Err }
 
-// Timeout reports whether a time limit was the reason, as [net.Error] does.
+// Timeout reports whether a time limit was the reason, as in [net.Error].
 func (e *TransportError) Timeout() bool {
 	return e.Termination.Cause == l4.ServerTimeout || e.Termination.Cause == l4.ClientTimeout || errors.Is(e.Err, context.DeadlineExceeded)
 }
 
-// Temporary reports what Timeout does: with it the error is a [net.Error].
+// Temporary returns the same as Timeout. With it the error is a [net.Error].
 func (e *TransportError) Temporary() bool { return e.Timeout() }
 
 func (t *Transport) init() {
@@ -112,8 +112,7 @@ func (t *Transport) init() {
 }
 
 // CloseIdleConnections closes the connections that no request uses, for
-// [http.Client.CloseIdleConnections]. It does the same to whoever shares
-// Upstream.
+// [http.Client.CloseIdleConnections]. It affects all users of Upstream.
 func (t *Transport) CloseIdleConnections() {
 	t.once.Do(t.init)
 	t.proxy.upstream.CloseIdle()
@@ -199,7 +198,7 @@ func (c *caller) parse() error {
 	return c.parseHeader()
 }
 
-// parseHeader lists the fields in the order of their names.
+// parseHeader lists the fields sorted by name.
 func (c *caller) parseHeader() error {
 	req, x := c.req, &c.x
 	f := framing{length: -1}
@@ -220,7 +219,7 @@ func (c *caller) parseHeader() error {
 				return err
 			}
 			if k == kindOther || k == kindForwarded {
-				fd.kind = kindOther // the program's own word
+				fd.kind = kindOther // set by the program
 				x.Header.list = append(x.Header.list, fd)
 			} else if err := f.field(&x.Header, fd); err != nil {
 				return err
@@ -286,8 +285,8 @@ func (c *caller) failed(f *failure) error {
 	return err
 }
 
-// panicked ends a request in which a func of the program's panicked: a picker, a
-// dialer, a callback of TLS.
+// panicked ends a request in which the program's code panicked: a picker, a
+// dialer, a TLS callback.
 func (c *caller) panicked(p any) error {
 	err := error(recovered(c.logger(), p, "Transport", "path", c.x.Path))
 	if c.attempt.x == nil { // it had not begun
@@ -302,7 +301,8 @@ func (c *caller) panicked(p any) error {
 	return c.failed(f)
 }
 
-// settle ends the request: its body, its buffers, its record.
+// settle ends the request: it closes the body, releases the buffers and completes the
+// record.
 func (c *caller) settle() {
 	c.closeBody()
 	c.attempt.end()
@@ -357,7 +357,7 @@ func (c *caller) response() *http.Response {
 	src.expectBody(nil, c.attempt.bodyWait())
 	b := &replyBody{c: c, resp: resp, turn: make(chan struct{}, 1)}
 	resp.Body = b
-	if src.ended() { // no body: all is known
+	if src.ended() { // no body: the trailer is known, too
 		b.end(nil)
 		resp.Body = http.NoBody
 	}

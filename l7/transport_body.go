@@ -14,14 +14,14 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// replyBody is the body of a response: it gives lease and connection back at
-// its end, or when it is closed.
+// replyBody is the body of a response. At its end, or when it is closed, it
+// ends the lease and releases the connection.
 type replyBody struct {
 	c      *caller
 	resp   *http.Response
 	held   []byte
-	err    error         // what Read returns from now on; nil as long as it reads
-	turn   chan struct{} // held by who reads, or closes
+	err    error         // what Read returns from now on; nil until the body ends
+	turn   chan struct{} // held by the goroutine that reads or closes
 	closed atomic.Bool
 }
 
@@ -55,14 +55,14 @@ func (b *replyBody) Read(p []byte) (int, error) {
 	n := copy(p, b.held)
 	b.held = b.held[n:]
 	b.c.x.Record.BytesOut += int64(n)
-	if len(b.held) == 0 && src.ended() { // with Content-Length, that is known at once
+	if len(b.held) == 0 && src.ended() { // with Content-Length, the end is known at once
 		b.end(nil)
 		return n, b.err
 	}
 	return n, nil
 }
 
-// Close implements [io.Closer]. It breaks off a Read under way.
+// Close implements [io.Closer]. It interrupts a Read in progress.
 func (b *replyBody) Close() error {
 	b.closed.Store(true)
 	select {
@@ -78,7 +78,7 @@ func (b *replyBody) Close() error {
 	return nil
 }
 
-// end gives everything back. Err is nil if the body is complete.
+// end releases everything. Err is nil if the body is complete.
 func (b *replyBody) end(err error) {
 	c := b.c
 	t := &c.attempt
@@ -118,7 +118,7 @@ type tunnelBody struct {
 	conn    serverTunnel
 	once    sync.Once
 	limit   time.Duration
-	in, out atomic.Int64          // bytes of the program's, and of the server's
+	in, out atomic.Int64          // bytes from the program, and from the server
 	fault   atomic.Pointer[error] // the first one
 	closed  atomic.Bool
 }
@@ -128,15 +128,14 @@ func newTunnelBody(c *caller, u serverTunnel) *tunnelBody {
 	return &tunnelBody{c: c, conn: u, limit: orDefault(c.t.StreamTimeout, defaultStreamTimeout)}
 }
 
-// Read returns what the server sends. One goroutine may read while another
-// one writes.
+// Read reads from the server. One goroutine may read while another one writes.
 func (b *tunnelBody) Read(p []byte) (int, error) {
 	n, err := b.conn.read(p, b.limit)
 	b.out.Add(int64(n))
 	return n, b.failed(err)
 }
 
-// Write sends to the server.
+// Write writes to the server.
 func (b *tunnelBody) Write(p []byte) (int, error) {
 	if err := b.failed(b.conn.write(p, b.limit)); err != nil {
 		return 0, err
@@ -145,7 +144,7 @@ func (b *tunnelBody) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// failed returns what err means to the program, and keeps it for the record.
+// failed returns err as the program sees it, and keeps it for the record.
 func (b *tunnelBody) failed(err error) error {
 	ended := b.c.ended()
 	switch {
@@ -162,11 +161,10 @@ func (b *tunnelBody) failed(err error) error {
 	return err
 }
 
-// CloseWrite tells the server that nothing more comes.
+// CloseWrite ends the sending direction.
 func (b *tunnelBody) CloseWrite() error { return b.conn.conn().CloseWrite() }
 
-// Close ends the tunnel and gives the lease back. It may be called while
-// others read and write.
+// Close ends the tunnel and the lease. It may be called during Read and Write.
 func (b *tunnelBody) Close() error {
 	b.once.Do(func() {
 		c, t := b.c, &b.c.attempt

@@ -14,12 +14,12 @@ import (
 	"sync/atomic"
 )
 
-// caller is the downstream of an exchange that a Transport does for a program:
-// the request is the program's, and the reply is handed out as a response.
+// caller is the downstream of an exchange of a Transport: the request is the
+// program's, and the reply is returned as a response.
 type caller struct {
 	unbounded
 	serverless
-	unwritten // the reply is handed out
+	unwritten // the reply is returned
 	t         *Transport
 	req       *http.Request
 	ctx       context.Context
@@ -27,14 +27,14 @@ type caller struct {
 	attempt   attempt
 	body      io.ReadCloser // of the request; nil if there is none
 
-	noKeep  bool // the connection is not to be used again
+	noKeep  bool // the connection must not be reused
 	trails  bool // a trailer is sent, whose values may come with the end of the body
 	closed  atomic.Bool
 	unwatch func() bool
-	stop    func() // ends what followCancel began; nil if it has not
+	stop    func() // undoes followCancel; nil without one
 }
 
-// followCancel ends the context when the channel Request.Cancel is closed.
+// followCancel cancels the context when the channel Request.Cancel is closed.
 func (c *caller) followCancel() {
 	done := c.req.Cancel //lint:ignore SA1019 programs still set it
 	if done == nil {
@@ -57,7 +57,7 @@ func (c *caller) followCancel() {
 	}()
 }
 
-// ended returns the error of the context, with its cause if that is another one,
+// ended returns the error of the context, joined with its cause if that differs,
 // or nil.
 func (c *caller) ended() error {
 	err, cause := c.ctx.Err(), context.Cause(c.ctx)
@@ -87,8 +87,8 @@ func (c *caller) readBody(p []byte) (int, error) {
 	return n, err
 }
 
-// longer reports whether more stands behind a body that was at hand. The pump looks
-// behind one that is streamed.
+// longer reports whether a body that was in memory has more bytes than announced.
+// The pump checks a streamed body.
 func (c *caller) longer() bool {
 	if !c.attempt.whole || c.body == nil || c.x.ContentLength <= 0 {
 		return false
@@ -102,11 +102,11 @@ func (c *caller) bodyMayPanic() bool { return true }
 func (c *caller) hijackable() bool   { return true }
 func (c *caller) present() bool      { return false }
 
-// bodyReady takes a body that can be had again for one that is in memory. The
-// values of a trailer may come with its end.
+// bodyReady is true for a body with GetBody, which is most likely in memory.
+// The values of a trailer may come with its end.
 func (c *caller) bodyReady() bool { return c.body == nil || c.req.GetBody != nil && !c.trails }
 
-// stopBody closes the body, which is what ends a Read of one.
+// stopBody closes the body, which ends a Read.
 func (c *caller) stopBody()   { c.closeBody() }
 func (c *caller) resumeBody() {}
 
@@ -118,7 +118,7 @@ func (c *caller) closeBody() {
 
 func (c *caller) rewindable() bool { return c.req.GetBody != nil }
 
-// rewindBody gets the body anew.
+// rewindBody gets the body again from GetBody.
 func (c *caller) rewindBody() bool {
 	if c.req.GetBody == nil {
 		return false
@@ -141,7 +141,7 @@ func (c *caller) trailer() *Fields {
 	return trailerOf(c.req.Trailer)
 }
 
-// writeInterim has the hooks of httptrace called.
+// writeInterim calls the hooks of httptrace.
 func (c *caller) writeInterim(r *Reply) error {
 	trace := httptrace.ContextClientTrace(c.ctx)
 	if trace == nil {

@@ -195,7 +195,7 @@ func TestTransportCancelEndsReadOfMember(t *testing.T) {
 	})
 }
 
-// A server that is taken away under a reply is what the reader hears of, and the
+// If a server is cut during a reply, the reader is told so, and the
 // record: no time limit is over.
 func TestTransportCutSaysSo(t *testing.T) {
 	for _, proto := range []string{"1", "h2c"} {
@@ -214,7 +214,7 @@ func TestTransportCutSaysSo(t *testing.T) {
 			time.AfterFunc(time.Second, func() { tr.Pool.Server(one).Cut(true, "test") })
 			_, err = res.Body.Read(make([]byte, 1))
 			for _, err := range []error{err, recorded} {
-				if errors.Is(err, os.ErrDeadlineExceeded) || err == nil || !strings.Contains(err.Error(), "server taken away") {
+				if errors.Is(err, os.ErrDeadlineExceeded) || err == nil || !strings.Contains(err.Error(), "server was cut") {
 					t.Errorf("over %s: %v; want the reason of the cut", proto, err)
 				}
 			}

@@ -12,11 +12,12 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// serveLocal has a member of the pool that is a handler of this process answer.
-// Its goroutine ends with the handler; closing the response's body cancels the
+// serveLocal calls a member of the pool that is a handler of this process. Its
+// goroutine ends with the handler; closing the response's body cancels the
 // handler's context.
 func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
-	// Whose context that is may be in an exchange, which this one is no part of.
+	// The program's context may carry an exchange, to which this request does not
+	// belong.
 	ctx, cancel := context.WithCancel(context.WithValue(c.ctx, carriedKey{}, (*carried)(nil)))
 	pr, pw := io.Pipe()
 	w := &localWriter{method: c.req.Method, header: make(http.Header), pipe: pw, head: make(chan struct{})}
@@ -38,10 +39,10 @@ func (c *caller) serveLocal(h http.Handler) (*http.Response, error) {
 	}()
 	select {
 	case <-w.head:
-	case <-c.ctx.Done(): // the handler ends when it will
+	case <-c.ctx.Done(): // the handler may run on
 		return nil, c.ended()
 	}
-	if w.status == 0 { // it has aborted
+	if w.status == 0 { // it aborted without a head
 		r := &c.x.Record
 		return nil, &TransportError{Server: r.Server, Tries: r.Tries, Class: balance.StatusError, Termination: endOf(l4.Internal, l4.PhaseData), Err: http.ErrAbortHandler}
 	}
@@ -74,13 +75,13 @@ func (b *localBody) Close() error {
 type localWriter struct {
 	method string
 	header http.Header
-	sent   http.Header // as it was when the head was sent
-	status int         // 0 as long as there is no head
+	sent   http.Header // the header when the head was sent
+	status int         // 0 before the head
 	length int64       // Content-Length; -1 if there is none
 	none   bool        // no body follows
 	bytes  int64
 	pipe   *io.PipeWriter
-	head   chan struct{} // closed when there is a head
+	head   chan struct{} // closed at the head
 }
 
 func (w *localWriter) Header() http.Header { return w.header }
@@ -104,7 +105,7 @@ func (w *localWriter) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	switch {
 	case w.method == http.MethodHead:
-		return len(p), nil // as net/http takes it
+		return len(p), nil // as in net/http
 	case w.none:
 		return 0, http.ErrBodyNotAllowed
 	case w.length >= 0 && w.bytes+int64(len(p)) > w.length:
@@ -115,7 +116,7 @@ func (w *localWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Flush implements [http.Flusher]: nothing is held back.
+// Flush implements [http.Flusher]: nothing is buffered.
 func (w *localWriter) Flush() { w.WriteHeader(http.StatusOK) }
 
 // end closes the response and the request.

@@ -13,38 +13,38 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// attempt is the state of forwarding one exchange, over all its tries. A Proxy
-// has it deliver the reply downstream; a Transport hands the reply out.
+// attempt is the state of forwarding one exchange, over all its tries. For a
+// Proxy it delivers the reply downstream; a Transport returns it.
 type attempt struct {
 	p  *Proxy
 	x  *Exchange
 	up *Upstream
 
-	req       *l4.Buffer // the request as HTTP/1 sends it, with its body if that was at hand
+	req       *l4.Buffer // the request in HTTP/1 form, with its body if that was in memory
 	whole     bool       // the body is in req, or there is none
-	headLen   int        // of req without the body
-	body      *replay    // the body that is streamed; nil as long as none of it was asked for
-	stuck     bool       // reading the body had to be broken off: there is no more of it
-	refusable bool       // a server may say that it has not looked at the request
+	headLen   int        // length of req without the body
+	body      *replay    // a streamed body; nil until it is first read
+	stuck     bool       // a read of the body was interrupted: it cannot be read further
+	refusable bool       // a server may refuse the request unprocessed
 	tries     int
-	deadline  time.Time       // of everything; zero means none
-	distrust  *tlsError       // of the first server that had no valid certificate; nil if there was none
-	method    string          // of the request as it is sent: what the server frames its reply by
-	forceOne  bool            // HTTP/1, if that is allowed: the request asks for the connection
-	extends   bool            // but HTTP/2 if the server offers extended CONNECT
-	login     bool            // it logs the connection in
-	use       usage           // of connections to servers
-	asked     balance.Request // x.Balance before there was a try
-	try       try             // the try that is under way, then the one that is answered
+	deadline  time.Time       // of the whole exchange; zero means none
+	distrust  *tlsError       // of the first server with an invalid certificate; nil if there was none
+	method    string          // of the request as sent: it decides the framing of the server's reply
+	forceOne  bool            // use HTTP/1, if allowed: the request asks for an upgrade
+	extends   bool            // but use HTTP/2 if the server offers extended CONNECT
+	login     bool            // it authenticates the connection
+	use       usage           // what it needs from connections to servers
+	asked     balance.Request // x.Balance before the first try
+	try       try             // the current try, at the end the one with the reply
 	trace     *tracer         // nil if no program looks
-	mirroring *Mirror         // gets a copy at the end
+	mirroring *Mirror         // gets a copy at the end; nil means none
 	retry     struct {
 		balance.RetryPermit
 		ok bool
 	}
 }
 
-// begin puts the request into its buffer.
+// begin writes the request into its buffer.
 func (t *attempt) begin() {
 	x, p := t.x, t.p
 	t.req = t.up.pool.Get()
@@ -66,7 +66,7 @@ func (t *attempt) begin() {
 				break
 			}
 		}
-		t.whole = n == len(b) // or else who streams it finds the error
+		t.whole = n == len(b) // on an error it is streamed, which finds the error again
 		b = b[:n]
 	}
 	if n := len(x.buffered); n > 0 && int64(n) == x.ContentLength && n <= cap(b)-len(b) {
@@ -100,7 +100,7 @@ func (t *attempt) stream() *replay {
 			limit = longer(limit, t.streamLimit())
 		}
 		t.x.down.boundBody(limit)
-		if b := t.x.buffered; b != nil { // to be had again without keeping it
+		if b := t.x.buffered; b != nil { // already in memory
 			t.body = &replay{kept: b, limit: max(len(b), 1), err: io.EOF}
 			return t.body
 		}
@@ -116,7 +116,7 @@ func (t *attempt) toEnd(trailer bool) bool {
 	return trailer && t.x.proto > 1 || t.use.session != nil && t.use.session.program
 }
 
-// keepBytes returns how much of the body is worth keeping.
+// keepBytes returns how many bytes of the body to keep for another try.
 func (t *attempt) keepBytes() int {
 	n := 0
 	r := &t.p.Retry
@@ -149,8 +149,8 @@ func (t *attempt) rewind() bool {
 	return !(t.stuck && !t.body.complete()) && t.body.rewind()
 }
 
-// answer tries servers until one replies: then nil is returned, and t.try is
-// the reply with its lease.
+// answer tries servers until one replies. Then it returns nil, and t.try has
+// the reply and its lease.
 func (t *attempt) answer() *failure {
 	x, p := t.x, t.p
 	ctx := x.Context()
@@ -162,7 +162,7 @@ func (t *attempt) answer() *failure {
 	var last *failure
 	for {
 		lease, err := p.Pool.Acquire(ctx, x.Balance)
-		if last != nil && errors.Is(err, balance.ErrNoServer) { // but those that were tried
+		if last != nil && errors.Is(err, balance.ErrNoServer) { // except those already tried
 			x.Balance = t.asked
 			lease, err = p.Pool.Acquire(ctx, x.Balance)
 		}
@@ -193,7 +193,7 @@ func (t *attempt) answer() *failure {
 	}
 }
 
-// done gives the lease back.
+// done ends the lease.
 func (l *try) done(o balance.Outcome) {
 	lease, seen := l.lease, l.seen
 	l.lease, l.seen = balance.Lease{}, nil
@@ -204,7 +204,7 @@ func (l *try) done(o balance.Outcome) {
 	}
 }
 
-// abandon ends a reply under way that nobody will take.
+// abandon ends a reply that will not be relayed.
 func (t *attempt) abandon() {
 	l := &t.try
 	if l.src != nil {
@@ -215,7 +215,7 @@ func (t *attempt) abandon() {
 	l.done(balance.Outcome{Class: balance.ClientAborted})
 }
 
-// note puts what is known of a try into the record.
+// note copies what is known of a try into the record.
 func (t *attempt) note(l *try) {
 	r := &t.x.Record
 	r.Server, r.Reused = l.lease.Server().Name(), l.reused
@@ -248,7 +248,7 @@ func (t *attempt) open(ctx context.Context, l *try) *failure {
 		return t.connectFailure(l, err)
 	}
 	if id != (identity{}) {
-		now = time.Now() // the host's code was asked
+		now = time.Now() // the host's code has run
 	}
 	fresh := false
 	for refusals := 0; ; {
@@ -262,7 +262,7 @@ func (t *attempt) open(ctx context.Context, l *try) *failure {
 			nc, idleAt := src.netConn()
 			t.trace.got(nc, !dialed, idleAt)
 		}
-		if dialed || src.shared() { // which may have waited for somebody's dial
+		if dialed || src.shared() { // it may have waited for another request's dial
 			now = time.Now()
 		}
 		l.connected = reached(now.Sub(start))
@@ -274,12 +274,13 @@ func (t *attempt) open(ctx context.Context, l *try) *failure {
 		case f.by != l4.ServerAborted || f.refused && refusals == maxRefusals:
 			return f
 		case f.refused:
-			// Nothing has failed: such a request is just sent again, whatever its
-			// method (RFC 9113, section 8.7).
+			// This is not a failure: the request is sent again, whatever its method (RFC
+			// 9113, section 8.7).
 			refusals++
 		case f.quiet && !dialed && !fresh:
-			// A reused connection that ended without a byte of a reply was most
-			// likely closed as we sent. That is nobody's fault and no try.
+			// A reused connection that ended without a byte of a reply was most likely
+			// closed while we sent. That is not a fault of the server and does not count
+			// as a try.
 			fresh = true
 		default:
 			return f
@@ -291,8 +292,8 @@ func (t *attempt) open(ctx context.Context, l *try) *failure {
 	}
 }
 
-// maxRefusals is how often a request is sent again to a server that has not
-// looked at it, before that counts as a failed try.
+// maxRefusals is how often a request is sent again to a server that has refused
+// it unprocessed, before that counts as a failed try.
 const maxRefusals = 3
 
 // exchange sends the request and waits for the head of the reply.
@@ -301,7 +302,7 @@ func (t *attempt) exchange(l *try, src source, sent time.Time) *failure {
 		src.close()
 		return &failure{class: balance.Canceled, by: l4.ClientAborted, phase: l4.PhaseConnect, err: errRaceLost, unsent: true}
 	}
-	l.src = src // who abandons the try closes it
+	l.src = src // abandon closes it
 	if l.seen != nil {
 		l.seen.Version = src.version()
 	}
@@ -325,24 +326,24 @@ func (t *attempt) exchange(l *try, src source, sent time.Time) *failure {
 	if t.x.grpc {
 		grpcHead(r, &l.outcome)
 	}
-	if l.race == nil { // else once it is over
+	if l.race == nil { // in a race: when it is over
 		if f := t.badStatus(l, src); f != nil {
 			return f
 		}
 	}
 	if r.Status == http.StatusSwitchingProtocols && !t.switchAgreed(src) {
 		t.letGo(l, src)
-		return &failure{class: balance.Protocol, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server changed to a protocol that was not asked for")}
+		return &failure{class: balance.Protocol, status: http.StatusBadGateway, by: l4.ServerAborted, phase: l4.PhaseHeaders, err: errors.New("l7: server switched to a protocol that was not requested")}
 	}
 	r.Server = l.lease.Server()
-	if l.outcome.Class == balance.OK { // the body may be a stream, or a tunnel
+	if l.outcome.Class == balance.OK { // otherwise the body may be a stream, or a tunnel
 		l.lease.Works(r.Status)
 	}
 	return nil
 }
 
-// hold has the source interrupted if the client goes away. False means that
-// its try has lost a race already.
+// hold registers the source to be interrupted if the client disconnects. False
+// means that its try has already lost a race.
 func (t *attempt) hold(l *try, src source) bool {
 	if l.race != nil {
 		return l.race.hold(l, src)
@@ -351,7 +352,7 @@ func (t *attempt) hold(l *try, src source) bool {
 	return true
 }
 
-// letGo ends a try without a reply to pass on.
+// letGo ends a try that has no reply to relay.
 func (t *attempt) letGo(l *try, src source) {
 	src.stopSending(t, t.mayNeedBody() && !src.end().interrupted.Load())
 	if l.race != nil {
@@ -371,7 +372,7 @@ func (t *attempt) badStatus(l *try, src source) *failure {
 	return t.retryStatus(l, src)
 }
 
-// retryStatus makes a failure of a reply whose status is to be retried for.
+// retryStatus returns a reply as a failure if its status is to be retried.
 func (t *attempt) retryStatus(l *try, src source) *failure {
 	r := src.reply()
 	for _, st := range t.p.Retry.Statuses {
@@ -388,11 +389,11 @@ func (t *attempt) retryStatus(l *try, src source) *failure {
 		if t.body != nil && !keep && !t.x.down.rewindable() {
 			return nil
 		}
-		sent := src.stopSending(t, keep) // before anybody looks at the body
+		sent := src.stopSending(t, keep) // before the body is used elsewhere
 		if !t.mayRepeat(f) || !t.takeShare(f) {
 			return nil
 		}
-		// The rest of a short body is worth a connection.
+		// Draining a short body saves the connection.
 		src.expectBody(nil, bodyWait{limit: time.Second, stream: time.Second})
 		clean := sent
 		for n := 0; clean && !src.ended() && n < maxUnread; {
@@ -411,8 +412,8 @@ func (t *attempt) retryStatus(l *try, src source) *failure {
 	return nil
 }
 
-// retryAfter reads a Retry-After: seconds or a date (RFC 9110, section
-// 10.2.3). What is neither counts as 0.
+// retryAfter parses a Retry-After: seconds or a date (RFC 9110, section
+// 10.2.3). Anything else is 0.
 func retryAfter(v string, now time.Time) time.Duration {
 	if v == "" {
 		return 0
@@ -426,7 +427,7 @@ func retryAfter(v string, now time.Time) time.Duration {
 	return 0
 }
 
-// switchAgreed reports whether the client asked for what a 101 changes to.
+// switchAgreed reports whether the client asked for the protocol of a 101.
 func (t *attempt) switchAgreed(src source) bool {
 	c, asked := src.tunnel(t.method), t.x.upgrade
 	if c == nil || asked == "" || c.switchedTo() == "" {

@@ -10,50 +10,51 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// upConn is an HTTP/1 connection to a server. One request at a time has it.
+// upConn is an HTTP/1 connection to a server. One request at a time uses it.
 type upConn struct {
 	host     *upHost
 	c        *l4.Conn
 	expires  time.Time // zero means never
-	idleAt   time.Time // when it was last known to be in use
+	idleAt   time.Time // time of the last use
 	requests int
-	cuts     int // of the host when it was opened
+	cuts     int // host.cuts when it was opened
 	id       identity
-	session  *session // of the request that has it, if that is known
+	session  *session // of the request that uses it, if known
 	quiet    *quiet
 	readAt   deadline
 	sendAt   deadline
 
-	enough  atomic.Bool                         // the rest of the request body is not to be sent
+	enough  atomic.Bool                         // the rest of the request body must not be sent
 	whenCut atomic.Pointer[func(reason string)] // nil until the connection is a tunnel
-	in      input                               // holds no buffer when there is nothing in it
+	in      input                               // holds no buffer while it is empty
 	head    string                              // of the last reply
 	trace   *tracer                             // of the request that has it; nil if no program looks
-	pump    *pump                               // sends the request body; nil if there is nothing to wait for
+	pump    *pump                               // sends the request body; nil if the body was in memory
 	rep     Reply
 	sourceEnd
 	upReply
 }
 
-// interrupt makes reads and writes under way, and to come, fail.
+// interrupt makes current and future reads and writes fail.
 func (c *upConn) interrupt() {
 	c.interrupted.Store(true)
 	c.expire(func() { _ = c.c.SetDeadline(past) })
 }
 
-// interruptBody is interrupt for a request body that does not come: the server
-// must not take what it has got for all of it.
+// interruptBody is interrupt for a request body that stops early: the server
+// must not take the part that it has for the whole.
 func (c *upConn) interruptBody() { c.expire(func() { _ = c.c.SetReadDeadline(past) }) }
 
 func (c *upConn) cut(reason string) {
 	c.cutReason.Store(&reason)
 	c.expire(func() { _ = c.c.SetDeadline(past) })
-	if f := c.whenCut.Load(); f != nil { // seen here, or onCut sees the reason
+	if f := c.whenCut.Load(); f != nil { // seen here, or onCut sees cutReason
 		(*f)(reason)
 	}
 }
 
-// expire ends what goes on on c by its deadline or, if that panics, by closing it.
+// expire ends the current operations of c by a deadline or, if setting it panics,
+// by closing c.
 func (c *upConn) expire(set func()) {
 	if quietly(slog.Default(), set) != nil {
 		c.shut()
@@ -70,7 +71,7 @@ func (c *upConn) close() {
 	c.shut()
 }
 
-// forget takes the connection off the list.
+// forget removes the connection from the list.
 func (c *upConn) forget() {
 	c.host.mu.Lock()
 	delete(c.host.conns, c)
@@ -81,8 +82,8 @@ func (c *upConn) forget() {
 	}
 }
 
-// release ends the use of a connection: clean means that request and reply
-// are complete and that nothing but the next reply can follow.
+// release ends the use of a connection. Clean means that request and reply are
+// complete, and that only the next reply can follow.
 func (c *upConn) release(clean bool) {
 	x, trace := c.x, c.trace
 	c.x, c.pump, c.trace = nil, nil, nil
@@ -104,7 +105,7 @@ func (c *upConn) release(clean bool) {
 	}
 }
 
-// logIn finds the session that a connection which is logged in belongs to.
+// logIn sets the session to which an authenticated connection belongs.
 func (c *upConn) logIn(x *Exchange) {
 	if c.session == nil && x != nil {
 		c.session = x.down.session(true).session

@@ -31,7 +31,7 @@ func (c *upConn) onCut(f func(reason string)) {
 
 func (c *upConn) open() {
 	_ = c.c.SetDeadline(time.Time{})
-	if c.lost() { // seen here, or the deadline stands
+	if c.lost() { // seen here, or the deadline is in force
 		c.interrupt()
 	}
 }

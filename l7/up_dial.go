@@ -17,15 +17,15 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// protocols is what may be spoken with a server.
+// protocols are the protocols that may be used with a server.
 type protocols struct {
 	one  bool        // HTTP/1
-	two  atomic.Bool // HTTP/2; no more once a server has chosen HTTP/1
-	alpn []string    // to offer over TLS, in order; nil means no ALPN
+	two  atomic.Bool // HTTP/2; false once a server has chosen HTTP/1
+	alpn []string    // offered over TLS, in order; nil means no ALPN
 	ext  atomic.Bool // the server has offered extended CONNECT
 }
 
-// learnProtocols finds out what to speak with the server of h.
+// learnProtocols determines the protocols for the server of h.
 func (h *upHost) learnProtocols() {
 	u := h.up
 	h.one = true
@@ -57,7 +57,7 @@ func (h *upHost) learnProtocols() {
 }
 
 // get returns a connection for one request, and whether it is new. With fresh
-// a connection of HTTP/1 is always new.
+// an HTTP/1 connection is always new.
 func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *try, fresh bool) (source, bool, error) {
 	if h.one && !fresh {
 		if c := h.take(id, t.whole && !t.x.expect && t.trace == nil, t.use); c != nil {
@@ -83,7 +83,7 @@ func (h *upHost) get(ctx context.Context, id identity, t *attempt, l *try, fresh
 	return h.newConn(nc, d, id, t.use.session), true, nil
 }
 
-// oneOnly returns what to offer when HTTP/2 is not wanted.
+// oneOnly returns the ALPN offer without HTTP/2.
 func (h *upHost) oneOnly() []string {
 	if len(h.alpn) == 0 {
 		return nil
@@ -91,7 +91,7 @@ func (h *upHost) oneOnly() []string {
 	return slices.DeleteFunc(slices.Clone(h.alpn), func(p string) bool { return p == "h2" })
 }
 
-// newConn makes a connection of HTTP/1 of nc, which d has come to.
+// newConn makes an HTTP/1 connection of nc, the result of d.
 func (h *upHost) newConn(nc net.Conn, d *dialing, id identity, s *session) *upConn {
 	c := &upConn{host: h, id: id, session: s, c: l4.NewConn(nc), quiet: newQuiet(nc), expires: h.expiry()}
 	cut := h.replace(d, func() {
@@ -104,7 +104,7 @@ func (h *upHost) newConn(nc net.Conn, d *dialing, id identity, s *session) *upCo
 	return c
 }
 
-// expiry returns when a connection opened now is too old; zero means never.
+// expiry returns when a connection opened now reaches MaxAge; zero means never.
 func (h *upHost) expiry() time.Time {
 	age := h.up.MaxAge
 	if age <= 0 {
@@ -113,19 +113,19 @@ func (h *upHost) expiry() time.Time {
 	return time.Now().Add(age - time.Duration(h.up.chance.float64(h.up.Seed)*float64(age/10+1))) // not all at once
 }
 
-// keep returns an identity that holds nothing of the request it was made for.
+// keep returns a copy of the identity that does not refer to the request.
 func (id identity) keep() identity {
 	id.tlsName = strings.Clone(id.tlsName)
 	return id
 }
 
-// dial opens a connection, and counts it. A connection of ours has to take the place of the
-// dialing.
+// dial opens a connection and counts it. The caller has to replace the dialing by a
+// connection.
 func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust *tlsError, deadline time.Time) (nc net.Conn, d *dialing, err error) {
 	ctx, d = h.beginDial(ctx)
 	h.counts.dials.Add(1)
 	defer func() {
-		if nc == nil { // or what the host gave panicked
+		if nc == nil { // otherwise the host's code panicked
 			h.counts.dialErrors.Add(1)
 			h.endDial(d)
 		}
@@ -157,7 +157,7 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 	}
 	up := false
 	defer func() {
-		if !up { // or a callback of the TLS configuration panicked
+		if !up { // otherwise a TLS callback panicked
 			_ = nc.Close()
 		}
 	}()
@@ -225,9 +225,9 @@ func (h *upHost) tlsConfig(id identity, addr string, alpn []string) *tls.Config 
 	return cfg
 }
 
-// sessionCache returns the sessions that may be resumed: those that were begun
-// with the present client certificate, since a resumed session goes on under
-// the certificate that it was begun with.
+// sessionCache returns the TLS sessions that may be resumed: those begun with
+// the current client certificate, since a resumed session keeps the certificate
+// with which it began.
 func (h *upHost) sessionCache(cfg *tls.Config) tls.ClientSessionCache {
 	who := clientCertificate(cfg)
 	h.mu.Lock()
@@ -238,8 +238,8 @@ func (h *upHost) sessionCache(cfg *tls.Config) tls.ClientSessionCache {
 	return h.sessions
 }
 
-// clientCertificate returns the certificate with which a server that accepts
-// anything would be met, "" if there is none.
+// clientCertificate returns the certificate that would be sent to a server that
+// accepts any, "" if there is none.
 func clientCertificate(cfg *tls.Config) string {
 	var c *tls.Certificate
 	switch {
@@ -262,8 +262,8 @@ var (
 	errDistrusted     = errors.New("another server had no valid certificate for this name")
 )
 
-// connectError tells our own time limit, and the end of the server, from other
-// ends of the context.
+// connectError tells our own time limit, and the removal of the server, from
+// other ends of the context.
 func connectError(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	if cause == errConnectTimeout {
@@ -275,16 +275,16 @@ func connectError(ctx context.Context, err error) error {
 	return err
 }
 
-// tlsError marks a failure after the TCP connection was there.
+// tlsError is a failure after the TCP connection was made.
 type tlsError struct {
-	name string // that was asked for
+	name string // the requested server name
 	err  error
 }
 
 func (e *tlsError) Error() string { return fmt.Sprintf("l7: TLS to %q: %v", e.name, e.err) }
 func (e *tlsError) Unwrap() error { return e.err }
 
-// untrusted reports whether the server showed a certificate that is not valid.
+// untrusted reports whether the server's certificate was invalid.
 func (e *tlsError) untrusted() bool {
 	_, ok := errors.AsType[*tls.CertificateVerificationError](e.err)
 	return ok

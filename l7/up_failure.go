@@ -13,23 +13,23 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// A failure is a try that gave the client nothing.
+// A failure is the error of a try of which the client has received nothing.
 type failure struct {
 	class   balance.Class
-	status  int // what the client is told; 0 if it is not there any more
+	status  int // for the client; 0 if it has disconnected
 	by      l4.Cause
 	phase   l4.Phase
 	err     error
-	unsent  bool          // nothing of the request reached the server
+	unsent  bool          // no part of the request reached the server
 	quiet   bool          // the connection ended before a byte of a reply
-	refused bool          // the server says that it has not looked at the request
-	after   time.Duration // what the server asks to wait
+	refused bool          // the server says that it has not processed the request
+	after   time.Duration // the wait that the server asks for
 
-	distrust *tlsError // the server had no valid certificate
+	distrust *tlsError // the server's certificate was invalid
 }
 
-// noServer says why the pool gave no server. Last is the failure of the try
-// before, or nil.
+// noServer returns the failure for an error of Acquire. Last is the failure of
+// the previous try, or nil.
 func (t *attempt) noServer(err error, last *failure) *failure {
 	f := &failure{class: balance.Canceled, status: http.StatusServiceUnavailable, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err}
 	switch {
@@ -53,7 +53,7 @@ func (t *attempt) noServer(err error, last *failure) *failure {
 	return f
 }
 
-// failed answers for the last failure.
+// failed answers with the last failure.
 func (t *attempt) failed(f *failure) {
 	x := t.x
 	x.Record.Err = errors.Join(x.Record.Err, f.err)
@@ -74,8 +74,8 @@ func (t *attempt) failed(f *failure) {
 	}
 }
 
-// statusClientClosed is nginx's number for a client that left before its
-// reply. It is never sent.
+// statusClientClosed is nginx's status for a client that disconnected before
+// its reply. It is never sent.
 const statusClientClosed = 499
 
 // connectFailure classifies a failed dial.
@@ -106,8 +106,8 @@ func (t *attempt) connectFailure(l *try, err error) *failure {
 }
 
 // canceled makes f the failure of an exchange whose context has ended: the client
-// is gone, unless a handler of net/http around has set a deadline, or has ended
-// its own context.
+// has disconnected, unless middleware of net/http has set a deadline, or has
+// canceled its own context.
 func (f *failure) canceled(x *Exchange) {
 	f.class, f.by, f.status = balance.Canceled, l4.ClientAborted, 0
 	switch {
@@ -118,8 +118,8 @@ func (f *failure) canceled(x *Exchange) {
 	}
 }
 
-// panicked makes f the failure of host code that panicked: nothing to be tried
-// again for, and not the server's fault.
+// panicked makes f the failure of host code that panicked: it is not retried
+// and is not the server's fault.
 func (f *failure) panicked() {
 	f.class, f.by, f.unsent, f.quiet = balance.ClientAborted, l4.Internal, false, false
 	if f.status = http.StatusInternalServerError; errors.Is(f.err, http.ErrAbortHandler) {
@@ -132,14 +132,14 @@ type clientError struct{ error }
 
 func (e *clientError) Unwrap() error { return e.error }
 
-// blame says what an error means that ended a try, be it before the reply or
-// within it: whose doing that was, and what the pool is told of the server. What
-// somebody has done to the source goes before what its reads and writes say of it.
+// blame classifies an error that ended a try, before or during the reply: its
+// cause, and the class that the pool is told. An interruption of the source takes
+// precedence over the errors that its reads and writes return.
 func (f *sourceEnd) blame(err error) (class balance.Class, by l4.Cause) {
 	var ce *clientError
 	var br *badReply
 	var he *headError
-	var tooLong *http.MaxBytesError // of a handler around
+	var tooLong *http.MaxBytesError // from an outer handler
 	var pe *panicError
 	late := errors.Is(err, os.ErrDeadlineExceeded)
 	switch {
@@ -163,7 +163,7 @@ func (f *sourceEnd) blame(err error) (class balance.Class, by l4.Cause) {
 	return balance.Reset, l4.ServerAborted
 }
 
-// failure makes a failure of an error before the reply to x.
+// failure returns an error before the reply to x as a failure.
 func (f *sourceEnd) failure(x *Exchange, err error) *failure {
 	class, by := f.blame(err)
 	fail := &failure{class: class, status: http.StatusBadGateway, by: by, phase: l4.PhaseHeaders, err: err}
@@ -206,14 +206,14 @@ func (f *failure) aborted(x *Exchange, interrupted bool) {
 		return
 	}
 	if f.phase, f.status = l4.PhaseRequest, 0; x.down.present() {
-		f.status = http.StatusBadRequest // what a handler around makes of the body
+		f.status = http.StatusBadRequest // from an outer handler that wraps the body
 	}
 }
 
-// unsentError marks a request that the server has not looked at.
+// unsentError is the error of a request that the server has not processed.
 type unsentError struct {
 	error
-	told bool // by the server, which is there
+	told bool // the server has said so, so it is reachable
 }
 
 func (e *unsentError) Unwrap() error { return e.error }

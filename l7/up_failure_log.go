@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// maxFailureLines is how many failures a Proxy logs in a second: enough to see
-// what is wrong, too few to be what is wrong.
+// maxFailureLines is how many failures a Proxy logs in a second: enough to
+// diagnose a problem without becoming one.
 const maxFailureLines = 10
 
-// A failureLog bounds the lines of a log. It is told the time, in seconds.
+// A failureLog limits the lines of a log. Its methods take the time in seconds.
 type failureLog struct {
 	mu      sync.Mutex
 	second  int64
 	lines   int // in that second
-	left    int // left out since the last line
+	left    int // lines left out since the last one
 	started bool
 }
 
@@ -39,8 +39,8 @@ func (l *failureLog) allow(second int64) (ok bool, left int) {
 	return true, left
 }
 
-// tell logs a failure that no OnDone hears of. Inlined, its frame would be below
-// every request, whose goroutine would have to grow its stack for it.
+// tell logs a failure if there is no OnDone. It is not inlined: its frame would
+// be on the stack of every request, which would have to grow for it.
 //
 //go:noinline
 func (p *Proxy) tell(x *Exchange) {
@@ -49,7 +49,7 @@ func (p *Proxy) tell(x *Exchange) {
 		return
 	}
 	if _, ok := errors.AsType[*panicError](r.Err); ok {
-		return // logged already, with its stack
+		return // already logged, with its stack
 	}
 	ok, left := p.failures.allow(time.Now().Unix())
 	if !ok {

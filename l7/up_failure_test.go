@@ -104,7 +104,7 @@ func TestBlame(t *testing.T) {
 			require.Equal(t, c.unsent, fail.unsent)
 			require.Equal(t, c.told, fail.refused)
 			if c.by == l4.ServerDown {
-				require.EqualError(t, fail.err, "l7: server taken away: gone")
+				require.EqualError(t, fail.err, "l7: server was cut: gone")
 			} else {
 				require.Equal(t, c.err, fail.err)
 			}

@@ -7,18 +7,18 @@ import (
 	"strconv"
 )
 
-// Forward says in which fields a server is told who the client was, how it
-// spoke, and which host it asked for. Fields of that kind that the client
-// sent are dropped, in all their spellings, unless [TrustForwarded] has found
-// that they come from a proxy of ours. What a handler sets, also one of net/http inside
-// a native one, is sent as it is, whatever the mode, in the place of ours.
+// Forward selects the fields that tell a server the client's address, its scheme, and
+// the host that it asked for. Such fields from the client are dropped, in all
+// spellings, unless [TrustForwarded] has found that they come from a trusted proxy.
+// Fields that a handler sets, also one of net/http inside a native one, are sent
+// unchanged in place of ours, whatever the mode.
 type Forward uint8
 
 const (
 	ForwardX        Forward = iota // X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host
 	ForwardStandard                // Forwarded (RFC 7239)
 	ForwardBoth                    // all four
-	ForwardNone                    // none: the server need not know
+	ForwardNone                    // none
 )
 
 // appendRequest appends the head of the request as it is sent to a server.
@@ -46,7 +46,7 @@ func appendRequest(b []byte, x *Exchange, p *Proxy) []byte {
 			continue // joined below
 		}
 		if fd.kind == kindTrailer && x.ContentLength >= 0 {
-			continue // there will be none behind a body of known length
+			continue // HTTP/1 has no trailer after a body of known length
 		}
 		b = append(b, fd.Name...)
 		b = append(b, ": "...)
@@ -97,8 +97,8 @@ func (x *Exchange) viaVersion() string {
 	return strconv.Itoa(int(x.proto)) + ".0 "
 }
 
-// joins reports whether a forwarding field is one that is written anew, behind
-// what was believed of it.
+// joins reports whether a forwarding field is rewritten, with its trusted
+// values first.
 func (x *Exchange) joins(mode Forward, name string) bool {
 	if equalFold(name, "forwarded") {
 		return x.tellsStandard(mode)
@@ -106,8 +106,8 @@ func (x *Exchange) joins(mode Forward, name string) bool {
 	return x.tellsX(mode) && (equalFold(name, "x-forwarded-for") || equalFold(name, "x-forwarded-proto") || equalFold(name, "x-forwarded-host"))
 }
 
-// tellsX reports whether the X-Forwarded fields are written: as the mode asks
-// for, or because there are such fields that are believed.
+// tellsX reports whether the X-Forwarded fields are written: because of the
+// mode, or because there are such fields that are trusted.
 func (x *Exchange) tellsX(mode Forward) bool {
 	return mode == ForwardX || mode == ForwardBoth ||
 		mode == ForwardStandard && x.trusted && !x.rfc7239 && x.Header.Has("X-Forwarded-For")
@@ -130,8 +130,8 @@ func appendForwarded(b []byte, x *Exchange, mode Forward) []byte {
 	return b
 }
 
-// foundClient reports whether a proxy of ours has told of a client, in the
-// fields that rfc7239 says.
+// foundClient reports whether a trusted proxy has named a client: in Forwarded
+// if rfc7239 is set, else in X-Forwarded-For.
 func (x *Exchange) foundClient(rfc7239 bool) bool {
 	return x.trusted && x.rfc7239 == rfc7239 && x.Client.IsValid() && x.Client != x.Remote.Addr()
 }

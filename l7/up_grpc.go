@@ -12,8 +12,8 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// grpcTimeout reads a grpc-timeout: at most eight digits and a unit. False means
-// that it is none.
+// grpcTimeout parses a grpc-timeout: at most eight digits and a unit. It is
+// false for anything else.
 func grpcTimeout(v string) (time.Duration, bool) {
 	n := len(v) - 1
 	if n < 1 || n > 8 {
@@ -46,7 +46,7 @@ func grpcTimeout(v string) (time.Duration, bool) {
 	return time.Duration(count) * unit, true
 }
 
-// boundByGRPC makes the client's deadline that of the request, if it is earlier.
+// boundByGRPC applies the client's deadline to the request, if it is earlier.
 func (t *attempt) boundByGRPC() {
 	d, ok := grpcTimeout(t.x.Header.Get("Grpc-Timeout"))
 	if !ok {
@@ -57,9 +57,9 @@ func (t *attempt) boundByGRPC() {
 	}
 }
 
-// headerTimeout returns how long the head of a reply may take, 0 meaning for
-// ever. A gRPC server sends it with the first message, which may be the event
-// that a client waits for. Other requests for streams are looked at later.
+// headerTimeout returns how long the head of a reply may take; 0 means no
+// limit. A gRPC server sends the head with the first message, which may be the
+// event that a client waits for. headTime handles other requests for streams.
 func (t *attempt) headerTimeout() time.Duration {
 	if t.x.grpc {
 		return t.headLimit()
@@ -67,7 +67,7 @@ func (t *attempt) headerTimeout() time.Duration {
 	return orDefault(t.p.HeaderTimeout, defaultHeadersTimeout)
 }
 
-// bodyTimeout is headerTimeout for a pause in a body.
+// bodyTimeout returns how long a body may pause.
 func (t *attempt) bodyTimeout() time.Duration {
 	if t.x.grpc {
 		return t.bodyWait().stream
@@ -75,8 +75,8 @@ func (t *attempt) bodyTimeout() time.Duration {
 	return orDefault(t.p.BodyTimeout, defaultReplyTimeout)
 }
 
-// grpcLate reports whether a call failed because its time was over, and answers
-// then.
+// grpcLate reports whether a call failed because its deadline passed, and
+// answers if so.
 func (t *attempt) grpcLate(f *failure) bool {
 	if !t.x.grpc || f.by != l4.ServerTimeout || t.deadline.IsZero() || time.Now().Before(t.deadline) || t.x.replied {
 		return false
@@ -86,8 +86,9 @@ func (t *attempt) grpcLate(f *failure) bool {
 	return true
 }
 
-// grpcCut ends a reply that was cut on the server's side by a status, which says
-// more to a client of gRPC than a reset. False means that it has to be reset.
+// grpcCut ends a reply that was cut on the server's side with a grpc-status,
+// which tells a gRPC client more than a reset. False means that the stream has
+// to be reset.
 func (t *attempt) grpcCut(src source, err error) bool {
 	x := t.x
 	if !x.grpc || src.end().interrupted.Load() || !grpcType(src.reply().Header.Get("Content-Type")) {
@@ -108,16 +109,16 @@ func (t *attempt) grpcCut(src source, err error) bool {
 	return x.down.finish(&status) == nil
 }
 
-// grpcHead has the status of a reply without messages speak for the server at
-// once.
+// grpcHead judges the server at once by the grpc-status of a reply without
+// messages.
 func grpcHead(r *Reply, o *balance.Outcome) {
 	if grpcType(r.Header.Get("Content-Type")) {
 		judgeGRPC(r.Header.Get("Grpc-Status"), o)
 	}
 }
 
-// grpcPushback reads when a server of gRPC wants to be asked again (gRFC A6).
-// False means never.
+// grpcPushback returns how long a gRPC server asks clients to wait before a
+// retry (gRFC A6). False means that they must not retry.
 func grpcPushback(r *Reply) (time.Duration, bool) {
 	v, ok := r.Header.Lookup("Grpc-Retry-Pushback-Ms")
 	if !ok {
@@ -127,15 +128,15 @@ func grpcPushback(r *Reply) (time.Duration, bool) {
 	return time.Duration(min(ms, 1<<31)) * time.Millisecond, ok
 }
 
-// judge is grpcHead for a reply that has come to its end.
+// judge is grpcHead at the end of a reply.
 func (s *h2Stream) judge(o *balance.Outcome) {
 	if s.trailing != nil && grpcType(s.rep.Header.Get("Content-Type")) {
 		judgeGRPC(s.trailing.Get("Grpc-Status"), o)
 	}
 }
 
-// judgeGRPC has a gRPC status speak for the server as its HTTP status would: a
-// gRPC server fails with 200.
+// judgeGRPC sets the outcome by a grpc-status, as the HTTP status would: a gRPC
+// server fails with status 200.
 func judgeGRPC(code string, o *balance.Outcome) {
 	if status, ok := grpcHTTP[code]; ok && o.Class == balance.OK {
 		o.Class, o.Status = balance.StatusError, status
@@ -143,8 +144,8 @@ func judgeGRPC(code string, o *balance.Outcome) {
 	}
 }
 
-// grpcHTTP are the codes of gRPC with which a server says that it failed, as
-// HTTP would say it (Envoy's mapping).
+// grpcHTTP maps the gRPC codes with which a server reports that it failed to
+// HTTP statuses (Envoy's mapping).
 var grpcHTTP = map[string]int{
 	"2":  http.StatusInternalServerError, // UNKNOWN
 	"4":  http.StatusGatewayTimeout,      // DEADLINE_EXCEEDED

@@ -41,8 +41,8 @@ func (c *upConn) roundTrip(t *attempt, l *try, now time.Time) error {
 	return err
 }
 
-// sendRequest writes the request, and returns the clock from when the head is
-// awaited. What has to be waited for of its body is sent by a pump meanwhile.
+// sendRequest writes the request, and returns the time from which the head is
+// awaited. A pump sends the part of the body that is not in memory.
 func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, error) {
 	rest, _ := t.request(l)
 	if t.whole && !t.x.expect && c.reused && t.trace == nil && c.quiet.bare() {
@@ -50,7 +50,7 @@ func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, erro
 		c.wait(now, l.within(now, t.headerTimeout()))
 		n, err := c.ask(rest)
 		if n == len(rest) && errors.Is(err, os.ErrDeadlineExceeded) && !c.lost() {
-			return now, nil // awaitHead knows whether the head may be later
+			return now, nil // awaitHead knows whether the head may take longer
 		}
 		if err != nil || n == len(rest) {
 			return now, err
@@ -73,15 +73,14 @@ func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, erro
 	return now, nil
 }
 
-// readEarly reports whether a reply is there although the request could not
-// be written.
+// readEarly reads a reply that came although the request could not be written,
+// and reports whether there is one.
 func (c *upConn) readEarly(now time.Time) bool {
 	c.wait(now, time.Second)
 	return c.fill() == nil
 }
 
-// awaitHead reads heads up to that of the final reply, and passes interim ones
-// on.
+// awaitHead reads heads up to that of the final reply, and relays interim ones.
 func (c *upConn) awaitHead(t *attempt, l *try, now time.Time) error {
 	x := t.x
 	limit := t.headerTimeout()
@@ -97,7 +96,7 @@ func (c *upConn) awaitHead(t *attempt, l *try, now time.Time) error {
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && !c.lost():
 			now = time.Now()
-			if waiting && !c.gotHead { // the server does not say: it gets the body
+			if waiting && !c.gotHead { // no 100 in time: send the body
 				waiting = false
 				c.startPump(t)
 				continue
@@ -106,7 +105,7 @@ func (c *upConn) awaitHead(t *attempt, l *try, now time.Time) error {
 				return err
 			}
 			if !patient {
-				patient = true // most requests need not be looked at for it
+				patient = true // checked late, since most requests never need it
 				if more := t.headLimit(); more != limit {
 					probe(c.c)
 					x.down.probe()
@@ -142,14 +141,14 @@ func (c *upConn) awaitHead(t *attempt, l *try, now time.Time) error {
 	}
 }
 
-// expectWait is how long a server may take to say 100 Continue before the
-// body is sent anyway (RFC 9110, section 10.1.1).
+// expectWait is how long to wait for a 100 (Continue) before the body is sent
+// anyway (RFC 9110, section 10.1.1).
 const expectWait = time.Second
 
 // defaultHeadersTimeout is how long a server may take to reply.
 const defaultHeadersTimeout = 60 * time.Second
 
-// defaultReplyTimeout is how long a body may stand still for the server.
+// defaultReplyTimeout is how long a body may make no progress because of the server.
 const defaultReplyTimeout = 60 * time.Second
 
 func (c *upConn) end() *sourceEnd        { return &c.sourceEnd }
@@ -169,8 +168,8 @@ func (c *upConn) tlsState() *tls.ConnectionState { return c.c.TLS() }
 
 func (c *upConn) expectBody(x *Exchange, w bodyWait) { c.x, c.bodyWait = x, w }
 
-// awaitBody bounds a wait for the body. Most replies are here with their head,
-// so it is now that the type of the others is looked at.
+// awaitBody bounds a wait for the body. It checks only now whether the reply is
+// a stream, since most replies come complete with their head.
 func (c *upConn) awaitBody(now time.Time) {
 	if w := &c.bodyWait; w.stream != w.limit {
 		if isStream(&c.rep.Header) {

@@ -18,57 +18,56 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// A connection of HTTP/2 takes streams as long as the server lets it, then
-// another one is opened; only one is opened at a time, so that a burst does not
-// open one for each request.
+// An HTTP/2 connection takes streams up to the server's limit, then another one
+// is opened. Only one is opened at a time, so that a burst does not open one
+// for each request.
 
-// h2Conn is an HTTP/2 connection to a server. One goroutine reads it, as long as
-// it lasts.
+// h2Conn is an HTTP/2 connection to a server. One goroutine reads it until it
+// ends.
 type h2Conn struct {
-	h2Link   // guards what follows, from reserved on, by its mu
+	h2Link   // its mu guards the fields below, from reserved on
 	host     *upHost
 	id       identity
 	nc       net.Conn
 	state    *tls.ConnectionState
 	expires  time.Time // zero means never
-	owner    *session  // who may use it, with a Reuse that asks; guarded by host.mu
+	owner    *session  // the session that may use it, if Reuse restricts that; guarded by host.mu
 	users    int       // streams of the owner; guarded by host.mu
 	requests atomic.Int64
 	retired  atomic.Bool            // takes no more streams
 	reason   atomic.Pointer[string] // why it was cut
-	settled  chan struct{}          // closed when the server's SETTINGS have come, or will not
+	settled  chan struct{}          // closed when the server's SETTINGS have come, or the connection has ended
 
-	reserved int   // streams that are promised and not begun
-	broken   error // why nothing can be written any more; nil as long as that is not so
+	reserved int   // streams reserved and not begun
+	broken   error // why writing has failed; nil if it has not
 
-	// Of the goroutine that reads:
+	// Owned by the goroutine that reads:
 	in      input
-	readOn  time.Time // when something was read last
-	pinged  bool      // a PING is not answered
+	readOn  time.Time // time of the last read
+	pinged  bool      // a PING is not answered yet
 	emit    func(hpack.HeaderField)
-	cur     *h2Stream // whose head or trailer is being decoded
+	cur     *h2Stream // the stream whose head or trailer is being decoded
 	decoded Reply     // the head that is being decoded
 	dec     h2ReplyHead
 }
 
-// h2Key says which requests may use the connection that is being opened for
-// one of them.
+// h2Key selects the requests that may share a connection that is being opened.
 type h2Key struct {
 	id    identity
-	owner *session // nil means everybody's
+	owner *session // nil means any session
 }
 
-// h2Dial is a dial that others wait for.
+// h2Dial is a dial that other requests wait for.
 type h2Dial struct {
 	done chan struct{}
-	err  error // to be read once done is closed; nil if it says nothing of their own dials
+	err  error // read after done is closed; nil if the waiting requests should dial themselves
 }
 
-// stream returns a stream of HTTP/2 to the server, or a connection of HTTP/1 if
-// that is what the server wants, or nothing if another request has just found
-// that out.
+// stream returns an HTTP/2 stream to the server, an HTTP/1 connection if the
+// server has chosen that, or nothing if another request has just found out that
+// it does.
 func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (source, bool, error) {
-	if t.login { // it may log the connection in, which the next request must not have
+	if t.login { // it may authenticate the connection, which must not be reused then
 		return h.dialStream(ctx, id, t, l)
 	}
 	key := h2Key{id: id}
@@ -107,7 +106,7 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 		d := h.dialing[key]
 		if d == nil && !slices.Equal(h.twos, twos) {
 			h.mu.Unlock()
-			continue // somebody was faster
+			continue // another request took the stream
 		}
 		if d == nil {
 			d = &h2Dial{done: make(chan struct{})}
@@ -126,8 +125,8 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 	return nil, false, nil
 }
 
-// await waits for the dial of another request, which may have more time than this
-// one.
+// await waits for the dial of another request, which may have a later deadline
+// than this one.
 func (d *h2Dial) await(ctx context.Context, h *upHost, l *try) error {
 	late, stop := h.connectTimer(l)
 	defer stop()
@@ -141,7 +140,7 @@ func (d *h2Dial) await(ctx context.Context, h *upHost, l *try) error {
 	}
 }
 
-// connectTimer tells when the time that a request has for a connection is over.
+// connectTimer fires when the request's time for a connection is over.
 func (h *upHost) connectTimer(l *try) (late <-chan time.Time, stop func()) {
 	d := until(time.Now(), orDefault(h.up.ConnectTimeout, defaultConnectTimeout), l.deadline)
 	if d <= 0 {
@@ -151,8 +150,8 @@ func (h *upHost) connectTimer(l *try) (late <-chan time.Time, stop func()) {
 	return timer.C, func() { timer.Stop() }
 }
 
-// dialForAll is dialStream while others wait for it. A dialer that panics makes
-// them dial themselves.
+// dialForAll is dialStream while other requests wait for it. If the dialer
+// panics, they dial themselves.
 func (h *upHost) dialForAll(ctx context.Context, key h2Key, d *h2Dial, t *attempt, l *try) (src source, dialed bool, err error) {
 	defer func() {
 		h.mu.Lock()
@@ -166,9 +165,9 @@ func (h *upHost) dialForAll(ctx context.Context, key h2Key, d *h2Dial, t *attemp
 	return h.dialStream(ctx, key.id, t, l)
 }
 
-// ownFailure reports whether a dial may have failed by what is the request's own:
-// its client has left, it had less time than there is for a connection, or it has met
-// a server before that it must not ask now.
+// ownFailure reports whether a dial may have failed for a reason of this request
+// only: its client disconnected, it had less time than ConnectTimeout, or it must not
+// use this server after an invalid certificate of another.
 func (l *try) ownFailure(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || !l.deadline.IsZero() && !time.Now().Before(l.deadline) || errors.Is(err, errDistrusted)
 }
@@ -184,7 +183,7 @@ func (h *upHost) dialStream(ctx context.Context, id identity, t *attempt, l *try
 	return src, err == nil, err
 }
 
-// speak begins the protocol that was agreed on.
+// speak begins the negotiated protocol.
 func (h *upHost) speak(nc net.Conn, d *dialing, id identity, owner *session, once bool) (source, error) {
 	st := tlsState(nc)
 	if st != nil {
@@ -194,7 +193,7 @@ func (h *upHost) speak(nc net.Conn, d *dialing, id identity, owner *session, onc
 				_ = nc.Close()
 				return nil, &tlsError{st.ServerName, errors.New("server does not speak HTTP/2")}
 			}
-			h.two.Store(false) // it will not change its mind: no need to queue for dials
+			h.two.Store(false) // from now on requests need not wait for each other's dials
 			return h.newConn(nc, d, id, owner), nil
 		}
 	}
@@ -203,8 +202,8 @@ func (h *upHost) speak(nc net.Conn, d *dialing, id identity, owner *session, onc
 	if h.up.Reuse == ReuseNever && (owner == nil || !owner.note(h)) {
 		once = true
 	}
-	// A write may wait for a server that does not read, longer than any one request
-	// may take: none of them writes for the others.
+	// A write may block on a server that does not read, for longer than a request
+	// may take. So a request never writes for others.
 	c.apart = true
 	c.start(l4.NewConn(nc), false, defaultSendTimeout, h2ClientConfig(), c.unwritable, func(f func()) { go f() })
 	cut := h.replace(d, func() {
@@ -221,9 +220,9 @@ func (h *upHost) speak(nc net.Conn, d *dialing, id identity, owner *session, onc
 	return newH2Stream(c, false), nil
 }
 
-// hasSettled reports whether the server has said how many streams there may be.
-// The request that the connection was opened for does not wait for that: one
-// there may nearly always be.
+// hasSettled reports whether the server's SETTINGS have come, which limit the
+// number of streams. The request for which the connection was opened does not
+// wait for them, since nearly all servers allow one.
 func (c *h2Conn) hasSettled() bool {
 	select {
 	case <-c.settled:
@@ -233,7 +232,7 @@ func (c *h2Conn) hasSettled() bool {
 	}
 }
 
-// awaitSettings waits until the server has said how many streams there may be.
+// awaitSettings waits for the server's SETTINGS.
 func (c *h2Conn) awaitSettings(ctx context.Context, l *try) error {
 	late, stop := c.host.connectTimer(l)
 	defer stop()
@@ -245,7 +244,7 @@ func (c *h2Conn) awaitSettings(ctx context.Context, l *try) error {
 		return nil
 	case <-late:
 		if l.deadline.IsZero() || time.Now().Before(l.deadline) {
-			c.retire() // the others need not wait
+			c.retire() // so that others do not wait
 		}
 		return errors.Join(errConnectTimeout, errors.New("l7: no SETTINGS from the server"))
 	case <-ctx.Done():
@@ -253,7 +252,7 @@ func (c *h2Conn) awaitSettings(ctx context.Context, l *try) error {
 	}
 }
 
-// reserve takes a stream, if the connection gives one.
+// reserve reserves a stream, if the connection has room for one.
 func (c *h2Conn) reserve(now time.Time, use usage) bool {
 	switch m := c.host.up.MaxRequests; {
 	case c.retired.Load():
@@ -277,8 +276,8 @@ func (c *h2Conn) reserve(now time.Time, use usage) bool {
 	return ok
 }
 
-// claim reports whether the mode of reuse lets a request have the connection,
-// and makes it its session's.
+// claim reports whether the reuse mode lets a request use the connection, and
+// assigns the connection to its session.
 func (c *h2Conn) claim(use usage) bool {
 	c.host.mu.Lock()
 	defer c.host.mu.Unlock()
@@ -296,7 +295,7 @@ func (c *h2Conn) claim(use usage) bool {
 	return true
 }
 
-// ownedBy reports whether the connection is the session's.
+// ownedBy reports whether the connection belongs to the session.
 func (c *h2Conn) ownedBy(s *session) bool {
 	c.host.mu.Lock()
 	defer c.host.mu.Unlock()
@@ -312,7 +311,7 @@ func (c *h2Conn) giveBack() {
 	}
 }
 
-// retire lets the streams under way end, then the connection.
+// retire ends the connection once its current streams have ended.
 func (c *h2Conn) retire() {
 	c.retired.Store(true)
 	c.mu.Lock()
@@ -326,7 +325,7 @@ func (c *h2Conn) retire() {
 // idle reports whether there are no streams. The lock is held.
 func (c *h2Conn) idle() bool { return c.reserved+c.h2.Open() == 0 }
 
-var errRetired = errors.New("l7: connection not used any more")
+var errRetired = errors.New("l7: connection is retired")
 
 func (c *h2Conn) forget() {
 	h := c.host
@@ -341,7 +340,7 @@ func (c *h2Conn) forget() {
 	}
 }
 
-// cut ends the connection, at once if live, else when its streams have ended.
+// cut ends the connection: at once if live is set, else when its streams have ended.
 func (c *h2Conn) cut(live bool, reason string) {
 	if live {
 		c.reason.Store(&reason)
@@ -369,7 +368,7 @@ func (c *h2Conn) end(err error) {
 		c.mu.Unlock()
 		return
 	}
-	if _, told := c.h2.Peer(); !told { // the server has not looked at anything
+	if _, told := c.h2.Peer(); !told { // the server has not processed any request
 		err = &unsentError{err, true}
 	}
 	polite := err == errRetired && !c.writing

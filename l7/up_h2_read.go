@@ -15,16 +15,16 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// h2ClientConfig is what servers are told.
+// h2ClientConfig holds the settings for servers.
 func h2ClientConfig() *h2.Config {
-	const streams = 128 // whose windows are counted with the connection's
+	const streams = 128 // the number of stream windows in that of the connection
 	return &h2.Config{
 		Client: true, MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: 2 * maxReplyHead, MaxHeaders: maxReplyHead,
 		StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: streams*h2StreamWindow + h2ConnSpare,
 	}
 }
 
-// begin opens the stream that was reserved. The lock is held.
+// begin opens a reserved stream. The lock is held.
 func (c *h2Conn) begin(s *h2Stream) error {
 	if c.closed {
 		return &unsentError{c.err, true}
@@ -37,8 +37,8 @@ func (c *h2Conn) begin(s *h2Stream) error {
 	return nil
 }
 
-// writeRequest sends the head of a request, which is made from the one for
-// HTTP/1, so that what is forwarded is decided in one place. The lock is held.
+// writeRequest sends the head of a request. It converts the one for HTTP/1, so
+// that what is forwarded is decided in one place. The lock is held.
 func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 	scheme, authority := "http", x.Host
 	if c.state != nil {
@@ -83,7 +83,7 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 			b.Field(c.name(name), value, false)
 		}
 	}
-	if x.ContentLength >= 0 { // HTTP/1 has no trailer behind a length
+	if x.ContentLength >= 0 { // HTTP/1 has no trailer with a length
 		for v := range x.Header.Values("Trailer") {
 			b.Field("trailer", v, false)
 		}
@@ -91,13 +91,13 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 	if x.trailers {
 		b.Field("te", "trailers", false)
 	}
-	b.End(s.st, false) // Finish makes it the end, if nothing comes
+	b.End(s.st, false) // Finish sets END_STREAM if no body follows
 }
 
-// read takes what the server sends until the connection ends.
+// read reads frames until the connection ends.
 func (c *h2Conn) read() {
 	defer func() {
-		if p := recover(); p != nil { // of the host's own connection
+		if p := recover(); p != nil { // of a connection of the host's
 			c.end(recovered(slog.Default(), p, "connection to a server"))
 		}
 		c.in.release(&c.host.up.buffers)
@@ -122,7 +122,7 @@ func (c *h2Conn) read() {
 	}
 }
 
-// settle says that the server's SETTINGS have come, or will not.
+// settle notes that the server's SETTINGS have come, or will not.
 func (c *h2Conn) settle() {
 	select {
 	case <-c.settled:
@@ -131,8 +131,8 @@ func (c *h2Conn) settle() {
 	}
 }
 
-// fill reads more. Meanwhile a connection that is silent is asked whether it is
-// there, if it has streams, and else closed in time.
+// fill reads more. A silent connection is sent a PING if it has streams, and is
+// closed after IdleTimeout if it has none.
 func (c *h2Conn) fill() error {
 	ping, keep := orDefault(c.host.up.PingTimeout, defaultPingTimeout), orDefault(c.host.up.IdleTimeout, defaultKeepIdle)
 	look := ping // how often to look; 0 means never
@@ -163,12 +163,12 @@ func (c *h2Conn) fill() error {
 	}
 }
 
-// boundRead bounds the next read, and returns how the connection is. The lock is held
-// until the deadline is set, or unwritable's would be lost.
+// boundRead bounds the next read, and returns the state of the connection. It holds
+// the lock until the deadline is set, or it could overwrite that of unwritable.
 func (c *h2Conn) boundRead(at time.Time) (closed bool, broken, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.broken != nil { // but what the server has said may still be read
+	if c.broken != nil { // received bytes may still be read
 		at = time.Now().Add(time.Second)
 	}
 	if !c.closed {
@@ -178,7 +178,7 @@ func (c *h2Conn) boundRead(at time.Time) (closed bool, broken, err error) {
 }
 
 // silent is called when nothing has come for a while. It returns an error if
-// the connection is to end.
+// the connection has to end.
 func (c *h2Conn) silent(ping, keep time.Duration) error {
 	since := time.Since(c.readOn)
 	c.mu.Lock()
@@ -205,10 +205,10 @@ func (c *h2Conn) silent(ping, keep time.Duration) error {
 	return nil
 }
 
-var errNoPong = errors.New("l7: Upstream.PingTimeout is over: no answer to a PING")
+var errNoPong = errors.New("l7: Upstream.PingTimeout exceeded: no answer to a PING")
 
-// unwritable is called when nothing can be written any more. The server may
-// have said why.
+// unwritable is called when writing has failed. The server may have sent the
+// reason.
 func (c *h2Conn) unwritable(err error) {
 	c.retired.Store(true)
 	c.mu.Lock()
@@ -222,7 +222,7 @@ func (c *h2Conn) unwritable(err error) {
 	}
 }
 
-// handle does what an event asks for. The lock is held, as in what it calls.
+// handle handles an event. The lock is held, also in the methods that it calls.
 func (c *h2Conn) handle(ev *h2.Event, _ time.Time) error {
 	switch ev.Kind {
 	case h2.Head:
@@ -247,8 +247,8 @@ func (c *h2Conn) handle(ev *h2.Event, _ time.Time) error {
 	return nil
 }
 
-// leaving is GOAWAY: streams that the server has not looked at may be sent
-// again (RFC 9113, section 6.8).
+// leaving handles GOAWAY: requests that the server has not processed may be
+// sent again (RFC 9113, section 6.8).
 func (c *h2Conn) leaving(ev *h2.Event) {
 	c.retired.Store(true)
 	err := fmt.Errorf("l7: the server is leaving: GOAWAY %v %s", ev.Code, cleanValue(ev.Reason))
@@ -264,18 +264,18 @@ func (c *h2Conn) leaving(ev *h2.Event) {
 		s.fail(&unsentError{err, true})
 	}
 	if ev.Code != h2.NoError {
-		c.err = err // says more than the end of the connection that follows
+		c.err = err // more specific than the end of the connection that follows
 	}
 	if c.idle() {
 		go c.retire()
 	}
 }
 
-// reset is RST_STREAM.
+// reset handles RST_STREAM.
 func (c *h2Conn) reset(ev *h2.Event) {
 	s := ev.Stream.Owner.(*h2Stream)
 	switch {
-	case s.all: // the rest of the request is not wanted
+	case s.all: // the server does not need the rest of the request
 		s.wake()
 	case ev.ByUs:
 		s.fail(&badReply{errors.New("HTTP/2: " + ev.Reason)})
@@ -293,18 +293,18 @@ func (s *h2Stream) fail(err error) {
 	s.wake()
 }
 
-// malformed resets a stream whose reply is.
+// malformed resets a stream whose reply is malformed.
 func (c *h2Conn) malformed(s *h2Stream, reason string) {
 	c.h2.Reset(s.st, h2.ProtocolError)
 	s.fail(&badReply{errors.New(reason)})
 }
 
-// body takes a piece of a reply's body.
+// body handles a piece of a reply's body.
 func (c *h2Conn) body(ev *h2.Event) {
 	s := ev.Stream.Owner.(*h2Stream)
 	n := int64(len(ev.Data))
 	if s.got += n; s.bodiless() && n > 0 || s.length() >= 0 && s.got > s.length() && !s.bodiless() {
-		c.malformed(s, "more of a body than the reply has")
+		c.malformed(s, "the reply has more body than announced")
 		return
 	}
 	if s.over {
@@ -324,17 +324,17 @@ func (s *h2Stream) bodiless() bool {
 
 func (s *h2Stream) length() int64 { return s.came.ContentLength }
 
-// complete says that the server has sent all of the reply.
+// complete is called when the server has sent the whole reply.
 func (c *h2Conn) complete(s *h2Stream) {
 	if want := s.length(); want >= 0 && !s.bodiless() && s.got != want {
-		c.malformed(s, "less of a body than Content-Length says")
+		c.malformed(s, "the body is shorter than its Content-Length")
 		return
 	}
 	s.all = true
 	s.wake()
 }
 
-// h2ReplyHead is what the fields of a head say beside what the reply keeps.
+// h2ReplyHead is what the fields of a head say, apart from what goes into the reply.
 type h2ReplyHead struct {
 	status    int
 	list      *Fields
@@ -345,7 +345,7 @@ type h2ReplyHead struct {
 	malformed string
 }
 
-// head takes the head of a reply.
+// head begins to decode the head of a reply.
 func (c *h2Conn) head(ev *h2.Event) error {
 	s := ev.Stream.Owner.(*h2Stream)
 	c.decoded = Reply{ContentLength: -1, Header: Fields{list: make([]Field, 0, 12)}}
@@ -363,7 +363,7 @@ func (c *h2Conn) head(ev *h2.Event) error {
 	case d.status == http.StatusSwitchingProtocols:
 		d.malformed = "status 101, which HTTP/2 does not have"
 	case d.status < 200 && ev.End:
-		d.malformed = "an interim reply that is the end"
+		d.malformed = "an interim reply with END_STREAM"
 	}
 	if d.malformed != "" {
 		c.malformed(s, d.malformed)
@@ -384,7 +384,7 @@ func (c *h2Conn) head(ev *h2.Event) error {
 	case r.Status == http.StatusNoContent:
 		r.ContentLength = -1
 	case ev.End && d.length < 0 && s.method != http.MethodHead && bodyAllowed(r.Status):
-		r.ContentLength = 0 // of a 304 it would be the length that the 200 has (RFC 9110, section 8.6)
+		r.ContentLength = 0 // in a 304 it is the length of the 200 (RFC 9110, section 8.6)
 	}
 	if s.tunnels() && r.Status/100 == 2 {
 		s.open, r.ContentLength = true, -1 // RFC 9110, section 9.3.6
@@ -397,7 +397,7 @@ func (c *h2Conn) head(ev *h2.Event) error {
 	return nil
 }
 
-// trailer takes the fields behind a body.
+// trailer begins to decode the fields after a body.
 func (c *h2Conn) trailer(ev *h2.Event) error {
 	s := ev.Stream.Owner.(*h2Stream)
 	list := new(Fields)
@@ -416,7 +416,7 @@ func (c *h2Conn) trailer(ev *h2.Event) error {
 	return nil
 }
 
-// field takes one field of the head or trailer that is being decoded.
+// field handles one field of the head or trailer that is being decoded.
 func (c *h2Conn) field(hf hpack.HeaderField) {
 	d := &c.dec
 	d.n++

@@ -15,36 +15,36 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// An h2Stream is a request and its reply over a connection of HTTP/2 to a
-// server. What is below h2Sender is guarded by the mu of the connection.
+// An h2Stream is a request and its reply over an HTTP/2 connection to a server.
+// The fields below h2Sender are guarded by the mu of the connection.
 type h2Stream struct {
 	conn *h2Conn
 	sourceEnd
 	rep    Reply
 	method string
-	pump   *pump           // sends the request body; nil if there is nothing to wait for
+	pump   *pump           // sends the request body; nil if the body was in memory
 	begun  bool            // the reserved stream is in use
-	over   bool            // given back
-	asks   bool            // by extended CONNECT, in the place of an upgrade
+	over   bool            // it has been released
+	asks   bool            // sent as an extended CONNECT, in place of an upgrade
 	key    string          // the Sec-WebSocket-Key that HTTP/2 does not need
-	pipe   *h2ServerTunnel // what a 2xx to CONNECT has opened; nil if there was none
+	pipe   *h2ServerTunnel // the tunnel opened by a 2xx to CONNECT; nil if there is none
 
-	x *Exchange // whose client gets what there is before a wait; nil if there is nobody
+	x *Exchange // the exchange whose reply is flushed before a wait; nil if there is none
 	bodyWait
-	bodyErr error // that next has returned
-	piece   int   // bytes that next has returned, and that are still in the inbox
+	bodyErr error // the error that next has returned
+	piece   int   // bytes returned by next and not yet removed from the inbox
 
 	h2Sender
-	interim  []Reply // that have not been passed on
-	heads    int     // interim replies that have come
-	came     Reply   // the final one, while it is being read
-	final    bool    // it has come
-	open     bool    // and what follows is a tunnel
+	interim  []Reply // interim replies not yet relayed
+	heads    int     // number of interim replies received
+	came     Reply   // the final reply
+	final    bool    // came is complete
+	open     bool    // a tunnel follows
 	inbox    h2Inbox // of the body
-	got      int64   // bytes of it that have come
-	all      bool    // the server has sent all
-	enough   bool    // the rest of the request body is not to be sent
-	failed   error   // the stream has ended before its end
+	got      int64   // bytes of the body received
+	all      bool    // the server has sent the whole reply
+	enough   bool    // the rest of the request body must not be sent
+	failed   error   // why the stream has ended early
 	trailing *Fields
 	recv     wait
 }
@@ -82,8 +82,7 @@ func (s *h2Stream) ended() bool                    { return s.bodyErr == io.EOF 
 
 func (s *h2Stream) splice(replyWriter) (tried bool, err error) { return true, nil }
 
-// fault returns why the stream has ended before its end, or nil. The lock is
-// held.
+// fault returns why the stream has ended early, or nil. The lock is held.
 func (s *h2Stream) fault() error {
 	switch {
 	case s.interrupted.Load():
@@ -96,7 +95,7 @@ func (s *h2Stream) fault() error {
 	return nil
 }
 
-// unwanted returns why nothing more of the request is sent, or nil. The lock is
+// unwanted returns why no more of the request is sent, or nil. The lock is
 // held.
 func (s *h2Stream) unwanted() error {
 	if s.enough || s.final && s.all && !s.open {
@@ -113,7 +112,7 @@ var (
 	errNoWindow    = fmt.Errorf("l7: the server opens no window: %w", os.ErrDeadlineExceeded)
 )
 
-// failure says what an error means to the attempt.
+// failure converts an error for the attempt.
 func (s *h2Stream) failure(err error) error {
 	if err == nil {
 		return nil
@@ -156,12 +155,12 @@ func (s *h2Stream) roundTrip(t *attempt, l *try, now time.Time) error {
 	return t.lateHead(l, err)
 }
 
-// sendRequest sends the head, and the body if it is at hand. What has to be
-// waited for of it is sent by a pump.
+// sendRequest sends the head, and the body if it is in memory. Otherwise a pump
+// sends the body.
 func (s *h2Stream) sendRequest(t *attempt, l *try, now time.Time) error {
 	c, x := s.conn, t.x
 	req, headLen := t.request(l)
-	head := string(req[:headLen]) // the tables of the compression keep parts of it
+	head := string(req[:headLen]) // HPACK's tables keep parts of it
 	body := req[headLen:]
 	c.mu.Lock()
 	err := c.begin(s)
@@ -175,7 +174,7 @@ func (s *h2Stream) sendRequest(t *attempt, l *try, now time.Time) error {
 		default:
 			err = c.sendData(&s.h2Sender, body, l.within(now, t.bodyTimeout()), s.unwanted)
 			if err == errStopped {
-				err = nil // the reply is there
+				err = nil // there is a reply
 			} else if err == nil {
 				c.h2.Finish(s.st)
 			}
@@ -190,7 +189,7 @@ func (s *h2Stream) sendRequest(t *attempt, l *try, now time.Time) error {
 	return err
 }
 
-// awaitHead waits for the head of the final reply, and passes interim ones on.
+// awaitHead waits for the head of the final reply, and relays interim ones.
 func (s *h2Stream) awaitHead(t *attempt, l *try) error {
 	limit := t.headLimit()
 	waiting := t.x.expect // with the body, for a 100
@@ -205,7 +204,7 @@ func (s *h2Stream) awaitHead(t *attempt, l *try) error {
 		switch {
 		case err == os.ErrDeadlineExceeded:
 			now = time.Now()
-			if waiting && !s.gotHead { // the server does not say: it gets the body
+			if waiting && !s.gotHead { // no 100 in time: send the body
 				waiting = false
 				s.pump = newPump(t, s, true)
 				continue
@@ -227,7 +226,7 @@ func (s *h2Stream) awaitHead(t *attempt, l *try) error {
 			return nil
 		}
 		if l.race == nil {
-			interim := r // or every r would be on the heap
+			interim := r // a copy, so that r stays off the heap
 			if err := t.x.writeInterim(&interim); err != nil {
 				return &clientError{err}
 			}
@@ -312,7 +311,7 @@ func (s *h2Stream) next() ([]byte, error) {
 		}
 		if !flushed || len(c.h2.Out) > 0 {
 			c.mu.Unlock()
-			c.flush() // windows that have been given back
+			c.flush() // sends window updates
 			if !flushed {
 				flushed = true
 				if s.x != nil {
@@ -326,7 +325,7 @@ func (s *h2Stream) next() ([]byte, error) {
 	}
 }
 
-// used gives back what next has returned last. The lock is held.
+// used removes the piece that next has returned last. The lock is held.
 func (s *h2Stream) used() {
 	if s.piece > 0 {
 		s.inbox.skip(s.piece, &s.conn.host.up.pool)
@@ -341,7 +340,7 @@ func (s *h2Stream) sendPart(p *pump, buf []byte, n int) error {
 	c.mu.Lock()
 	err := c.sendData(&s.h2Sender, buf[chunkRoomBefore:chunkRoomBefore+n], p.limit, s.unwanted)
 	if err == os.ErrDeadlineExceeded {
-		s.failed = errNoWindow // not err, which is a wait for the head that is over
+		s.failed = errNoWindow // not err, which is the timeout of the wait for the head
 		s.recv.wake()
 	}
 	c.mu.Unlock()

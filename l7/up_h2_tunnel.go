@@ -12,9 +12,9 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// ask decides how the wish to change the protocol is put: by extended CONNECT, if
-// the server offers it. Its SETTINGS say that, so they are waited for (RFC 8441,
-// section 3).
+// ask decides whether an upgrade is sent as an extended CONNECT, which it is if
+// the server offers it. That is in the server's SETTINGS, so ask waits for them
+// (RFC 8441, section 3).
 func (s *h2Stream) ask(t *attempt, l *try) error {
 	if !t.extends {
 		return nil
@@ -30,11 +30,11 @@ func (s *h2Stream) ask(t *attempt, l *try) error {
 	return nil
 }
 
-// tunnels reports whether a reply of 2xx opens a tunnel.
+// tunnels reports whether a 2xx opens a tunnel.
 func (s *h2Stream) tunnels() bool { return s.asks || s.method == http.MethodConnect }
 
-// opened makes the reply to an extended CONNECT the one that HTTP/1 has in its
-// place, and the stream a connection.
+// opened turns the reply to an extended CONNECT into the 101 of HTTP/1, and the
+// stream into a connection.
 func (s *h2Stream) opened(t *attempt) {
 	c := s.conn
 	nc := &h2Tunnel{k: &c.h2Link, sender: &s.h2Sender, recv: &s.recv, end: s, nc: c.nc, limit: t.streamLimit()}
@@ -50,7 +50,7 @@ func (s *h2Stream) opened(t *attempt) {
 
 // tunnel implements replyReader.
 func (s *h2Stream) tunnel(string) serverTunnel {
-	if s.pipe == nil { // which as a serverTunnel would not be nil
+	if s.pipe == nil { // a nil pointer would make a serverTunnel that is not nil
 		return nil
 	}
 	return s.pipe
@@ -83,7 +83,7 @@ func (s *h2Stream) pull(p []byte) (n int, err error) {
 
 func (s *h2Stream) sent() {}
 
-// An h2ServerTunnel is a stream to a server behind a 2xx to CONNECT.
+// An h2ServerTunnel is a stream to a server after a 2xx to CONNECT.
 type h2ServerTunnel struct {
 	s        *h2Stream
 	nc       *h2Tunnel
@@ -96,7 +96,7 @@ type h2ServerTunnel struct {
 func (u *h2ServerTunnel) conn() *l4.Conn                       { return u.c }
 func (u *h2ServerTunnel) switchedTo() string                   { return u.protocol }
 func (u *h2ServerTunnel) open()                                {}
-func (u *h2ServerTunnel) onCut(func(string))                   {} // the connection ends its streams, and says why
+func (u *h2ServerTunnel) onCut(func(string))                   {} // the connection ends its streams, with the reason
 func (u *h2ServerTunnel) takeEarly(func(p []byte) error) error { return nil }
 
 func (u *h2ServerTunnel) read(p []byte, limit time.Duration) (int, error) {

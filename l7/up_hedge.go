@@ -12,27 +12,26 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Hedge says when a request that has had no reply yet is sent to a second
-// server as well: the first reply counts, the other try is broken off. A hedge
-// needs a share of the pool's retry budget, and a request that may be sent
-// twice ([Retry.Repeatable]) and has no body, or a small one that came with the
-// head. Interim replies are not passed on for such requests. (gRPC proposal A6;
-// "The Tail at Scale", Dean and Barroso, 2013.)
+// Hedge says when a request without a reply is sent to a second server as well.
+// The first reply is used, and the other try is canceled. A hedge needs a share
+// of the pool's retry budget, and a request that may be sent twice
+// ([Retry.Repeatable]) and has no body, or a small one that came with the head.
+// Interim replies are not relayed for such requests. (gRPC proposal A6; "The
+// Tail at Scale", Dean and Barroso, 2013.)
 type Hedge struct {
-	// Delay is how long to wait for a reply before hedging. 0 means that
-	// Quantile says.
+	// Delay is how long to wait for a reply before hedging. 0 means that Quantile
+	// decides.
 	Delay time.Duration
-	// Quantile of the time that replies have taken lately, 0.95 for example,
-	// after which to hedge, but not before Delay. As long as fewer than 100
-	// replies are known, only Delay counts, and without one there is no
-	// hedging. 0 means Delay only. At 0.95, one request in twenty goes out
-	// twice.
+	// Quantile, such as 0.95, hedges after that quantile of recent reply times,
+	// but not before Delay. Until there have been 100 replies only Delay is used,
+	// and without one there is no hedging. 0 means Delay only. At 0.95, one
+	// request in twenty is sent twice.
 	Quantile float64
 }
 
 func (h *Hedge) enabled() bool { return h.Delay > 0 || h.Quantile > 0 }
 
-// after returns how long to wait for a reply; false means for ever.
+// after returns how long to wait for a reply; false means that there is no hedging.
 func (h *Hedge) after(known *latencies) (time.Duration, bool) {
 	d := h.Delay
 	if h.Quantile > 0 {
@@ -49,26 +48,27 @@ func (t *attempt) hedgeable() bool {
 }
 
 // A race is two tries of one request. The first runs in the goroutine of the
-// exchange, the second, if it comes to that, in one that is awaited.
+// exchange, and the second, if there is one, in a goroutine that the exchange
+// waits for.
 type race struct {
-	t      attempt // a copy: both tries only read it
+	t      attempt // a copy; both tries only read it
 	req    balance.Request
 	tries  [2]try
 	cancel [2]context.CancelFunc
 
 	mu     sync.Mutex
-	srcs   [2]source // interruptible
+	srcs   [2]source // to be interrupted
 	winner *try
-	left   bool // by the client
+	left   bool // the client has disconnected
 
 	done chan struct{} // closed when the second try has ended
-	fail *failure      // of the second try; to be read once done is closed
+	fail *failure      // of the second try; read after done is closed
 }
 
 var errRaceLost = errors.New("l7: another server was faster")
 
-// raceTries is open with a hedge. The try that counts is put into t.try; the
-// lease of the other one is done.
+// raceTries is open with a hedge. The try that wins goes into t.try; the lease
+// of the other one is ended.
 func (t *attempt) raceTries(ctx context.Context) *failure {
 	delay, ok := t.p.Hedge.after(t.p.latencies)
 	start := time.Now()
@@ -104,8 +104,8 @@ func (t *attempt) raceTries(ctx context.Context) *failure {
 	f := r.settle(t, fail)
 	t.p.latencies.note(f, time.Since(start))
 	if f == nil && t.try.src != nil {
-		// The first reply counts; whether it is one to try again for is asked
-		// now that the other try uses the request no more.
+		// The first reply wins. Whether it is to be retried is decided only now, when
+		// the other try no longer uses the request.
 		if f = t.badStatus(&t.try, t.try.src); f != nil {
 			t.x.hedged = ""
 		}
@@ -136,7 +136,7 @@ func (r *race) second(ctx context.Context) {
 	}
 	l := &r.tries[1]
 	l.lease, l.race = lease, r
-	if lease.Server() == r.tries[0].lease.Server() { // there is no other
+	if lease.Server() == r.tries[0].lease.Server() { // there is no other server
 		lease.Done(balance.Outcome{Class: balance.Canceled})
 		l.lease = balance.Lease{}
 		return
@@ -146,7 +146,7 @@ func (r *race) second(ctx context.Context) {
 	}
 }
 
-// panicked makes a failure of a try in which host code panicked.
+// panicked returns the failure of a try in which host code panicked.
 func (r *race) panicked(l *try, err error) *failure {
 	r.drop(l)
 	if l.src != nil {
@@ -158,15 +158,15 @@ func (r *race) panicked(l *try, err error) *failure {
 	return f
 }
 
-// over reports whether there is nothing to win any more.
+// over reports whether the race is decided.
 func (r *race) over() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.winner != nil || r.left
 }
 
-// hold notes what is to be interrupted of a try; false means that the race is
-// over.
+// hold registers the source of a try to be interrupted; false means that the
+// race is over.
 func (r *race) hold(l *try, src source) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -197,7 +197,7 @@ func (r *race) lost(l *try) bool {
 	return r.winner != nil && r.winner != l
 }
 
-// win makes l the winner unless there is one, and breaks the other try off.
+// win makes l the winner unless there is one, and interrupts the other try.
 func (r *race) win(l *try) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -212,7 +212,7 @@ func (r *race) win(l *try) {
 	}
 }
 
-// interrupt ends both tries: the client has gone.
+// interrupt ends both tries, since the client has disconnected.
 func (r *race) interrupt() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -226,14 +226,14 @@ func (r *race) interrupt() {
 	}
 }
 
-// interrupted reports whether the client left.
+// interrupted reports whether the client has disconnected.
 func (r *race) interrupted() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.left
 }
 
-// settle ends the race, whose tries have both ended. Fail is the failure of the
+// settle ends the race after both tries have ended. Fail is the failure of the
 // first one.
 func (r *race) settle(t *attempt, fail *failure) *failure {
 	second := &r.tries[1]
@@ -271,11 +271,11 @@ func (r *race) settle(t *attempt, fail *failure) *failure {
 	return fail
 }
 
-// lose gives back what the slower try has.
+// lose releases the slower try.
 func (l *try) lose(t *attempt, f *failure) {
 	o := l.outcome
 	switch {
-	case f == nil: // it replied as well
+	case f == nil: // it also has a reply
 		if l.src != nil {
 			l.src.stopSending(t, false)
 			l.src.close()

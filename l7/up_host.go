@@ -21,26 +21,26 @@ type upHost struct {
 	counts *upCounts
 
 	mu    sync.Mutex
-	idle  []*upConn              // for anybody; used last comes last
-	owned map[*session][]*upConn // idle as well, but for one session only
+	idle  []*upConn              // for any session, most recently used last
+	owned map[*session][]*upConn // idle, for one session only
 	conns map[*upConn]struct{}
-	timer *time.Timer // closes idle connections in time; nil if there are none
-	cuts  int         // how often the server was in trouble: what was opened before is not kept
-	gone  bool        // the server has left or moved: nothing is kept
+	timer *time.Timer // closes idle connections after IdleTimeout; nil if there are none
+	cuts  int         // number of calls of Cut: connections opened before the last one are not kept
+	gone  bool        // the server has left or moved: no connection is kept
 
-	attached bool // to the server; one that is gone stays so while there are connections to cut
+	attached bool // attached to the server; if gone, until there are no connections left
 
 	protocols
-	sessions   tls.ClientSessionCache // nil as long as there was no TLS
-	sessionsOf string                 // the client certificate they were begun with
-	twos       []*h2Conn              // never changed in place
-	dialing    map[h2Key]*h2Dial      // of HTTP/2, that others wait for
-	dials      map[*dialing]struct{}  // all that are under way
+	sessions   tls.ClientSessionCache // nil until TLS is used
+	sessionsOf string                 // the client certificate of these sessions
+	twos       []*h2Conn              // copied on write
+	dialing    map[h2Key]*h2Dial      // HTTP/2 dials that other requests wait for
+	dials      map[*dialing]struct{}  // all dials in progress
 }
 
-// Cut implements [balance.Attached]. A server that went down may come back, and
-// may be picked in a panic before that: what is opened from now on is kept. No lock
-// is held while connections are cut, as they may be the host's own.
+// Cut implements [balance.Attached]. A server that went down may come back, and may
+// be picked in panic mode before that, so connections opened from now on are kept.
+// No lock is held while connections are cut, since they may be the host's code.
 func (h *upHost) Cut(live bool, reason string) {
 	s := h.key.server
 	gone := s.State() == balance.StateLeft || s.Addr() != h.key.addr
@@ -76,7 +76,7 @@ func (h *upHost) Cut(live bool, reason string) {
 	h.leave()
 }
 
-// leave detaches a host that is gone once it has no connection left.
+// leave detaches a host that is gone, once it has no connections left.
 func (h *upHost) leave() {
 	h.mu.Lock()
 	last := h.gone && h.attached && len(h.conns)+len(h.twos)+len(h.dials) == 0
@@ -89,14 +89,14 @@ func (h *upHost) leave() {
 	}
 }
 
-// A dialing is a connection that is being opened. It is part of what Cut ends until
-// the connection has taken its place.
+// A dialing is a connection that is being opened. Cut cancels it until a connection
+// has replaced it.
 type dialing struct {
 	cancel context.CancelCauseFunc
-	reason *string // why it was cut, nil if it was not; guarded by mu of the host
+	reason *string // why it was cut, nil if it was not; guarded by the host's mu
 }
 
-// beginDial makes a dialing, whose dial has to end with the context.
+// beginDial adds a dialing, whose dial has to end with the context.
 func (h *upHost) beginDial(ctx context.Context) (context.Context, *dialing) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	d := &dialing{cancel: cancel}
@@ -109,7 +109,7 @@ func (h *upHost) beginDial(ctx context.Context) (context.Context, *dialing) {
 	return ctx, d
 }
 
-// endDial ends a dialing that no connection has come of.
+// endDial ends a dialing without a connection.
 func (h *upHost) endDial(d *dialing) {
 	d.cancel(nil)
 	h.mu.Lock()
@@ -121,8 +121,8 @@ func (h *upHost) endDial(d *dialing) {
 	}
 }
 
-// replace has a connection take the place of the dialing that it comes of, by add,
-// and returns why that was cut, nil if it was not.
+// replace replaces a dialing by its connection, which add adds, and returns why
+// the dialing was cut, nil if it was not.
 func (h *upHost) replace(d *dialing, add func()) (cut *string) {
 	d.cancel(nil)
 	h.enter(func() {
@@ -133,11 +133,11 @@ func (h *upHost) replace(d *dialing, add func()) (cut *string) {
 	return cut
 }
 
-// enter adds a connection, by add, to those that Cut ends.
+// enter calls add to add a connection to those that Cut ends.
 func (h *upHost) enter(add func()) {
 	h.mu.Lock()
 	add()
-	again := !h.attached // it was gone, and without connections
+	again := !h.attached // it was gone and had no connections
 	h.attached = true
 	h.mu.Unlock()
 	if again {
@@ -145,8 +145,8 @@ func (h *upHost) enter(add func()) {
 	}
 }
 
-// open reports whether connections are worth keeping, as far as the server's state
-// goes. One that is down may be picked in a panic.
+// open reports whether the state of the server allows connections to be kept. A
+// server that is down may be picked in panic mode.
 func (h *upHost) open() bool {
 	switch h.key.server.State() {
 	case balance.StateMaint, balance.StateLeft:
@@ -188,7 +188,7 @@ func cutOlder(list []*upConn, t time.Time, old []*upConn) (rest, cut []*upConn) 
 	return slices.Delete(list, 0, n), cut
 }
 
-// expire runs by timer while there are idle connections.
+// expire is run by timer while there are idle connections.
 func (h *upHost) expire() {
 	limit := orDefault(h.up.IdleTimeout, defaultKeepIdle)
 	h.closeIdle(time.Now().Add(-limit))
@@ -200,8 +200,8 @@ func (h *upHost) expire() {
 }
 
 // take returns an idle connection that looks alive and that the session may
-// have, or nil. If ask is true, the caller will look by [l4.Conn.Ask] where
-// that can.
+// use, or nil. If ask is true, the caller checks it by [l4.Conn.Ask] where that
+// is possible.
 func (h *upHost) take(id identity, ask bool, use usage) *upConn {
 	for {
 		h.mu.Lock()
@@ -213,8 +213,8 @@ func (h *upHost) take(id identity, ask bool, use usage) *upConn {
 		if c == nil {
 			return nil
 		}
-		// What a server sends between replies is never a reply, and one that
-		// closed an idle connection has done no wrong.
+		// Bytes between replies are never a reply, and a server may close an idle
+		// connection at any time.
 		if fit := c.expires.IsZero() || time.Now().Before(c.expires); fit && (ask && c.quiet.bare() || c.quiet.is()) {
 			c.reused = true
 			h.counts.reuses.Add(1)
@@ -224,7 +224,7 @@ func (h *upHost) take(id identity, ask bool, use usage) *upConn {
 	}
 }
 
-// takeOwned takes the connection of a session that was used last.
+// takeOwned takes the most recently used connection of a session.
 func (h *upHost) takeOwned(id identity, s *session) *upConn {
 	if s == nil || len(h.owned) == 0 {
 		return nil
@@ -243,8 +243,8 @@ func (h *upHost) takeOwned(id identity, s *session) *upConn {
 	return nil
 }
 
-// takeShared takes the connection that was used last, of those that the mode
-// of reuse likes best.
+// takeShared takes the most recently used connection among those that the reuse
+// mode prefers.
 func (h *upHost) takeShared(id identity, use usage) *upConn {
 	best, bestRank := -1, 0
 	for i := len(h.idle) - 1; i >= 0; i-- {
@@ -276,7 +276,7 @@ func (h *upHost) put(c *upConn) bool {
 	return true
 }
 
-// keep reports whether a connection can be kept, and keeps it then.
+// keep keeps a connection if it can, and reports whether it did.
 func (h *upHost) keep(c *upConn) bool {
 	var owner *session
 	if c.private || h.up.Reuse == ReuseNever {
@@ -287,7 +287,7 @@ func (h *upHost) keep(c *upConn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
-	case h.gone || c.cuts != h.cuts: // Cut follows each change of state that open sees
+	case h.gone || c.cuts != h.cuts: // Cut is called after each change of state that open sees
 		return false
 	case owner == nil:
 		if len(h.idle) >= orDefault(h.up.MaxIdle, defaultMaxIdle) {
@@ -311,7 +311,7 @@ func (h *upHost) keep(c *upConn) bool {
 	return true
 }
 
-// disown ends what is kept for a session that has ended.
+// disown closes the connections kept for a session that has ended.
 func (h *upHost) disown(s *session) {
 	var twos []*h2Conn
 	h.mu.Lock()

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// latencies is how long replies took lately: counts in buckets, four for each
-// power of two of microseconds. The quantile is found anew every so often, and
-// old counts fade by then.
+// latencies is a histogram of recent reply times, with four buckets for each
+// power of two of microseconds. The quantile is recomputed after every
+// latencyRound replies, and old counts decay at the same time.
 type latencies struct {
 	q       float64
 	counts  [4 * 26]atomic.Uint32
@@ -19,8 +19,8 @@ type latencies struct {
 }
 
 const (
-	latencyRound = 100 // replies between two looks
-	latencyUnit  = 256 // what a reply counts: so that few replies fade like many, with next to nothing left
+	latencyRound = 100 // replies between two computations
+	latencyUnit  = 256 // what one reply counts: large, so that the decay of small counts is not lost in rounding
 )
 
 // note counts a reply.
@@ -42,7 +42,7 @@ func (s *latencies) quantile() (time.Duration, bool) {
 	return d, d > 0
 }
 
-// find computes the quantile and lets the counts fade by an eighth.
+// find computes the quantile and reduces the counts by an eighth.
 func (s *latencies) find() {
 	total := uint64(0)
 	for i := range s.counts {
@@ -56,7 +56,7 @@ func (s *latencies) find() {
 			s.current.Store(int64(latencyBound(i)))
 			found = true
 		}
-		s.counts[i].Add(-((c + 7) / 8)) // rounded up, or small counts would stay for ever
+		s.counts[i].Add(-((c + 7) / 8)) // rounded up, or small counts would never reach 0
 	}
 }
 

@@ -4,8 +4,8 @@ package l7
 
 import "time"
 
-// streamLimit returns how long a stream may be quiet, 0 meaning for ever: what
-// the proxy says or, if that is less, the server.
+// streamLimit returns how long a stream may be quiet, 0 meaning no limit: the
+// proxy's StreamTimeout or that of the Server, whichever is shorter.
 func (t *attempt) streamLimit() time.Duration {
 	limit := orDefault(t.p.StreamTimeout, defaultStreamTimeout)
 	if l, ok := t.x.down.limits(); ok && l.stream > 0 && (limit == 0 || l.stream < limit) {
@@ -26,8 +26,8 @@ func (t *attempt) headLimit() time.Duration {
 // bodyWait bounds the waits for the body of a reply; 0 means no bound.
 type bodyWait struct {
 	limit  time.Duration // of each
-	stream time.Duration // of each, if the reply is a stream
-	end    time.Time     // of all; zero means none
+	stream time.Duration // of each wait if the reply is a stream
+	end    time.Time     // of the whole body; zero means none
 }
 
 func (t *attempt) bodyWait() bodyWait {
@@ -45,8 +45,8 @@ func (t *attempt) name(field string) string {
 	return cmpOr(t.p.of, "Proxy") + "." + field
 }
 
-// late is timedOut for something on the server's side, which the limits of the
-// try and of everything may have ended as well.
+// late is timedOut for an operation on the server's side, which TryTimeout and
+// Timeout may have ended as well.
 func (t *attempt) late(deadline time.Time, field string, limit time.Duration, err error) error {
 	now := time.Now()
 	switch {
@@ -68,7 +68,7 @@ func (t *attempt) lateHead(l *try, err error) error {
 	return t.late(l.deadline, field, limit, err)
 }
 
-// lateBody is late for a body: of a reply that is a stream, or of something else.
+// lateBody is late for a body, which may be a stream.
 func (t *attempt) lateBody(deadline time.Time, stream bool, err error) error {
 	limit := orDefault(t.p.BodyTimeout, defaultReplyTimeout)
 	field := t.name("BodyTimeout")
@@ -78,7 +78,7 @@ func (t *attempt) lateBody(deadline time.Time, stream bool, err error) error {
 	return t.late(deadline, field, limit, err)
 }
 
-// streamName returns the limit that holds for a stream, which is one of three.
+// streamName returns which of three limits is in force for a stream.
 func (t *attempt) streamName(field string, limit time.Duration) (string, time.Duration) {
 	stream := t.streamLimit()
 	switch {

@@ -12,21 +12,20 @@ import (
 	"time"
 )
 
-// A Mirror sends a copy of some requests to another handler, a [Proxy] with a
-// pool of its own as a rule, and throws the replies away. The original never
-// waits for it: a copy of a request without a body, or with one that came with the
-// head, goes out at once, that of another when the original is done; and
-// there is no copy when too many are under way. Requests that change the
-// protocol, and CONNECT, are not copied.
+// A Mirror sends a copy of some requests to another handler, usually a [Proxy]
+// with a pool of its own, and discards the replies. The original never waits for
+// the copy. A request without a body, or with one that came with the head, is
+// copied at once, others when the original has ended. Above MaxInFlight there are
+// no copies. Requests for an upgrade, and CONNECT, are not copied.
 //
 // A Mirror may serve several proxies. Its fields must not change once it is
 // used.
 type Mirror struct {
 	To    http.Handler
-	Share float64 // of the requests that are copied, at random; 0 means all
-	Seed  uint64  // of that; 0 means at random
+	Share float64 // of requests that are copied, at random; 0 means all
+	Seed  uint64  // for Share; 0 means at random
 
-	BodyBytes   int           // a longer body is not copied, nor its request; 0 means 64 KiB, negative means none
+	BodyBytes   int           // requests with a longer body are not copied; 0 means 64 KiB, negative means none
 	MaxInFlight int           // copies at once; 0 means 64, negative means no limit
 	Timeout     time.Duration // of a copy; 0 means 10s, negative means none
 
@@ -41,12 +40,12 @@ const (
 	defaultMirrorTimeout = 10 * time.Second
 )
 
-// Dropped returns how many copies there were not because of MaxInFlight or
+// Dropped returns how many copies were not sent because of MaxInFlight or
 // BodyBytes.
 func (m *Mirror) Dropped() uint64 { return m.dropped.Load() }
 
-// Wait waits until no copy is under way. It is for the end, when the proxies
-// that feed the mirror are done.
+// Wait waits until no copy is in flight. Call it at the end, when the proxies
+// that use the mirror have shut down.
 func (m *Mirror) Wait() { m.wg.Wait() }
 
 func (m *Mirror) bodyBytes() int { return orDefault(m.BodyBytes, defaultBodyBytes) }
@@ -73,7 +72,7 @@ func (m *Mirror) drop() {
 	m.dropped.Add(1)
 }
 
-// finish sends a copy of a request whose body had to be waited for.
+// finish sends a copy of a request whose body was streamed.
 func (m *Mirror) finish(t *attempt) {
 	if t.body == nil || !t.body.complete() {
 		m.drop()
@@ -82,7 +81,7 @@ func (m *Mirror) finish(t *attempt) {
 	m.send(t.x, t.body.kept)
 }
 
-// send has the copy served. Nothing of x is used afterwards but its strings.
+// send serves the copy. Afterwards it uses only the strings of x.
 func (m *Mirror) send(x *Exchange, body []byte) {
 	c := &Exchange{
 		Method: x.Method, Scheme: x.Scheme, Host: x.Host, Path: x.Path, Query: x.Query,
@@ -110,7 +109,7 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 	})
 }
 
-// noClient is the downstream of an exchange whose reply nobody gets.
+// noClient is the downstream of an exchange whose reply is discarded.
 type noClient struct {
 	unbounded
 	serverless
@@ -134,7 +133,7 @@ func (n *noClient) readBody(p []byte) (int, error) {
 	return c, nil
 }
 
-func (n *noClient) observed() bool                      { return true } // nobody has asked
+func (n *noClient) observed() bool                      { return true } // no failures to report
 func (n *noClient) logger() *slog.Logger                { return n.log }
 func (n *noClient) bodyMayPanic() bool                  { return false }
 func (n *noClient) hijackable() bool                    { return true }
@@ -151,7 +150,7 @@ func (n *noClient) detach() bool                        { return n.stop() }
 func (n *noClient) session(bool) usage                  { return usage{first: true} }
 func (n *noClient) serveForeign(h http.Handler, _ bool) { h.ServeHTTP(noWriter{}, n.request()) }
 
-// noWriter is an [http.ResponseWriter] that forgets.
+// noWriter is an [http.ResponseWriter] that discards everything.
 type noWriter struct{}
 
 func (noWriter) Header() http.Header         { return make(http.Header) }

@@ -17,22 +17,23 @@ import (
 // [Handler]: on the byte front it relays bytes, under any [http.Server] it
 // works on (w, r), over HTTP/2 as well.
 //
-// What belongs to one connection is not forwarded (RFC 9110, section 7.6.1),
-// path and query pass byte for byte, and a reply that is not valid HTTP becomes
-// a 502. A failed connect is tried again on another server. A reply goes out
-// as it comes: the client gets what there is before the next piece is waited
-// for, so server-sent events and gRPC need no setting.
+// Connection-specific fields are not forwarded (RFC 9110, section 7.6.1), path
+// and query pass byte for byte, and a reply that is not valid HTTP becomes a
+// 502. A failed connect is tried again on another server. A reply is relayed as
+// it comes: received bytes are sent before the next read waits, so server-sent
+// events and gRPC need no setting.
 //
-// A call of gRPC ends at its grpc-timeout, if that is before Timeout. What the
-// gateway answers itself, and what it has to cut, ends with a grpc-status, and the
-// grpc-status of a server that failed counts against it as a 5xx would. Calls are
-// balanced one by one.
+// A gRPC call ends at its grpc-timeout, if that is before Timeout. Replies of the
+// gateway itself, and calls that it has to cut, end with a grpc-status. A
+// grpc-status that reports a failure of the server counts against it as a 5xx
+// would. Calls are balanced one by one.
 //
-// A member of the pool whose Value is an [http.Handler] is served in process.
+// If the Value of a server of the pool is an [http.Handler], it is called in this
+// process.
 //
 // The fields must not change once the proxy serves. Several proxies with
-// different fields may share a Pool and an Upstream: that is how a route gets
-// timeouts of its own.
+// different fields may share a Pool and an Upstream, which gives each route its
+// own timeouts.
 type Proxy struct {
 	Pool     *balance.Pool
 	Upstream *Upstream // connections to the servers; nil means one of its own
@@ -40,52 +41,53 @@ type Proxy struct {
 	Retry   Retry
 	Hedge   Hedge   // zero means none
 	Mirror  *Mirror // a copy of requests for other servers; nil means none
-	Forward Forward // how the server is told who the client is
+	Forward Forward // the fields that tell the server about the client
 
-	// Via is the name that the proxy gives itself in the Via fields of
-	// requests and replies (RFC 9110, section 7.6.3). Empty means that there is
-	// no Via: the RFC asks for one, but it tells both sides what stands
-	// between them, and none of the big proxies sends it unasked.
+	// Via is the name that the proxy gives itself in the Via fields of requests
+	// and replies (RFC 9110, section 7.6.3). Empty means no Via: the RFC requires
+	// one, but it reveals the gateway to both sides, and none of the big proxies
+	// sends it by default.
 	Via string
 
-	// Upgrades are the protocols that a client may change to; nil means
-	// "websocket" only, empty means none. Other requests to change are
-	// forwarded as if they had not asked. Over HTTP/2 the wish to change is an
-	// extended CONNECT (RFC 8441): clients of a [Server] may send it, and servers that
-	// offer it by their SETTINGS get it, whatever the client speaks.
+	// Upgrades are the protocols to which a client may upgrade; nil means "websocket"
+	// only, empty means none. Other requests for an upgrade are forwarded without it.
+	// In HTTP/2 an upgrade is an extended CONNECT (RFC 8441): clients of a [Server]
+	// may send it, and servers that offer it in their SETTINGS receive it, whichever
+	// version the client uses.
 	Upgrades []string
-	// Connect allows CONNECT over HTTP/1.1, and over HTTP/2 under a [Server] with
-	// nothing of net/http around (RFC 9113, section 8.5): it is forwarded to a server
-	// of the pool, a proxy itself, and a reply of 2xx opens a tunnel, which over HTTP/2
-	// is a stream, on either side. By default CONNECT is answered 405.
+	// Connect allows CONNECT over HTTP/1.1, and over HTTP/2 under a [Server] without
+	// net/http middleware around (RFC 9113, section 8.5). It is forwarded to a server
+	// of the pool, which is a proxy itself, and a 2xx opens a tunnel; on a side with
+	// HTTP/2 the tunnel is a stream. By default CONNECT is answered 405.
 	Connect bool
 
-	Timeout       time.Duration // of all of it, from the head of the request to the end of the reply, the queue and retries included; not of what was upgraded; 0 or negative means none
-	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 or negative means none beside the connect timeout and HeaderTimeout
+	Timeout       time.Duration // of the whole exchange, from the head of the request to the end of the reply, including the queue and retries, but not of a tunnel; 0 or negative means none
+	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 or negative means none beyond the connect timeout and HeaderTimeout
 	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 60s, or StreamTimeout if that asks for a stream; negative means none
-	BodyTimeout   time.Duration // of a body, either way, that the server does not move on; 0 means 60s, or StreamTimeout if that is a stream; negative means none. Under a server of the host's, also of a request body that the client does not move on, and 0 means 30s
+	BodyTimeout   time.Duration // of each wait for the server in a body, in either direction; 0 means 60s, or StreamTimeout if that is a stream; negative means none. Under a server of the host's, also of a request body that the client does not move on, and 0 means 30s
 
-	// StreamTimeout is how long there may be no byte either way in what is quiet
-	// for long and well: server-sent events (replies of text/event-stream, and
-	// requests that accept only that) and gRPC (application/grpc and what begins
-	// so), where the host has set no HeaderTimeout or BodyTimeout, and what was
-	// upgraded, tunnels of CONNECT included. A peer that has died is found out
-	// sooner: by TCP keep-alive, which streams turn on, and by PING with HTTP/2.
-	// 0 means 1h, negative means none.
+	// StreamTimeout is how long a stream may be quiet in both directions. Streams
+	// are server-sent events (replies of text/event-stream, and requests that
+	// accept only that) and gRPC (content types that begin with application/grpc),
+	// if the host has set no HeaderTimeout or BodyTimeout, and upgraded
+	// connections and tunnels of CONNECT. A dead peer is detected sooner: by TCP
+	// keep-alive, which streams turn on, and by PING in HTTP/2. 0 means 1h,
+	// negative means none.
 	StreamTimeout time.Duration
 
 	checked
-	// Logger is told in a line each of requests that a server or the gateway
-	// failed, where no OnDone is: under a [Server] without one and under the host's
-	// own [http.Server]. There are ten lines a second at most; the next one says how
-	// many were left out. Nil means that of the Server, or slog.Default().
+	// Logger gets one line for each request that failed because of a server or the
+	// gateway, if there is no OnDone: under a [Server] without one and under an
+	// [http.Server] of the host's. There are at most ten lines a second; the next
+	// one says how many were left out. Nil means the Logger of the Server, or
+	// slog.Default().
 	Logger *slog.Logger
 
-	Seed uint64 // of the random waits between tries; 0 means at random
+	Seed uint64 // for the random waits between tries; 0 means at random
 
 	chance    chance
 	failures  failureLog
-	of        string // whose fields these are; "" means Proxy
+	of        string // the type that has these fields; "" means Proxy
 	once      sync.Once
 	upstream  *Upstream
 	latencies *latencies // for Hedge; nil if it has no Quantile
@@ -133,7 +135,8 @@ func (p *Proxy) init() {
 	}
 }
 
-// newAttempt and putAttempt keep an exchange at no allocation.
+// newAttempt and putAttempt reuse attempts, so that an exchange does not allocate
+// one.
 func (p *Proxy) newAttempt(x *Exchange) *attempt {
 	t, _ := p.upstream.attempts.Get().(*attempt)
 	if t == nil {
@@ -152,7 +155,7 @@ func (p *Proxy) putAttempt(t *attempt) {
 	p.upstream.attempts.Put(t)
 }
 
-// admit answers what is not forwarded.
+// admit answers requests that are not forwarded, and reports whether x is.
 func (p *Proxy) admit(x *Exchange) bool {
 	switch x.Method {
 	case http.MethodConnect:
@@ -168,7 +171,7 @@ func (p *Proxy) admit(x *Exchange) bool {
 	}
 	if x.upgrade != "" {
 		if x.upgrade = p.upgrades(x.upgrade); x.upgrade == "" && x.wsKey != "" {
-			return p.refuse(x, http.StatusNotImplemented) // RFC 8441: there is no request without it
+			return p.refuse(x, http.StatusNotImplemented) // RFC 8441: it cannot be sent without the protocol
 		}
 	}
 	return true
@@ -184,7 +187,7 @@ func (p *Proxy) refuse(x *Exchange, status int) bool {
 func (p *Proxy) countForwards(x *Exchange, v string) bool {
 	n, ok := parseLength(v)
 	if !ok {
-		return true // not a number: not ours to judge
+		return true // not a number: ignored
 	}
 	if n == 0 {
 		h := MakeFields("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
@@ -195,10 +198,10 @@ func (p *Proxy) countForwards(x *Exchange, v string) bool {
 	return true
 }
 
-// upgrades returns those of a list of protocols that the client may change to,
-// in its order.
+// upgrades returns the protocols of a list to which the client may upgrade, in
+// its order.
 func (p *Proxy) upgrades(list string) string {
-	if p.upgradable(list) { // most ask for one
+	if p.upgradable(list) { // the usual case: a single protocol
 		return list
 	}
 	var allowed []string

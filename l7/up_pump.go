@@ -12,35 +12,35 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// A pump sends a request body to a server while the reply is waited for, so
-// that a server may reply before it has read all of it.
+// A pump sends a request body to a server while the exchange waits for the
+// reply, so that a server may reply before it has read the whole body.
 type pump struct {
 	x     *Exchange
 	to    bodySink
 	limit time.Duration
-	toEnd bool // more may come behind a body of known length
+	toEnd bool // read a body of known length until its EOF
 	body  io.Reader
 	trace *tracer // nil if no program looks
 	done  chan struct{}
 
-	fromClient atomic.Pointer[error] // what ended it, if that was the client
-	whole      bool                  // all was sent; to be read once done is closed, as ended is
+	fromClient atomic.Pointer[error] // the error, if the client caused it
+	whole      bool                  // the whole body was sent; read after done is closed, like ended
 	ended      time.Time
 }
 
-// A bodySink is where a pump sends a body to.
+// A bodySink is the destination of a pump.
 type bodySink interface {
-	// sendPart sends n bytes that stand in buf behind chunkRoomBefore, with
-	// chunkRoomAfter behind them: the room is the sink's.
+	// sendPart sends n bytes of buf that follow chunkRoomBefore. The sink may use
+	// that room, and the chunkRoomAfter after the bytes.
 	sendPart(p *pump, buf []byte, n int) error
-	// sendEnd says that nothing follows but the trailer, if there is one.
+	// sendEnd ends the body, with the trailer if there is one.
 	sendEnd(p *pump) error
-	// bodyEnded is called as the pump ends. An error of the client's side has
-	// to interrupt the wait for the reply.
+	// bodyEnded is called when the pump ends. An error on the client's side has to
+	// interrupt the wait for the reply.
 	bodyEnded(byClient bool)
 }
 
-// newPump starts to send the request body of t. Trailer says that one can be sent
+// newPump starts sending the request body of t. Trailer says that one can be sent
 // behind a body of known length.
 func newPump(t *attempt, to bodySink, trailer bool) *pump {
 	w := t.bodyWait()
@@ -86,7 +86,7 @@ func (p *pump) run(pool *l4.BufferPool) {
 			room = room[:left]
 		}
 		if left == 0 && p.toEnd {
-			room = buf[chunkRoomBefore : chunkRoomBefore+1] // for what may not come
+			room = buf[chunkRoomBefore : chunkRoomBefore+1] // to detect excess bytes
 		}
 		n, err := 0, error(io.EOF)
 		if len(room) > 0 {
@@ -97,7 +97,7 @@ func (p *pump) run(pool *l4.BufferPool) {
 		}
 		if n > 0 {
 			if p.to.sendPart(p, buf, n) != nil {
-				return // the server's side says why
+				return // the server's side has the reason
 			}
 			if left > 0 {
 				left -= int64(n)
@@ -152,7 +152,7 @@ func (c *upConn) bodyEnded(byClient bool) {
 	}
 }
 
-// clientError returns what went wrong on the client's side, or nil.
+// clientError returns the error on the client's side, or nil.
 func (p *pump) clientError() error {
 	if err := p.fromClient.Load(); err != nil {
 		return *err
@@ -160,7 +160,7 @@ func (p *pump) clientError() error {
 	return nil
 }
 
-// running reports whether the pump is at work, or when it ended.
+// running reports whether the pump is running, or returns when it ended.
 func (p *pump) running() (bool, time.Time) {
 	select {
 	case <-p.done:
@@ -184,9 +184,9 @@ func (c *upConn) stopSending(t *attempt, keep bool) bool {
 	})
 }
 
-// stop ends the pump, if it is at work, and reports whether it has sent all.
-// Enough(true) has sends fail, and enough(false) ends that. With keep, what is
-// being read is waited for.
+// stop ends the pump, if it is running, and reports whether it has sent the
+// whole body. Enough(true) makes sends fail, and enough(false) ends that. With
+// keep, stop waits for a read in progress.
 func (p *pump) stop(t *attempt, keep bool, enough func(on bool)) bool {
 	if on, _ := p.running(); !on {
 		return p.whole
@@ -204,9 +204,9 @@ func (p *pump) stop(t *attempt, keep bool, enough func(on bool)) bool {
 	return p.whole
 }
 
-// headTime returns how much longer the head of the reply may take, 0 meaning for
-// ever and less that its time is over. It begins with the end of the request,
-// which is begun if there is no body that is still sent.
+// headTime returns how much longer the head of the reply may take; 0 means no
+// limit, and a negative value that the time is over. The time begins at the end
+// of the request: at begun, or when the pump ended.
 func (p *pump) headTime(now, begun time.Time, limit time.Duration) time.Duration {
 	if p != nil {
 		if p.clientError() != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// deliver passes the reply on to the client.
+// deliver relays the reply to the client.
 func (t *attempt) deliver() {
 	l := &t.try
 	if l.local != nil {
@@ -35,7 +35,7 @@ func (t *attempt) deliver() {
 	t.relay(l.src)
 }
 
-// serveLocal serves by a member of the pool that is a handler of this process.
+// serveLocal calls a member of the pool that is a handler of this process.
 func (t *attempt) serveLocal(l *try) {
 	if b := t.readBody(); b != nil {
 		t.x.SetBody(b, t.x.ContentLength)
@@ -53,8 +53,8 @@ func (t *attempt) serveLocal(l *try) {
 	}
 }
 
-// answeredBy tells reply editors which member of this process answered, as
-// they are told of others, and the pool that it does.
+// answeredBy sets the server of a reply that a member of this process makes,
+// for reply editors, and reports the first byte to the pool.
 type answeredBy struct{ try *try }
 
 func (a answeredBy) EditReply(_ *Exchange, r *Reply) {
@@ -64,8 +64,8 @@ func (a answeredBy) EditReply(_ *Exchange, r *Reply) {
 	}
 }
 
-// readBody returns the request body from its beginning if some of it has been
-// read, nil if none has.
+// readBody returns the request body from its beginning if part of it has been
+// read, and nil if none has.
 func (t *attempt) readBody() io.Reader {
 	switch {
 	case t.body != nil:
@@ -82,10 +82,10 @@ func (t *attempt) relay(src source) {
 	r := src.reply()
 	x.down.boundReply(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
 	if t.body == nil && !t.whole {
-		x.down.mustClose() // nobody asked the client for its body
+		x.down.mustClose() // the client was not asked for its body
 	}
 	if t.method == http.MethodHead && x.asked.method != http.MethodHead && bodyAllowed(r.Status) {
-		r.ContentLength = 0 // of a body that was not asked for
+		r.ContentLength = 0 // the reply to a HEAD has no body, but the client expects one
 	}
 	var held ahead
 	if t.holds(src) {
@@ -94,13 +94,13 @@ func (t *attempt) relay(src source) {
 		}
 		defer held.give()
 	}
-	waited := len(x.editors) > 0 || l.raced || held.of != nil // the host's code may wait for what it likes
+	waited := len(x.editors) > 0 || l.raced || held.of != nil // the host's code may have waited
 	err := x.writeHead(r)
 	if !waited {
 		x.now = l.headAt // nothing has waited since
 	}
 	switch {
-	case isReplaced(err): // and answered
+	case isReplaced(err): // and so answered
 		src.stopSending(t, false)
 		x.down.detach()
 		src.close()
@@ -115,8 +115,8 @@ func (t *attempt) relay(src source) {
 		err = t.relayBody(src)
 	}
 	if err == nil {
-		// The client may wait for it before it goes on. With HTTP/2 it does not,
-		// and the end of the stream could not go out with the head any more.
+		// An HTTP/1 client may wait for the head before it continues. In HTTP/2 it
+		// does not, and flushing would send the head without the end of the stream.
 		if err = x.down.finish(src.trailers()); err == nil && t.body != nil && x.proto < 2 {
 			err = x.down.flush()
 		}
@@ -138,7 +138,7 @@ func (t *attempt) relay(src source) {
 	src.close()
 }
 
-// cut notes how a reply that had begun ended before its end.
+// cut records why a reply that had begun ended early.
 func (t *attempt) cut(src source, err error) {
 	x, o := t.x, &t.try.outcome
 	class, by := src.end().blame(err)
@@ -158,7 +158,7 @@ func (t *attempt) cut(src source, err error) {
 	x.Record.Termination, x.Record.Err = end, err
 }
 
-// relayBody passes the body on as it comes.
+// relayBody relays the body as it comes.
 func (t *attempt) relayBody(src source) error {
 	x := t.x
 	for tried := false; ; {
@@ -182,8 +182,8 @@ func (t *attempt) relayBody(src source) error {
 	}
 }
 
-// relayFiltered passes the body on through filters. What they leave unread
-// costs the connection.
+// relayFiltered relays the body through filters. If they leave bytes unread,
+// the connection is closed.
 func (t *attempt) relayFiltered(src source, from io.Reader) error {
 	body := src.reply().filter(from)
 	b := t.up.pool.Get()
@@ -210,7 +210,7 @@ func (t *attempt) relayFiltered(src source, from io.Reader) error {
 // sourceBody is the body of a source as a Reader.
 type sourceBody struct {
 	src  source
-	held []byte // of the piece that next returned last
+	held []byte // the rest of the piece that next returned last
 }
 
 func (b *sourceBody) Read(p []byte) (int, error) {
@@ -225,7 +225,7 @@ func (b *sourceBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// tunnel gives both connections to a relay after a 101, or a 2xx to CONNECT.
+// tunnel relays between both connections after a 101, or a 2xx to CONNECT.
 func (t *attempt) tunnel(src source, server serverTunnel) {
 	x, r := t.x, src.reply()
 	if !x.down.hijackable() {
@@ -243,10 +243,10 @@ func (t *attempt) tunnel(src source, server serverTunnel) {
 			x.refuseReply(err)
 			return
 		}
-		r.Status = status // what follows is a tunnel whatever an editor calls it
+		r.Status = status // a tunnel follows, whatever an editor has set
 	}
 	if r.Status == http.StatusSwitchingProtocols {
-		x.upgrade = server.switchedTo() // of those that the client asked for
+		x.upgrade = server.switchedTo() // one of those that the client asked for
 	}
 	x.replied, x.Record.Status = true, r.Status
 	client, early, err := x.down.hijack(r)
@@ -262,7 +262,7 @@ func (t *attempt) tunnel(src source, server serverTunnel) {
 	t.join(server, client, early)
 }
 
-// join relays an upgraded connection, what was read ahead first.
+// join relays an upgraded connection, beginning with the bytes that were read ahead.
 func (t *attempt) join(tunnel serverTunnel, client *l4.Conn, early []byte) {
 	x, server := t.x, tunnel.conn()
 	_ = server.SetDeadline(time.Time{})
@@ -279,7 +279,7 @@ func (t *attempt) join(tunnel serverTunnel, client *l4.Conn, early []byte) {
 	})
 	bound := func(c *l4.Conn) {
 		_ = c.SetWriteDeadline(deadlineIn(time.Now(), limit))
-		if ctx.Err() != nil { // seen here, or the deadline of stop stands
+		if ctx.Err() != nil { // seen here, or the deadline of stop is in force
 			_ = c.SetWriteDeadline(past)
 		}
 	}

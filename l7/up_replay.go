@@ -7,18 +7,18 @@ import (
 	"sync/atomic"
 )
 
-// A replay is a request body that is streamed. It keeps what it has read, up
-// to a limit, for another try. It belongs to who sends it, until that has been
-// stopped; only over is for others before.
+// A replay is a streamed request body. It keeps the bytes that it has read, up
+// to a limit, for another try. The goroutine that sends it owns it until it has
+// been stopped; only over may be read by others before.
 type replay struct {
 	src   io.Reader
 	limit int         // bytes to keep
-	left  int64       // bytes that src has yet to give; negative if that is not known
+	left  int64       // bytes left in src; negative if not known
 	past  bool        // what is behind them is asked for as well: a trailer may be there
-	kept  []byte      // what has been read, unless over
-	pos   int         // of the reader in kept
-	over  atomic.Bool // more has been read than is kept: there is no second time
-	err   error       // that src ended with
+	kept  []byte      // the bytes read, unless over
+	pos   int         // read position in kept
+	over  atomic.Bool // more than limit has been read: the body cannot be repeated
+	err   error       // the error with which src ended
 }
 
 // Read implements [io.Reader].
@@ -52,7 +52,7 @@ func (r *replay) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// rewind goes back to the beginning, if all that was read is kept.
+// rewind goes back to the beginning, if all bytes read have been kept.
 func (r *replay) rewind() bool {
 	if r.over.Load() || r.err != nil && r.err != io.EOF {
 		return false

@@ -20,37 +20,37 @@ const (
 	maxInterim     = 16
 )
 
-// upReply is how far the reply on a connection has been read.
+// upReply is the state of the reply on a connection.
 type upReply struct {
-	left     int64 // bytes of the body to come, -1 if chunked, -2 if until the connection ends
+	left     int64 // bytes of the body not yet read, -1 if chunked, -2 if until the connection ends
 	chunk    chunkDecoder
-	keep     bool   // the server keeps the connection
-	private  bool   // the connection itself has been logged in
-	full     bool   // the read of the head took as much as it could: there may be more
-	waited   bool   // the body has been waited for
+	keep     bool   // the server keeps the connection open
+	private  bool   // the connection itself has been authenticated
+	full     bool   // the read of the head filled the buffer: more may be ready
+	waited   bool   // a read of the body has waited
 	protocol string // Upgrade
 	trailer  *Fields
 	bodyWait
-	x *Exchange // whose client gets what there is before a wait; nil if there is nobody
+	x *Exchange // the exchange whose reply is flushed before a wait; nil if there is none
 }
 
 const untilClose = -2
 
-// badReply is a reply that is not passed on.
+// badReply is the error of a reply that is not relayed.
 type badReply struct{ err error }
 
 func (e *badReply) Error() string { return "malformed reply: " + e.err.Error() }
 func (e *badReply) Unwrap() error { return e.err }
 
-// send writes p to the server, which gets d to take it.
+// send writes p to the server within d.
 func (c *upConn) send(p []byte, now time.Time, d time.Duration) error {
 	c.boundSend(now, d)
 	_, err := c.c.Write(p)
 	return err
 }
 
-// sendBody is send for what the server may take as slowly as it likes, as long
-// as it takes a byte in d.
+// sendBody is send for a body, where d bounds the time without progress and not
+// the whole write.
 func (c *upConn) sendBody(p []byte, d time.Duration) error {
 	now := time.Now()
 	wait := patience{limit: d, since: now}
@@ -76,7 +76,8 @@ func (c *upConn) sendInstead() (time.Time, bool) { return past, c.sendOver() }
 func (c *upConn) sendOver() bool                 { return c.lost() || c.enough.Load() }
 
 // ask writes a whole request and waits for the beginning of the reply. If n is
-// short without an error, the rest is to be sent. With ErrNotQuiet nothing was.
+// short without an error, the caller has to send the rest. With ErrNotQuiet
+// nothing was sent.
 func (c *upConn) ask(req []byte) (n int, err error) {
 	b, n, err := c.c.Ask(req, &c.host.up.pool)
 	if b != nil {
@@ -99,8 +100,8 @@ func (c *upConn) readOver() bool {
 
 func (c *upConn) fill() error { return c.in.fill(c.c, &c.host.up.buffers) }
 
-// readHead reads the head of a reply, interim or final, into c.rep, and finds
-// out how its body is framed for a request of that method.
+// readHead reads the head of a reply, interim or final, into c.rep, and
+// determines the framing of its body for a request of that method.
 func (c *upConn) readHead(method string) error {
 	from := 0
 	for {
@@ -116,7 +117,7 @@ func (c *upConn) readHead(method string) error {
 				return c.parseHead(n, method)
 			}
 			if from = len(c.in.bytes()); from >= len(replyPrefix) && string(c.in.bytes()[:len(replyPrefix)]) != replyPrefix {
-				return &badReply{errNotHTTP} // and will not become it
+				return &badReply{errNotHTTP} // no further byte can make it HTTP
 			}
 			if from >= maxReplyHead {
 				return &badReply{errHeadTooLong}
@@ -176,8 +177,8 @@ func (c *upConn) parseHead(n int, method string) error {
 	return nil
 }
 
-// logsIn reports whether a reply begins a login of the whole connection: what
-// comes over it later would pass for that client's.
+// logsIn reports whether a reply begins an authentication of the whole
+// connection: later requests over it would have the identity of this client.
 func logsIn(r *Reply) bool {
 	if r.Status != http.StatusUnauthorized && r.Status != http.StatusProxyAuthRequired {
 		return false
@@ -192,8 +193,8 @@ func logsIn(r *Reply) bool {
 	return false
 }
 
-// logsIn reports whether a request logs its connection in, without having been
-// asked to (RFC 4559, section 4).
+// logsIn reports whether a request authenticates its connection without a
+// challenge (RFC 4559, section 4).
 func (f *Fields) logsIn() bool {
 	for i := range f.list {
 		if fd := &f.list[i]; fd.kind == kindAuthorization && connectionScheme(fd.Value) {
@@ -203,8 +204,8 @@ func (f *Fields) logsIn() bool {
 	return false
 }
 
-// connectionScheme reports whether an authentication scheme is one of those
-// that are about the connection.
+// connectionScheme reports whether an authentication scheme authenticates the
+// connection.
 func connectionScheme(v string) bool {
 	if i := strings.IndexAny(v, " \t,"); i >= 0 {
 		v = v[:i]
@@ -212,7 +213,7 @@ func connectionScheme(v string) bool {
 	return equalFold(v, "ntlm") || equalFold(v, "negotiate")
 }
 
-// consumed gives the input buffer back once all of it has been used.
+// consumed releases the input buffer once all of it has been used.
 func (c *upConn) consumed() { c.in.consumed(&c.host.up.buffers) }
 
 // ended reports whether the body has been read to its end.
@@ -220,8 +221,8 @@ func (c *upConn) ended() bool {
 	return c.left == 0 || c.left == -1 && c.chunk.state == chunkDone
 }
 
-// next returns the next piece of the body, valid until the call after, and
-// io.EOF at the end of a complete body. It waits for at most what c.bodyWait says.
+// next returns the next piece of the body, valid until the call after, and io.EOF
+// at the end of a complete body. c.bodyWait bounds the wait.
 func (c *upConn) next() ([]byte, error) {
 	c.consumed()
 	for !c.ended() {
@@ -259,8 +260,8 @@ func (c *upConn) next() ([]byte, error) {
 	return nil, io.EOF
 }
 
-// endAtHand goes on to the end of a chunked body if all of it has come with the data
-// before: a reader that knows from the data where it ends asks for nothing more.
+// endAtHand reads the end of a chunked body if it is already in the input. A reader
+// that finds the end in the data itself does not read on.
 func (c *upConn) endAtHand() {
 	rest := c.in.bytes()
 	if !bytes.HasPrefix(rest, []byte("\r\n0")) {
@@ -269,7 +270,7 @@ func (c *upConn) endAtHand() {
 	end := c.chunk
 	_, used, bad := end.decode(rest)
 	if bad != nil || end.state != chunkDone {
-		return // the next call finds what there is
+		return // the next call finds the error
 	}
 	if f, bad := end.fields(maxReplyFields); bad == nil {
 		c.chunk, c.trailer = end, f
@@ -288,9 +289,9 @@ func (c *upConn) readTrailer() error {
 	return nil
 }
 
-// more reads a buffer of body, a large one where much is to come. What came
-// with the head goes to the client before that, unless more is at hand: then
-// they go together.
+// more reads a buffer of body, a large one if much is left. Bytes that came
+// with the head are sent to the client first, unless more are ready: then they
+// are sent together.
 func (c *upConn) more() error {
 	pool := &c.host.up.pool
 	if c.left == untilClose || c.left > headBuffer || c.left == -1 && c.chunk.n > headBuffer {
@@ -318,8 +319,8 @@ func (c *upConn) more() error {
 	return c.noMore(err)
 }
 
-// noMore returns what the end of the stream means to the body, if that is what
-// err is.
+// noMore returns the error of the body for err, which may be the end of the
+// connection.
 func (c *upConn) noMore(err error) error {
 	switch {
 	case !errors.Is(err, io.EOF):
@@ -331,10 +332,10 @@ func (c *upConn) noMore(err error) error {
 	return io.ErrUnexpectedEOF
 }
 
-// behind reports whether there are bytes that have been read and not used.
+// behind reports whether there are unused bytes after the reply.
 func (c *upConn) behind() bool { return !c.in.empty() }
 
-// spliceMin is from how many bytes on a body is worth a pipe.
+// spliceMin is the length of a body in bytes from which splicing through a pipe pays.
 const spliceMin = 512 << 10
 
 // splice implements replyReader.
@@ -370,8 +371,8 @@ func (c *upConn) splice(to replyWriter) (tried bool, err error) {
 	return true, c.endedBy(err)
 }
 
-// endedBy returns what has ended a wait for the body: what goes wrong with the
-// request's body on the client's side does, by a deadline.
+// endedBy returns what has ended a wait for the body. An error of the request's
+// body on the client's side ends it by a deadline.
 func (c *upConn) endedBy(err error) error {
 	if c.pump != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 		if perr := c.pump.clientError(); perr != nil {

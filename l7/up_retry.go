@@ -11,48 +11,48 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// Retry says when a request that failed is tried again, on another server if
-// there is one. A retry also needs the pool's retry budget, unless no
-// connection could be made (balance.ConnectFailed) or a server of HTTP/2 says
-// that it has not looked at the request, and a request that can be
-// repeated: one of which nothing has reached a server, or one that may
-// be sent twice and whose body, if any, is still at hand.
+// Retry says when a failed request is tried again, on another server if there
+// is one. A retry also needs room in the pool's retry budget, unless no
+// connection could be made (balance.ConnectFailed) or an HTTP/2 server says
+// that it has not processed the request. And it needs a request that can be
+// repeated: either no part of it has reached a server, or it may be sent twice
+// and its body, if any, has been kept.
 //
-// That a reused connection had died is no failure: such a request, if it may
-// be sent twice, goes out again on a fresh connection to the same server.
+// A reused connection that was already closed is not a failure: if the request
+// may be sent twice, it is sent again over a new connection to the same server.
 type Retry struct {
-	Tries int // in all, the first one included; 0 means 2, negative means none but the first
+	Tries int // in all, including the first; 0 means 2, negative means none but the first
 
-	// Classes lists the failures to retry; nil means those that prove that nothing
+	// Classes lists the failures to retry; nil means failures before anything
 	// reached the server, and connections that ended without a reply.
 	Classes []balance.Class
-	// Statuses are replies to retry for; they are passed on once there are no
-	// tries left.
+	// Statuses lists the statuses to retry; after the last try such a reply is
+	// relayed.
 	Statuses []int
 	// Repeatable reports whether a request may be sent twice; nil means those
 	// whose method is idempotent (RFC 9110, section 9.2.2).
 	Repeatable func(x *Exchange) bool
 
-	// BodyBytes is how much of a request body is kept, while it is sent, so
-	// that it can be sent again; 0 means 64 KiB, negative means none beyond what is
-	// at hand with the head. With a longer body it is the retry that is given
-	// up, never the request, unless a Transport's request has GetBody.
+	// BodyBytes is how much of a request body is kept, while it is sent, so that it
+	// can be sent again; 0 means 64 KiB, negative means none beyond what came with
+	// the head. A request with a longer body is sent but not retried, unless it is
+	// a Transport's request with GetBody.
 	BodyBytes int
 
-	// Backoff bounds the wait before the second try; it doubles with each
-	// further one up to MaxBackoff, and the wait is drawn evenly from between 0
-	// and that (full jitter). A request that did not reach its server is
-	// retried without a wait as long as there are servers not tried yet.
-	// 0 means 25ms, negative means none.
+	// Backoff bounds the wait before the second try. The bound doubles with each
+	// further try up to MaxBackoff, and the wait is uniform between 0 and the
+	// bound (full jitter). A request that did not reach its server is retried
+	// without a wait while there are untried servers. 0 means 25ms, negative means
+	// none.
 	Backoff time.Duration
-	// MaxBackoff also bounds a Retry-After of a server (RFC 9110, section
-	// 10.2.3): a reply that asks for more is passed on. 0 means 10 times
-	// Backoff, negative means none: no try is waited for.
+	// MaxBackoff also bounds a Retry-After of a server (RFC 9110, section 10.2.3):
+	// a reply that asks for a longer wait is relayed. 0 means 10 times Backoff,
+	// negative means none: tries never wait.
 	MaxBackoff time.Duration
 }
 
 const (
-	defaultTries     = 2 // one retry: the limits of the others range from none to three
+	defaultTries     = 2 // one retry: the defaults of other proxies range from none to three
 	defaultBackoff   = 25 * time.Millisecond
 	defaultBodyBytes = 64 << 10
 )
@@ -64,7 +64,7 @@ func (r *Retry) tries() int {
 	return max(r.Tries, 1)
 }
 
-// maxWait returns the longest wait there may be between two tries.
+// maxWait returns the longest wait between two tries.
 func (r *Retry) maxWait() time.Duration {
 	if r.MaxBackoff != 0 {
 		return max(r.MaxBackoff, 0)
@@ -86,7 +86,7 @@ func (r *Retry) wait(n int, random float64) time.Duration {
 // covers reports whether f is a failure to retry for.
 func (r *Retry) covers(f *failure) bool {
 	switch {
-	case f.class == balance.StatusError: // Statuses was asked
+	case f.class == balance.StatusError: // already decided by Statuses
 		return true
 	case r.Classes == nil:
 		return f.unsent || f.quiet
@@ -110,7 +110,7 @@ func idempotent(method string) bool {
 	return false
 }
 
-// again decides whether a failed try is repeated, and waits until it is time.
+// again decides whether a failed try is repeated, and waits for the backoff.
 func (t *attempt) again(f *failure) bool {
 	if !t.mayRepeat(f) {
 		return false
@@ -121,8 +121,9 @@ func (t *attempt) again(f *failure) bool {
 		wait = f.after
 	}
 	if wait > 0 {
-		// Whoever waits loads no server: all that a dying server held may wait
-		// at once. Only a reply that was given up for it must have its repetition.
+		// A waiting request puts no load on a server: all requests of a dying server
+		// may wait at once. So the share is returned during the wait, except if a
+		// reply was discarded: that request must be repeated.
 		if f.class != balance.StatusError {
 			t.giveShare()
 		}
@@ -150,10 +151,9 @@ func (t *attempt) mayRepeat(f *failure) bool {
 	return true
 }
 
-// takeShare takes a share of the retry budget, unless there is one already. A
-// refused connection, or a refused stream, cost no server any work, so trying elsewhere does not
-// multiply load: it is not the budget's business, which would be used up at
-// once when a server dies under load.
+// takeShare takes a share of the retry budget, unless this request has one already. A refused
+// connection, or a refused stream, cost no server any work, so another try does not multiply
+// load and needs no share. The budget would be used up at once when a server dies under load.
 func (t *attempt) takeShare(f *failure) bool {
 	if !t.retry.ok && f.class != balance.ConnectFailed && !f.refused {
 		t.retry.RetryPermit, t.retry.ok = t.p.Pool.TryRetry()
@@ -169,8 +169,8 @@ func (t *attempt) giveShare() {
 	}
 }
 
-// sleep waits, and reports false if the client leaves or the time for all is
-// over meanwhile.
+// sleep waits. It is false if the client disconnects or Timeout passes
+// meanwhile.
 func (t *attempt) sleep(d time.Duration) bool {
 	if !t.deadline.IsZero() && time.Until(t.deadline) <= d {
 		return false

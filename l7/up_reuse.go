@@ -2,32 +2,32 @@
 
 package l7
 
-// Reuse says which requests may go over a connection to a server that is open
-// already. It is what HAProxy calls http-reuse. A session is one connection of
-// a client; a [Transport] is a session too, one that is never at its first
-// request. Under a host's own [http.Server] nobody can tell which requests came
-// over one connection: there each request is a session.
+// Reuse says which requests may use an existing connection to a server, as
+// HAProxy's http-reuse does. A session is one connection of a client. A
+// [Transport] is a session too, one that is never at its first request. Under
+// an [http.Server] of the host's, requests of one connection cannot be told
+// apart from others, so each request is a session.
 //
-// What is at stake is the request that reaches a connection just as the server
-// closes it. One that may be sent twice is sent again by the [Proxy], whatever
-// the mode; another one ends in 502. To a client's first request such an end
-// comes as a surprise, while a later one could have met it on a connection of
-// its own as well, so that browsers repeat it by themselves.
+// The risk of reuse is a request that reaches a connection just as the server
+// closes it. If the request may be sent twice, the [Proxy] sends it again,
+// whatever the mode; otherwise the client gets 502. A client does not expect
+// that for its first request. For a later one it could happen on a connection
+// of its own as well, so browsers repeat such a request by themselves.
 //
-// A connection of HTTP/2 is shared by everybody with ReuseAlways. In the other
-// modes it belongs to one session as long as it has streams, so that nobody
-// waits behind a stranger's.
+// With ReuseAlways an HTTP/2 connection is shared by all sessions. In the other
+// modes it belongs to one session while it has streams, so that no client waits
+// behind the streams of another.
 type Reuse uint8
 
 const (
 	// ReuseAlways lets any request take any idle connection. A server with N
-	// requests at once gets N connections.
+	// concurrent requests has N connections.
 	ReuseAlways Reuse = iota
 	// ReuseSafe, the default of HAProxy, opens a connection for the first
 	// request of each session. Later ones take any idle connection.
 	ReuseSafe
 	// ReuseAggressive lets the first request of a session take a connection that
-	// has been reused before, which shows that the server means to keep it.
+	// has been reused before, which shows that the server keeps connections open.
 	ReuseAggressive
 	// ReuseNever gives each session connections of its own, which end with it.
 	// At most five for a server are kept idle.
@@ -38,16 +38,16 @@ func (r Reuse) String() string {
 	return word(r, "always", "safe", "aggressive", "never")
 }
 
-// Ranks of a connection for a request; the zero rank is that of one which it
-// may not have.
+// Ranks of a connection for a request; with the zero rank the request may not
+// use it.
 const (
 	rankGood = 1 + iota
 	rankBest
 )
 
-// rank says how good an idle connection is for the first request of a session,
-// or a later one; proven means that it has been reused before. Those that are
-// not proven are kept for whom they may serve.
+// rank returns the rank of an idle connection for the first request of a
+// session, or a later one; proven means that it has been reused before. Later
+// requests prefer unproven connections, which first requests may not use.
 func (r Reuse) rank(first, proven bool) int {
 	switch {
 	case r == ReuseAlways:

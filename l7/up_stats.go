@@ -13,20 +13,20 @@ import (
 // UpstreamStats are figures of the connections that an [Upstream] has to one server.
 type UpstreamStats struct {
 	Open    int // connections
-	Idle    int // of them, those without a request
-	Streams int // of HTTP/2, open now
+	Idle    int // connections without a request, part of Open
+	Streams int // HTTP/2 streams open now
 
-	// Totals, for as long as the server is in its pool.
-	Dials      uint64 // connections begun
-	DialErrors uint64 // those that failed, TLS and the PROXY header included
-	Reuses     uint64 // requests that found a connection, or got a stream of one
+	// Totals since the server joined its pool.
+	Dials      uint64 // connections attempted
+	DialErrors uint64 // failed ones, including failures of TLS and of the PROXY header
+	Reuses     uint64 // requests that used an existing connection
 }
 
-// upCounts are the totals of one server.
+// upCounts are the totals of a server.
 type upCounts struct{ dials, dialErrors, reuses atomic.Uint64 }
 
-// Stats yields the figures of each server of a pool to which u has been asked to
-// connect, in no order.
+// Stats yields the figures of each server that is in its pool and to which u has
+// connected, in no particular order.
 func (u *Upstream) Stats() iter.Seq2[*balance.Server, UpstreamStats] {
 	return func(yield func(*balance.Server, UpstreamStats) bool) {
 		u.mu.RLock()

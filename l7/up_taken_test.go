@@ -134,7 +134,7 @@ func TestCutEndsUpgradedConnections(t *testing.T) {
 				require.Zero(s, time.Since(now))
 				require.Zero(s, server.InFlight())
 				require.Equal(s, endOf(l4.ServerDown, l4.PhaseData), record.Termination)
-				require.ErrorContains(s, record.Err, "taken away: drain deadline")
+				require.ErrorContains(s, record.Err, "cut: drain deadline")
 				if name == "up" {
 					s.upgraded() // what is opened from now on is not concerned
 				}

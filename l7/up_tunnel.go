@@ -10,13 +10,13 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// relayTunnel relays an upgraded connection until it ends, and notes how.
-// Ctx is that of x, and ends as well when the server is taken away.
+// relayTunnel relays an upgraded connection until it ends, and records how it
+// ended. Ctx is derived from that of x, and also ends when the server is cut.
 func relayTunnel(ctx context.Context, x *Exchange, client, server *l4.Conn, name string, idle time.Duration) {
 	if idle == 0 {
 		idle = -1
 	}
-	opt := l4.RelayOptions{IdleTimeout: idle, Parker: x.down.parker()} // for splice; it is there if client is a plain socket
+	opt := l4.RelayOptions{IdleTimeout: idle, Parker: x.down.parker()} // for splice; not nil if client is a plain socket
 	start := time.Now()
 	r := l4.Relay(ctx, client, server, opt)
 	x.Record.BytesIn += r.AtoB
@@ -32,7 +32,7 @@ func relayTunnel(ctx context.Context, x *Exchange, client, server *l4.Conn, name
 		x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
 	case l4.ClientTimeout, l4.ServerTimeout:
 		x.Record.Termination = endOf(l4.ClientTimeout, l4.PhaseData)
-		if idle > 0 && time.Since(start) >= idle { // else it was open to one side only
+		if idle > 0 && time.Since(start) >= idle { // otherwise only one direction was open
 			x.Record.Err = &TimeoutError{name, idle, r.Err}
 		}
 	case l4.Killed:

@@ -14,8 +14,8 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// An Upstream makes and keeps the connections to servers. Several proxies and
-// transports may share one. The zero value is ready to use; its fields must not
+// An Upstream opens and keeps the connections to servers. Several proxies and
+// transports may share one. The zero value is ready to use; the fields must not
 // change once it is used.
 //
 // A connection is reused, for whom Reuse says, the one that was used last first. A request
@@ -39,57 +39,56 @@ type Upstream struct {
 	// returns, with TLS nil, what is spoken is what its handshake has agreed on.
 	Dial l4.DialFunc
 
-	// TLS returns the client configuration for a server, and nil for plain
-	// text; a nil TLS means plain text to all. It is called for each connection,
-	// and before the first one to a server, without a lock and by several
-	// goroutines at once.
+	// TLS returns the client configuration for a server, and nil for plain text; a
+	// nil TLS means plain text for all. It is called for each connection, and
+	// before the first one to a server, without a lock and by several goroutines
+	// at once.
 	//
-	// Certificates are verified unless the configuration says otherwise, under
-	// the name that TLSName or its ServerName gives, or else the host part of
-	// the server's address. Sessions are resumed: without a ClientSessionCache,
-	// each server gets one, for as long as the client certificate is the same.
-	// GetClientCertificate is asked before each connection, whether a session is
-	// resumed or not, so that is where a client certificate is renewed; connections
-	// that are open keep the old one until MaxAge or CloseIdle ends them. A server
-	// whose certificate is not valid is not asked in plain text instead, and no other
-	// server is tried under the same name.
+	// Certificates are verified unless the configuration says otherwise, under the
+	// name that TLSName or its ServerName gives, or else the host part of the
+	// server's address. Sessions are resumed: without a ClientSessionCache, each
+	// server gets one, for as long as the client certificate is the same.
+	// GetClientCertificate is called before each connection, whether a session is
+	// resumed or not, so it can renew a client certificate; open connections keep the
+	// old one until MaxAge or CloseIdle ends them. If the certificate of a server is
+	// not valid, there is no fallback to plain text, and no other server is tried
+	// under the same name.
 	TLS func(s *balance.Server) *tls.Config
 
-	// TLSName returns the name to ask a server for (SNI) and to verify. Nil, and
-	// an empty name, mean what is said of TLS. [HostOnly] takes the name that
-	// the client asked for.
+	// TLSName returns the name to send to a server (SNI) and to verify. Nil, and
+	// an empty name, mean the name described at TLS. [HostOnly] returns the host
+	// that the client asked for.
 	TLSName func(x *Exchange, s *balance.Server) string
 
-	// ProxyHeader returns the PROXY protocol header that a connection to a
-	// server begins with, or nil for none. A header that tells the client's
-	// address restricts the connection to the requests of that address and
-	// port.
+	// ProxyHeader returns the PROXY protocol header that a connection to a server
+	// begins with, or nil for none. A header with the client's address restricts
+	// the connection to requests from that address and port.
 	ProxyHeader func(x *Exchange, s *balance.Server) *l4.ProxyHeader
 
-	// Protocols are those spoken with servers; nil means HTTP/1 only, which
-	// costs the least by far. With HTTP1 and HTTP2, TLS servers are offered
-	// both (ALPN); HTTP2 alone insists on it. UnencryptedHTTP2 without HTTP1 is
-	// HTTP/2 by prior knowledge (h2c). NextProtos in what TLS returns have the
-	// last word.
+	// Protocols are the protocols for servers; nil means HTTP/1 only, which costs
+	// the least by far. With HTTP1 and HTTP2, TLS servers are offered both (ALPN);
+	// HTTP2 alone requires it. UnencryptedHTTP2 without HTTP1 is HTTP/2 by prior
+	// knowledge (h2c). NextProtos in the configuration that TLS returns take
+	// precedence.
 	//
-	// Requests that change the protocol (WebSocket) go as extended CONNECT (RFC
-	// 8441) to a server that has offered that over a connection of HTTP/2. Else they
-	// take HTTP/1 where it is allowed, as CONNECT does, and where it is not, they lose
-	// the wish to change. CONNECT goes to any server of HTTP/2.
+	// Requests for an upgrade (WebSocket) are sent as extended CONNECT (RFC 8441) to a
+	// server that has offered it over HTTP/2. Otherwise they use HTTP/1 if it is
+	// allowed, as CONNECT does; if it is not, they are sent without the upgrade. Any
+	// HTTP/2 server may get a CONNECT.
 	Protocols *http.Protocols
-	// ProtocolsOf says for one server what Protocols says for all. Nil, and nil
-	// that it returns, mean Protocols. It is called as TLS is, before the first
-	// connection to a server.
+	// ProtocolsOf returns the protocols for one server. Nil, and a nil result,
+	// mean Protocols. It is called before the first connection to a server, under
+	// the same conditions as TLS.
 	ProtocolsOf func(s *balance.Server) *http.Protocols
 
-	Reuse Reuse // for whom a connection may be used again; 0 means ReuseAlways
+	Reuse Reuse // which requests may reuse a connection; 0 means ReuseAlways
 
 	ConnectTimeout time.Duration // of dial and TLS handshake together; 0 means 3s, negative means none
 
-	MaxIdle     int           // idle HTTP/1 connections kept for a server; 0 means 512, negative means none
+	MaxIdle     int           // idle HTTP/1 connections kept per server; 0 means 512, negative means none
 	IdleTimeout time.Duration // of an idle connection, which is closed up to half of that later; 0 means 30s, less than most servers allow, negative means none
-	MaxAge      time.Duration // of a connection, up to a tenth less by chance; 0 or negative means no limit
-	Seed        uint64        // of that chance; 0 means at random
+	MaxAge      time.Duration // of a connection, minus up to a tenth at random; 0 or negative means no limit
+	Seed        uint64        // for that random part; 0 means at random
 	MaxRequests int           // over one connection; 0 or negative means no limit
 	PingTimeout time.Duration // of an HTTP/2 connection that is silent: after it a PING is sent, and after as long again without an answer the connection is closed; 0 means 15s, negative means none
 
@@ -99,7 +98,7 @@ type Upstream struct {
 	attempts sync.Pool
 	mu       sync.RWMutex
 	hosts    map[hostKey]*upHost
-	counts   balance.PerServer[upCounts] // they outlive a change of address
+	counts   balance.PerServer[upCounts] // kept over a change of address
 }
 
 const (
@@ -109,16 +108,16 @@ const (
 	defaultPingTimeout    = 15 * time.Second
 )
 
-// hostKey says which connections are kept together.
+// hostKey identifies the connections that are kept together.
 type hostKey struct {
 	server *balance.Server
 	addr   string
 }
 
-// identity is what connections to one server must have in common to be
-// exchanged: how they were opened.
+// identity is how a connection was opened. Connections to one server are
+// interchangeable if it is equal.
 type identity struct {
-	tlsName string // asked for by TLSName
+	tlsName string // from TLSName
 	proxy   string // PROXY header
 }
 
@@ -139,8 +138,9 @@ func (u *Upstream) identify(x *Exchange, s *balance.Server) (id identity, err er
 	return id, nil
 }
 
-// HostOnly is a TLSName of [Upstream]: the host that the client asked for,
-// without the port. It leaves out what is an address, as SNI does.
+// HostOnly is a func for [Upstream].TLSName. It returns the host that the
+// client asked for, without the port, and "" for an IP address, which SNI does
+// not allow.
 func HostOnly(x *Exchange, _ *balance.Server) string {
 	host := hostName(x.Host)
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
@@ -165,8 +165,8 @@ func (u *Upstream) host(s *balance.Server) *upHost {
 	if h != nil {
 		return h
 	}
-	// Both of these call code that is not ours, and Attach may call Cut at once:
-	// neither is done under the lock.
+	// Both of these call other code, and Attach may call Cut at once, so neither
+	// is called under the lock.
 	fresh := &upHost{up: u, key: key, counts: u.counts.Of(s), conns: make(map[*upConn]struct{}), attached: true}
 	fresh.learnProtocols()
 	u.mu.Lock()
@@ -178,13 +178,13 @@ func (u *Upstream) host(s *balance.Server) *upHost {
 		return h
 	}
 	s.Attach(fresh)
-	if s.Addr() != key.addr { // maybe before it was attached, so that it was not told
+	if s.Addr() != key.addr { // the change may have come before Attach, without a Cut
 		fresh.Cut(false, "address changed")
 	}
 	return fresh
 }
 
-// drop forgets the host of a server that has left or moved.
+// drop removes the host of a server that has left or moved.
 func (u *Upstream) drop(h *upHost) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -331,7 +331,7 @@ func TestUpstreamStreamsCut(t *testing.T) {
 		synctest.Wait()
 		s.Cut(true, "test")
 		<-done
-		if !strings.Contains(got, "taken away: test") {
+		if !strings.Contains(got, "server was cut: test") {
 			t.Errorf("a cut request ended with %q", got)
 		}
 		if got := fetch(t, tr, "http://api.test/"); got != "200 " || o.conns.Load() != 2 {

@@ -17,16 +17,16 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// h2Conn is a connection of HTTP/2: one goroutine reads frames, one a stream
-// follows the script. Bodies of replies have to fit the peer's first window,
-// 64 KiB by default.
+// h2Conn is an HTTP/2 connection: one goroutine reads frames, and one per
+// stream follows the script. Bodies of replies have to fit into the peer's
+// initial window, 64 KiB by default.
 type h2Conn struct {
 	o  *Origin
 	c  net.Conn
 	n  int
 	wg sync.WaitGroup
 
-	mu      sync.Mutex // guards what is written
+	mu      sync.Mutex // guards writes
 	fr      *http2.Framer
 	hbuf    bytes.Buffer
 	enc     *hpack.Encoder
@@ -132,8 +132,8 @@ type h2Stream struct {
 	h    *h2Conn
 	id   uint32
 	r    *Request
-	body chan struct{} // closed when all of the request is there
-	over chan struct{} // closed when the stream or connection has been ended by the peer
+	body chan struct{} // closed when the whole request has come
+	over chan struct{} // closed when the peer has ended the stream or connection
 	once sync.Once
 }
 

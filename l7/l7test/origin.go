@@ -19,10 +19,10 @@ import (
 // methods may be called at once by many goroutines; the fields must not change
 // once it serves.
 type Origin struct {
-	// Scripts are for the requests in the order in which their heads arrive,
-	// over all connections; the last one is for all the others, too.
+	// Scripts are used for the requests in the order in which their heads arrive,
+	// over all connections; the last one is also used for all later requests.
 	Scripts []Script
-	// Choose, if not nil, gives the script instead.
+	// Choose, if not nil, returns the script instead.
 	Choose func(r *Request) Script
 
 	once  sync.Once
@@ -127,8 +127,7 @@ func (o *Origin) Requests() []Request {
 	return list
 }
 
-// Faults returns what was wrong with what the peers sent: malformed requests,
-// connections that broke off in the middle of one.
+// Faults returns the errors of the peers: malformed and incomplete requests.
 func (o *Origin) Faults() []error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -142,7 +141,7 @@ func (o *Origin) Conns() (all, open int) {
 	return o.conns, len(o.open)
 }
 
-// add notes a request and returns its script.
+// add records a request and returns its script.
 func (o *Origin) add(r *Request) Script {
 	o.mu.Lock()
 	r.Index = len(o.reqs)
@@ -157,7 +156,7 @@ func (o *Origin) add(r *Request) Script {
 	return o.Scripts[min(r.Index, len(o.Scripts)-1)]
 }
 
-// addBody is what readBody is given.
+// addBody is the callback of readBody.
 func (o *Origin) addBody(r *Request) func([]byte) {
 	return func(p []byte) {
 		o.mu.Lock()
@@ -166,7 +165,7 @@ func (o *Origin) addBody(r *Request) func([]byte) {
 	}
 }
 
-// wait is a sleep that Close ends.
+// wait sleeps until Close.
 func (o *Origin) wait(d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -193,13 +192,13 @@ func (o *Origin) run(script Script, c *Call) error {
 	return nil
 }
 
-// h1Conn is a connection of HTTP/1.
+// h1Conn is an HTTP/1 connection.
 type h1Conn struct {
 	net.Conn
 	o  *Origin
 	br *bufio.Reader
 	n  int
-	r  *Request // the one under way
+	r  *Request // the current one
 }
 
 func (h *h1Conn) serve() error {
@@ -216,7 +215,7 @@ func (h *h1Conn) serve() error {
 }
 
 func (h *h1Conn) readBody() error {
-	r := *h.r // its fields are read by others once it is in the list
+	r := *h.r // a copy, since others read the request once it is in the list
 	if r.Complete {
 		return nil
 	}

@@ -14,13 +14,13 @@ import (
 // A Field is a header or trailer field line.
 type Field struct{ Name, Value string }
 
-// A Request is what an Origin has got, as it was on the wire.
+// A Request is a request as an Origin has received it, as on the wire.
 type Request struct {
 	Index int // among all requests of the origin, from 0
 	Conn  int // number of its connection, from 0
 
 	Method, Target, Proto string
-	Header                []Field // in order; of HTTP/2 with the pseudo-header fields
+	Header                []Field // in order; in HTTP/2 with the pseudo-header fields
 	Framing               string  // "", "length" or "chunked"; "h2"
 	Body                  []byte
 	Trailer               []Field
@@ -47,10 +47,9 @@ func values(list []Field, name string) (vs []string) {
 	return vs
 }
 
-// ReadRequest reads a request, strictly: what RFC 9112 lets a recipient repair
-// or guess is an error here. The request is complete but for limits on its
-// size, which there are none of. At the end of the stream, before the first
-// byte, the error is io.EOF.
+// ReadRequest reads a request strictly: anything that RFC 9112 lets a recipient
+// repair or guess is an error. It has no limits of size. At the end of the
+// stream, before the first byte, the error is io.EOF.
 func ReadRequest(br *bufio.Reader) (*Request, error) {
 	r, err := readHead(br)
 	if err != nil {
@@ -94,7 +93,7 @@ func readHead(br *bufio.Reader) (*Request, error) {
 	return r, nil
 }
 
-// readBody reads the body; add takes its pieces.
+// readBody reads the body and calls add with its pieces.
 func (r *Request) readBody(br *bufio.Reader, add func([]byte)) error {
 	var err error
 	switch r.Framing {
@@ -108,7 +107,7 @@ func (r *Request) readBody(br *bufio.Reader, add func([]byte)) error {
 	return err
 }
 
-// copyTo hands n bytes to add as they come.
+// copyTo passes n bytes to add as they come.
 func copyTo(add func([]byte), br *bufio.Reader, n int64) error {
 	var buf [4096]byte
 	for n > 0 {
@@ -143,7 +142,7 @@ func readChunks(br *bufio.Reader, add func([]byte)) ([]Field, error) {
 	}
 }
 
-// readLine reads a line and takes its CRLF off.
+// readLine reads a line and returns it without its CRLF.
 func readLine(br *bufio.Reader) (string, error) {
 	b, err := br.ReadBytes('\n')
 	if err != nil {

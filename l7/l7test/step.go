@@ -13,8 +13,8 @@ import (
 
 // A Script is what an [Origin] does with one request. It begins when the
 // request has been read to its end, or, if its first step is [Early], when the
-// head has. When it is through, the connection goes on with the next request,
-// unless a step has ended it.
+// head has. After it, the connection continues with the next request, unless a
+// step has ended it.
 type Script []Step
 
 // A Step is one thing to do.
@@ -23,11 +23,11 @@ type Step struct {
 	early bool
 }
 
-// Do is a step of the host's own. An error ends the connection and is one of
+// Do is a step of your own. An error ends the connection and is one of
 // [Origin.Faults].
 func Do(do func(c *Call) error) Step { return Step{do: do} }
 
-// A Call is a request under way, for steps.
+// A Call is the current request, for steps.
 type Call struct {
 	Request *Request // must not be changed
 
@@ -35,7 +35,7 @@ type Call struct {
 	tx transport
 }
 
-// transport is a connection of HTTP/1, or a stream of HTTP/2.
+// transport is an HTTP/1 connection, or an HTTP/2 stream.
 type transport interface {
 	io.Writer
 	readBody() error
@@ -49,18 +49,18 @@ type transport interface {
 // errEnd ends the connection without being a fault.
 var errEnd = errors.New("l7test: end of the connection")
 
-// Write sends bytes as they are.
+// Write sends bytes unchanged.
 func (c *Call) Write(p []byte) (int, error) { return c.tx.Write(p) }
 
-// Early has the script begin before the request body is read. The body is
-// then read by a step [ReadBody], or never.
+// Early makes the script begin before the request body is read. The body is
+// then read by the step [ReadBody], or never.
 func Early() Step { return Step{func(*Call) error { return nil }, true} }
 
 // ReadBody reads the request body to its end.
 func ReadBody() Step { return Do(func(c *Call) error { return c.tx.readBody() }) }
 
 // Reply sends a well-formed reply with a Content-Length. Fields are name,
-// value, name, value, ... Of HTTP/2 it ends the stream.
+// value, name, value, ... In HTTP/2 it ends the stream.
 func Reply(status int, body string, fields ...string) Step {
 	return Do(func(c *Call) error { return c.tx.reply(status, pairs(fields), body, nil) })
 }
@@ -86,8 +86,8 @@ func Interim(status int, fields ...string) Step {
 	})
 }
 
-// Send sends bytes as they are, in one write. "{T}" in them is replaced by
-// the request's target.
+// Send sends bytes unchanged, in one write. "{T}" in them is replaced by the
+// request's target.
 func Send(s string) Step {
 	return Do(func(c *Call) error {
 		_, err := io.WriteString(c.tx, strings.ReplaceAll(s, "{T}", c.Request.Target))
@@ -124,11 +124,11 @@ func Trickle(n int, d time.Duration, s string) Step {
 	})
 }
 
-// Wait does nothing for a time.
+// Wait waits for a time.
 func Wait(d time.Duration) Step { return Do(func(c *Call) error { return c.o.wait(d) }) }
 
-// Stall does nothing until the peer ends the connection, or, of HTTP/2, the
-// stream. What the peer sends meanwhile is discarded.
+// Stall does nothing until the peer ends the connection or, in HTTP/2, the
+// stream. It discards what the peer sends meanwhile.
 func Stall() Step {
 	return Do(func(c *Call) error {
 		c.tx.hold()
@@ -136,21 +136,21 @@ func Stall() Step {
 	})
 }
 
-// Close closes the connection in good order.
+// Close closes the connection cleanly.
 func Close() Step { return Do(func(c *Call) error { return c.tx.hangUp(false) }) }
 
-// CloseWrite ends what the origin sends; it goes on reading.
+// CloseWrite ends the sending direction; the origin keeps reading.
 func CloseWrite() Step { return Do(func(c *Call) error { return c.tx.hangUp(true) }) }
 
-// Reset breaks the connection as RST does; of HTTP/2 it resets the stream.
+// Reset resets the connection; in HTTP/2 it resets the stream.
 func Reset() Step { return Do(func(c *Call) error { return c.tx.reset() }) }
 
 // GoAway tells an HTTP/2 peer that no stream after this one will be served,
 // with an error code of RFC 9113, section 7. On HTTP/1 it is an error.
 func GoAway(code uint32) Step { return Do(func(c *Call) error { return c.tx.goAway(code) }) }
 
-// Tunnel answers 101 to a protocol and then sends back what it gets until the
-// peer ends it.
+// Tunnel answers 101 for a protocol and then echoes bytes until the peer ends
+// the connection.
 func Tunnel(protocol string) Step {
 	return Do(func(c *Call) error {
 		h, ok := c.tx.(*h1Conn)

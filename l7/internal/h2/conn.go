@@ -6,14 +6,14 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A Config is what a Conn is made with. All of it must be set.
+// A Config configures a Conn. All fields must be set.
 type Config struct {
 	Client       bool // this side is the client
-	MaxStreams   int  // that the peer may have open; a client's peer may have none
+	MaxStreams   int  // that the peer may open; the peer of a client may open none
 	MaxFrame     int  // bytes of a frame's payload that the peer may send: 16 384 to 16 777 215
 	MaxBlock     int  // bytes of a compressed head or trailer, and of its CONTINUATION frames
-	StreamWindow int  // bytes of a body that the peer may send ahead of what has been consumed, for each stream; at least 65 535
-	ConnWindow   int  // the same for all streams together: the bound on memory. What MaxStreams leave of it lets busy streams have more
+	StreamWindow int  // bytes that the peer may send ahead of consumption, for each stream; at least 65 535
+	ConnWindow   int  // the same for all streams together: the bound on memory. The part not reserved for MaxStreams is for busy streams
 	MaxWindow    int  // bytes that a busy stream may get
 	MaxHeaders   int  // SETTINGS_MAX_HEADER_LIST_SIZE: advice to the peer; 0 gives none
 	Connect      bool // a server offers extended CONNECT (RFC 8441)
@@ -21,41 +21,41 @@ type Config struct {
 
 // A Conn is one side of a connection. See the package comment for its use.
 type Conn struct {
-	Out []byte // what is to be written
+	Out []byte // bytes to be written
 
 	client  bool
-	local   Settings // what we have told
-	peer    Settings // what the peer has told
-	told    bool     // the peer has told its settings, as it must first
+	local   Settings // ours, as sent
+	peer    Settings // the peer's, as received
+	told    bool     // the peer has sent its first SETTINGS
 	unacked int      // SETTINGS of ours that it has not acknowledged
-	allowed uint32   // streams that it may have open, as far as it has acknowledged that
+	allowed uint32   // streams that the peer may open, by the last SETTINGS that it has acknowledged
 	maxData int64    // StreamWindow
 	maxMore int64    // MaxWindow
-	spare   int64    // of ConnWindow, not promised to any stream yet
+	spare   int64    // part of ConnWindow not yet assigned to a stream
 
 	streams map[uint32]*Stream
 	free    []*Stream
-	opened  int    // streams that the initiator has open
-	newest  uint32 // of the peer's streams (server), or of ours (client)
+	opened  int    // open streams of the initiator
+	newest  uint32 // highest stream of the peer (server), or of ours (client)
 	closing uint32 // the peer's streams above it are ignored: our GOAWAY
 	leaving bool   // we have sent GOAWAY
 	left    bool   // the peer has sent GOAWAY
 	peerMax uint32 // our streams above it are not processed: the peer's GOAWAY
-	dead    ring   // streams that were closed lately
+	dead    ring   // recently closed streams
 
 	send int64 // bytes of DATA that we may send
 	recv int64 // bytes of DATA that the peer may send
-	used int64 // consumed and not yet given back
-	most int64 // what recv is filled up to
+	used int64 // consumed and not yet returned to the window
+	most int64 // the full size of recv
 
 	calm calm
 	enc  encoder
-	turn uint32 // how often Out was taken
+	turn uint32 // number of calls of Take
 
-	// What belongs to the reading side alone.
+	// Used only by the reading side.
 	maxFrame uint32
 	maxBlock int
-	skip     int // bytes of the preface to come
+	skip     int // bytes of the preface not yet read
 	block    []byte
 	inBlock  uint32 // the stream whose head is not complete; 0 if there is none
 	blockEnd bool   // it ends its stream
@@ -94,7 +94,7 @@ func New(cfg *Config) *Conn {
 	return c
 }
 
-// Take returns what is to be written and leaves spare, emptied, in its place.
+// Take returns Out and replaces it by spare, emptied.
 func (c *Conn) Take(spare []byte) []byte {
 	out := c.Out
 	c.Out = spare[:0]
@@ -105,13 +105,13 @@ func (c *Conn) Take(spare []byte) []byte {
 // Open returns how many streams the initiator has open.
 func (c *Conn) Open() int { return c.opened }
 
-// Peer returns what the peer has told, and whether it has.
+// Peer returns the peer's settings, and whether they have come.
 func (c *Conn) Peer() (Settings, bool) { return c.peer, c.told }
 
 // Acked reports whether the peer has acknowledged our settings.
 func (c *Conn) Acked() bool { return c.unacked == 0 }
 
-// Glitches returns how often the peer did what an attacker does.
+// Glitches returns the number of the peer's glitches.
 func (c *Conn) Glitches() (n uint64) {
 	for _, m := range c.calm.counts {
 		n += m
@@ -122,14 +122,14 @@ func (c *Conn) Glitches() (n uint64) {
 // GlitchesOf returns how often the peer did g.
 func (c *Conn) GlitchesOf(g Glitch) uint64 { return c.calm.counts[g] }
 
-// Streams calls f for every stream that is not closed, in no certain order.
+// Streams calls f for every stream that is not closed, in no particular order.
 func (c *Conn) Streams(f func(*Stream)) {
 	for _, s := range c.streams {
 		f(s)
 	}
 }
 
-// begin makes the state of a new stream.
+// begin returns a new stream.
 func (c *Conn) begin(id uint32) *Stream {
 	var s *Stream
 	if n := len(c.free); n > 0 {
@@ -144,8 +144,7 @@ func (c *Conn) begin(id uint32) *Stream {
 	return s
 }
 
-// Free gives back the memory of a stream that is closed and that the owner has
-// done with.
+// Free releases the memory of a closed stream that the owner no longer uses.
 func (c *Conn) Free(s *Stream) {
 	if s.state == Closed && len(c.free) < 128 {
 		s.Owner = nil
@@ -153,7 +152,7 @@ func (c *Conn) Free(s *Stream) {
 	}
 }
 
-// close ends a stream. What it had of the connection's windows goes back.
+// close ends a stream and returns its part of the connection's window.
 func (c *Conn) close(s *Stream, how ending) {
 	if s.state == Closed {
 		return
@@ -164,20 +163,20 @@ func (c *Conn) close(s *Stream, how ending) {
 	c.dead.add(s.ID, how)
 	c.spare += s.window - c.maxData
 	s.window = c.maxData
-	c.giveBack(s.buffered) // nobody will consume it
+	c.giveBack(s.buffered) // it will not be consumed
 	s.buffered = 0
 }
 
-// ending is how a stream came to be closed.
+// ending is how a stream was closed.
 type ending uint8
 
 const (
-	endedWell   ending = iota + 1 // both sides have said that they are done
+	endedWell   ending = iota + 1 // both sides have sent END_STREAM
 	resetByPeer                   // RST_STREAM has come
-	resetByUs                     // RST_STREAM was sent: frames that were under way are ignored
+	resetByUs                     // RST_STREAM was sent: frames in flight are ignored
 )
 
-// ring remembers the streams that were closed last.
+// ring remembers the most recently closed streams.
 type ring struct {
 	ids  [64]uint32
 	how  [64]ending

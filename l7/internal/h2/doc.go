@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package h2 is the protocol of HTTP/2 (RFC 9113) without a connection under
-// it: frames, header compression, flow control, stream states, and the
-// counting of what only an attacker does. It does no I/O, starts no goroutine,
-// takes no lock and reads no clock. The front and the client side of package
-// l7 share it.
+// Package h2 implements the protocol of HTTP/2 (RFC 9113) without a connection:
+// frames, header compression, flow control, stream states, and the detection of
+// abuse. It does no I/O, starts no goroutine, takes no lock and reads no clock.
+// The front and the upstream of package l7 share it.
 //
-// The owner of a [Conn] reads bytes from its peer and gives them to
-// [Conn.Parse], which cuts a frame off; [Conn.Receive] then says what the
-// frame means, as an [Event]. What has to be written, answers to SETTINGS and
-// PING included, is appended to [Conn.Out], which the owner writes when it
-// sees fit.
+// The owner of a [Conn] reads bytes from its peer and passes them to
+// [Conn.Parse], which returns the first frame; [Conn.Receive] then returns its
+// meaning as an [Event]. Output, including answers to SETTINGS and PING, is
+// appended to [Conn.Out], which the owner writes at any time.
 //
 //	bytes                               bytes
 //	  |                                   ^

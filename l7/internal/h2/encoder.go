@@ -8,30 +8,29 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// An encoder compresses fields (RFC 7541). It is what x/net's Encoder is, at a
-// third of the cost: its table is small, so it is searched by comparing hashes
-// one after the other, which takes less than a map does.
+// An encoder compresses fields (RFC 7541). It does what x/net's Encoder does at
+// a third of the cost: its table is small, so a linear search of hashes is
+// faster than a map.
 type encoder struct {
 	entries []entry // of the dynamic table, oldest first
-	first   int     // the oldest that is still in it
+	first   int     // index of the oldest entry still in the table
 	size    uint32
 	max     uint32
 	least   uint32 // the smallest max since the last block
-	resized bool   // the peer has to be told of max
+	resized bool   // max must be sent to the peer
 
-	once [8]uint32 // hashes of fields that enter the table when they come again
+	once [8]uint32 // hashes of fields that enter the table when they are sent again
 	next int
 }
 
 type entry struct {
 	name, value string
-	hash, named uint32 // of both, and of the name
+	hash, named uint32 // of name and value, and of the name
 }
 
 const entryOverhead = 32 // RFC 7541, section 4.1
 
-// setMax bounds the table, by what the peer allows and by what x/net's default
-// is.
+// setMax bounds the table by the peer's limit and by x/net's default.
 func (e *encoder) setMax(n uint32) {
 	e.max = min(n, firstTable)
 	e.least = min(e.least, e.max)
@@ -55,15 +54,15 @@ func (e *encoder) evict(to uint32) {
 
 func (o *entry) size() uint32 { return uint32(len(o.name)+len(o.value)) + entryOverhead }
 
-// begin appends what stands at the beginning of a block.
+// begin appends the table size updates at the beginning of a block.
 func (e *encoder) begin(b []byte) []byte {
 	if !e.resized {
 		return b
 	}
 	e.resized = false
 	if e.least < e.max {
-		// It went down and up again, and both have to be told (RFC 7541, section
-		// 4.2). x/net's decoder takes two updates of an empty table only.
+		// The size went down and up again, and both must be sent (RFC 7541, section
+		// 4.2). x/net's decoder accepts two updates only if the table is empty.
 		e.evict(0)
 		b = appendInt(b, 0x20, 5, 0)
 	}
@@ -103,8 +102,8 @@ func (e *encoder) field(b []byte, name, value string, sensitive bool) []byte {
 	return appendString(b, value)
 }
 
-// worth reports whether a field is to enter the table. One whose value is most
-// likely another one each time only does when it has come before.
+// worth reports whether a field should enter the table. A field whose value
+// usually changes enters it only at the second time.
 func (e *encoder) worth(name, value string, hash uint32) bool {
 	if uint32(len(name)+len(value))+entryOverhead > e.max/2 {
 		return false
@@ -130,7 +129,7 @@ func (e *encoder) insert(o entry) {
 	e.size += o.size()
 }
 
-// hashOf is quick, and good enough to tell most strings apart: the length and
+// hashOf is a fast hash that distinguishes most strings: it uses the length and
 // the bytes at both ends and in the middle.
 func hashOf(s string) uint32 {
 	n := len(s)
@@ -148,8 +147,8 @@ func hashOf(s string) uint32 {
 	return uint32(h>>32) ^ uint32(h)
 }
 
-// appendInt appends an integer behind the bits of its first byte (RFC 7541,
-// section 5.1).
+// appendInt appends an integer after the prefix bits of its first byte (RFC
+// 7541, section 5.1).
 func appendInt(b []byte, first byte, bits uint, n uint64) []byte {
 	most := uint64(1)<<bits - 1
 	if n < most {
@@ -170,8 +169,8 @@ func appendString(b []byte, s string) []byte {
 	return append(appendInt(b, 0, 7, uint64(len(s))), s...)
 }
 
-// findStatic looks a field up in the static table. Index is 0 if its name is not
-// there.
+// findStatic looks up a field in the static table. Index is 0 if its name is not
+// in it.
 func findStatic(name, value string) (index int, whole bool) {
 	if name == "" {
 		return 0, false
@@ -231,8 +230,8 @@ func staticName(name string) int {
 	return 0
 }
 
-// The names of the static table in the order of their lengths, and where those
-// of a length begin.
+// The names of the static table sorted by length, and the index of the first
+// name of each length.
 var lengthOrder, byLength = func() (order []uint8, begin [30]uint8) {
 	for n := range len(begin) - 1 {
 		begin[n] = uint8(len(order))

@@ -97,7 +97,7 @@ func (e *ConnError) Error() string { return "h2: " + e.Code.String() + ": " + e.
 
 func connError(c Code, reason string) error { return &ConnError{c, reason} }
 
-// A Frame is a frame as it came. Payload is a part of the input.
+// A Frame is a frame as received. Payload is a part of the input.
 type Frame struct {
 	Type    Type
 	Flags   uint8
@@ -114,7 +114,7 @@ func (f *Frame) unpad() ([]byte, error) {
 		return p, nil
 	}
 	if len(p) == 0 {
-		return nil, connError(FrameSizeError, "padded frame without the length of its padding")
+		return nil, connError(FrameSizeError, "padded frame without a padding length")
 	}
 	pad := int(p[0])
 	if p = p[1:]; pad > len(p) {
@@ -123,9 +123,9 @@ func (f *Frame) unpad() ([]byte, error) {
 	return p[:len(p)-pad], nil
 }
 
-// cut cuts the first frame off b, which is n bytes long with its header. It
-// returns 0 if the frame is not complete. A frame larger than most bytes is an
-// error as soon as its header is there.
+// cut returns the first frame of b, and its length n with the header. N is 0 if
+// the frame is not complete. A frame larger than most bytes is an error as soon
+// as its header has come.
 func cut(b []byte, most uint32) (f Frame, n int, err error) {
 	if len(b) < HeaderLen {
 		return f, 0, nil

@@ -4,13 +4,13 @@ package h2
 
 import "time"
 
-// A Glitch is something that a peer may do, and that one which does it all the
-// time only does to cause work.
+// A Glitch is an action that a peer may take, but that is abuse if it is
+// frequent.
 type Glitch uint8
 
 // The glitches.
 const (
-	GlitchReset    Glitch = iota // a stream reset before it was done (CVE-2023-44487), or made us reset it
+	GlitchReset    Glitch = iota // a stream that the peer reset early (CVE-2023-44487), or made us reset
 	GlitchEmpty                  // DATA without data and without an end
 	GlitchSplit                  // CONTINUATION (CVE-2024-27316)
 	GlitchSettings               // SETTINGS after the first
@@ -19,7 +19,7 @@ const (
 	GlitchWindow                 // WINDOW_UPDATE of a few bytes
 	GlitchUnknown                // frames of unknown types
 	GlitchRefused                // a stream above the number allowed
-	GlitchFields                 // a head of more fields than are taken, which a few bytes may stand for
+	GlitchFields                 // a head of too many fields, which may be compressed to a few bytes
 	glitches
 )
 
@@ -39,15 +39,15 @@ func (g Glitch) weight() float64 {
 }
 
 const (
-	glitchLevel  = 1000 // is the end
+	glitchLevel  = 1000 // ends the connection
 	glitchLeak   = 100  // a second
-	glitchRefund = 4    // for each stream that was served to its end
+	glitchRefund = 4    // for each stream that was served completely
 	smallUpdate  = 128  // bytes
 )
 
-// calm is how much of a nuisance the peer is: buckets that glitches fill,
-// that leak with time, and that good work empties. Streams that were reset have
-// their own, which only streams that were served empty: pieces of data do not.
+// calm measures the abuse by a peer with leaky buckets: glitches fill them, and
+// normal traffic drains them. Stream resets have a bucket of their own, which
+// only completely served streams drain, not DATA frames.
 type calm struct {
 	level  float64
 	resets float64
@@ -55,7 +55,7 @@ type calm struct {
 	counts [glitches]uint64
 }
 
-// add counts a glitch and reports whether that was one too many.
+// add counts a glitch and reports whether the limit is exceeded.
 func (c *calm) add(g Glitch, now time.Time) bool {
 	c.counts[g]++
 	if d := now.Sub(c.at); d > 0 {
@@ -71,10 +71,10 @@ func (c *calm) add(g Glitch, now time.Time) bool {
 	return c.level > glitchLevel
 }
 
-// refund is for a piece of data.
+// refund drains a bucket for a DATA frame.
 func (c *calm) refund() { c.level = max(c.level-1, 0) }
 
-// served is for a stream that was served to its end.
+// served drains the buckets for a stream that was served completely.
 func (c *calm) served() {
 	c.level = max(c.level-glitchRefund, 0)
 	c.resets = max(c.resets-glitchRefund, 0)

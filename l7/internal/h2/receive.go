@@ -9,39 +9,39 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// A Kind says what an Event is.
+// A Kind is the kind of an Event.
 type Kind uint8
 
 // The kinds.
 const (
-	Nothing    Kind = iota // there is nothing to do, but Out may have grown
-	Head                   // of a request or a reply, final or not: Block must be given to Decode, which may end the stream
+	Nothing    Kind = iota // nothing to do, but Out may have grown
+	Head                   // of a request or a reply, final or not: Block must be passed to Decode, which may end the stream
 	Trailer                // likewise
-	Body                   // a piece of a body: Data, to be consumed
-	Reset                  // the stream is closed: by the peer, or by us since the peer broke a rule
+	Body                   // a piece of a body in Data, to be consumed
+	Reset                  // the stream is closed by the peer, or by us since the peer broke a rule
 	Writable               // Stream, or any stream if it is nil, may be able to send more
 	Leaving                // GOAWAY: our streams above Last were not processed
 	Pong                   // our PING was answered
-	Configured             // SETTINGS: what the peer allows may have changed
+	Configured             // SETTINGS: the peer's limits may have changed
 	Reordered              // the priority of Stream has changed
 )
 
 // An Event is what a frame means to the owner.
 type Event struct {
 	Kind   Kind
-	Stream *Stream // nil if the event is about the connection, and for a head that is to be refused
+	Stream *Stream // nil if the event concerns the connection, and for a head to be refused
 	Block  []byte  // of Head and Trailer; valid until the next Parse
 	Data   []byte  // of Body; valid until the next Parse
-	End    bool    // the peer has sent all of the stream
+	End    bool    // the peer has ended the stream
 	Code   Code    // of Reset and Leaving
-	ByUs   bool    // of Reset: it is us who reset the stream
+	ByUs   bool    // of Reset: we have reset the stream
 	Last   uint32  // of Leaving
 	Ping   [pingLen]byte
 	Reason string // of Reset by us
 }
 
-// Parse cuts the first frame off b and returns its length; 0 if it is not
-// complete. A client's preface is taken off before its first frame.
+// Parse returns the first frame of b and its length, 0 if it is not complete.
+// It skips a client's preface before the first frame.
 func (c *Conn) Parse(b []byte) (f Frame, n int, err error) {
 	skipped := 0
 	if c.skip > 0 {
@@ -51,7 +51,7 @@ func (c *Conn) Parse(b []byte) (f Frame, n int, err error) {
 			return f, 0, connError(ProtocolError, "no preface")
 		}
 		if m < c.skip {
-			return f, 0, nil // the owner keeps what it has
+			return f, 0, nil // the owner keeps its bytes
 		}
 		skipped = m
 	}
@@ -63,9 +63,9 @@ func (c *Conn) Parse(b []byte) (f Frame, n int, err error) {
 	return f, n + skipped, nil
 }
 
-// Decode gives the fields of a block to emit, in order; nil throws them away.
-// Each block must be decoded, in the order of its events, as the compression
-// has a memory. An error ends the connection.
+// Decode calls emit for each field of a block, in order; a nil emit discards
+// them. Each block must be decoded, in the order of the events, since
+// compression is stateful. An error ends the connection.
 func (c *Conn) Decode(block []byte, emit func(hpack.HeaderField)) error {
 	if emit == nil {
 		emit = func(hpack.HeaderField) {}
@@ -80,11 +80,11 @@ func (c *Conn) Decode(block []byte, emit func(hpack.HeaderField)) error {
 	return nil
 }
 
-// Receive says what a frame means. Now is when it came. An error is a
-// *ConnError: the owner sends GOAWAY and closes.
+// Receive returns the meaning of a frame that was received at now. An error is
+// a *ConnError: the owner sends GOAWAY and closes.
 func (c *Conn) Receive(f Frame, now time.Time) (Event, error) {
 	if c.inBlock != 0 && (f.Type != Continuation || f.Stream != c.inBlock) {
-		return Event{}, connError(ProtocolError, "another frame inside of a block of fields")
+		return Event{}, connError(ProtocolError, "another frame inside a field block")
 	}
 	if !c.told && f.Type != SettingsFrame {
 		return Event{}, connError(ProtocolError, "SETTINGS is not the first frame")
@@ -116,8 +116,8 @@ func (c *Conn) Receive(f Frame, now time.Time) (Event, error) {
 	return Event{}, c.glitch(GlitchUnknown, now)
 }
 
-// Break resets a stream whose peer has broken a rule that the owner looks
-// after. An error ends the connection.
+// Break resets a stream whose peer has broken a rule that the owner checks. An
+// error ends the connection.
 func (c *Conn) Break(s *Stream, now time.Time) error {
 	c.Reset(s, ProtocolError)
 	return c.glitch(GlitchReset, now)
@@ -127,8 +127,8 @@ func (c *Conn) Break(s *Stream, now time.Time) error {
 // ends the connection.
 func (c *Conn) Malformed(now time.Time) error { return c.glitch(GlitchReset, now) }
 
-// Overlong notes a head that the owner refuses as it is too long. An error ends the
-// connection.
+// Overlong counts a head that the owner refuses because it is too long. An error
+// ends the connection.
 func (c *Conn) Overlong(now time.Time) error { return c.glitch(GlitchFields, now) }
 
 func (c *Conn) glitch(g Glitch, now time.Time) error {
@@ -147,13 +147,13 @@ func (c *Conn) fail(s *Stream, code Code, reason string, now time.Time) (Event, 
 	return Event{Kind: Reset, Stream: s, Code: code, ByUs: true, Reason: reason}, nil
 }
 
-// idle reports whether a stream has never been opened. All streams are the
-// client's, as there is no push.
+// idle reports whether a stream has never been opened. All streams are opened
+// by the client, since there is no push.
 func (c *Conn) idle(id uint32) bool { return id%2 == 0 || id > c.newest }
 
 func (c *Conn) receiveData(f *Frame, now time.Time) (Event, error) {
 	if f.Stream == 0 {
-		return Event{}, connError(ProtocolError, "DATA of no stream")
+		return Event{}, connError(ProtocolError, "DATA on stream 0")
 	}
 	if c.idle(f.Stream) {
 		return Event{}, connError(ProtocolError, "DATA of an idle stream")
@@ -180,7 +180,7 @@ func (c *Conn) receiveData(f *Frame, now time.Time) (Event, error) {
 	}
 	if s.state == HalfClosedRemote {
 		c.giveBack(n)
-		return c.fail(s, StreamClosed, "DATA behind the end", now)
+		return c.fail(s, StreamClosed, "DATA after the end", now)
 	}
 	if n > s.recv {
 		c.giveBack(n)
@@ -208,16 +208,16 @@ func (c *Conn) receiveData(f *Frame, now time.Time) (Event, error) {
 	return Event{Kind: Body, Stream: s, Data: p, End: end}, nil
 }
 
-// late is what a frame of a stream that is closed means.
+// late handles a frame of a closed stream.
 func (c *Conn) late(id uint32, now time.Time) (Event, error) {
 	switch c.dead.find(id) {
 	case resetByUs:
-		return Event{}, nil // it was under way (RFC 9113, section 5.1)
+		return Event{}, nil // it was in flight (RFC 9113, section 5.1)
 	case endedWell:
-		return Event{}, connError(StreamClosed, "a frame behind the end of a stream")
+		return Event{}, connError(StreamClosed, "a frame after the end of a stream")
 	case 0:
-		// It is not known how the stream ended. If we have reset it, as many as
-		// its window may be under way, and nobody is to blame.
+		// It is not known how the stream ended. If we have reset it, a whole window
+		// may be in flight, which is not a fault.
 		return Event{}, nil
 	}
 	c.Out = appendReset(c.Out, id, StreamClosed)
@@ -278,7 +278,7 @@ func (c *Conn) receiveContinuation(f *Frame, now time.Time) (Event, error) {
 	return c.head(f.Stream, c.block, now)
 }
 
-// head is a complete block of fields.
+// head handles a complete field block.
 func (c *Conn) head(id uint32, block []byte, now time.Time) (Event, error) {
 	s := c.streams[id]
 	if s == nil && c.client {
@@ -292,16 +292,16 @@ func (c *Conn) head(id uint32, block []byte, now time.Time) (Event, error) {
 			if how := c.dead.find(id); how != 0 {
 				return c.refuse(id, block, now)
 			}
-			return Event{}, connError(ProtocolError, "a stream of a lower number than one before")
+			return Event{}, connError(ProtocolError, "a stream with a lower number than an earlier one")
 		}
 		c.newest = id
 		if id > c.closing {
-			return Event{}, c.Decode(block, nil) // told by GOAWAY
+			return Event{}, c.Decode(block, nil) // ignored after our GOAWAY
 		}
 		if int64(c.opened) >= int64(c.allowed) {
 			c.Out = appendReset(c.Out, id, RefusedStream)
 			c.dead.add(id, resetByUs)
-			if c.unacked == 0 { // it knows better
+			if c.unacked == 0 { // it knows our limit
 				if err := c.glitch(GlitchRefused, now); err != nil {
 					return Event{}, err
 				}
@@ -319,7 +319,7 @@ func (c *Conn) head(id uint32, block []byte, now time.Time) (Event, error) {
 		if err := c.Decode(block, nil); err != nil {
 			return Event{}, err
 		}
-		return c.fail(s, StreamClosed, "HEADERS behind the end", now)
+		return c.fail(s, StreamClosed, "HEADERS after the end", now)
 	}
 	kind := Head
 	if s.headed {
@@ -336,7 +336,7 @@ func (c *Conn) head(id uint32, block []byte, now time.Time) (Event, error) {
 	return Event{Kind: kind, Stream: s, Block: block, End: c.blockEnd}, nil
 }
 
-// refuse is a head of a stream that is closed.
+// refuse handles a head of a closed stream.
 func (c *Conn) refuse(id uint32, block []byte, now time.Time) (Event, error) {
 	if err := c.Decode(block, nil); err != nil {
 		return Event{}, err
@@ -359,7 +359,7 @@ func (c *Conn) receiveReset(f *Frame, now time.Time) (Event, error) {
 	}
 	s := c.streams[f.Stream]
 	if s == nil {
-		return Event{}, c.glitch(GlitchUnknown, now) // it crossed with our end
+		return Event{}, c.glitch(GlitchUnknown, now) // it crossed our end of the stream
 	}
 	if !c.client {
 		if err := c.glitch(GlitchReset, now); err != nil {
@@ -394,7 +394,7 @@ func (c *Conn) receiveWindowUpdate(f *Frame, now time.Time) (Event, error) {
 	}
 	s := c.streams[f.Stream]
 	if s == nil {
-		return Event{}, nil // it may come late
+		return Event{}, nil // it may be late
 	}
 	if n == 0 {
 		return c.fail(s, ProtocolError, "WINDOW_UPDATE by 0", now)
@@ -411,13 +411,13 @@ func (c *Conn) receiveSettings(f *Frame, now time.Time) (Event, error) {
 	}
 	if f.has(FlagAck) {
 		if len(f.Payload) != 0 {
-			return Event{}, connError(FrameSizeError, "an acknowledgement that says something")
+			return Event{}, connError(FrameSizeError, "an acknowledgement with a payload")
 		}
 		if !c.told {
 			return Event{}, connError(ProtocolError, "SETTINGS is not the first frame")
 		}
 		if c.unacked == 0 {
-			return Event{}, connError(ProtocolError, "an acknowledgement of nothing")
+			return Event{}, connError(ProtocolError, "an acknowledgement without SETTINGS to acknowledge")
 		}
 		if c.unacked--; c.unacked == 0 {
 			c.allowed = c.local.MaxStreams
@@ -425,7 +425,7 @@ func (c *Conn) receiveSettings(f *Frame, now time.Time) (Event, error) {
 		return Event{}, nil
 	}
 	if len(f.Payload)%settingLen != 0 {
-		return Event{}, connError(FrameSizeError, "SETTINGS of a size that is no multiple of 6")
+		return Event{}, connError(FrameSizeError, "SETTINGS with a size that is not a multiple of 6")
 	}
 	if c.told {
 		if err := c.glitch(GlitchSettings, now); err != nil {
@@ -481,8 +481,8 @@ func (c *Conn) receiveGoAway(f *Frame) (Event, error) {
 	return Event{Kind: Leaving, Last: last, Code: Code(binary.BigEndian.Uint32(f.Payload[4:])), Reason: string(f.Payload[goAwayLen:min(len(f.Payload), goAwayLen+256)])}, nil
 }
 
-// receivePriority ignores the tree of RFC 7540, as RFC 9113, section 5.3.2,
-// has it, but for its form.
+// receivePriority checks the format and ignores the priority tree of RFC 7540
+// (RFC 9113, section 5.3.2).
 func (c *Conn) receivePriority(f *Frame, now time.Time) (Event, error) {
 	if f.Stream == 0 {
 		return Event{}, connError(ProtocolError, "PRIORITY of no stream")

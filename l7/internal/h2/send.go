@@ -2,9 +2,9 @@
 
 package h2
 
-// Begin opens a stream from the client's side. It returns nil if the peer
-// takes no more: all its streams are taken, it has said GOAWAY, or the numbers
-// are used up. WriteHead must follow before the next Begin.
+// Begin opens a stream from the client's side. It returns nil if that is not
+// possible: the peer's limit is reached, it has sent GOAWAY, or the stream
+// numbers are used up. WriteHead must follow before the next Begin.
 func (c *Conn) Begin() *Stream {
 	if !c.CanBegin() {
 		return nil
@@ -29,7 +29,7 @@ func (c *Conn) Room() int {
 }
 
 // Unprocessed reports whether the peer has said by GOAWAY that it has not
-// looked at the stream, and will not: it may be sent again over another
+// processed the stream and will not: the request may be sent again over another
 // connection (RFC 9113, section 6.8).
 func (c *Conn) Unprocessed(s *Stream) bool { return s.ID > c.peerMax }
 
@@ -53,8 +53,7 @@ func (b Block) Field(name, value string, sensitive bool) {
 	b.c.Out = b.c.enc.field(b.c.Out, name, value, sensitive)
 }
 
-// End sends the block as the head or trailer of s; end says that nothing
-// follows.
+// End sends the block as the head or trailer of s; end sets END_STREAM.
 func (b Block) End(s *Stream, end bool) {
 	c := b.c
 	var flags uint8
@@ -68,14 +67,14 @@ func (b Block) End(s *Stream, end bool) {
 		s.tail, s.turn = b.start, c.turn
 	} else {
 		c.split(b.start, most, flags, s.ID)
-		s.turn = 0 // its last frame is no HEADERS
+		s.turn = 0 // the last frame is not HEADERS
 	}
 	if end {
 		c.endedByUs(s)
 	}
 }
 
-// split cuts a block that does not fit into one frame.
+// split splits a block that does not fit into one frame.
 func (c *Conn) split(start, most int, flags uint8, id uint32) {
 	block := append([]byte(nil), c.Out[start+HeaderLen:]...)
 	out, t := c.Out[:start], Headers
@@ -90,7 +89,7 @@ func (c *Conn) split(start, most int, flags uint8, id uint32) {
 	c.Out = out
 }
 
-// Sendable returns how many bytes of DATA s may send at present.
+// Sendable returns how many bytes of DATA s may send now.
 func (c *Conn) Sendable(s *Stream) int64 {
 	if s.state == Closed || s.state == HalfClosedLocal {
 		return 0
@@ -98,9 +97,9 @@ func (c *Conn) Sendable(s *Stream) int64 {
 	return max(min(c.send, s.send), 0)
 }
 
-// WriteData sends as much of p as the windows allow, in frames that the peer
-// takes, and returns how much that was. End says that nothing follows p; it is
-// sent with the last byte.
+// WriteData sends as much of p as the windows allow, in frames of a size that
+// the peer accepts, and returns how much that was. With end, the last byte is
+// sent with END_STREAM.
 func (c *Conn) WriteData(s *Stream, p []byte, end bool) int {
 	if s.state == Closed || s.state == HalfClosedLocal {
 		return 0
@@ -111,7 +110,7 @@ func (c *Conn) WriteData(s *Stream, p []byte, end bool) int {
 	}
 	c.send -= int64(n)
 	s.send -= int64(n)
-	c.calm.refund() // its WINDOW_UPDATE will come
+	c.calm.refund() // the peer will send WINDOW_UPDATE
 	for done := 0; ; {
 		part := min(n-done, int(c.peer.MaxFrame))
 		last := done+part == n
@@ -131,8 +130,8 @@ func (c *Conn) WriteData(s *Stream, p []byte, end bool) int {
 	return n
 }
 
-// Finish says that nothing follows: with the last frame of s, if that is still
-// in Out, else by one without data.
+// Finish sends END_STREAM: in the last frame of s if that is still in Out, else
+// in an empty one.
 func (c *Conn) Finish(s *Stream) {
 	if s.state == Closed || s.state == HalfClosedLocal {
 		return
@@ -162,12 +161,12 @@ func (c *Conn) Reset(s *Stream, code Code) {
 	c.close(s, resetByUs)
 }
 
-// Consume says that n bytes of the body of s have been used: the peer may send
-// as many more. Windows are given back when half of them is used; that of a
-// stream which is read as fast as it comes grows.
+// Consume is called when n bytes of the body of s have been used: the peer may
+// send as many more. Windows are updated when half of them is used; the window
+// of a stream that is read as fast as it comes grows.
 func (c *Conn) Consume(s *Stream, n int64) {
 	if s.state == Closed {
-		return // close has given them back
+		return // close has returned them
 	}
 	n = min(n, s.buffered)
 	s.buffered -= n
@@ -180,7 +179,7 @@ func (c *Conn) Consume(s *Stream, n int64) {
 		return
 	}
 	more := s.used
-	if s.buffered == 0 && s.recv <= s.window/2 { // it waits for nothing but its window
+	if s.buffered == 0 && s.recv <= s.window/2 { // only the window limits the stream
 		if grow := min(s.window, c.maxMore-s.window, c.spare); grow > 0 {
 			c.spare -= grow
 			s.window += grow
@@ -192,8 +191,8 @@ func (c *Conn) Consume(s *Stream, n int64) {
 	c.Out = appendWindowUpdate(c.Out, s.ID, more)
 }
 
-// giveBack returns n bytes to the connection's window, when they are much of
-// what the peer has left.
+// giveBack returns n bytes to the connection's window once they are a large
+// part of what the peer has left.
 func (c *Conn) giveBack(n int64) {
 	if c.used += n; c.used > 0 && c.used >= c.recv/2 {
 		c.recv += c.used
@@ -205,9 +204,9 @@ func (c *Conn) giveBack(n int64) {
 // WritePing sends a PING; Pong is the event of its answer.
 func (c *Conn) WritePing(data [pingLen]byte) { c.Out = appendPing(c.Out, 0, data) }
 
-// Leave says GOAWAY. Warn says that only new streams are not wanted any more,
-// while those on their way still are (RFC 9113, section 6.8): a second Leave
-// follows a round trip later. It returns the last stream that is processed.
+// Leave sends GOAWAY. With warn it only asks for no new streams, and still
+// accepts those in flight (RFC 9113, section 6.8): a second Leave must follow a
+// round trip later. It returns the last stream that is processed.
 func (c *Conn) Leave(warn bool, code Code, debug string) uint32 {
 	last := uint32(maxStreamID)
 	if !warn {

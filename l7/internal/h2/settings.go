@@ -16,18 +16,18 @@ const (
 	setNoPriority = 0x9
 )
 
-// Settings are what one side has told the other.
+// Settings are the settings that one side has sent.
 type Settings struct {
-	TableSize  uint32 // of the compression of what the other side sends
+	TableSize  uint32 // of the compression table for what the other side sends
 	Push       bool   // the other side may push
 	MaxStreams uint32 // that the other side may have open
 	Window     uint32 // of a new stream, for what the other side sends
 	MaxFrame   uint32 // that the other side may send
 	MaxHeaders uint32 // bytes of a list of fields, 32 more for each; advice only
-	Connect    bool   // extended CONNECT is understood (RFC 8441)
+	Connect    bool   // extended CONNECT is supported (RFC 8441)
 }
 
-// firstSettings are those in force before any have been told.
+// firstSettings are those in force before the first SETTINGS.
 func firstSettings() Settings {
 	return Settings{
 		TableSize: firstTable, Push: true, MaxStreams: 1<<32 - 1,
@@ -35,8 +35,8 @@ func firstSettings() Settings {
 	}
 }
 
-// append appends the SETTINGS frame that tells s, as far as it differs from
-// what was in force before it.
+// append appends a SETTINGS frame with the values of s that differ from those
+// in force before.
 func (s *Settings) append(b []byte, client bool) []byte {
 	start := len(b)
 	b = appendHeader(b, 0, SettingsFrame, 0, 0)
@@ -53,7 +53,7 @@ func (s *Settings) append(b []byte, client bool) []byte {
 	} else {
 		put(setMaxStreams, s.MaxStreams, first.MaxStreams)
 		put(setConnect, number(s.Connect), 0)
-		put(setNoPriority, 1, 0) // the tree of RFC 7540 counts for nothing
+		put(setNoPriority, 1, 0) // the tree of RFC 7540 is ignored
 	}
 	put(setWindow, s.Window, first.Window)
 	put(setMaxFrame, s.MaxFrame, first.MaxFrame)
@@ -70,8 +70,8 @@ func number(b bool) uint32 {
 	return 0
 }
 
-// apply changes s by the payload of a SETTINGS frame, in its order: a setting
-// may come twice, and the last one counts. Server says that the peer is one.
+// apply changes s by the payload of a SETTINGS frame, in order: of a repeated
+// setting the last one wins. Server says that the peer is a server.
 func (s *Settings) apply(p []byte, server bool) error {
 	for ; len(p) >= settingLen; p = p[settingLen:] {
 		v := binary.BigEndian.Uint32(p[2:])
@@ -80,7 +80,7 @@ func (s *Settings) apply(p []byte, server bool) error {
 			s.TableSize = v
 		case setPush:
 			if v > 1 || v == 1 && server {
-				return connError(ProtocolError, "SETTINGS_ENABLE_PUSH is not one that this side may send")
+				return connError(ProtocolError, "SETTINGS_ENABLE_PUSH that this side may not send")
 			}
 			s.Push = v == 1
 		case setMaxStreams:
@@ -99,7 +99,7 @@ func (s *Settings) apply(p []byte, server bool) error {
 			s.MaxHeaders = v
 		case setConnect:
 			if v > 1 || v == 0 && s.Connect {
-				return connError(ProtocolError, "SETTINGS_ENABLE_CONNECT_PROTOCOL is not 1, or taken back")
+				return connError(ProtocolError, "SETTINGS_ENABLE_CONNECT_PROTOCOL is not 1, or was withdrawn")
 			}
 			s.Connect = v == 1
 		case setNoPriority:

@@ -2,22 +2,22 @@
 
 package h2
 
-// State is the state of a stream (RFC 9113, section 5.1). Idle streams and
-// those that are closed are not kept, and there is no push.
+// State is the state of a stream (RFC 9113, section 5.1). Idle and closed
+// streams are not kept, and there is no push.
 //
 //	               they end          we end
 //	Open           HalfClosedRemote  HalfClosedLocal
 //	HalfClosedRemote  error             Closed
 //	HalfClosedLocal   Closed            (must not)
 //
-// A RST_STREAM of either side closes it from every state.
+// RST_STREAM of either side closes the stream in every state.
 type State uint8
 
 // The states.
 const (
 	Open             State = iota
-	HalfClosedRemote       // the peer has sent all
-	HalfClosedLocal        // we have sent all
+	HalfClosedRemote       // the peer has sent END_STREAM
+	HalfClosedLocal        // we have sent END_STREAM
 	Closed
 )
 
@@ -44,24 +44,24 @@ func (s State) ended(byPeer bool) State {
 	return Closed
 }
 
-// A Stream is what a Conn knows of a stream. The owner embeds it in what it
-// keeps of the stream itself; Owner leads from one to the other.
+// A Stream is the state of a stream in a Conn. The owner embeds it in its own
+// state of the stream; Owner refers to that.
 type Stream struct {
 	ID    uint32
 	Owner any
 
 	state    State
-	headed   bool   // the peer has sent a (final) head: what follows is a trailer
-	send     int64  // bytes of DATA that we may send; negative after SETTINGS that took some away
+	headed   bool   // the peer has sent a final head: the next one is a trailer
+	send     int64  // bytes of DATA that we may send; may be negative after SETTINGS
 	recv     int64  // bytes of DATA that the peer may send
-	used     int64  // consumed and not yet given back
-	window   int64  // what recv is filled up to
+	used     int64  // consumed and not yet returned to the window
+	window   int64  // the full size of recv
 	buffered int64  // received and not consumed
-	tail     int    // where in Out its last frame begins
-	turn     uint32 // the turn of the Conn in which that is so
+	tail     int    // offset in Out of its last frame
+	turn     uint32 // the turn of the Conn in which tail is valid
 
-	// Urgency, 0 before 7, and Incremental say in which order streams are to
-	// be sent (RFC 9218, section 4).
+	// Urgency, 0 before 7, and Incremental give the order in which streams are
+	// sent (RFC 9218, section 4).
 	Urgency     uint8
 	Incremental bool
 }
@@ -69,22 +69,23 @@ type Stream struct {
 // State returns the state of the stream.
 func (s *Stream) State() State { return s.state }
 
-// Window returns how many bytes of DATA the peer lets this stream send, the
-// connection's own window aside.
+// Window returns how many bytes of DATA the peer allows for this stream, apart
+// from the connection's window.
 func (s *Stream) Window() int64 { return max(s.send, 0) }
 
 // Buffered returns how many bytes have been received and not consumed.
 func (s *Stream) Buffered() int64 { return s.buffered }
 
-// Final says that the head just received was the final one: the next is a
-// trailer. The server's side never needs it; its client's heads all are.
+// Final is called when the head just received was the final one: the next is a
+// trailer. Only the client's side needs it.
 func (s *Stream) Final() { s.headed = true }
 
-// defaultUrgency is that of a stream that says nothing (RFC 9218, section 4.1).
+// defaultUrgency is that of a stream without a priority (RFC 9218, section
+// 4.1).
 const defaultUrgency = 3
 
-// ParsePriority reads the value of a Priority field (RFC 9218, section 4). What
-// it does not understand counts as not said.
+// ParsePriority parses the value of a Priority field (RFC 9218, section 4). It
+// ignores what it does not understand.
 func ParsePriority(v string) (urgency uint8, incremental bool) {
 	urgency = defaultUrgency
 	for len(v) > 0 {
@@ -102,7 +103,8 @@ func ParsePriority(v string) (urgency uint8, incremental bool) {
 	return urgency, incremental
 }
 
-// cutItem cuts the first item off a list, without the white space around it.
+// cutItem returns the first item of a list, without the white space around it, and
+// the rest.
 func cutItem(v string) (item, rest string) {
 	end := 0
 	for end < len(v) && v[end] != ',' {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kept has a table of values that are kept by key, for a time and in
-// bounded memory.
+// Package kept has a table of values by key that expire, in bounded memory.
 package kept
 
 import (
@@ -9,13 +8,13 @@ import (
 	"time"
 )
 
-// entryBytes is about what an entry takes beside its key and its value.
+// entryBytes is roughly the memory of an entry without its key and value.
 const entryBytes = 128
 
-// A Table keeps values by key. It is held as two generations: when the young one
-// has half of Max entries, or half of Bytes, the old one is dropped. So the
-// entries asked for last stay, and no entry costs a look at another one. The zero
-// Table holds nothing. All methods may be called at once.
+// A Table keeps values by key. It has two generations: when the young one has
+// half of Max entries, or half of Bytes, the old one is dropped. So the most
+// recently used entries stay, and no operation visits other entries. The zero
+// Table is empty. All methods may be called at once.
 type Table[V any] struct {
 	mu         sync.Mutex
 	young, old map[string]entry[V]
@@ -28,7 +27,7 @@ type entry[V any] struct {
 	until time.Time
 }
 
-// Get returns the value of key, if it holds at time now. The key is not kept.
+// Get returns the value of key, if it has not expired at now. The key is not kept.
 func (t *Table[V]) Get(key []byte, now time.Time, limits Limits) (v V, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -45,8 +44,8 @@ func (t *Table[V]) Get(key []byte, now time.Time, limits Limits) (v V, ok bool) 
 	return e.v, true
 }
 
-// Put keeps v until that time. Size is about how many bytes it takes, its key not
-// counted. What alone takes more than a sixteenth of the room is not kept.
+// Put keeps v until that time. Size is roughly how many bytes v takes, without
+// its key. A value of more than a sixteenth of the room is not kept.
 func (t *Table[V]) Put(key []byte, v V, size int, until time.Time, limits Limits) {
 	if limits.Max <= 0 || len(key)+size+entryBytes > limits.Bytes/16 {
 		return
@@ -59,10 +58,10 @@ func (t *Table[V]) Put(key []byte, v V, size int, until time.Time, limits Limits
 // Limits are the bounds of a Table.
 type Limits struct {
 	Max   int // entries
-	Bytes int // of keys, values, and what holds them
+	Bytes int // of keys, values, and the table itself
 }
 
-// Len returns the number of entries that are held, expired ones too.
+// Len returns the number of entries, including expired ones.
 func (t *Table[V]) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -232,8 +232,11 @@ func (s *session) dial(ctx context.Context, try int) (err error) {
 			server.Detach(s)
 		}
 	}()
-	c, err := s.dialServer(w, server)
-	if lost := w.lostNow(); lost != nil {
+	c, err := net.Conn(nil), w.lostNow()
+	if err == nil {
+		c, err = s.dialServer(w, server)
+	}
+	if lost := s.lostUnused(err != nil); lost != nil {
 		if err == nil {
 			c.Close()
 		}

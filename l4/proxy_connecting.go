@@ -84,6 +84,17 @@ func (w *connecting) lostNow() error {
 	return w.lost
 }
 
+// lostUnused returns why the server of a try is lost, or nil; failed says that the try
+// has failed anyway. A server that has got bytes of the client already counts as there:
+// they are gone, so that the relay begins and ends with it, rather than to go on with
+// another.
+func (s *session) lostUnused(failed bool) error {
+	if s.relay.sent > 0 && !failed {
+		return nil
+	}
+	return s.connecting.lostNow()
+}
+
 // end ends the try.
 func (w *connecting) end() {
 	if w.cancel != nil {

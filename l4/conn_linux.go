@@ -299,6 +299,11 @@ func (c *Conn) writeOnce(fd uintptr) {
 	}
 }
 
+func hasNoPeer(fd uintptr) bool {
+	_, err := syscall.Getpeername(int(fd))
+	return err == syscall.ENOTCONN
+}
+
 // opError gives err the form that package net gives it.
 func (c *Conn) opError(op string, err error) error {
 	var known *net.OpError

@@ -23,3 +23,5 @@ func (c *Conn) writeRaw([]byte, bool) (int, error) { panic("l4: no raw connectio
 func (c *Conn) askRaw([]byte, *BufferPool) (*Buffer, int, error) { panic("l4: no raw connection") }
 
 func (c *Conn) tryReadRaw(*BufferPool) (*Buffer, error) { panic("l4: no raw connection") }
+
+func hasNoPeer(uintptr) bool { return false }

@@ -82,7 +82,8 @@ type direction struct {
 	first    int64        // when data was moved first
 	moved    int64        // bytes
 	state    atomic.Int32
-	over     bool // guarded by r.mu
+	put      atomic.Int32 // idle, busy or owing; not used if it moves by events
+	over     bool         // guarded by r.mu
 	flow
 }
 
@@ -196,12 +197,14 @@ func (d *direction) move() error {
 	if d.touch() {
 		d.r.works()
 	}
+	d.put.Store(busy)
 	n, err := d.dst.Write(b.B)
 	pool.Put(b)
 	d.moved += int64(n)
 	if err != nil {
-		return &writeError{err}
+		return &writeError{err} // busy until finish
 	}
+	d.settle()
 	return nil
 }
 
@@ -257,6 +260,9 @@ func (d *direction) stop(err error) {
 		// dst takes no more, but what it sent last may still be on its way.
 		d.r.note(d.r.gone(d.dst), errors.Unwrap(err))
 	case errors.Is(err, io.EOF):
+		if !d.r.last() && d.doubtful() {
+			return
+		}
 		if d.r.last() {
 			break // what ended is closed next
 		}
@@ -298,6 +304,7 @@ func (d *direction) finish() {
 	case !again: // nothing reads src any more, and would find that somebody closed it
 		d.src.OnClose(func() { r.cut(r.gone(d.src), net.ErrClosed) })
 	}
+	d.settle()
 }
 
 // overNow notes that d is over, and is true if both are; r.mu is held.

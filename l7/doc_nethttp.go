@@ -42,6 +42,8 @@
 //	BufferPool                  built in
 //	ErrorLog                    Proxy.Logger, or Record.Err in OnDone
 //	panic(ErrAbortHandler)      the same: the connection is cut, or the stream reset
+//	a context that ends         under an upgrade resets both connections, where ReverseProxy closes them: neither side
+//	                            takes a part for the whole
 //
 // # Middleware of net/http
 //

@@ -4,32 +4,32 @@ package balance
 
 import "context"
 
-// A Request says what is known of a piece of work. The zero value is fine.
+// A Request describes a piece of work. The zero value is valid.
 type Request struct {
-	Key      uint64 // what hashing policies go by, see [Hash] and [HashAddr]; 0 means none
+	Key      uint64 // for hashing policies, see [Hash] and [HashAddr]; 0 means none
 	Prefer   string // name of the server to use if it takes persistent traffic
 	Priority int    // class in the queue; lower classes are served first
 
 	tried Filter
 }
 
-// Avoid says not to pick s: it was tried. When all usable servers have been, Acquire
-// returns ErrNoServer. It allocates nothing for the first three servers.
+// Avoid excludes s, which was tried. When all usable servers are excluded, Acquire
+// returns ErrNoServer. It does not allocate for the first three servers.
 func (r *Request) Avoid(s *Server) { r.tried.avoid(s) }
 
-// WhenFull says what happens to a request whose server is at its limit, if a key or
-// [Request.Prefer] says which one that is.
+// WhenFull says what happens to a request for one server, named by a key or
+// [Request.Prefer], that is at its limit.
 type WhenFull uint8
 
 const (
 	GoOn       WhenFull = iota // take another server, as a hash policy's order says; wait for any if all are full
 	Wait                       // wait in that server's own queue; ErrQueueFull if it has no room
-	WaitOrGoOn                 // wait in that server's own queue, go on if it has no room
+	WaitOrGoOn                 // wait in that server's own queue; take another server if it has no room
 )
 
 // Acquire picks a server for req. If every server is at its limit it waits in the queue
 // until there is a free slot, the timeout of the queue has passed or ctx ends; a ctx
-// that is done does no harm if there is no need to wait.
+// that is done matters only if Acquire has to wait.
 //
 // The error is ErrNoServer, ErrQueueFull, ErrQueueTimeout or ctx's cause. The caller
 // must call [Lease.Done] exactly once if there is no error.
@@ -47,7 +47,7 @@ func (p *Pool) Acquire(ctx context.Context, req Request) (Lease, error) {
 	return p.acquireAny(ctx, sn, &req)
 }
 
-// acquireAny takes whatever server the policy says.
+// acquireAny takes the server that the policy picks.
 func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req *Request) (Lease, error) {
 	f := req.tried
 	if sn.limited {
@@ -68,7 +68,7 @@ func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req *Request) (Leas
 	return lease, err
 }
 
-// acquireFixed takes one certain server: the preferred one, or that of the key.
+// acquireFixed takes a given server: the preferred one, or that of the key.
 func (p *Pool) acquireFixed(ctx context.Context, sn *snapshot, req *Request) (Lease, error) {
 	onFull := sn.core.conf.WhenFull
 	s, need := sn.preferred(req), persistent

@@ -2,23 +2,23 @@
 
 package balance
 
-// Attached is something that a server holds open: a live or an idle connection. It must
-// be comparable, as a pointer is.
+// Attached is a connection to a server, in use or idle. It must be comparable, as a
+// pointer is.
 type Attached interface {
-	// Cut says that the server is in trouble or gone. With live false it asks to close
-	// what carries no work; with live true to close at once. It may be called more than
-	// once, from any goroutine, and must not block.
+	// Cut is called when the server has a problem or has left. With live false it
+	// closes the connection if it is idle; with live true it closes it at once. It may
+	// be called more than once, from any goroutine, and must not block.
 	//
 	// The caller holds no lock, so Cut may call any method of the server and its pool. It
 	// may come from within [Server.Attach].
 	Cut(live bool, reason string)
 }
 
-// Attach registers a to be told when s goes down, into maintenance or leaves. If that
-// is so already, and s gives no leases because of it, a is told before Attach returns:
-// the caller must hold no lock that a.Cut takes. A server that is down and yet used, by
-// [Pool.Panic], is no reason to tell a new connection. It is meant to be called once per
-// connection, never per request.
+// Attach registers a, whose Cut is called when s goes down, goes into maintenance or
+// leaves. If s is already in such a state and gives no leases, Cut is called before
+// Attach returns: the caller must hold no lock that a.Cut takes. It is not called at
+// once if s is down but used because of [Pool.Panic]. Call Attach once per connection,
+// not per request.
 func (s *Server) Attach(a Attached) {
 	s.mu.Lock()
 	if s.attached == nil {
@@ -38,9 +38,9 @@ func (s *Server) Detach(a Attached) {
 	s.mu.Unlock()
 }
 
-// Cut calls Cut of all that is attached. The pool itself calls it with live false when
-// s goes down, into maintenance, gets another address or leaves, and when a panic that
-// used it although it is down ends; live true is for the host.
+// Cut calls the Cut of everything attached. The pool itself calls it with live false
+// when s goes down, goes into maintenance, changes its address or leaves, and at the
+// end of panic mode if s is down; live true is for the host.
 func (s *Server) Cut(live bool, reason string) {
 	s.mu.Lock()
 	all := make([]Attached, 0, len(s.attached))

@@ -13,9 +13,9 @@ import (
 //	slots    = ceil((leases + 1) * factor)
 //	slots(i) = max(1, ceil(slots * weight(i) / sum of weights))
 //
-// A server may take one more lease if it has less than slots(i). As factor is greater
-// than 1 somebody always may; whether he has room is another question, see [Ring].
-// (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with
+// A server may take one more lease if it has less than slots(i). Since factor is
+// greater than 1, there is always a server below its bound, but it may be at its
+// limit, see [Ring]. (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with
 // Bounded Loads, arXiv 1608.01350; formula as in Envoy and HAProxy.)
 type bounds struct {
 	factor  float64
@@ -59,8 +59,8 @@ func (b *bounds) member(s *Server) *member {
 	return &b.members[s.slot]
 }
 
-// Changed brings the total up to date. Of many that do so at once for one server, the
-// last sees the latest count; until then the total may be off by what they change.
+// Changed updates the total. If several goroutines do so at once for one server, the
+// last one sees the latest count; until then the total may be off by their changes.
 func (b *bounds) Changed(s *Server) {
 	member := b.member(s)
 	if member == nil {
@@ -106,7 +106,7 @@ type hashPicker interface {
 	Keyed() bool
 }
 
-// hashed is what the pickers of all hashing policies have in common.
+// hashed is the common part of all hashing pickers.
 type hashed struct {
 	view   View
 	plain  roundRobin // for requests without a key
@@ -146,7 +146,7 @@ func (h *hashed) keyless(f Filter) *Server {
 	if h.bounds == nil {
 		return h.plain.Pick(0, f)
 	}
-	// One at its bound loses its turn, as one without room does in [RoundRobin].
+	// A server at its bound loses its turn, as a full one does in [RoundRobin].
 	var i int
 	for range 4 {
 		i = h.plain.turns.at(h.view.Cursor.Next())

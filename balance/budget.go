@@ -4,15 +4,15 @@ package balance
 
 import "sync/atomic"
 
-// Budget bounds how many retries and hedges a pool has going at once, whoever makes
-// them: max(Min, Share * (leases + waiting requests + the request that asks)). Without it, retries multiply the
-// load of servers that fail because of load. (Envoy, "Retry budgets".)
+// Budget bounds how many retries and hedges of a pool run at once, over all callers: max(Min, Share
+// * (leases + waiting requests + the request that asks)). Without it, retries multiply the load of
+// servers that fail because of load. (Envoy, "Retry budgets".)
 type Budget struct {
 	Share float64 // 0 means 0.2, negative means none: Min alone counts
 	Min   int     // 0 means 3, negative means none
 }
 
-// limit returns how many retries may go on beside active requests.
+// limit returns how many retries may run for that many active requests.
 func (b Budget) limit(active int64) int64 {
 	share, least := b.Share, int64(b.Min)
 	if share == 0 {
@@ -30,11 +30,11 @@ type retryBudget struct {
 	_     [cacheLine - 8]byte
 }
 
-// A RetryPermit is a share of the budget, to be given back.
+// A RetryPermit is a share of the budget, to be returned by Done.
 type RetryPermit struct{ b *retryBudget }
 
-// TryRetry asks the budget for one retry or hedge. If it may happen, Done must be
-// called on the RetryPermit once it is over.
+// TryRetry asks the budget for one retry or hedge. If it is granted, Done must be
+// called on the RetryPermit when the retry has ended.
 func (p *Pool) TryRetry() (RetryPermit, bool) {
 	p.init()
 	return p.core.tryRetry()
@@ -65,7 +65,7 @@ func (c *core) tryRetry() (RetryPermit, bool) {
 	}
 }
 
-// Done gives the share back. On the zero RetryPermit it does nothing.
+// Done returns the share. On the zero RetryPermit it does nothing.
 func (r RetryPermit) Done() {
 	if r.b != nil && r.b.going.Add(-1) < 0 {
 		panic("balance: Retry.Done called more often than there were retries")

@@ -56,7 +56,7 @@ func upTo(limit float64) string { return fmt.Sprintf("must be from 0 to %g", lim
 
 // Check returns what is wrong with e. [Pool.Set] calls it.
 func (e Endpoint) Check() error {
-	// Sets may be long, and are right as a rule: no value is boxed for nothing.
+	// Sets may be long and are usually valid, so no value is boxed before a check fails.
 	var m penstock.Mistakes
 	switch {
 	case e.Addr != "":
@@ -142,7 +142,7 @@ func checkHost(host string) string {
 	return ""
 }
 
-// isName reports whether s has only bytes that names in use have.
+// isName reports whether s has only bytes that occur in names.
 func isName(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
@@ -154,7 +154,7 @@ func isName(s string) bool {
 	return true
 }
 
-// bareAddr returns the host:port that a URL means.
+// bareAddr returns the host:port of a URL.
 func bareAddr(scheme, rest string) string {
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		rest = rest[:i]
@@ -227,8 +227,8 @@ func (c TwoChoices) Check() error {
 	return m.Err()
 }
 
-// HasOnOutcome reports whether anything is told of outcomes: whether OnOutcome
-// is not empty, for a subset that of the pool it was made of.
+// HasOnOutcome reports whether OnOutcome is not empty; for a subset, that of
+// its pool.
 func (p *Pool) HasOnOutcome() bool {
 	p.init()
 	return len(p.core.conf.OnOutcome) > 0

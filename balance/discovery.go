@@ -14,12 +14,12 @@ import (
 	"github.com/penstock-lb/penstock"
 )
 
-// A Source knows which endpoints there are, and hears of changes.
+// A Source provides the set of endpoints and its changes.
 type Source interface {
 	// Watch calls update with the complete set, at first and after each change, or with
-	// an error if the set is not known at present. It returns when ctx ends, or when it
-	// cannot go on; it may be called again then. It calls update from one goroutine at
-	// a time, and not after it has returned.
+	// an error while the set is not known. It returns when ctx ends, or when it cannot
+	// continue; then it may be called again. It calls update from one goroutine at a
+	// time, and not after it has returned.
 	Watch(ctx context.Context, update func([]Endpoint, error)) error
 }
 
@@ -38,17 +38,18 @@ const (
 	pauseJitter   = 0.2
 )
 
-// errEmpty is why an empty set is not followed.
-var errEmpty = errors.New("balance: empty set not followed: the source says that there is no endpoint, and AllowEmpty is not set")
+// errEmpty is the error of an empty set that is not followed.
+var errEmpty = errors.New("balance: empty set not followed: the source has no endpoints, and AllowEmpty is not set")
 
-// Follow calls Set with each set that src knows, until ctx ends, and then returns ctx's
-// cause. It returns nil if src has come to its end, and at once what [Pool.Check] and the Check
-// of src say, or a [*penstock.ConfigError] if p is a subset.
+// Follow calls Set with each set of src until ctx ends, and then returns ctx's cause. It
+// returns nil if src has ended. It returns at once with the error of [Pool.Check] or of the
+// Check of src, or with a [*penstock.ConfigError] if p is a subset.
 //
-// Errors do not empty p: the last set that was good stays, and the event SourceFailed
-// tells the error, as [Pool.SourceState] and [Pool.Explain] do. That also goes for a set that is refused, and for an empty one
-// unless [Pool.AllowEmpty] is set. (Without OnEvent it goes to slog.Default.) A source
-// that fails is watched again after 100 ms, and ever later up to 30 s.
+// An error does not empty p: the last good set stays, and the event SourceFailed,
+// [Pool.SourceState] and [Pool.Explain] report the error. The same applies to a set that is
+// refused, and to an empty one unless [Pool.AllowEmpty] is set. (Without OnEvent the error is
+// logged to slog.Default.) A source that fails is watched again after 100 ms, with pauses that grow
+// up to 30 s.
 func (p *Pool) Follow(ctx context.Context, src Source) error {
 	p.init()
 	if p.core.conf != p {
@@ -91,13 +92,13 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 	}
 }
 
-// watchSource is src.Watch, of which a panic is an error.
+// watchSource calls src.Watch and returns a panic as an error.
 func watchSource(ctx context.Context, src Source, update func([]Endpoint, error)) (err error) {
 	defer caughtAs(&err, "Source")
 	return src.Watch(ctx, update)
 }
 
-// sourceFailed tells of err: the log, if nobody listens.
+// sourceFailed reports err: to the log if there is no OnEvent.
 func (p *Pool) sourceFailed(err error) {
 	p.core.sourceFails(err, time.Now())
 	if p.OnEvent == nil {
@@ -118,12 +119,12 @@ func Static(endpoints ...Endpoint) Source {
 	})
 }
 
-// Poll is a source that asks Func at once and then again and again. An error of Func
-// leaves the set as it is.
+// Poll is a source that calls Func at once and then periodically. An error of Func
+// keeps the set.
 type Poll struct {
 	Func     func(context.Context) ([]Endpoint, error)
 	Interval time.Duration // 0 means 10s
-	Jitter   float64       // most of the interval by which it is longer or shorter, as a part of it; 0 means 0.1, negative means none; at most 1
+	Jitter   float64       // largest random change of the interval, as a fraction of it; 0 means 0.1, negative means none; at most 1
 	Seed     uint64        // of the jitter; 0 means seeded at random
 }
 
@@ -148,22 +149,21 @@ func (p Poll) Watch(ctx context.Context, update func([]Endpoint, error)) error {
 	}
 }
 
-// ask calls Func, of which a panic is an error.
+// ask calls Func and returns a panic as an error.
 func (p *Poll) ask(ctx context.Context) (eps []Endpoint, err error) {
 	defer caughtAs(&err, "Poll.Func")
 	return p.Func(ctx)
 }
 
-// Merge is a source of the endpoints of all sources together. If two have the same
-// name that of the earlier source counts. A source that has not said anything yet has
-// none, and one that fails keeps those it had: it is watched again by itself, as
-// [Pool.Follow] would.
+// Merge is a source of the endpoints of several sources. If two have the same name,
+// that of the earlier source is used. A source without a set so far has none, and one
+// that fails keeps its last set: Merge watches it again, as [Pool.Follow] would.
 type Merge struct {
 	Sources []Source
 	Seed    uint64 // of the pauses after failures; 0 means seeded at random
 }
 
-// Watch implements [Source]. It returns nil when all sources have come to their end.
+// Watch implements [Source]. It returns nil when all sources have ended.
 func (g Merge) Watch(ctx context.Context, update func([]Endpoint, error)) error {
 	if err := g.Check(); err != nil {
 		return err
@@ -213,7 +213,7 @@ func (m *merger) watch(ctx context.Context, i int, src Source, rnd Rand) {
 	}
 }
 
-// set notes what source i says and passes all sets on.
+// set stores the set of source i and passes on the merged set.
 func (m *merger) set(i int, eps []Endpoint, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -273,7 +273,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // Check returns what is wrong with p. [Poll.Watch] calls it.
 func (p Poll) Check() error {
 	var m penstock.Mistakes
-	m.Need("Poll.Func", p.Func, "must be the func that knows the endpoints")
+	m.Need("Poll.Func", p.Func, "must be the func that returns the endpoints")
 	m.If(p.Interval < 0, "Poll.Interval", p.Interval, notNegative)
 	m.If(!(p.Jitter <= 1), "Poll.Jitter", p.Jitter, "must be at most 1, a part of the interval")
 	return m.Err()

@@ -2,9 +2,9 @@
 
 // Package balance decides which server serves the next piece of work.
 //
-// A host describes its servers as [Endpoint] values and gives them to a [Pool]. Whoever
-// has work to do (a TCP proxy, an HTTP proxy, a dialer, a job runner) acquires a
-// [Lease], uses the server it names, and says how it went:
+// A host describes its servers as [Endpoint] values and gives them to a [Pool]. A
+// caller with work to do (a TCP proxy, an HTTP proxy, a dialer, a job runner) acquires
+// a [Lease], uses its server, and reports the outcome:
 //
 //	pool := &balance.Pool{Policy: balance.RoundRobin{}}
 //	if err := pool.Set(
@@ -27,26 +27,26 @@
 //	                    ^                                     | Pick
 //	                    +---- Lease.Done <---- Lease <--------+-- Acquire
 //
-// Set compares the endpoints with the servers at hand: what stays keeps its state, what
-// is new is added, what is gone drains. Every change of the set or of a server's state
-// makes a new immutable snapshot of the servers which are usable now, and the [Policy]
-// builds a [Picker] over it. A pick loads the snapshot and asks the picker: it takes no
-// lock, reads no clock and allocates nothing. Only a request which finds every server
-// full takes a lock, to wait in a bounded queue.
+// Set compares the endpoints with the present servers: those that stay keep their
+// state, new ones are added, and removed ones drain. Every change of the set or of a
+// server's state makes a new immutable snapshot of the servers that are usable now, and
+// the [Policy] builds a [Picker] for it. A pick loads the snapshot and asks the picker:
+// it takes no lock, reads no clock and allocates nothing. Only a request that finds
+// every server full takes a lock, to wait in a bounded queue.
 //
-// A server is usable while nobody says it is not: the operator ([Server.SetAdmin]) and
-// any number of independent observers ([Server.Report]), each with its own [Reporter].
-// [Pool.Explain] says in words why each server is or is not in use.
+// A server is usable unless the operator ([Server.SetAdmin]) or one of any number of
+// independent observers ([Server.Report]), each with its own [Reporter], says that it
+// is not. [Pool.Explain] says in words why each server is or is not in use.
 //
 // # What callbacks may do
 //
 // OnEvent, OnOutcome, Watch, sources and [Attached] are called without a lock, and may
-// call any method of any pool or server. What takes part in a change or a pick is called
-// while locks of the pool are held: [Policy], the methods of a [Picker], and the func
-// given to [Pool.Subset]. They must not block, and of this package they may call only
-// what reads without a lock: the methods of [View], [Filter], [Rand] and [Cursor], those
-// of a [Server] but the ones that change it, and [Pool.All], [Pool.Server] and
-// [Pool.Usable].
+// call any method of any pool or server. Code that takes part in a change or a pick is
+// called while locks of the pool are held: [Policy], the methods of a [Picker], and the
+// func given to [Pool.Subset]. It must not block, and it may call only the methods of
+// this package that read without a lock: the methods of [View], [Filter], [Rand] and
+// [Cursor], those of a [Server] that do not change it, and [Pool.All], [Pool.Server]
+// and [Pool.Usable].
 //
 // # Policies of your own
 //
@@ -70,12 +70,13 @@ package balance
 // uses what is declared in files of its own wing and of those below it; TestWings of the
 // module's root checks that.
 //
-// core: the Pool and its servers, what a Policy is, and TwoChoices, which is the default
+// core: the Pool and its servers, the Policy interface, and TwoChoices, which is the
+// default
 //
-// policies: the other algorithms, a file each
+// policies: the other algorithms, one per file
 //
 //	bounded check_policies first leastconn leasttree maglev peakewma random rendezvous ring roundrobin turns
 //
-// sources: what brings endpoints to a pool
+// sources: sources of endpoints
 //
 //	discovery portion

@@ -43,12 +43,12 @@ func (d *doubts) raise() {
 // followed is the key of the core in the context of Watch.
 type followed struct{}
 
-// Doubts returns a channel that is closed when a server of the pool that follows cannot
-// be connected to, or is reported down: a reason for a [Source] to look whether it is
-// still there. It tells of what happens after the call; call it again for the next. Many
-// failures come together, so a source should have a shortest time between two looks.
+// Doubts returns a channel that is closed when a connect to a server of the pool fails,
+// or a server is reported down: a reason for a [Source] to check whether the server
+// still exists. It covers failures after the call; call it again for the next. Many
+// failures come together, so a source should limit how often it checks.
 //
-// ctx is that of Watch. Of any other the channel is nil, which is never closed.
+// ctx is that of Watch. For any other the channel is nil.
 func Doubts(ctx context.Context) <-chan struct{} {
 	c, _ := ctx.Value(followed{}).(*core)
 	if c == nil {

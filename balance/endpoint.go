@@ -10,7 +10,7 @@ import (
 // MaxWeight is the largest weight an [Endpoint] may have.
 const MaxWeight = 65535
 
-// An Endpoint is what the host says of one server: a plain value.
+// An Endpoint is the host's description of one server: a plain value.
 type Endpoint struct {
 	Name     string // identity within the pool; empty means Addr
 	Addr     string // "host:port" or "unix:/path"; names are resolved at dial. May be empty if Name and Value are set
@@ -21,7 +21,7 @@ type Endpoint struct {
 	Tier     int    // 0 serves first, 1 is its backup, and so on
 	Zone     string // where it is, for [Locality]
 	Labels   map[string]string
-	Value    any // the host's own data; a change of it counts as a change of the endpoint
+	Value    any // data of the host; a change of it is a change of the endpoint
 }
 
 // name returns the identity of e.
@@ -43,15 +43,15 @@ func (e *Endpoint) weight() int {
 	return e.Weight
 }
 
-// equal reports whether e and o say the same.
+// equal reports whether e and o are equal.
 func (e *Endpoint) equal(o *Endpoint) bool {
 	return e.Name == o.Name && e.Addr == o.Addr && e.Weight == o.Weight &&
 		e.MaxConns == o.MaxConns && e.MinConns == o.MinConns && e.MaxQueue == o.MaxQueue &&
 		e.Tier == o.Tier && e.Zone == o.Zone && maps.Equal(e.Labels, o.Labels) && sameValue(e.Value, o.Value)
 }
 
-// sameValue compares without the panic of == on values that have no equality, such as a
-// func: those count as changed.
+// sameValue compares without the panic of == for values that are not comparable, such
+// as a func: those count as changed.
 func sameValue(a, b any) bool {
 	if a == nil || b == nil {
 		return a == b

@@ -4,7 +4,7 @@ package balance
 
 import "time"
 
-// EventKind says what happened.
+// EventKind is the kind of an event.
 type EventKind uint8
 
 const (
@@ -13,14 +13,14 @@ const (
 	StateChanged                  // a server changed from Event.From to Event.To
 	PanicBegan                    // too few servers are usable: a tier uses all of them
 	PanicEnded
-	SourceFailed // what Follow follows has an error, or says what cannot be: the last good set stays
+	SourceFailed // the source of Follow has an error, or an invalid set: the last good set stays
 )
 
 func (k EventKind) String() string {
 	return word(k, "joined", "left", "state changed", "panic began", "panic ended", "source failed")
 }
 
-// An Event is a change that an operator wants to know of.
+// An Event is a change that an operator wants to know about.
 type Event struct {
 	Kind     EventKind
 	Pool     *Pool
@@ -64,9 +64,10 @@ func (c *core) emitPanic(began bool) {
 	c.emit(e)
 }
 
-// unlock unlocks c.mu and does what must not be done under it: serves the queue, closes
-// connections, logs panics and tells the events. Events are told in order: the goroutine
-// that tells them also takes those that come up meanwhile, from OnEvent itself too.
+// unlock unlocks c.mu and does the work that must not be done under it: it serves the
+// queue, closes connections, logs panics and emits the events. Events are emitted in
+// order: the goroutine that does it also emits those added meanwhile, also by OnEvent
+// itself.
 func (c *core) unlock() {
 	touched := c.touched
 	c.touched = nil

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// An Explanation says of one server why it does or does not get new work.
+// An Explanation says why a server does or does not get new work.
 type Explanation struct {
 	Server *Server
 	Used   bool   // gets new work now
-	Reason string // in words; empty if it is used and there is nothing to say
+	Reason string // in words; may be empty if the server is used
 	State  State
 	Since  time.Time // of State
 	Tier   int
@@ -22,10 +22,10 @@ type Explanation struct {
 	Load   int     // in flight and queued for it
 	Limit  int     // of what is in flight, at present; 0 means none
 
-	// Operator and Reports are what each of those who have a say said last, whether it
-	// decides anything now or not.
+	// Operator and Reports are the last reports of the operator and of each reporter,
+	// whether they decide the state or not.
 	Operator Operator
-	Reports  []Report // in order of By; none of a reporter that has said nothing
+	Reports  []Report // sorted by By; none of a reporter that has not reported
 }
 
 // String returns a line such as "a: not used: check says down: connection refused".

@@ -3,8 +3,8 @@
 package balance
 
 // First fills one server before it uses the next, in the order of Set, so that those at
-// the end can be switched off. It goes by [Endpoint.MaxConns]: without it, the first
-// server gets everything. Weights do not count, but for none at all. (HAProxy, first.)
+// the end can be switched off. It fills servers up to [Endpoint.MaxConns]: without it,
+// the first server gets everything. Weights are ignored, except none. (HAProxy, first.)
 type First struct{}
 
 // Picker implements [Policy].

@@ -61,7 +61,7 @@ func (c *core) picker(v *view, servers View) Picker {
 // weightUnit is what a weight of 1 counts while servers are in slow start.
 const weightUnit = 100
 
-// viewOf makes the View of servers, with slow start applied.
+// viewOf returns the View of servers, with slow start applied.
 func viewOf(servers []*Server, cursor *Cursor, rand Rand) View {
 	v := View{Servers: servers, Weights: make([]int, len(servers)), Unit: 1, Cursor: cursor, Rand: rand}
 	most, least := 0.0, 1.0
@@ -143,8 +143,8 @@ func (sn *snapshot) pick(key uint64, f Filter) *Server {
 	return sn.each(key, f, (*group).look).s
 }
 
-// each calls try on the group that is drawn, then on the others of its tier, then on
-// the other tiers as far as they may serve, until one returns a server.
+// each calls try for the group that is drawn, then for the others of its tier, then
+// for the other tiers if they may serve, until one returns a server.
 func (sn *snapshot) each(key uint64, f Filter, try func(*group, uint64, Filter) Lease) Lease {
 	if len(sn.groups) == 0 {
 		return Lease{}
@@ -207,7 +207,7 @@ func (sn *snapshot) takeKeyed(key uint64, f Filter) (l Lease, ok bool) {
 		if looks == 0 {
 			bound = 0
 		}
-		// At its bound somebody else was faster, or there is nobody within his.
+		// At its bound another goroutine was faster, or no server is below its bound.
 		ticket, how := s.take(balanced, bound, false)
 		if how == taken || bound == 0 || how == closed || !s.roomy(needSlot) {
 			return Lease{s: s, ticket: ticket}, how == taken
@@ -281,8 +281,8 @@ func (g *group) take(key uint64, f Filter) Lease {
 			if g.bound == nil || f.loose {
 				return Lease{}
 			}
-			// Somebody is within his bound, unless f says no to him: but while
-			// others pick, one look may miss him.
+			// Some server is below its bound, unless f rejects it; but while others
+			// pick, one look may miss it.
 			looks--
 			f.loose = looks == 0
 			continue
@@ -290,7 +290,7 @@ func (g *group) take(key uint64, f Filter) Lease {
 		switch ticket, how := s.take(balanced, g.boundOf(s, f), false); how {
 		case taken:
 			return Lease{s: s, ticket: ticket}
-		case full: // somebody else was faster
+		case full: // another goroutine was faster
 			lost++
 		case closed: // this snapshot is old
 			lost++

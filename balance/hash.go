@@ -8,8 +8,8 @@ import (
 )
 
 // Hash returns a key for [Request] made of s. It is never 0, and the same in every
-// process and release, so that several balancers agree. It is not meant to withstand
-// somebody who looks for collisions.
+// process and release, so that several balancers agree. It does not resist
+// deliberate collisions.
 func Hash(s string) uint64 {
 	// FNV-1a over 8 bytes at a time, then mixed.
 	const prime = 1099511628211

@@ -2,18 +2,18 @@
 
 package balance
 
-// LeastConn picks the server with the least work taken on, that is leases and requests
-// in its own queue, relative to its weight. Servers take turns by weight, as in
-// [RoundRobin], and one whose turn it is gives way to another that would have no more
-// for its weight even with this lease:
+// LeastConn picks the server with the least work, that is leases and requests in its
+// own queue, relative to its weight. Servers take turns by weight, as in [RoundRobin].
+// The server whose turn it is gives way to another that would not have more work for
+// its weight even with this lease:
 //
 //	(work(other) + 1) / weight(other) <= work / weight
 //
 // Of several it is the least of them. So a server of equal weight with less work is
 // always preferred, and with little to do each has its share by weight.
 //
-// Up to 256 servers a pick looks at all of them, if the one whose turn it is has work;
-// above, a tree of winners is kept up to date. It suits long work of unequal length:
+// With up to 256 servers a pick compares all of them, if the one whose turn it is has
+// work; with more, it keeps a tournament tree. It suits long work of unequal length:
 // TCP sessions, queries, streams. (HAProxy, leastconn; nginx, least_conn.)
 type LeastConn struct{}
 

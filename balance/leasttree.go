@@ -10,8 +10,8 @@ import "sync/atomic"
 //
 // There is no lock. A node is a version and a winner; replaying a match reads both
 // children and swaps the node, and starts over if the node was swapped meanwhile. So
-// whoever replays a match last has seen the latest loads: a node can be wrong only
-// while somebody is on the way to it.
+// the last goroutine to replay a match has seen the latest loads: a node can be
+// wrong only while a goroutine is still updating it.
 type leastTree struct {
 	turnOrder
 	leaves  int             // a power of two
@@ -66,7 +66,7 @@ func (t *leastTree) best(n int, f Filter) int {
 		return i
 	}
 	if n >= t.leaves || f.full == needSlot && !t.view.Servers[i].roomy(needSlot) {
-		return -1 // if the winner is full everybody is
+		return -1 // if the winner is full, all are
 	}
 	return t.better(t.best(2*n, f), t.best(2*n+1, f))
 }

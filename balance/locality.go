@@ -9,9 +9,9 @@ import (
 
 // Locality prefers the servers of the caller's own zone, as far as they can carry it.
 // With all callers alike, each zone's servers get Share of the load if they are that
-// share of the weight. If the own zone has less, as much as it has serves locally, and
-// the rest goes to zones which have more than their share, in proportion to what they
-// have more. (Envoy, "Zone aware routing".)
+// share of the weight. If the own zone has less than its share, that part is served
+// locally, and the rest goes to zones with more than their share, in proportion to
+// their surplus. (Envoy, "Zone aware routing".)
 type Locality struct {
 	Zone       string  // of this process; empty means that zones do not count
 	Share      float64 // part of all callers that are in Zone; 0 means one divided by the number of zones

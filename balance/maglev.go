@@ -10,13 +10,13 @@ import (
 )
 
 // Maglev looks the key up in a table in which every server has nearly the same number
-// of entries, by weight. It spreads keys more evenly than [Ring] and picks faster; the
-// price is that a few more keys move when a server comes or goes. Balancers that know
-// the same servers agree, whatever the order of Set.
+// of entries, by weight. It spreads keys more evenly than [Ring] and picks faster, but
+// a few more keys move when a server is added or removed. Balancers with the same
+// servers agree, whatever the order of Set.
 //
 // If the server of a key is not allowed, the key is hashed again for another entry, and
-// again. A request without a key is served round robin. The table is built where the
-// servers change, in Set or Report, while picks go on with the old one.
+// again. A request without a key is served round robin. The table is built when the
+// servers change, in Set or Report, while picks use the old one.
 //
 // (Eisenbud et al.: Maglev, A Fast and Reliable Software Network Load Balancer, NSDI
 // 2016, section 3.4; weights as in Envoy.)

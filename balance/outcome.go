@@ -16,9 +16,9 @@ const (
 	Reset                       // closed or reset before the answer was complete
 	Protocol                    // an answer that breaks the protocol
 	StatusError                 // the server says that it failed (HTTP 5xx)
-	ClientAborted               // the client went away: not the server's fault
+	ClientAborted               // the client disconnected: not the server's fault
 	Canceled                    // nothing was sent to the server
-	Stale                       // a reused connection had died: not the server's fault
+	Stale                       // a reused connection was already closed: not the server's fault
 	classes        int   = iota
 )
 
@@ -27,10 +27,10 @@ func (c Class) String() string {
 		"status error", "client aborted", "canceled", "stale")
 }
 
-// ServerFault reports whether c speaks against the server.
+// ServerFault reports whether c counts against the server.
 func (c Class) ServerFault() bool { return c >= ConnectFailed && c <= StatusError }
 
-// An Outcome is what [Lease.Done] is told.
+// An Outcome is the argument of [Lease.Done].
 type Outcome struct {
 	Class Class
 
@@ -40,7 +40,7 @@ type Outcome struct {
 
 	Status  int           // of the answer, for HTTP; 0 means none
 	Latency time.Duration // until the first byte of the answer, as the caller measured it; 0 means not measured
-	At      time.Time     // when the lease ended, if the caller has just read the clock; only PeakEWMA asks for it
+	At      time.Time     // when the lease ended, if the caller has just read the clock; only PeakEWMA uses it
 	Err     error         // what went wrong
 }
 
@@ -69,8 +69,8 @@ func (l Lease) Queued() bool { return l.flags&leaseQueued != 0 }
 // not, persistence was broken and should be established anew.
 func (l Lease) Preferred() bool { return l.flags&leasePreferred != 0 }
 
-// Done gives the slot back and says what happened. More calls of Done than leases make
-// it panic, as in [sync.WaitGroup]. Done on the zero Lease panics.
+// Done releases the slot and reports the outcome. It panics if it is called more often
+// than there are leases, as in [sync.WaitGroup], and on the zero Lease.
 func (l Lease) Done(o Outcome) {
 	s := l.s
 	s.count(&o)

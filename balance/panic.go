@@ -10,11 +10,11 @@ import (
 	"sync/atomic"
 )
 
-// A func or a method of the host's may panic. What runs under a lock, in the
-// goroutine of another request or in one of ours is called through the helpers
-// here: the panic is logged with its stack and that call is as if it had done
-// nothing. A Pick or a Policy that panics in Acquire or Set is the caller's to
-// recover from; nothing is left locked or taken then.
+// Funcs and methods of the host may panic. Those that run under a lock, in the
+// goroutine of another request or in one of ours are called through the helpers
+// here: the panic is logged with its stack, and the call has no effect. If a
+// Pick or a Policy panics in Acquire or Set, the caller may recover; no lock
+// and no slot stays taken.
 
 // caught is deferred around a call of the host's code.
 func caught(what string) {
@@ -33,7 +33,7 @@ type hostPanic struct {
 }
 
 func (h hostPanic) log() {
-	defer func() { _ = recover() }() // a logger is the host's, too
+	defer func() { _ = recover() }() // the logger is the host's code, too
 	slog.Error("balance: "+h.what+" panicked", "panic", h.value, "stack", string(h.stack))
 }
 
@@ -122,7 +122,7 @@ func tellWatcher(f func()) {
 	f()
 }
 
-// matches reports whether e is of a subset. One that cannot be judged is not.
+// matches reports whether e is in a subset. It is false if the func panics.
 func (hp *hostPanics) matches(f func(Endpoint) bool, e Endpoint) bool {
 	defer hp.caught("Subset")
 	return f(e)

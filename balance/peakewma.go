@@ -8,22 +8,22 @@ import (
 	"time"
 )
 
-// PeakEWMA draws two servers at random, by weight, and picks the one where an answer is
-// to be expected first:
+// PeakEWMA draws two servers at random, by weight, and picks the one that is expected
+// to answer first:
 //
 //	load = cost * (leases + 1)
 //
 // relative to its weight. With little to do servers of equal cost have their share by
 // weight.
 //
-// The cost is a moving average of [Outcome.Latency] that jumps up at once and comes
-// down with time constant Tau. A failure counts as a latency of at least Penalty, since
-// failing fast must not look cheap. A server not measured yet gets one lease at a time,
-// while others are measured. Where none is, as no outcome has a latency, their leases
-// are compared as by [TwoChoices].
+// The cost is a moving average of [Outcome.Latency] that rises at once and falls with
+// time constant Tau. A failure counts as a latency of at least Penalty, so that failing
+// fast does not look cheap. A server without a measurement gets one lease at a time
+// while others have one. If no outcome has a latency, the leases are compared as in
+// [TwoChoices].
 //
-// Time moves with the outcomes: a pick reads no clock, and Done takes the time from
-// [Outcome.At]. Done reads the clock only if At is zero.
+// A pick reads no clock: time advances with [Outcome.At], and Done reads the clock
+// only if At is zero.
 //
 // (Finagle's PeakEwma; tower's peak_ewma.)
 type PeakEWMA struct {

@@ -4,19 +4,19 @@ package balance
 
 import "sync/atomic"
 
-// A PerServer keeps a T for each server, such as what a policy has learned of it. It is
-// for a host's own policies, whose pickers come and go with each change of the set: what
-// a picker keeps by itself ends with it, a T lives as long as the server and the
-// PerServer do.
+// A PerServer keeps a T for each server, such as what a policy has learned about it. It
+// is for policies of your own: state in a picker ends with the picker, at the next
+// change of the set, while a T lives as long as the server and the PerServer. See the
+// example of [Policy].
 //
 //	var slow balance.PerServer[atomic.Int64] // a field of the policy, which is a pointer
 //	slow.Of(server).Add(1)                   // in Observe
 //	slow.Of(server).Load()                   // in Pick
 //
-// Each PerServer has its own T of a server, so that two policies over the same servers
-// (see [Pool.WithPolicy]) do not meet. A server holds on to all that it was given: make
-// a PerServer for a policy, not for a picker or a pick. The zero value is ready to use
-// and must not be copied then.
+// Each PerServer has its own T for a server, so that two policies over the same servers
+// (see [Pool.WithPolicy]) do not interfere. A server keeps its values: make one
+// PerServer per policy, not per picker or pick. The zero value is ready to use and must
+// not be copied after first use.
 type PerServer[T any] struct {
 	_ [1]byte // two of them have two addresses
 }
@@ -29,7 +29,7 @@ type perServer struct {
 
 // Of returns the T of s, which is zero the first time. It takes no lock and allocates
 // only that first time, so it may be called in Pick, and by many goroutines at once;
-// what they do with the T is up to them, most often by atomics.
+// access to the T must be synchronized, usually by atomics.
 func (p *PerServer[T]) Of(s *Server) *T {
 	for {
 		old := s.values.Load()

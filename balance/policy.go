@@ -4,8 +4,7 @@ package balance
 
 // A Policy is an algorithm. It runs once for each new set of usable servers, off the
 // hot path, and returns the Picker that serves until the next one. It runs under the
-// lock of the pool: what it and its Picker may call is said in the package's
-// documentation.
+// lock of the pool: the package comment says what it and its Picker may call.
 //
 // The policies of this package are plain values: RoundRobin{}, LeastConn{},
 // TwoChoices{}, and so on. They may be shared by pools.
@@ -31,7 +30,7 @@ type View struct {
 	Weights []int     // greater than 0, slow start applied, in parts of Unit
 	Unit    int       // a weight of 1; it is more than 1 while servers are in slow start
 	Warming []bool    // those in slow start; nil means none
-	Cursor  *Cursor   // belongs to the pool: it goes on when the servers change
+	Cursor  *Cursor   // belongs to the pool: it is kept when the servers change
 	Rand    Rand      // follows [Pool.Seed]
 }
 
@@ -52,9 +51,9 @@ func (v *View) Uniform() bool {
 //
 //	Changed(*Server)          // after each change of a server's InFlight or Queued, any server of the pool
 //	Observe(*Server, Outcome) // after each Lease.Done, any server of the pool
-//	Bound(*Server) int        // most leases the server may hold now if it is to take one more; 0 if it is not of the View
+//	Bound(*Server) int        // limit of the server's leases now, including one more; 0 if it is not in the View
 //	Keyed() bool              // whether the pick follows from the key; see [Pool.WhenFull]
-//	Next(View) Picker         // the picker for another set, called instead of Policy.Picker; nil asks that after all
+//	Next(View) Picker         // the picker for another set, instead of Policy.Picker; nil means call that
 type Picker interface {
 	// Pick returns the best server that f allows, or nil if it allows none. A key of 0
 	// is no key.

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// A Pool is a set of servers that can do the same work, and what decides between them.
-// The zero value is a pool without servers. A Pool must not be copied after first use,
-// and its exported fields must not change then. All methods may be called by many
+// A Pool is a set of servers that can do the same work, with the policy that picks
+// one. The zero value is a pool without servers. After first use a Pool must not be
+// copied, and its exported fields must not change. All methods may be called by many
 // goroutines at once.
 //
 // A Pool starts no goroutine. While servers are in slow start it keeps one timer.
@@ -29,23 +29,23 @@ type Pool struct {
 	Budget    Budget    // of retries
 
 	// Panic is the share of usable servers, by weight, below which a tier uses all its
-	// servers, as many health checks failing at once is rather the checker's fault. It
-	// applies if the other tiers cannot take over either. 0 means never; at most 1.
-	// Drained servers stay out. (Envoy, "Panic threshold".)
+	// servers: if many health checks fail at once, the checker is probably at fault.
+	// It applies only if the other tiers cannot take over. 0 means never; at most 1.
+	// Drained servers are not used. (Envoy, "Panic threshold".)
 	Panic float64
 
-	// FullConns is how many requests at once make every server with MinConns use its
-	// full MaxConns; below, its limit is in proportion, but at least MinConns. 0 means
-	// the sum of all MaxConns. (HAProxy, fullconn.)
+	// FullConns is the number of concurrent requests from which every server with
+	// MinConns uses its full MaxConns; below that its limit is proportional, but at
+	// least MinConns. 0 means the sum of all MaxConns. (HAProxy, fullconn.)
 	FullConns int
 
-	// Unproven makes each new server begin Down as reported by Check, so that it gets no
-	// work until a check has reported it Up.
+	// Unproven makes each new server begin as Down by the reporter Check, so that it
+	// gets no work until a check has reported it Up.
 	Unproven bool
 
-	// AllowEmpty lets Follow empty the pool when its source says that there is no
-	// endpoint, such as that its name is gone. Without it the last servers stay, however
-	// long that is; SourceState and Explain say so. Set may always empty a pool.
+	// AllowEmpty lets Follow empty the pool when its source has no endpoints, for
+	// example because its name was removed. Without it the last servers stay, without a
+	// time limit; SourceState and Explain report that. Set may always empty a pool.
 	AllowEmpty bool
 
 	OnOutcome []func(*Server, Outcome) // called by Lease.Done, without a lock; must not block
@@ -58,13 +58,13 @@ type Pool struct {
 	view
 }
 
-// core is what a pool and what is derived of it share.
+// core is shared by a pool and the pools derived from it.
 type core struct {
 	conf    *Pool     // the configuration, of the pool that Set was called on
 	born    time.Time // what PeakEWMA counts from
 	queue   queue
 	retries retryBudget
-	hooks   atomic.Pointer[hooks] // nil: nobody listens
+	hooks   atomic.Pointer[hooks] // nil if there are none
 	doubts  doubts
 	source  atomic.Pointer[SourceState] // nil: nothing is followed
 	set     atomic.Pointer[set]
@@ -78,14 +78,14 @@ type core struct {
 	mu       sync.Mutex
 	views    []*view // the pool's own first
 	leaving  map[string]*Server
-	gone     ServerStats // of those which have left for good
+	gone     ServerStats // of servers that have left for good
 	slots    []*Server   // by Server.slot
 	free     []int32     // slots
 	pass     uint64      // number of the Set
 	ramp     *time.Timer
 	events   []Event
 	cuts     []cut
-	touched  []*Server        // may have got room for those who wait
+	touched  []*Server        // may have room for waiters now
 	forced   map[*Server]bool // in use because of panic, whatever their state
 	flushing bool
 	watchers []*func() // never changed in place
@@ -102,7 +102,7 @@ type set struct {
 // view is one Pool's part of the core: all of it, or a subset,
 // maybe with a policy of its own.
 type view struct {
-	match   func(Endpoint) bool // nil: everybody
+	match   func(Endpoint) bool // nil matches all
 	policy  Policy              // nil: that of the core
 	snap    atomic.Pointer[snapshot]
 	set     atomic.Pointer[set]
@@ -171,9 +171,9 @@ func (p *Pool) Subset(match func(Endpoint) bool) *Pool {
 	return p.core.derive(p.Name, match, p.policy)
 }
 
-// WithPolicy returns a pool of the same members with another policy: a route that
-// needs a hash, say, over the servers that others take in turn. It is a [Pool.Subset]
-// in all else. A nil policy means TwoChoices{}.
+// WithPolicy returns a pool of the same members with another policy, for example a
+// hash for one route over the servers that other routes use round robin. In all other
+// respects it is a [Pool.Subset]. A nil policy means TwoChoices{}.
 func (p *Pool) WithPolicy(policy Policy) *Pool {
 	p.init()
 	if policy == nil {
@@ -210,7 +210,7 @@ func (v *view) members(all *set, panics *hostPanics) {
 	v.set.Store(own)
 }
 
-// clone copies what of e the host might change.
+// clone copies the parts of e that the host might change.
 func (e Endpoint) clone() *Endpoint {
 	e.Labels = maps.Clone(e.Labels)
 	return &e

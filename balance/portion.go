@@ -16,11 +16,11 @@ import (
 //	source := &balance.Portion{Source: all, Share: share, Size: 20}
 //	go pool.Follow(ctx, source)
 //
-// With a hundred gateways and ten thousand servers, connections and checks from each to
-// each would be a million. With a portion of 20 they are 2 000, and each server is used
-// and checked by the same number of gateways, one more or less. Each gateway works out
-// the portions of all, from their names and those of the endpoints alone, so that all
-// agree.
+// With a hundred gateways and ten thousand servers, connecting each gateway to each
+// server would take a million connections and checks. With portions of 20 there are 2
+// 000, and each server is used and checked by the same number of gateways, give or take
+// one. Each gateway computes the portions of all, from only the names of gateways and
+// endpoints, so that all agree.
 //
 // The limits of an endpoint (MaxConns, MinConns, MaxQueue) are those of the whole
 // fleet: each gateway that has the endpoint gets its part of them, at least 1.

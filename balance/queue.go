@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// Queue bounds where requests wait when every server is at its limit. There is one
-// queue for the pool and one for each server, for requests that want it and no other. A
-// slot that gets free goes to the lowest class of [Request.Priority] that waits for it,
-// to the oldest within the class.
+// Queue bounds the queues in which requests wait when every server is at its limit.
+// There is one queue for the pool and one for each server, for requests that need that
+// server. A slot that becomes free goes to the lowest waiting class of
+// [Request.Priority], and within the class to the oldest request.
 type Queue struct {
 	Size      int           // waiters for any server; 0 means 1024, negative means none
-	PerServer int           // waiters for one certain server; 0 means 128, negative means none
+	PerServer int           // waiters for one given server; 0 means 128, negative means none
 	Timeout   time.Duration // longest wait; 0 means 5s, negative means no limit but the context
 	Share     *Share        // whose fleet Size and PerServer are for together: this gateway has its part of them; nil means this one alone
 }
@@ -239,7 +239,7 @@ func (q *queue) remove(w *waiter) {
 	}
 }
 
-// queuedBy changes the number of those who wait for s.
+// queuedBy changes the number of requests that wait for s.
 func (s *Server) queuedBy(n int64) {
 	s.queued.Add(n)
 	if h := s.core.hooks.Load(); h != nil {
@@ -247,7 +247,7 @@ func (s *Server) queuedBy(n int64) {
 	}
 }
 
-// try looks for a slot that w could use and gives it to whoever comes first.
+// try looks for a slot that w could use and gives it to the first waiter in line.
 func (q *queue) try(w *waiter) {
 	for w.list != nil {
 		s := w.server
@@ -260,7 +260,7 @@ func (q *queue) try(w *waiter) {
 	}
 }
 
-// dispatch gives the free slots of s to those who wait for them.
+// dispatch gives the free slots of s to waiters.
 func (q *queue) dispatch(s *Server) {
 	q.mu.Lock()
 	for q.give(s) {
@@ -269,8 +269,8 @@ func (q *queue) dispatch(s *Server) {
 	s.core.panics.log()
 }
 
-// give gives one free slot of s to who comes first, if there is a slot and somebody
-// who waits for it, and reports whether it did. q.mu is held.
+// give gives one free slot of s to the first waiter, if there are both, and reports
+// whether it did. q.mu is held.
 func (q *queue) give(s *Server) bool {
 	w := q.first(s)
 	if w == nil {
@@ -296,8 +296,8 @@ func (q *queue) grant(w *waiter, s *Server, need admission) bool {
 	return true
 }
 
-// first returns who is to get the next slot of s. At equal rank those who wait for s
-// and no other come first.
+// first returns the waiter that gets the next slot of s. At equal rank those that
+// wait for s only come first.
 func (q *queue) first(s *Server) *waiter {
 	own := s.queue.head
 	if admission(s.open.Load()) < balanced {
@@ -323,8 +323,8 @@ func (w *waiter) mayUse(s *Server) bool {
 	return sn.holds(s, false) || sn.holds(s, true) && sn.exhausted(w.key, w.filter)
 }
 
-// handOn lets those who wait for s, and no other, wait for any server: s is closed.
-// They keep their rank.
+// handOn moves the waiters for s, which is closed, to the queue of the pool. They
+// keep their rank.
 func (q *queue) handOn(s *Server) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -358,8 +358,8 @@ func (q *queue) follow(c *core) {
 	}
 }
 
-// review looks after the waiters when servers have changed: those who have no hope any
-// more are told, those who can go on do.
+// review checks the waiters after servers have changed: those without a possible
+// server fail, and those with a free slot continue.
 func (q *queue) review(c *core, touched []*Server) {
 	if q.waiting.Load() == 0 {
 		return
@@ -378,10 +378,10 @@ func (q *queue) review(c *core, touched []*Server) {
 		if q.try(w); w.list != nil {
 			w = w.next
 		} else {
-			w = q.pool.head // whoever was next may be gone too
+			w = q.pool.head // the next one may be gone too
 		}
 	}
-	// Those who wait for any server come first, so that the policy spreads them: else
+	// Waiters for any server come first, so that the policy spreads them: otherwise
 	// the first of many servers that come back would get them all.
 	for _, s := range touched {
 		for q.give(s) {

@@ -2,9 +2,9 @@
 
 package balance
 
-// Random draws a server by weight. It needs no memory of earlier picks, so balancers
-// that do not know of each other do not fall into step. Use [TwoChoices] unless the
-// load of the servers says nothing.
+// Random draws a server by weight. It keeps no state between picks, so independent
+// balancers do not synchronize. Prefer [TwoChoices] unless the number of leases says
+// nothing about the load.
 type Random struct{}
 
 // Picker implements [Policy].

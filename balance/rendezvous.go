@@ -6,8 +6,9 @@ import "math"
 
 // Rendezvous gives every server a score made of the key and its name, and picks the
 // highest. When a server leaves only its own keys move, evenly to all others, and the
-// order of scores is the order of fallback. It needs no table, but each pick looks at
-// every server: use it up to some dozens, [Maglev] or [Ring] above.
+// order of scores is the order of fallback. It needs no table, but each pick computes
+// a score for every server: use it for up to some dozens, and [Maglev] or [Ring] for
+// more.
 //
 // A request without a key is served round robin.
 //

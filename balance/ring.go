@@ -12,23 +12,23 @@ import (
 )
 
 // Ring places every server at many points of a circle, and picks the one at or after
-// the key. When a server leaves only its own keys move, to the servers at the points
-// that follow; going on clockwise is also the order of fallback.
+// the key. When a server leaves only its own keys move, to the servers at the next
+// points; fallback also follows the points clockwise.
 //
-// The placement is ketama's as nginx and Pingora have it, 160 points for a weight of 1,
-// of the server's name: servers named host:port there and here are at the same points.
-// To have the same keys at the same servers too use [HashKetama]. A request without a
-// key is served round robin.
+// The points are those of ketama in nginx and Pingora, 160 for a weight of 1, computed
+// from the server's name: a server named host:port has the same points there and here.
+// To map keys to the same servers as well, use [HashKetama]. A request without a key is
+// served round robin.
 //
-// With a Bound, a server that has its part is passed over as long as one that has not
-// has room. If there is none, because of limits or because the request was tried
-// there, the bound gives way: the request need not wait for a slot that there is. The
-// bound is asked where a server is chosen; who names a server ([Request.Prefer]) or
-// waits for one ([WhenFull]) gets that one. Work that begins or ends at the very moment
-// may count or not. A part is a whole number of leases, so while little is in flight a
-// light server has its part with one, and what keys of it come meanwhile go to others:
-// with a Bound of 1.25, weights of 90 and 10 and 5 leases it gets a third less than its
-// share, with 100 a fifteenth.
+// With a Bound, a server at its bound is skipped while another one below its bound has
+// room. If there is none, because of limits or because the request was already tried
+// there, the bound is ignored, so that the request does not wait while there is a free
+// slot. The bound applies only where a server is chosen: a request that names a server
+// ([Request.Prefer]) or waits for one ([WhenFull]) gets that one. Leases that begin or
+// end at the same moment may or may not be counted. A bound is a whole number of
+// leases, so with few leases in flight a light server is at its bound with one, and
+// further requests for its keys go to others: with a Bound of 1.25, weights of 90 and
+// 10, and 5 leases it gets a third less than its share, with 100 leases a fifteenth.
 //
 // A pick takes time logarithmic in the number of points. A change merges the points of
 // the servers that changed.

@@ -2,10 +2,10 @@
 
 package balance
 
-// RoundRobin gives every server its turns: in each aligned cycle of as many picks as
-// the weights (divided by what they have in common) add up to, every server gets
-// exactly its weight, spread out over the cycle. With equal weights that is the order
-// of Set. Servers without room are passed over.
+// RoundRobin gives every server turns by weight. A cycle has as many picks as the sum
+// of the weights, divided by their greatest common divisor; in each aligned cycle
+// every server gets exactly its weight, spread over the cycle. With equal weights the
+// order is that of Set. Full servers are skipped.
 //
 // No weight that a server may have is rounded. Only during a slow start, when weights
 // count in hundredths, those that are more than 262144 (2^18) hundredths apart are, by
@@ -25,8 +25,8 @@ type roundRobin struct {
 func (p *roundRobin) Pick(_ uint64, f Filter) *Server {
 	servers := p.view.Servers
 	var i int
-	// Passed over servers lose their turn, so that the load of a full one is spread
-	// over all others and not over its neighbour alone.
+	// Skipped servers lose their turn, so that the load of a full one is spread
+	// over all others and not only over the next one.
 	for range 4 {
 		i = p.turns.at(p.view.Cursor.Next())
 		if s := servers[i]; f.Allows(s) {

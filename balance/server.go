@@ -51,7 +51,7 @@ type Server struct {
 	cold      bool       // is to start a ramp
 	factor    float64    // of slow start, in (0, 1]
 
-	queue waitList // those who wait for this server and no other; guarded by core.queue.mu
+	queue waitList // requests that wait for this server only; guarded by core.queue.mu
 }
 
 // admission says which leases may be taken. It is checked again after a slot was taken,
@@ -70,7 +70,7 @@ func (s *Server) Name() string { return s.name }
 // Addr returns the address of s, as in [Endpoint.Addr].
 func (s *Server) Addr() string { return s.ep.Load().Addr }
 
-// Endpoint returns what the host said of s last. Labels must not be changed.
+// Endpoint returns the current endpoint of s. Labels must not be changed.
 func (s *Server) Endpoint() Endpoint { return *s.ep.Load() }
 
 // Value returns [Endpoint.Value].
@@ -79,7 +79,7 @@ func (s *Server) Value() any { return s.ep.Load().Value }
 // InFlight returns how many leases on s are not done.
 func (s *Server) InFlight() int { return int(s.inflight.Load()) }
 
-// Queued returns how many wait for s and no other server.
+// Queued returns how many requests wait for s only.
 func (s *Server) Queued() int { return int(s.queued.Load()) }
 
 // Usable reports whether s takes new work, as far as its own state goes.
@@ -98,7 +98,7 @@ func (s *Server) setOpen(o admission) {
 	}
 }
 
-// load is what leastconn-like policies compare: work that s has taken on.
+// load is the work of s, which policies such as LeastConn compare.
 func (s *Server) load() int64 { return s.inflight.Load() + s.queued.Load() }
 
 // capacity returns how many leases s may hold now; 0 means no limit. A trial comes on
@@ -167,8 +167,8 @@ func (s *Server) take(need admission, bound int64, locked bool) (ticket uint32, 
 		}
 		return 0, full
 	}
-	// Checked after the slot was taken: either this sees the door shut, or the call that
-	// shut it sees the lease.
+	// Checked after the slot was taken: either this sees that the server is closed, or
+	// the call that closed it sees the lease.
 	if admission(s.open.Load()) < need {
 		s.turnAway(ticket, locked)
 		return 0, closed
@@ -186,8 +186,8 @@ func (s *Server) take(need admission, bound int64, locked bool) (ticket uint32, 
 	return ticket, taken
 }
 
-// turnAway gives back a slot, and the place of a trial, that were taken before the door
-// was seen to be shut.
+// turnAway gives back a slot, and the place of a trial, that were taken before the
+// server was seen to be closed.
 func (s *Server) turnAway(ticket uint32, locked bool) {
 	s.giveBack()
 	s.freeTicket(ticket, locked)
@@ -206,7 +206,7 @@ func (s *Server) takeBelow(limit int64) bool {
 	}
 }
 
-// giveBack gives a slot back without telling those who wait for one.
+// giveBack gives a slot back without serving the queue.
 func (s *Server) giveBack() {
 	n := s.inflight.Add(-1)
 	if n < 0 {
@@ -217,7 +217,7 @@ func (s *Server) giveBack() {
 	}
 }
 
-// release ends a lease: it gives the slot back, to who waits for it.
+// release ends a lease: it gives the slot back, to a waiting request if there is one.
 func (s *Server) release(ticket uint32) {
 	s.giveBack()
 	c := s.core
@@ -252,11 +252,11 @@ func (s *Server) freed(locked bool) {
 	}
 }
 
-// Report says what the observer c thinks of s and why. It takes effect at once;
-// reporting the same health again costs little.
+// Report sets the health of s as seen by the observer c, with the reason. It
+// takes effect at once; reporting the same health again is cheap.
 //
-// A c above [MaxReporter] makes it panic. A report on a server that has left is kept,
-// without effect.
+// It panics if c is above [MaxReporter]. A report on a server that has left has no
+// effect.
 func (s *Server) Report(c Reporter, h Health, reason string) {
 	if c > MaxReporter {
 		panic("balance: no such reporter")
@@ -264,13 +264,13 @@ func (s *Server) Report(c Reporter, h Health, reason string) {
 	s.core.change(s, func(now time.Time) { s.status.report(Report{c, h, reason, now}) })
 }
 
-// SetAdmin says what the operator wants of s and why. See [Server.Drain] to wait until
-// the work in flight is done.
+// SetAdmin sets the operator's state of s, with the reason. See [Server.Drain] to wait
+// until the work in flight is done.
 func (s *Server) SetAdmin(a Admin, reason string) {
 	s.core.change(s, func(now time.Time) { s.status.administer(Operator{a, reason, now}) })
 }
 
-// SetWeight changes the weight of s until [Pool.Set] brings another one. Here 0 means
+// SetWeight changes the weight of s until [Pool.Set] sets another one. Here 0 means
 // none: persistent traffic only.
 func (s *Server) SetWeight(w int) error {
 	if w < 0 || w > MaxWeight {
@@ -280,8 +280,8 @@ func (s *Server) SetWeight(w int) error {
 	return nil
 }
 
-// SetMaxConns changes the limit of s until [Pool.Set] brings another one; 0 means no
-// limit. Leases above a lowered limit run to their end.
+// SetMaxConns changes the limit of s until [Pool.Set] sets another one; 0 means no
+// limit. Leases above a lowered limit are not interrupted.
 func (s *Server) SetMaxConns(n int) error {
 	if n < 0 {
 		return &penstock.ConfigError{Field: "SetMaxConns", Value: n, Reason: "must not be negative"}

@@ -10,18 +10,19 @@ import (
 	"github.com/penstock-lb/penstock"
 )
 
-// Set makes endpoints the members of p, in one step. Servers are told apart by name:
-// one that stays keeps its state, counters and leases; a new one starts, in slow start
-// if that is set; one that is gone takes no more work, hands on those who wait for it,
-// and ends with its last lease. A name that comes back before that keeps its leases and
-// counters, but nothing that was said of it: not its health, nor what SetAdmin, SetTrial,
-// SetWeight and SetMaxConns said.
+// Set replaces the members of p by endpoints, in one step. Servers are identified by
+// name. One that stays keeps its state, counters and leases. A new one starts, in slow
+// start if that is set. A removed one takes no more work, its queue moves to the queue of
+// the pool, and it ends with its last lease. If its name comes back before that, it keeps
+// its leases and counters, but not its health, nor the effects of SetAdmin, SetTrial,
+// SetWeight and SetMaxConns.
 //
-// A change of weight or limits here replaces what SetWeight and SetMaxConns said. A
-// change of address closes idle connections and starts a new slow start.
+// A change of weight or limits here replaces the values of SetWeight and
+// SetMaxConns. A change of address closes idle connections and starts a new slow
+// start.
 //
-// The error names each field that is wrong, of an endpoint or of p itself, by a
-// [*penstock.ConfigError]. Nothing has changed then.
+// The error has a [*penstock.ConfigError] for each wrong field, of an endpoint
+// or of p itself. Nothing changes then.
 func (p *Pool) Set(endpoints ...Endpoint) error {
 	p.init()
 	if p.core.conf != p {

@@ -10,11 +10,11 @@ type snapshot struct {
 	set    *set
 	groups []group
 	// chosen holds, by slot, the servers that may be given to requests in the queue;
-	// spare those of the tiers that serve only when nobody else does.
+	// spare has those of the tiers that serve only when no other does.
 	chosen, spare []*Server
 
 	usable  int
-	limited bool // somebody has a limit
+	limited bool // some server has a limit
 	keyed   bool // the pick follows from the key
 	rand    Rand
 }
@@ -60,8 +60,8 @@ func (c *core) publish(changed []*Server, now time.Time) {
 	for _, v := range c.views {
 		c.rebuild(v)
 	}
-	// Doors open before the new snapshots can lead there, and close before those who
-	// wait behind them are sent elsewhere.
+	// Servers are opened before the new snapshots refer to them, and closed before
+	// their waiters are moved.
 	for s := range c.forced {
 		s.setOpen(balanced)
 	}
@@ -82,7 +82,7 @@ func (c *core) publish(changed []*Server, now time.Time) {
 	c.rehook()
 }
 
-// handOn sends those who wait for s, and no other, elsewhere if its door is shut.
+// handOn moves the waiters for s to the pool's queue if s is closed.
 func (c *core) handOn(s *Server) {
 	if !s.published.persistent() && !c.forced[s] {
 		c.queue.handOn(s)
@@ -201,7 +201,7 @@ func (c *core) rehook() {
 	}
 }
 
-// hooks are those who want to hear of leases.
+// hooks are the receivers of lease events.
 type hooks struct {
 	own       []changer // pickers of this package, which need no guard against panics
 	changers  []changer

@@ -13,8 +13,8 @@ import (
 type Admin uint8
 
 const (
-	Ready Admin = iota // serve, if nobody reports otherwise
-	Drain              // no new work, but persistent traffic and health checks go on
+	Ready Admin = iota // serve, unless a reporter disagrees
+	Drain              // no new work, but persistent traffic and health checks continue
 	Maint              // nothing at all; idle connections are closed
 )
 
@@ -27,7 +27,7 @@ type Health uint8
 
 const (
 	Up       Health = iota // well
-	Stopping               // soft stop: no new work, persistent traffic goes on
+	Stopping               // soft stop: no new work, but persistent traffic continues
 	Down                   // no work at all
 	Unknown                // the observer cannot tell; counts as Up, and [Pool.Explain] says it
 )
@@ -99,7 +99,7 @@ func word[T ~uint8](i T, words ...string) string {
 	return strconv.Itoa(int(i))
 }
 
-// status is the state machine of one server: what everybody said of it.
+// status is the state machine of one server: the last reports of all reporters.
 type status struct {
 	operator Operator
 	reports  []Report // in order of By

@@ -35,9 +35,8 @@ func (o Outcomes) Failed() uint64 {
 // StateTimes say how long a server has been in each [State], up to now.
 type StateTimes [states]time.Duration
 
-// ServerStats are figures of one server since it joined, or since ClearStats. They are read one by one while
-// work goes on, so sums may be off by what happens meanwhile. A server keeps about 1.1 KB
-// for them, however long it lives.
+// ServerStats are figures of one server since it joined, or since ClearStats. They are read one by
+// one during normal operation, so sums may be slightly off. They take about 1.1 KB per server.
 type ServerStats struct {
 	InFlight int    // leases
 	Queued   int    // waiting for this server and no other
@@ -73,8 +72,8 @@ func (s *Server) figures() ServerStats {
 	return st
 }
 
-// ClearStats sets the outcomes and latencies of s back to nothing. What goes on is not
-// touched, nor is anything that decides on picks. (HAProxy, "clear counters all".)
+// ClearStats resets the outcomes and latencies of s. It does not affect current work
+// or picks. (HAProxy, "clear counters all".)
 func (s *Server) ClearStats() {
 	for i := range s.outcomes {
 		s.outcomes[i].Store(0)

@@ -24,8 +24,8 @@ func (s *Server) SetTrial(on bool) {
 	})
 }
 
-// Trying reports whether s is on trial and its one lease goes on, so that the next cannot
-// be taken yet.
+// Trying reports whether s is on trial and its one lease is in use, so that the next
+// cannot be taken yet.
 func (s *Server) Trying() bool { return !s.trialRoom() }
 
 // A trial lets one lease at a time be taken. Each lease that is taken on a trial has a
@@ -78,13 +78,14 @@ func (s *Server) beforeTrial(ticket uint32) bool {
 	return t != nil && (ticket == 0 || int32(ticket-t.first) <= 0)
 }
 
-// Works says that the server does its work although the lease goes on: it has answered,
-// and the answer may last. Status is that of an HTTP answer, 0 without one. It matters
-// only to a server on trial (see [Server.SetTrial]), which need not wait for Done then:
-// [Pool.OnOutcome] are told OK with [Outcome.Early], and the next lease may be taken.
+// Works reports that the server works although the lease has not ended: it has begun to
+// answer, and the answer may take long. Status is that of an HTTP answer, 0 without
+// one. It matters only to a server on trial (see [Server.SetTrial]), which need not
+// wait for Done then: [Pool.OnOutcome] are told OK with [Outcome.Early], and the next
+// lease may be taken.
 //
-// It costs a comparison at any other time, so whoever relays a long connection or a
-// stream may call it for each. More calls than one do nothing.
+// Otherwise it costs a comparison, so it may be called for each long connection or
+// stream. Further calls do nothing.
 func (l Lease) Works(status int) {
 	if l.ticket != 0 {
 		l.s.works(l.ticket, status)

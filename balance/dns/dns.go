@@ -6,8 +6,8 @@
 //	src := &dns.Source{Name: "web.internal.example", Port: 8080}
 //	err := pool.Follow(ctx, src)
 //
-// It asks the name servers itself, as the resolver of package net does not tell how
-// long an answer is valid.
+// It queries the name servers itself, since the resolver of package net does not
+// return how long an answer is valid.
 package dns
 
 import (
@@ -34,18 +34,17 @@ var (
 	ErrNoAnswer = errors.New("dns: no answer")
 )
 
-// A Source watches a name and is a [balance.Source]. It asks again when the shortest
-// TTL of the answer has passed, or after Retry when a server of the pool that follows
-// cannot be connected to or is found down (see [balance.Doubts]); as long as that shows the same
-// servers, ever later. Its fields must not change once Watch is called.
+// A Source watches a name and is a [balance.Source]. It queries again when the shortest TTL of
+// the answer has passed. It also does so after Retry if a connect to a server of the pool has
+// failed or a server is found down (see [balance.Doubts]); while that returns the same servers,
+// the pauses grow. The fields must not change once Watch is called.
 //
-// A question that fails, such as that for the IPv6 addresses, or for those of one target
-// of a service, keeps its last answer for Hold, and takes nothing from what the others
-// say; its error is told once. If no name server answers anything, or they say that the
-// name does not exist, the last set stays for Hold; then the source says that there is
-// none. A pool follows that only with [balance.Pool.AllowEmpty]: without it the addresses of a
-// name that is gone stay for ever. [balance.Pool.SourceState] and Explain say so, and
-// since when.
+// If one query fails, such as that for the IPv6 addresses or for one target of a service, its
+// last answer is kept for Hold, and the answers of the others are not affected; its error is
+// reported once. If no name server answers, or they say that the name does not exist, the last
+// set is kept for Hold, and after that the set is empty. A pool follows an empty set only with
+// [balance.Pool.AllowEmpty]: without it the addresses of a removed name stay for ever.
+// [balance.Pool.SourceState] and Explain report that, and since when.
 type Source struct {
 	Name    string // a full domain name: there is no search list
 	Port    int    // of all servers; SRV records bring their own
@@ -61,10 +60,10 @@ type Source struct {
 	MaxTTL time.Duration // 0 means 5min
 	Retry  time.Duration // after a failure, of a question or of a server; 0 means 5s
 	Hold   time.Duration // of the last good answers; 0 means 1h, negative means no limit
-	Jitter float64       // of the time until the next question, as a part of it, which only makes it shorter; 0 means 0.1, negative means none
-	Seed   uint64        // of the jitter; 0 means seeded at random. The ids of questions are always random, as nobody must guess them
+	Jitter float64       // largest random reduction of the time until the next query, as a fraction of it; 0 means 0.1, negative means none
+	Seed   uint64        // of the jitter; 0 means seeded at random. The ids of queries are always random, since they must not be guessed
 
-	Edit        func(*balance.Endpoint)                                           // has the last word on each endpoint, such as its limits; nil means none
+	Edit        func(*balance.Endpoint)                                           // changes each endpoint, such as its limits; nil means none
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error) // to a name server, "udp" or "tcp"; nil means net.Dialer
 }
 

@@ -4,7 +4,7 @@
 //
 //	err := pool.Follow(ctx, &file.Source{Path: "/etc/penstock/servers"})
 //
-// The file is JSON or lines. Lines are an address and what else there is to say of it:
+// The file is JSON or lines. A line has an address and optional fields:
 //
 //	# the web servers
 //	10.0.0.1:80  name=a weight=3
@@ -19,8 +19,8 @@
 //		{"addr": "10.9.0.1:80", "tier": 1, "labels": {"rack": "r7"}}
 //	]
 //
-// Fields are those of [balance.Endpoint]. One that is not known is an error, so that a
-// limit that is misspelled is no missing limit.
+// Fields are those of [balance.Endpoint]. An unknown field is an error, so that a
+// misspelled limit is not silently missing.
 package file
 
 import (
@@ -44,14 +44,14 @@ import (
 // written in place half may be there, and half of the lines are a valid file: it is read when
 // two looks in a row find the same time and size, or after ten that do not.
 //
-// A file that is away or cannot be read as endpoints is told once, as an *[Error], until the
-// error changes; the set that was good stays. [balance.Pool.SourceState] says how old it is.
+// If the file is missing or invalid, the error is reported once, as an *[Error], until it
+// changes; the last good set stays. [balance.Pool.SourceState] says how old it is.
 type Source struct {
 	Path     string
-	Interval time.Duration // between two looks; 0 means 1s
+	Interval time.Duration // between two checks; 0 means 1s
 	MaxBytes int64         // of the file; 0 means 4 MiB, negative means no limit
 
-	Edit func(*balance.Endpoint) // has the last word on each endpoint, such as its limits; nil means none
+	Edit func(*balance.Endpoint) // changes each endpoint, such as its limits; nil means none
 }
 
 // An Error says what is wrong with a file.

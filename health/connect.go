@@ -125,7 +125,7 @@ func (d *Connect) secure(ctx context.Context, c net.Conn, e balance.Endpoint) (*
 
 // dialError sorts the errors of a dial. What this machine lacks (a descriptor, memory, a
 // port) is CodeInternal: it says nothing of the server, and must not empty a pool. A
-// server's socket that lets nobody in is the server's fault.
+// server's socket that refuses all connections is the server's fault.
 func dialError(ctx context.Context, err error) *Error {
 	e := &Error{Code: CodeUnreachable, Step: "connect", Err: err}
 	if own, ok := errors.AsType[*Error](err); ok {

@@ -146,8 +146,8 @@ func (c *connecting) end(err error) error {
 	return c.why(os.NewSyscallError("connect", err))
 }
 
-// itself reports whether c is connected to itself. That happens if nobody
-// listens at a port of this machine which the kernel gave to c as its own.
+// itself reports whether c is connected to itself. That happens if no socket
+// listens at a local port and the kernel picks it as the port of c.
 func (c *connecting) itself() bool {
 	own, err := syscall.Getsockname(c.fd)
 	if err != nil {

@@ -42,7 +42,7 @@ func (e *ejection) eject(now time.Time, base, limit, extra time.Duration) time.D
 	return span
 }
 
-// try begins a trial, or lets it go on; span 0 is without end.
+// try begins a trial, or continues it; a span of 0 has no end.
 func (e *ejection) try(now time.Time, span time.Duration) {
 	e.now, e.until = onTrial, time.Time{}
 	if span > 0 {

@@ -85,7 +85,7 @@ func (x Exec) Probe(ctx context.Context, e balance.Endpoint) error {
 	out := &firstBytes{left: maxOutput}
 	cmd.Stdout, cmd.Stderr = out, out // one writer: the command gets one pipe for both
 	err := cmd.Run()
-	if errors.Is(err, exec.ErrWaitDelay) { // it has ended well, and left somebody behind
+	if errors.Is(err, exec.ErrWaitDelay) { // it succeeded, but left a process running
 		_ = killAll(cmd)
 		err = nil
 	}

@@ -200,7 +200,7 @@ func (o *Outlier) tell(x *candidate, n observation) {
 	}
 }
 
-// gatewayKind reports whether a bad outcome looks like a dead process behind.
+// gatewayKind reports whether a bad outcome looks like a dead process behind a proxy.
 func gatewayKind(o balance.Outcome) bool {
 	return o.Class != balance.StatusError || o.Status >= 502 && o.Status <= 504
 }

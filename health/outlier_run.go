@@ -277,7 +277,7 @@ func (t *outlierRun) refill() {
 	}
 }
 
-// onlyOutlier reports whether nobody but an outlier keeps a server out of use.
+// onlyOutlier reports whether only an outlier detector keeps a server out of use.
 func onlyOutlier(e *balance.Explanation) bool {
 	return e.Operator.Admin == balance.Ready && !slices.ContainsFunc(e.Reports, func(r balance.Report) bool {
 		return r.By != balance.Outlier && r.Health != balance.Up && r.Health != balance.Unknown

@@ -123,7 +123,7 @@ func (r *round) run(ctx context.Context) error {
 	}
 }
 
-// poke wakes who waits for c, now or when it looks next.
+// poke wakes the goroutine that waits for c, now or at its next check.
 func poke(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -267,7 +267,7 @@ func (r *round) tell(res Result, t *target, now time.Time) {
 	// two probes has forgotten what was said of it.
 	health := st.Health
 	if health == balance.Up && CodeOf(st.Err) == CodeInternal {
-		health = balance.Unknown // it is in use, and somebody should know that it is not watched
+		health = balance.Unknown // it is in use without being checked, which should be visible
 	}
 	for _, s := range t.servers {
 		s.Report(balance.Check, health, st.Reason)

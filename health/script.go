@@ -107,9 +107,9 @@ func (s *session) expect(step *Step, got []byte) ([]byte, error) {
 const freeBytes = 256 << 10
 
 // A finder asks a Match about an answer that arrives in pieces. What it costs is
-// linear in the answer, also where each byte is a piece of its own: Contains goes
-// on where it left off, and Regexp, which has to begin anew each time, is asked
-// less often once it has cost much.
+// linear in the answer, also where each byte is a piece of its own: Contains
+// continues where it stopped, and Regexp, which has to start again each time, is
+// tried less often once it has cost much.
 type finder struct {
 	m        *Match
 	contains bool

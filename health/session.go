@@ -205,7 +205,7 @@ func (s *session) tooLong() *Error {
 	return s.error(CodeProtocol, "answer longer than %d bytes", s.max)
 }
 
-// cut reports whether err came of the bound: whoever read was told of an end too early.
+// cut reports whether err is due to the bound, which ended the read early.
 func (s *session) cut(err error) bool {
 	return errors.Is(err, errTooLong) || s.r != nil && s.in.N <= 0 && s.r.Buffered() == 0
 }

@@ -21,9 +21,10 @@ import (
 //	proxy := &l4.Proxy{Pool: pool, Dial: home.DialContext}
 //
 // Each connection serves one client, so a server keeps a few waiting and makes
-// another when one is taken. Who may connect is up to the handlers before it:
-// client certificates, prefixes. Of servers that are not alike each has an
-// Attach, and the host's DialFunc chooses by the address.
+// another when one is taken. The handlers before it decide which servers may
+// connect: by client certificates or prefixes. If servers are not
+// interchangeable, each has an Attach, and the host's DialFunc chooses by the
+// address.
 //
 // The zero value is ready to be used, and must not be copied then. All methods
 // may be called at once.
@@ -79,7 +80,7 @@ func (a *Attach) ServeConn(ctx context.Context, c net.Conn) error {
 	}
 }
 
-// hush ends the listening to c, if it goes on, and says whether the peer has
+// hush ends the watch of c, if there is one, and reports whether the peer has
 // left.
 func hush(c *Conn, heard <-chan error) error {
 	if heard == nil {

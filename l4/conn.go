@@ -19,10 +19,10 @@ import (
 // passing through the scheduler, as a non-blocking socket needs no second
 // thread to stand by.
 //
-// One goroutine may read (Read, ReadBuffer, Peek, Discard, WriteTo) and one
-// may write (Write, ReadFrom, CloseWrite) at a time: less than net.Conn
-// promises, and what allows a read or a write to allocate nothing. Close, the
-// deadlines and everything else may be called at any time by anybody.
+// One goroutine may read (Read, ReadBuffer, Peek, Discard, WriteTo) and one may
+// write (Write, ReadFrom, CloseWrite) at a time: this is less than net.Conn
+// promises, but lets reads and writes work without allocations. Close, the
+// deadlines and all other methods may be called at any time by any goroutine.
 // Deadlines hold for all reads and writes as in net.Conn.
 type Conn struct {
 	nc  net.Conn
@@ -66,9 +66,9 @@ func NewConn(c net.Conn) *Conn {
 	return conn
 }
 
-// NetConn returns the bare connection. Who goes on with it takes what is in
-// Buffered first: those bytes are not in it any more. The Conn remains the
-// one to close, since its owner may count on that.
+// NetConn returns the bare connection. A caller that uses it must take the
+// bytes in Buffered first, which have already been read from it. The Conn must
+// still be the one that is closed, since its owner may rely on that.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
 // TLS returns the state of the bare connection if that is TLS and shows it,
@@ -96,7 +96,7 @@ func (c *Conn) Peek(n int) ([]byte, error) {
 	return c.ahead[:max(n, 0)], nil
 }
 
-// fill reads once, at least one byte behind those read ahead.
+// fill reads once and appends at least one byte to those read ahead.
 func (c *Conn) fill(n int) error {
 	if cap(c.ahead)-len(c.ahead) == 0 || cap(c.ahead) < n {
 		grown := make([]byte, len(c.ahead), max(n, 2*len(c.ahead), minAhead))
@@ -175,8 +175,8 @@ func (c *Conn) ReadBuffer(p *BufferPool) (*Buffer, error) {
 }
 
 // TryReadBuffer is ReadBuffer that does not wait: b and err are nil if there is
-// nothing yet, and if nobody can tell, which is so for all but plain sockets
-// on Linux. Deadlines do not matter to it.
+// nothing yet, and if that cannot be found out, as for everything but plain
+// sockets on Linux. Deadlines do not matter to it.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) TryReadBuffer(p *BufferPool) (b *Buffer, err error) {

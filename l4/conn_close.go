@@ -13,11 +13,12 @@ type closeHook struct {
 	next *closeHook
 }
 
-// OnClose has f called once when the connection is closed, by whoever closes
-// it: at once if it is closed already. It is for handlers that keep count of
-// connections, since those may outlive ServeConn. f must not block. It is added
-// to the innermost Conn that c wraps, so that it does not matter which layer is
-// closed. It may be called at any time by anybody. If f panics, that is logged.
+// OnClose registers f to be called once when the connection is closed by any
+// caller, or at once if it is already closed. It is for handlers that count
+// connections, which may outlive ServeConn. f must not block. It is added to
+// the innermost Conn that c wraps, so it does not matter which layer is closed.
+// OnClose may be called at any time by any goroutine. If f panics, that is
+// logged.
 func (c *Conn) OnClose(f func()) {
 	var nc net.Conn = c
 	for nc != nil {
@@ -42,7 +43,7 @@ func (c *Conn) OnClose(f func()) {
 	}
 }
 
-// runCloseHooks calls the hooks that nobody has called yet, the last first.
+// runCloseHooks calls the remaining hooks, the last one first.
 func (c *Conn) runCloseHooks() {
 	h := c.closing.Swap(nil)
 	if h == nil {

@@ -7,9 +7,9 @@ import (
 	"net"
 )
 
-// A Handler serves connections. It owns c and closes it, at the latest when
-// it can do no more for it; it may do so after ServeConn has returned, when c
-// was handed to somebody else. The connection counts as open until then.
+// A Handler serves connections. It owns c and must close it when it is done,
+// which may be after ServeConn has returned if it has passed c on. The
+// connection counts as open until then.
 //
 // The context ends when the server that accepted c has run out of patience
 // (Close, or the deadline of Shutdown); c is closed at the same time. The

@@ -45,8 +45,8 @@ func (h *ClientHello) MaxVersion() uint16 {
 // The error is [io.ErrUnexpectedEOF] if more bytes may complete it, and matches
 // [ErrClientHello] as soon as no byte that follows could.
 //
-// What crypto/tls refuses in the parts that are read here is refused too, so
-// that nobody is routed by a name that the server behind reads another way.
+// The parts parsed here are refused if crypto/tls refuses them, so that no
+// client is routed by a name that the server parses differently.
 func ParseClientHello(b []byte) (*ClientHello, error) {
 	var r helloReader
 	msg, err := r.read(b)
@@ -70,9 +70,9 @@ const (
 	helloMaxExtensions = 128 // some 70 are registered
 )
 
-// A helloReader joins the fragments of the first handshake message. It goes on
-// where it left off, so that a client that sends byte by byte, or a record for
-// each byte, costs no more than one that does not.
+// A helloReader joins the fragments of the first handshake message. It
+// continues where it stopped, so that a client that sends byte by byte, or one
+// record per byte, costs no more than others.
 type helloReader struct {
 	off int    // bytes of records read
 	msg []byte // fragments of all records but the first; the first, too, if there are several

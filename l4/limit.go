@@ -45,9 +45,9 @@ type Limit struct {
 	PerClient ClientLimiter // those of one client; nil means no limit
 	Refuse    Handler       // takes what is refused; nil is Reject{}
 
-	// ClientBits is how many bits of an IPv6 address are the client that
-	// PerClient is asked about, as whoever has one address commonly has a network
-	// of them; 0 means 64, negative means no limit: all.
+	// ClientBits is how many bits of an IPv6 address identify the client for
+	// PerClient, since a client with one address usually has a whole network; 0
+	// means 64, negative means no limit: all.
 	ClientBits int
 
 	checked

@@ -200,7 +200,7 @@ func (p *pace) pay(w *wakeup, done <-chan struct{}) error {
 type wakeup struct {
 	mu       sync.Mutex
 	deadline time.Time
-	changed  chan struct{} // closed by the next set; nil if nobody sleeps
+	changed  chan struct{} // closed by the next set; nil if no goroutine sleeps
 }
 
 func (w *wakeup) set(t time.Time) {

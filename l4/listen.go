@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// A ListenConfig makes listeners. Their connections are net.Conns that a Server
-// handles at less cost than those of package net, on Linux; everybody else
-// can use them too.
+// A ListenConfig makes listeners. On Linux a Server handles their connections
+// at less cost than those of package net. They are net.Conns, so other code can
+// use them too.
 type ListenConfig struct {
 	Socket    SocketOptions // inherited by the connections
 	ReusePort bool          // let several listeners share the address, each with its part of the connections (SO_REUSEPORT). Linux

@@ -19,7 +19,7 @@ type listener struct {
 
 	local net.Addr // of all connections; nil if they may differ
 
-	shared  atomic.Bool // the path is somebody else's to remove
+	shared  atomic.Bool // another process removes the path
 	handed  atomic.Bool // another process accepts
 	closing atomic.Bool
 	closed  chan struct{} // closed once the socket is

@@ -7,7 +7,7 @@ import "sync/atomic"
 // A member is a Conn's place in the list of the server that accepted it.
 type member struct {
 	server     *Server
-	record     *Record       // nil if nobody asks for it
+	record     *Record       // nil if there is no OnDone
 	end        atomic.Uint32 // the Cause that was noted first
 	next, prev *Conn
 }

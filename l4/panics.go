@@ -26,8 +26,8 @@ func (e *panicError) Unwrap() error {
 	return err
 }
 
-// Timeout and Temporary have a server go on accepting: the next connection may
-// fare better.
+// Timeout and Temporary make a server keep accepting, since the next connection
+// may succeed.
 func (e *panicError) Timeout() bool   { return false }
 func (e *panicError) Temporary() bool { return true }
 

@@ -9,10 +9,10 @@ import (
 	"syscall"
 )
 
-// A Parker looks after connections on which nobody waits. It holds idle ones
-// without a goroutine (Park), and tells when the peer of a busy one has gone
-// (Watch). It is one epoll instance, itself waited on through the runtime's
-// poller, so that it costs one goroutine and no thread.
+// A Parker waits for events on connections on behalf of their owners. It holds
+// idle ones without a goroutine (Park), and reports when the peer of a busy one
+// has closed its side (Watch). It is one epoll instance, itself waited on
+// through the runtime's poller, so that it costs one goroutine and no thread.
 //
 // It works for Conns over a *net.TCPConn or a stream *net.UnixConn on Linux;
 // for others its methods return false, and elsewhere there is none.
@@ -60,7 +60,7 @@ const (
 	eventsGone  = syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR
 )
 
-// NewParker returns a Parker; who calls Run makes it work. The error is
+// NewParker returns a Parker, which works while Run is running. The error is
 // errors.ErrUnsupported on systems that have none.
 //
 // It is for package l7: see "Machinery" in the package documentation.
@@ -122,8 +122,8 @@ func (p *Parker) Run() error {
 	return fmt.Errorf("l4: parker: %w", err)
 }
 
-// Close ends Run. Connections that are parked stay so and nobody is told:
-// their owner closes them first.
+// Close ends Run. Parked connections stay parked without a notification: their
+// owners must close them first.
 func (p *Parker) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -202,11 +202,11 @@ func (p *Parker) Unwatch(c *Conn) {
 	}
 }
 
-// Park has ready called once, in a new goroutine, when there is something to
-// read from c or its peer has gone. Until then nobody may read from c. It is
-// false if c cannot be parked: nothing has happened then. The caller has read
-// what was read ahead, else Park is false. When c is closed by somebody, ready
-// is called too, so that its owner learns of it.
+// Park registers ready to be called once, in a new goroutine, when there is
+// something to read from c or its peer has closed. Until then no goroutine may
+// read from c. It is false, without an effect, if c cannot be parked, or if
+// there are bytes read ahead that the caller has not taken. Ready is also
+// called when c is closed, so that its owner learns of it.
 func (p *Parker) Park(c *Conn, ready func()) bool {
 	if len(c.ahead) > 0 {
 		return false
@@ -214,8 +214,8 @@ func (p *Parker) Park(c *Conn, ready func()) bool {
 	return p.set(c, func(k *parked) { k.ready = ready })
 }
 
-// Unpark takes c back. If it is true, ready was not called and will not be,
-// and the caller is who may read from c.
+// Unpark takes c back. If it is true, ready has not been and will not be
+// called, and the caller may read from c.
 func (p *Parker) Unpark(c *Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -244,7 +244,7 @@ func (p *Parker) unwire(c *Conn) {
 	}
 }
 
-// unwatch undoes wire for a connection that goes on.
+// unwatch undoes wire for a connection that stays open.
 func (p *Parker) unwatch(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

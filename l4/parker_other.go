@@ -6,8 +6,8 @@ package l4
 
 import "errors"
 
-// A Parker looks after connections on which nobody waits. It exists on Linux
-// only; see there.
+// A Parker waits for events on connections on behalf of their owners. It exists
+// on Linux only; see there.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 type Parker struct{}

@@ -60,10 +60,10 @@ type Proxy struct {
 	HalfClosedTimeout time.Duration
 	Lifetime          time.Duration
 
-	// CutOnDown closes live connections of a server that goes down, into
-	// maintenance, or leaves the pool. Without it they go on as long as both
-	// ends like, until somebody calls the server's Cut. What ends a connection
-	// ends an attempt to connect as well, and another server is tried.
+	// CutOnDown closes live connections of a server that goes down, goes into
+	// maintenance, or leaves the pool. Without it they stay open until an end
+	// closes them or the server's Cut is called. The same events cancel a connect
+	// in progress, and another server is tried.
 	CutOnDown bool
 
 	BufferBytes int // size of the buffers that data moves through; 0 means DefaultBufferBytes
@@ -100,9 +100,9 @@ func tries(n int) int {
 	return max(n, 1)
 }
 
-// ServeConn connects c to a server and relays. It may return while the relay
-// goes on, and the relay's own goroutines may last a moment longer than it: what has
-// to wait for the end of a connection waits for OnDone of the Server, or for
+// ServeConn connects c to a server and relays. It may return while the relay is
+// still running, and the relay's own goroutines may last a moment longer than the
+// relay: to wait for the end of a connection, use OnDone of the Server, or
 // [Conn.OnClose].
 func (p *Proxy) ServeConn(ctx context.Context, c net.Conn) error {
 	if err := p.first(p); err != nil {
@@ -352,7 +352,7 @@ func (s *session) serveLocally(ctx context.Context, h Handler) error {
 func (s *session) start(ctx context.Context) {
 	s.relay.init(s.client, s.server, &s.p.relay, s.finish)
 	switch {
-	case underlying(s.client) == nil: // nobody else would close it
+	case underlying(s.client) == nil: // no other code would close it
 		s.stop = context.AfterFunc(ctx, func() { s.relay.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
 	case s.parker == nil && s.server.raw != nil:
 		s.parker = parkerOf(s.client)

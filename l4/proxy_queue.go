@@ -16,8 +16,8 @@ import (
 var errClientLeft = errors.New("l4: the client went away while it waited for a server")
 
 // waiting is the context of a client that may have to queue. It ends when the
-// client resets its connection, which costs nothing until somebody waits: only
-// then Done is called. One that has ended its stream may well want an answer, and
+// client resets its connection. Detecting that costs nothing until a wait calls
+// Done. A client that has only ended its stream may still expect an answer and
 // stays. The methods are called by one goroutine.
 type waiting struct {
 	context.Context // of the server

@@ -6,7 +6,7 @@ package l4
 func (s *session) watchEvents(left func()) (stop func()) {
 	c := s.client
 	p := parkerOf(c)
-	if p == nil || c.parker.Load() != nil { // somebody else's
+	if p == nil || c.parker.Load() != nil { // parked by another owner
 		return nil
 	}
 	r := &s.relay

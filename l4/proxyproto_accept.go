@@ -17,18 +17,18 @@ import (
 // [ProxyHeaderOf] has the rest.
 //
 // From a trusted address a header is mandatory, from any other there is none:
-// nothing is guessed, since whoever can choose whether to send a header can
-// choose its address (section 5). A connection that breaks this is closed. Any
-// number of connections may be served at once; one that is slow to send its
-// header holds up no other.
+// it is not guessed whether there is one, since a client that could choose to
+// send a header could choose its address (section 5). A connection that breaks
+// this rule is closed. Any number of connections may be served at once; one
+// that is slow to send its header does not delay others.
 type AcceptProxy struct {
 	Next Handler
 
 	// Trusted are the addresses of the proxies before us. The zero value trusts
-	// nobody.
+	// none.
 	Trusted Prefixes
 
-	// TrustUnix trusts what comes over a Unix socket, whose permissions say
+	// TrustUnix trusts connections over a Unix socket, whose permissions restrict
 	// who may connect.
 	TrustUnix bool
 

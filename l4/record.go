@@ -48,9 +48,8 @@ func newRecord() *Record {
 func reached(d time.Duration) time.Duration { return max(d, 1) }
 
 // Note runs f, which may write the record, and must not call Note or End. It may
-// be called by many goroutines; a nil Record has no note taken. What is noted
-// once the connection is over nobody reads, but for notes that OnDone takes of
-// the record that it is given.
+// be called by many goroutines; a nil Record has no note taken. Notes after the
+// end of the connection are lost, except those that OnDone makes in its record.
 func (r *Record) Note(f func(r *Record)) {
 	if r == nil {
 		return

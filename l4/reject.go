@@ -27,8 +27,8 @@ func (Reject) ServeConn(_ context.Context, c net.Conn) error {
 	return nil
 }
 
-// Tarpit is a handler that says nothing for a while and then resets the
-// connection: it slows down those who try again and again. What the client
+// Tarpit is a handler that stays silent for a while and then resets the
+// connection, which slows down clients that keep retrying. What the client
 // sends is not read. Its fields must not change once it serves; it may serve
 // any number of connections at once.
 type Tarpit struct {

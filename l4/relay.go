@@ -17,8 +17,8 @@ import (
 
 // Relay moves bytes between a and b, both ways, until both have ended their
 // streams, one breaks, a timeout passes or ctx ends. The end of one stream is
-// passed on by CloseWrite and the other goes on. What was read ahead is
-// relayed first.
+// passed on by CloseWrite, and the other stream continues. Bytes that were read
+// ahead are relayed first.
 //
 // The caller closes a and b afterwards. If the relay broke off, closing them
 // resets where that is possible, so that no peer takes a part for the whole. Nothing
@@ -73,8 +73,8 @@ type relay struct {
 	log     *slog.Logger  // of panics; nil means slog.Default()
 }
 
-// A direction is one half of a relay. Only its own goroutine reads src,
-// writes and half-closes dst; or whoever holds r.mu, if it moves by events.
+// A direction is one half of a relay. Only its own goroutine reads src, writes
+// and half-closes dst; if it is driven by events, only the holder of r.mu does.
 type direction struct {
 	r        *relay
 	src, dst *Conn
@@ -301,7 +301,7 @@ func (d *direction) finish() {
 	switch {
 	case last:
 		r.close()
-	case !again: // nothing reads src any more, and would find that somebody closed it
+	case !again: // nothing reads src any more, so a close would go unnoticed
 		d.src.OnClose(func() { r.cut(r.gone(d.src), net.ErrClosed) })
 	}
 	d.settle()
@@ -351,7 +351,7 @@ func (r *relay) note(t Termination, err error) {
 
 func (r *relay) noteNow(t Termination, err error) {
 	if r.running == 0 {
-		return // it has ended by itself, and closing goes by that
+		return // it has ended by itself
 	}
 	if t.Cause == ServerAborted && r.up.over {
 		r.late = true

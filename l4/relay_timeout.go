@@ -97,7 +97,7 @@ func (r *relay) nextTimeout() (due time.Duration, t Termination) {
 	o := r.opt
 	limit(o.Lifetime, 0, 0, Local, PhaseData)
 	switch {
-	case r.up.over && o.HalfClosedTimeout == 0: // somebody waits for an answer, and does not hang up
+	case r.up.over && o.HalfClosedTimeout == 0: // a client waits for an answer and stays connected
 		limit(o.IdleTimeout, defaultIdleTimeout, max(both, r.half), ServerTimeout, PhaseData)
 		limit(o.ServerTimeout, 0, max(down, r.half), ServerTimeout, PhaseData)
 	case r.up.over:

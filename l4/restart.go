@@ -16,11 +16,10 @@ import (
 	"time"
 )
 
-// A Restart replaces a running program by a new one without losing a
-// connection: both have the same listening sockets for a while, so that the
-// kernel refuses nobody. Whether a socket comes from the program before this one,
-// from systemd (socket activation, sd_listen_fds(3)), or is made now, is all the
-// same to the host:
+// A Restart replaces a running program by a new one without losing a connection:
+// both have the same listening sockets for a while, so that the kernel refuses no
+// client. The host's code is the same whether a socket comes from the previous
+// program, from systemd (socket activation, sd_listen_fds(3)), or is made now:
 //
 //	restart := new(l4.Restart)
 //	ln, err := restart.Listen(ctx, &l4.ListenConfig{}, "tcp", ":443")
@@ -43,7 +42,7 @@ type Restart struct {
 
 	mu        sync.Mutex
 	taken     bool
-	inherited []inherited // that nobody has asked for
+	inherited []inherited // not yet used by Listen
 	parent    *os.File    // waits for a byte; nil if there is no parent, or it has been told
 	listeners []net.Listener
 	packets   []*sharedPacketConn
@@ -80,7 +79,7 @@ const firstFD = 3
 type passed struct {
 	n      int
 	names  []string
-	parent bool // they are our own kind of parent's, and one more is behind them
+	parent bool // passed by a Restart, with one more descriptor after them
 }
 
 // passedBy reads the environment of process pid, whose parent is ppid.
@@ -213,9 +212,9 @@ func sameAddress(network string, want, has net.Addr) bool {
 	return ok && is && w.Name == h.Name
 }
 
-// Ready says that this program serves: to the one before it, whose HandOver
-// returns then, and to systemd (Type=notify). Sockets that were passed and that no
-// Listen has asked for are closed. If there is nobody to tell it does nothing.
+// Ready announces that this program serves: to the previous one, whose HandOver
+// then returns, and to systemd (Type=notify). Passed sockets that no Listen has
+// used are closed. If there is neither, it does nothing.
 func (r *Restart) Ready() error {
 	r.mu.Lock()
 	r.take()

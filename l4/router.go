@@ -82,9 +82,9 @@ func (r *Router) ServeConn(ctx context.Context, c net.Conn) error {
 	return h.ServeConn(ctx, conn)
 }
 
-// Handler decides who is to serve c, and consumes nothing of it: it is for
-// those who want to do something else with the answer than ServeConn does. On
-// error, c is not closed.
+// Handler returns the handler for c without consuming bytes of it, for code
+// that does something other than ServeConn with the result. On error, c is not
+// closed.
 func (r *Router) Handler(ctx context.Context, c *Conn) (Handler, error) {
 	p := &Peeked{Conn: c}
 	h, err := r.decide(p)

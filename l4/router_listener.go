@@ -84,8 +84,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends Accept and turns away those who wait for it. Connections that
-// were accepted stay open.
+// Close ends Accept and refuses connections that wait for it. Accepted
+// connections stay open.
 func (l *Listener) Close() error {
 	l.once.Do(l.init)
 	l.close.Do(func() { close(l.done) })

@@ -39,7 +39,7 @@ type Peeked struct {
 	hello    *ClientHello
 	helloErr error // other than io.ErrUnexpectedEOF
 	reader   helloReader
-	noLine   int // bytes behind an empty line that hold no other line end
+	noLine   int // bytes after an empty line without another line end
 }
 
 // Hello returns the ClientHello that Data begins with. It is parsed once, as

@@ -32,14 +32,14 @@ type Server struct {
 	MaxConns int          // open at once, over all listeners; more wait in the kernel's backlog; 0 means DefaultMaxConns, negative means no limit
 	Logger   *slog.Logger // nil means slog.Default()
 
-	// LameDuck is how long Shutdown goes on accepting after it has told the handlers
-	// that the server is to go (Draining), so that nothing is refused while those
-	// before us learn of it; 0 or negative means none.
+	// LameDuck is how long Shutdown keeps accepting after it has told the handlers
+	// that the server shuts down (Draining), so that no connection is refused while
+	// load balancers before us learn of it; 0 or negative means none.
 	LameDuck time.Duration
 
-	// OnDone, if not nil, is called once for each connection when it is over,
-	// by whoever closes it. It must not block. The record is not valid after. If
-	// it panics, that is logged.
+	// OnDone, if not nil, is called once for each connection when it ends, by the
+	// goroutine that closes it. It must not block. The record is not valid after.
+	// If it panics, that is logged.
 	OnDone func(*Record)
 
 	// ConnContext, if not nil, derives the context of a connection from the
@@ -76,8 +76,8 @@ type serverState struct {
 // ErrServerClosed. It closes ln. It may be called for many listeners at once.
 //
 // When accepting fails for a reason that may pass, such as a lack of
-// descriptors, it waits and goes on, as [AcceptPause] says. Any other error is
-// returned; connections already accepted are not affected.
+// descriptors, it waits and continues, as [AcceptPause] says. Any other error
+// is returned; connections already accepted are not affected.
 //
 // Before it accepts anything it returns what [Server.Check] says.
 func (s *Server) Serve(ln net.Listener) error {
@@ -234,9 +234,9 @@ func (s *Server) closed(c *Conn) {
 	st.release()
 }
 
-// finish gives the host the record of c: a copy, so that a handler which still
-// takes notes, as c was closed by somebody else, and the host, which may take
-// some in OnDone, do not meet.
+// finish gives the host a copy of the record of c, so that notes of a handler
+// that is still running, because other code closed c, do not race with notes
+// made in OnDone.
 func (s *Server) finish(c *Conn, r *Record) {
 	last := newRecord()
 	r.Note(func(r *Record) {
@@ -256,9 +256,9 @@ func (s *Server) finish(c *Conn, r *Record) {
 }
 
 // Shutdown ends the server in four phases: it tells the handlers (see Draining and
-// AfterDraining) and goes on for LameDuck; it stops accepting; it waits until all
-// connections are closed, those that outlive their ServeConn included; when ctx
-// ends first it closes what is left, as Close does. It returns nil if nothing had to be
+// AfterDraining) and keeps accepting for LameDuck; it stops accepting; it waits until
+// all connections are closed, including those that outlive their ServeConn; if ctx ends
+// first it closes the remaining ones, as Close does. It returns nil if nothing had to be
 // closed, else the error of ctx, and in both cases only when all handlers have returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	st := s.tell()

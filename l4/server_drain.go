@@ -18,11 +18,11 @@ func Draining(ctx context.Context) <-chan struct{} {
 	return ch
 }
 
-// AfterDraining has f called once when a server that has accepted c, or what c
-// wraps, begins to shut down: at once if it has. It is for who serves
-// connections that come out of a [Listener], and has no context of theirs: l7.Server
-// does so, and tells its clients then as in its own Shutdown. For a connection
-// that no Server has accepted it does nothing. f must not block. If it panics, that is
+// AfterDraining registers f to be called once when a server that has accepted c, or a
+// connection that c wraps, begins to shut down, or at once if it has begun. It is for
+// code that serves connections from a [Listener] and does not have their context:
+// l7.Server uses it to tell its clients, as in its own Shutdown. For a connection that
+// no Server has accepted it does nothing. f must not block. If it panics, that is
 // logged.
 func AfterDraining(c net.Conn, f func()) {
 	once := false

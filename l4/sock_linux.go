@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// A sock is a net.Conn over a stream socket of its own, made by ListenConfig
-// or by a Proxy that dials. It differs from a *net.TCPConn in what it leaves
-// out until somebody asks: it joins the runtime's poller with the first read
-// or write that has to wait, and looks up its addresses when they are read. A
-// wired relay asks for none of it, nor does a connection of one HTTP request,
-// which saves six system calls and half of the memory of a connection.
+// A sock is a net.Conn over a stream socket of its own, made by ListenConfig or
+// by a Proxy that dials. It differs from a *net.TCPConn in the work that it
+// postpones until it is needed: it joins the runtime's poller with the first
+// read or write that has to wait, and looks up its addresses when they are
+// read. A wired relay asks for none of it, nor does a connection of one HTTP
+// request, which saves six system calls and half of the memory of a connection.
 type sock struct {
 	mu      sync.Mutex // held while fd is used
 	fd      int
@@ -89,9 +89,9 @@ func (r rawSock) Write(f func(fd uintptr) (done bool)) error {
 	return r.s.why(poll.Write(f))
 }
 
-// A quickSock is the rawSock of a Conn. What can be done at once it does
-// without the poller, while nobody has had to wait. Its functions must not
-// call anything of the sock.
+// A quickSock is the rawSock of a Conn. Operations that can complete at once
+// bypass the poller, until one has had to wait. Its functions must not call
+// anything of the sock.
 type quickSock struct{ rawSock }
 
 func (q quickSock) Read(f func(fd uintptr) (done bool)) error {
@@ -245,7 +245,7 @@ func (s *sock) SetWriteDeadline(t time.Time) error {
 	return s.deadline(t, &s.writeBy, (*os.File).SetWriteDeadline)
 }
 
-// deadline notes t, or sets it where somebody may be waiting.
+// deadline stores t, or sets it if a goroutine may be waiting.
 func (s *sock) deadline(t time.Time, by *time.Time, set func(*os.File, time.Time) error) error {
 	s.mu.Lock()
 	file, closed := s.file, s.closed
@@ -387,8 +387,8 @@ func (s *sock) failure() (failed error) {
 	return failed
 }
 
-// selfConnected reports whether s is connected to itself, as happens if nobody
-// listens at a local port which the kernel may pick as that of s.
+// selfConnected reports whether s is connected to itself. That happens if no
+// socket listens at a local port and the kernel picks it as the port of s.
 func (s *sock) selfConnected(addr string) bool {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil || !to.Addr().IsLoopback() || to.Port() < 1024 {

@@ -30,19 +30,19 @@ import (
 // makes random keys, and a client that comes to another gateway begins anew.
 //
 // A ticket is sealed by AES-256-GCM under a key of its quarter of Lifetime, which
-// is derived by HKDF-SHA256 (RFC 5869). Who learns Keys can read the recorded
-// sessions of TLS 1.2 that were resumed; those of TLS 1.3 stay secret, as each
-// resumption makes a new key there (RFC 8446, section 2.2), but early data would
-// not. So give Keys a life, too: put a new one before the others, and take the
-// last away when Lifetime has gone by.
+// is derived by HKDF-SHA256 (RFC 5869). With Keys, an attacker can decrypt
+// recorded sessions of TLS 1.2 that were resumed. Those of TLS 1.3 stay secret,
+// since each resumption makes a new key there (RFC 8446, section 2.2), except
+// early data. So give Keys a life, too: put a new one before the others, and take
+// the last away when Lifetime has gone by.
 //
 // A ticket that cannot be opened (of another key, too old, damaged) is none: the
 // client makes a full handshake. The fields must not change once a method was
 // called. All methods may be called at once.
 type TicketKeys struct {
 	// Keys are secrets of 32 random bytes or more. The first seals; all open, so
-	// that one can be replaced: add the new one behind the first on every
-	// gateway, then make it the first.
+	// that one can be replaced: add the new one after the first on every gateway,
+	// then make it the first.
 	Keys [][]byte
 
 	// Lifetime is how long a ticket can be used, at least; the most is a quarter

@@ -33,10 +33,10 @@ const (
 // of a server that goes down, or refuses later, end, and the next datagram of
 // the client begins a new one.
 //
-// What it does not do: a client that goes on from another address or port begins
-// another flow (QUIC calls that migration), replies from another port than the
-// one asked (TFTP) are not expected, PROXY headers are neither sent nor read, and
-// bandwidth is not limited. A datagram that was refused by a server that took
+// What it does not do: a client that continues from another address or port
+// begins another flow (QUIC calls that migration), replies from another port than
+// the one asked (TFTP) are not expected, PROXY headers are neither sent nor read,
+// and bandwidth is not limited. A datagram that was refused by a server that took
 // those before is lost.
 //
 // A panic of what the host has given ends the flow that it was called for.

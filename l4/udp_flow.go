@@ -92,8 +92,8 @@ func (f *udpFlow) dropKept() {
 }
 
 // write sends to the server, and is false if that did not take b; f.mu is held.
-// The system tells an ICMP error to whoever asks first, and that may be us: it
-// ends the read.
+// The system reports an ICMP error to the first call, which may be this one;
+// then it ends the read.
 func (f *udpFlow) write(b []byte) (ok bool) {
 	defer func() {
 		if err := f.l.p.recovered(recover(), "Write"); err != nil {

@@ -74,7 +74,7 @@ func (r *relay) offer(a, b *Conn, buffers *BufferPool) (ok bool, err error) {
 	if n == 0 && err != syscall.EAGAIN {
 		return false, os.NewSyscallError("connect", err)
 	}
-	return n > 0, nil // how it goes on is the relay's to find out
+	return n > 0, nil // the relay finds the error
 }
 
 // await waits until c is connected.

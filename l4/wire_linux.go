@@ -21,7 +21,7 @@ import (
 
 const (
 	turn      = 256 << 10 // bytes that one direction moves before others get their turn
-	bulkAfter = 4         // full buffers in a row after which data goes by splice
+	bulkAfter = 4         // full buffers in a row after which data is spliced
 )
 
 // A flow is what a wired direction remembers.
@@ -32,7 +32,7 @@ type flow struct {
 	full     int     // reads in a row that filled the buffer, of bulkAfter
 	held     *Buffer // what dst did not take yet, if that was borrowed
 	pending  []byte  // what dst did not take yet
-	pipe     *pipe   // while data goes by splice
+	pipe     *pipe   // while data is spliced
 }
 
 // wire makes p move the relay's data; false if it cannot.
@@ -128,8 +128,8 @@ func (r *relay) event(c *Conn, events uint32) {
 	r.leave()
 }
 
-// closed is told that somebody has closed c. What was read of it goes on, as
-// far as it goes at once.
+// closed is called when c has been closed. Bytes already read from it are still
+// written, if that is possible at once.
 func (r *relay) closed(c *Conn) {
 	r.event(c, syscall.EPOLLHUP)
 	r.cut(r.gone(c), net.ErrClosed)

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// Adaptive is a [Concurrency] that finds its number of places by measuring.
-// It watches how long places are held: while that stays what it commonly was,
-// nothing waits behind the limit and it may grow; when it rises a queue is
-// building up there, and it shrinks. It never cuts down to a few places to
-// measure, as some do: capacity is not given away for a figure.
+// Adaptive is a [Concurrency] that finds its number of places by measurement.
+// It measures how long places are held: while that stays at its usual value, no
+// queue builds up behind the limit and the limit may grow; when it rises, a
+// queue is building up and the limit shrinks. Unlike some, it never cuts the
+// limit to a few places just to measure.
 //
 // Time is cut into windows of at least Window and fifty samples. At the end
 // of each, with the 90th percentile of the window (recent) and its moving
@@ -39,7 +39,7 @@ type Adaptive struct {
 	Max     int // 0 means 200; at most 1 000 000 000
 	Initial int // 0 means 20, within Min and Max
 
-	MaxQueue int           // who may wait for a place; 0 or negative means none
+	MaxQueue int           // callers that may wait for a place; 0 or negative means none
 	MaxWait  time.Duration // longest wait; 0 or negative means no limit but the context
 
 	Window time.Duration // shortest window; 0 means 1s. The longest is thirty times that

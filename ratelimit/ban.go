@@ -6,12 +6,12 @@ import "time"
 
 // A Ban refuses everything to a key that has been refused too often: After
 // refusals within Within of the first of them, for For. Refusals during a ban
-// do not make it longer. The zero Ban bans nobody.
+// do not extend it. The zero Ban bans no key.
 //
-// A ban takes the place of its key, so [Keyed].Max bounds how many there are at
-// a time: if all sixteen places where a new key may go have a ban, the one that
-// ends first is forgotten, as [Stats].LostBans tells. Somebody with many
-// addresses can so make a Keyed forget bans. With a Max of four times the keys
+// A ban occupies the entry of its key, so [Keyed].Max bounds the number of
+// bans: if all sixteen entries for a new key have a ban, the one that ends
+// first is dropped, and [Stats].LostBans counts it. A client with many
+// addresses can thus make a Keyed drop bans. With a Max of four times the keys
 // that may be banned at once that is unlikely; with Keep it cannot happen.
 type Ban struct {
 	After  int           // refusals that lead to a ban; 0 or negative means none do; at most 32 766

@@ -10,14 +10,13 @@ import (
 	"time"
 )
 
-// Bandwidth paces bytes: of one stream, or of all that share it, who then get
-// their turns in the order they ask. In any span of time t it lets pass at
-// most
+// Bandwidth paces the bytes of one stream, or of all streams that share it, in
+// the order in which they ask. In any time t it lets pass at most
 //
 //	BurstBytes + t * BytesPerSecond + the chunk under way
 //
-// since a chunk goes as a whole once it is its turn. The zero Bandwidth is no
-// limit. All methods may be called at once; a Bandwidth must not be copied.
+// since a chunk passes as a whole at its turn. The zero Bandwidth is no limit.
+// All methods may be called at once; a Bandwidth must not be copied.
 type Bandwidth struct {
 	BytesPerSecond int64 // 0 or negative means no limit
 	BurstBytes     int64 // at once after a pause; 0 means a tenth of a second's worth, negative means none
@@ -52,7 +51,7 @@ func (b *Bandwidth) Rate() int64 {
 }
 
 // Reserve takes a turn for n bytes and returns how long to wait before they
-// pass. The turn is taken; who does not use it gives it back with Unreserve.
+// pass. The turn is taken; if it is not used, Unreserve gives it back.
 func (b *Bandwidth) Reserve(n int) time.Duration {
 	rate := b.Rate()
 	if rate == 0 || n <= 0 {

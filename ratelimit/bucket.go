@@ -10,11 +10,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A Bucket is one token bucket for everybody, [rate.Limiter] with a
-// [Decision]: it holds up to Burst tokens and gains Rate.Count of them each
-// Rate.Per. It is the plain one; [Limiter] and [Keyed] do the same without a
-// lock, with other laws, refunds and a key. All methods may be called at
-// once. The fields must not change after first use.
+// A Bucket is a single token bucket, [rate.Limiter] with a [Decision]: it holds
+// up to Burst tokens and gains Rate.Count of them each Rate.Per. It is the
+// plain one; [Limiter] and [Keyed] do the same without a lock, with other laws,
+// refunds and a key. All methods may be called at once. The fields must not
+// change after first use.
 type Bucket struct {
 	Rate  Rate // the zero Rate admits nothing; at most one event a nanosecond
 	Burst int  // tokens at most, up to 2^53; 0 means Rate.Count, negative means none: one at a time
@@ -84,11 +84,11 @@ func refill(tokens float64, limit rate.Limit) time.Duration {
 	return time.Duration(ns)
 }
 
-// Wait waits until n tokens are there and takes them, first come first
-// served. It returns ErrRefused at once if n is more than the bucket holds,
-// context.DeadlineExceeded at once if ctx would end first, and the error of
-// ctx if it does end first. What was not used is given back then, as far as
-// nobody has reserved behind it.
+// Wait waits until n tokens are there and takes them, first come first served.
+// It returns ErrRefused at once if n is more than the bucket holds,
+// context.DeadlineExceeded at once if ctx would end first, and the error of ctx
+// if it does end first. Then unused tokens are given back, except those
+// reserved after them.
 func (b *Bucket) Wait(ctx context.Context, n int) error {
 	r, wait := b.reserve(time.Now(), max(0, n))
 	if !r.OK() {

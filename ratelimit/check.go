@@ -5,9 +5,9 @@ package ratelimit
 import "github.com/penstock-lb/penstock"
 
 // The methods below return what is wrong with a literal, each mistake a
-// [*penstock.ConfigError]. Whoever holds a limit (l4.Limit, l7.Limit, l7.Gate)
-// calls them when it is first used. A limit that was left out is a mistake
-// although its zero value is safe: it refuses everything, which is found late.
+// [*penstock.ConfigError]. The handlers that use a limit (l4.Limit, l7.Limit,
+// l7.Gate) call them at the first use. A missing limit is a mistake although
+// its zero value is safe: it refuses everything, which would be noticed late.
 
 const notNegative = "must not be negative"
 

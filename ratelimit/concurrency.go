@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Concurrency lets at most Max go on at once. Who finds no place waits in a
-// line, first come first served, if there is room in it. The zero Concurrency
-// refuses everybody. All methods may be called at once; Max and the other
-// fields must not change after first use (see SetMax).
+// Concurrency lets at most Max callers in at once. Others wait in a queue,
+// first come first served, if there is room in it. The zero Concurrency refuses
+// all. All methods may be called at once; Max and the other fields must not
+// change after first use (see SetMax).
 type Concurrency struct {
 	Max      int           // places; 0 or negative means none
-	MaxQueue int           // who may wait for one; 0 or negative means none
+	MaxQueue int           // callers that may wait for one; 0 or negative means none
 	MaxWait  time.Duration // longest wait; 0 or negative means no limit but the context
 
 	mu    sync.Mutex
@@ -43,7 +43,7 @@ type waiter struct {
 	prev, next *waiter
 }
 
-// TryAcquire takes a place if one is free and nobody waits for it. A success
+// TryAcquire takes a place if one is free and no caller waits for it. A success
 // must be followed by one Release.
 func (c *Concurrency) TryAcquire() bool {
 	c.mu.Lock()
@@ -130,7 +130,7 @@ func (c *Concurrency) Release(time.Duration) {
 	c.admit()
 }
 
-// SetMax changes the number of places. Who holds one that is gone keeps it.
+// SetMax changes the number of places. Callers keep the places that they hold.
 func (c *Concurrency) SetMax(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

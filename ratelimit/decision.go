@@ -25,13 +25,13 @@ type Decision struct {
 	Banned bool // refused because of earlier refusals (see Ban)
 	Local  bool // decided by this process alone, as the store is away (see Shared)
 
-	// Wait, of a yes, is how long to wait before going ahead; 0 means not at
-	// all, and only a law with a MaxWait says anything else. Of a no it is
-	// after how long the same Take would pass if nobody else took anything;
-	// Never means that it cannot, and 0 that nobody knows (InFlight).
+	// Wait, of a yes, is how long to wait before going ahead; 0 means not at all,
+	// and only a law with a MaxWait says anything else. If refused, it is the time
+	// after which the same Take would pass if there were no others; Never means
+	// that it cannot pass, and 0 that the time is not known (InFlight).
 	Wait time.Duration
 
-	Limit     int           // what may be taken at once by who has rested
+	Limit     int           // what may be taken at once after a pause
 	Remaining int           // what may be taken at once now
 	Reset     time.Duration // until Remaining is Limit again if nothing is taken; Never while it depends on a release
 

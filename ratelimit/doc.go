@@ -3,11 +3,10 @@
 // Package ratelimit answers one question: may it happen now?
 //
 // A [Law] is a pure function over one word of state: [GCRA] (a token bucket
-// that may also pace), [Window] (counts), [InFlight] (at once). [Limiter]
-// holds one such word for everybody, [Keyed] one for each address, tenant or
-// token, in bounded memory and without a sweeper. Both answer with a
-// [Decision]: yes or no, for how long, and what is left; both give back by
-// Refund what was not used.
+// that may also pace), [Window] (counts), [InFlight] (at once). [Limiter] holds
+// a single such word, [Keyed] one for each address, tenant or token, in bounded
+// memory and without a sweeper. Both return a [Decision]: yes or no, for how
+// long, and what is left; Refund gives back what was not used.
 //
 //	perClient := &ratelimit.Keyed[netip.Addr]{
 //		Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(10), Burst: 20},

@@ -69,9 +69,9 @@ const (
 	verdictLocal                // the local law decides
 )
 
-// leasable returns law by value, and whether batches can be taken of it: whether an
-// event more or less is all that a Take changes. Who is refused by a Window may count, and
-// GCRA may tell a time to go: those are asked for one by one.
+// leasable returns law by value, and whether batches can be taken of it: whether an event
+// more or less is all that a Take changes. A Window may count refusals, and GCRA may
+// return a wait: those are asked one by one.
 func leasable(law Law) (Law, Rate, bool) {
 	switch l := law.(type) {
 	case GCRA:
@@ -91,7 +91,7 @@ func creditOf(limit int, share float64, n int) int {
 	return int(math.Floor(share * float64(limit) / float64(max(1, n))))
 }
 
-// best returns what the store has left at now, if nobody has taken anything since it
+// best returns what the store has left at now, if nothing has been taken since it
 // was asked: an upper bound. No law of a rate gives back faster than its rate.
 func (l *lease) best(now time.Duration) int {
 	if !l.known {

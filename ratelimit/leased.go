@@ -43,8 +43,9 @@ import (
 // Window takes what was used as used just now, and admits less for a while around an
 // outage than it would.)
 //
-// A lease takes about 400 bytes. A Decision's Remaining, Reset and Wait are as the store last said, and as
-// if nobody else had taken anything since. All methods may be called at once; the fields must not change after first use.
+// A lease takes about 400 bytes. A Decision's Remaining, Reset and Wait are those that the store
+// last returned, without what others have taken since. All methods may be called at once; the
+// fields must not change after first use.
 type Leased[K comparable] struct {
 	Shared *Shared[K] // the limit. Its Store and Gateways are needed
 

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// A Limiter is one limit for everybody, of any [Law]. The zero Limiter
-// refuses everything. All methods may be called at once by several
-// goroutines; none of them takes a lock. A Limiter must not be copied, nor
-// Law changed, after first use.
+// A Limiter is a single limit without a key, of any [Law]. The zero Limiter
+// refuses everything. All methods may be called at once by several goroutines;
+// none of them takes a lock. A Limiter must not be copied, nor Law changed,
+// after first use.
 type Limiter struct {
 	Law Law // nil refuses everything
 

@@ -4,8 +4,8 @@ package ratelimit
 
 import "sync/atomic"
 
-// A spread counts in several cache lines, so that who counts for different keys does not
-// wait for one line.
+// A spread counts in several cache lines, so that goroutines with different keys do not
+// contend for one line.
 type spread struct {
 	lanes [8]struct {
 		n atomic.Uint64

@@ -24,7 +24,7 @@ import (
 // one goes. So there is no list to keep in order, no sweeper and no lock that
 // many keys share; the price is that a set can be full before the table is.
 //
-// The hash is seeded: who sends keys cannot choose their sets.
+// The hash is seeded: a client cannot choose the sets of its keys.
 type table[K comparable] struct {
 	seed maphash.Seed
 	sets []set[K]
@@ -49,8 +49,8 @@ type entry[K comparable] struct {
 	strikes atomic.Int64 // of the ban
 }
 
-// dead is the state of an entry that left the table. Who still holds it must
-// look the key up again, so that nothing is charged to a forgotten entry.
+// dead is the state of an entry that left the table. A caller that still holds
+// it must look up the key again, so that nothing is charged to a removed entry.
 const dead = math.MinInt64
 
 func newTable[K comparable](size int, held *atomic.Int64) *table[K] {

@@ -23,7 +23,7 @@ import (
 // Source: the two-bucket frequency counters of HAProxy and Cloudflare.
 type Window struct {
 	Rate         Rate // the zero Rate admits nothing
-	CountRefused bool // who is refused counts on, and is let in again only after slowing down
+	CountRefused bool // refused takes count too: a client is admitted again only after slowing down
 }
 
 // The state of a Window, from the top: a zero bit, the number of the current

@@ -31,8 +31,8 @@ import (
 var ErrNotWritten = errors.New("accesslog: dropped, as the buffer is full")
 
 // A File is a log file behind a bounded buffer. Write and Put never block on the disk;
-// Run moves what they leave to the file. The fields must not change after first use. All
-// methods may be called at once.
+// Run moves the buffered lines to the file. The fields must not change after first use.
+// All methods may be called at once.
 type File struct {
 	Path string      // of the file, to which lines are appended; it is made if there is none
 	Mode os.FileMode // of a file that is made; 0 means 0640

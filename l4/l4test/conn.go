@@ -129,8 +129,8 @@ func (c *Conn) Reset() {
 	c.w.change(c.w.abort)
 }
 
-// Stall holds back what this end sends, FIN included, until Resume. Writes go
-// on until the buffer is full.
+// Stall holds back what this end sends, including FIN, until Resume. Writes
+// succeed until the buffer is full.
 func (c *Conn) Stall() { c.w.change(func() { c.w.stalled = true }) }
 
 // Resume ends what Stall began.

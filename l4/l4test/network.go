@@ -22,8 +22,8 @@ import (
 // exists once it was listened to, as does "localhost", which is 127.0.0.1.
 type Network struct {
 	// Dialed, if not nil, is called with the client's end of each connection
-	// before anybody uses it: the place for faults. An error fails the dial
-	// with it. Must not change once the network is in use.
+	// before it is used: set faults here. An error fails the dial with it. Must
+	// not change once the network is in use.
 	Dialed func(c *Conn) error
 
 	mu        sync.Mutex
@@ -56,9 +56,9 @@ func NewNetwork() *Network {
 	}
 }
 
-// Listen listens at addr; the listener is a *Listener. Port 0 picks a free
-// one. The error is a *net.OpError as of package net, with
-// syscall.EADDRINUSE if somebody listens there.
+// Listen listens at addr; the listener is a *Listener. Port 0 picks a free one.
+// The error is a *net.OpError as of package net, with syscall.EADDRINUSE if the
+// address is in use.
 func (n *Network) Listen(network, addr string) (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -74,10 +74,10 @@ func (n *Network) Listen(network, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// DialContext connects to a listener, as net.Dialer does. The connection is
-// a *Conn, made at once and not when the listener accepts it. Errors are
-// *net.OpError: syscall.ECONNREFUSED if nobody listens there, the error of
-// ctx if it ends first, *net.DNSError for an unknown name.
+// DialContext connects to a listener, as net.Dialer does. The connection is a
+// *Conn, made at once and not when the listener accepts it. Errors are
+// *net.OpError: syscall.ECONNREFUSED without a listener, the error of ctx if it
+// ends first, *net.DNSError for an unknown name.
 func (n *Network) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	return n.dial(ctx, network, addr, netip.AddrPortFrom(clientIP, 0))
 }
@@ -91,7 +91,8 @@ func (n *Network) DialFrom(src netip.AddrPort) func(ctx context.Context, network
 }
 
 // Drop makes dials to addr wait for as long as their context allows, as if
-// packets to it were lost, until Restore. Connections that exist go on.
+// packets to it were lost, until Restore. Existing connections are not
+// affected.
 func (n *Network) Drop(network, addr string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -104,7 +105,7 @@ func (n *Network) Drop(network, addr string) {
 	}
 }
 
-// Restore ends what Drop began; dials that wait go on.
+// Restore undoes Drop; waiting dials continue.
 func (n *Network) Restore(network, addr string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -309,8 +310,7 @@ func (l *Listener) opError(err error) error {
 	return &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: err}
 }
 
-// Close frees the address and resets the connections that nobody has
-// accepted.
+// Close frees the address and resets connections that were not accepted.
 func (l *Listener) Close() error {
 	first := false
 	l.once.Do(func() {

@@ -15,9 +15,9 @@ import (
 // waits for the reader.
 const BufferBytes = 1 << 20
 
-// A stream is one direction of a connection. mu guards memory only: whoever
-// has to wait does so on changed, which is closed and replaced when anything
-// that a waiter may care about has happened.
+// A stream is one direction of a connection. mu guards memory only. Waits are
+// on changed, which is closed and replaced after each change that a waiter may
+// need.
 type stream struct {
 	mu      sync.Mutex
 	changed chan struct{}
@@ -64,7 +64,7 @@ func (s *stream) wait() {
 	s.mu.Lock()
 }
 
-// notify wakes who waits; mu is held.
+// notify wakes waiters; mu is held.
 func (s *stream) notify() {
 	if s.waiting > 0 {
 		close(s.changed)
@@ -96,7 +96,7 @@ func (s *stream) setDeadline(l *limit, t time.Time) {
 	s.notify()
 }
 
-// change runs f with mu held and wakes who waits.
+// change runs f with mu held and wakes waiters.
 func (s *stream) change(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

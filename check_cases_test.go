@@ -179,6 +179,7 @@ func TestNilPointersInInterfaces(t *testing.T) {
 		{&l4.Limit{Next: l4.Reject{}, PerClient: (*ratelimit.Keyed[netip.Addr])(nil)}, "Limit.PerClient"},
 		{&l4.Throttle{Next: l4.Reject{}, In: l4.Bandwidth{All: (*ratelimit.Limiter)(nil)}}, "Throttle.In.Bandwidth.All"},
 		{&l4.AcceptProxy{Next: l4.Reject{}, Others: (*l4.Proxy)(nil)}, "AcceptProxy.Others"},
+		{&l4.AcceptPostgreSQL{Next: l4.Reject{}, Plain: (*l4.Proxy)(nil)}, "AcceptPostgreSQL.Plain"},
 		{&l7.Server{Handler: l7.HandlerFunc(nil)}, "Server.Handler"},
 		{&l7.Server{Handler: (*l7.Proxy)(nil)}, "Server.Handler"},
 		{&l7.Router{NotFound: (*l7.Proxy)(nil)}, "Router.NotFound"},

@@ -166,6 +166,7 @@ func goodLiterals() []any {
 		&l7.Wrap{With: func(h http.Handler) http.Handler { return h }, Next: next},
 		&l7.Upstream{},
 
+		&l4.AcceptPostgreSQL{Next: l4.Reject{}},
 		&l4.AcceptProxy{Next: l4.Reject{}},
 		l4.Bandwidth{},
 		&l4.Certificates{},

@@ -64,7 +64,7 @@ func TestCheckOfATreeThatLeadsBack(t *testing.T) {
 func TestHandlersCheckThemselvesFirst(t *testing.T) {
 	for name, h := range map[string]l4.Handler{
 		"Router": &l4.Router{}, "Proxy": &l4.Proxy{}, "Limit": &l4.Limit{}, "Throttle": &l4.Throttle{},
-		"AcceptProxy": &l4.AcceptProxy{}, "TerminateTLS": &l4.TerminateTLS{},
+		"AcceptProxy": &l4.AcceptProxy{}, "AcceptPostgreSQL": &l4.AcceptPostgreSQL{}, "TerminateTLS": &l4.TerminateTLS{},
 	} {
 		for range 2 { // and go on to
 			client, server := net.Pipe()

@@ -67,7 +67,7 @@ package l4
 //
 // handlers: what a connection passes through before it is relayed
 //
-//	attach handlers_check limit limit_* proxyproto_accept proxyproto_send tls_*
+//	attach handlers_check limit limit_* postgresql_* proxyproto_accept proxyproto_send tls_*
 //
 // proxy: the Proxy and the Dialer, which take leases of a pool
 //

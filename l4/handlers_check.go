@@ -82,6 +82,14 @@ func (a *AcceptProxy) check(c *checks) {
 	c.If(a.MaxBytes > 0 && a.MaxBytes < 16, "AcceptProxy.MaxBytes", a.MaxBytes, "must be at least 16: no header of version 2 is shorter, and hardly one of version 1")
 }
 
+// Check returns what is wrong with a and its handlers.
+func (a *AcceptPostgreSQL) Check() error { return checkAll(a) }
+
+func (a *AcceptPostgreSQL) check(c *checks) {
+	c.next("AcceptPostgreSQL.Next", a.Next)
+	c.optional("AcceptPostgreSQL.Plain", a.Plain)
+}
+
 // Check returns what is wrong with t and its handler.
 func (t *TerminateTLS) Check() error { return checkAll(t) }
 

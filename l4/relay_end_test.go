@@ -109,6 +109,7 @@ func TestCloseResets(t *testing.T) {
 		"TLS handshake": func() Handler { return &TerminateTLS{Config: testConfig(t, "a.test"), Next: wait} },
 		"inside of TLS": func() Handler { return &TerminateTLS{Config: testConfig(t, "a.test"), Next: wait} },
 		"PROXY header":  func() Handler { return &AcceptProxy{Trusted: MustParsePrefixes("0.0.0.0/0"), Next: wait} },
+		"SSLRequest":    func() Handler { return &AcceptPostgreSQL{Next: wait} },
 		"first bytes":   func() Handler { return &Router{Routes: []Route{{FirstBytes("x"), wait}}, Timeout: -1} },
 		"queue":         func() Handler { return &Proxy{Pool: full} },
 		"Listener":      func() Handler { return new(Listener) },

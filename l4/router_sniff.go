@@ -132,30 +132,50 @@ func isToken(c byte) bool {
 }
 
 func sniffPostgreSQL(b []byte) Verdict {
+	_, _, v := postgresStart(b)
+	return v
+}
+
+// A postgresKind is what a client of PostgreSQL may begin with.
+type postgresKind uint8
+
+const (
+	postgresSession postgresKind = iota // a StartupMessage
+	postgresCancel                      // a CancelRequest
+	postgresSSL                         // an SSLRequest: may TLS begin?
+	postgresGSS                         // a GSSENCRequest: may GSSAPI encryption begin?
+)
+
+// postgresStart reads the first packet of a client of PostgreSQL, n bytes long, as
+// soon as its first 8 bytes are there. Source: PostgreSQL 18 documentation, section
+// 54.7 (message formats).
+func postgresStart(b []byte) (kind postgresKind, n int, v Verdict) {
 	const (
 		maxStartupBytes = 10000 // what the server takes
 		requests        = 1234  // the "version" of requests other than a start
 		cancel          = 5678
+		ssl             = 5679
 		gssenc          = 5680
 	)
 	if !mayBegin(b, "\x00\x00") {
-		return No
+		return 0, 0, No
 	}
 	if len(b) < 8 {
-		return NeedMore
+		return 0, 0, NeedMore
 	}
-	n := int(b[2])<<8 | int(b[3])
+	n = int(b[2])<<8 | int(b[3])
 	major, minor := int(b[4])<<8|int(b[5]), int(b[6])<<8|int(b[7])
-	switch major {
-	case 3:
-		return is(n > 8 && n <= maxStartupBytes)
-	case requests:
-		if minor == cancel {
-			return is(n >= 16 && n <= maxStartupBytes) // the key has been longer since version 3.2
-		}
-		return is(n == 8 && minor > cancel && minor <= gssenc)
+	switch {
+	case major == 3:
+		return postgresSession, n, is(n > 8 && n <= maxStartupBytes)
+	case major == requests && minor == cancel: // the key has been longer since version 3.2
+		return postgresCancel, n, is(n >= 16 && n <= maxStartupBytes)
+	case major == requests && minor == ssl:
+		return postgresSSL, n, is(n == 8)
+	case major == requests && minor == gssenc:
+		return postgresGSS, n, is(n == 8)
 	}
-	return No
+	return 0, 0, No
 }
 
 func sniffRedis(b []byte) Verdict {

@@ -17,22 +17,22 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/figures"
 )
 
-// An Action is what somebody has done, or tried to.
+// An Action is an action of an operator, successful or not.
 type Action struct {
 	At       time.Time
 	Do       string // "drain", and so on: see the package comment
-	Pool     string // and Server: what it was done to; empty for "forget"
+	Pool     string // and Server: its target; empty for "forget"
 	Server   string
 	Limit    string // and Key: of "forget"
 	Key      string
 	Value    string        // of "weight" and "maxconns"
 	Deadline time.Duration // of "drain"; 0 means none
 	Reason   string        // without control characters, 200 of them at most
-	Err      error         // why it had no effect; nil if it had one
-	Request  *http.Request // that asked for it; valid only during OnAction
+	Err      error         // why it failed; nil if it succeeded
+	Request  *http.Request // the request of the action; valid only during OnAction
 }
 
-// acts are what was done to one server.
+// acts are the actions on one server.
 type acts struct {
 	mu       sync.Mutex
 	last     *ActionView
@@ -46,8 +46,8 @@ func (a *acts) read() (last *ActionView, deadline *time.Time) {
 	return a.last, moment(a.deadline)
 }
 
-// note keeps what was done. Any but what leaves the admin state alone ends the deadline
-// of an earlier drain.
+// note records an action. One that changes the admin state ends the deadline of an
+// earlier drain.
 func (a *acts) note(v *ActionView, deadline time.Duration, cut func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -67,7 +67,7 @@ func (a *acts) note(v *ActionView, deadline time.Duration, cut func()) {
 	}
 }
 
-// A mistake is an error of who asked.
+// A mistake is an error in a request.
 type mistake struct {
 	status int
 	text   string
@@ -98,7 +98,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 // maxForm bounds the form of an action.
 const maxForm = 64 << 10
 
-// serveAction does an action, if that is allowed.
+// serveAction performs an action, if it is allowed.
 func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
@@ -142,7 +142,7 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request) {
 	h.answerServer(w, r, a.Pool, s, r.PostForm)
 }
 
-// allowed says whether r may act at all.
+// allowed returns why r may not act, or nil.
 func (h *Handler) allowed(r *http.Request) error {
 	if err := h.cross.Check(r); err != nil {
 		return &mistake{http.StatusForbidden, "comes from another site"}
@@ -183,7 +183,7 @@ func (d *denials) allow(second int64) (ok bool, left int) {
 	return true, left
 }
 
-// tell makes an action known.
+// tell logs an action and calls OnAction.
 func (h *Handler) tell(a Action) {
 	attrs := []any{"do", a.Do, "remote", a.Request.RemoteAddr, "reason", a.Reason}
 	for _, v := range [][2]string{{"pool", a.Pool}, {"server", a.Server}, {"limit", a.Limit}, {"key", a.Key}, {"value", a.Value}} {
@@ -203,7 +203,8 @@ func (h *Handler) tell(a Action) {
 	}
 }
 
-// act does what the form of r says. The server is nil for what is done to no server.
+// act performs the action in the form of r. The server is nil for an action without
+// one.
 func (h *Handler) act(r *http.Request) (a Action, s *balance.Server, err error) {
 	f := r.PostForm
 	a = Action{At: time.Now(), Do: plain(f.Get("action")), Pool: f.Get("pool"), Server: f.Get("server"), Request: r}
@@ -219,7 +220,7 @@ func (h *Handler) act(r *http.Request) (a Action, s *balance.Server, err error) 
 	}
 	if d := f.Get("deadline"); d != "" && a.Do == "drain" {
 		if a.Deadline, err = time.ParseDuration(d); err != nil || a.Deadline <= 0 {
-			return a, nil, badRequest("deadline must be a span such as 30s")
+			return a, nil, badRequest("deadline must be a duration such as 30s")
 		}
 	}
 	if s = h.find(a.Pool, a.Server); s == nil {
@@ -232,7 +233,7 @@ func (h *Handler) act(r *http.Request) (a Action, s *balance.Server, err error) 
 	return a, s, nil
 }
 
-// do does it to s.
+// do performs the action on s.
 func (h *Handler) do(a *Action, s *balance.Server) error {
 	switch a.Do {
 	case "ready":
@@ -307,7 +308,7 @@ func (h *Handler) findPool(name string) *balance.Pool {
 	return nil
 }
 
-// plain makes text from outside one short line.
+// plain turns text from outside into one short line.
 func plain(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsGraphic(r) {
@@ -321,5 +322,5 @@ func plain(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// asksHTML reports whether r is a browser's.
+// asksHTML reports whether r asks for HTML, as a browser does.
 func asksHTML(r *http.Request) bool { return strings.Contains(r.Header.Get("Accept"), "text/html") }

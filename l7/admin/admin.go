@@ -23,41 +23,42 @@ import (
 // The fields must not change once it serves. It may serve any number of requests at once.
 type Handler struct {
 	Title   string                // of the page; "" means "penstock"
-	Pools   []*balance.Pool       // told apart by their Name, or else by their place: "pool 1"
+	Pools   []*balance.Pool       // identified by their Name, or by their position: "pool 1"
 	Routers map[string]*l7.Router // by a name for them
 	Limits  map[string]Limit      // by a name for them
 	Servers map[string]Server     // what accepts connections, by a name for it
 
 	Upstreams []*l7.Upstream // whose connections are shown with the servers
-	Checks    []Prober       // as *health.Checker: what they found is shown, and probes can be asked for
-	Outliers  []Returner     // as *health.Outlier: ejections can be ended
+	Checks    []Prober       // such as *health.Checker: their results are shown, and probes can be requested
+	Outliers  []Returner     // such as *health.Outlier: ejections can be ended
 
-	// Allow says whether a request may act. Nil means that none may. It has to look at
-	// who asks, by a login or a client certificate, as [Local] does by address. What
-	// comes from another site in a browser is refused before ([http.CrossOriginProtection]).
+	// Allow reports whether a request may perform actions. Nil allows none. It has to
+	// authenticate the operator, by a login or a client certificate, or by address as
+	// [Local] does. Cross-origin requests of browsers are refused before
+	// ([http.CrossOriginProtection]).
 	Allow func(r *http.Request) bool
 
-	OnAction func(Action)  // told of each action that was allowed, also if it failed; must not block
-	Logger   *slog.Logger  // told the same, and of what was not allowed; nil means slog.Default()
-	Interval time.Duration // between two readings while somebody looks; 0 means 1s
-	Streams  int           // pages kept live, and waits, at once; more get 503; 0 means 64, negative means no limit
+	OnAction func(Action)  // called for each allowed action, also if it failed; must not block
+	Logger   *slog.Logger  // logs the same, and denied actions; nil means slog.Default()
+	Interval time.Duration // between two readings while a page is open; 0 means 1s
+	Streams  int           // live pages and waits at once; more get 503; 0 means 64, negative means no limit
 
 	once   sync.Once
-	wrong  error // what Check says
+	wrong  error // the result of Check
 	acts   balance.PerServer[acts]
 	closed chan struct{} // by Close
 	close  sync.Once
 	slots  chan struct{} // of Streams; nil means no limit
-	render chan struct{} // has room for who makes a page
+	render chan struct{} // held while a page is made
 	cross  http.CrossOriginProtection
 
 	denials denials
 
 	mu       sync.Mutex
 	last     *frame
-	stale    bool          // last does not show what was done
-	building chan struct{} // closed when what is built has become last; nil if nothing is
-	memory   memory        // of who builds
+	stale    bool          // last does not show the latest action
+	building chan struct{} // closed when the frame that is being built has become last; nil if none is
+	memory   memory        // used by the goroutine that builds a frame
 }
 
 // A Limit is a limiter with figures: *ratelimit.Limiter, Keyed, Shared, Concurrency,
@@ -68,8 +69,8 @@ type Limit interface{ Stats() ratelimit.Stats }
 // A Server accepts connections: *l4.Server and *l7.Server, whose Stats are shown too.
 type Server interface{ Open() int }
 
-// A Prober knows how probes went, as *health.Checker does. What it does not know of a
-// server is zero.
+// A Prober knows the results of probes, as *health.Checker does. Unknown values of a
+// server are zero.
 type Prober interface {
 	Probed(s *balance.Server) (last time.Time, took time.Duration, next time.Time, err error)
 	ProbeNow(s *balance.Server) bool
@@ -80,13 +81,13 @@ type Returner interface {
 	Return(s *balance.Server, reason string) bool
 }
 
-// Keys is a Limit by keys of any type.
+// Keys makes a Keyed by keys of any type a Limit that can forget one.
 type Keys[K comparable] struct {
 	*ratelimit.Keyed[K]
-	Parse func(text string) (K, error) // of the key that an operator has written
+	Parse func(text string) (K, error) // parses the key that an operator has entered
 }
 
-// ForgetText drops what is known of a key.
+// ForgetText drops the state of a key.
 func (k Keys[K]) ForgetText(text string) error {
 	key, err := k.Parse(text)
 	if err == nil {
@@ -112,16 +113,16 @@ func (h *Handler) Check() error {
 		Pools: h.Pools, Routers: h.Routers, Limits: h.Limits, Servers: h.Servers, Upstreams: h.Upstreams, Checks: h.Checks,
 	}.Check(&m, "Handler")
 	for i, o := range h.Outliers {
-		m.Need("Handler.Outliers["+itoa(i)+"]", o, "must be an outlier detection")
+		m.Need("Handler.Outliers["+itoa(i)+"]", o, "must be an outlier detector")
 		m.In("Handler.Outliers["+itoa(i)+"]", o)
 	}
 	return m.Err()
 }
 
-// Local is an Allow for a gateway whose operators are logged in on its machine: it lets a
-// request act that came from a loopback address and asked for one, or for localhost, by
-// Host. (A page of another site whose name resolves to 127.0.0.1 asks for that name.) It
-// must not be used behind a proxy on the same machine.
+// Local is an Allow for operators who are logged in on the gateway's machine. It allows a
+// request that came from a loopback address and whose Host is one, or localhost. (The
+// Host excludes pages of other sites whose name resolves to 127.0.0.1.) It must not be
+// used behind a proxy on the same machine.
 func Local(r *http.Request) bool {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !from.Addr().Unmap().IsLoopback() {
@@ -155,8 +156,8 @@ func (h *Handler) init() {
 	})
 }
 
-// Close ends the streams and waits that there are and are to come, which a server would wait
-// for when it shuts down. All else goes on.
+// Close ends all current and future streams and waits, so that the shutdown of a server does
+// not wait for them. The rest of the handler keeps working.
 //
 //	server.RegisterOnShutdown(page.Close)
 func (h *Handler) Close() {
@@ -178,7 +179,7 @@ func (h *Handler) logger() *slog.Logger {
 	return slog.Default()
 }
 
-// ServeHTTP serves all of it.
+// ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.init()
 	head := w.Header()
@@ -225,7 +226,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// enter takes a place among the streams, or answers 503.
+// enter takes a slot of Streams, or answers 503.
 func (h *Handler) enter(w http.ResponseWriter) (leave func(), ok bool) {
 	if h.slots == nil {
 		return func() {}, true
@@ -235,14 +236,14 @@ func (h *Handler) enter(w http.ResponseWriter) (leave func(), ok bool) {
 		return func() { <-h.slots }, true
 	default:
 		w.Header().Set("Retry-After", "10")
-		http.Error(w, "as many look already as may: the page works, but is not live", http.StatusServiceUnavailable)
+		http.Error(w, "too many live pages are open: the page works, but does not update itself", http.StatusServiceUnavailable)
 		return nil, false
 	}
 }
 
-// turn waits for the turn to make a page; it is false if ctx ends before. The next turn
-// comes after a rest as long as this one, so that those who look take half a core at most,
-// however many they are and whatever they ask for.
+// turn waits until this request may make a page; it is false if ctx ends first. The next
+// turn comes after a rest as long as this one, so that those who look take half a core at
+// most, however many they are and whatever they ask for.
 func (h *Handler) turn(ctx context.Context) (done func(), ok bool) {
 	select {
 	case h.render <- struct{}{}:

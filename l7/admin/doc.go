@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admin shows an operator what a gateway does, and lets scripts and people steer
-// it: a page, the same as JSON, and actions.
+// Package admin shows operators the state of a gateway, and lets people and scripts
+// control it: a page, the same data as JSON, and actions.
 //
 //	page := &admin.Handler{
 //		Pools:   []*balance.Pool{web},
@@ -13,15 +13,15 @@
 //	}
 //	err := http.ListenAndServe("127.0.0.1:9090", page)
 //
-// It is mounted wherever the host wants, best on an address of its own: all addresses in
-// it are relative, and only the last element of a path counts. Who may look is up to the
-// host, by a handler around it; who may act, to [Handler.Allow].
+// Mount it anywhere, preferably on an address of its own: all URLs in it are relative,
+// and only the last element of a path is used. To restrict who may look, put a handler
+// around it; [Handler.Allow] decides who may act.
 //
 //	GET  .../                    the page; ?q= ?pool= ?state= ?sort= ?page= choose what it lists
-//	GET  .../server              one server, ?pool= ?name=: a page, or JSON if HTML is not asked for
+//	GET  .../server              one server, ?pool= ?name=: a page, or JSON if the client does not accept HTML
 //	GET  .../state               everything as JSON: a Snapshot
 //	GET  .../schema              the JSON schema of that
-//	GET  .../explain             what would become of a request: ?method= ?url= ?header=Name: value ?client=
+//	GET  .../explain             which route a request would take: ?method= ?url= ?header=Name: value ?client=
 //	GET  .../events              the page's live parts, as server-sent events
 //	POST .../action              an action
 //
@@ -40,26 +40,26 @@
 //
 //	action    does                                                      takes
 //	ready     serve, if nobody reports otherwise
-//	drain     no new work but what persists                             deadline: after it, what is left is cut
+//	drain     no new work except for persistent clients                 deadline: then the remaining work is cut
 //	maint     no work at all, no probes
 //	weight    balance.Server.SetWeight                                  value
 //	maxconns  balance.Server.SetMaxConns                                value; 0 means no limit
-//	cut       closes all connections to the server, live ones too
-//	probe     asks for a probe now                                      Checks
+//	cut       closes all connections to the server, also those in use
+//	probe     requests a probe now                                      Checks
 //	return    ends an ejection, and forgets earlier ones                Outliers
-//	forget    drops what a limit knows of a key                         limit, key; no pool and server
+//	forget    drops a limit's state of a key                            limit, key; no pool and server
 //
-// Each wants a reason, which shows up on the page, in events of the pool, in the log and in
-// [Handler.OnAction]. The answer is the [ServerView] after it, or for a browser the page
-// of that server.
+// Each needs a reason, which appears on the page, in events of the pool, in the log and in
+// [Handler.OnAction]. The answer is the resulting [ServerView], or the page of that server
+// for a browser.
 //
 // GET .../server and POST .../action take wait=drained, wait=up or wait=down, and
-// timeout=30s: the answer comes when that is so, or is 504. Drained means that the server
-// takes no new work and has none.
+// timeout=30s: the answer comes when the server is in that state, or is 504 after the
+// timeout. Drained means that the server takes no new work and has none.
 //
 // # What it costs
 //
-// Nothing while nobody looks. Then all figures are read once each Interval, however many
-// look: about 3 µs a server, and 3 KB of memory for each, which is its history. The
-// streams are bounded, and one page is made at a time.
+// Nothing while no page is open. Otherwise all figures are read once per Interval, for
+// any number of viewers: about 3 µs for each server, and 3 KB of memory for its history.
+// The number of streams is bounded, and one page is made at a time.
 package admin

@@ -16,14 +16,15 @@ import (
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
-// An ExplainView says what would become of a request, as GET .../explain has it.
+// An ExplainView says how a request would be routed, as GET .../explain returns
+// it.
 type ExplainView struct {
-	Router string         `json:"router"`           // that was asked, as in Handler.Routers
+	Router string         `json:"router"`           // its name in Handler.Routers
 	Routes []RouteVerdict `json:"routes"`           // as listed
 	Taken  string         `json:"taken"`            // name of the route that would serve; "" if none would
 	Inner  []ExplainView  `json:"inner,omitempty"`  // of routers behind that route
-	Limits []LimitVerdict `json:"limits,omitempty"` // on the way to its servers
-	Pools  []PoolVerdict  `json:"pools,omitempty"`  // that its handlers may ask
+	Limits []LimitVerdict `json:"limits,omitempty"` // that it would pass
+	Pools  []PoolVerdict  `json:"pools,omitempty"`  // that its handlers may use
 }
 
 // A RouteVerdict says whether a route matches.
@@ -31,16 +32,16 @@ type RouteVerdict struct {
 	Name    string `json:"name"`          // of the route
 	Matches bool   `json:"matches"`       // the request
 	Taken   bool   `json:"taken"`         // it is the one that would serve
-	Why     string `json:"why,omitempty"` // not: the matcher that said no
+	Why     string `json:"why,omitempty"` // the matcher that does not match
 }
 
 // A LimitVerdict is a limit that the request would meet.
 type LimitVerdict struct {
 	Policy    string  `json:"policy,omitempty"` // as l7.Limit has it
-	Known     bool    `json:"known"`            // the rest is, as the limit is one by address and ?client= was given
+	Known     bool    `json:"known"`            // the fields below are known: the limit is by address and ?client= was given
 	OK        bool    `json:"ok"`               // one more would be admitted
-	Remaining int     `json:"remaining"`        // would be admitted at once
-	Reset     float64 `json:"reset"`            // seconds until all of it is there again; 0 if it is, or nobody knows
+	Remaining int     `json:"remaining"`        // that would be admitted at once
+	Reset     float64 `json:"reset"`            // seconds until the limit is full again; 0 if it is, or if not known
 }
 
 // A PoolVerdict is a pool, and why each of its servers is used or not.
@@ -54,10 +55,10 @@ type ServerVerdict struct {
 	Name   string `json:"name"`             // of the server
 	Used   bool   `json:"used"`             // it takes new work
 	State  string `json:"state"`            // balance.State in a word
-	Reason string `json:"reason,omitempty"` // why it is not used, or what there is to say
+	Reason string `json:"reason,omitempty"` // why it is not used, or other information
 }
 
-// serveExplain answers what would become of a request.
+// serveExplain answers how a request would be routed.
 func (h *Handler) serveExplain(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	req, err := explained(q)
@@ -81,7 +82,7 @@ func (h *Handler) serveExplain(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(all)
 }
 
-// explained makes the request that is asked about.
+// explained makes the request to explain.
 func explained(q map[string][]string) (*http.Request, error) {
 	get := func(name, none string) string {
 		if v := q[name]; len(v) > 0 && v[0] != "" {
@@ -117,7 +118,7 @@ func explained(q map[string][]string) (*http.Request, error) {
 	return req, nil
 }
 
-// explainRouter says what r would do with req.
+// explainRouter returns what r would do with req.
 func explainRouter(name string, r *l7.Router, req *http.Request, client netip.Addr, depth int) ExplainView {
 	v := ExplainView{Router: name, Routes: []RouteVerdict{}}
 	for _, e := range r.ExplainRequest(req) {
@@ -134,8 +135,8 @@ func explainRouter(name string, r *l7.Router, req *http.Request, client netip.Ad
 // maxDepth and maxSteps bound how far handlers are followed.
 const maxDepth, maxSteps = 32, 10000
 
-// A walk follows the exported fields of handlers, the host's own among them, to routers,
-// limits and pools.
+// A walk follows the exported fields of handlers, including those of the host, to
+// routers, limits and pools.
 type walk struct {
 	view   *ExplainView
 	req    *http.Request
@@ -145,7 +146,7 @@ type walk struct {
 	steps  int
 }
 
-// value looks at what a field holds.
+// value visits the value of a field.
 func (w *walk) value(v reflect.Value, depth int) {
 	if w.steps++; depth > maxDepth || w.steps > maxSteps {
 		return
@@ -179,7 +180,7 @@ func (w *walk) value(v reflect.Value, depth int) {
 	}
 }
 
-// fields looks at the fields of a struct that can lead to a handler or a pool.
+// fields visits the fields of a struct that may lead to a handler or a pool.
 func (w *walk) fields(v reflect.Value, depth int) {
 	t := v.Type()
 	if ours := strings.HasPrefix(t.PkgPath(), "github.com/penstock-lb/penstock/l7"); ours && strings.HasPrefix(t.Name(), "Limit[") {
@@ -195,7 +196,7 @@ func (w *walk) fields(v reflect.Value, depth int) {
 	}
 }
 
-// leads reports whether what has that type may hold a handler or a pool.
+// leads reports whether a value of that type may hold a handler or a pool.
 func leads(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Slice, reflect.Array:
@@ -216,7 +217,7 @@ func (w *walk) pool(p *balance.Pool) {
 	w.view.Pools = append(w.view.Pools, v)
 }
 
-// limit asks a limit how it stands, if that can be known.
+// limit returns the state of a limit, if it can be known.
 func (w *walk) limit(v reflect.Value) {
 	l := LimitVerdict{Policy: v.FieldByName("Policy").String()}
 	by, ok := v.FieldByName("Limiter").Interface().(interface {
@@ -232,7 +233,7 @@ func (w *walk) limit(v reflect.Value) {
 	w.view.Limits = append(w.view.Limits, l)
 }
 
-// client64 is the key that a Limit without a Key takes.
+// client64 returns the key that a Limit without a Key uses.
 func client64(a netip.Addr) netip.Addr {
 	a = a.Unmap()
 	if a.Is4() {

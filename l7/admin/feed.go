@@ -10,8 +10,8 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A frame is what was read at one time, and what was made of it: all who look until the
-// next one share it.
+// A frame is one reading of all figures, and the pages made from it. All viewers share
+// it until the next one.
 type frame struct {
 	at   time.Time
 	snap *Snapshot
@@ -20,14 +20,14 @@ type frame struct {
 	pages map[string][]byte // live parts, by the query; bounded
 }
 
-// framePages is how many queries a frame keeps what was made for.
+// framePages is for how many queries a frame keeps pages.
 const framePages = 64
 
-// firstLook is how long the first one who looks waits, so that there are rates.
+// firstLook is how long the first viewer waits, so that there are rates.
 const firstLook = 250 * time.Millisecond
 
-// latest returns a frame that is younger than Interval. One of those who want it makes it,
-// the others wait.
+// latest returns a frame that is younger than Interval. One caller builds it, and the
+// others wait.
 func (h *Handler) latest(ctx context.Context) (*frame, error) {
 	for {
 		h.mu.Lock()
@@ -50,7 +50,7 @@ func (h *Handler) latest(ctx context.Context) (*frame, error) {
 	}
 }
 
-// build makes a frame; h.building is the caller's.
+// build makes a frame. The caller has set h.building.
 func (h *Handler) build(ctx context.Context) (f *frame, err error) {
 	defer func() {
 		h.mu.Lock()
@@ -75,14 +75,15 @@ func (h *Handler) build(ctx context.Context) (f *frame, err error) {
 	return &frame{at: now, snap: h.read(now), pages: make(map[string][]byte)}, nil
 }
 
-// spoil has the next one who looks see what has just changed.
+// spoil makes the next viewer see a change that has just been made.
 func (h *Handler) spoil() {
 	h.mu.Lock()
 	h.stale = true
 	h.mu.Unlock()
 }
 
-// memory is what is known from earlier frames. It belongs to who builds one.
+// memory holds what is needed from earlier frames. It belongs to the goroutine that
+// builds one.
 type memory struct {
 	at      time.Time // of the marks; zero if there are none
 	span    float64   // seconds since the last marks; 0 if there were none
@@ -97,8 +98,7 @@ type mark struct {
 	rates  [3]float64
 }
 
-// begin says that a frame is made now. One that is made soon after the last keeps the
-// rates of that.
+// begin begins a frame. If it follows the last one soon, it keeps the rates of that.
 func (m *memory) begin(now time.Time, interval time.Duration) {
 	d := now.Sub(m.at)
 	if m.moves = m.at.IsZero() || d >= min(interval, firstLook)/2; !m.moves {
@@ -110,7 +110,7 @@ func (m *memory) begin(now time.Time, interval time.Duration) {
 	m.at = now
 }
 
-// rates returns by how much totals grow in a second.
+// rates returns the growth of totals per second.
 func (m *memory) rates(key string, totals [3]uint64) [3]float64 {
 	k, known := m.totals[key]
 	if m.moves || !known {
@@ -123,14 +123,14 @@ func (m *memory) rates(key string, totals [3]uint64) [3]float64 {
 func (k mark) next(totals [3]uint64, span float64, known bool) mark {
 	n := mark{totals: totals}
 	for i, t := range totals {
-		if known && span > 0 && t >= k.totals[i] { // else it was cleared
+		if known && span > 0 && t >= k.totals[i] { // otherwise the total was cleared
 			n.rates[i] = float64(t-k.totals[i]) / span
 		}
 	}
 	return n
 }
 
-// past is what is known of a server.
+// past is the history of a server.
 type past struct {
 	mark
 	known  bool
@@ -145,7 +145,7 @@ type past struct {
 
 const latencySpan = 30 * time.Second
 
-// server takes in the figures of s.
+// server adds the figures of s.
 func (m *memory) server(s *balance.Server, st *balance.ServerStats, now time.Time) *past {
 	p := m.servers[s]
 	if p == nil {
@@ -163,7 +163,7 @@ func (m *memory) server(s *balance.Server, st *balance.ServerStats, now time.Tim
 	if p.midAt.IsZero() || now.Sub(p.midAt) >= latencySpan {
 		if p.old = p.mid; p.midAt.IsZero() {
 			p.old = st.Latency
-			if m.span == 0 { // at the first look all there ever was is better than nothing
+			if m.span == 0 { // the first frame has only totals to show
 				p.old = balance.Histogram{}
 			}
 		}
@@ -183,7 +183,7 @@ func (m *memory) server(s *balance.Server, st *balance.ServerStats, now time.Tim
 	return p
 }
 
-// end forgets the servers that are in no pool any more.
+// end drops servers that are no longer in a pool.
 func (m *memory) end() {
 	for s, p := range m.servers {
 		if !p.seen {

@@ -11,10 +11,10 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// badShare is the share of errors from which on it is a problem, if there are a few.
+// badShare is the share of errors from which it is a problem, if there are several.
 const badShare = 0.05
 
-// judge says how bad it is what e says, but for what the past shows.
+// judge returns how bad the state of e is, without its history.
 func (v *ServerView) judge(e *balance.Explanation) {
 	switch {
 	case e.State == balance.StateDown && !v.Ejected:
@@ -26,11 +26,11 @@ func (v *ServerView) judge(e *balance.Explanation) {
 	}
 }
 
-// Level says how bad it is, in a word, and Points draws the line of its rates.
+// Level returns the severity as a word; Points draws the line of its rates.
 func (v *ServerView) Level() string  { return levelWords[v.level] }
 func (v *ServerView) Points() string { return points(v.rates) }
 
-// Counts says what Rate is about.
+// Counts returns what Rate counts.
 func (v FrontView) Counts() string {
 	if v.Requests != nil {
 		return "requests"
@@ -38,7 +38,7 @@ func (v FrontView) Counts() string {
 	return "ended"
 }
 
-// Word says in a word or two what there is to say of the server.
+// Word returns the state of the server in a word or two.
 func (v *ServerView) Word() string {
 	switch {
 	case v.State == "down" && v.Ejected:
@@ -71,12 +71,12 @@ func (v *ServerView) problem() (p Problem, ok bool) {
 	case v.State == "drain" || v.State == "maint":
 		p.Why = v.AdminReason
 	case v.State == "up" && v.level > levelNote:
-		p.Since = nil // that is when it came up
+		p.Since = nil // it would be the time when it came up
 	case v.level > levelNote, v.State == "stopping", v.State == "unweighted":
 	case v.State == "up" && v.ErrorShare >= badShare && v.Rate*v.ErrorShare >= 0.1:
 		v.level = levelWarn
 		p.Level, p.What, p.Since = "warn", "errors", nil
-		p.Why = percent(v.ErrorShare) + " of what it does fails"
+		p.Why = percent(v.ErrorShare) + " of its work fails"
 	case v.State == "up" && v.Check != nil && v.Check.Error != "":
 		v.level = max(v.level, levelNote)
 		p.Level, p.What, p.Since, p.Why = "note", "probe failed", nil, v.Check.Error
@@ -106,7 +106,7 @@ func (s *Snapshot) judge(m *memory) {
 	for _, v := range s.Fronts {
 		r := m.rates("front trouble "+v.Name, [3]uint64{v.AtLimit, v.AcceptErrors})
 		if r[0] > 0 {
-			add(Problem{Level: "warn", What: "full", Why: v.Name + " has as many connections open as it may"})
+			add(Problem{Level: "warn", What: "full", Why: v.Name + " has reached its limit of connections"})
 		}
 		if r[1] > 0 {
 			add(Problem{Level: "warn", What: "accept fails", Why: v.Name + " cannot accept connections"})

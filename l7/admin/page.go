@@ -19,7 +19,7 @@ import (
 //go:embed page.html style.css page.js schema.json
 var files embed.FS
 
-// asset answers a file that never changes while the program runs.
+// asset serves an embedded file.
 func asset(w http.ResponseWriter, kind, name string) {
 	b, err := files.ReadFile(name)
 	if err != nil {
@@ -31,7 +31,7 @@ func asset(w http.ResponseWriter, kind, name string) {
 	_, _ = w.Write(b)
 }
 
-// A page is what page.html is given.
+// A page is the data for page.html.
 type page struct {
 	Title   string
 	At      time.Time
@@ -41,9 +41,9 @@ type page struct {
 	Acts    bool   // actions are on
 	Wrong   []problemLine
 	Servers []*ServerView
-	Found   int // servers that Query asks for
+	Found   int // servers that match Query
 	All     int // servers
-	From    int // of those found, the first one listed
+	From    int // index of the first listed among those found
 	Last    int // page
 	Routes  []RouteView
 	More    int // routes that are not listed
@@ -53,7 +53,7 @@ type page struct {
 	Returns bool
 }
 
-// A problemLine is a problem, or how many there are more of its kind.
+// A problemLine is a problem, or the number of further ones of its kind.
 type problemLine struct {
 	Problem
 	More int
@@ -63,7 +63,7 @@ type problemLine struct {
 // problemsAlike is how many problems of one kind and pool are listed.
 const problemsAlike = 4
 
-// lines sums up problems of a kind.
+// lines groups problems of a kind.
 func lines(all []Problem) []problemLine {
 	type kind struct{ level, pool, what string }
 	counts := make(map[kind]int)
@@ -102,7 +102,7 @@ func lines(all []Problem) []problemLine {
 	return list
 }
 
-// servePage answers the page, or that of one server.
+// servePage serves the page, or that of one server.
 func (h *Handler) servePage(w http.ResponseWriter, r *http.Request) {
 	f, err := h.latest(r.Context())
 	if err != nil {
@@ -118,10 +118,10 @@ func (h *Handler) servePage(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// live returns the live part of the page that r is the stream of.
+// live returns the live part of the page for the stream r.
 func (h *Handler) live(r *http.Request, f *frame) ([]byte, error) { return h.make(r, f, "live") }
 
-// make makes a page of f, or a part of it, unless that was made already.
+// make makes a page of f, or a part of it, unless f already has it.
 func (h *Handler) make(r *http.Request, f *frame, part string) ([]byte, error) {
 	q := r.URL.Query()
 	v, key := parseQuery(q), ""
@@ -153,7 +153,7 @@ func (h *Handler) make(r *http.Request, f *frame, part string) ([]byte, error) {
 	})
 }
 
-// page is what is listed of f.
+// page returns the data of f that the page lists.
 func (h *Handler) page(f *frame, v query) *page {
 	p := &page{
 		Title: cmp.Or(h.Title, "penstock"), At: f.at, Snap: f.snap, Query: v, Acts: h.Allow != nil,
@@ -178,7 +178,7 @@ func (h *Handler) page(f *frame, v query) *page {
 	return p
 }
 
-// templates returns the templates, for a page of that time.
+// templates returns the templates, for a page of the given time.
 func (h *Handler) templates(at time.Time) (*template.Template, error) {
 	return template.New("").Funcs(template.FuncMap{
 		"rate": rate, "percent": percent, "seconds": seconds, "size": size, "perSecond": func(v float64) string { return size(uint64(v)) + "/s" },
@@ -218,7 +218,7 @@ func (h *Handler) templates(at time.Time) (*template.Template, error) {
 	}).ParseFS(files, "page.html")
 }
 
-// A head is one of a column of servers.
+// A head is the head of a column of servers.
 type head struct {
 	Query           query
 	By, Text, Class string
@@ -231,7 +231,7 @@ func heads(q query) []head {
 	}
 }
 
-// errorPage answers a browser that something went wrong.
+// errorPage answers a browser with an error.
 func (h *Handler) errorPage(w http.ResponseWriter, status int, text string) {
 	t, err := h.templates(time.Now())
 	var b bytes.Buffer

@@ -17,7 +17,7 @@ import (
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
-// read reads all figures. Only who builds a frame may call it.
+// read reads all figures. Only the goroutine that builds a frame may call it.
 func (h *Handler) read(now time.Time) *Snapshot {
 	m := &h.memory
 	m.begin(now, h.interval())
@@ -104,7 +104,7 @@ func (h *Handler) pool(p *balance.Pool, name string, conns map[*balance.Server]*
 	return v
 }
 
-// server says what can be said of a server without its past.
+// server returns the view of a server without its history.
 func (h *Handler) server(pool string, e *balance.Explanation, st *balance.ServerStats) ServerView {
 	ep := e.Server.Endpoint()
 	v := ServerView{
@@ -180,7 +180,7 @@ func (m *memory) limit(name string, l Limit) LimitView {
 	return v
 }
 
-// forgetter returns what makes l forget a key, nil if nothing can.
+// forgetter returns l as a limit that can forget a key, nil if it cannot.
 func forgetter(l Limit) func(text string) error {
 	switch l := l.(type) {
 	case interface{ ForgetText(string) error }:

@@ -12,7 +12,7 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// serveState answers everything as JSON.
+// serveState serves everything as JSON.
 func (h *Handler) serveState(w http.ResponseWriter, r *http.Request) {
 	f, err := h.latest(r.Context())
 	if err != nil {
@@ -28,8 +28,8 @@ func (h *Handler) serveState(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// cached returns what was made of f for a key, or makes it. One at a time makes something;
-// those that waited for their turn find what the others have made.
+// cached returns the result for a key of f, or makes it. One request at a time makes a
+// result; those that waited find it.
 func (h *Handler) cached(ctx context.Context, f *frame, key string, make func() ([]byte, error)) ([]byte, error) {
 	if b := f.made(key); b != nil {
 		return b, nil
@@ -60,7 +60,7 @@ func (f *frame) made(key string) []byte {
 	return f.pages[key]
 }
 
-// serveServer answers one server, as a page or as JSON.
+// serveServer serves one server, as a page or as JSON.
 func (h *Handler) serveServer(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	s := h.find(q.Get("pool"), q.Get("name"))
@@ -75,7 +75,7 @@ func (h *Handler) serveServer(w http.ResponseWriter, r *http.Request) {
 	h.answerServer(w, r, q.Get("pool"), s, q)
 }
 
-// answerServer answers a server as JSON, once what is waited for is so.
+// answerServer serves a server as JSON, after the wait that the request asks for.
 func (h *Handler) answerServer(w http.ResponseWriter, r *http.Request, pool string, s *balance.Server, q url.Values) {
 	status := http.StatusOK
 	if what := q.Get("wait"); what != "" {
@@ -150,7 +150,7 @@ const (
 	waitEvery   = 50 * time.Millisecond
 )
 
-// parseWait reads what is to be waited for, and for how long.
+// parseWait parses the state to wait for, and for how long.
 func parseWait(what, timeout string) (until func(*balance.Server) bool, d time.Duration, err error) {
 	switch what {
 	case "drained":
@@ -165,13 +165,13 @@ func parseWait(what, timeout string) (until func(*balance.Server) bool, d time.D
 	d = defaultWait
 	if timeout != "" {
 		if d, err = time.ParseDuration(timeout); err != nil || d <= 0 || d > longestWait {
-			return nil, 0, badRequest("timeout must be a span such as 30s, of an hour at most")
+			return nil, 0, badRequest("timeout must be a duration such as 30s, of an hour at most")
 		}
 	}
 	return until, d, nil
 }
 
-// wait waits until that is so of s; it is false if the time was up before.
+// wait waits until s is in that state; it is false if the timeout passes first.
 func (h *Handler) wait(r *http.Request, s *balance.Server, until func(*balance.Server) bool, d time.Duration) bool {
 	timeout, tick := time.NewTimer(d), time.NewTicker(waitEvery)
 	defer timeout.Stop()
@@ -190,7 +190,7 @@ func (h *Handler) wait(r *http.Request, s *balance.Server, until func(*balance.S
 	return true
 }
 
-// serveEvents streams the live part of a page, each time there is a new one.
+// serveEvents streams the live part of a page whenever it changes.
 func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	leave, ok := h.enter(w)
 	if !ok {
@@ -220,7 +220,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			text, _ := json.Marshal(string(body))
-			_ = c.SetWriteDeadline(time.Now().Add(10 * time.Second)) // of who does not read any more
+			_ = c.SetWriteDeadline(time.Now().Add(10 * time.Second)) // ends a stream that is not read
 			if _, err := w.Write(append(append([]byte("data: "), text...), "\n\n"...)); err != nil || c.Flush() != nil {
 				return
 			}
@@ -230,5 +230,5 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// streamLife is how long a stream lasts; a page then opens another one.
+// streamLife is how long a stream lasts; the page then opens another one.
 const streamLife = 10 * time.Minute

@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// A query is what a page is asked to list.
+// A query selects what a page lists.
 type query struct {
 	Q, Pool, State, Sort string
-	Down                 bool // the largest first
-	Page                 int  // from 1 on
+	Down                 bool // descending
+	Page                 int  // starting at 1
 }
 
 // pageSize is how many servers, or routes, are listed at once.
 const pageSize = 100
 
-// parseQuery reads q; what it cannot read is as if it had not been there.
+// parseQuery parses q and ignores invalid values.
 func parseQuery(q url.Values) query {
 	v := query{Q: plain(q.Get("q")), Pool: short(q.Get("pool")), State: short(q.Get("state")), Sort: q.Get("sort"), Page: 1}
 	v.Sort, v.Down = strings.CutPrefix(v.Sort, "-")
@@ -41,7 +41,7 @@ func short(s string) string {
 	return s
 }
 
-// with returns the address of the page with other values.
+// with returns the URL of the page with other values.
 func (v query) with(set func(*query)) string {
 	v.Page = 1
 	set(&v)
@@ -64,11 +64,11 @@ func (v query) with(set func(*query)) string {
 	return "?" + q.Encode()
 }
 
-// key tells what a page lists from what others do.
+// key returns a key that is unique for the query.
 func (v query) key() string { return v.with(func(w *query) { w.Page = v.Page }) }
 
-// SortBy is the address of the page sorted by a column: the largest first where figures
-// are, and the other way round if it is so already.
+// SortBy returns the URL of the page sorted by a column: figures in descending order,
+// and reversed if it is already sorted so.
 func (v query) SortBy(name string) string {
 	return v.with(func(w *query) {
 		down := name != "name" && name != "pool" && name != "state" && name != "since"
@@ -79,7 +79,7 @@ func (v query) SortBy(name string) string {
 	})
 }
 
-// Sorted is the value of aria-sort of a column.
+// Sorted returns the value of aria-sort of a column.
 func (v query) Sorted(name string) string {
 	switch {
 	case v.Sort != name:
@@ -90,15 +90,16 @@ func (v query) Sorted(name string) string {
 	return "ascending"
 }
 
-// ToPage is the address of another page.
+// ToPage returns the URL of another page.
 func (v query) ToPage(n int) string { return v.with(func(w *query) { w.Page = n }) }
 
-// ToPool and ToState are the addresses of the page with those servers only.
+// ToPool and ToState return the URLs of the page with only those servers.
 func (v query) ToPool(name string) string {
 	return query{Pool: name}.with(func(*query) {}) + "#servers"
 }
 
-// compare returns how servers are put in order by a column, nil if there is none.
+// compare returns the comparison of servers by a column, nil if there is no such
+// column.
 func compare(by string) func(a, b *ServerView) int {
 	number := func(f func(*ServerView) float64) func(a, b *ServerView) int {
 		return func(a, b *ServerView) int { return cmp.Compare(f(a), f(b)) }
@@ -158,10 +159,10 @@ func digits(s string) int {
 	return n
 }
 
-// words are what a server can be, to choose from.
+// words are the states for the filter of the page.
 var words = [...]string{"problem", "up", "down", "ejected", "draining", "drained", "maintenance", "warming", "stopping", "unweighted", "spare", "at its limit"}
 
-// choose returns the servers that v asks for, in its order.
+// choose returns the servers that v selects, in its order.
 func (v query) choose(s *Snapshot) []*ServerView {
 	var all []*ServerView
 	for i := range s.Pools {
@@ -181,7 +182,7 @@ func (v query) choose(s *Snapshot) []*ServerView {
 	}
 	by := compare(v.Sort)
 	if by == nil {
-		by = func(a, b *ServerView) int { return cmp.Compare(b.level, a.level) } // the worst first, else as listed
+		by = func(a, b *ServerView) int { return cmp.Compare(b.level, a.level) } // worst first, otherwise as listed
 	}
 	slices.SortStableFunc(all, func(a, b *ServerView) int {
 		if v.Down {
@@ -192,7 +193,7 @@ func (v query) choose(s *Snapshot) []*ServerView {
 	return all
 }
 
-// has reports whether any of texts has q in it, in whatever case.
+// has reports whether any of texts contains q, in any case.
 func has(q string, texts ...string) bool {
 	q = strings.ToLower(q)
 	for _, t := range texts {

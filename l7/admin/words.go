@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// rate writes how often a second something happens.
+// rate formats a number of events per second.
 func rate(v float64) string {
 	switch {
 	case v == 0:
@@ -21,16 +21,16 @@ func rate(v float64) string {
 	return count(uint64(v+0.5)) + "/s"
 }
 
-// count writes a number in groups of three digits.
+// count formats a number in groups of three digits.
 func count[T ~int | ~uint64](n T) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "\u202f" + s[i:] // a narrow space, at which no line ends
+		s = s[:i] + "\u202f" + s[i:] // a narrow no-break space
 	}
 	return s
 }
 
-// percent writes a share.
+// percent formats a share.
 func percent(v float64) string {
 	switch {
 	case v == 0:
@@ -43,7 +43,7 @@ func percent(v float64) string {
 	return fmt.Sprintf("%.0f %%", 100*v)
 }
 
-// seconds writes a latency.
+// seconds formats a latency.
 func seconds(v float64) string {
 	switch {
 	case v == 0:
@@ -58,7 +58,7 @@ func seconds(v float64) string {
 	return fmt.Sprintf("%.1f s", v)
 }
 
-// span writes how long something has lasted, in its two largest units.
+// span formats a duration in its two largest units.
 func span(d time.Duration) string {
 	s := int64(d.Round(time.Second) / time.Second)
 	switch {
@@ -74,7 +74,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dd %dh", s/86400, s%86400/3600)
 }
 
-// size writes a number of bytes.
+// size formats a number of bytes.
 func size(n uint64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	v, i := float64(n), 0
@@ -87,7 +87,7 @@ func size(n uint64) string {
 	return fmt.Sprintf("%.1f %s", v, units[i])
 }
 
-// points writes rates as the points of a line of 60 by 16.
+// points formats rates as the points of a line of 60 by 16.
 func points(rates []float64) string {
 	most := 0.0
 	for _, r := range rates {

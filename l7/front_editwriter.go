@@ -71,6 +71,9 @@ func (w *editingWriter) writeHeader(status int) {
 	if len(x.editors) > 0 {
 		h := w.ResponseWriter.Header()
 		r = Reply{Status: status, ContentLength: -1, Local: true}
+		if n, ok := parseLength(h.Get("Content-Length")); ok {
+			r.ContentLength = n
+		}
 		w.lent.origin(&r)
 		r.Header.reset()
 		for name, values := range h {

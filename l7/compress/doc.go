@@ -51,6 +51,13 @@
 // it is being sent. [Replies.Max] bounds how many there are. A compressor is used again for
 // another reply once its own has come to its end.
 //
+// # Cost
+//
+// What is done beside compressing does not show: by BenchmarkReplies, the filter takes 0.99
+// to 1.02 of the CPU of the compressor alone (brotli up to 1.11, as it cuts blocks otherwise
+// when a long body comes in pieces). A request whose reply goes out as it is costs one
+// allocation.
+//
 // # Secrets
 //
 // The length of a compressed reply tells something about what is in it. If a page over TLS

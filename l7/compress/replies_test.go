@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -133,6 +134,16 @@ func text(t testing.TB, coding string, body []byte) string {
 func only(next http.Handler) http.Handler { return &Replies{Next: next} }
 
 var long = string(page(100 << 10))
+
+// page returns text that compresses about as a page of HTML does.
+func page(n int) []byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	var b bytes.Buffer
+	for b.Len() < n {
+		fmt.Fprintf(&b, "<tr class=\"row\"><td><a href=\"/orders/%d\">Order %d</a></td><td>%x</td><td>ready for delivery</td></tr>\n", r.IntN(1e6), r.IntN(1e6), r.Uint64())
+	}
+	return b.Bytes()[:n]
+}
 
 // answer replies with fields, of which Status is the status, and with that body.
 func answer(body string, fields ...string) http.HandlerFunc {

@@ -10,6 +10,9 @@ type Request struct {
 	Prefer   string // name of the server to use if it takes persistent traffic
 	Priority int    // class in the queue; lower classes are served first
 
+	Tenant       uint64 // for whom it is: tenants take turns in the queue, see [Hash]; 0 is one of them
+	TenantWeight int    // requests of the tenant in one turn, as its newest request in the queue says; 0 means 1
+
 	tried Filter
 }
 

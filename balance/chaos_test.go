@@ -32,6 +32,7 @@ func TestChaos(t *testing.T) {
 		"LeastConn tree": PolicyFunc(func(v View) Picker { return newLeastTree(v) }), "PeakEWMA": PeakEWMA{}, "First": First{},
 		"Ring": Ring{}, "Ring bounded": Ring{Bound: 1.25}, "Maglev": Maglev{Size: 251}, "Maglev bounded": Maglev{Size: 251, Bound: 1.25},
 		"Rendezvous": Rendezvous{}, "Rendezvous bounded": Rendezvous{Bound: 1.25},
+		"Scored": Scored{Scorers: []Scorer{{Metric: "queue"}}}, "Scored affine": Scored{Affinity: 2},
 	}
 	for name, policy := range policies {
 		t.Run(name, func(t *testing.T) {
@@ -72,7 +73,8 @@ func newChaos(t *testing.T, policy Policy, seed uint64) *chaos {
 	p := &Pool{
 		Policy: policy, WhenFull: WhenFull(rng.IntN(3)), Panic: float64(rng.IntN(2)) * 0.5,
 		SlowStart: SlowStart{Window: time.Duration(rng.IntN(2)) * time.Minute}, Unproven: rng.IntN(4) == 0,
-		Tiers: Tiers{Overflow: rng.IntN(2) == 0, Overprovision: float64(rng.IntN(2)) * 1.4},
+		Tiers:    Tiers{Overflow: rng.IntN(2) == 0, Overprovision: float64(rng.IntN(2)) * 1.4},
+		Locality: Locality{Zone: []string{"", "z0"}[rng.IntN(2)], MinServers: -1}, FullConns: rng.IntN(3) * 5,
 		Queue: Queue{Timeout: time.Duration(rng.IntN(2)) * time.Second},
 		Seed:  seed | 1,
 	}
@@ -91,7 +93,7 @@ func (c *chaos) endpoints(rng *rand.Rand, all bool) []Endpoint {
 	var eps []Endpoint
 	for i := range chaosServers {
 		if all || rng.IntN(4) > 0 {
-			e := Endpoint{Name: fmt.Sprint("s", i), Addr: "h:1", Weight: 1 + rng.IntN(3), MaxConns: 1 + rng.IntN(chaosLimit), Tier: i / 4, MaxQueue: rng.IntN(3)}
+			e := Endpoint{Name: fmt.Sprint("s", i), Addr: "h:1", Weight: 1 + rng.IntN(3), MaxConns: 1 + rng.IntN(chaosLimit), Tier: i / 4, MaxQueue: rng.IntN(3), Zone: fmt.Sprint("z", i%2)}
 			if rng.IntN(3) == 0 {
 				e.MinConns = 1
 			}
@@ -125,7 +127,7 @@ func (c *chaos) client(rng *rand.Rand) {
 		if rng.IntN(4) == 0 {
 			ctx, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(3000))*time.Millisecond)
 		}
-		req := Request{Key: uint64(rng.IntN(20)), Priority: rng.IntN(3)}
+		req := Request{Key: uint64(rng.IntN(20)), Priority: rng.IntN(3), Tenant: uint64(rng.IntN(3)), TenantWeight: rng.IntN(3)}
 		if rng.IntN(3) == 0 {
 			req.Prefer = fmt.Sprint("s", rng.IntN(chaosServers))
 		}
@@ -165,7 +167,7 @@ func (c *chaos) operator(rng *rand.Rand) {
 		if s == nil {
 			s = p.core.set.Load().first()
 		}
-		switch op := rng.IntN(20); {
+		switch op := rng.IntN(21); {
 		case s == nil || op < 2:
 			if err := p.Set(c.endpoints(rng, false)...); err != nil {
 				c.t.Error(err)
@@ -180,6 +182,8 @@ func (c *chaos) operator(rng *rand.Rand) {
 			_ = s.SetWeight(rng.IntN(4))
 		case op < 19:
 			_ = s.SetMaxConns(1 + rng.IntN(chaosLimit))
+		case op < 20:
+			s.ReportLoad(Load{Name: "queue", Value: rng.Float64() * 5})
 		default:
 			ctx, cancel := context.WithTimeout(c.t.Context(), time.Millisecond)
 			_ = s.Drain(ctx)
@@ -205,7 +209,7 @@ func (c *chaos) noWaiterBesideASlot() {
 	q := &core.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for w := q.pool.head; w != nil; w = w.next {
+	for w := q.pool.front(); w != nil; w = w.after() {
 		if s := w.view.snap.Load().pick(w.key, w.filter); s != nil && admission(s.open.Load()) >= balanced {
 			c.t.Errorf("a request for any server waits beside a slot of %s", s)
 		}
@@ -213,7 +217,7 @@ func (c *chaos) noWaiterBesideASlot() {
 	core.mu.Lock()
 	defer core.mu.Unlock()
 	for _, s := range core.slots {
-		if s == nil || s.queue.head == nil {
+		if s == nil || s.queue.front() == nil {
 			continue
 		}
 		if admission(s.open.Load()) < persistent {

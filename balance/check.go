@@ -42,7 +42,7 @@ func (p *Pool) Check() error {
 	m.In("Pool.Queue.Share", p.Queue.Share)
 	m.If(!within(p.Panic, 1), "Pool.Panic", p.Panic, upTo(1))
 	m.If(p.FullConns < 0, "Pool.FullConns", p.FullConns, notNegative)
-	m.If(p.WhenFull > WaitOrGoOn, "Pool.WhenFull", uint8(p.WhenFull), "must be one of the constants of WhenFull")
+	m.If(p.WhenFull > WaitOrGoOn, "Pool.WhenFull", uint8(p.WhenFull), "must be a constant of type balance.WhenFull")
 	for i, f := range p.OnOutcome {
 		m.Need(fmt.Sprintf("Pool.OnOutcome[%d]", i), f, "must be a func")
 	}

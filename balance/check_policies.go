@@ -2,7 +2,11 @@
 
 package balance
 
-import "github.com/penstock-lb/penstock"
+import (
+	"fmt"
+
+	"github.com/penstock-lb/penstock"
+)
 
 // Check returns what is wrong with e.
 func (e PeakEWMA) Check() error {
@@ -15,6 +19,7 @@ func (e PeakEWMA) Check() error {
 func (m Maglev) Check() error {
 	var l penstock.Mistakes
 	l.If(m.Size < 0, "Maglev.Size", m.Size, notNegative)
+	l.If(m.Size > maglevMax, "Maglev.Size", m.Size, fmt.Sprintf("must be at most %d", maglevMax))
 	l.If(!(m.Bound >= 0), "Maglev.Bound", m.Bound, atLeastZero)
 	return l.Err()
 }

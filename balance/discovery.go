@@ -100,6 +100,7 @@ func watchSource(ctx context.Context, src Source, update func([]Endpoint, error)
 
 // sourceFailed reports err: to the log if there is no OnEvent.
 func (p *Pool) sourceFailed(err error) {
+	err = shortened(err)
 	p.core.sourceFails(err, time.Now())
 	if p.OnEvent == nil {
 		slog.Warn("balance: source failed, the last good set stays", "pool", p.Name, "error", err)
@@ -282,6 +283,7 @@ func (p Poll) Check() error {
 // Check returns what is wrong with g and its sources. [Merge.Watch] calls it.
 func (g Merge) Check() error {
 	var m penstock.Mistakes
+	m.If(len(g.Sources) == 0, "Merge.Sources", g.Sources, "must have a source: without one there is nothing to follow")
 	for i, s := range g.Sources {
 		field := fmt.Sprintf("Merge.Sources[%d]", i)
 		m.Need(field, s, "must be a source")

@@ -223,3 +223,28 @@ func TestSeededPauses(t *testing.T) {
 		})
 	}
 }
+
+// TestLongErrorsAreShortened: what a source says is logged with each failure and shown for each
+// server, so a value of megabytes, or a mistake of each of many endpoints, must not be whole there.
+func TestLongErrorsAreShortened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cause := errors.New("the cause")
+		bad := fmt.Errorf("%s: %w", strings.Repeat("ü", 1<<20), cause)
+		var r record
+		p := &balance.Pool{OnEvent: r.failures}
+		follow(t, p, balance.SourceFunc(func(ctx context.Context, update func([]balance.Endpoint, error)) error {
+			update([]balance.Endpoint{{Addr: "10.0.0.1:80"}}, nil)
+			update(nil, bad)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}))
+		synctest.Wait()
+		st, _ := p.SourceState()
+		require.ErrorIs(t, st.Err, cause, "all of it can be unwrapped")
+		for _, text := range []string{st.Err.Error(), r.last()} {
+			require.LessOrEqual(t, len(text), 2048)
+			require.Regexp(t, `^ü+\.\.\. \(2\d{6} bytes more\)$`, text)
+		}
+		require.Less(t, len(p.Explain()[0].Reason), 2200)
+	})
+}

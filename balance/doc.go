@@ -31,12 +31,20 @@
 // state, new ones are added, and removed ones drain. Every change of the set or of a
 // server's state makes a new immutable snapshot of the servers that are usable now, and
 // the [Policy] builds a [Picker] for it. A pick loads the snapshot and asks the picker:
-// it takes no lock, reads no clock and allocates nothing. Only a request that finds
-// every server full takes a lock, to wait in a bounded queue.
+// it takes no lock, allocates nothing, and reads no clock, but for that of [Scored], which
+// wants to know how old a report is. Only a request that finds every server full takes a
+// lock, to wait in a bounded queue.
 //
 // A server is usable unless the operator ([Server.SetAdmin]) or one of any number of
 // independent observers ([Server.Report]), each with its own [Reporter], says that it
 // is not. [Pool.Explain] says in words why each server is or is not in use.
+//
+// # When there is too much work
+//
+// MaxConns of an [Endpoint] is a bulkhead for each server: work beyond it waits in the
+// bounded [Queue], which is a fair queue for requests with a Tenant. [Budget] bounds
+// retries. Package health takes out single servers (Outlier), and package ratelimit has
+// a circuit breaker for a pool that fails as a whole, and load shedding.
 //
 // # What callbacks may do
 //
@@ -47,6 +55,12 @@
 // this package that read without a lock: the methods of [View], [Filter], [Rand] and
 // [Cursor], those of a [Server] that do not change it, and [Pool.All], [Pool.Server]
 // and [Pool.Usable].
+//
+// # More than the number of requests
+//
+// What a server reports of its own load, the length of its queue or how full a cache is,
+// goes to [Server.ReportLoad] from whatever code hears of it. [Scored] picks by these numbers
+// and the requests together, and [Pool.Explain] shows them.
 //
 // # Policies of your own
 //
@@ -75,7 +89,7 @@ package balance
 //
 // policies: the other algorithms, one per file
 //
-//	bounded check_policies first leastconn leasttree maglev peakewma random rendezvous ring roundrobin turns
+//	bounded check_policies first leastconn leasttree maglev peakewma random rendezvous ring roundrobin scored turns
 //
 // sources: sources of endpoints
 //

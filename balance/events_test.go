@@ -4,6 +4,7 @@ package balance_test
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -154,12 +155,44 @@ func TestBuckets(t *testing.T) {
 	for end := range h.Buckets() {
 		require.Greater(t, end, last)
 		if last > 4*time.Microsecond {
-			require.LessOrEqual(t, float64(end)/float64(last), 1.25+1e-9)
+			require.LessOrEqual(t, float64(end), 1.25*float64(last)+1) // a nanosecond of rounding
 		}
 		last = end
 	}
 	require.Greater(t, last, 2*time.Minute)
 	require.Zero(t, h.Quantile(0.5))
+}
+
+func TestBoundsOfBuckets(t *testing.T) {
+	bounds := map[time.Duration]bool{}
+	var all []time.Duration
+	for end := range new(balance.Histogram).Buckets() {
+		bounds[end] = true
+		all = append(all, end)
+	}
+	for d := 64 * time.Second; d > 4*time.Microsecond; d /= 2 {
+		require.True(t, bounds[d.Truncate(1)] || bounds[d+1], "%v is a power of two of a second", d)
+	}
+	p := &balance.Pool{}
+	require.NoError(t, p.Set(endpoints(1)...))
+	for i, end := range all[:len(all)-1] {
+		for _, d := range []time.Duration{end - 1, end} {
+			p.ClearStats()
+			acquire(t, p, balance.Request{}).Done(balance.Outcome{Class: balance.OK, Latency: d})
+			want := all[i]
+			if d == end {
+				want = all[i+1]
+			}
+			latency := p.Stats().Latency
+			require.Equal(t, want, latency.Quantile(1), "%v", d)
+		}
+	}
+	for _, d := range []time.Duration{1, math.MaxInt64 - 1, math.MaxInt64} {
+		p.ClearStats()
+		acquire(t, p, balance.Request{}).Done(balance.Outcome{Class: balance.OK, Latency: d})
+		latency := p.Stats().Latency
+		require.EqualValues(t, 1, latency.Count(), "%d", d)
+	}
 }
 
 func TestBudget(t *testing.T) {

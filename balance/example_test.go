@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -150,4 +153,64 @@ func ExampleServer_Drain() {
 	}
 	fmt.Println(s.State(), s.InFlight())
 	// Output: drain 0
+}
+
+// Servers with models in memory report how many requests wait and how full their cache is;
+// here a loop of the host's would read them from the metrics of each.
+func ExampleScored() {
+	pool := &balance.Pool{Policy: balance.Scored{
+		Scorers: []balance.Scorer{
+			{Metric: "queue"},                // one that waits counts as one request
+			{Metric: "kv_cache", Weight: 20}, // a full cache counts as 20
+		},
+		Affinity: 8, // what it is worth to send a prompt where its beginning is in the cache
+	}}
+	_ = pool.Set(balance.Endpoint{Name: "gpu-1", Addr: "10.0.0.1:8000"}, balance.Endpoint{Name: "gpu-2", Addr: "10.0.0.2:8000"})
+	pool.Server("gpu-1").ReportLoad(balance.Load{Name: "queue", Value: 7}, balance.Load{Name: "kv_cache", Value: 0.9})
+	pool.Server("gpu-2").ReportLoad(balance.Load{Name: "queue", Value: 2}, balance.Load{Name: "kv_cache", Value: 0.4})
+
+	lease, err := pool.Acquire(context.Background(), balance.Request{Key: balance.Hash("You are a helpful assistant.")})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer lease.Done(balance.Outcome{Class: balance.OK})
+	fmt.Println(lease.Server())
+	for _, l := range lease.Server().Loads() {
+		fmt.Println(l.Name, l.Value)
+	}
+	// Output:
+	// gpu-2
+	// kv_cache 0.4
+	// queue 2
+}
+
+// A fair queue: one tenant floods a server that does one thing at a time. Another one,
+// with a single request, has its turn after one request of the first.
+func ExampleQueue_fair() {
+	pool := &balance.Pool{Queue: balance.Queue{Size: 100}}
+	if err := pool.Set(balance.Endpoint{Name: "a", Addr: "10.0.0.1:80", MaxConns: 1}); err != nil {
+		log.Fatal(err)
+	}
+	lease, _ := pool.Acquire(context.Background(), balance.Request{})
+
+	var served []string // each holds the only slot while it is appended
+	var wg sync.WaitGroup
+	for i, tenant := range []string{"noisy", "noisy", "noisy", "noisy", "quiet"} {
+		wg.Go(func() {
+			lease, err := pool.Acquire(context.Background(), balance.Request{Tenant: balance.Hash(tenant)})
+			if err != nil {
+				log.Fatal(err)
+			}
+			served = append(served, tenant)
+			lease.Done(balance.Outcome{Class: balance.OK})
+		})
+		for pool.Stats().Queued <= i { // the next one comes after this one
+			runtime.Gosched()
+		}
+	}
+	lease.Done(balance.Outcome{Class: balance.OK})
+	wg.Wait()
+	fmt.Println(served)
+	// Output: [noisy quiet noisy noisy noisy]
 }

@@ -26,6 +26,7 @@ type Explanation struct {
 	// whether they decide the state or not.
 	Operator Operator
 	Reports  []Report // sorted by By; none of a reporter that has not reported
+	Loads    []Load   // what the server reports of its own load, by name
 }
 
 // String returns a line such as "a: not used: check says down: connection refused".
@@ -51,7 +52,7 @@ func (p *Pool) Explain() []Explanation {
 		all = append(all, Explanation{
 			Server: s, Reason: s.status.reason(), State: s.published, Since: s.since, Tier: s.ep.Load().Tier,
 			Operator: s.status.operator, Reports: slices.Clone(s.status.reports),
-			Load: int(s.load()), Limit: int(s.capacity()),
+			Load: int(s.load()), Limit: int(s.capacity()), Loads: s.Loads(),
 		})
 	}
 	for i := range sn.groups {

@@ -137,7 +137,7 @@ func (m *machine) acquire(op, arg byte) {
 	id := m.next
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancels[id] = cancel
-	req := balance.Request{Key: uint64(arg), Priority: int(arg >> 6)}
+	req := balance.Request{Key: uint64(arg), Priority: int(arg >> 6), Tenant: uint64(arg >> 4 & 3), TenantWeight: int(arg >> 3 & 1)}
 	if op&3 == 0 && arg == 0 {
 		m.waiting[id] = true
 	}

@@ -10,8 +10,14 @@ import (
 	"time"
 )
 
-// Buckets of a histogram: four for each power of two of microseconds.
-const histBuckets = 4 * 26
+// Buckets of a histogram: four for each power of two of units. A unit is 2^-20 of a
+// second, about a microsecond, so that powers of two of a second are bounds: those of
+// native histograms of Prometheus and of exponential ones of OpenTelemetry.
+const (
+	histBuckets = 4 * 26
+	histUnits   = 20                // their number in a second, as a power of two
+	histLongest = 256 * time.Second // is in the last bucket, as is all above it
+)
 
 // A histogram counts latencies while they happen.
 type histogram struct {
@@ -44,22 +50,22 @@ func (h *histogram) add(d time.Duration) {
 // bucketOf returns the bucket of d: the two bits below the highest say which quarter of
 // its power of two it is in.
 func bucketOf(d time.Duration) int {
-	us := uint64(max(d, 0) / time.Microsecond)
-	if us < 4 {
-		return int(us)
+	units := uint64(min(max(d, 0), histLongest)) << histUnits / uint64(time.Second)
+	if units < 4 {
+		return int(units)
 	}
-	exp := bits.Len64(us) - 1 // at least 2
-	return min((exp-1)*4+int(us>>(exp-2)&3), histBuckets-1)
+	exp := bits.Len64(units) - 1 // at least 2
+	return min((exp-1)*4+int(units>>(exp-2)&3), histBuckets-1)
 }
 
 // bucketEnd returns where bucket i ends: the shortest latency above it.
 func bucketEnd(i int) time.Duration {
-	if i < 3 {
-		return time.Duration(i+1) * time.Microsecond
-	}
 	i++ // the start of the next bucket
-	exp := i/4 + 1
-	return time.Duration(uint64(4+i%4)<<(exp-2)) * time.Microsecond
+	units := uint64(i)
+	if exp := i/4 + 1; exp > 1 {
+		units = uint64(4+i%4) << (exp - 2)
+	}
+	return time.Duration((units*uint64(time.Second) + 1<<histUnits - 1) >> histUnits)
 }
 
 // read returns a copy.
@@ -72,7 +78,8 @@ func (h *histogram) read() Histogram {
 }
 
 // A Histogram counts latencies. Its buckets are a quarter of a power of two wide, from
-// 1 µs to about 2 minutes, so that a quantile is at most a quarter too high.
+// about 1 µs to 2 minutes, so that a quantile is at most a quarter too high. All powers of
+// two of a second from 2^-18 on are bounds of buckets: 1 s, 500 ms, 250 ms and so on.
 type Histogram struct {
 	Sum    time.Duration
 	counts [histBuckets]uint64

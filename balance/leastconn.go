@@ -10,7 +10,9 @@ package balance
 //	(work(other) + 1) / weight(other) <= work / weight
 //
 // Of several it is the least of them. So a server of equal weight with less work is
-// always preferred, and with little to do each has its share by weight.
+// always preferred, and with little to do each has its share by weight. Work is compared
+// in whole leases: a server whose share of all that is in flight is near one lease may get
+// two fifths less or more than that share.
 //
 // With up to 256 servers a pick compares all of them, if the one whose turn it is has
 // work; with more, it keeps a tournament tree. It suits long work of unequal length:

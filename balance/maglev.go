@@ -21,7 +21,7 @@ import (
 // (Eisenbud et al.: Maglev, A Fast and Reliable Software Network Load Balancer, NSDI
 // 2016, section 3.4; weights as in Envoy.)
 type Maglev struct {
-	Size  int     // entries of the table, made prime; 0 means 65537 up to 1000 servers, 655373 up to 10000, 5000011 above
+	Size  int     // entries of the table, at most 5000011, made prime; 0 means 65537 up to 1000 servers, 655373 up to 10000, 5000011 above
 	Bound float64 // as in [Ring]
 }
 

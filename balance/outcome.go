@@ -19,8 +19,9 @@ const (
 	ClientAborted               // the client disconnected: not the server's fault
 	Canceled                    // nothing was sent to the server
 	Stale                       // a reused connection was already closed: not the server's fault
-	classes        int   = iota
 )
+
+const classes = int(Stale) + 1
 
 func (c Class) String() string {
 	return word(c, "ok", "connect failed", "connect timeout", "tls failed", "timeout", "reset", "protocol",

@@ -137,7 +137,10 @@ func (hp *hostPanics) makePicker(policy Policy, v View) (p Picker) {
 		}
 	}()
 	defer hp.caught("Policy")
-	return policy.Picker(v)
+	if p = policy.Picker(v); p == nil {
+		panic("its Picker has returned nil") // so that it is logged
+	}
+	return p
 }
 
 // nextPicker calls Next of a picker; nil asks the policy.

@@ -336,3 +336,25 @@ func TestPanicsAreLoggedWithoutALock(t *testing.T) {
 		})
 	}
 }
+
+// noPicker is a policy that forgets to return one.
+type noPicker struct{}
+
+func (noPicker) Picker(balance.View) balance.Picker { return nil }
+
+// A policy without a picker is logged, and the default takes its place.
+func TestPolicyWithoutPicker(t *testing.T) {
+	l := captureStacks(t)
+	p := &balance.Pool{Policy: noPicker{}}
+	if err := p.Set(balance.Endpoint{Addr: "10.0.0.1:80"}); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := p.Acquire(t.Context(), balance.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease.Done(balance.Outcome{})
+	if n := l.n.Load(); n == 0 {
+		t.Error("it was not logged")
+	}
+}

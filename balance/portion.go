@@ -62,8 +62,8 @@ func (p *Portion) Watch(ctx context.Context, update func([]Endpoint, error)) err
 	defer cancel(nil)
 	var mu sync.Mutex // guards what is heard, not update
 	var heard []Endpoint
-	var failed error
-	var known bool
+	var failed error            // what is wrong with that; nil after a good set
+	var known, news, wrong bool // a set was heard; it is to be told; and so is failed
 	wake := make(chan struct{}, 1)
 	poke := func() {
 		select {
@@ -71,7 +71,12 @@ func (p *Portion) Watch(ctx context.Context, update func([]Endpoint, error)) err
 		default:
 		}
 	}
-	stop := p.Share.Of.Watch(poke)
+	stop := p.Share.Of.Watch(func() {
+		mu.Lock()
+		news = true
+		mu.Unlock()
+		poke()
+	})
 	defer stop()
 
 	var wg sync.WaitGroup
@@ -81,9 +86,10 @@ func (p *Portion) Watch(ctx context.Context, update func([]Endpoint, error)) err
 		ended <- watchSource(ctx, p.Source, func(eps []Endpoint, err error) {
 			mu.Lock()
 			if err != nil {
-				failed = err
+				failed, wrong = err, true
 			} else {
-				heard, failed, known = slices.Clone(eps), nil, true
+				heard, failed = slices.Clone(eps), nil
+				known, news, wrong = true, true, false
 			}
 			mu.Unlock()
 			poke()
@@ -93,14 +99,16 @@ func (p *Portion) Watch(ctx context.Context, update func([]Endpoint, error)) err
 
 	tell := func() {
 		mu.Lock()
-		eps, err, ok := heard, failed, known
-		failed = nil // told once
+		eps, err := heard, failed
+		set, again := known && news, wrong
+		news, wrong = false, false
 		mu.Unlock()
-		switch {
-		case err != nil:
-			update(nil, err)
-		case ok:
+		// A set may be followed at once by what is wrong with it: both count.
+		if set {
 			update(p.of(eps), nil)
+		}
+		if err != nil && (set || again) {
+			update(nil, err)
 		}
 	}
 	for {
@@ -108,10 +116,13 @@ func (p *Portion) Watch(ctx context.Context, update func([]Endpoint, error)) err
 		case <-wake:
 			tell()
 		case err := <-ended:
-			if err != nil || ctx.Err() != nil {
+			if ctx.Err() != nil {
 				return err
 			}
 			tell()
+			if err != nil {
+				return err
+			}
 			ended = nil // the set is final, but the fleet may still change
 		case <-ctx.Done():
 			return context.Cause(ctx)

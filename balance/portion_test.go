@@ -318,3 +318,56 @@ func TestQueueOfAShare(t *testing.T) {
 		require.ErrorContains(t, (&Pool{Queue: Queue{Share: &Share{Of: gateways}}}).Check(), "Pool.Queue.Share.Self")
 	})
 }
+
+// TestPortionTellsSetAndMistake: a source that reports a set and at once what is wrong with the rest
+// of it, as those of stores do, has both told, also when the fleet changes later and when it fails
+// right afterwards.
+func TestPortionTellsSetAndMistake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		endpoints := func(what string, n int) (all []Endpoint) {
+			for _, name := range numbered(what, n) {
+				all = append(all, Endpoint{Name: name, Addr: "10.0.0.1:80"})
+			}
+			return all
+		}
+		gateways := &Pool{}
+		require.NoError(t, gateways.Set(endpoints("gw", 2)...))
+		mistake, broken := errors.New("one of them is bad"), errors.New("broken")
+		next := make(chan int)
+		source := SourceFunc(func(ctx context.Context, update func([]Endpoint, error)) error {
+			for n := range next {
+				update(endpoints("s", n), nil)
+				if n%2 == 1 {
+					update(nil, mistake)
+				}
+				if n == 50 {
+					return broken
+				}
+			}
+			return nil
+		})
+		var size int
+		var failed error
+		ended := make(chan error, 1)
+		go func() {
+			ended <- (&Portion{Source: source, Share: &Share{Of: gateways, Self: "gw-000"}}).Watch(t.Context(), func(eps []Endpoint, err error) {
+				if failed = err; err == nil {
+					size = len(eps)
+				}
+			})
+		}()
+		for n := 1; n < 50; n++ {
+			next <- n
+			synctest.Wait()
+			require.Equal(t, n, size)
+			require.Equal(t, n%2 == 1, failed != nil, "%d: %v", n, failed)
+		}
+		require.NoError(t, gateways.Set(endpoints("gw", 3)...))
+		synctest.Wait()
+		require.Equal(t, 49, size)
+		require.ErrorIs(t, failed, mistake, "it is still bad")
+		next <- 50
+		require.ErrorIs(t, <-ended, broken)
+		require.Equal(t, 50, size)
+	})
+}

@@ -13,6 +13,14 @@ import (
 // There is one queue for the pool and one for each server, for requests that need that
 // server. A slot that becomes free goes to the lowest waiting class of
 // [Request.Priority], and within the class to the oldest request.
+//
+// Where requests have a [Request.Tenant], it is a fair queue: within a class the tenants
+// take turns, and the slot goes to the oldest request of the tenant whose turn it is. So
+// a request of a tenant that has no other waiting waits for at most one turn of each
+// tenant before it, however many requests those have. When a request comes into a full
+// queue, the newest request of the tenant that has most waiting, measured by its weight,
+// gets ErrQueueFull; that may be the request itself. Requests without a tenant count as
+// those of one tenant.
 type Queue struct {
 	Size      int           // waiters for any server; 0 means 1024, negative means none
 	PerServer int           // waiters for one given server; 0 means 128, negative means none
@@ -62,11 +70,14 @@ type waiter struct {
 	key      uint64
 	filter   Filter
 	priority int
+	tenant   uint64
+	weight   int     // of the tenant
 	number   uint64  // of arrival
 	server   *Server // nil: any
 
-	list       *waitList // where it waits; nil: it does not
-	prev, next *waiter
+	list       *waitList  // where it waits; nil: it does not
+	lane       *lane      // of list
+	prev, next *waiter    // of lane
 	grant      chan grant // has room for one
 }
 
@@ -76,60 +87,11 @@ type grant struct {
 	err    error
 }
 
-// before reports whether w is served before o.
-func (w *waiter) before(o *waiter) bool {
-	if w.priority != o.priority {
-		return w.priority < o.priority
-	}
-	return w.number < o.number
-}
-
-// A waitList is a list of waiters in the order of service.
-type waitList struct {
-	head, tail *waiter
-	n          int
-}
-
-// insert puts w in its place, which is near the end more often than not.
-func (l *waitList) insert(w *waiter) {
-	at := l.tail
-	for at != nil && w.before(at) {
-		at = at.prev
-	}
-	w.list, w.prev = l, at
-	if at == nil {
-		w.next, l.head = l.head, w
-	} else {
-		w.next, at.next = at.next, w
-	}
-	if w.next == nil {
-		l.tail = w
-	} else {
-		w.next.prev = w
-	}
-	l.n++
-}
-
-func (l *waitList) remove(w *waiter) {
-	if w.prev == nil {
-		l.head = w.next
-	} else {
-		w.prev.next = w.next
-	}
-	if w.next == nil {
-		l.tail = w.prev
-	} else {
-		w.next.prev = w.prev
-	}
-	w.list, w.prev, w.next = nil, nil, nil
-	l.n--
-}
-
 // wait puts req in the queue of fixed, or of the pool if that is nil, and waits for a
 // slot.
 func (p *Pool) wait(ctx context.Context, req *Request, fixed *Server) (Lease, error) {
 	q := &p.core.queue
-	w := &waiter{view: &p.view, key: req.Key, filter: req.tried, priority: req.Priority, server: fixed, grant: make(chan grant, 1)}
+	w := &waiter{view: &p.view, key: req.Key, filter: req.tried, priority: req.Priority, tenant: req.Tenant, weight: req.TenantWeight, server: fixed, grant: make(chan grant, 1)}
 	w.filter.full = needSlot
 	err := q.enter(w)
 	p.core.panics.log()
@@ -200,10 +162,15 @@ func (q *queue) enter(w *waiter) error {
 	if w.server != nil {
 		room = w.server.maxQueue()
 	}
-	if w.list.n > room {
-		q.remove(w)
+	if w.list.n <= room {
+		return nil
+	}
+	out := w.list.excess(w)
+	q.remove(out)
+	if out == w {
 		return ErrQueueFull
 	}
+	out.grant <- grant{err: ErrQueueFull}
 	return nil
 }
 
@@ -291,6 +258,7 @@ func (q *queue) grant(w *waiter, s *Server, need admission) bool {
 	if how != taken {
 		return false
 	}
+	w.list.served(w, q.next)
 	q.remove(w)
 	w.grant <- grant{server: s, ticket: ticket}
 	return true
@@ -299,11 +267,11 @@ func (q *queue) grant(w *waiter, s *Server, need admission) bool {
 // first returns the waiter that gets the next slot of s. At equal rank those that
 // wait for s only come first.
 func (q *queue) first(s *Server) *waiter {
-	own := s.queue.head
+	own := s.queue.front()
 	if admission(s.open.Load()) < balanced {
 		return own
 	}
-	for w := q.pool.head; w != nil; w = w.next {
+	for w := q.pool.front(); w != nil; w = w.after() {
 		if own != nil && !w.before(own) {
 			return own
 		}
@@ -328,8 +296,7 @@ func (w *waiter) mayUse(s *Server) bool {
 func (q *queue) handOn(s *Server) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for s.queue.head != nil {
-		w := s.queue.head
+	for w := s.queue.front(); w != nil; w = s.queue.front() {
 		q.remove(w)
 		w.server = nil
 		q.add(w)
@@ -366,19 +333,19 @@ func (q *queue) review(c *core, touched []*Server) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for w := q.pool.head; w != nil; {
-		next := w.next
+	for w := q.pool.front(); w != nil; {
+		next := w.after()
 		if !w.view.snap.Load().eligible(w.key, w.filter) {
 			q.remove(w)
 			w.grant <- grant{err: ErrNoServer}
 		}
 		w = next
 	}
-	for w := q.pool.head; w != nil; {
+	for w := q.pool.front(); w != nil; {
 		if q.try(w); w.list != nil {
-			w = w.next
+			w = w.after()
 		} else {
-			w = q.pool.head // the next one may be gone too
+			w = q.pool.front() // the next one may be gone too
 		}
 	}
 	// Waiters for any server come first, so that the policy spreads them: otherwise

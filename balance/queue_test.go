@@ -120,6 +120,33 @@ func TestQueueLeave(t *testing.T) {
 	})
 }
 
+// TestQueueTenants: a flood of one tenant delays another by one request, and does not
+// take its place in the queue.
+func TestQueueTenants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(t, &balance.Pool{Queue: balance.Queue{Size: 4, Timeout: -1}}, one("a", 1))
+		flood, other := balance.Request{Tenant: 1}, balance.Request{Tenant: 2}
+		l.enter(ctx, "first", flood)
+		for _, who := range []string{"flood1", "flood2", "flood3", "flood4", "flood5"} {
+			l.enter(ctx, who, flood)
+		}
+		l.want("first=a", "flood5: queue full")
+		l.enter(ctx, "other1", other)
+		l.enter(ctx, "other2", other)
+		l.want("flood4: queue full", "flood3: queue full")
+		l.enter(ctx, "other3", other)
+		l.want("other3: queue full")
+		who := "first"
+		for _, next := range []string{"flood1", "other1", "flood2", "other2"} {
+			l.leave(who)
+			l.want(next + ">a")
+			who = next
+		}
+		l.leave(who)
+		require.Zero(t, l.pool.Stats().Queued)
+	})
+}
+
 // TestQueueServer has a queue of the server beside that of the pool.
 func TestQueueServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

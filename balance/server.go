@@ -36,6 +36,7 @@ type Server struct {
 	trial    atomic.Pointer[trial]
 	tickets  atomic.Uint32 // last one given; even
 	values   values        // of every PerServer that was asked
+	loads    loadCells     // see ReportLoad
 
 	mu       sync.Mutex // guards attached
 	attached map[Attached]struct{}

@@ -79,8 +79,9 @@ const (
 	StateDown
 	StateMaint
 	StateLeft
-	states int = iota
 )
+
+const states = int(StateLeft) + 1
 
 func (s State) String() string {
 	return word(s, "up", "warming", "unweighted", "stopping", "drain", "down", "maint", "left")

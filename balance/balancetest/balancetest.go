@@ -7,6 +7,11 @@
 //		balancetest.TestPolicy(t, Mine{}, balancetest.Law{Share: 0.1})
 //	}
 //
+// The subtests are what it checks: only usable servers are picked, and none twice while
+// others are left to try; no limit is exceeded; a pick allocates nothing, and many may run
+// at once; shares follow the weights. If Law.Keyed is set, a key also stays with its server
+// when the order of Set changes or another server leaves.
+//
 // Run it with the race detector as well: it picks from many goroutines at once.
 package balancetest
 
@@ -26,7 +31,8 @@ import (
 // A Law is what a policy promises beyond what every policy must do.
 type Law struct {
 	// Share is how far the part of the work that a server gets may be from its part of
-	// the weights, relative to that: 0.1 is a tenth. 0 means that weights do not count.
+	// the weights, relative to that: 0.1 is a tenth. 0 means that weights do not count. While leases are
+	// in flight a third is allowed in any case, and more where picks are few.
 	Share float64
 	// Keyed says that the pick follows from the key.
 	Keyed bool

@@ -30,6 +30,9 @@ func TestPolicies(t *testing.T) {
 		{"Ring bounded", balance.Ring{Bound: 1.25}, balancetest.Law{Share: 0.26, Keyed: true}},
 		{"Maglev bounded", balance.Maglev{Bound: 1.25}, balancetest.Law{Share: 0.26, Keyed: true, Moved: 0.02}},
 		{"Rendezvous bounded", balance.Rendezvous{Bound: 1.25}, balancetest.Law{Share: 0.26, Keyed: true}},
+		{"Scored", balance.Scored{}, balancetest.Law{Share: 0.02}},
+		{"Scored by a number that nobody reports", balance.Scored{Scorers: []balance.Scorer{{Metric: "queue", Weight: 9}}}, balancetest.Law{Share: 0.02}},
+		{"Scored with an affinity that is a moment's", balance.Scored{Affinity: 3}, balancetest.Law{Share: 0.25}},
 		{"default", nil, balancetest.Law{Share: 0.02}},
 	} {
 		t.Run(test.name, func(t *testing.T) { balancetest.TestPolicy(t, test.policy, test.law) })

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// fairness plays arrivals and services on a waitList and checks what is promised.
+type fairness struct {
+	t       *testing.T
+	list    waitList
+	number  uint64
+	weights []int
+	waiting []int           // by tenant
+	served  []int           // by tenant, since the pairs were last reset
+	since   [][][2]int      // of two tenants that both wait ever since: what each had been served then
+	bound   map[*waiter]int // services that may come before this one, which was alone of its tenant
+}
+
+func newFairness(t *testing.T, weights ...int) *fairness {
+	f := &fairness{t: t, weights: weights, waiting: make([]int, len(weights)), served: make([]int, len(weights)), bound: make(map[*waiter]int)}
+	f.since = make([][][2]int, len(weights))
+	for i := range f.since {
+		f.since[i] = make([][2]int, len(weights))
+	}
+	return f
+}
+
+// arrive has a request of a tenant enter the queue.
+func (f *fairness) arrive(tenant int) *waiter {
+	f.number++
+	w := &waiter{tenant: uint64(tenant), weight: f.weights[tenant], number: f.number}
+	if f.waiting[tenant]++; f.waiting[tenant] == 1 {
+		others := 0
+		for i, n := range f.waiting {
+			if i != tenant && n > 0 {
+				others += f.weights[i]
+			}
+			f.since[i][tenant], f.since[tenant][i] = [2]int{f.served[i], f.served[tenant]}, [2]int{f.served[tenant], f.served[i]}
+		}
+		f.bound[w] = others
+	}
+	f.list.insert(w)
+	return w
+}
+
+func (f *fairness) leave(w *waiter) {
+	f.list.remove(w)
+	f.waiting[w.tenant]--
+	delete(f.bound, w)
+}
+
+// serve gives a slot to the first in line.
+func (f *fairness) serve() *waiter {
+	w := f.list.front()
+	f.list.served(w, f.number)
+	f.leave(w)
+	f.served[w.tenant]++
+	for other, n := range f.bound {
+		require.Positive(f.t, n, "a request of tenant %d waits for more than a turn of each other tenant", other.tenant)
+		f.bound[other]--
+	}
+	for i := range f.weights {
+		for j := range i {
+			if f.waiting[i] > 0 && f.waiting[j] > 0 {
+				was := f.since[i][j]
+				turns := func(tenant, before int) float64 {
+					return float64(f.served[tenant]-before) / float64(f.weights[tenant])
+				}
+				require.InDelta(f.t, turns(i, was[0]), turns(j, was[1]), 2-1e-9, "turns of tenants %d and %d", i, j)
+			}
+		}
+	}
+	return w
+}
+
+// TestQueueIsFair has tenants with all kinds of habits, one of whom floods the queue.
+func TestQueueIsFair(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		weights := make([]int, 2+rng.IntN(6))
+		for i := range weights {
+			weights[i] = 1 + rng.IntN(4)
+		}
+		f := newFairness(t, weights...)
+		var line []*waiter
+		for range 300 {
+			switch op := rng.IntN(10); {
+			case op < 2:
+				for range rng.IntN(8) {
+					line = append(line, f.arrive(0))
+				}
+			case op < 5:
+				line = append(line, f.arrive(rng.IntN(len(weights))))
+			case op == 5 && len(line) > 0: // one gives up
+				if w := line[rng.IntN(len(line))]; w.list != nil {
+					f.leave(w)
+				}
+			case f.list.n > 0:
+				f.serve()
+			}
+			wellFormed(t, &f.list)
+		}
+		require.Equal(t, slices.Max(append(f.waiting, 0)) > 0, f.list.n > 0, "seed %d", seed)
+	}
+}
+
+// wellFormed checks that what l links is what it counts, in the order it promises.
+func wellFormed(t *testing.T, l *waitList) {
+	n, lanes := 0, make(map[laneKey]*lane)
+	for w := l.front(); w != nil; w = w.after() {
+		n++
+		if w.prev != nil && w.prev.number >= w.number {
+			t.Fatalf("waiter %d behind %d", w.number, w.prev.number)
+		}
+		if w.prev == nil && w.lane.prev != nil && w.lane.prev.priority > w.priority {
+			t.Fatalf("priority %d behind %d", w.priority, w.lane.prev.priority)
+		}
+		if w.list != l {
+			t.Fatalf("waiter %d is of another list", w.number)
+		}
+		lanes[w.lane.laneKey] = w.lane
+	}
+	require.Equal(t, l.n, n)
+	require.True(t, maps.Equal(lanes, l.lanes))
+}
+
+// TestQueueShared: a tenant with three times the weight of another gets three times as
+// many of the slots, and its class comes before others.
+func TestQueueShared(t *testing.T) {
+	f := newFairness(t, 3, 1)
+	for range 400 {
+		f.arrive(0)
+		f.arrive(1)
+	}
+	for range 400 {
+		f.serve()
+	}
+	require.Equal(t, []int{300, 100}, f.served)
+	urgent := &waiter{tenant: 1, weight: 1, priority: -1, number: 1e6}
+	f.list.insert(urgent)
+	require.Same(t, urgent, f.list.front())
+}
+
+// TestQueueExcess is about which waiter leaves a full list.
+func TestQueueExcess(t *testing.T) {
+	enter := func(l *waitList, tenant uint64, priority, weight int) *waiter {
+		w := &waiter{tenant: tenant, priority: priority, weight: weight, number: uint64(l.n + 1)}
+		l.insert(w)
+		return w
+	}
+	t.Run("the tenant with most", func(t *testing.T) {
+		var l waitList
+		enter(&l, 1, 0, 1)
+		newest := enter(&l, 1, 0, 1)
+		w := enter(&l, 2, 0, 1)
+		require.Same(t, newest, l.excess(w))
+	})
+	t.Run("the newcomer, as nobody has more", func(t *testing.T) {
+		var l waitList
+		enter(&l, 1, 0, 1)
+		w := enter(&l, 2, 0, 1)
+		require.Same(t, w, l.excess(w))
+	})
+	t.Run("most by weight", func(t *testing.T) {
+		var l waitList
+		enter(&l, 1, 0, 2)
+		enter(&l, 1, 0, 2)
+		w := enter(&l, 2, 0, 1)
+		require.Same(t, w, l.excess(w))
+	})
+	t.Run("none of a class before", func(t *testing.T) {
+		var l waitList
+		enter(&l, 1, -1, 1)
+		enter(&l, 1, -1, 1)
+		w := enter(&l, 2, 0, 1)
+		require.Same(t, w, l.excess(w))
+	})
+	t.Run("none without tenants", func(t *testing.T) {
+		var l waitList
+		enter(&l, 0, 1, 1)
+		enter(&l, 0, 1, 1)
+		w := enter(&l, 0, 0, 1)
+		require.Same(t, w, l.excess(w))
+	})
+}
+
+// TestQueueAllocates: lanes are used again.
+func TestQueueAllocates(t *testing.T) {
+	var l waitList
+	w := &waiter{weight: 1, number: 1}
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		l.insert(w)
+		l.served(w, 1)
+		l.remove(w)
+	}))
+}

@@ -13,9 +13,9 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// Agent asks an agent on the server: a connection of its own, usually to
-// another port, on which the agent says one line and closes. The line is made of
-// words, between spaces, tabs or commas, in any order:
+// Agent asks an agent on the server: over a separate connection, usually to another port,
+// the agent sends one line and closes. The line has words in any order, separated by
+// spaces, tabs or commas:
 //
 //	up                    well
 //	down stopped fail failed   not well
@@ -25,9 +25,9 @@ import (
 //	maxconn:100           its limit; 0 means none
 //	#anything             a reason, up to the end of the line
 //
-// An [AgentChecker] does what it says. As a [Probe], an Agent fails while the
-// line has one of down, stopped, fail, failed or maint, and asks for a soft stop
-// on drain or a weight of none.
+// An [AgentChecker] acts on the reply. As a [Probe], an Agent fails while the line has
+// one of down, stopped, fail, failed or maint, and asks for a soft stop on drain or a
+// weight of 0.
 //
 // Source: HAProxy configuration manual, 5.2, "agent-check".
 type Agent struct {
@@ -35,7 +35,7 @@ type Agent struct {
 	Send    string // what to send first, with its line end; empty means nothing
 }
 
-// An AgentReply is what an agent said. What it did not speak of has the zero value.
+// An AgentReply is the reply of an agent. What it does not mention has the zero value.
 type AgentReply struct {
 	Health  string // "up", "down", "stopped", "fail" or "failed"
 	Admin   string // "ready", "drain" or "maint"
@@ -45,7 +45,7 @@ type AgentReply struct {
 	Text    string // the reason
 }
 
-// Ask returns what the agent of e says.
+// Ask returns the reply of the agent of e.
 func (p Agent) Ask(ctx context.Context, e balance.Endpoint) (AgentReply, error) {
 	s, err := p.Connect.open(ctx, e, 0)
 	defer s.close()
@@ -77,7 +77,7 @@ func (p Agent) Ask(ctx context.Context, e balance.Endpoint) (AgentReply, error) 
 	return r, nil
 }
 
-// parseReply reads an agent's line. A word that means nothing spoils all of it.
+// parseReply reads an agent's line. An unknown word makes all of it invalid.
 func parseReply(line string) (r AgentReply, err error) {
 	line, text, _ := strings.Cut(line, "#")
 	r.Text = printable(text)
@@ -116,7 +116,7 @@ func parseReply(line string) (r AgentReply, err error) {
 	return r, nil
 }
 
-// Probe judges what the agent says.
+// Probe judges the reply of the agent.
 func (p Agent) Probe(ctx context.Context, e balance.Endpoint) error {
 	r, err := p.Ask(ctx, e)
 	if err != nil {
@@ -163,7 +163,8 @@ func (r *AgentReply) merge(old AgentReply) AgentReply {
 	return old
 }
 
-// weight returns the weight that r asks for, with the configured one of e. It is false if r does not speak of it.
+// weight returns the weight that r asks for, with the configured one of e. It returns
+// false if r does not mention it.
 func (r *AgentReply) weight(e balance.Endpoint) (int, bool) {
 	switch {
 	case r.Percent != nil:

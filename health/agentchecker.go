@@ -11,16 +11,15 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// An AgentChecker asks the agents of servers again and again, and does what
-// they say: it reports as [balance.Agent], and sets weight and limit.
+// An AgentChecker polls the agents of servers and acts on their replies: it reports as
+// [balance.Agent], and sets weight and limit.
 //
-// What an agent says counts at once, and stays until it says otherwise: a
-// server that it called down is down until it says up, and one in drain or
-// maint stays so until it says ready. An agent that cannot be reached, or that
-// says something else, changes nothing. Nor does the end of a Run: the next one of
-// the same AgentChecker goes on from there, as in HAProxy when agents are disabled
-// and enabled. Another AgentChecker knows nothing of it (as HAProxy after a reload),
-// and the first answer it gets counts as all that was ever said.
+// A reply takes effect at once, and holds until another reply contradicts it: a server
+// that the agent called down is down until the agent says up, and one in drain or maint
+// stays so until the agent says ready. An agent that cannot be reached, or sends an
+// invalid line, changes nothing. Nor does the end of a Run: the next Run of the same
+// AgentChecker continues with the same state, as in HAProxy when agents are disabled and
+// enabled. Another AgentChecker begins without that state, as HAProxy after a reload.
 //
 // Other than in HAProxy, drain and maint of an agent are the agent's own: they
 // neither change what the operator set, nor can its ready undo that. Weights

@@ -127,6 +127,7 @@ func TestUnproven(t *testing.T) {
 func TestComesBackAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, p := newBackends(), &balance.Pool{Unproven: true}
+		b.took = 100 * time.Millisecond // or they could pass before the pool is looked at
 		set := []balance.Endpoint{{Name: "ill", Addr: "a:1"}, {Name: "well", Addr: "b:1"}}
 		require.NoError(t, p.Set(set...))
 		run(t, &health.Checker{Pools: []*balance.Pool{p}, Probe: b, Interval: time.Second, Spread: -1})

@@ -39,12 +39,12 @@ func (c *Checker) Check() error {
 	m.If(c.Fall < 0, "Checker.Fall", c.Fall, notNegative)
 	m.If(c.Concurrency < 0, "Checker.Concurrency", c.Concurrency, notNegative)
 	m.If(!isShare(c.Jitter, 0.5), "Checker.Jitter", c.Jitter, "must be from 0 to 0.5")
-	m.If(c.Initial > InitialFullyDown, "Checker.Initial", uint8(c.Initial), "must be one of the constants of Initial")
+	m.If(c.Initial > InitialFullyDown, "Checker.Initial", uint8(c.Initial), "must be a constant of type health.Initial")
 	return m.Err()
 }
 
-// checkPools wants at least one pool: without any nothing is probed, which
-// looks as if all were well.
+// checkPools demands at least one pool: without one nothing is probed, and all servers
+// look well.
 func checkPools(m *penstock.Mistakes, field string, pools []*balance.Pool) {
 	m.If(len(pools) == 0, field, pools, "must have a pool: without one nothing is probed")
 	for i, p := range pools {
@@ -116,7 +116,7 @@ func (a *AgentChecker) Check() error {
 func (o Observe) Check() error {
 	var m penstock.Mistakes
 	m.If(o.Errors < 0, "Observe.Errors", o.Errors, notNegative)
-	m.If(o.Action > MarkDown, "Observe.Action", uint8(o.Action), "must be one of the constants of ErrorAction")
+	m.If(o.Action > MarkDown, "Observe.Action", uint8(o.Action), "must be a constant of type health.ErrorAction")
 	return m.Err()
 }
 
@@ -144,7 +144,7 @@ func (o *Outlier) Check() error {
 	m.If(!isShare(o.FailureShare, 1), "Outlier.FailureShare", o.FailureShare, "must be from 0 to 1")
 	m.If(!isShare(o.MaxShare, 1), "Outlier.MaxShare", o.MaxShare, "must be from 0 to 1")
 	m.If(o.Consecutive < 0 && o.Gateway <= 0 && o.Deviation < 0 && o.FailureShare == 0, "Outlier.Consecutive", o.Consecutive,
-		"must not be off where Gateway, Deviation and FailureShare are: nothing ejects a server then")
+		"must not be off if Gateway, Deviation and FailureShare are off: otherwise no server is ever ejected")
 	m.If(o.Deviation != o.Deviation, "Outlier.Deviation", o.Deviation, "must be a number")
 	return m.Err()
 }

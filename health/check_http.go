@@ -67,7 +67,7 @@ func (p HTTP) Check() error {
 		m.In(fmt.Sprintf("HTTP.Stop[%d]", i), r)
 	}
 	m.If(p.Content.Not && p.Content.zero(), "HTTP.Content.Not", true, notNothing)
-	m.If(tooLong(p.Content, p.MaxBytes), "HTTP.Content.Contains", p.Content.Contains, "must not be longer than MaxBytes: it is never found")
+	m.If(tooLong(p.Content, p.MaxBytes), "HTTP.Content.Contains", p.Content.Contains, "must not be longer than MaxBytes: it would never be found")
 	m.If(p.Method == http.MethodHead && !p.Content.zero() && p.Judge == nil, "HTTP.Content", p.Content.String(), "must be left out: the reply to a HEAD has no body")
 	return m.Err()
 }

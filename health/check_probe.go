@@ -26,7 +26,7 @@ func (d Connect) Check() error {
 	m.If(d.Port < 0 || d.Port > 65535, "Connect.Port", d.Port, "must be a port, or 0 for that of the address")
 	m.If(d.Port != 0 && strings.HasPrefix(d.Addr, "unix:"), "Connect.Port", d.Port, "must be 0: a unix socket has no port")
 	checkTLS(&m, d.TLS)
-	m.If(d.Proxy > ProxyV2, "Connect.Proxy", uint8(d.Proxy), "must be one of the constants of ProxyVersion")
+	m.If(d.Proxy > ProxyV2, "Connect.Proxy", uint8(d.Proxy), "must be a constant of type health.ProxyVersion")
 	return m.Err()
 }
 
@@ -147,7 +147,7 @@ func (p Script) Check() error {
 		step := fmt.Sprintf("Script.Steps[%d]", i)
 		m.In(step, s)
 		m.If(s.Min > maxBytes(p.MaxBytes), step+".Min", s.Min, "must not be more than MaxBytes of the Script: there are never as many")
-		m.If(tooLong(s.Expect, p.MaxBytes), step+".Expect.Contains", s.Expect.Contains, "must not be longer than MaxBytes of the Script: it is never found")
+		m.If(tooLong(s.Expect, p.MaxBytes), step+".Expect.Contains", s.Expect.Contains, "must not be longer than MaxBytes of the Script: it would never be found")
 	}
 	return m.Err()
 }

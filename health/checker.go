@@ -12,17 +12,17 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A Checker probes the servers of its pools again and again, and reports what
-// it finds as [balance.Check], a reporter of its own: nothing it does touches what
-// an operator, an agent or discovery say of a server.
+// A Checker probes the servers of its pools periodically, and reports the results as
+// [balance.Check]. That is a reporter of its own: it does not change what an operator, an
+// agent or discovery say of a server.
 //
-// A server that joins a pool is probed at once, one that leaves is forgotten.
-// One in [balance.Maint] is not probed; when it is back it begins as Initial
-// says, and is probed within Interval. Servers that no Checker watches stay up: to
-// check only some of a pool, give it a [balance.Pool.Subset].
+// A server that joins a pool is probed at once, and the state of one that leaves is
+// dropped. One in [balance.Maint] is not probed; after that it begins as Initial says,
+// and is probed within Interval. Servers that no Checker watches stay up: to check only
+// some of a pool, give it a [balance.Pool.Subset].
 //
-// A probe that finds CodeInternal counts neither way: that this machine is out
-// of descriptors says nothing of the servers, and must not take them all down.
+// A probe that finds CodeInternal does not count: a lack of descriptors on this machine
+// says nothing about the servers, and must not take them all down.
 //
 // The fields must not change once Run is called.
 type Checker struct {
@@ -47,10 +47,10 @@ type Checker struct {
 	// negative means none: all at once.
 	Spread time.Duration
 
-	// Concurrency is the number of probes, each with a goroutine, that may run
-	// at once; further ones wait for their turn, the longest overdue first.
-	// 0 means 256. It should be above what is pending when everything is
-	// silent: servers * Timeout / Interval.
+	// Concurrency is the number of probes, each with a goroutine, that may run at once;
+	// further ones wait for their turn, the longest overdue first. 0 means 256. It should
+	// exceed the number of probes in progress when no server answers: servers * Timeout /
+	// Interval.
 	Concurrency int
 
 	// Key, if not nil, makes servers with equal keys share one probe and one
@@ -63,8 +63,10 @@ type Checker struct {
 	// Observe lets live traffic count as well; see [Checker.Observed].
 	Observe Observe
 
-	// CutDown closes all connections to a server, live ones too, when it goes
-	// down. Without it the pool closes the idle ones.
+	// CutDown closes all connections to a server, live ones too, when this Checker finds
+	// it down. Without it the pool closes the idle ones. CutOnDown of an l4.Proxy does so
+	// for connections of that proxy, whatever took the server down: one of the two is
+	// enough.
 	CutDown bool
 
 	// CutBackups closes the live connections to the servers of higher tiers
@@ -136,8 +138,8 @@ func (c *Checker) Probed(s *balance.Server) (last time.Time, took time.Duration,
 	return st.Last, st.Took, st.Due, st.Err
 }
 
-// ProbeNow has s probed at once, if no probe of it is under way, and counts its intervals
-// from there. It is false for a server that this Checker does not watch. It never
+// ProbeNow probes s at once, if no probe of it is in progress, and counts its intervals
+// from then on. It returns false for a server that this Checker does not watch. It never
 // blocks; any goroutine may call it.
 func (c *Checker) ProbeNow(s *balance.Server) bool {
 	w := c.watched.Load()
@@ -154,7 +156,7 @@ func (c *Checker) ProbeNow(s *balance.Server) bool {
 	return true
 }
 
-// hurry makes what was asked for due.
+// hurry makes the targets due that ProbeNow was called for.
 func (r *round) hurry(now time.Time) {
 	r.mu.Lock()
 	asked := r.asked

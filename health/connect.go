@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -93,6 +92,9 @@ func (d *Connect) dial(ctx context.Context, e balance.Endpoint) (net.Conn, error
 		dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
 	c, err := dial(ctx, network, addr)
+	if c == nil && err == nil {
+		err = errors.New("the Dial function has returned no connection")
+	}
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}
@@ -142,7 +144,10 @@ func dialError(ctx context.Context, err error) *Error {
 		}
 	case isDNS:
 		e.Text = "name " + printable(dns.Name) + ": " + printable(dns.Err)
-	case isErrno && ours(err, errno):
+		if balance.LocalFault(err) {
+			e.Code = CodeInternal
+		}
+	case isErrno && balance.LocalFault(err):
 		e.Code, e.Text = CodeInternal, errno.Error()
 	case errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(err.Error(), "refused"):
 		e.Code, e.Text = CodeRefused, "connection refused"
@@ -152,18 +157,6 @@ func dialError(ctx context.Context, err error) *Error {
 		e.Text = printable(err.Error())
 	}
 	return e
-}
-
-// ours reports whether errno, in err's tree, is a lack of the probing machine.
-func ours(err error, errno syscall.Errno) bool {
-	switch errno {
-	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT:
-		return true
-	case syscall.EACCES, syscall.EPERM: // to have a socket at all, not to connect it
-		call, ok := errors.AsType[*os.SyscallError](err)
-		return ok && call.Syscall == "socket"
-	}
-	return false
 }
 
 // tlsError sorts the errors of a handshake.

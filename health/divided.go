@@ -75,7 +75,7 @@ func (d *Divided) Check() error {
 	m.In("Divided.Of", d.Of)
 	m.Need("Divided.Share", d.Share, "must say which gateway this is")
 	m.In("Divided.Share", d.Share)
-	m.Need("Divided.Board", d.Board, "must be where the gateways tell each other")
+	m.Need("Divided.Board", d.Board, "must be the Board that the gateways share")
 	m.In("Divided.Board", d.Board)
 	m.If(d.Each < 0, "Divided.Each", d.Each, notNegative)
 	m.If(d.Fresh < 0, "Divided.Fresh", d.Fresh, notNegative)
@@ -136,8 +136,8 @@ func (d *Divided) news(ctx context.Context, name string) (Told, bool) {
 	return t, true
 }
 
-// listen has told be no older than boardPause, and reports whether it is. One asks, and the
-// others wait for what it hears.
+// listen asks the board if its last answer is older than boardPause, and reports whether
+// there is a recent answer. One caller asks, and the others wait for it.
 func (d *Divided) listen(ctx context.Context) bool {
 	for {
 		d.mu.Lock()

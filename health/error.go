@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+
+	"github.com/penstock-lb/penstock/balance"
 )
 
 // ErrRunning means that a Run of the same value is active.
@@ -107,7 +109,7 @@ func AsError(err error) *Error {
 
 // foreignCode sorts an error that a host's own probe returned, as dialError does.
 func foreignCode(err error) Code {
-	errno, isErrno := errors.AsType[syscall.Errno](err)
+	_, isErrno := errors.AsType[syscall.Errno](err)
 	_, isDNS := errors.AsType[*net.DNSError](err)
 	_, isVerify := errors.AsType[*tls.CertificateVerificationError](err)
 	_, isAlert := errors.AsType[tls.AlertError](err)
@@ -115,10 +117,10 @@ func foreignCode(err error) Code {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) || isTimeout(err):
 		return CodeTimeout
+	case balance.LocalFault(err):
+		return CodeInternal
 	case isDNS:
 		return CodeUnreachable
-	case isErrno && ours(err, errno):
-		return CodeInternal
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return CodeRefused
 	case isClosed(err):

@@ -62,7 +62,7 @@ func (x Exec) Check() error {
 		m.If(err != nil || !info.IsDir(), "Exec.Dir", x.Dir, "must be a directory that is there")
 	}
 	for i, arg := range x.Args {
-		m.If(strings.Contains(arg, "\x00"), fmt.Sprintf("Exec.Args[%d]", i), arg, "must have no NUL: no program is given one")
+		m.If(strings.Contains(arg, "\x00"), fmt.Sprintf("Exec.Args[%d]", i), arg, "must have no NUL: arguments of programs cannot")
 	}
 	for i, env := range x.Env {
 		name, _, ok := strings.Cut(env, "=")

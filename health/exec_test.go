@@ -5,6 +5,7 @@
 package health_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -62,9 +63,17 @@ func TestExecLeavesNothingBehind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "pid")
 			x := sh(fmt.Sprintf(script, file))
-			x.Timeout = time.Second
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			x.Timeout = 30 * time.Second
+			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
+			if name == "hangs" { // until it has said what it has started
+				go func() {
+					for b := []byte(nil); !bytes.HasSuffix(b, []byte("\n")) && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+						b, _ = os.ReadFile(file)
+					}
+					cancel()
+				}()
+			}
 			err := x.Probe(ctx, balance.Endpoint{Addr: "a:1"})
 			require.Equal(t, name == "ends", err == nil, "%v", err)
 			text, err := os.ReadFile(file)

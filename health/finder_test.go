@@ -28,7 +28,7 @@ func TestFinderCostIsLinear(t *testing.T) {
 		if most := 2*freeBytes + 8*size; f.cost > most {
 			t.Errorf("%s was looked for in %d bytes of %d; want at most %d", &m, f.cost, size, most)
 		}
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 20*time.Second { // f.cost is what counts
 			t.Errorf("%s took %v", &m, took)
 		}
 	}

@@ -44,7 +44,7 @@ type HTTP struct {
 	Judge func(r *http.Response, body []byte) error
 
 	// MaxBytes bounds what is read. A longer head fails with CodeProtocol; of a
-	// longer body the beginning is looked at. 0 means 16 KiB, negative means none but 1 GiB.
+	// longer body the beginning is looked at. 0 means 16 KiB, negative means no limit below 1 GiB.
 	MaxBytes int
 }
 

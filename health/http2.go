@@ -51,6 +51,9 @@ func (d *Connect) http2(ctx context.Context, e balance.Endpoint, max int, req *h
 // failHTTP2 is fail for errors of the transport, which has many words for a
 // connection that ended: what ended it says more.
 func (s *session) failHTTP2(err error) error {
+	if s.ctx.Err() != nil {
+		return s.fail(err) // the transport closed the connection since its time was over
+	}
 	if end := s.raw.end.Load(); end != nil {
 		err = *end
 	}

@@ -24,10 +24,14 @@ import (
 	"github.com/penstock-lb/penstock/health"
 )
 
-// probe probes addr with a second to answer.
+// probe probes addr, with more time to answer than a busy machine takes.
 func probe(t testing.TB, p health.Probe, addr string) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	return probeWithin(t, 30*time.Second, p, addr)
+}
+
+func probeWithin(t testing.TB, d time.Duration, p health.Probe, addr string) error {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	return p.Probe(ctx, balance.Endpoint{Addr: addr})
 }

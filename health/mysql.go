@@ -22,6 +22,9 @@ import (
 // With Connect.TLS the connection is upgraded after the greeting; a server that
 // has no TLS fails with CodeTLS.
 //
+// It does not tell a primary from a replica: for that take a [Func] that asks for
+// @@global.read_only by a driver.
+//
 // Source: MySQL internals manual, "Connection Phase", protocol 4.1 and later.
 type MySQL struct {
 	Connect Connect

@@ -18,6 +18,9 @@ import (
 // With Connect.TLS it asks for TLS in the protocol's own way first; a server that
 // has none fails with CodeTLS.
 //
+// It does not tell a primary from a standby: for that take a [Func] that asks
+// pg_is_in_recovery() by a driver, or [HTTP] where Patroni answers (/primary).
+//
 // Source: PostgreSQL documentation, "Frontend/Backend Protocol", 3.0.
 type PostgreSQL struct {
 	Connect  Connect

@@ -20,6 +20,15 @@ import (
 // goroutine running, and may be called for several servers at once. It needs no pool
 // and no [Checker]: any program may call it. A func is a Probe by [Func]; [All] and
 // [Any] combine probes.
+//
+// A probe of your own may return any error; the server is then not well. An [Error] says
+// more: its Step and Text are what operators read, and its Code may be CodeStopping, for a
+// server that wants no new work but keeps what it has. Errors of package net are better
+// wrapped in one, since their text has the port of our side, which differs each time:
+//
+//	return &health.Error{Code: health.CodeOf(err), Step: "HELLO", Text: "no answer", Err: err}
+//
+// For a protocol in which one sends a line and expects another, [Script] is enough.
 type Probe interface {
 	Probe(ctx context.Context, e balance.Endpoint) error
 }

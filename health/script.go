@@ -22,7 +22,7 @@ import (
 type Script struct {
 	Connect  Connect
 	Steps    []Step // none means that the connection is enough
-	MaxBytes int    // of what is read in all; 0 means 16 KiB, negative means none but 1 GiB
+	MaxBytes int    // of what is read in all; 0 means 16 KiB, negative means no limit below 1 GiB
 }
 
 // A Step sends, or waits for an answer, or both in this order.

@@ -324,3 +324,12 @@ func TestAgentCheckerGoesOn(t *testing.T) {
 type serviceFunc func(net.Conn, healthtest.Mode)
 
 func (f serviceFunc) ServeConn(c net.Conn, m healthtest.Mode) { f(c, m) }
+
+// A Dial function of the host that returns nothing fails the check, not the process.
+func TestDialReturnsNothing(t *testing.T) {
+	nothing := func(context.Context, string, string) (net.Conn, error) { return nil, nil }
+	for _, p := range []health.Probe{health.TCP{Connect: health.Connect{Dial: nothing}}, health.HTTP{Connect: health.Connect{Dial: nothing}}} {
+		err := p.Probe(t.Context(), balance.Endpoint{Addr: addr})
+		require.ErrorContains(t, err, "the Dial function has returned no connection")
+	}
+}

@@ -169,6 +169,7 @@ func TestAsErrorSortsWhatAHostsOwnProbeReturns(t *testing.T) {
 		{syscallError("socket", syscall.EMFILE), health.CodeInternal},
 		{syscallError("connect", syscall.EADDRNOTAVAIL), health.CodeInternal},
 		{&net.DNSError{Err: "no such host", Name: "a.example"}, health.CodeUnreachable},
+		{&net.DNSError{Err: "dial udp 10.0.0.1:53: socket: too many open files", Name: "a.example"}, health.CodeInternal},
 		{&net.DNSError{Err: "i/o timeout", Name: "a.example", IsTimeout: true}, health.CodeTimeout},
 		{io.ErrUnexpectedEOF, health.CodeClosed},
 		{syscallError("read", syscall.ECONNRESET), health.CodeClosed},
@@ -181,6 +182,17 @@ func TestAsErrorSortsWhatAHostsOwnProbeReturns(t *testing.T) {
 		require.Equal(t, tt.want, health.CodeOf(wrapped), "%v", tt.err)
 		require.ErrorIs(t, health.AsError(wrapped), tt.err)
 	}
+}
+
+// TestLookupWithoutDescriptors has no descriptor left to ask for the name of a server with: that
+// says nothing of the server.
+func TestLookupWithoutDescriptors(t *testing.T) {
+	without := net.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, syscallError("socket", syscall.EMFILE)
+	}}}
+	p := health.TCP{Connect: health.Connect{Dial: without.DialContext}}
+	require.Equal(t, "internal error / connect: name a.example.com: dial unix: socket: too many open files",
+		verdict(p.Probe(t.Context(), balance.Endpoint{Addr: "a.example.com:80"})))
 }
 
 // TestRunRefusesAPortOfAUnixSocket has a probe that could never connect.

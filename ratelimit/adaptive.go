@@ -57,11 +57,8 @@ type Adaptive struct {
 func (a *Adaptive) init() {
 	a.once.Do(func() {
 		s := &a.state
-		s.min, s.max, s.window = orDefault(a.Min, 1), orDefault(a.Max, 200), a.Window
-		if s.window <= 0 {
-			s.window = time.Second
-		}
-		s.window = min(s.window, longest/30)
+		s.min, s.max = orDefault(a.Min, 1), orDefault(a.Max, 200)
+		s.window = min(orDefault(a.Window, time.Second), longest/30)
 		s.min = min(s.min, adaptiveMost)
 		s.max = min(max(s.min, s.max), adaptiveMost)
 		s.limit = float64(min(max(orDefault(a.Initial, 20), s.min), s.max))
@@ -71,13 +68,6 @@ func (a *Adaptive) init() {
 
 // adaptiveMost is the most places that may be asked for.
 const adaptiveMost = 1_000_000_000
-
-func orDefault(n, def int) int {
-	if n <= 0 {
-		return def
-	}
-	return n
-}
 
 // Acquire is that of [Concurrency].
 func (a *Adaptive) Acquire(ctx context.Context) error {

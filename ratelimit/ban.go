@@ -50,6 +50,17 @@ func (b Ban) status(s int64, now time.Duration) (wait, forget time.Duration) {
 	return 0, max(0, later(at, b.within())-now)
 }
 
+// worth returns what a key gains if its strikes are forgotten: the rest of its ban, or as large a
+// part of Within as it has of the strikes that lead to a ban.
+func (b Ban) worth(s int64, now time.Duration) time.Duration {
+	wait, forget := b.status(s, now)
+	if wait > 0 || forget == 0 {
+		return wait
+	}
+	part := float64(s>>strikeTimeBits) / float64(max(1, b.After))
+	return min(forget, max(1, time.Duration(part*float64(b.within()))))
+}
+
 // strike returns the strikes after one more refusal at time now.
 func (b Ban) strike(s int64, now time.Duration) int64 {
 	now = max(0, now)
@@ -67,16 +78,6 @@ func (b Ban) strike(s int64, now time.Duration) int64 {
 	return s
 }
 
-func (b Ban) within() time.Duration {
-	if b.Within <= 0 {
-		return time.Minute
-	}
-	return b.Within
-}
+func (b Ban) within() time.Duration { return orDefault(b.Within, time.Minute) }
 
-func (b Ban) span() time.Duration {
-	if b.For <= 0 {
-		return 10 * time.Minute
-	}
-	return b.For
-}
+func (b Ban) span() time.Duration { return orDefault(b.For, 10*time.Minute) }

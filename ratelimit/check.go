@@ -6,10 +6,14 @@ import "github.com/penstock-lb/penstock"
 
 // The methods below return what is wrong with a literal, each mistake a
 // [*penstock.ConfigError]. The handlers that use a limit (l4.Limit, l7.Limit,
-// l7.Gate) call them at the first use. A missing limit is a mistake although
+// l7.Gate, l7.CircuitBreaker) call them at the first use. A missing limit is a mistake although
 // its zero value is safe: it refuses everything, which would be noticed late.
 
-const notNegative = "must not be negative"
+const (
+	notNegative = "must not be negative"
+	aShare      = "must be a share, from 0 to 1"
+	upToKeys    = "must be at most 268435455: the places of more keys take 2.5 GB"
+)
 
 // Check returns what is wrong with r.
 func (r Rate) Check() error {
@@ -51,6 +55,25 @@ func (b Ban) Check() error {
 	return m.Err()
 }
 
+// Check returns what is wrong with b.
+func (b *Breaker) Check() error {
+	var m penstock.Mistakes
+	m.If(!(b.Share >= 0 && b.Share <= 1), "Breaker.Share", b.Share, aShare)
+	m.If(b.Volume < 0, "Breaker.Volume", b.Volume, notNegative)
+	m.If(b.Window < 0, "Breaker.Window", b.Window, notNegative)
+	m.If(b.Open < 0, "Breaker.Open", b.Open, notNegative)
+	return m.Err()
+}
+
+// Check returns what is wrong with s.
+func (s *Shedder) Check() error {
+	var m penstock.Mistakes
+	m.If(!(s.Target >= 0 && s.Target <= 1), "Shedder.Target", s.Target, aShare)
+	m.If(!(s.Least >= 0 && s.Least <= 1), "Shedder.Least", s.Least, aShare)
+	m.If(s.Interval < 0, "Shedder.Interval", s.Interval, notNegative)
+	return m.Err()
+}
+
 // Check returns what is wrong with l and its law.
 func (l *Limiter) Check() error {
 	var m penstock.Mistakes
@@ -67,6 +90,7 @@ func (k *Keyed[K]) Check() error {
 	}
 	m.In("Keyed.Law", k.Law)
 	m.If(k.Max < 0, "Keyed.Max", k.Max, notNegative)
+	m.If(k.Max > mostKeys, "Keyed.Max", k.Max, upToKeys)
 	m.In("Keyed.Ban", k.Ban)
 	return m.Err()
 }
@@ -91,7 +115,7 @@ func (s *Shared[K]) Check() error {
 // Check returns what is wrong with l and its limit.
 func (l *Leased[K]) Check() error {
 	var m penstock.Mistakes
-	m.Need("Leased.Shared", l.Shared, "must be the limit of which leases are given")
+	m.Need("Leased.Shared", l.Shared, "must be the limit that leases are taken from")
 	if s := l.Shared; s != nil {
 		m.In("Leased.Shared", s)
 		m.Need("Leased.Shared.Store", s.Store, "must be the store that the gateways share")
@@ -107,13 +131,14 @@ func (l *Leased[K]) Check() error {
 func (s *MemoryStore) Check() error {
 	var m penstock.Mistakes
 	m.If(s.Max < 0, "MemoryStore.Max", s.Max, notNegative)
+	m.If(s.Max > mostKeys, "MemoryStore.Max", s.Max, upToKeys)
 	return m.Err()
 }
 
 // Check returns what is wrong with c.
 func (c *Concurrency) Check() error {
 	var m penstock.Mistakes
-	m.If(c.Max == 0 && !c.isSet(), "Concurrency.Max", c.Max, "has no place for anybody: write how many there may be at once, or a negative number if that is what is meant")
+	m.If(c.Max == 0 && !c.isSet(), "Concurrency.Max", c.Max, "has no places: write how many there may be at once, or a negative number to refuse all")
 	m.If(c.MaxWait > 0 && c.MaxQueue == 0, "Concurrency.MaxQueue", c.MaxQueue, noQueue)
 	return m.Err()
 }

@@ -20,6 +20,12 @@
 // measuring, [Bandwidth] paces bytes, [Bucket] is golang.org/x/time/rate with
 // a Decision.
 //
+// Three patterns of overload, by the names that they have elsewhere. A circuit breaker
+// ([Breaker]) refuses work for what fails as a whole, and lets it on again by and by. A
+// bulkhead keeps one part of a program from taking what others need: a [Concurrency] for
+// each part, or [InFlight] in a [Keyed] for each tenant. Load shedding ([Shedder]) refuses
+// a share of the work while this machine has too much.
+//
 // Several gateways share limits through a [Store]: [Shared] asks it, and
 // falls back to limits of its own when it is away for several questions in a
 // row. [Leased] decides at once and tells the store afterwards, within 2 % of the law. Package
@@ -39,7 +45,7 @@ package ratelimit
 //
 // limits: what keeps a law for everybody or by key, and what fits no law
 //
-//	adaptive bandwidth bucket concurrency evict keyed limiter
+//	adaptive bandwidth breaker bucket concurrency evict keyed limiter load shedder
 //
 // shared: limits that several gateways keep, and what checks the literals of the package
 //

@@ -75,11 +75,11 @@ func (l *Keyed[K]) forgot(e *entry[K], least worth, now time.Duration) {
 
 // worth returns what an entry in that state is worth.
 func (l *Keyed[K]) worth(e *entry[K], state int64, now time.Duration) worth {
-	wait, forget := l.Ban.status(e.strikes.Load(), now)
-	if l.Ban.Keep && wait > 0 {
+	strikes := e.strikes.Load()
+	if wait, _ := l.Ban.status(strikes, now); l.Ban.Keep && wait > 0 {
 		return worth{time: Never}
 	}
-	w := worth{time: forget}
+	w := worth{time: l.Ban.worth(strikes, now)}
 	switch law := plain(l.law(e.key)).(type) {
 	case nil:
 	case Window: // its Reset is the same for all that took something in one window

@@ -70,6 +70,25 @@ func TestFloodDoesNotForgive(t *testing.T) {
 	}
 }
 
+// Nor by forgetting the strikes of one that is about to be banned: those of the flood are
+// newer, but fewer.
+func TestFloodDoesNotForgiveStrikes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &Keyed[int]{Law: GCRA{Rate: PerSecond(10), Burst: -1}, Max: 1024, Ban: Ban{After: 5}}
+		l.Take(-1, 1)
+		for range 4 {
+			require.False(t, l.Take(-1, 1).Banned)
+		}
+		for k := range 5000 {
+			time.Sleep(2 * ms)
+			l.Take(k, 1)
+			l.Take(k, 1)
+		}
+		l.Take(-1, 2)
+		require.True(t, l.Take(-1, 1).Banned, "it was the fifth refusal in a minute")
+	})
+}
+
 // However keys come, those that are better off than they would be by
 // themselves are not more than Lost says.
 func TestFloodForgivesNoMoreThanLost(t *testing.T) {

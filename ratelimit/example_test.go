@@ -4,6 +4,7 @@ package ratelimit_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -205,4 +206,50 @@ func ExampleMemoryStore() {
 	second, _ := store.Take(context.Background(), "tenant:acme", law, 1)
 	fmt.Println(first.OK, second.OK, err)
 	// Output: true false <nil>
+}
+
+// A circuit breaker around a call of any kind.
+func ExampleBreaker() {
+	b := ratelimit.Breaker{Volume: 2, Open: time.Minute, OnChange: func(c ratelimit.BreakerChange) {
+		fmt.Printf("%v: %d of %d failed\n", c.To, c.Failed, c.Ended)
+	}}
+	call := func() error {
+		permit, wait, ok := b.Allow()
+		if !ok {
+			return fmt.Errorf("refused for %v", wait.Round(time.Second))
+		}
+		err := errors.New("no answer") // of the work
+		if err != nil {
+			permit.Fail()
+		} else {
+			permit.Succeed()
+		}
+		return err
+	}
+	for range 3 {
+		fmt.Println(call())
+	}
+	// Output:
+	// no answer
+	// open: 2 of 2 failed
+	// no answer
+	// refused for 1m0s
+}
+
+// Load shedding by a load of one's own: here the length of a queue of work.
+func ExampleShedder() {
+	jobs := make(chan func(), 100)
+	s := ratelimit.Shedder{Load: func() (float64, error) { return float64(len(jobs)) / float64(cap(jobs)), nil }}
+	if s.TryAcquire() {
+		jobs <- func() {}
+	}
+	fmt.Println(len(jobs), s.Share())
+	// Output: 1 1
+}
+
+// A bulkhead: each part of a program has places of its own.
+func ExampleConcurrency_bulkhead() {
+	reports, all := &ratelimit.Concurrency{Max: 1}, &ratelimit.Concurrency{Max: 100}
+	fmt.Println(reports.TryAcquire(), reports.TryAcquire(), all.TryAcquire())
+	// Output: true false true
 }

@@ -65,7 +65,8 @@ type Stats struct {
 	Lost      uint64 // keys forgotten although their state said something
 	LostBans  uint64 // of them, those that were banned
 	Untracked uint64 // Takes admitted uncounted because there was no place
-	Local     uint64 // Takes that a Shared has decided alone, as its store was away
+	Local     uint64 // Takes that a Shared or Leased has decided alone, as its store was away
+	Asked     uint64 // questions that a Shared or Leased has put to its store
 
 	// Of Concurrency and Adaptive, whose Taken are places given, and Refused those that
 	// were not there in time.
@@ -76,7 +77,6 @@ type Stats struct {
 	// Of Bandwidth, while it has a limit.
 	Bytes   uint64 // that have asked for a turn
 	Delayed uint64 // of them, those that had to wait
-	Asked   uint64 // questions that a Shared has put to its store
 }
 
 // Stats returns the totals until now.
@@ -89,11 +89,7 @@ func (l *Keyed[K]) Stats() Stats {
 
 func (l *Keyed[K]) table() *table[K] {
 	l.once.Do(func() {
-		size := l.Max
-		if size <= 0 {
-			size = 1 << 16
-		}
-		l.tab = newTable[K](size, &l.held)
+		l.tab = newTable[K](orDefault(l.Max, 1<<16), &l.held)
 	})
 	return l.tab
 }

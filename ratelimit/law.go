@@ -117,3 +117,11 @@ func waitNever(n int) time.Duration {
 	}
 	return Never
 }
+
+// orDefault returns n, or def if n is 0, negative or not a number.
+func orDefault[N int | float64 | time.Duration](n, def N) N {
+	if n > 0 {
+		return n
+	}
+	return def
+}

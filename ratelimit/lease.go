@@ -185,8 +185,16 @@ func (l *lease) share(n int, now time.Duration) int {
 	return max(0, l.owed) + (used+n-1)/n
 }
 
+// regained returns at most what the local law of one of n gateways has brought back in the
+// time since a store that has forgotten everything is back. The store has brought back as
+// much, before it was told what this gateway had used.
+func (l *lease) regained(n int, since time.Duration) int {
+	return int(math.Ceil(float64(since) * float64(l.rate.Count) / float64(l.rate.span()) / float64(max(1, n))))
+}
+
 // ask begins a question and returns for how many, less than 0 meaning to give back. Used
-// is what the local law holds, if alone: more is not owed any longer, as time has brought it back.
+// is what the local law holds and has brought back since the store is back, if alone: more is not
+// owed any longer, as time has brought it back before.
 func (l *lease) ask(now time.Duration, used int) (n int, some bool) {
 	switch {
 	case l.under:

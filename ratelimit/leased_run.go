@@ -211,6 +211,9 @@ func (l *Leased[K]) charge(h *held[K], asked time.Duration, ending bool) {
 	h.shard.mu.Lock()
 	h.queue = notQueued
 	h.credit = creditOf(h.limit, l.ahead(), gateways)
+	if used > 0 && used < h.limit { // of a key at rest there is nothing to tell, and keys at rest are many
+		used += h.regained(gateways, s.sinceBack(asked))
+	}
 	n, some := h.lease.ask(asked, used)
 	law, of := h.law, Decision{Cost: -n, At: h.last.at, Reset: h.last.reset, Life: h.last.life}
 	h.shard.mu.Unlock()

@@ -11,7 +11,8 @@ import "time"
 //
 // A failure counts if it was asked for after the one before was known. When a
 // store is slow for a moment all that wait for it fail together, and that is
-// one failure.
+// one failure. And an answer ends an outage only if it was asked for after that had begun:
+// some may still come in of what was asked before, or over a connection that is left.
 type outage struct {
 	limit int           // failures in a row that mean away
 	pause time.Duration // between two questions to a store that is away
@@ -19,6 +20,7 @@ type outage struct {
 	failures int
 	failed   time.Duration // when the last that counted was known
 	away     bool
+	since    time.Duration // when it became so
 	retry    time.Duration // when to ask again
 }
 
@@ -34,8 +36,12 @@ func (o *outage) ask(now time.Duration) bool {
 	return true
 }
 
-// answered notes an answer, and reports whether the store was away.
-func (o *outage) answered() (changed bool) {
+// answered notes an answer to what was asked at asked, and reports whether the store is back
+// from now on.
+func (o *outage) answered(asked time.Duration) (changed bool) {
+	if o.away && asked <= o.since {
+		return false
+	}
 	changed = o.away
 	o.failures, o.away = 0, false
 	return changed
@@ -56,6 +62,6 @@ func (o *outage) missed(asked, now time.Duration) (changed bool) {
 	if o.failures < o.limit {
 		return false
 	}
-	o.away, o.retry = true, later(now, o.pause)
+	o.away, o.since, o.retry = true, now, later(now, o.pause)
 	return true
 }

@@ -23,18 +23,19 @@ func TestOutage(t *testing.T) {
 	require.False(t, o.missed(99*ms, 102*ms))
 	require.True(t, o.ask(110*ms), "one failure changes nothing")
 	require.False(t, o.missed(110*ms, 210*ms))
-	require.False(t, o.answered())
+	require.False(t, o.answered(150*ms))
 	for i, at := range []time.Duration{300 * ms, 301 * ms, 302 * ms} {
 		require.True(t, o.ask(at))
 		require.Equal(t, i == 2, o.missed(at, at), "the third in a row, none but failures between")
 	}
+	require.False(t, o.answered(302*ms), "it was asked for before")
 	require.False(t, o.ask(500*ms))
 	require.True(t, o.ask(1302*ms), "one asks")
 	require.False(t, o.ask(1303*ms), "and the others do not")
 	require.False(t, o.missed(1302*ms, 1400*ms))
 	require.False(t, o.ask(2302*ms))
 	require.True(t, o.ask(2400*ms))
-	require.True(t, o.answered())
+	require.True(t, o.answered(2400*ms))
 	require.True(t, o.ask(2401*ms))
 	require.False(t, o.missed(2401*ms, 2402*ms), "it begins anew")
 }
@@ -134,4 +135,42 @@ func (listLaw) Refund(s int64, _ time.Duration, _ Decision) int64 { return s }
 type stateLaw struct {
 	listLaw
 	_ sync.Mutex // what no law has by value
+}
+
+// A host that is still being told that the store is away is told afterwards that it is back,
+// though another goroutine has found that out meanwhile.
+func TestOutagesAreToldInOrder(t *testing.T) {
+	var told []bool
+	first := true
+	s := &Shared[string]{Law: GCRA{Rate: PerSecond(1)}, Failures: 1, Logger: slog.New(slog.DiscardHandler)}
+	s.OnOutage = func(err error) {
+		if first {
+			first = false
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for range 21 { // and 20 outages more
+					s.heard(later(s.clock.now(), ms), nil)
+					s.heard(later(s.clock.now(), 2*ms), errors.New("away"))
+				}
+				s.heard(later(s.clock.now(), time.Hour), nil)
+			}()
+			<-done
+		}
+		told = append(told, err != nil)
+	}
+	s.heard(0, errors.New("away"))
+	require.Greater(t, len(told), 2)
+	require.LessOrEqual(t, len(told), 17)
+	for i, away := range told {
+		require.Equal(t, i%2 == 0, away, "%v", told)
+	}
+	require.False(t, told[len(told)-1])
+
+	s.OnOutage = func(error) { panic("of the host") }
+	s.heard(later(s.clock.now(), 2*time.Hour), errors.New("away"))
+	s.OnOutage = func(err error) { told = append(told, err != nil) }
+	s.heard(later(s.clock.now(), 3*time.Hour), nil)
+	require.False(t, told[len(told)-1], "a panic stops nothing")
+	require.Empty(t, s.untold)
 }

@@ -71,6 +71,8 @@ type Shared[K comparable] struct {
 
 	mu     sync.Mutex
 	outage outage
+	untold []error      // what Logger and OnOutage are still to be told, nil for a store that is back
+	tells  bool         // a goroutine does that
 	gone   atomic.Bool  // outage.away, for those that only want to know
 	shared atomic.Int64 // since when the store has been back for Retry
 
@@ -265,10 +267,20 @@ func (s *Shared[K]) unsettled(now time.Duration) bool {
 	return s.gone.Load() || int64(now) < s.shared.Load()
 }
 
+// sinceBack returns for how long the store has been back while limits are still local, and 0
+// at other times.
+func (s *Shared[K]) sinceBack(now time.Duration) time.Duration {
+	left := time.Duration(s.shared.Load()) - now
+	if s.gone.Load() || left <= 0 {
+		return 0
+	}
+	return max(0, s.outage.pause-left)
+}
+
 // heard notes an answer of the store, or that there was none.
 func (s *Shared[K]) heard(asked time.Duration, err error) {
 	if s.note(asked, err) {
-		s.say(err)
+		s.tell()
 	}
 }
 
@@ -278,14 +290,41 @@ func (s *Shared[K]) note(asked time.Duration, err error) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		if changed = s.outage.answered(); changed {
+		if changed = s.outage.answered(asked); changed {
 			s.shared.Store(int64(later(now, s.outage.pause)))
 		}
 	} else {
 		changed = s.outage.missed(asked, now)
 	}
+	if changed {
+		if len(s.untold) >= 16 { // a host that blocks misses an outage and its end
+			s.untold = append(s.untold[:0], s.untold[2:]...)
+		}
+		s.untold = append(s.untold, err)
+	}
 	s.gone.Store(s.outage.away)
 	return changed
+}
+
+// tell tells the host what has changed, in that order: one goroutine does, also for those that
+// have changes to tell meanwhile.
+func (s *Shared[K]) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tells {
+		return
+	}
+	s.tells = true
+	defer func() { s.tells = false }()
+	for len(s.untold) > 0 {
+		err := s.untold[0]
+		s.untold = append(s.untold[:0], s.untold[1:]...)
+		func() {
+			s.mu.Unlock()
+			defer s.mu.Lock()
+			s.say(err)
+		}()
+	}
 }
 
 func (s *Shared[K]) say(err error) {

@@ -53,9 +53,12 @@ type entry[K comparable] struct {
 // it must look up the key again, so that nothing is charged to a removed entry.
 const dead = math.MinInt64
 
+// mostKeys is how many keys a table may have room for: more cannot be meant, as the
+// places alone would take 2.5 GB.
+const mostKeys = math.MaxInt32 / 8
+
 func newTable[K comparable](size int, held *atomic.Int64) *table[K] {
-	const most = math.MaxInt32 / 8 // more cannot be meant, and would not be there
-	return &table[K]{seed: maphash.MakeSeed(), sets: make([]set[K], (min(size, most)+ways-1)/ways), keys: keysOf[K](), held: held}
+	return &table[K]{seed: maphash.MakeSeed(), sets: make([]set[K], (min(size, mostKeys)+ways-1)/ways), keys: keysOf[K](), held: held}
 }
 
 // place returns the set of a hash, and its tag, which is not 0.

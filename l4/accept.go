@@ -9,15 +9,13 @@ import (
 	"time"
 )
 
-// AcceptPause says what to do when Accept of a listener has failed with err: to
-// call it again after pause, or, if again is false, to take the listener for
-// broken. A pause is twice the last one, which is 0 after a success, from 5 ms
-// up to 1 s.
+// AcceptPause says what to do when Accept of a listener has failed with err: to call it
+// again after pause, or, if again is false, to treat the listener as broken. A pause is
+// twice the last one, which is 0 after a success, from 5 ms up to 1 s.
 //
-// What may pass is a lack of descriptors or memory, what was wrong with the one
-// connection that would have been accepted (accept(2), "Error handling"), and
-// any error that says of itself that it is temporary or a timeout, as
-// http.Server has it. [Server] and l7.Server go by it.
+// Temporary are a lack of descriptors or memory, an error of the one connection that
+// would have been accepted (accept(2), "Error handling"), and any error whose Temporary
+// or Timeout method returns true, as in http.Server. [Server] and l7.Server use it.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 func AcceptPause(err error, last time.Duration) (pause time.Duration, again bool) {
@@ -27,7 +25,7 @@ func AcceptPause(err error, last time.Duration) (pause time.Duration, again bool
 	return min(max(2*last, 5*time.Millisecond), time.Second), true
 }
 
-// mayPass reports whether what has failed with err may work again later.
+// mayPass reports whether err is temporary: the same call may succeed later.
 func mayPass(err error) bool {
 	for _, e := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, // something ran out

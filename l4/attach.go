@@ -39,7 +39,8 @@ type Attach struct {
 func (a *Attach) init() { a.offers = make(chan chan *Conn) }
 
 // ServeConn has c wait until it is taken, and returns then; c lives on. It
-// closes c if its peer leaves, ctx ends, or the server begins to shut down.
+// closes c if its peer leaves or the server begins to shut down, and resets it if
+// ctx ends.
 func (a *Attach) ServeConn(ctx context.Context, c net.Conn) error {
 	a.once.Do(a.init)
 	conn := NewConn(c)
@@ -76,6 +77,9 @@ func (a *Attach) ServeConn(ctx context.Context, c net.Conn) error {
 		a.waiting.Add(-1)
 		endConn(conn, Termination{Killed, PhaseQueue}, ErrServerClosed)
 		defer hush(conn, heard)
+		if ctx.Err() != nil {
+			Abort(conn)
+		}
 		return conn.Close()
 	}
 }

@@ -10,18 +10,18 @@ import "sync"
 // It is for package l7: see "Machinery" in the package documentation.
 const DefaultBufferBytes = 16 << 10
 
-// A Buffer is a piece of memory on loan from a BufferPool.
-// B[:cap(B)] is the whole of it; its length is up to the borrower.
+// A Buffer is memory borrowed from a BufferPool. B[:cap(B)] is all of it; the borrower
+// may set its length.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 type Buffer struct {
 	B []byte
 }
 
-// A BufferPool lends buffers of one size and keeps returned ones for later.
-// It belongs to a Server, a Proxy or a Transport and lives as long as that;
-// the zero value is ready to use. Its methods may be called at once by many
-// goroutines. Memory that is not on loan is left to the garbage collector.
+// A BufferPool lends buffers of one size and keeps returned ones for later. It belongs to
+// a Server, a Proxy or a Transport and has the same lifetime; the zero value is ready to
+// use. Its methods may be called at once by many goroutines. The garbage collector may
+// free buffers that are not borrowed.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 type BufferPool struct {

@@ -9,15 +9,14 @@ import (
 	"github.com/penstock-lb/penstock"
 )
 
-// checks walks a tree of handlers. It comes to each only once, so that a tree
-// may lead back to itself: a Router whose handler ends TLS may be the handler
-// of what was inside.
+// checks walks a tree of handlers. It visits each only once, so a tree may have cycles: a
+// Router may have a TerminateTLS whose Next is the same Router.
 type checks struct{ *penstock.Mistakes }
 
 // A checker is a literal that others may hold.
 type checker interface{ check(c *checks) }
 
-// newChecks returns what begins a walk.
+// newChecks returns the checks that begin a walk.
 func newChecks() *checks { return &checks{new(penstock.Mistakes)} }
 
 // checkAll returns what is wrong with v and what it holds.
@@ -36,8 +35,8 @@ func (c *checks) in(field string, v any) {
 	}
 }
 
-// optional adds what is wrong with the handler of a field that may be left out. One
-// that holds a nil pointer is not left out.
+// optional adds what is wrong with the handler of a field that may be nil. An interface
+// with a nil pointer in it is a mistake.
 func (c *checks) optional(field string, h Handler) {
 	if h != nil {
 		c.Need(field, h, "must be left out, or hold a handler: there is a nil pointer in it")
@@ -45,7 +44,7 @@ func (c *checks) optional(field string, h Handler) {
 	c.in(field, h)
 }
 
-// limiter adds what is wrong with the limiter of a field that may be left out.
+// limiter adds what is wrong with the limiter of a field that may be nil.
 func (c *checks) limiter(field string, l any) {
 	if l != nil {
 		c.Need(field, l, "must be left out, or hold a limiter: there is a nil pointer in it")
@@ -53,7 +52,7 @@ func (c *checks) limiter(field string, l any) {
 	c.in(field, l)
 }
 
-// next adds what is wrong with the handler of a field that must have one.
+// next adds what is wrong with the handler of a required field.
 func (c *checks) next(field string, h Handler) {
 	c.Need(field, h, "must be the handler that goes on")
 	c.in(field, h)
@@ -63,7 +62,8 @@ func (c *checks) next(field string, h Handler) {
 // a connection. It is a plain number, so that their literals may be copied.
 type checked struct{ good uint32 }
 
-// first returns what is wrong with v, of which c is a part, until nothing is.
+// first returns what is wrong with v, of which c is a part. Once v is found right it is
+// not checked again.
 func (c *checked) first(v checker) error {
 	if atomic.LoadUint32(&c.good) != 0 {
 		return nil
@@ -78,7 +78,7 @@ func (c *checked) first(v checker) error {
 // misconfigured ends a connection that cannot be served.
 func misconfigured(c net.Conn, err error) error {
 	endConn(c, Termination{Internal, PhaseRequest}, err)
-	abort(c)
+	Abort(c)
 	c.Close()
 	return err
 }
@@ -87,8 +87,8 @@ const notNegative = "must not be negative"
 
 // Check returns what is wrong with s and its tree of handlers, each mistake a
 // [*penstock.ConfigError] whose Field is the path to it:
-// Server.Handler.Router.Routes[2].Handler.Proxy.Pool. [Server.Serve] calls it.
-// A handler of a host's own takes part if it has a Check.
+// Server.Handler.Router.Routes[2].Handler.Proxy.Pool. [Server.Serve] calls it. A handler
+// of your own is checked too if it has a Check.
 func (s *Server) Check() error { return checkAll(s) }
 
 func (s *Server) check(c *checks) { c.next("Server.Handler", s.Handler) }

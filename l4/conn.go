@@ -12,12 +12,11 @@ import (
 	"time"
 )
 
-// A Conn is the one connection type of this module: a net.Conn that can read
-// ahead, wait for data without holding a buffer, count its bytes, half-close,
-// and say whether its peer has gone. It works over any net.Conn. Over a
-// *net.TCPConn or a stream *net.UnixConn on Linux it reads and writes without
-// passing through the scheduler, as a non-blocking socket needs no second
-// thread to stand by.
+// A Conn is the one connection type of this module: a net.Conn that can read ahead, wait
+// for data without holding a buffer, count its bytes, half-close, and report whether its
+// peer has disconnected. It works over any net.Conn. Over a *net.TCPConn or a stream
+// *net.UnixConn on Linux it reads and writes without telling the scheduler, since a call
+// on a non-blocking socket cannot block its thread.
 //
 // One goroutine may read (Read, ReadBuffer, Peek, Discard, WriteTo) and one may
 // write (Write, ReadFrom, CloseWrite) at a time: this is less than net.Conn
@@ -39,8 +38,10 @@ type Conn struct {
 	closed       atomic.Bool
 	gone         atomic.Bool
 	proxied      atomic.Pointer[ProxyHeader] // accepted on c, or nil
+	ja4          atomic.Pointer[string]      // of the client, or nil
 	closing      atomic.Pointer[closeHook]   // the last that OnClose added
 	draining     atomic.Pointer[closeHook]   // of AfterDraining
+	more         atomic.Bool                 // TLS above it writes more at once
 	parker       atomic.Pointer[Parker]      // that has a slot for c, or nil
 	parked       parked
 	member       member
@@ -50,29 +51,27 @@ type Conn struct {
 // first bytes of most protocols in one read.
 const minAhead = 1 << 10
 
-// NewConn returns c as a Conn; a *Conn is returned as it is. From then on c
-// must not be read or written but through it, until it is taken back with
-// NetConn.
+// NewConn returns c as a Conn; a *Conn is returned as it is. From then on c must be read
+// and written through the Conn only, until NetConn gives it back.
 func NewConn(c net.Conn) *Conn {
 	if c, ok := c.(*Conn); ok {
 		return c
 	}
 	conn := &Conn{nc: c}
 	if t, ok := c.(*tls.Conn); ok {
-		conn.tls = &tlsReader{tls: t}
+		conn.tls = &tlsReader{tls: t, under: socketUnder(t.NetConn())}
 	} else {
 		conn.openRaw()
 	}
 	return conn
 }
 
-// NetConn returns the bare connection. A caller that uses it must take the
-// bytes in Buffered first, which have already been read from it. The Conn must
-// still be the one that is closed, since its owner may rely on that.
+// NetConn returns the bare connection. A caller that reads from it must take the bytes in
+// Buffered first, since they have already been read from it. The caller must still close
+// the Conn, and not the bare connection: its owner may rely on that.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
-// TLS returns the state of the bare connection if that is TLS and shows it,
-// else nil.
+// TLS returns the TLS state of the bare connection, or nil if it has none.
 func (c *Conn) TLS() *tls.ConnectionState {
 	t, ok := c.nc.(interface{ ConnectionState() tls.ConnectionState })
 	if !ok {
@@ -82,11 +81,10 @@ func (c *Conn) TLS() *tls.ConnectionState {
 	return &state
 }
 
-// Peek returns the next n bytes without consuming them, waiting for them if
-// need be. The slice is valid until the next read. If there are fewer, it
-// returns those with the error that says why: io.EOF, a deadline, a reset.
-// The memory it takes is bounded by the largest n ever asked for, and is
-// given up once the bytes are consumed.
+// Peek returns the next n bytes without consuming them, and waits for them if necessary.
+// The slice is valid until the next read. If there are fewer, it returns those with the
+// error that says why: io.EOF, a deadline, a reset. It buffers at most the largest n ever
+// passed, and frees that memory once the bytes are consumed.
 func (c *Conn) Peek(n int) ([]byte, error) {
 	for len(c.ahead) < n {
 		if err := c.fill(n); err != nil {
@@ -118,7 +116,7 @@ func (c *Conn) fill(n int) error {
 // until the next read or Discard.
 func (c *Conn) Buffered() []byte { return c.ahead }
 
-// Discard consumes n bytes of Buffered, all of them if there are not as many.
+// Discard consumes n bytes of Buffered, or all of them if there are fewer.
 func (c *Conn) Discard(n int) {
 	if n >= len(c.ahead) {
 		c.ahead = nil
@@ -137,15 +135,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.readBare(p)
 }
 
-// ReadBuffer waits until there is something to read, holding no buffer
-// meanwhile, then borrows one from p and reads once into it: the length of
-// the buffer's B is what was read, at least one byte. The caller gives it
-// back to p. On error it returns nil, and nothing is borrowed. Bytes read
-// ahead come first.
+// ReadBuffer waits until there is something to read without holding a buffer, then
+// borrows one from p and reads into it once: the length of the buffer's B is the number
+// of bytes read, at least one. The caller returns the buffer to p. On error it returns
+// nil and borrows none. Bytes read ahead come first.
 //
-// Waiting takes no buffer for TCP and Unix sockets on Linux and for a
-// *tls.Conn over anything. Other connections cannot say that they are
-// readable; for them the buffer is borrowed before the wait.
+// Waiting takes no buffer for TCP and Unix sockets on Linux and for a *tls.Conn over
+// anything. Other connections cannot report that they are readable; for them the buffer
+// is borrowed before the wait.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) ReadBuffer(p *BufferPool) (*Buffer, error) {
@@ -174,22 +171,26 @@ func (c *Conn) ReadBuffer(p *BufferPool) (*Buffer, error) {
 	return b, nil
 }
 
-// TryReadBuffer is ReadBuffer that does not wait: b and err are nil if there is
-// nothing yet, and if that cannot be found out, as for everything but plain
-// sockets on Linux. Deadlines do not matter to it.
+// TryReadBuffer is ReadBuffer without the wait: b and err are nil if there is nothing to
+// read yet, or if that cannot be determined. It can for plain sockets on Linux; of a
+// *tls.Conn it returns what that holds already, and does not look at the socket. It
+// ignores deadlines.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) TryReadBuffer(p *BufferPool) (b *Buffer, err error) {
 	if len(c.ahead) > 0 {
 		return c.ReadBuffer(p)
 	}
-	if c.raw == nil {
-		return nil, nil
+	switch {
+	case c.raw != nil:
+		return c.tryReadRaw(p)
+	case c.tls != nil:
+		return c.tryReadTLS(p)
 	}
-	return c.tryReadRaw(p)
+	return nil, nil
 }
 
-// readBare reads from the bare connection, past what was read ahead.
+// readBare reads from the bare connection and ignores what was read ahead.
 func (c *Conn) readBare(p []byte) (n int, err error) {
 	if c.raw != nil {
 		return c.readRaw(p)
@@ -211,9 +212,16 @@ func (c *Conn) tookIn(n int, err error) {
 
 // Write writes all of p, as net.Conn does.
 func (c *Conn) Write(p []byte) (n int, err error) {
-	if c.raw != nil {
+	switch {
+	case c.raw != nil:
 		return c.writeRaw(p, false)
+	case c.tls != nil && len(p) > maxRecord:
+		return c.writeRecords(p)
 	}
+	return c.writeBare(p)
+}
+
+func (c *Conn) writeBare(p []byte) (n int, err error) {
 	n, err = c.nc.Write(p)
 	if n > 0 {
 		c.bytesWritten.Add(int64(n))
@@ -221,19 +229,22 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// WriteMore is Write before another, which follows at once whatever happens:
-// both may then go out together.
+// WriteMore is Write for data that another Write follows at once: both may then be sent
+// in one packet.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) WriteMore(p []byte) (n int, err error) {
-	if c.raw != nil {
+	switch {
+	case c.raw != nil:
 		return c.writeRaw(p, true)
+	case c.tls != nil:
+		return c.writeMoreTLS(p)
 	}
 	return c.Write(p)
 }
 
-// ReadFrom writes what it reads from r until io.EOF, by the means of the bare
-// connection (sendfile, splice) where it has some.
+// ReadFrom writes what it reads from r until io.EOF, by sendfile or splice where the bare
+// connection can.
 func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
 	if src, ok := r.(*Conn); ok {
 		return src.WriteTo(c)
@@ -271,16 +282,16 @@ func (c *Conn) WriteTo(w io.Writer) (n int64, err error) {
 	return n + m, err
 }
 
-// onlyReader and onlyWriter hide the methods by which io.Copy would come back
-// to where it was called from.
+// onlyReader and onlyWriter hide ReadFrom and WriteTo, by which io.Copy would call its
+// caller again.
 type (
 	onlyReader struct{ io.Reader }
 	onlyWriter struct{ io.Writer }
 )
 
-// CloseWrite ends the stream to the peer and leaves the other direction as it
-// is: FIN for TCP, close_notify for TLS. The error is errors.ErrUnsupported
-// if the bare connection cannot.
+// CloseWrite ends the stream to the peer and leaves the other direction open: FIN for
+// TCP, close_notify for TLS. The error is errors.ErrUnsupported if the bare connection
+// cannot.
 func (c *Conn) CloseWrite() error {
 	cw, ok := c.nc.(interface{ CloseWrite() error })
 	if !ok {
@@ -309,39 +320,45 @@ func (c *Conn) afterClose(ready func()) {
 	}
 }
 
-// BytesRead returns how many bytes were read from the bare connection through
-// c, those read ahead and those spliced included.
+// BytesRead returns the number of bytes read from the bare connection through c,
+// including those read ahead and those spliced.
 func (c *Conn) BytesRead() int64 { return c.bytesRead.Load() }
 
-// BytesWritten returns how many bytes were written.
+// BytesWritten returns the number of bytes written.
 func (c *Conn) BytesWritten() int64 { return c.bytesWritten.Load() }
 
-// Parkable reports whether a Parker can look after c.
+// Parkable reports whether a Parker can wait for events on c.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) Parkable() bool { return c.raw != nil }
 
-// PeerGone reports that the peer has ended its stream or the connection, as
-// far as is known: a read or the Parker has seen it.
+// PeerGone reports whether a read or the Parker has seen that the peer ended its stream
+// or the connection.
 func (c *Conn) PeerGone() bool { return c.gone.Load() }
 
-// LocalAddr returns the address that the client connected to: the one in the
-// PROXY header if one was accepted and tells (see [AcceptProxy]), else the
-// bare connection's.
+// LocalAddr returns the address that the client connected to: that of an accepted PROXY
+// header if it has one (see [AcceptProxy]), else the bare connection's.
 func (c *Conn) LocalAddr() net.Addr {
 	if h := c.proxied.Load(); h != nil && h.Destination != nil {
 		return h.Destination
 	}
-	return c.nc.LocalAddr()
+	return quietAddr(c.nc.LocalAddr)
 }
 
-// RemoteAddr returns the address of the client: the one in the PROXY header if
-// one was accepted and tells, else the bare connection's.
+// RemoteAddr returns the address of the client: that of an accepted PROXY header if it
+// has one, else the bare connection's.
 func (c *Conn) RemoteAddr() net.Addr {
 	if h := c.proxied.Load(); h != nil && h.Source != nil {
 		return h.Source
 	}
-	return c.nc.RemoteAddr()
+	return quietAddr(c.nc.RemoteAddr)
+}
+
+// quietAddr returns an address of a connection that may be the host's. It is nil, not known,
+// if the method panics: addresses are asked for where a panic is logged, too.
+func quietAddr(address func() net.Addr) net.Addr {
+	defer func() { _ = recover() }()
+	return address()
 }
 
 // SetDeadline sets both deadlines, as in net.Conn.
@@ -366,9 +383,9 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline sets the deadline of writes, as in net.Conn.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.nc.SetWriteDeadline(t) }
 
-// SyscallConn gives access to the descriptor of the bare connection, for
-// socket options; the error is errors.ErrUnsupported if it has none. Reading
-// from it misses what is in Buffered.
+// SyscallConn gives access to the descriptor of the bare connection, for socket options;
+// the error is errors.ErrUnsupported if it has none. A read from the descriptor does not
+// return what is in Buffered.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if sc, ok := c.nc.(syscall.Conn); ok {
 		return sc.SyscallConn()

@@ -4,23 +4,23 @@ package l4
 
 import "errors"
 
-// ErrNotQuiet is what Ask returns, having written nothing, when a connection
-// on which nothing was due has something to read, be it its end.
+// ErrNotQuiet is the error of Ask if an idle connection unexpectedly has something to
+// read, or has ended. Ask has then written nothing.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 var ErrNotQuiet = errors.New("l4: the peer spoke, or went away, before it was asked")
 
-// Ask writes req to a peer that speaks only when asked, and waits for the
-// beginning of the answer, which comes in a buffer borrowed from p as with
-// ReadBuffer. It is for connections that have been idle: for TCP and Unix
-// sockets on Linux the look at whether the connection is as it was left costs
-// no system call of its own, since it takes the place of the first, vain,
-// attempt to read the answer. Others are not looked at.
+// Ask writes req to a peer that only answers requests, waits for the beginning of the
+// answer, and returns it in a buffer borrowed from p, as ReadBuffer does. It is for
+// connections that have been idle: for TCP and Unix sockets on Linux it checks that the
+// connection is still open and quiet. That costs no extra system call, since it replaces
+// the first attempt to read the answer, which would find nothing. Other connections are
+// not checked.
 //
-// The error is ErrNotQuiet if nothing was written for that reason. If not all
-// of req could be written at once, b and the error are nil, and n says how much
-// was: the caller writes the rest, and reads. It is both the reader and the
-// writer of c meanwhile.
+// The error is ErrNotQuiet if the check failed and nothing was written. If not all of req
+// could be written at once, b and the error are nil, and n is the number of bytes
+// written: the caller writes the rest, and reads. During the call Ask is both the reader
+// and the writer of c.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) Ask(req []byte, p *BufferPool) (b *Buffer, n int, err error) {

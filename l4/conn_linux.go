@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// maxSyscall is the most that one read or write moves. These calls do not
-// tell the scheduler that the thread is busy, so they have to be short.
+// maxSyscall is the most bytes that one read or write moves. These calls do not tell the
+// scheduler that the thread is busy, so they have to be short.
 const maxSyscall = 64 << 10
 
 // input and output are the arguments and results of the functions given to
@@ -46,8 +46,8 @@ type output struct {
 	err   error
 }
 
-// openRaw sets c.raw if the bare connection is a socket of the net package
-// itself. Whatever embeds one may have its own Read, which must not be bypassed.
+// openRaw sets c.raw if the bare connection is a socket of the net package itself. A type
+// that embeds one may have its own Read, which must not be bypassed.
 func (c *Conn) openRaw() {
 	switch nc := c.nc.(type) {
 	case *net.TCPConn:
@@ -113,19 +113,19 @@ func (c *Conn) readRawBuffer(p *BufferPool) (*Buffer, error) {
 	return b, err
 }
 
-// Giving way pays if it saves a call in vain every third time; maxCredit is how
-// long it is believed in after it has stopped to. A connection without credit
-// tries again once in tryAgain reads.
+// Yielding to other goroutines pays off if it saves a useless call at least every third
+// time. maxCredit bounds how long a connection keeps yielding after that has stopped to
+// pay off. A connection without credit tries again once in tryAgain reads.
 const (
 	creditGain = 2
 	maxCredit  = 8
 	tryAgain   = 32
 )
 
-// readIn does what c.in asks for, and clears it. Before a read that will find
-// nothing, as the last one took all there was, it lets others run first: by the
-// time the processor is free again there may be something, which saves a call
-// in vain and the way through the poller. It does so where that has helped.
+// readIn does what c.in asks for, and clears it. If the last read took everything, the
+// next one would most likely find nothing. So it lets other goroutines run first: data
+// that arrives meanwhile saves a useless call and the way through the poller. It does so
+// only while that helps.
 func (c *Conn) readIn() (int, *Buffer, error) {
 	in := &c.in
 	switch {
@@ -164,8 +164,7 @@ func (c *Conn) readWith(ready func(fd uintptr) bool) (int, *Buffer, error) {
 	return n, b, err
 }
 
-// writable writes until nothing is left or the socket is full; false means
-// wait.
+// writable writes until all is written or the socket is full; false means wait.
 func (c *Conn) writable(fd uintptr) bool {
 	out := &c.out
 	for len(out.p) > 0 {
@@ -184,7 +183,7 @@ func (c *Conn) writable(fd uintptr) bool {
 
 func (c *Conn) writeRaw(p []byte, more bool) (int, error) {
 	out := &c.out
-	if out.p = p; more {
+	if out.p = p; more || c.more.Load() {
 		out.flags = sendMore
 	}
 	err := c.raw.Write(out.ready)
@@ -258,8 +257,8 @@ func (c *Conn) readOnce(fd uintptr) {
 	}
 }
 
-// writeNow writes what goes without waiting, of p or the pipe; the error is
-// syscall.EAGAIN if that is not all.
+// writeNow writes as much of p or the pipe as it can without waiting; the error is
+// syscall.EAGAIN if some is left.
 func (c *Conn) writeNow(p []byte, pipe *pipe) (n int, err error) {
 	out := &c.out
 	if out.p, out.pipe = p, pipe; pipe != nil {

@@ -5,18 +5,20 @@ package l4
 import (
 	"crypto/tls"
 	"io"
+	"net"
 	"sync"
 	"time"
 )
 
-// A tlsReader lets a Conn wait for TLS data without a buffer. The descriptor
-// below says nothing about plaintext that is already decrypted, so it waits
-// in a read of one byte, then takes the rest of the record with the deadline
-// in the past: a *tls.Conn serves what it has decrypted without looking at the
-// deadline, and a timeout between two records does it no harm.
+// A tlsReader lets a Conn wait for TLS data without a buffer. The descriptor below says
+// nothing about plaintext that is already decrypted, so it waits in a read of one byte,
+// then takes the rest of the record with the deadline in the past: a *tls.Conn returns
+// what it has decrypted without checking the deadline, and a timeout between two records
+// does not break it.
 type tlsReader struct {
-	tls *tls.Conn
-	one [1]byte
+	tls   *tls.Conn
+	under *Conn // to which tls writes, if that is a socket; else nil
+	one   [1]byte
 
 	mu       sync.Mutex
 	deadline time.Time // the one asked for
@@ -43,14 +45,17 @@ func (r *tlsReader) setDraining(on bool) error {
 	return r.tls.SetReadDeadline(r.deadline)
 }
 
-// drain reads what is at hand into p and does not wait.
-func (r *tlsReader) drain(p []byte) (n int) {
+// drain reads what is available into p and does not wait. The error is nil if there is
+// nothing. One that lasts comes again.
+func (r *tlsReader) drain(p []byte) (n int, err error) {
 	if len(p) == 0 || r.setDraining(true) != nil {
-		return 0
+		return 0, nil
 	}
 	defer r.setDraining(false)
-	n, _ = r.tls.Read(p) // an error that lasts comes again
-	return n
+	if n, err = r.tls.Read(p); isTimeout(err) {
+		err = nil
+	}
+	return n, err
 }
 
 func (c *Conn) readTLSBuffer(p *BufferPool) (*Buffer, error) {
@@ -63,8 +68,63 @@ func (c *Conn) readTLSBuffer(p *BufferPool) (*Buffer, error) {
 	}
 	b := p.Get()
 	b.B[0] = c.tls.one[0]
-	n = c.tls.drain(b.B[1:])
+	n, _ = c.tls.drain(b.B[1:])
 	c.tookIn(n, nil)
 	b.B = b.B[:1+n]
 	return b, nil
+}
+
+// tryReadTLS returns what the *tls.Conn has read from its connection, but not yet
+// returned: it reads whole segments, which may hold more than one record.
+func (c *Conn) tryReadTLS(p *BufferPool) (*Buffer, error) {
+	b := p.Get()
+	n, err := c.tls.drain(b.B)
+	c.tookIn(n, err)
+	if n > 0 {
+		b.B = b.B[:n]
+		return b, nil // the next read returns the error again
+	}
+	p.Put(b)
+	return nil, err
+}
+
+// maxRecord is the most plaintext of a TLS record (RFC 8446, section 5.1).
+const maxRecord = 16 << 10
+
+// socketUnder returns the Conn to which a *tls.Conn over nc writes, if it is one that
+// takes sendMore. In between may be wrappers that have NetConn, as a *tls.Conn does.
+func socketUnder(nc net.Conn) *Conn {
+	for {
+		switch c := nc.(type) {
+		case *Conn:
+			if c.raw == nil {
+				return nil
+			}
+			return c
+		case interface{ NetConn() net.Conn }:
+			nc = c.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// writeRecords writes what takes more than one record. A *tls.Conn writes each of them
+// by itself; all but the last tell the kernel that more follows, so that it sends them
+// in segments as large as those of plain data.
+func (c *Conn) writeRecords(p []byte) (n int, err error) {
+	last := (len(p) - 1) / maxRecord * maxRecord
+	if n, err = c.writeMoreTLS(p[:last]); err != nil {
+		return n, err
+	}
+	m, err := c.writeBare(p[last:])
+	return n + m, err
+}
+
+func (c *Conn) writeMoreTLS(p []byte) (int, error) {
+	if u := c.tls.under; u != nil {
+		u.more.Store(true)
+		defer u.more.Store(false) // also if the connection, which may be the host's, panics
+	}
+	return c.writeBare(p)
 }

@@ -34,6 +34,27 @@
 // used as [net] has them, and deadlines of theirs are set, and datagrams written,
 // while locks are held: those methods must neither wait nor call back.
 //
+// # MySQL
+//
+// There is no AcceptMySQL beside [AcceptPostgreSQL]. A MySQL server speaks first: its greeting
+// (Protocol::HandshakeV10 in the "Connection Phase" of the MySQL Source Code Documentation) has
+// the server's version, the id that KILL takes, the authentication plugin and a nonce. Only
+// then does a client ask for TLS (Protocol::SSLRequest) and name a server in its ClientHello. A
+// proxy that routes by that name has to write the greeting before it knows the server:
+//
+//   - The client's first answer is made with the proxy's nonce. A server whose nonce is another
+//     refuses it (mysql_native_password), or asks for the password itself each time
+//     (caching_sha2_password). A proxy that ends TLS could ask the client again
+//     (Protocol::AuthSwitchRequest), plugin by plugin: it would be a part of the authentication.
+//   - Capabilities, version and id are those of the proxy. MariaDB's differ from MySQL's, and the
+//     client's KILL ends another session or none.
+//   - Clients on MySQL's C library send no server name unless they are told to
+//     (--tls-sni-servername, since MySQL 8.1).
+//
+// What works is a [Proxy] as it is, with a listener for each pool: an address or a port of its own
+// for each database. TLS, the nonce and the client certificate then pass from end to end, and a
+// [Router] may still choose by the client's address. health.MySQL probes such servers.
+//
 // # Testing
 //
 // Package l4test is a network in memory, with faults on demand. All of this package
@@ -43,8 +64,8 @@
 // # Machinery
 //
 // [Parker], [NewParker], [Buffer], [BufferPool], [DefaultBufferBytes], [Transfer],
-// [AcceptPause], [AppendHashed], [AppendLogName], [AppendMillis], [ErrNotQuiet], [Conn.Ask], [Conn.ReadBuffer], [Conn.TryReadBuffer],
-// [Conn.WriteMore] and [Conn.Parkable] are
+// [Abort], [AcceptPause], [AppendHashed], [AppendLogName], [AppendMillis], [ErrNotQuiet], [Conn.Ask], [Conn.ReadBuffer], [Conn.TryReadBuffer],
+// [Conn.WriteMore], [Conn.Parkable], [PeerCache] and [KeepJA4] are
 // exported because package l7 is made of them too. A host needs none of them. They may
 // change in any version: no promise of compatibility covers them.
 //

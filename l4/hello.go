@@ -9,13 +9,13 @@ import (
 	"io"
 )
 
-// ErrClientHello is matched, with [errors.Is], by every error that says that
-// bytes are not the beginning of a TLS connection. The text says why.
+// ErrClientHello is matched, with [errors.Is], by every error about bytes that are not
+// the beginning of a TLS connection. The text says why.
 var ErrClientHello = errors.New("l4: bad ClientHello")
 
-// A ClientHello is what a TLS client says before anything is encrypted: enough
-// to route a connection without a key (RFC 8446, section 4.1.2).
-// With Encrypted Client Hello it is the outer one.
+// A ClientHello is what a TLS client sends before anything is encrypted: enough to route
+// a connection without a key (RFC 8446, section 4.1.2). With Encrypted Client Hello it is
+// the outer one.
 type ClientHello struct {
 	ServerName       string                // as sent, without a check; empty if there is none (RFC 6066, section 3)
 	ALPN             []string              // protocols the client would speak, the best first (RFC 7301)
@@ -23,7 +23,9 @@ type ClientHello struct {
 	CipherSuites     []uint16              // as sent
 	Groups           []tls.CurveID         // as sent
 	SignatureSchemes []tls.SignatureScheme // as sent
-	Extensions       []uint16              // types, in the order sent: what fingerprints are made of
+	Extensions       []uint16              // types, in the order sent
+
+	legacy uint16 // the version before there was supported_versions; 0 if not known
 }
 
 // MaxVersion is the highest version of TLS the client offers of those this
@@ -38,12 +40,11 @@ func (h *ClientHello) MaxVersion() uint16 {
 	return best
 }
 
-// ParseClientHello reads the ClientHello that b, bytes of a TLS connection,
-// begins with. It may be split over any number of records. The result keeps
-// nothing of b.
+// ParseClientHello reads the ClientHello that b, bytes of a TLS connection, begins with.
+// It may be split over any number of records. The result does not refer to b.
 //
 // The error is [io.ErrUnexpectedEOF] if more bytes may complete it, and matches
-// [ErrClientHello] as soon as no byte that follows could.
+// [ErrClientHello] as soon as no further bytes could complete it.
 //
 // The parts parsed here are refused if crypto/tls refuses them, so that no
 // client is routed by a name that the server parses differently.
@@ -154,7 +155,7 @@ const (
 func parseHello(msg []byte) (*ClientHello, error) {
 	h := new(ClientHello)
 	c := cursor{b: msg[4:]}
-	legacy := c.uint16()
+	h.legacy = c.uint16()
 	c.bytes(32) // random
 	c.vector8() // session id
 	suites := c.vector16()
@@ -171,7 +172,7 @@ func parseHello(msg []byte) (*ClientHello, error) {
 		return nil, err
 	}
 	if h.Versions == nil {
-		h.Versions = versionsUpTo(legacy)
+		h.Versions = versionsUpTo(h.legacy)
 	}
 	return h, nil
 }
@@ -254,8 +255,8 @@ func versionsUpTo(legacy uint16) []uint16 {
 	return out
 }
 
-// An extensionSet tells repeated extensions: by a bit the low types, which are
-// nearly all, by a look at those seen the others.
+// An extensionSet detects repeated extensions: by a bit for low types, which are nearly
+// all, and by a search through those seen for the others.
 type extensionSet uint64
 
 func (s *extensionSet) add(typ uint16, seen []uint16) bool {

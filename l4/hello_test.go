@@ -224,6 +224,9 @@ func FuzzClientHello(f *testing.F) {
 		switch {
 		case err == nil && want != nil:
 			requireSameHello(t, want, got)
+			if slices.Contains(got.Extensions, extSupportedVersions) {
+				require.Equal(t, helloOf(want).JA4(), got.JA4())
+			}
 		case err == nil:
 			checked := slices.ContainsFunc(got.Extensions, func(e uint16) bool { return slices.Contains(strictOnlyInStd, e) })
 			require.True(t, checked, "crypto/tls refuses %q", b)
@@ -233,6 +236,7 @@ func FuzzClientHello(f *testing.F) {
 			require.True(t, oddRecords(b), "crypto/tls accepts %q: %v", b, err)
 		}
 		if err == nil {
+			require.Len(t, got.JA4(), ja4Bytes)
 			var r helloReader
 			for cut := 0; cut < len(b); cut += 1 + len(b)/256 {
 				if msg, err := r.read(b[:cut]); err == nil {

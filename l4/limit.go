@@ -12,33 +12,33 @@ import (
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
-// A Limiter says whether n more, connections or bytes, may pass now: of a yes
-// after Wait, of a no not before Wait. *ratelimit.Limiter and *ratelimit.Bucket
-// are Limiters. Any number of goroutines ask at once.
+// A Limiter decides whether n more connections or bytes may pass now. With a yes they may
+// pass after the Wait of the Decision, with a no they may be tried again after it.
+// *ratelimit.Limiter and *ratelimit.Bucket are Limiters. Any number of goroutines ask at
+// once.
 type Limiter interface {
 	Take(n int) ratelimit.Decision
 }
 
-// A ClientLimiter is a Limiter for each client address, of which an IPv4-mapped
-// one is given as IPv4. *ratelimit.Keyed[netip.Addr] is one. If it also has
+// A ClientLimiter is a Limiter for each client address; an IPv4-mapped address is passed
+// as IPv4. *ratelimit.Keyed[netip.Addr] is one. If it also has
 //
 //	Refund(client netip.Addr, d ratelimit.Decision)
 //
-// and is asked about connections, that is called when the connection is closed
-// if the limit is on how many are open at once: a Decision of yes whose Reset
-// is ratelimit.Never.
+// and limits connections, Refund is called when a connection is closed, provided that the
+// limit is on how many are open at once: its Decision was a yes whose Reset is
+// ratelimit.Never.
 type ClientLimiter interface {
 	Take(client netip.Addr, n int) ratelimit.Decision
 }
 
-// Limit is a handler that admits connections to Next as far as its limiters
-// allow. One that may pass later, by a yes with a Wait, waits for it. Its
-// fields must not change once it serves; it may serve any number of connections
-// at once.
+// Limit is a handler that passes connections to Next as far as its limiters allow. A
+// connection that gets a yes with a Wait waits for that long. Its fields must not change
+// once it serves; it may serve any number of connections at once.
 //
-// Behind another proxy it goes after [AcceptProxy], which knows the clients. To
-// leave what is too much in the backlog of the kernel, rather than to accept
-// and refuse it, see [Server].MaxConns and [PacedListener].
+// Behind another proxy it goes inside [AcceptProxy], which finds the addresses of the
+// clients. To leave excess connections in the backlog of the kernel, instead of accepting
+// and refusing them, see [Server].MaxConns and [PacedListener].
 type Limit struct {
 	Next      Handler
 	All       Limiter       // all connections together; nil means no limit
@@ -53,9 +53,9 @@ type Limit struct {
 	checked
 }
 
-// ServeConn asks the limiters about c, PerClient first so that one client's
-// excess does not use up what is there for all. A client without an IP address,
-// as on a Unix socket, is the zero netip.Addr.
+// ServeConn asks the limiters about c, PerClient first, so that the excess of one client
+// does not use up the limit for all. A client without an IP address, as on a Unix socket,
+// is the zero netip.Addr.
 func (l *Limit) ServeConn(ctx context.Context, c net.Conn) error {
 	if err := l.first(l); err != nil {
 		return misconfigured(c, err)
@@ -128,10 +128,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// A PacedListener accepts connections no faster than Rate says; more wait in
-// the backlog of the kernel, and are refused by it when that is full. A Rate
-// that never says yes accepts nothing. Its fields must not change once Accept
-// is called.
+// A PacedListener accepts connections no faster than Rate says; more wait in the backlog
+// of the kernel, and are refused by it when that is full. With a Rate that never says yes
+// it accepts nothing. Its fields must not change once Accept is called.
 type PacedListener struct {
 	net.Listener
 	Rate Limiter // of connections; must not be nil
@@ -183,8 +182,8 @@ func (l *PacedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// decisionWait is how long to wait before going ahead, or asking again: a while
-// if d is a no that does not tell.
+// decisionWait is how long to wait before going on, or before asking again: a default if
+// d is a no without a Wait.
 func decisionWait(d ratelimit.Decision) time.Duration {
 	if !d.OK && (d.Wait <= 0 || d.Wait == ratelimit.Never) {
 		return 10 * time.Millisecond

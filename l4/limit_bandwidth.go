@@ -22,8 +22,8 @@ import (
 //		Next: proxy,
 //	}
 //
-// What passes through it moves in user space, without splice. It may serve any
-// number of connections at once; its fields must not change then.
+// Its data moves through user space, without splice. It may serve any number of
+// connections at once; its fields must not change once it serves.
 type Throttle struct {
 	Next Handler
 	In   Bandwidth // what clients send
@@ -32,9 +32,9 @@ type Throttle struct {
 	checked
 }
 
-// Bandwidth is limits in bytes, all of which hold. The zero value is none.
-// Limiters that say after how long what they refuse would pass are waited for
-// as long as that; bursts of less than 16 KiB cost more, smaller writes.
+// Bandwidth has limits in bytes, all of which apply. The zero value has none. Where a
+// limiter refuses, the connection waits as long as its Decision says. Bursts of less than
+// 16 KiB cause smaller writes, which cost more.
 type Bandwidth struct {
 	All       Limiter                         // of all connections together; nil means none
 	PerClient ClientLimiter                   // of the connections of one client; nil means none
@@ -91,7 +91,7 @@ type throttled struct {
 	once        sync.Once
 }
 
-// throttledTLS shows that there is TLS inside.
+// throttledTLS has the TLS state of the connection inside.
 type throttledTLS struct{ *throttled }
 
 func (c throttledTLS) ConnectionState() tls.ConnectionState { return *c.TLS() }
@@ -123,7 +123,7 @@ func (c *throttled) Write(p []byte) (n int, err error) {
 	}
 }
 
-// ReadFrom and WriteTo hide those of Conn, which know no limits.
+// ReadFrom and WriteTo hide those of Conn, which ignore the limits.
 func (c *throttled) ReadFrom(r io.Reader) (int64, error) { return io.Copy(onlyWriter{c}, r) }
 func (c *throttled) WriteTo(w io.Writer) (int64, error)  { return io.Copy(w, onlyReader{c}) }
 

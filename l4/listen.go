@@ -11,20 +11,19 @@ import (
 	"time"
 )
 
-// A ListenConfig makes listeners. On Linux a Server handles their connections
-// at less cost than those of package net. They are net.Conns, so other code can
-// use them too.
+// A ListenConfig makes listeners. On Linux their connections cost a Server less than
+// those of package net. They are net.Conns, so other code can use them too.
 type ListenConfig struct {
 	Socket    SocketOptions // inherited by the connections
 	ReusePort bool          // let several listeners share the address, each with its part of the connections (SO_REUSEPORT). Linux
 
-	// DeferAccept is for protocols in which the client speaks first: a
-	// connection is accepted when it has something to read, or after about this
-	// long without (TCP_DEFER_ACCEPT). That saves the wait for its first bytes,
-	// most of what a short connection costs over its request itself. Until then
-	// only the kernel knows of the connection: it counts for no limit, and closing
-	// the listener forgets it. In whole seconds, rounded up; 0 or negative means
-	// none: at once. Linux and TCP; elsewhere it does nothing.
+	// DeferAccept is for protocols in which the client speaks first: a connection is
+	// accepted when it has something to read, or after about this long without
+	// (TCP_DEFER_ACCEPT). That saves the wait for its first bytes, which is most of the
+	// overhead of a short connection. Until then only the kernel has the connection: it
+	// counts toward no limit, and closing the listener drops it. In whole seconds,
+	// rounded up; 0 or negative means none: at once. On Linux for TCP; elsewhere it does
+	// nothing.
 	DeferAccept time.Duration
 }
 
@@ -48,7 +47,7 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, addr string) (net.L
 	return lighten(ln)
 }
 
-// apply sets what only listeners have.
+// apply sets the options that only listeners have.
 func (lc *ListenConfig) apply(fd uintptr, network string) error {
 	if lc.ReusePort {
 		if err := setReusePort(fd); err != nil {

@@ -9,10 +9,10 @@ import (
 	"runtime/debug"
 )
 
-// What the host gives us may panic: a handler, a matcher, a DialFunc, a hook, a
-// callback of its tls.Config, a net.Conn of its own. That ends one connection.
-// Whatever runs in a goroutine of ours recovers; whatever runs in one of the
-// host's, as Dialer does, gives back what it has taken and makes an error of it.
+// The host's code may panic: a handler, a matcher, a DialFunc, a hook, a callback of its
+// tls.Config, its own net.Conn. That ends one connection. Code that runs in a goroutine
+// of ours recovers. Code that runs in a goroutine of the host's, as Dialer does, releases
+// what it holds and returns the panic as an error.
 
 // A panicError is a panic of the host's code as the error that it ended
 // something with.
@@ -49,14 +49,14 @@ func recovered(v any, l *slog.Logger, what string, attrs ...any) (err error) {
 	return err
 }
 
-// guard calls f, and returns the panic it ended with, if so, which it has logged.
+// guard calls f. If f panics, it logs the panic and returns it as an error.
 func guard(l *slog.Logger, what string, f func()) (err error) {
 	defer func() { err = recovered(recover(), l, what) }()
 	f()
 	return nil
 }
 
-// logger returns l, or what nil means.
+// logger returns l, or the default if l is nil.
 func logger(l *slog.Logger) *slog.Logger {
 	if l != nil {
 		return l

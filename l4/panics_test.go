@@ -371,3 +371,13 @@ func through(dial DialFunc, on string) DialFunc {
 		return badConn{c, on, new(atomic.Int32)}, err
 	}
 }
+
+// A Handshake that returns neither a connection nor an error has failed, as a Dial has.
+func TestHandshakeOfNoConnection(t *testing.T) {
+	client, server := l4test.Pipe()
+	defer client.Close()
+	p := &Proxy{Handshake: func(context.Context, net.Conn, net.Conn, *balance.Server) (net.Conn, error) { return nil, nil }}
+	c, err := p.handshake(t.Context(), client, server, nil)
+	require.Nil(t, c)
+	require.ErrorContains(t, err, "no connection")
+}

@@ -7,10 +7,9 @@ import (
 	"sync"
 )
 
-// parking is the Parkers of a Server, as many as goroutines can run at once,
-// which its connections are dealt out to. They are started by connections that
-// can use them: in-memory ones never can, and a Parker waits in the kernel,
-// which would hold up the time of a synctest bubble.
+// parking is the Parkers of a Server, one for each processor, among which its connections
+// are distributed. The first connection that can use one starts it: in-memory ones never
+// can, and a Parker waits in the kernel, which would stop the clock of a synctest bubble.
 type parking struct {
 	mu      sync.Mutex
 	parkers []*Parker
@@ -53,9 +52,8 @@ func (p *parking) close() {
 	p.run.Wait()
 }
 
-// parkerOf returns the Parker that could move the data of a: the one that looks
-// after a already, or one of the Server that accepted it. It returns nil if none
-// can.
+// parkerOf returns the Parker that can move the data of a: the one that a has already, or
+// one of the Server that accepted it. It returns nil if there is none.
 func parkerOf(a *Conn) *Parker {
 	if a.raw == nil {
 		return nil

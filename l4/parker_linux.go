@@ -14,10 +14,10 @@ import (
 // has closed its side (Watch). It is one epoll instance, itself waited on
 // through the runtime's poller, so that it costs one goroutine and no thread.
 //
-// It works for Conns over a *net.TCPConn or a stream *net.UnixConn on Linux;
-// for others its methods return false, and elsewhere there is none.
-// All methods may be called at once by many goroutines. If a function that it
-// was given panics, that is logged, to slog.Default, and the connection is closed.
+// It works for Conns over a *net.TCPConn or a stream *net.UnixConn on Linux; for other
+// connections its methods return false. Other systems have no Parker. All methods may be
+// called at once by many goroutines. If a callback panics, that is logged to
+// slog.Default, and the connection is closed.
 //
 // It is for package l7: see "Machinery" in the package documentation.
 type Parker struct {
@@ -27,6 +27,7 @@ type Parker struct {
 
 	mu     sync.Mutex
 	closed bool
+	over   bool // Run waits for what run counts, or has ended: nothing may be added
 	slots  []slot
 	free   []int32
 
@@ -34,8 +35,8 @@ type Parker struct {
 	pipes   []*pipe    // spare ones; guarded by mu
 }
 
-// A slot is what an event refers to. Its generation tells an event of a
-// connection from a late one of the connection that had the slot before.
+// An event refers to a slot. The generation of the slot tells an event of its connection
+// from a late one of the connection that had the slot before.
 type slot struct {
 	c          *Conn
 	generation int32
@@ -80,7 +81,7 @@ func NewParker() (*Parker, error) {
 // Run waits for events until Close, then for the goroutines it has started,
 // and returns nil.
 func (p *Parker) Run() error {
-	defer p.run.Wait()
+	defer p.wait()
 	raw, err := p.file.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("l4: parker: %w", err)
@@ -120,6 +121,15 @@ func (p *Parker) Run() error {
 		return nil
 	}
 	return fmt.Errorf("l4: parker: %w", err)
+}
+
+// wait waits for what Run has started. A connection may be closed even then, and a
+// WaitGroup must not be added to while a goroutine waits for it.
+func (p *Parker) wait() {
+	p.mu.Lock()
+	p.over = true
+	p.mu.Unlock()
+	p.run.Wait()
 }
 
 // Close ends Run. Parked connections stay parked without a notification: their
@@ -181,11 +191,11 @@ func (p *Parker) call(c *Conn, f func()) {
 	}
 }
 
-// Watch has gone called once when the peer of c ends its stream or the
-// connection: within moments, while others read and write c as they like.
-// Data does not call it. It is called at once if the peer has gone already.
-// It is called by the Parker's own goroutine, so it must not block. Watch is false if c cannot be watched; a second
-// Watch replaces the first.
+// Watch calls gone once when the peer of c ends its stream or the connection, within
+// moments; other goroutines may read and write c meanwhile. Data does not cause a call.
+// If the peer has disconnected already, gone is called at once. The Parker's own
+// goroutine calls it, so it must not block. Watch returns false if c cannot be watched; a
+// second Watch replaces the first.
 func (p *Parker) Watch(c *Conn, gone func()) bool {
 	return p.set(c, func(k *parked) { k.gone = gone })
 }
@@ -202,11 +212,10 @@ func (p *Parker) Unwatch(c *Conn) {
 	}
 }
 
-// Park registers ready to be called once, in a new goroutine, when there is
-// something to read from c or its peer has closed. Until then no goroutine may
-// read from c. It is false, without an effect, if c cannot be parked, or if
-// there are bytes read ahead that the caller has not taken. Ready is also
-// called when c is closed, so that its owner learns of it.
+// Park registers ready to be called once, in a new goroutine, when there is something to
+// read from c or its peer has closed. Until then no goroutine may read from c. It returns
+// false and does nothing if c cannot be parked, or if c has bytes read ahead. Ready is
+// also called when c is closed, so that its owner learns of it.
 func (p *Parker) Park(c *Conn, ready func()) bool {
 	if len(c.ahead) > 0 {
 		return false
@@ -214,8 +223,8 @@ func (p *Parker) Park(c *Conn, ready func()) bool {
 	return p.set(c, func(k *parked) { k.ready = ready })
 }
 
-// Unpark takes c back. If it is true, ready has not been and will not be
-// called, and the caller may read from c.
+// Unpark undoes Park. If it returns true, ready has not been called and will not be, and
+// the caller may read from c.
 func (p *Parker) Unpark(c *Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,7 +238,7 @@ func (p *Parker) Unpark(c *Conn) bool {
 	return true
 }
 
-// wire has r told of what happens to c from now on; it must not be parked.
+// wire reports all events of c to r from now on; c must not be parked.
 func (p *Parker) wire(c *Conn, r *relay) bool {
 	c.prepareNow()
 	return p.set(c, func(k *parked) { k.wired = r })
@@ -260,8 +269,8 @@ func (r *relay) unwire() {
 	}
 }
 
-// rearm has the state of c reported again, and with out from now on also when
-// it becomes writable.
+// rearm reports the state of c again, and, with out, also when c becomes writable from
+// now on.
 func (p *Parker) rearm(c *Conn, out bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -392,7 +401,11 @@ func (c *Conn) unparkClosed() (ready func()) {
 		if r != nil {
 			f = func() { r.closed(c) }
 		}
-		if f != nil {
+		switch {
+		case f == nil:
+		case p.over:
+			ready = func() { p.call(c, f) }
+		default:
 			p.run.Add(1)
 			ready = func() { p.ready(c, f) }
 		}

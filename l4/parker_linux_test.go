@@ -34,7 +34,7 @@ func soon(t *testing.T, ch <-chan struct{}, what string) {
 	t.Helper()
 	select {
 	case <-ch:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal(what)
 	}
 }
@@ -96,6 +96,28 @@ func TestParkerTellsWhenParkedConnIsClosed(t *testing.T) {
 	c.Close()
 	soon(t, woken, "its owner learns that it was closed")
 	wantError(t, c, net.ErrClosed)
+}
+
+// TestParkerCountsNothingAfterRun: what a connection that is closed late calls is not
+// added to what Run has waited for, or waits for just then.
+func TestParkerCountsNothingAfterRun(t *testing.T) {
+	p, err := NewParker()
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run() }()
+	a, _ := tcpPair(t)
+	c := NewConn(a)
+	ready, woken := signal()
+	release := make(chan struct{})
+	defer close(release)
+	require.True(t, p.Park(c, func() { ready(); <-release }))
+	require.NoError(t, p.Close())
+	require.NoError(t, <-ended)
+	require.NoError(t, c.Close())
+	soon(t, woken, "its owner learns that it was closed")
+	waited := make(chan struct{})
+	go func() { p.run.Wait(); close(waited) }()
+	soon(t, waited, "it was counted")
 }
 
 func TestParkerWatch(t *testing.T) {

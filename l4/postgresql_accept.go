@@ -12,10 +12,9 @@ import (
 	"time"
 )
 
-// AcceptPostgreSQL is a handler that has clients of PostgreSQL begin TLS. They ask
-// for it in a protocol of their own first; Next gets connections that begin with a
-// ClientHello, as those of any other client do. With names, many databases share a
-// port:
+// AcceptPostgreSQL is a handler that lets PostgreSQL clients begin TLS. They first ask
+// for it in the protocol of PostgreSQL; Next gets connections that begin with a
+// ClientHello, as those of other TLS clients do. With names, many databases share a port:
 //
 //	names := &l4.Router{Routes: []l4.Route{{Match: l4.SNI("a.test"), Handler: a}, ...}}
 //	&l4.AcceptPostgreSQL{Next: &l4.TerminateTLS{Config: config, Next: names}} // offload
@@ -24,21 +23,23 @@ import (
 // A [Proxy] to servers that speak TLS themselves, by passthrough or by
 // [OriginateTLS], asks them with [RequestPostgreSQL].
 //
-// Clients that ask by SSLRequest may begin TLS. Those that ask for GSSAPI encryption
-// first may not, and ask for TLS next. TLS that nobody has asked for
-// (sslnegotiation=direct, since PostgreSQL 17) is taken if the client offers the
-// protocol "postgresql" by ALPN, as the server does; NextProtos of the Config must
-// have it, or such clients leave. A client that sends more before it has its answer
-// is closed, since somebody between us may have added it (CVE-2021-23214), and be it
-// a ClientHello, which servers take since version 17.
+// A client that sends an SSLRequest may begin TLS. One that asks for GSSAPI encryption is
+// refused that, and asks for TLS next. TLS without a request (sslnegotiation=direct,
+// since PostgreSQL 17) is accepted if the client offers the protocol "postgresql" by
+// ALPN, as a server demands too; NextProtos of the Config must have it, or such clients
+// disconnect. A client that sends more bytes before it has its answer is disconnected,
+// since an attacker on the way may have added them (CVE-2021-23214). That holds for a
+// ClientHello too, which servers accept since version 17.
 //
-// A client cancels a query by a CancelRequest on another connection. Most send it
-// without TLS, psql too, even if the query came by TLS. It then names no server, and
-// needs Plain to get anywhere.
+// A client cancels a query by a CancelRequest on another connection. Most clients, psql
+// among them, send it without TLS, even if the query came over TLS. It then has no server
+// name, and only Plain can forward it.
 //
-// If TLS ends here and another begins, the server has a certificate that the client
-// does not see, and SCRAM-SHA-256-PLUS fails: both must have the same one, or the client
-// say channel_binding=disable.
+// If TLS ends here and a new TLS connection goes to the server, the client does not see
+// the server's certificate, and SCRAM-SHA-256-PLUS fails: both must have the same
+// certificate, or the client must set channel_binding=disable.
+//
+// The comment of this package says why there is none for MySQL.
 //
 // Its fields must not change once it serves. It may serve any number of connections
 // at once. Source: PostgreSQL 18 documentation, section 54.2 (SSL Session Encryption,
@@ -46,8 +47,8 @@ import (
 type AcceptPostgreSQL struct {
 	Next Handler // takes clients that begin TLS
 
-	// Plain takes clients that begin a session or cancel a query without TLS, as
-	// they are; nil closes them, and tells those with a session why.
+	// Plain serves clients that begin a session or cancel a query without TLS; nil closes
+	// them, and those that begin a session get an error message.
 	Plain Handler
 
 	Timeout time.Duration // until TLS begins; 0 means 5s, negative means none
@@ -55,7 +56,7 @@ type AcceptPostgreSQL struct {
 	checked
 }
 
-// ServeConn answers what c asks for and has Next or Plain serve it.
+// ServeConn answers the requests of c and passes it to Next or Plain.
 func (a *AcceptPostgreSQL) ServeConn(ctx context.Context, c net.Conn) error {
 	if err := a.first(a); err != nil {
 		return misconfigured(c, err)
@@ -91,7 +92,7 @@ func (a *AcceptPostgreSQL) inTime(c *Conn) (Handler, error) {
 	return h, err
 }
 
-// start answers requests until it is known who takes c.
+// start answers requests until it is known whether Next or Plain serves c.
 func (a *AcceptPostgreSQL) start(c *Conn) (Handler, error) {
 	first, err := c.Peek(1)
 	if err != nil {
@@ -137,8 +138,9 @@ func peekPostgresStart(c *Conn) (kind postgresKind, n int, err error) {
 	}
 }
 
-// postgresAnswer consumes a request of n bytes and answers it. The client has to wait
-// for that: what has come already is not its own, or it does not care.
+// postgresAnswer consumes a request of n bytes and answers it. The client has to wait for
+// the answer: bytes that have arrived already were added by an attacker, or the client
+// breaks the protocol.
 func postgresAnswer(c *Conn, n int, answer byte) error {
 	if more := len(c.Buffered()) - n; more > 0 {
 		return postgresErrorf("%d bytes ahead of the answer to a request for encryption", more)
@@ -148,8 +150,8 @@ func postgresAnswer(c *Conn, n int, answer byte) error {
 	return err
 }
 
-// postgresBegin answers an SSLRequest and waits for TLS to begin. Bytes sent ahead that
-// had not arrived before the answer are seen here: Next gets no plain text, whatever it is.
+// postgresBegin answers an SSLRequest and waits for TLS to begin. It also detects bytes
+// sent ahead that had not arrived before the answer: Next never gets plain text.
 func postgresBegin(c *Conn, n int) error {
 	if err := postgresAnswer(c, n, 'S'); err != nil {
 		return err
@@ -165,8 +167,8 @@ func postgresBegin(c *Conn, n int) error {
 }
 
 // postgresDirect waits for the ClientHello of a client that has not asked first. It must
-// offer the protocol, so that no client of another one can be made to talk to a
-// database: the server wants that, too.
+// offer the protocol, so that a client of another protocol cannot be made to talk to a
+// database. The server demands that too.
 func postgresDirect(c *Conn) error {
 	for p := (&Peeked{Conn: c}); ; {
 		p.Data = c.Buffered()
@@ -187,9 +189,9 @@ func postgresDirect(c *Conn) error {
 	}
 }
 
-// postgresRefuse tells a client that wants a session why it gets none. All it has sent
-// is read first: closing with bytes unread resets the connection, and may take the
-// answer with it.
+// postgresRefuse tells a client that wants a session why it gets none. It first reads all
+// that the client has sent: a close with unread bytes resets the connection, and the
+// answer may be lost.
 func postgresRefuse(c *Conn, kind postgresKind, n int) error {
 	if _, err := c.Peek(n); err != nil {
 		return fmt.Errorf("l4: after %d bytes of a client of PostgreSQL: %w", len(c.Buffered()), err)

@@ -11,9 +11,8 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// RequestPostgreSQL asks a server of PostgreSQL by SSLRequest whether TLS may begin, as
-// it wants to be asked before version 17. It is for Proxy.Handshake, behind an
-// [AcceptPostgreSQL]:
+// RequestPostgreSQL asks a PostgreSQL server by an SSLRequest to begin TLS, which servers
+// before version 17 require. It is for Proxy.Handshake, inside an [AcceptPostgreSQL]:
 //
 //	proxy.Handshake = l4.RequestPostgreSQL                                    // the client's TLS passes through
 //	proxy.Handshake = l4.Handshakes(l4.RequestPostgreSQL, originate.Handshake) // or an OriginateTLS begins one
@@ -24,8 +23,8 @@ func RequestPostgreSQL(_ context.Context, _, server net.Conn, _ *balance.Server)
 	if _, err := io.WriteString(server, "\x00\x00\x00\x08\x04\xd2\x16\x2f"); err != nil {
 		return nil, err
 	}
-	// One byte and no more is read in the clear: what somebody adds to it goes to TLS,
-	// which fails by it (CVE-2021-23222).
+	// It reads exactly one byte in the clear. Bytes that an attacker adds to it go to
+	// TLS, which then fails (CVE-2021-23222).
 	var answer [1]byte
 	if _, err := io.ReadFull(server, answer[:]); err != nil {
 		return nil, err

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -20,9 +19,9 @@ const (
 	defaultTries          = 3
 )
 
-// A Proxy is a Handler that relays each connection to a server of a pool.
-// Its fields must not change once it is used. It may serve any number of
-// connections at once and is part of any number of Servers.
+// A Proxy is a Handler that relays each connection to a server of a pool. Its fields must
+// not change once it is used. It may serve any number of connections at once and be part
+// of any number of Servers.
 //
 // If no server can be reached, the client's connection is reset, as it would
 // be by a server that is not there.
@@ -30,16 +29,15 @@ type Proxy struct {
 	Pool *balance.Pool
 
 	// Dial connects to servers; nil means sockets with the options of Socket.
-	// The context bounds it by ConnectTimeout.
+	// The context bounds it by ConnectTimeout, and DialingFor has the client of it.
 	Dial DialFunc
 
 	Socket SocketOptions // of connections to servers, unless Dial makes them
 
-	// Handshake, if not nil, is run on a new connection to s before anything
-	// is relayed to it: [SendProxy], [OriginateTLS] or both. It returns the
-	// connection to go on with. It is bounded by ConnectTimeout together with
-	// Dial, by its context and as a deadline of server; an error counts as a
-	// failed try, and server is closed.
+	// Handshake, if not nil, is run on a new connection to s before anything is relayed
+	// to it: [SendProxy], [OriginateTLS] or both. It returns the connection to use from
+	// then on. ConnectTimeout bounds Dial and Handshake together, by the context and by
+	// the deadline of server. An error counts as a failed try, and server is closed.
 	Handshake func(ctx context.Context, client, server net.Conn, s *balance.Server) (net.Conn, error)
 
 	// Key returns the hash key of a connection for policies that hash.
@@ -61,12 +59,12 @@ type Proxy struct {
 	Lifetime          time.Duration
 
 	// CutOnDown closes live connections of a server that goes down, goes into
-	// maintenance, or leaves the pool. Without it they stay open until an end
-	// closes them or the server's Cut is called. The same events cancel a connect
-	// in progress, and another server is tried.
+	// maintenance, or leaves the pool. Without it they stay open until the client or the
+	// server closes them, or Cut of the server is called, as CutDown of a health.Checker
+	// does. The same events cancel a connect in progress, and another server is tried.
 	CutOnDown bool
 
-	BufferBytes int // size of the buffers that data moves through; 0 means DefaultBufferBytes
+	BufferBytes int // size of the buffers that data moves through; 0 means DefaultBufferBytes, 64 MiB is the most
 
 	checked
 	once    sync.Once
@@ -114,7 +112,7 @@ func (p *Proxy) ServeConn(ctx context.Context, c net.Conn) error {
 		s.log = c.member.server.Logger
 	}
 	if err := s.connect(ctx); err != nil {
-		abort(s.client)
+		Abort(s.client)
 		s.client.Close()
 		if errors.Is(err, errClientLeft) {
 			return nil
@@ -177,8 +175,8 @@ func (s *session) connect(ctx context.Context) (failed error) {
 		if try >= tries(p.Tries) || ctx.Err() != nil || panicked(err) {
 			return failed
 		}
-		// A refused connection cost the server nothing: trying elsewhere does
-		// not multiply load, which is all that the budget is against.
+		// A refused connection has cost the server nothing. A try elsewhere does not
+		// multiply load, which is what the budget prevents.
 		if class != balance.ConnectFailed && !isCut(err) {
 			retry, ok := p.Pool.TryRetry()
 			if !ok {
@@ -191,7 +189,7 @@ func (s *session) connect(ctx context.Context) (failed error) {
 	}
 }
 
-// whyNot says what it means that connecting failed with err.
+// whyNot returns what an error of connecting means.
 func whyNot(ctx context.Context, err error) (balance.Class, Termination) {
 	switch {
 	case ctx.Err() != nil:
@@ -204,7 +202,7 @@ func whyNot(ctx context.Context, err error) (balance.Class, Termination) {
 		return balance.ConnectTimeout, Termination{ServerTimeout, PhaseConnect}
 	case errors.Is(err, ErrTLS):
 		return balance.TLSFailed, Termination{ServerAborted, PhaseConnect}
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.ENOBUFS):
+	case balance.LocalFault(err):
 		return balance.Canceled, Termination{Resource, PhaseConnect}
 	}
 	return balance.ConnectFailed, Termination{ServerAborted, PhaseConnect}
@@ -284,6 +282,12 @@ func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Serve
 		ctx, cancel = context.WithTimeout(ctx, t)
 		defer cancel()
 	}
+	if p.Dial != nil || p.Socket.Transparent {
+		of := Client{Conn: client}
+		of.Remote, _ = addrPort(client.RemoteAddr())
+		of.Local, _ = addrPort(client.LocalAddr())
+		ctx = dialFor(ctx, of)
+	}
 	if p.Dial != nil {
 		c, err = p.Dial(ctx, network, addr)
 	} else {
@@ -314,6 +318,9 @@ func (p *Proxy) handshake(ctx context.Context, client, c net.Conn, server *balan
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
+	if err == nil && ready == nil {
+		err = errors.New("l4: Handshake has returned no connection")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -341,8 +348,8 @@ func addrOf(c net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// serveLocally has a server's own Handler serve the client; the lease ends
-// when the connection is closed.
+// serveLocally serves the client by the server's own Handler; the lease ends when the
+// connection is closed.
 func (s *session) serveLocally(ctx context.Context, h Handler) error {
 	s.client.OnClose(func() { s.lease.Done(balance.Outcome{}) })
 	return h.ServeConn(ctx, s.client)
@@ -363,7 +370,8 @@ func (s *session) start(ctx context.Context) {
 	s.relay.run(s.parker)
 }
 
-// Cut is told by the server's pool that it is in trouble; see balance.Attached.
+// Cut is called by the pool when the server is to lose its connections; see
+// balance.Attached.
 func (s *session) Cut(live bool, reason string) {
 	if !live && !s.p.CutOnDown {
 		return
@@ -383,9 +391,9 @@ func (s *session) finish(*relay) {
 	outcome := balance.Outcome{Latency: s.took, Err: result.Err}
 	switch result.Termination.Cause {
 	case ServerAborted:
-		// A server that resets a connection which its client has left does not
-		// care for the last words, as PostgreSQL for the end of TLS. That is no
-		// fault to eject it for.
+		// A server may reset a connection that its client has closed instead of reading
+		// the last bytes, as PostgreSQL does at the end of TLS. That is not a fault of
+		// the server.
 		if !s.relay.late {
 			outcome.Class = balance.Reset
 		}
@@ -403,7 +411,7 @@ func (s *session) finish(*relay) {
 	s.server.Close()
 }
 
-// A ServerError says which server a try has failed on.
+// A ServerError says on which server a try has failed.
 type ServerError struct {
 	Server string // name
 	Addr   string

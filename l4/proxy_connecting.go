@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// A cutError says that a server was taken away.
+// A cutError says that a server was cut: its pool called Cut while it was connected to.
 type cutError struct{ reason string }
 
 func (e *cutError) Error() string { return "l4: " + e.reason }
@@ -18,9 +18,9 @@ func isCut(err error) bool {
 	return ok
 }
 
-// connecting is the context of a try to connect to a server. It ends when the
-// server is taken away, which costs nothing until something waits: only then Done is
-// called. Its methods are for one goroutine, cut aside.
+// connecting is the context of a try to connect to a server. It ends when the server is
+// cut. That costs nothing until code waits: only then Done is called. Its methods, except
+// cut, are for one goroutine.
 //
 //	begin   cut ends the try
 //	over    cut is for the relay, which has begun
@@ -59,7 +59,7 @@ func (w *connecting) Done() <-chan struct{} {
 	return w.Context.Done()
 }
 
-// cut says that the server is lost. It is false if the relay has begun.
+// cut notes that the server is lost. It returns false if the relay has begun.
 func (w *connecting) cut(err error) bool {
 	w.mu.Lock()
 	if w.done {
@@ -85,9 +85,9 @@ func (w *connecting) lostNow() error {
 }
 
 // lostUnused returns why the server of a try is lost, or nil; failed says that the try
-// has failed anyway. A server that has got bytes of the client already counts as there:
-// they are gone, so that the relay begins and ends with it, rather than to go on with
-// another.
+// has failed anyway. A server that has received bytes of the client does not count as
+// lost: those bytes cannot be sent to another server, so the relay begins and ends with
+// this one.
 func (s *session) lostUnused(failed bool) error {
 	if s.relay.sent > 0 && !failed {
 		return nil
@@ -102,7 +102,7 @@ func (w *connecting) end() {
 	}
 }
 
-// over says that the relay has begun. What it returns is lostNow.
+// over notes that the relay has begun, and returns lostNow.
 func (w *connecting) over() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -86,3 +86,50 @@ func TestProxyDoesNotDialTheLost(t *testing.T) {
 	require.True(t, isCut(s.dial(t.Context(), 1)))
 	s.lease.Done(balance.Outcome{})
 }
+
+// TestRelayForgetsServersOfEarlierTries: a server that is lost when it has just been
+// connected to is closed, and another one is tried. What the Parker says of the first one,
+// however late, is nothing to the relay with the second.
+func TestRelayForgetsServersOfEarlierTries(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		p, err := NewParker()
+		require.NoError(t, err)
+		ended := make(chan error)
+		go func() { ended <- p.Run() }()
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer ln.Close()
+		client, a := tcpPair(t)
+		front := NewConn(a)
+		r := &relay{}
+		dial := func() *Conn { // the client is silent, so that the Parker waits for the answer
+			c, ok, err := r.dial(t.Context(), p, front, "tcp", ln.Addr().String(), 0)
+			require.NoError(t, err)
+			require.True(t, ok)
+			t.Cleanup(func() { c.Close() })
+			return c
+		}
+		lost := dial()
+		require.NotNil(t, lost.parked.wired)
+		if !late {
+			lost.unparkClosed()()
+			require.False(t, r.isCut.Load())
+		}
+		_, err = ln.Accept()
+		require.NoError(t, err)
+		back := dial()
+		server, err := ln.Accept()
+		require.NoError(t, err)
+		r.init(front, back, (&RelayOptions{}).complete(), func(*relay) {})
+		r.run(p)
+		require.True(t, r.wired)
+		if late {
+			lost.unparkClosed()()
+		}
+		wantEchoBetween(t, client, server)
+		require.Equal(t, RelayResult{AtoB: 4, BtoA: 4}, r.result())
+		r.cut(Termination{}, nil)
+		require.NoError(t, p.Close())
+		<-ended
+	}
+}

@@ -43,9 +43,9 @@ type Dialer struct {
 // be, and trying others if that fails. The network and address are ignored,
 // but for Key: they are what the driver was configured with.
 //
-// The error wraps those of the pool (balance.ErrNoServer and so on), the
-// *ServerError of each try, and the context's cause. A panic of Dial is logged,
-// to slog.Default, and is an error.
+// The error wraps those of the pool (balance.ErrNoServer and so on), the *ServerError of
+// each try, and the context's cause. A panic of Dial is logged to slog.Default and
+// returned as an error.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	if err := d.first(d); err != nil {
 		return nil, err
@@ -84,8 +84,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	}
 }
 
-// connect connects to a server, unless that is taken away meanwhile. What it returns
-// is attached to the server.
+// connect connects to a server, unless that is cut meanwhile. The connection that it
+// returns is attached to the server.
 func (d *Dialer) connect(ctx context.Context, server *balance.Server) (l *leased, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -206,8 +206,8 @@ func (c *leased) CloseWrite() error {
 // NetConn returns the connection without its lease.
 func (c *leased) NetConn() net.Conn { return c.Conn }
 
-// Cut is told by the server's pool that it is in trouble; see balance.Attached.
-// The lease stays until the owner closes the connection, too.
+// Cut is called by the pool when the server is to lose its connections; see
+// balance.Attached. The lease still lasts until the owner closes the connection.
 func (c *leased) Cut(live bool, reason string) {
 	if !live && !c.cutOnDown {
 		return

@@ -178,7 +178,7 @@ func TestQueueForgetsSocketsThatReset(t *testing.T) {
 
 func wantWaiting(t *testing.T, p *balance.Pool, n int) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); p.Stats().Queued != n; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); p.Stats().Queued != n; time.Sleep(time.Millisecond) {
 		require.True(t, time.Now().Before(end), "%d wait, want %d", p.Stats().Queued, n)
 	}
 }

@@ -9,10 +9,9 @@ import (
 	"time"
 )
 
-// A Sticky remembers which server a client's address was sent to. It is
-// bounded and forgets: the entry that was not used for longest goes first.
-// The zero value is ready to use; all methods may be called at once by many
-// goroutines. An entry takes about 150 bytes.
+// A Sticky remembers which server a client's address was sent to. It is bounded: when it
+// is full, the least recently used entry is removed. The zero value is ready to use; all
+// methods may be called at once by many goroutines. An entry takes about 150 bytes.
 type Sticky struct {
 	Max    int           // entries; 0 means 100 000, negative means none: nothing is remembered
 	Expire time.Duration // for which an entry lives after its last use; 0 means 30 min, negative means no limit
@@ -29,8 +28,8 @@ type stickyEntry struct {
 	used       time.Time
 }
 
-// Lookup returns the name of the server that addr was sent to, empty if that
-// is not known (any more).
+// Lookup returns the name of the server that addr was sent to, or "" if there is no
+// entry.
 func (t *Sticky) Lookup(addr netip.Addr) (server string) {
 	return t.lookup(addr, time.Now())
 }
@@ -40,9 +39,8 @@ func (t *Sticky) Remember(addr netip.Addr, server string) {
 	t.note(addr, server, time.Now())
 }
 
-// Forget drops all entries that match, and returns how many there were.
-// A nil match means all. Match is called without a lock; an entry that changes
-// after it was asked stays.
+// Forget drops all entries that match, and returns how many there were. A nil match means
+// all. Match is called without a lock; an entry that changes after its call stays.
 func (t *Sticky) Forget(match func(addr netip.Addr, server string) bool) int {
 	type entry struct {
 		addr   netip.Addr

@@ -8,8 +8,8 @@ import (
 	"net/netip"
 )
 
-// ErrProxyHeader is matched, with [errors.Is], by every error that says that a
-// PROXY protocol header breaks the specification. The text says how.
+// ErrProxyHeader is matched, with [errors.Is], by every error about a PROXY protocol
+// header that breaks the specification. The text says how.
 var ErrProxyHeader = errors.New("l4: bad PROXY header")
 
 // A ProxyHeader is the header of the PROXY protocol: what the proxy before us
@@ -33,9 +33,9 @@ type ProxyHeader struct {
 	// written as IPv4.
 	Source, Destination net.Addr
 
-	// TLVs are the extensions, in order. Version 1 has none: they are then left
-	// out. Of one of type [TLVCRC32C] the value is computed when the header is
-	// written and was verified when it was read.
+	// TLVs are the extensions, in order. Version 1 has none, and leaves them out. The
+	// value of a [TLVCRC32C] is computed when the header is written, and has been
+	// verified if it was read.
 	TLVs []TLV
 }
 

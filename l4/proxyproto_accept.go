@@ -11,16 +11,15 @@ import (
 	"time"
 )
 
-// AcceptProxy is a handler that takes the PROXY header, of either version, off
-// connections that come from a trusted proxy, and gives them to Next. From then
-// on their RemoteAddr and LocalAddr are those of the header, if it tells, and
-// [ProxyHeaderOf] has the rest.
+// AcceptProxy is a handler that reads the PROXY header, of either version, from
+// connections of a trusted proxy, and passes them to Next. From then on their RemoteAddr
+// and LocalAddr are those of the header, if it has any, and [ProxyHeaderOf] returns the
+// rest.
 //
-// From a trusted address a header is mandatory, from any other there is none:
-// it is not guessed whether there is one, since a client that could choose to
-// send a header could choose its address (section 5). A connection that breaks
-// this rule is closed. Any number of connections may be served at once; one
-// that is slow to send its header does not delay others.
+// From a trusted address a header is mandatory; from any other address no header is read.
+// It never guesses, since a client that may send a header could choose its address
+// (section 5). A connection that breaks this rule is closed. Any number of connections
+// may be served at once; one that is slow to send its header does not delay others.
 type AcceptProxy struct {
 	Next Handler
 
@@ -41,7 +40,7 @@ type AcceptProxy struct {
 	checked
 }
 
-// ServeConn takes the header off c and has Next serve it.
+// ServeConn reads the header of c and passes c to Next.
 func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
 	if err := a.first(a); err != nil {
 		return misconfigured(c, err)
@@ -74,7 +73,7 @@ func (a *AcceptProxy) trusts(addr net.Addr) bool {
 	return a.Trusted.ContainsAddr(addr)
 }
 
-// read takes the header off c.
+// read reads the header of c.
 func (a *AcceptProxy) read(c *Conn) (ProxyHeader, error) {
 	if timeout := cmp.Or(a.Timeout, defaultPeekTimeout); timeout > 0 {
 		if err := c.SetReadDeadline(time.Now().Add(timeout)); err != nil {

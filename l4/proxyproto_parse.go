@@ -14,13 +14,13 @@ import (
 	"strings"
 )
 
-// ParseProxyHeader reads the PROXY header, of either version, that b begins
-// with, and returns how many bytes it takes. The header keeps nothing of b.
+// ParseProxyHeader reads the PROXY header, of either version, that b begins with, and
+// returns how many bytes it takes. The header does not refer to b.
 //
-// The error is [io.ErrUnexpectedEOF] if b is only the beginning of a header
-// (more bytes may complete it), and matches [ErrProxyHeader] as soon as no byte
-// that follows could make b right. Everything the specification lets a receiver
-// refuse is refused: this is where a client's address comes from.
+// The error is [io.ErrUnexpectedEOF] if b is only the beginning of a header (more bytes
+// may complete it), and matches [ErrProxyHeader] as soon as no further bytes could make b
+// valid. It refuses everything that the specification lets a receiver refuse, since the
+// client's address comes from here.
 func ParseProxyHeader(b []byte) (h ProxyHeader, n int, err error) {
 	switch {
 	case len(b) == 0:

@@ -10,7 +10,7 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// SendProxy tells servers whom a [Proxy] connects for, by a PROXY header:
+// SendProxy tells servers the client's address, by a PROXY header:
 //
 //	proxy.Handshake = (&l4.SendProxy{Checksum: true}).Handshake
 //

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// A Record tells of one connection when it is over. It is given to
-// Server.OnDone and is valid only during that call; copy what is to be kept.
-// What handlers know, they write with Note while the connection lives.
+// A Record describes one connection after its end. It is passed to Server.OnDone and is
+// valid only during that call; copy what you keep. Handlers write to it with Note while
+// the connection is open.
 type Record struct {
 	Remote net.Addr // of the client, as PROXY protocol has it if that was accepted
 	Local  net.Addr
@@ -26,6 +26,7 @@ type Record struct {
 	BytesIn  int64 // from the client, before TLS is taken off
 	BytesOut int64 // to the client
 
+	JA4         string // fingerprint of the client's TLS, if TerminateTLS.JA4 or a matcher has asked for it, or ""
 	Server      string // name of the server tried last; "" means none
 	Tries       int    // how many were
 	Termination Termination
@@ -43,13 +44,13 @@ func newRecord() *Record {
 	return &r.Record
 }
 
-// reached returns the phase of a record that has been reached after d. No phase that
-// has is 0, however coarse the clock.
+// reached returns the phase of a record that has been reached after d. It is never 0,
+// however coarse the clock is.
 func reached(d time.Duration) time.Duration { return max(d, 1) }
 
-// Note runs f, which may write the record, and must not call Note or End. It may
-// be called by many goroutines; a nil Record has no note taken. Notes after the
-// end of the connection are lost, except those that OnDone makes in its record.
+// Note runs f, which may write the record, and must not call Note or End. Many goroutines
+// may call it; on a nil Record it does nothing. Notes after the end of the connection are
+// lost, except those that OnDone makes.
 func (r *Record) Note(f func(r *Record)) {
 	if r == nil {
 		return
@@ -59,7 +60,7 @@ func (r *Record) Note(f func(r *Record)) {
 	f(r)
 }
 
-// End notes how the connection ended. The first call counts.
+// End notes how the connection ended. Only the first call counts.
 func (r *Record) End(t Termination, err error) {
 	r.Note(func(r *Record) {
 		if r.Termination == (Termination{}) && r.Err == nil {

@@ -11,14 +11,15 @@ import (
 )
 
 // AppendHAProxy appends the record to b as a line of HAProxy's TCP log (option tcplog),
-// for what reads such lines (halog, dashboards), without the prefix of syslog:
+// for tools that read such lines (halog, dashboards), without the syslog prefix:
 //
 //	192.0.2.1:33313 [06/Feb/2009:12:12:51.443] web app/srv1 0/0/5007 212 -- 0/0/0/0/0 0/0
 //
-// Frontend is the name of what accepted the connection, backend that of the pool; "" is
-// written as "-". The timers are milliseconds, -1 if not reached: until a server was
-// chosen; of the connect; all. Not known, and so 0, are the numbers of connections and of
-// those in queues. The number of bytes is that of those to the client.
+// Frontend is the name of the server that accepted the connection, backend that of the
+// pool; "" is written as "-". The timers are in milliseconds, -1 if not reached: the time
+// until a server was chosen, the time of the connect, the total. The numbers of
+// connections and of queued ones are not known, and so 0. The number of bytes is that
+// sent to the client.
 func (r *Record) AppendHAProxy(b []byte, frontend, backend string) []byte {
 	b = appendClient(b, r.Remote)
 	b = append(b, " ["...)
@@ -78,7 +79,8 @@ func AppendHashed(b []byte, s, more string) []byte {
 	return b
 }
 
-// AppendLogName appends a name that the host has given, "-" if it is empty, such that it
-// stays one column of a line of HAProxy's, and one part of it.
+// AppendLogName appends a name, or "-" if it is empty, escaped so that it stays one
+// column, and one part of a column, in a line of HAProxy's log.
+//
 // It is for package l7: see "Machinery" in the package documentation.
 func AppendLogName(b []byte, name string) []byte { return AppendHashed(b, cmp.Or(name, "-"), " /") }

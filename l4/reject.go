@@ -11,18 +11,17 @@ import (
 	"time"
 )
 
-// ErrRejected is matched, with [errors.Is], by the error in the record of a
-// connection that was turned away because the host said so, and by those of
-// handlers that turn away what should not have come at all.
+// ErrRejected is matched, with [errors.Is], by the error in the record of a connection
+// that a handler refused, by the host's rules or since it does not belong here.
 var ErrRejected = errors.New("l4: rejected")
 
 // Reject is a handler that resets connections at once.
 type Reject struct{}
 
-// ServeConn resets c. That is as it should be, so the error is nil.
+// ServeConn resets c. The error is nil, since that is intended.
 func (Reject) ServeConn(_ context.Context, c net.Conn) error {
 	endConn(c, Termination{Denied, PhaseRequest}, ErrRejected)
-	abort(c)
+	Abort(c)
 	c.Close()
 	return nil
 }
@@ -52,7 +51,7 @@ func (t *Tarpit) ServeConn(ctx context.Context, c net.Conn) error {
 	}
 	t.held.Add(-1)
 	endConn(c, Termination{Denied, PhaseTarpit}, ErrRejected)
-	abort(c)
+	Abort(c)
 	c.Close()
 	return nil
 }

@@ -20,10 +20,9 @@ import (
 // passed on by CloseWrite, and the other stream continues. Bytes that were read
 // ahead are relayed first.
 //
-// The caller closes a and b afterwards. If the relay broke off, closing them
-// resets where that is possible, so that no peer takes a part for the whole. Nothing
-// is moved any more when Relay returns, but a goroutine of its own may end a moment
-// later.
+// The caller closes a and b afterwards. If the relay broke off, closing them resets where
+// that is possible, so that no peer takes a part for the whole. No more data moves once
+// Relay has returned, but a goroutine of its own may end a moment later.
 func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	ended := make(chan struct{})
 	r := &relay{}
@@ -73,8 +72,8 @@ type relay struct {
 	log     *slog.Logger  // of panics; nil means slog.Default()
 }
 
-// A direction is one half of a relay. Only its own goroutine reads src, writes
-// and half-closes dst; if it is driven by events, only the holder of r.mu does.
+// A direction is one half of a relay. Only its own goroutine reads src, and writes and
+// half-closes dst; if events drive it, only the holder of r.mu does.
 type direction struct {
 	r        *relay
 	src, dst *Conn
@@ -159,8 +158,8 @@ func (r *relay) firstByte() (at time.Time, ok bool) {
 
 func (r *relay) now() time.Duration { return time.Since(r.start) }
 
-// run moves data until there is no more, or none for a while. A panic of what
-// the host gave us, be it a connection or a callback of its TLS, ends the relay.
+// run moves data until the stream ends, or is idle for a while. A panic of the host's
+// code, in a connection or in a callback of its TLS, ends the relay.
 func (d *direction) run() {
 	defer func() {
 		if err := recovered(recover(), d.r.log, "relay"); err != nil {
@@ -208,7 +207,7 @@ func (d *direction) move() error {
 	return nil
 }
 
-// touch notes that data was moved, and is true at b's first byte.
+// touch notes that data was moved, and returns true at b's first byte.
 func (d *direction) touch() (first bool) {
 	now := max(int64(d.r.now()), 1)
 	if d.last.Load() == 0 {
@@ -219,7 +218,7 @@ func (d *direction) touch() (first bool) {
 	return first
 }
 
-// works tells the lease that b has answered; r.mu is not held.
+// works notes in the lease that b has answered; r.mu is not held.
 func (r *relay) works() {
 	defer func() { recovered(recover(), r.log, "observer") }()
 	r.lease.Works(0)
@@ -235,8 +234,8 @@ func isWriteError(err error) bool {
 	return ok
 }
 
-// rest is called when the read deadline has passed, which means that tick
-// takes the direction for idle. It is true if the goroutine is to end.
+// rest is called when the read deadline has passed, which means that tick considers the
+// direction idle. It returns true if the goroutine is to end.
 func (d *direction) rest() bool {
 	d.src.SetReadDeadline(time.Time{})
 	if d.r.isCut.Load() { // it may have been its deadline that was removed
@@ -257,7 +256,7 @@ func (d *direction) rest() bool {
 func (d *direction) stop(err error) {
 	switch {
 	case isWriteError(err):
-		// dst takes no more, but what it sent last may still be on its way.
+		// dst accepts no more, but what it sent last may still be in flight.
 		d.r.note(d.r.gone(d.dst), errors.Unwrap(err))
 	case errors.Is(err, io.EOF):
 		if !d.r.last() && d.doubtful() {
@@ -266,16 +265,30 @@ func (d *direction) stop(err error) {
 		if d.r.last() {
 			break // what ended is closed next
 		}
-		if errors.Is(d.dst.CloseWrite(), errors.ErrUnsupported) {
-			d.r.cut(Termination{}, nil) // a full close is all that is left
-		}
+		d.passEnd()
 	default:
 		d.r.cut(d.r.gone(d.src), err)
 	}
 	d.finish()
 }
 
-// gone says that c broke the relay.
+// passEnd passes the end of src on. TLS writes to do so, which may be what the kernel
+// tells of a reset, so that the other direction would read an end.
+func (d *direction) passEnd() {
+	d.put.Store(busy) // until finish
+	err := d.dst.CloseWrite()
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		d.r.cut(Termination{}, nil) // a full close is all that is left
+	case err != nil && d.dst.raw == nil:
+		d.r.mu.Lock()
+		defer d.r.mu.Unlock()
+		d.r.late = d.r.late || d == &d.r.up // as a had ended its stream
+		d.r.noteNow(d.r.gone(d.dst), err)
+	}
+}
+
+// gone notes that c broke the relay.
 func (r *relay) gone(c *Conn) Termination {
 	if c == r.up.src {
 		return Termination{ClientAborted, PhaseData}
@@ -290,7 +303,7 @@ func (r *relay) last() bool {
 	return r.running == 1
 }
 
-// finish is the last that a direction does.
+// finish is the last step of a direction.
 func (d *direction) finish() {
 	r := d.r
 	r.mu.Lock()
@@ -307,7 +320,7 @@ func (d *direction) finish() {
 	d.settle()
 }
 
-// overNow notes that d is over, and is true if both are; r.mu is held.
+// overNow notes that d is over, and returns true if both directions are; r.mu is held.
 func (d *direction) overNow() (last bool) {
 	r := d.r
 	d.over = true
@@ -336,13 +349,13 @@ func (r *relay) close() {
 	aborted := r.aborted
 	r.mu.Unlock()
 	if aborted {
-		abort(r.up.src)
-		abort(r.up.dst)
+		Abort(r.up.src)
+		Abort(r.up.dst)
 	}
 	r.ended(r)
 }
 
-// note keeps the first reason, if it comes before the end.
+// note keeps the first reason given before the end.
 func (r *relay) note(t Termination, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

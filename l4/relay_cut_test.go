@@ -5,6 +5,7 @@ package l4
 import (
 	"crypto/tls"
 	"io"
+	"net"
 	"testing"
 	"testing/synctest"
 
@@ -46,4 +47,34 @@ func TestCutTLSHasNoCloseNotify(t *testing.T) {
 			require.ErrorIs(t, wait(), ErrServerClosed)
 		})
 	}
+}
+
+// A written keeps what has been written to it last.
+type written struct {
+	net.Conn
+	last []byte
+}
+
+func (c *written) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err == nil {
+		c.last = append(c.last[:0], p...)
+	}
+	return n, err
+}
+
+// TestAbortOfHiddenSockets: where nothing can be reset, there is no close_notify all the
+// same.
+func TestAbortOfHiddenSockets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		w := &written{Conn: b}
+		client := tls.Client(a, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+		server := tls.Server(NewConn(w), testConfig(t, "a.test"))
+		go client.Handshake()
+		require.NoError(t, server.Handshake())
+		go io.Copy(io.Discard, client)
+		breakOff(NewConn(server))
+		require.NotEqual(t, byte(21), w.last[0], "an alert")
+	})
 }

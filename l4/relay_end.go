@@ -29,15 +29,16 @@ func (d *direction) other() *direction {
 	return &d.r.up
 }
 
-// doubtful reports whether the end of src may be a reset that the other direction was
-// told of: the kernel tells who asks first, and who asks next sees an end. The other
-// one then goes on with it, which it does soon, as nothing waits on such a socket.
+// doubtful reports whether the end of src may be a reset that the other direction has
+// been told of: the kernel reports a reset to the first call, and an end to later ones.
+// The other direction then handles the reset, which happens soon, since no call waits on
+// such a socket.
 func (d *direction) doubtful() bool {
 	return unconnected(d.src) && d.other().put.CompareAndSwap(busy, owing)
 }
 
-// unconnected reports whether the socket below c has no peer any more: it was reset, or
-// both streams have ended.
+// unconnected reports whether the socket below c has lost its peer: it was reset, or both
+// streams have ended.
 func unconnected(c net.Conn) (gone bool) {
 	for {
 		if conn, ok := c.(*Conn); ok {

@@ -4,6 +4,7 @@ package l4
 
 import (
 	"context"
+	"io"
 	"net"
 	"runtime"
 	"syscall"
@@ -113,6 +114,46 @@ func TestRelayPassesOnAnEndOfADeadSocket(t *testing.T) {
 	<-other.ended
 	require.True(t, r.down.over)
 	require.False(t, r.aborted)
+}
+
+// A brokenEnd is a connection whose reset is told of by CloseWrite, as one of TLS, so
+// that Read finds an end.
+type brokenEnd struct {
+	net.Conn
+	told chan struct{}
+}
+
+func (c brokenEnd) CloseWrite() error {
+	close(c.told)
+	return syscall.ECONNRESET
+}
+
+func (c brokenEnd) Read([]byte) (int, error) {
+	<-c.told
+	return 0, io.EOF
+}
+
+// TestRelayHearsOfAResetByCloseWrite: a reset that passing on an end has found is not
+// followed by a good end.
+func TestRelayHearsOfAResetByCloseWrite(t *testing.T) {
+	for _, of := range []string{"server", "client"} {
+		near, far := net.Pipe()
+		bare, _ := net.Pipe()
+		a, b := NewConn(near), NewConn(brokenEnd{bare, make(chan struct{})})
+		want := Termination{ServerAborted, PhaseData}
+		if of == "client" {
+			a, b, want = b, a, Termination{ClientAborted, PhaseData}
+		}
+		r := &relay{}
+		ended := make(chan struct{})
+		r.init(a, b, (&RelayOptions{}).complete(), func(*relay) { close(ended) })
+		go r.run(nil)
+		require.NoError(t, far.Close())
+		<-ended
+		require.Equal(t, want, r.result().Termination)
+		require.True(t, r.aborted)
+		require.Equal(t, of == "server", r.late)
+	}
 }
 
 func sockets(t *testing.T) (near, far *net.TCPConn) {

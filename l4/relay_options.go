@@ -4,9 +4,9 @@ package l4
 
 import "time"
 
-// RelayOptions says how long a relay may be silent, and what it works with.
-// Data moved in either direction ends the silence of both, except for the
-// two timeouts that are of one side.
+// RelayOptions has the timeouts of a relay, and the buffers and the Parker that it uses.
+// Data in either direction restarts the timeouts of both, except for the two that concern
+// one side.
 type RelayOptions struct {
 	IdleTimeout       time.Duration // neither side sends; 0 means 1h, negative means none
 	ClientTimeout     time.Duration // a does not send; 0 or negative means none but IdleTimeout

@@ -4,7 +4,7 @@ package l4
 
 import "time"
 
-// retick has tick called once linger has passed, if not earlier anyway.
+// retick schedules tick for when linger has passed, unless it is due earlier.
 func (r *relay) retick() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -13,10 +13,9 @@ func (r *relay) retick() {
 	}
 }
 
-// tick looks after both directions: it wakes goroutines that have become idle
-// so that others take over, cuts the relay if a timeout has passed, and has
-// itself called when the next thing is due. A message costs no timer, only a
-// note of the time.
+// tick serves both directions: it wakes goroutines that have become idle so that new ones
+// replace them, cuts the relay if a timeout has passed, and schedules its next call. A
+// message costs no timer, only a note of the time.
 func (r *relay) tick() {
 	now := r.now()
 	r.mu.Lock()
@@ -57,8 +56,8 @@ func (r *relay) tick() {
 	}
 }
 
-// probeAfter is the age at which a connection to a server gets its keep-alive
-// probes, if it was not dialled with them. They begin later anyway.
+// probeAfter is the age at which a connection to a server gets its keep-alive probes, if
+// it was not dialed with them. The first probe is later than that in any case.
 const probeAfter = time.Minute
 
 // nextTick says when tick has something to do if nothing moves until then;

@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// A Restart replaces a running program by a new one without losing a connection:
-// both have the same listening sockets for a while, so that the kernel refuses no
-// client. The host's code is the same whether a socket comes from the previous
-// program, from systemd (socket activation, sd_listen_fds(3)), or is made now:
+// A Restart replaces a running program by a new one without losing a connection: both
+// have the same listening sockets for a while, so that the kernel refuses no client. The
+// code is the same whether a socket comes from the previous program, from systemd (socket
+// activation, sd_listen_fds(3)), or is made now:
 //
 //	restart := new(l4.Restart)
 //	ln, err := restart.Listen(ctx, &l4.ListenConfig{}, "tcp", ":443")
@@ -29,14 +29,14 @@ import (
 //	err = restart.HandOver(ctx) // starts the next one; after it:
 //	err = server.Shutdown(ctx)
 //
-// Connections stay with the program that accepted them; LameDuck of [Server] and
-// of l7.Server is how they end without a loss.
+// Connections stay with the program that accepted them; LameDuck of [Server] and of
+// l7.Server lets them end without a loss.
 //
-// The zero value is ready to be used, and must not be copied then. A program has
-// one, which takes what was passed to it and removes the variables that told of
-// it from the environment. All methods may be called at once. Sockets are passed
-// on Linux only: elsewhere Listen is [ListenConfig.Listen], and HandOver returns
-// [errors.ErrUnsupported].
+// The zero value is ready to use, and must not be copied after first use. A program has
+// one Restart. It takes the sockets that were passed to the program, and removes the
+// variables that describe them from the environment. All methods may be called at once.
+// Sockets are passed on Linux only: elsewhere Listen is [ListenConfig.Listen], and
+// HandOver returns [errors.ErrUnsupported].
 type Restart struct {
 	Args []string // of the next program, the first is what to run; empty means os.Args
 
@@ -58,8 +58,7 @@ type inherited struct {
 	unit   bool   // of systemd, which keeps it: the path of a Unix socket stays
 }
 
-// ErrHandedOver is returned by HandOver once another call of it has succeeded,
-// or is under way.
+// ErrHandedOver is returned by HandOver if another call has succeeded, or is in progress.
 var ErrHandedOver = errors.New("l4: handed over already")
 
 // Environment variables. Those of systemd name the process they are for; ours
@@ -95,11 +94,11 @@ func passedBy(getenv func(string) string, pid, ppid int) (p passed) {
 	return p
 }
 
-// Listen returns a listener on the socket that was passed to this process for
-// network and addr, or else makes one as [ListenConfig.Listen] does; a nil lc is
-// one of zeros. A socket is found by its address, for which port 0 is any, or by
-// the FileDescriptorName that systemd gave it. Its options are what they were. It
-// is found once.
+// Listen returns a listener on the socket that was passed to this process for network and
+// addr, or else makes one as [ListenConfig.Listen] does; a nil lc means the zero
+// ListenConfig. A passed socket is found by its address, where port 0 matches any, or by
+// the FileDescriptorName that systemd gave it. Its options stay as they are. Each is
+// found only once.
 func (r *Restart) Listen(ctx context.Context, lc *ListenConfig, network, addr string) (net.Listener, error) {
 	lc = cmp.Or(lc, new(ListenConfig))
 	ln, err := r.inherit(lc, network, addr)
@@ -152,9 +151,9 @@ func (r *Restart) claim(network, addr string) (in inherited, ok bool) {
 
 // ListenPacket is Listen for datagrams: it returns the socket that was passed to this
 // process for network ("udp", "udp4" or "udp6") and addr, or else makes one. After
-// HandOver datagrams are read by the next program: reads of what was returned here wait
-// until it is closed, and writes work on. So a [UDPProxy] that is shut down then goes on
-// with the replies to what it has forwarded, until its flows have ended; what their
+// HandOver the next program reads the datagrams: reads of the socket returned here wait
+// until it is closed, and writes still work. So a [UDPProxy] that is shut down then still
+// relays the replies to what it has forwarded, until its flows have ended; what their
 // clients send meanwhile begins flows in the next program.
 func (r *Restart) ListenPacket(ctx context.Context, network, addr string) (net.PacketConn, error) {
 	if !strings.HasPrefix(network, "udp") {
@@ -212,9 +211,9 @@ func sameAddress(network string, want, has net.Addr) bool {
 	return ok && is && w.Name == h.Name
 }
 
-// Ready announces that this program serves: to the previous one, whose HandOver
-// then returns, and to systemd (Type=notify). Passed sockets that no Listen has
-// used are closed. If there is neither, it does nothing.
+// Ready announces that this program serves: to the previous one, whose HandOver then
+// returns, and to systemd (Type=notify). It closes passed sockets that no Listen has
+// used. Without a previous program and without systemd it does nothing.
 func (r *Restart) Ready() error {
 	r.mu.Lock()
 	r.take()
@@ -247,10 +246,10 @@ func (r *Restart) Notify(state string) error {
 	return err
 }
 
-// Watchdog tells systemd twice per WatchdogSec that this program is alive, as
-// long as alive returns nil, until ctx ends. The context of alive ends when the
-// next call is due. A nil alive means that being able to run is enough. It
-// returns the error of ctx, or nil at once if systemd watches nothing.
+// Watchdog tells systemd twice per WatchdogSec that this program is alive, while alive
+// returns nil, until ctx ends. The context of alive ends when the next call is due. A nil
+// alive always counts as alive. Watchdog returns the error of ctx, or nil at once if
+// systemd does not watch this program.
 func (r *Restart) Watchdog(ctx context.Context, alive func(context.Context) error) error {
 	every := watchdogEvery(os.Getenv, os.Getpid())
 	if every <= 0 {

@@ -3,6 +3,7 @@
 package l4
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,18 +61,18 @@ func passedFile(fd int) *os.File {
 	return os.NewFile(uintptr(fd), "passed "+strconv.Itoa(fd))
 }
 
-// HandOver starts the next program, passes it the sockets of all that
-// Listen and ListenPacket have returned and are not closed, and waits until it says that it serves
-// ([Restart.Ready]). From then on connections are accepted there: Accept of the
-// listeners here returns no more of them, and waits until they are closed, so that
-// a Server that serves them is in no way disturbed until it is shut down. If the
-// program ends before that, or ctx does, in which case it is killed, HandOver returns
-// an error, and this program serves on. It may be tried again then.
+// HandOver starts the next program, passes it all open sockets that Listen and
+// ListenPacket have returned, and waits until it announces that it serves
+// ([Restart.Ready]). From then on the next program accepts the connections: Accept of the
+// listeners here returns no more of them and waits until they are closed, so a Server
+// that serves them is not disturbed until it is shut down. If the next program ends
+// before it is ready, or ctx ends, in which case it is killed, HandOver returns an error,
+// and this program still serves. HandOver may then be tried again.
 //
-// The program gets our environment, working directory and standard streams. To
+// The next program gets our environment, working directory and standard streams. For
 // systemd it is the main process from then on (MAINPID).
 //
-// Listeners of others, which Listen has not made, cannot be passed.
+// Listeners that Listen has not returned cannot be passed.
 func (r *Restart) HandOver(ctx context.Context) error {
 	r.mu.Lock()
 	busy := r.busy
@@ -155,9 +156,25 @@ func filesOf(listeners []net.Listener, packets []*sharedPacketConn) (files []*os
 		add(ln.(*listener).File())
 	}
 	for _, c := range packets {
-		add(c.udp.File())
+		add(c.file())
 	}
 	return files, err
+}
+
+// file returns a copy of the socket's descriptor. That of [net.UDPConn.File] would make
+// the socket block as soon as it is passed on, here too: no deadline ends a read then.
+func (c *sharedPacketConn) file() (f *os.File, err error) {
+	raw, err := c.udp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		var n int
+		if n, err = dupCloseOnExec(int(fd)); err == nil {
+			f = os.NewFile(uintptr(n), c.udp.LocalAddr().String())
+		}
+	})
+	return f, cmp.Or(cerr, err)
 }
 
 // nextEnv is env without what was meant for this process.

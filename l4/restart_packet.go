@@ -14,25 +14,56 @@ import (
 // A sharedPacketConn is a socket of datagrams that another process may read one day.
 type sharedPacketConn struct {
 	udp    *net.UDPConn
-	handed atomic.Bool // another process reads
+	handed atomic.Bool // another process reads; set under mu
 	once   sync.Once
 	closed chan struct{}
+
+	mu    sync.Mutex
+	reads int           // in progress
+	quiet chan struct{} // closed when the last of them returns; nil unless handOff waits for that
 }
 
 func newSharedPacketConn(c *net.UDPConn) *sharedPacketConn {
 	return &sharedPacketConn{udp: c, closed: make(chan struct{})}
 }
 
-// handOff has reads return nothing more, but for one that a datagram is waking up.
+// handOff has reads return nothing more. It waits for those in progress, of which each
+// may still take a datagram that has woken it up.
 func (c *sharedPacketConn) handOff() {
+	c.mu.Lock()
 	c.handed.Store(true)
+	if c.quiet = make(chan struct{}); c.reads == 0 {
+		close(c.quiet)
+	}
+	c.mu.Unlock()
 	_ = c.udp.SetReadDeadline(time.Unix(1, 0))
+	<-c.quiet
+}
+
+// begin counts a read. It is false if another process reads.
+func (c *sharedPacketConn) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.handed.Load() {
+		return false
+	}
+	c.reads++
+	return true
+}
+
+func (c *sharedPacketConn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reads--; c.reads == 0 && c.quiet != nil {
+		close(c.quiet)
+	}
 }
 
 // ReadFromUDPAddrPort is that of [net.UDPConn].
 func (c *sharedPacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
-	if !c.handed.Load() {
+	if c.begin() {
 		n, from, err := c.udp.ReadFromUDPAddrPort(b)
+		c.end()
 		if err == nil || !c.handed.Load() {
 			return n, from, err
 		}

@@ -33,10 +33,10 @@ var ErrNoRoute = errors.New("l4: no route takes the connection")
 //		Silence: time.Second,
 //	}
 //
-// Routes are tried in order. One that needs more bytes holds up those after
-// it, so that the result does not depend on how the bytes are cut into segments.
-// When no more can come (the client ended its stream, MaxBytes are there,
-// a time is over) a route that still needs more does not match.
+// Routes are tried in order. One that needs more bytes holds up those after it, so the
+// result does not depend on how the bytes are split into segments. When no more can come
+// (the client ended its stream, MaxBytes were read, Timeout or Silence has passed) a
+// route that still needs more does not match.
 //
 // Its fields must not change once it serves. It may serve any number of
 // connections at once.
@@ -48,10 +48,9 @@ type Router struct {
 	// decision, however the bytes trickle in; 0 means 5 s, negative means none.
 	Timeout time.Duration
 
-	// Silence is how long a client may send nothing at all before it goes where
-	// no bytes are needed, most often to Default: where the server speaks
-	// first, it is added to the time to connect. 0 or more than Timeout means
-	// Timeout.
+	// Silence is how long a client may send nothing at all before it gets a route that
+	// needs no bytes, most often Default. Where the server speaks first, each client
+	// waits that long. 0 or more than Timeout means Timeout.
 	Silence time.Duration
 
 	// MaxBytes bounds what is read ahead; 0 means 64 KiB, negative means none:
@@ -67,9 +66,8 @@ type Route struct {
 	Handler Handler // nil is Reject{}
 }
 
-// ServeConn routes c and returns the handler's error. It closes c itself only
-// if there is no handler for it; if the client left without a byte, that is no
-// error.
+// ServeConn routes c and returns the handler's error. It closes c itself only if there is
+// no handler for it; if the client disconnected without a byte, that is not an error.
 func (r *Router) ServeConn(ctx context.Context, c net.Conn) error {
 	if err := r.first(r); err != nil {
 		return misconfigured(c, err)
@@ -82,9 +80,8 @@ func (r *Router) ServeConn(ctx context.Context, c net.Conn) error {
 	return h.ServeConn(ctx, conn)
 }
 
-// Handler returns the handler for c without consuming bytes of it, for code
-// that does something other than ServeConn with the result. On error, c is not
-// closed.
+// Handler returns the handler for c without consuming bytes of it, for code that does not
+// call its ServeConn. On error, c is not closed.
 func (r *Router) Handler(ctx context.Context, c *Conn) (Handler, error) {
 	p := &Peeked{Conn: c}
 	h, err := r.decide(p)

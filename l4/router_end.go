@@ -12,10 +12,9 @@ import (
 	"syscall"
 )
 
-// giveUp closes a connection that failed before it was known what it wants, and
-// notes why in its record. It returns what a handler returns: err, or nil for a
-// client that left without having said a word, as those do that only look
-// whether the port is open.
+// giveUp closes a connection that failed before it had a route, and notes why in its
+// record. It returns what a handler returns: err, or nil for a client that disconnected
+// without a byte, as clients do that only check whether the port is open.
 func giveUp(ctx context.Context, c *Conn, err error, silent bool) error {
 	t := Termination{Cause: Denied, Phase: PhaseRequest}
 	switch {
@@ -29,7 +28,7 @@ func giveUp(ctx context.Context, c *Conn, err error, silent bool) error {
 	endConn(c, t, err)
 	remote := c.RemoteAddr()
 	if t.Cause == Killed {
-		abort(c)
+		Abort(c)
 	}
 	c.Close()
 	if silent && t.Cause == ClientAborted {
@@ -38,8 +37,7 @@ func giveUp(ctx context.Context, c *Conn, err error, silent bool) error {
 	return fmt.Errorf("from %v: %w", remote, err)
 }
 
-// peerLeft reports whether err says that the peer ended the connection, by
-// whatever means.
+// peerLeft reports whether err says that the peer ended the connection in any way.
 func peerLeft(err error) bool {
 	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed} {
 		if errors.Is(err, e) {

@@ -9,14 +9,14 @@ import (
 	"sync"
 )
 
-// A Listener is a Handler whose connections come out of its Accept: the way
-// from a [Router] to an http.Server or any other server that wants a net.Listener.
-// What was read ahead is not lost. The zero value is ready to be used, and must
-// not be copied then.
+// A Listener is a Handler whose Accept returns the connections that it serves: it
+// connects a [Router] to an http.Server or any other server that wants a net.Listener.
+// What was read ahead is not lost. The zero value is ready to use, and must not be copied
+// after first use.
 //
-// A connection whose TLS was ended here comes out as the *tls.Conn itself if
-// nothing was read ahead of it, so that an http.Server sees HTTP/2; else as one
-// that has its ConnectionState.
+// For a connection whose TLS was ended here, Accept returns the *tls.Conn itself if
+// nothing was read ahead, so that an http.Server sees HTTP/2; otherwise a connection that
+// has its ConnectionState.
 type Listener struct {
 	Address net.Addr // what Addr returns; nil means an address of network "l4"
 
@@ -31,8 +31,8 @@ func (l *Listener) init() {
 	l.done = make(chan struct{})
 }
 
-// ServeConn waits until Accept takes c and returns then; c lives on. If ctx
-// ends or l is closed before that, c is closed.
+// ServeConn waits until Accept takes c, and then returns without closing c. If ctx ends
+// or l is closed before that, c is closed.
 func (l *Listener) ServeConn(ctx context.Context, c net.Conn) error {
 	l.once.Do(l.init)
 	var err error
@@ -50,12 +50,12 @@ func (l *Listener) ServeConn(ctx context.Context, c net.Conn) error {
 		}
 	}
 	endConn(c, Termination{Killed, PhaseRequest}, err)
-	abort(c)
+	Abort(c)
 	c.Close()
 	return err
 }
 
-// acceptable is c as a server best takes it.
+// acceptable returns c in the form that suits a server best.
 func acceptable(c net.Conn) net.Conn {
 	conn, ok := c.(*Conn)
 	if !ok || conn.TLS() == nil {
@@ -67,7 +67,7 @@ func acceptable(c net.Conn) net.Conn {
 	return peekedTLS{conn}
 }
 
-// peekedTLS is a connection read ahead of which *tls.Conn knows nothing.
+// peekedTLS is a *tls.Conn with bytes read ahead.
 type peekedTLS struct{ *Conn }
 
 func (c peekedTLS) ConnectionState() tls.ConnectionState { return *c.TLS() }

@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// A Verdict is what a [Matcher] says of a connection.
+// A Verdict is the answer of a [Matcher].
 type Verdict uint8
 
 // NeedMore counts as No once no more bytes can come.
@@ -21,16 +21,15 @@ func (v Verdict) String() string {
 	return word(v, "no", "need more", "yes")
 }
 
-// A Matcher looks at a connection that is being routed. It is asked again each
-// time bytes arrive, and must answer No or Yes as soon as no byte that may
-// follow can change the answer: a client that waits for us to speak is not kept
-// waiting by a matcher that could have known. It must not block, and may be
-// called for many connections at once.
+// A Matcher looks at a connection that is being routed. It is asked again each time bytes
+// arrive, and must answer No or Yes as soon as no further bytes can change the answer, so
+// that a client that waits for the server to speak does not wait longer than necessary.
+// It must not block, and may be called for many connections at once.
 //
 // SNI and the like make one; TLS, SSH and the like are one.
 type Matcher func(*Peeked) Verdict
 
-// Peeked is what a [Matcher] sees of a connection.
+// Peeked is what a [Matcher] is given of a connection.
 type Peeked struct {
 	Conn  *Conn  // for its addresses and its TLS state; must not be read, written or closed
 	Data  []byte // what the client has sent so far; must not be changed or kept
@@ -42,9 +41,9 @@ type Peeked struct {
 	noLine   int // bytes after an empty line without another line end
 }
 
-// Hello returns the ClientHello that Data begins with. It is parsed once, as
-// soon as it is complete, however many matchers ask. The verdict is No if Data
-// is something else, and the hello is nil unless it is Yes.
+// Hello returns the ClientHello that Data begins with. It is parsed once, however many
+// matchers ask. The verdict is No if Data is something else, and the hello is nil unless
+// the verdict is Yes.
 func (p *Peeked) Hello() (*ClientHello, Verdict) {
 	if p.hello == nil && p.helloErr == nil {
 		msg, err := p.reader.read(p.Data)
@@ -62,7 +61,26 @@ func (p *Peeked) Hello() (*ClientHello, Verdict) {
 	return p.hello, Yes
 }
 
-// All matches what every one of the matchers does; with none of them, everything.
+// JA4 returns the JA4 fingerprint of the client: of the ClientHello that Data begins
+// with, or, if the TLS of the connection was ended here, the one that was kept then
+// ([TerminateTLS.JA4]). It is made once. The verdict is No if there is none.
+func (p *Peeked) JA4() (string, Verdict) {
+	if kept := JA4Of(p.Conn); kept != "" {
+		return kept, Yes
+	}
+	if p.Conn.TLS() != nil {
+		return "", No
+	}
+	h, v := p.Hello()
+	if v != Yes {
+		return "", v
+	}
+	ja4 := h.JA4()
+	p.Conn.keepJA4(ja4)
+	return ja4, Yes
+}
+
+// All matches if all of the matchers do. An empty All always matches.
 func All(matchers ...Matcher) Matcher {
 	return func(p *Peeked) Verdict {
 		all := Yes
@@ -73,7 +91,7 @@ func All(matchers ...Matcher) Matcher {
 	}
 }
 
-// Any matches what at least one of the matchers does; with none of them, nothing.
+// Any matches if one of the matchers does. An empty Any never matches.
 func Any(matchers ...Matcher) Matcher {
 	return func(p *Peeked) Verdict {
 		any := No
@@ -84,8 +102,8 @@ func Any(matchers ...Matcher) Matcher {
 	}
 }
 
-// Not matches what m does not. A matcher that still needs more when no more
-// can come does not match, so Not of it does.
+// Not matches if m does not. A matcher that still needs more when no more can come does
+// not match, so its Not does.
 func Not(m Matcher) Matcher {
 	return func(p *Peeked) Verdict {
 		switch v := m(p); {

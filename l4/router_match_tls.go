@@ -89,6 +89,20 @@ func TLSVersion(lowest, highest uint16) Matcher {
 	}
 }
 
+// JA4 matches a TLS client that has one of the fingerprints: by its ClientHello, or, if
+// the TLS of the connection was ended here, by the one that was kept then
+// ([TerminateTLS.JA4]). A matcher of your own that looks at a part of it calls
+// [Peeked.JA4].
+func JA4(fingerprints ...string) Matcher {
+	return func(p *Peeked) Verdict {
+		ja4, v := p.JA4()
+		if v != Yes {
+			return v
+		}
+		return is(slices.Contains(fingerprints, ja4))
+	}
+}
+
 func is(match bool) Verdict {
 	if match {
 		return Yes

@@ -25,8 +25,8 @@ const DefaultMaxConns = 1 << 16
 // not change once Serve is called. All methods may be called at once by many
 // goroutines, Close and Shutdown not by a Handler, since they wait for it.
 //
-// A panic of the Handler, or of anything else that the host has given to what
-// serves a connection, is logged with its stack and ends that connection.
+// A panic of the Handler, or of other code of the host's that a connection runs, is
+// logged with its stack and ends that connection.
 type Server struct {
 	Handler  Handler
 	MaxConns int          // open at once, over all listeners; more wait in the kernel's backlog; 0 means DefaultMaxConns, negative means no limit
@@ -119,15 +119,18 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 }
 
-// accept is ln.Accept; a panic of it, which may be the host's, is an error that
-// may pass.
+// accept is ln.Accept. A panic of it, which may be the host's, and no connection at all
+// are errors that may pass.
 func (s *Server) accept(ln net.Listener) (c net.Conn, err error) {
 	defer func() {
 		if p := recovered(recover(), s.Logger, "Accept"); p != nil {
 			err = p
 		}
 	}()
-	return ln.Accept()
+	if c, err = ln.Accept(); c == nil && err == nil {
+		panic("no connection and no error")
+	}
+	return c, err
 }
 
 // open returns the state, made on first use; s.mu is held.
@@ -170,16 +173,21 @@ func (s *Server) leave(ln net.Listener) {
 	s.checkIdle()
 }
 
-// checkIdle says so if the server is idle for good; s.mu is held.
+// checkIdle closes idle if the server will never serve again; s.mu is held.
 func (s *Server) checkIdle() {
 	if s.down && s.conns.n == 0 && (s.serving == 0 || s.killed) {
 		s.state.idleOnce.Do(func() { close(s.state.idle) })
 	}
 }
 
-// start makes c a member and has it served.
+// start makes c a member and serves it.
 func (s *Server) start(st *serverState, bare net.Conn) {
-	c := NewConn(bare)
+	var c *Conn
+	if guard(s.Logger, "connection", func() { c = NewConn(bare) }) != nil {
+		guard(s.Logger, "Close", func() { bare.Close() })
+		st.release()
+		return
+	}
 	if c.member.server != nil { // handed on by another server, which counts it too
 		c = &Conn{nc: c}
 	}
@@ -220,7 +228,7 @@ func (s *Server) serveConn(st *serverState, c *Conn) {
 	}
 }
 
-// closed is told by a member that it was closed.
+// closed is called by a member when it was closed.
 func (s *Server) closed(c *Conn) {
 	if r := c.member.record; r != nil {
 		s.finish(c, r)
@@ -286,11 +294,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close stops accepting, closes all connections and returns when all handlers
-// have returned. Those that it closes are reset where that is possible, so that
-// no client takes a part for the whole.
+// Close stops accepting, closes all connections and returns when all handlers have
+// returned. The connections that it closes are reset where that is possible, so that no
+// client takes a partial stream for a complete one.
 func (s *Server) Close() error {
-	st := s.tell()
+	s.mu.Lock()
+	st := s.open()
+	s.mu.Unlock()
+	st.cancel(ErrServerClosed) // before handlers are told, which would end with good manners
+	s.tell()
 	s.stop()
 	s.cut(st)
 	return nil
@@ -355,7 +367,7 @@ func (s *Server) Open() int {
 	return s.conns.n
 }
 
-// parker returns the Parker of s, nil if there is none.
+// parker returns the Parker of s, or nil if there is none.
 func (s *Server) parker() *Parker {
 	s.mu.Lock()
 	st := s.state

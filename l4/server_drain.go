@@ -10,9 +10,9 @@ import (
 
 type drainingKey struct{}
 
-// Draining returns a channel that is closed when the server that ctx comes
-// from begins to shut down: the moment for a handler to end what it can end
-// with good manners. It is nil, and never ready, for other contexts.
+// Draining returns a channel that is closed when the server that ctx comes from begins to
+// shut down. A handler then ends its work in the way its protocol provides for. For other
+// contexts the channel is nil, and never ready.
 func Draining(ctx context.Context) <-chan struct{} {
 	ch, _ := ctx.Value(drainingKey{}).(chan struct{})
 	return ch

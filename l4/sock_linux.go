@@ -13,12 +13,11 @@ import (
 	"time"
 )
 
-// A sock is a net.Conn over a stream socket of its own, made by ListenConfig or
-// by a Proxy that dials. It differs from a *net.TCPConn in the work that it
-// postpones until it is needed: it joins the runtime's poller with the first
-// read or write that has to wait, and looks up its addresses when they are
-// read. A wired relay asks for none of it, nor does a connection of one HTTP
-// request, which saves six system calls and half of the memory of a connection.
+// A sock is a net.Conn over a stream socket of its own, made by ListenConfig or by a
+// Proxy that dials. Unlike a *net.TCPConn it postpones work until that is needed: it
+// joins the runtime's poller at the first read or write that has to wait, and looks up
+// its addresses when they are read. A wired relay needs neither, nor does a connection of
+// one HTTP request, which saves six system calls and half of the memory of a connection.
 type sock struct {
 	mu      sync.Mutex // held while fd is used
 	fd      int
@@ -34,7 +33,7 @@ type sock struct {
 	local   net.Addr
 }
 
-// pollable has the poller look after s.
+// pollable adds s to the poller.
 func (s *sock) pollable() (*os.File, syscall.RawConn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

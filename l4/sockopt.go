@@ -8,18 +8,18 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// SocketOptions are the options of the sockets of a listener's connections,
-// or of those to servers. The zero value sends small writes at once, as
-// package net does, and probes peers that are silent, so that one that is gone
-// without a word does not hold a connection for as long as the timeouts allow.
-// On Linux probes cost next to nothing: connections inherit them from the
-// listener, and those of a Proxy to its servers get them after a minute, so that
-// short ones are spared the four system calls (1.2 us in all, where a new relayed
-// connection takes 80).
+// SocketOptions are the options of the sockets of a listener's connections, or of those
+// to servers. The zero value sends small writes at once, as package net does, and probes
+// silent peers, so that one that has vanished does not hold a connection for as long as
+// the timeouts allow. On Linux probes cost almost nothing: connections inherit them from
+// the listener, and those of a Proxy to its servers get them after a minute, so short
+// ones do without the four system calls (1.2 us in all; a new relayed connection takes
+// 80).
 //
 // Options marked Linux fail with errors.ErrUnsupported elsewhere, those of
 // TCP are ignored for Unix sockets.
@@ -32,12 +32,21 @@ type SocketOptions struct {
 	Interface   string              // to bind to; empty means any. Linux
 	Source      netip.Addr          // local address to dial from; the zero Addr means the system's choice; ignored by listeners
 
+	// Transparent lets sockets have addresses that are not this machine's
+	// (IP_TRANSPARENT). One of a Proxy, that has no Source, dials from the address of its
+	// client, with a port of the system's, so that the server sees the client; the
+	// server's packets must be routed back through this machine. A UDPProxy does so
+	// whose Dial is the DialContext of such options. A listener takes
+	// connections to any address that a TPROXY rule hands to it, which is then their
+	// local one. Needs CAP_NET_ADMIN. Linux
+	Transparent bool
+
 	// Control, if not nil, is called last, before the socket is bound or
 	// connected, as that of net.Dialer and net.ListenConfig.
 	Control func(network, address string, c syscall.RawConn) error
 }
 
-// keepAlive is KeepAlive with what zero means.
+// keepAlive is KeepAlive with the defaults applied.
 func (o *SocketOptions) keepAlive() net.KeepAliveConfig {
 	switch {
 	case o.KeepAlive == net.KeepAliveConfig{}:
@@ -48,10 +57,10 @@ func (o *SocketOptions) keepAlive() net.KeepAliveConfig {
 	return o.KeepAlive
 }
 
-// plain reports whether o asks for nothing, but for the probes of zero or none.
+// plain reports whether o sets no option, other than the default probes or none.
 func (o *SocketOptions) plain() bool {
 	return !o.KeepAlive.Enable && o.UserTimeout == 0 && !o.Delay && !o.FastOpen && o.Mark == 0 &&
-		o.Interface == "" && !o.Source.IsValid() && o.Control == nil
+		o.Interface == "" && !o.Source.IsValid() && !o.Transparent && o.Control == nil
 }
 
 // control is a Control for net.Dialer and net.ListenConfig.
@@ -79,8 +88,16 @@ func onSocket(c syscall.RawConn, f func(fd uintptr) error) error {
 // DialContext connects as net.Dialer does, with the options.
 func (o *SocketOptions) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := net.Dialer{KeepAlive: -1, KeepAliveConfig: o.keepAlive()}
-	if o.Source.IsValid() && network != "unix" {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Source, 0))
+	source := o.Source
+	if client, ok := DialingFor(ctx); ok && o.Transparent && !source.IsValid() {
+		source = client.Remote.Addr()
+	}
+	switch {
+	case !source.IsValid():
+	case strings.HasPrefix(network, "tcp"):
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
+	case strings.HasPrefix(network, "udp"):
+		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
 	}
 	if !o.plain() {
 		d.Control = func(network, address string, c syscall.RawConn) error {

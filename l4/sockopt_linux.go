@@ -15,6 +15,9 @@ import (
 // Options that package syscall does not name on all architectures.
 const (
 	soReusePort        = 15
+	ipTransparent      = 19
+	ipv6Transparent    = 75
+	soOriginalDst      = 80 // of iptables and nftables, at the level of either IP
 	ipBindNoPort       = 24 // IP_BIND_ADDRESS_NO_PORT, for IPv6 as well
 	soReusePortMIPS    = 0x200
 	tcpUserTimeout     = 18
@@ -54,10 +57,15 @@ func (o *SocketOptions) apply(socket uintptr, network string, listen bool) (err 
 	if o.Interface != "" && err == nil {
 		err = os.NewSyscallError("setsockopt", syscall.BindToDevice(fd, o.Interface))
 	}
+	if o.Transparent && strings.HasSuffix(network, "6") {
+		set(syscall.IPPROTO_IPV6, ipv6Transparent, 1)
+	} else if o.Transparent && network != "unix" {
+		set(syscall.IPPROTO_IP, ipTransparent, 1)
+	}
 	if !strings.HasPrefix(network, "tcp") {
 		return err
 	}
-	if o.Source.IsValid() && !listen {
+	if (o.Source.IsValid() || o.Transparent) && !listen {
 		// The port is chosen when it connects, not when it binds: one that is in
 		// use towards another server will do as well.
 		set(syscall.IPPROTO_IP, ipBindNoPort, 1)

@@ -7,6 +7,7 @@ package l4
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 )
@@ -18,10 +19,16 @@ func setDeferAccept(uintptr, time.Duration) error { return nil }
 
 // apply leaves keep-alive and delay to package net.
 func (o *SocketOptions) apply(fd uintptr, network string, listen bool) error {
-	if o.UserTimeout != 0 || o.FastOpen || o.Mark != 0 || o.Interface != "" {
+	if o.UserTimeout != 0 || o.FastOpen || o.Mark != 0 || o.Interface != "" || o.Transparent {
 		return errors.ErrUnsupported
 	}
 	return nil
+}
+
+// OriginalDst returns the address that a client has connected to, if a firewall has
+// redirected the connection to c. Only Linux tells.
+func OriginalDst(c net.Conn) (netip.AddrPort, error) {
+	return netip.AddrPort{}, errors.ErrUnsupported
 }
 
 // lighten has nothing better to offer.

@@ -16,8 +16,7 @@ func (e Ends) Total() uint64 {
 	return sum
 }
 
-// Stats are figures of a Server since it was made. They only grow, but for Open and
-// Parked.
+// Stats are figures of a Server since it was made. All but Open and Parked only grow.
 type Stats struct {
 	Open            int    // connections
 	Parked          int    // of them, those that are looked after by events and have no goroutine
@@ -31,8 +30,8 @@ type Stats struct {
 	BytesOut        uint64 // to clients
 }
 
-// Stats returns the figures of s. It looks at each open connection, with the lock held
-// that accepting takes too: 100 000 of them hold it up for a few milliseconds.
+// Stats returns the figures of s. It visits each open connection with the lock that
+// accepting needs too: 100 000 of them delay it by a few milliseconds.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,8 +68,8 @@ func shookHands(c *Conn, ok bool) {
 	}
 }
 
-// endConn notes how the connection ends that c is or is a wrapper of, in its record and
-// in what its server counts. The first call counts.
+// endConn notes in the record and in the figures of the server how the connection that c
+// is or wraps has ended. Only the first call counts.
 func endConn(c net.Conn, t Termination, err error) {
 	if conn := underlying(c); conn != nil {
 		conn.member.note(t, err)

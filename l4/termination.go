@@ -4,9 +4,9 @@ package l4
 
 import "strconv"
 
-// A Termination says how a connection or a request ended: who ended it, and
-// what was going on. Zero means that all went well. As text it is the two
-// letters that HAProxy logs, "--" for zero.
+// A Termination says how a connection or a request ended: who ended it, and what was
+// going on. Zero means a normal end. As text it is the two letters that HAProxy logs,
+// "--" for zero.
 //
 //	CR CQ CC CD CL   the client went away: before it was known what it wants, in the queue, ...
 //	cR cD cL         the client was silent for too long
@@ -35,8 +35,9 @@ const (
 	Internal                   // a fault of the proxy or its host
 	ServerDown                 // cut since its server went down or away
 	Killed                     // cut by the operator, or by shutting down
-	causes        int   = iota
 )
+
+const causes = int(Killed) + 1
 
 // A Phase says what was going on.
 type Phase uint8

@@ -14,8 +14,8 @@ import (
 	"sync/atomic"
 )
 
-// ErrNoCertificate is matched by the error of a handshake of [TerminateTLS] that
-// failed as [Certificates] had none to show to the client.
+// ErrNoCertificate is matched by the error of a handshake of [TerminateTLS] that failed
+// since [Certificates] had none for the client.
 var ErrNoCertificate = errors.New("l4: no certificate for the client")
 
 // Certificates chooses the certificate of a TLS server by the name the client
@@ -119,10 +119,9 @@ func (s *Certificates) All() iter.Seq[*tls.Certificate] {
 	}
 }
 
-// Get is the GetCertificate of a [tls.Config] whose Certificates are empty. Where
-// none may be shown it returns neither a certificate nor an error, which is what
-// has crypto/tls send unrecognized_name; for any error that would be
-// internal_error.
+// Get is the GetCertificate of a [tls.Config] whose Certificates are empty. If the client
+// may see none it returns neither a certificate nor an error, for which crypto/tls sends
+// unrecognized_name; for an error it would send internal_error.
 func (s *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	set := s.set.Load()
 	if set == nil {

@@ -132,7 +132,8 @@ func ExampleSendProxy() {
 
 // Two gateways that share nothing but a secret resume each other's sessions.
 func ExampleTicketKeys() {
-	secret := make([]byte, 32) // of a secret store, the same for all gateways
+	secret := make([]byte, 32)
+	rand.Read(secret) // in life it comes from a secret store, the same for all gateways
 	gateway := func() *tls.Config {
 		tickets := &TicketKeys{Keys: [][]byte{secret}}
 		return &tls.Config{

@@ -15,9 +15,9 @@ import (
 // to it; see [Proxy].
 type HandshakeFunc = func(ctx context.Context, client, server net.Conn, s *balance.Server) (net.Conn, error)
 
-// Handshakes is all of them in order, each on what the one before returned:
-// [SendProxy] first and [OriginateTLS] after it, since the header goes in front
-// of TLS.
+// Handshakes runs all of them in order, each on the connection that the one before
+// returned: [SendProxy] first and [OriginateTLS] after it, since the header is sent
+// before TLS.
 func Handshakes(all ...HandshakeFunc) HandshakeFunc {
 	return func(ctx context.Context, client, server net.Conn, s *balance.Server) (net.Conn, error) {
 		for _, f := range all {

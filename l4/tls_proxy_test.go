@@ -83,6 +83,7 @@ func TestTLSThreeWays(t *testing.T) {
 		require.Equal(t, "c! tls=true", ask(secured("x.test", "anew"), "c"))
 		require.Equal(t, "GET / HTTP/1.1\r\n! tls=true", ask(connect(), "GET / HTTP/1.1\r\n"))
 
+		synctest.Wait() // for the outcomes of those above
 		c := connect()
 		_, err := io.WriteString(c, "\x00bad")
 		require.NoError(t, err)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -19,30 +20,34 @@ import (
 // and crypto/x509 in it.
 var ErrTLS = errors.New("l4: TLS handshake")
 
-// TerminateTLS is a handler that ends the TLS of its clients and gives what is
-// inside to Next:
+// TerminateTLS is a handler that ends the TLS of its clients and passes the plain
+// connection to Next:
 //
 //	&l4.TerminateTLS{Config: config, Next: proxy}                                // offload
 //	&l4.Router{Routes: []l4.Route{{Match: l4.SNI("a.test"), Handler: proxy}}}    // or passthrough
 //
-// The conn that Next gets is a [*Conn] whose TLS method tells what was agreed
-// on; SNI, ALPN and TLSVersion of a [Router] look at that. Any number of
-// connections may be served at once.
+// The conn that Next gets is a [*Conn] whose TLS method returns the negotiated state,
+// which SNI, ALPN and TLSVersion of a [Router] use. Any number of connections may be
+// served at once.
 type TerminateTLS struct {
 	Config  *tls.Config // must have a certificate: see [Certificates]
 	Next    Handler
 	Timeout time.Duration // of the handshake; 0 means 10 s, negative means none
 
-	// AnyALPN serves clients that offer only protocols that are not in the
-	// NextProtos of Config as if they had offered none, rather than to refuse
-	// them, as RFC 7301, section 3.2, asks and crypto/tls does.
+	// AnyALPN serves clients that offer only protocols outside of the NextProtos of
+	// Config as if they had offered none. By default they are refused, as RFC 7301,
+	// section 3.2, demands and crypto/tls does.
 	AnyALPN bool
 
+	JA4 bool // makes the fingerprint of each client ([ClientHello.JA4]), for Record.JA4, JA4Of and the matchers
+
 	checked
+	once sync.Once
+	own  *tls.Config // made of Config
 }
 
-// ServeConn shakes hands over c and has Next serve what is inside. A handshake
-// that fails closes c, and its error matches [ErrTLS].
+// ServeConn does the handshake over c and passes the plain connection to Next. If the
+// handshake fails it closes c, and its error matches [ErrTLS].
 func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
 	if err := t.first(t); err != nil {
 		return misconfigured(c, err)
@@ -63,6 +68,8 @@ func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
 	if err != nil {
 		if refused != nil {
 			err = fmt.Errorf("%w: %w", ErrTLS, refused)
+		} else if e := ClientCertErrorOf(err); e != nil {
+			err = fmt.Errorf("%w: %w", ErrTLS, e)
 		}
 		silent := conn.BytesRead() == before && errors.Is(err, io.EOF)
 		return giveUp(ctx, conn, err, silent)
@@ -70,28 +77,38 @@ func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
 	return t.Next.ServeConn(ctx, NewConn(inside))
 }
 
-// config is Config, or what makes of it one that takes any ALPN.
+// config is Config, or what makes of it one that takes any ALPN or keeps fingerprints.
+// It is one for all connections, as it has the keys of session tickets.
 func (t *TerminateTLS) config() *tls.Config {
-	if !t.AnyALPN {
+	if !t.AnyALPN && !t.JA4 {
 		return t.Config
 	}
-	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		cfg := t.Config
-		if cfg.GetConfigForClient != nil {
-			own, err := cfg.GetConfigForClient(hello)
-			if err != nil {
-				return nil, err
-			}
-			cfg = cmp.Or(own, cfg)
+	t.once.Do(func() {
+		t.own = t.Config.Clone()
+		t.own.GetConfigForClient = t.configFor
+	})
+	return t.own
+}
+
+func (t *TerminateTLS) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if t.JA4 {
+		KeepJA4(hello)
+	}
+	cfg := t.Config
+	if cfg.GetConfigForClient != nil {
+		own, err := cfg.GetConfigForClient(hello)
+		if err != nil {
+			return nil, err
 		}
-		common := func(protocol string) bool { return slices.Contains(cfg.NextProtos, protocol) }
-		if len(cfg.NextProtos) == 0 || slices.ContainsFunc(hello.SupportedProtos, common) {
-			return cfg, nil
-		}
-		cfg = cfg.Clone()
-		cfg.NextProtos = nil
+		cfg = cmp.Or(own, cfg)
+	}
+	common := func(protocol string) bool { return slices.Contains(cfg.NextProtos, protocol) }
+	if !t.AnyALPN || len(cfg.NextProtos) == 0 || slices.ContainsFunc(hello.SupportedProtos, common) {
 		return cfg, nil
-	}}
+	}
+	cfg = cfg.Clone()
+	cfg.NextProtos = nil
+	return cfg, nil
 }
 
 // handshake runs the handshake of c within timeout, if that is positive.

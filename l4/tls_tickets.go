@@ -79,9 +79,20 @@ func (k *TicketKeys) Check() error {
 	m.If(len(k.Keys) == 0, "TicketKeys.Keys", nil, "must hold one key at least, of 32 random bytes or more")
 	for i, key := range k.Keys {
 		m.If(len(key) < minTicketKey, fmt.Sprintf("TicketKeys.Keys[%d]", i), fmt.Sprintf("(%d bytes)", len(key)), "must have 32 random bytes or more")
+		m.If(len(key) >= minTicketKey && allZero(key), fmt.Sprintf("TicketKeys.Keys[%d]", i), fmt.Sprintf("(%d bytes)", len(key)), "must be random, and is all zeros: was it never filled?")
 	}
 	m.If(k.Lifetime != 0 && (k.Lifetime < time.Minute || k.Lifetime > maxTicketLifetime), "TicketKeys.Lifetime", k.Lifetime, "must be between a minute and 168h, or 0 for 24h")
 	return m.Err()
+}
+
+// allZero reports whether b has no other byte than 0.
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Wrap seals a session: a [tls.Config.WrapSession].

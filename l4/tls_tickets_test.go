@@ -162,6 +162,7 @@ func TestTicketsAreChecked(t *testing.T) {
 	for field, keys := range map[string]*TicketKeys{
 		"TicketKeys.Keys: ":     {},
 		"TicketKeys.Keys[1]: ":  {Keys: [][]byte{ticketSecret('a'), []byte("short")}},
+		"TicketKeys.Keys[0]: ":  {Keys: [][]byte{make([]byte, 32), ticketSecret('a')}},
 		"TicketKeys.Lifetime: ": {Keys: [][]byte{ticketSecret('a')}, Lifetime: time.Second},
 	} {
 		require.ErrorContains(t, keys.Check(), field)

@@ -34,7 +34,7 @@ func wantTrial(t *testing.T, p *balance.Pool, on bool) {
 		require.ErrorIs(t, err, balance.ErrQueueFull, "it is on trial, and busy")
 		return
 	}
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		lease, err := p.Acquire(t.Context(), balance.Request{})
 		if err == nil {
 			lease.Done(balance.Outcome{})

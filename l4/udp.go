@@ -22,9 +22,9 @@ const (
 	maxDatagram     = 1<<16 - 1
 )
 
-// A UDPProxy relays datagrams between clients and the servers of a pool. What
-// comes from one address and port is a flow: it has a server, picked when it
-// begins, and a socket of its own towards it, by which replies are told apart.
+// A UDPProxy relays datagrams between clients and the servers of a pool. The datagrams
+// from one address and port are a flow. It has a server, picked when it begins, and its
+// own socket to that server, so that replies belong to one flow.
 //
 // A server that refuses (an ICMP error comes back) at first, before it has
 // replied and within a second of the first datagram, is replaced by another, if
@@ -33,18 +33,21 @@ const (
 // of a server that goes down, or refuses later, end, and the next datagram of
 // the client begins a new one.
 //
-// What it does not do: a client that continues from another address or port
-// begins another flow (QUIC calls that migration), replies from another port than
-// the one asked (TFTP) are not expected, PROXY headers are neither sent nor read,
-// and bandwidth is not limited. A datagram that was refused by a server that took
-// those before is lost.
+// What it does not do: a client that continues from another address or port begins
+// another flow, and gets the same server only by [QUIC] or a hash of its address; replies from another port than the one asked
+// (TFTP) are not expected, PROXY headers are neither sent nor read, and bandwidth is not
+// limited. A datagram is lost if a server refuses it after it has accepted earlier ones.
 //
-// A panic of what the host has given ends the flow that it was called for.
+// A panic of the host's code ends the flow that it was called for.
 //
 // Its fields must not change once Serve is called. All methods may be called
 // at once.
 type UDPProxy struct {
 	Pool *balance.Pool
+
+	// QUIC, if not nil, says that clients speak QUIC: their connections are routed by
+	// ClientHello, and stay at their server when their address changes.
+	QUIC *QUIC
 
 	// Dial connects to servers, network "udp"; nil means a net.Dialer. A write
 	// to what it returns must not wait: all flows of a socket wait with it.
@@ -92,6 +95,7 @@ type udpState struct {
 	flows  sync.WaitGroup
 
 	buffers BufferPool // of maxDatagram
+	quic    *quicTable // nil if the datagrams are not QUIC
 }
 
 // open returns the state, made on first use; p.mu is held.
@@ -99,6 +103,9 @@ func (p *UDPProxy) open() *udpState {
 	if p.state == nil {
 		st := &udpState{idle: make(chan struct{}), buffers: BufferPool{Size: maxDatagram}}
 		st.ctx, st.cancel = context.WithCancelCause(context.Background())
+		if p.QUIC != nil {
+			st.quic = newQUICTable()
+		}
 		p.state = st
 		p.listeners = make(map[*udpListener]struct{})
 	}
@@ -200,20 +207,20 @@ func (p *UDPProxy) Flows() int {
 	return p.flows
 }
 
-// Dropped returns how many datagrams of clients went to no server: since Accept,
-// MaxFlows or Shutdown allowed no new flow, none could be reached, more came in
-// the meantime than are kept, or the system had no room for one.
+// Dropped returns how many datagrams of clients were sent to no server: because Accept,
+// MaxFlows or Shutdown allowed no new flow, because no server could be reached, because
+// more arrived meanwhile than are kept, or because the system had no buffer.
 func (p *UDPProxy) Dropped() uint64 { return p.dropped.Load() }
 
-// begin counts a new flow, if there may be one.
-func (p *UDPProxy) begin(client netip.AddrPort) bool {
+// begin counts a new flow, if there may be one: during Shutdown, only one that joins others.
+func (p *UDPProxy) begin(client netip.AddrPort, joins bool) bool {
 	if !p.accepts(client) {
 		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	limit := cmp.Or(p.MaxFlows, defaultMaxFlows)
-	if p.down || limit > 0 && p.flows >= limit {
+	if p.down && (!joins || p.flows == 0) || limit > 0 && p.flows >= limit {
 		return false
 	}
 	p.flows++
@@ -284,7 +291,15 @@ func (p *UDPProxy) key(client netip.AddrPort) (key uint64, err error) {
 func (p *UDPProxy) Check() error { return checkAll(p) }
 
 func (p *UDPProxy) check(c *checks) {
-	c.Need("UDPProxy.Pool", p.Pool, "must be the pool of servers")
-	c.In("UDPProxy.Pool", p.Pool)
+	if p.QUIC == nil || len(p.QUIC.Routes) == 0 {
+		c.Need("UDPProxy.Pool", p.Pool, "must be the pool of servers")
+	}
+	if p.Pool != nil {
+		c.In("UDPProxy.Pool", p.Pool)
+	}
+	if p.QUIC != nil {
+		c.in("UDPProxy.QUIC", p.QUIC)
+		c.If(p.Replies > 0, "UDPProxy.Replies", p.Replies, "must be 0 with QUIC")
+	}
 	c.If(p.Replies < 0, "UDPProxy.Replies", p.Replies, notNegative)
 }

@@ -4,6 +4,7 @@ package l4
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -42,6 +43,8 @@ type udpFlow struct {
 
 	record Record
 	req    balance.Request
+	pool   *balance.Pool
+	quic   *quicFlow // nil if it is not QUIC
 }
 
 // udpDoubt is how long a server that is silent may still turn out not to be
@@ -79,8 +82,13 @@ func (f *udpFlow) send(b []byte) bool {
 	f.last.Store(int64(now))
 	f.sent++
 	f.record.BytesIn += int64(len(b))
-	if kept := !f.settled && f.keep(b, &f.l.p.kept); !kept && !written {
+	kept := !f.settled && f.keep(b, &f.l.p.kept)
+	if !kept && !written {
 		f.l.p.dropped.Add(1)
+	}
+	if f.quic != nil && f.quic.more != nil && f.server == nil {
+		f.quic.full = f.quic.full || !kept
+		f.quic.wake()
 	}
 	return true
 }
@@ -129,6 +137,9 @@ func (f *udpFlow) end(t Termination, err error) {
 		f.l.p.dropped.Add(uint64(len(f.kept)))
 	}
 	f.forget(&f.l.p.kept)
+	if f.quic != nil && f.quic.more != nil {
+		f.quic.wake()
+	}
 }
 
 // Cut is told by the pool that the server is in trouble; see [balance.Attached].
@@ -140,10 +151,22 @@ func (f *udpFlow) Cut(_ bool, reason string) {
 func (f *udpFlow) run() {
 	p := f.l.p
 	defer p.ended()
-	for try := 1; ; try++ {
+	goesOn := true
+	if f.quic != nil && f.quic.more != nil {
+		var handedOver bool
+		var end Termination
+		var err error
+		if goesOn, handedOver, end, err = f.route(); handedOver {
+			return
+		}
+		if !goesOn {
+			f.end(end, err)
+		}
+	}
+	for try := 1; goesOn; try++ {
 		again, end, err := f.try(try)
 		if again && try < max(cmp.Or(p.Tries, defaultTries), 1) {
-			if retry, ok := p.Pool.TryRetry(); ok {
+			if retry, ok := f.pool.TryRetry(); ok {
 				defer retry.Done()
 				continue
 			}
@@ -164,7 +187,7 @@ func (f *udpFlow) run() {
 // try serves the flow by one server; again means that another may do better.
 func (f *udpFlow) try(try int) (again bool, end Termination, err error) {
 	p := f.l.p
-	lease, err := p.Pool.Acquire(f.l.st.ctx, f.req)
+	lease, err := f.pool.Acquire(f.l.st.ctx, f.req)
 	if err != nil {
 		if errors.Is(err, balance.ErrNoServer) {
 			return false, Termination{ServerAborted, PhaseConnect}, err
@@ -174,7 +197,7 @@ func (f *udpFlow) try(try int) (again bool, end Termination, err error) {
 	server := lease.Server()
 	f.record.Server, f.record.Tries = server.Name(), try
 	f.record.Assigned, f.record.Connected = reached(time.Since(f.start)), 0
-	c, err := p.dial(f.l.st.ctx, server.Addr())
+	c, err := p.dial(f.dialContext(), server.Addr())
 	if err != nil {
 		class, end := whyNot(f.l.st.ctx, err)
 		lease.Done(balance.Outcome{Class: class, Err: err})
@@ -182,8 +205,21 @@ func (f *udpFlow) try(try int) (again bool, end Termination, err error) {
 		return class.ServerFault(), end, err
 	}
 	f.record.Connected = reached(time.Since(f.start))
+	if f.quic != nil {
+		f.l.st.quic.assigned(f, server.Name())
+	}
 	err = f.serve(c, lease)
 	return f.finish(lease, err)
+}
+
+func (f *udpFlow) dialContext() context.Context {
+	if f.l.p.Dial == nil {
+		return f.l.st.ctx
+	}
+	of := Client{}
+	of.Remote, _ = addrPort(f.record.Remote)
+	of.Local, _ = addrPort(f.record.Local)
+	return dialFor(f.l.st.ctx, of)
 }
 
 // serve relays between the client and c until that ends, by a panic even if c
@@ -275,6 +311,9 @@ func (f *udpFlow) relay(c net.Conn, lease balance.Lease) error {
 		switch {
 		case err == nil:
 			lease.Works(0)
+			if f.quic != nil {
+				f.quic.reply(f, b.B)
+			}
 			over := f.reply(b.B)
 			f.l.st.buffers.Put(b)
 			if over {
@@ -291,7 +330,14 @@ func (f *udpFlow) relay(c net.Conn, lease balance.Lease) error {
 	}
 }
 
-func (f *udpFlow) idle() time.Duration { return cmp.Or(f.l.p.IdleTimeout, defaultUDPIdle) }
+// idle is after how long without a datagram the flow is over; f.mu is held.
+func (f *udpFlow) idle() time.Duration {
+	idle := cmp.Or(f.l.p.IdleTimeout, defaultUDPIdle)
+	if f.quic != nil && (f.replies == 0 || !f.quic.heard.Load()) && (idle <= 0 || idle > quicUnheardIdle) {
+		return quicUnheardIdle
+	}
+	return idle
+}
 
 // timedOut says why a read was woken by its deadline; nil means that it was for
 // nothing: the deadline is not moved for each datagram, but when it has passed.

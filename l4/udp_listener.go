@@ -41,7 +41,11 @@ func (l *udpListener) read() error {
 		case err == nil:
 			failures, pause = 0, 0
 			if client.IsValid() {
-				l.deliver(client, b[:n])
+				if l.st.quic != nil {
+					l.deliverQUIC(client, b[:n])
+				} else {
+					l.deliver(client, b[:n])
+				}
 			}
 		case strayReset(err):
 		case errors.Is(err, net.ErrClosed), failures == 10:
@@ -89,21 +93,38 @@ func (l *udpListener) deliver(client netip.AddrPort, b []byte) {
 		return
 	}
 	// No flow, or one that is just ending.
-	plain := netip.AddrPortFrom(client.Addr().Unmap().WithZone(""), client.Port())
-	if !l.p.begin(plain) {
-		l.p.dropped.Add(1)
+	f = l.newFlow(client, false)
+	if f == nil {
 		return
+	}
+	f.pool = l.p.Pool
+	f.send(b)
+	l.mu.Lock()
+	l.flows[client] = f
+	l.mu.Unlock()
+	l.start(f)
+}
+
+// newFlow returns a flow that has not begun; nil if there may be none. One that joins
+// continues what another has begun.
+func (l *udpListener) newFlow(client netip.AddrPort, joins bool) *udpFlow {
+	plain := netip.AddrPortFrom(client.Addr().Unmap().WithZone(""), client.Port())
+	if !l.p.begin(plain, joins) {
+		l.p.dropped.Add(1)
+		return nil
 	}
 	key, err := l.p.key(plain)
 	if err != nil {
 		l.p.dropped.Add(1)
 		l.p.ended()
-		return
+		return nil
 	}
-	f = newUDPFlow(l, client, plain, key)
-	f.send(b)
+	return newUDPFlow(l, client, plain, key)
+}
+
+// start has a flow run that can be found by its datagrams.
+func (l *udpListener) start(f *udpFlow) {
 	l.mu.Lock()
-	l.flows[client] = f
 	over := l.over
 	l.mu.Unlock()
 	if over {
@@ -114,6 +135,10 @@ func (l *udpListener) deliver(client netip.AddrPort, b []byte) {
 
 // remove forgets f, unless another has taken its place.
 func (l *udpListener) remove(f *udpFlow) {
+	if f.quic != nil {
+		l.st.quic.remove(f)
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.flows[f.client] == f {
@@ -130,6 +155,9 @@ func (l *udpListener) end(err error) {
 		all = append(all, f)
 	}
 	l.mu.Unlock()
+	if l.st.quic != nil {
+		all = l.st.quic.all(l)
+	}
 	for _, f := range all {
 		f.end(Termination{Killed, PhaseData}, err)
 	}

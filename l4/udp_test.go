@@ -206,7 +206,7 @@ func TestUDPSockets(t *testing.T) {
 	c, err := net.Dial("udp", pc.LocalAddr().String())
 	require.NoError(t, err)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(30 * time.Second))
 	b := make([]byte, maxDatagram)
 	for _, n := range []int{0, 1, 1400, 65507} {
 		_, err := c.Write(make([]byte, n))

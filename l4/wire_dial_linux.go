@@ -25,6 +25,9 @@ type dialing struct {
 // than package net takes, and no deep stack, which the goroutine would have to
 // grow. ok is false if this is no address for it.
 func (r *relay) dial(ctx context.Context, p *Parker, a *Conn, network, addr string, timeout time.Duration) (c *Conn, ok bool, err error) {
+	r.mu.Lock()
+	r.dialing.to, r.dialing.early = nil, 0 // of an earlier try
+	r.mu.Unlock()
 	s, done, ok, err := dialSock(network, addr)
 	if !ok || err != nil {
 		return nil, ok, dialError(network, addr, err)

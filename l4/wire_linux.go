@@ -94,8 +94,10 @@ func (r *relay) leave() {
 	}
 }
 
-// event is told by the Parker, or by Close of c, what has happened to c.
-func (r *relay) event(c *Conn, events uint32) {
+// event is told by the Parker, or by Close of c, what has happened to c. It reports
+// whether that matters to the relay: c may be the server of an earlier try, which has
+// been closed because it was lost, and be told of at any time later.
+func (r *relay) event(c *Conn, events uint32) (ours bool) {
 	r.mu.Lock()
 	switch {
 	case !r.wired:
@@ -105,10 +107,10 @@ func (r *relay) event(c *Conn, events uint32) {
 		if left != nil {
 			left()
 		}
-		return
-	case r.running == 0:
+		return false
+	case r.running == 0, c != r.up.src && c != r.up.dst:
 		r.mu.Unlock()
-		return
+		return false
 	}
 	from, to := &r.up, &r.down
 	if c != from.src {
@@ -126,13 +128,15 @@ func (r *relay) event(c *Conn, events uint32) {
 		to.pump()
 	}
 	r.leave()
+	return true
 }
 
 // closed is called when c has been closed. Bytes already read from it are still
 // written, if that is possible at once.
 func (r *relay) closed(c *Conn) {
-	r.event(c, syscall.EPOLLHUP)
-	r.cut(r.gone(c), net.ErrClosed)
+	if r.event(c, syscall.EPOLLHUP) {
+		r.cut(r.gone(c), net.ErrClosed)
+	}
 }
 
 // cutWire ends a wired relay; false if it is not wired.

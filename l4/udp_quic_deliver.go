@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"net/netip"
+
+	"github.com/penstock-lb/penstock/balance"
+)
+
+// deliverQUIC gives a datagram to the flow that it belongs to, a new one if need be.
+func (l *udpListener) deliverQUIC(client netip.AddrPort, b []byte) {
+	p, ok := parseQUIC(b)
+	if !ok || p.kind == quicNegotiate || p.kind == quicRetry { // a client sends neither
+		l.p.dropped.Add(1)
+		return
+	}
+	table, at := l.st.quic, quicAddr{l, client}
+	for {
+		m := table.find(at, &p)
+		if m.n == 0 && m.peer == nil {
+			m = l.findUnknown(at, &p)
+		}
+		if m.n == 0 {
+			l.beginQUIC(at, &p, b, m.peer)
+			return
+		}
+		sent := false
+		for _, f := range m.flows[:m.n] {
+			if m.heard && !f.quic.heard.Load() {
+				f.quic.heard.Store(true)
+			}
+			if f.send(b) {
+				sent = true
+			} else {
+				table.remove(f) // it is just ending
+			}
+		}
+		if sent {
+			return
+		}
+	}
+}
+
+// findUnknown says where a datagram goes whose id has not been seen.
+func (l *udpListener) findUnknown(at quicAddr, p *quicPacket) quicMatch {
+	quic, table := l.p.QUIC, l.st.quic
+	if p.kind.begins() && len(p.dst) > 0 {
+		if len(quic.Routes) > 0 {
+			return quicMatch{} // where it goes is seen when its ClientHello is there
+		}
+		return table.near(at, p)
+	}
+	if name := l.serverOf(p.dst); name != "" {
+		if pool := l.p.poolOf(name); pool != nil {
+			return table.to(at, pool, name)
+		}
+	}
+	return table.near(at, p)
+}
+
+func (l *udpListener) serverOf(id []byte) (name string) {
+	if l.p.QUIC.ServerOf == nil || len(id) == 0 {
+		return ""
+	}
+	defer func() { l.p.recovered(recover(), "ServerOf") }()
+	return l.p.QUIC.ServerOf(id)
+}
+
+// poolOf is the first pool that has a server of that name.
+func (p *UDPProxy) poolOf(server string) *balance.Pool {
+	if p.Pool != nil && p.Pool.Server(server) != nil {
+		return p.Pool
+	}
+	for _, r := range p.QUIC.Routes {
+		if r.Pool != nil && r.Pool.Server(server) != nil {
+			return r.Pool
+		}
+	}
+	return nil
+}
+
+// beginQUIC begins a flow: of a client that is known, or of one that connects.
+func (l *udpListener) beginQUIC(at quicAddr, p *quicPacket, b []byte, peer *quicPeer) {
+	joins := peer != nil
+	pool, server := l.p.Pool, ""
+	wait := false
+	switch {
+	case joins:
+		pool, server = l.st.quic.goesTo(peer)
+		if server == "" {
+			pool = nil // it has just begun, from another address: the client sends again
+		}
+	case p.kind.begins() && len(p.dst) > 0:
+		wait = len(l.p.QUIC.Routes) > 0
+		if len(b) < quicInitialBytes && p.kind != quicZeroRTT {
+			pool, wait = nil, false
+		}
+	}
+	if pool == nil && !wait {
+		l.p.dropped.Add(1)
+		return
+	}
+	f := l.newFlow(at.addr, joins)
+	if f == nil {
+		return
+	}
+	f.pool, f.req.Prefer = pool, server
+	f.quic = &quicFlow{at: at}
+	if wait {
+		f.pool = nil
+		f.quic.more = make(chan struct{}, 1)
+	}
+	if !joins {
+		peer = &quicPeer{pool: f.pool}
+	}
+	f.send(b)
+	if !l.st.quic.add(f, peer, p) {
+		f.end(Termination{Resource, PhaseRequest}, errFlowOver)
+		l.p.ended()
+		return
+	}
+	l.start(f)
+}
+
+// reply learns the id that a server gives itself in a reply.
+func (q *quicFlow) reply(f *udpFlow, b []byte) {
+	if len(b) == 0 || b[0]&0x80 == 0 {
+		return
+	}
+	p, ok := parseQUIC(b)
+	if !ok || p.kind == quicNegotiate || p.kind == quicUnknown && len(p.src) > quicIDBytes {
+		return
+	}
+	if id := quicIDOf(p.src); id != q.named {
+		q.named = id
+		f.l.st.quic.named(f, id)
+	}
+}

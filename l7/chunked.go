@@ -13,6 +13,10 @@ import (
 // (CVE-2023-39326). Each chunk lowers the sum by the length of its data.
 const maxChunkOverhead = 16 << 10
 
+// fairChunkLine is what a chunk with data may have for its line at no charge: a server that
+// sends a stream byte by byte does no harm.
+const fairChunkLine = 16
+
 // maxTrailerBytes bounds the trailer section.
 const maxTrailerBytes = 8 << 10
 
@@ -51,10 +55,11 @@ func (d *chunkDecoder) decode(src []byte) (data []byte, used int, err *headError
 		if d.state == chunkData {
 			k := int(min(d.n, int64(len(src)-used)))
 			data = src[used : used+k]
+			d.overhead = max(d.overhead-k, 0)
 			if d.n -= int64(k); d.n == 0 {
 				d.state = chunkDataCR
+				d.overhead = max(d.overhead-fairChunkLine, 0)
 			}
-			d.overhead = max(d.overhead-k, 0)
 			return data, used + k, nil
 		}
 		c := src[used]

@@ -5,6 +5,8 @@ package l7
 import (
 	"context"
 	"time"
+
+	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
 // Default limits and timeouts of a Server. They follow the limits of other
@@ -19,10 +21,12 @@ const (
 	defaultMaxHeader        = 32 << 10
 	defaultMaxFields        = 128
 
-	headBuffer = 16 << 10 // for most heads, and for short bodies
-	bulkBuffer = 64 << 10 // for long bodies
-	maxUnread  = 64 << 10 // of a request body that is read and discarded to keep the connection
+	headBuffer = 16 << 10                    // for most heads, and for short bodies
+	bulkBuffer = 4 * (16<<10 - h2.HeaderLen) // for long bodies: with HTTP/2, four frames that fill a TLS record each
+	maxUnread  = 64 << 10                    // of a request body that is read and discarded to keep the connection
 	lingerTime = time.Second
+
+	firstRequestTime = time.Second // from Shutdown on
 )
 
 var past = time.Unix(1, 0)

@@ -67,8 +67,9 @@
 //
 // # Where to read next
 //
-// doc_way.go names the steps that a request takes, file by file. The table at the end
-// of doc.go says which files belong together, and which may use which.
+// The last section of this comment names the steps that a request takes, file by file.
+// The table at the end of the file doc.go says which files belong together, and which may
+// use which.
 package l7
 
 // The wings of the package, the lowest first. The first word of a file's name

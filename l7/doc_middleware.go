@@ -15,10 +15,12 @@
 //		&l7.ErrorPages{Next:       // for all that follows
 //		&l7.Normalize{Next:        // before anything looks at a path
 //		&l7.Access{Next:           // the cheapest refusals first
+//		&l7.VerifyClient{Next:     // by the client's certificate
+//		&l7.ForwardClientCert{Next: // tells servers of it, and removes what clients say
 //		&l7.Limit[netip.Addr]{Next:
 //		&l7.BasicAuth{Next:        // or ForwardAuth, after the limit: guesses are limited
 //		&l7.EditHeader{Next:
-//		router}}}}}}}}}}}
+//		router}}}}}}}}}}}}}
 //
 // and behind the router, for each route:
 //
@@ -26,8 +28,9 @@
 //	&l7.BufferBody{Next:           // before a server is chosen
 //	&l7.BufferReply{Next:          // the other way: where clients are slow, or servers break off
 //	&l7.Gate{Next:                 // a place is held only while a server works
+//	&l7.LoadReports{Next:          // what servers say of their load
 //	&l7.Persist{Next:              // or Stick, HashBy: the choice of a server
-//	&l7.Proxy{}}}}}}
+//	&l7.Proxy{}}}}}}}
 //
 // Middleware of net/http may go anywhere between them; in a [Wrap] it costs about as
 // much as a native one.

@@ -54,5 +54,6 @@
 //
 // Under an http.Server, a trailer of a request goes on without the names that the header
 // has too, since such middleware may have set them. A field that it removes from the header may
-// come back in a trailer: [DelField] removes both.
+// come back in a trailer: [DelField] removes both. A field that it sets is not forwarded
+// if the client's Connection names it.
 package l7

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package l7
-
-// The path of a request through this package, for a first reading. Each step
-// names its file and its function; TestWayOfARequest checks that they exist.
+// # The way of a request
 //
-// The client's side. One of three fronts makes an [Exchange] of a request:
+// This is a list for a first reading of the source: each step with its file and its
+// function, most of them not exported. `go doc -u -src l7 byteConn.serve` shows one.
+//
+// The client's side. The byte front, in one part for HTTP/1 and one for HTTP/2, or the
+// standard front makes an [Exchange] of a request:
 //
 //	front.go            byteConn.loop            HTTP/1 on the byte front: one goroutine per connection
 //	front_head.go       byteConn.next            waits for a request and reads its head
@@ -48,6 +49,7 @@ package l7
 //	exchange.go         Exchange.end             calls OnDone
 //	front_park.go       byteConn.settle          parks an idle connection, without goroutine and buffer
 //
-// The interfaces between the wings are in seams.go (the client's side) and up_try.go
+// The interfaces between the two sides are in seams.go (the client's side) and up_try.go
 // (the server's). The states of a connection of the byte front are in
 // front_state.go.
+package l7

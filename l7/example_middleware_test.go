@@ -5,6 +5,7 @@ package l7_test
 import (
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -161,6 +162,54 @@ func ExampleLimit_sharedByAPIKey() {
 
 func ExampleGate() {
 	h := &l7.Gate{Places: &ratelimit.Concurrency{Max: 100, MaxQueue: 1000, MaxWait: time.Second}, Next: app}
+	show(h, "/")
+	// Output: 200 GET example.com/
+}
+
+// A circuit breaker: a pool whose servers all fail is asked no more for a while.
+func ExampleCircuitBreaker() {
+	down := &balance.Pool{Name: "down"}
+	err := down.Set(balance.Endpoint{Name: "a", Addr: "a:80", Value: http.HandlerFunc(
+		func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "out of order", http.StatusInternalServerError)
+		})})
+	if err != nil {
+		log.Fatal(err)
+	}
+	h := &l7.CircuitBreaker{
+		Breaker: &ratelimit.Breaker{Share: 0.5, Volume: 3, Open: time.Minute},
+		Refuse:  &l7.FixedReply{Status: 503, Body: "please come back later"},
+		Next:    &l7.Proxy{Pool: down},
+	}
+	for range 4 {
+		show(h, "/")
+	}
+	fmt.Println(h.Breaker.State())
+	// Output:
+	// 500 out of order
+	// 500 out of order
+	// 500 out of order
+	// 503 please come back later
+	// open
+}
+
+// A bulkhead: the reports may take ten places, and if they hang, all else goes on.
+func ExampleGate_bulkhead() {
+	h := l7.NewRouter(
+		l7.Route{Match: l7.PathPrefix("/reports"), Handler: &l7.Gate{Places: &ratelimit.Concurrency{Max: 10}, Next: app}},
+		l7.Route{Handler: &l7.Gate{Places: &ratelimit.Concurrency{Max: 1000}, Next: app}},
+	)
+	show(h, "/reports/2026")
+	// Output: 200 GET example.com/reports/2026
+}
+
+// Load shedding: when this machine has more to do than it can, a share of the requests is
+// refused at once, and of those for exports before others.
+func ExampleGate_loadShedding() {
+	h := l7.NewRouter(
+		l7.Route{Match: l7.PathPrefix("/export"), Handler: &l7.Gate{Places: &ratelimit.Shedder{Target: 0.5}, Next: app}},
+		l7.Route{Handler: &l7.Gate{Places: &ratelimit.Shedder{Target: 0.8}, Next: app}},
+	)
 	show(h, "/")
 	// Output: 200 GET example.com/
 }

@@ -51,8 +51,8 @@ type Exchange struct {
 	Client netip.Addr     // the client: Remote's address, unless a trusted proxy named another
 	TLS    *tls.ConnectionState
 
-	// Balance is set by handlers to influence the choice of a server: a hash key,
-	// a preferred server, a class in the queue.
+	// Balance is set by handlers to influence the choice of a server: Key is a hash
+	// key, Prefer the name of a preferred server, Priority the class in the queue.
 	Balance balance.Request
 
 	// ErrorPage makes the header and body of error replies; nil means a line of text. It is not called
@@ -74,6 +74,7 @@ type Exchange struct {
 	now      time.Time // the time as read after the last wait; zero if it has to be read again
 	down     downstream
 	editors  []ReplyEditor
+	trailed  trailerEditor // of the reply's trailer; nil if there is none
 	filters  []BodyFilter
 	values   []value
 	buffered []byte // the whole body of the request, nil if it is not in memory
@@ -84,6 +85,7 @@ type Exchange struct {
 	holding *holding // how the reply of a server is held back; nil if it is not
 
 	proxied *l4.ProxyHeader // accepted on the connection; nil if there was none
+	ja4     string          // of the connection; "" if it was not made
 
 	last    Handler // the last one that Serve has called
 	cookie  Handler // the one whose cookie has set Balance.Prefer; nil if none has
@@ -116,6 +118,11 @@ func (x *Exchange) Proto() (major, minor int) {
 // id, the client's TLS, and so on. It is nil if there was none, or under an http.Server
 // of the host's. It must not be changed.
 func (x *Exchange) ProxyHeader() *l4.ProxyHeader { return x.proxied }
+
+// JA4 returns the JA4 fingerprint of the client's TLS (see [l4.ClientHello.JA4]): if
+// [Server.JA4] is set, or an [l4.TerminateTLS] has ended the TLS that has JA4 set. Else,
+// and under an http.Server of the host's, it is empty.
+func (x *Exchange) JA4() string { return x.ja4 }
 
 // protoName returns the HTTP version of the client's request, as a status line has
 // it.
@@ -250,8 +257,13 @@ func (x *Exchange) Respond(status int, header *Fields, body string) {
 
 // Error answers with an error page: what ErrorPage makes, or the status and its
 // text as a line of plain text. A gRPC call gets 200 and the gRPC status that
-// its client would make of the HTTP status, without a page. End is the cause and
-// the phase for the record. Error does nothing once there is a reply.
+// its client would make of the HTTP status, without a page. End says for the record
+// who ended the exchange, and when: a handler that refuses a request passes
+//
+//	l4.Termination{Cause: l4.Denied, Phase: l4.PhaseRequest}
+//
+// ([l4.Cause] and [l4.Phase] have the other constants.) Error does nothing once there
+// is a reply.
 func (x *Exchange) Error(status int, end l4.Termination) {
 	if x.replied {
 		return
@@ -272,7 +284,7 @@ func (x *Exchange) Error(status int, end l4.Termination) {
 }
 
 // Drop ends the exchange without a reply: the client's connection is closed; on
-// HTTP/2 the stream is reset.
+// HTTP/2 the stream is reset. End is as in [Exchange.Error].
 func (x *Exchange) Drop(end l4.Termination) {
 	x.Record.Termination = end
 	x.replied = true
@@ -289,7 +301,7 @@ func (x *Exchange) mustReply() {
 // begin fills in the request's part of the record.
 func (x *Exchange) begin(front Front) {
 	r := &x.Record
-	r.Front, r.Remote, r.Local = front, x.Remote, x.Local
+	r.Front, r.Remote, r.Local, r.JA4 = front, x.Remote, x.Local, x.ja4
 	r.Method, r.Host, r.Path, r.Query, r.Proto = x.Method, x.Host, x.Path, x.Query, x.protoName()
 	x.grpc = x.isGRPC()
 	x.asked = asked{x.Method, x.Scheme, x.Host, x.Path, x.Query}
@@ -315,6 +327,7 @@ type origin struct {
 	remote, local netip.AddrPort
 	tls           *tls.ConnectionState
 	proxied       *l4.ProxyHeader
+	ja4           string
 }
 
 // hedgedFor reports whether the reply comes from another server than that one
@@ -324,15 +337,25 @@ func (x *Exchange) hedgedFor(server string) bool { return server != "" && server
 // reset makes x ready for the next request on a connection of that origin. It
 // clears everything that handlers have written into x.
 func (x *Exchange) reset(o *origin) {
+	x.clear()
+	x.from(o)
+}
+
+// clear makes x empty, except for memory that it keeps.
+func (x *Exchange) clear() {
 	clear(x.editors)
 	clear(x.filters)
 	clear(x.values)
-	*x = Exchange{
-		Scheme: o.scheme, Remote: o.remote, Local: o.local, Client: o.remote.Addr(), TLS: o.tls,
-		Header: x.Header, down: x.down, proxied: o.proxied,
-		editors: x.editors[:0], filters: x.filters[:0], values: x.values[:0],
-	}
+	header, down, editors, filters, values := x.Header, x.down, x.editors[:0], x.filters[:0], x.values[:0]
+	*x = Exchange{} // in place: a literal with fields would be made elsewhere and copied
+	x.Header, x.down, x.editors, x.filters, x.values = header, down, editors, filters, values
 	x.Header.reset()
+}
+
+// from notes the origin of a request in an empty x.
+func (x *Exchange) from(o *origin) {
+	x.Scheme, x.Remote, x.Local, x.Client, x.TLS = o.scheme, o.remote, o.local, o.remote.Addr(), o.tls
+	x.proxied, x.ja4 = o.proxied, o.ja4
 }
 
 // writeHead runs the editors and sends the head.

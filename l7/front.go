@@ -79,7 +79,7 @@ func (c *byteConn) takeWork() {
 	}
 	c.work = w
 	w.x.down = c
-	w.from = origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), l4.ProxyHeaderOf(c.nc)}
+	w.from = origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}
 	if w.from.tls != nil {
 		w.from.scheme = "https"
 	}
@@ -109,28 +109,39 @@ func (c *byteConn) giveWork() {
 
 // start runs in the connection's goroutine.
 func (c *byteConn) start(cfg *tls.Config) {
+	if c.open(cfg) {
+		c.loop()
+	}
+}
+
+// open makes a new connection ready. It returns false if that has ended, or waits
+// without a goroutine.
+func (c *byteConn) open(cfg *tls.Config) (ready bool) {
+	defer func() {
+		if p := recover(); p != nil { // of the connection itself, which may be the host's
+			_ = recovered(c.srv.logger(), p, "connection")
+			c.ends.atLeast(endsBroken)
+			c.end()
+		}
+	}()
 	c.leaveWith()
 	if !c.handshake(cfg) {
 		c.end()
-		return
+		return false
 	}
 	c.c = l4.NewConn(c.nc)
 	c.now = time.Now()
 	if t, ok := c.nc.(*tls.Conn); ok && negotiated(t) == "h2" {
 		if _, http2, _ := c.srv.speaks(); !http2 { // the listener has offered HTTP/2
 			c.end()
-			return
+			return false
 		}
 		c.watch() // so that it can be parked
 		c.startHTTP2()
-		c.loop()
-		return
+		return true
 	}
 	c.watch()
-	if c.mayAwait() && c.await() {
-		return
-	}
-	c.loop()
+	return !c.mayAwait() || !c.await()
 }
 
 // negotiated returns the protocol chosen by ALPN. It is not inlined, or the TLS
@@ -270,7 +281,13 @@ func (c *byteConn) cut() {
 		c.closeParked()
 		return
 	}
-	_ = quietly(c.srv.logger(), func() { _ = c.raw.Close() })
+	busy := c.state.is(stateBusy) // otherwise the last reply may still be on its way
+	_ = quietly(c.srv.logger(), func() {
+		if busy {
+			l4.Abort(c.raw)
+		}
+		_ = c.raw.Close()
+	})
 	c.clientGone()
 }
 
@@ -287,6 +304,7 @@ func (c *byteConn) serve() {
 		x.Error(http.StatusMisdirectedRequest, endOf(l4.Denied, l4.PhaseRequest))
 		return
 	}
+	c.srv.announces(x)
 	Serve(c.srv.handler(), x)
 	x.mustReply()
 }

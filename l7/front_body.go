@@ -73,7 +73,7 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 		err = &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
 	if err != nil {
-		if !c.stopped.Load() && !c.gone.Load() {
+		if !c.stopped.Load() && !c.gone.Load() && !c.own.read.stands() {
 			err = c.srv.lateClient(&c.x, err)
 		}
 		b.failed = true

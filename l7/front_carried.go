@@ -26,8 +26,9 @@ import (
 // edited, and when the foreign handler has returned. After that no call can reach
 // the lent exchange: reads fail, and writes are dropped.
 type carried struct {
-	s    *standard // the lent exchange; used only between enter and leave
-	from Exchange  // the exchanges inside begin as copies of it
+	s      *standard // the lent exchange; used only between enter and leave
+	from   Exchange  // the exchanges inside begin as copies of it
+	around *carried  // the lending that this one is inside; nil if there is none
 
 	url    url.URL // of the request as it was handed over
 	target string  // RequestURI
@@ -35,6 +36,9 @@ type carried struct {
 	body   io.ReadCloser
 	length int64
 	sent   []Field // forwarding fields sent by the client
+
+	connection []string  // its Connection field
+	nominated  nominated // what that names
 
 	captured int // number of fields captured inside that the lent exchange has taken over
 
@@ -79,6 +83,12 @@ func (s *standard) lend() (*carried, *http.Request) {
 		r.Body = &carriedBody{l: l, src: body, r: r, turn: make(chan struct{}, 1)}
 	}
 	l.url, l.target, l.host, l.body, l.length = *r.URL, r.RequestURI, r.Host, r.Body, r.ContentLength
+	l.connection, l.around = r.Header["Connection"], s.around
+	if s.lent != nil {
+		l.around, l.nominated = s.lent, s.lent.nominated
+	} else {
+		l.nominated = nominatedIn(r.Header, &x.Header)
+	}
 	for _, fd := range x.Header.list {
 		if fd.kind == kindForwarded {
 			l.sent = append(l.sent, fd)
@@ -93,12 +103,24 @@ func (s *standard) lend() (*carried, *http.Request) {
 }
 
 // lentOf returns the exchange to which (w, r) belongs, nil if it begins here. A
-// handler may have replaced the request together with its context, so the writer
-// is looked at as well.
+// handler may have replaced the request together with its context, or have given it the
+// context of another request. So the writer is looked at as well: it says whose reply
+// this is. Of two exchanges of one request, the one further inside has passed more
+// handlers.
 func lentOf(w http.ResponseWriter, r *http.Request) *carried {
-	if l, ok := r.Context().Value(carriedKey{}).(*carried); ok {
+	of := lentBy(w)
+	l, ok := r.Context().Value(carriedKey{}).(*carried)
+	switch {
+	case !ok:
+		return of
+	case of == nil || l.inside(of):
 		return l
 	}
+	return of
+}
+
+// lentBy returns the exchange to which a writer belongs, nil if none is found.
+func lentBy(w http.ResponseWriter) *carried {
 	for range 16 {
 		switch t := w.(type) {
 		case *editingWriter:
@@ -110,6 +132,14 @@ func lentOf(w http.ResponseWriter, r *http.Request) *carried {
 		}
 	}
 	return nil
+}
+
+// inside reports whether l is o, or was lent further inside.
+func (l *carried) inside(o *carried) bool {
+	for l != nil && l != o {
+		l = l.around
+	}
+	return l == o
 }
 
 // wasSent reports whether the client has sent that line.

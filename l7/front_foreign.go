@@ -64,7 +64,7 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 	c.unwatch()
 	_ = c.c.SetDeadline(time.Time{})
 	k := &continuation{ready: make(chan struct{}), done: make(chan any, 1)}
-	hc := &handedConn{Conn: c.c, base: c.base, remote: c.remoteAddr(), replay: replay, continuation: k, owns: c.owns}
+	hc := &handedConn{Conn: c.c, base: c.base, remote: c.remoteAddr(), replay: replay, continuation: k, clientConn: clientConn{owns: c.owns, kept: c.c}}
 	hc.requests.Store(c.served - 1)
 	c.boundHanded(hc)
 	if err := c.srv.handOver(hc, c.withTLS(hc)); err != nil {
@@ -113,7 +113,7 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 // because of a handler.
 func (s *Server) warnForeign(h http.Handler) {
 	if _, told := s.warned.LoadOrStore(reflect.TypeOf(h), true); !told {
-		s.logger().Info("l7: handler is not native, its connections move to the standard front", "handler", fmt.Sprintf("%T", h))
+		s.logger().Info("l7: handler is not native: it works, and its HTTP/1 connections move to the standard front, which costs more; see l7.Handler and l7.Wrap", "handler", fmt.Sprintf("%T", h))
 	}
 }
 

@@ -4,6 +4,7 @@ package l7
 
 import (
 	"errors"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -61,15 +62,15 @@ var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
 
 // startHTTP2 begins HTTP/2 on the connection.
 func (c *byteConn) startHTTP2() {
-	streams := orDefault(c.srv.MaxStreams, defaultMaxStreams)
-	f := &h2Front{conn: c, srv: c.srv, from: origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), l4.ProxyHeaderOf(c.nc)}}
+	streams := c.srv.maxStreams()
+	f := &h2Front{conn: c, srv: c.srv, from: origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}}
 	if f.from.tls != nil {
 		f.from.scheme = "https"
 	}
 	head := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader)
 	f.start(c.c, c.nc != c.raw, orDefault(c.srv.SendTimeout, defaultSendTimeout), &h2.Config{
-		MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: max(2*head, 64<<10), MaxHeaders: head,
-		Connect: true, StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: streams*h2StreamWindow + h2ConnSpare,
+		MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: max(2*min(head, math.MaxInt/2), 64<<10), MaxHeaders: head,
+		Connect: true, StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: h2ConnWindow(streams),
 	}, f.unwritable, f.workers.Go)
 	f.emit, f.granted = f.field, streams
 	if n := c.srv.grant(c.srv.serving.Load()); n < streams {
@@ -81,6 +82,7 @@ func (c *byteConn) startHTTP2() {
 	c.mu.Lock()
 	c.h2 = f
 	c.mu.Unlock()
+	c.leaving.begun.Store(true)
 }
 
 // http2 returns the HTTP/2 front of the connection, nil for HTTP/1.
@@ -120,6 +122,7 @@ func (f *h2Front) wait() (more, settle bool) {
 	f.mu.Lock()
 	f.waiting, f.between = true, c.in.empty()
 	if f.over() {
+		f.linger()
 		f.mu.Unlock()
 		return false, false
 	}
@@ -136,6 +139,9 @@ func (f *h2Front) wait() (more, settle bool) {
 	f.waiting, f.between = false, false
 	interrupted := !c.state.is(stateBusy) && c.goBusy()
 	open, over := f.h2.Open(), f.over()
+	if over {
+		f.linger()
+	}
 	f.mu.Unlock()
 	switch {
 	case over:
@@ -165,7 +171,16 @@ func (f *h2Front) wait() (more, settle bool) {
 		return false, false
 	}
 	f.goodbye()
+	c.ends.atLeast(endsLate)
 	return false, false
+}
+
+// linger lets a client that has been told to leave close the connection: a request that
+// crosses the GOAWAY would reset it, and the GOAWAY could be lost. F.mu is held.
+func (f *h2Front) linger() {
+	if !f.closed {
+		f.conn.ends.atLeast(endsLate)
+	}
 }
 
 // over reports whether the client has the last GOAWAY and all streams have
@@ -205,6 +220,8 @@ func (f *h2Front) handle(ev *h2.Event, now time.Time) error {
 		f.wakeSenders()
 	case h2.Configured:
 		f.wakeSenders() // windows may have grown
+	case h2.Acknowledged:
+		f.regrant() // what has changed since waited for this
 	case h2.Pong:
 		if ev.Ping == leavePing {
 			f.leaveNow()
@@ -256,6 +273,9 @@ func (f *h2Front) end() {
 	}
 	f.mu.Unlock()
 	f.workers.Wait()
+	if f.conn.ends == endsLate {
+		f.finish()
+	}
 	f.mu.Lock()
 	f.sleep.stop()
 	f.mu.Unlock()
@@ -270,8 +290,7 @@ func (f *h2Front) dismiss() {
 	f.idle = nil
 }
 
-// rest releases the memory that an idle connection does not need. No goroutine
-// writes, since there are no streams.
+// rest releases the memory that an idle connection does not need.
 func (f *h2Front) rest() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -319,6 +338,13 @@ func (f *h2Front) wakeReader() {
 			_ = quietlyLocked(f.srv.logger(), func() { _ = f.conn.raw.Close() })
 		}
 	}
+}
+
+// told reports whether the client has the last GOAWAY, or is about to get it.
+func (f *h2Front) told() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.leaving == h2Left
 }
 
 // goodbye sends GOAWAY to a client that has no streams in flight.

@@ -85,16 +85,18 @@ func benchHTTP2(b *testing.B, streams int, serve func(net.Listener) error) {
 // the other, and 32 at a time. At most three allocations a request.
 func BenchmarkProxyHTTP2(b *testing.B) {
 	for _, streams := range []int{1, 32} {
-		b.Run(map[int]string{1: "one", 32: "many"}[streams], func(b *testing.B) {
-			pool := &balance.Pool{}
-			if err := pool.Set(balance.Endpoint{Addr: fixedOrigin(b)}); err != nil {
-				b.Fatal(err)
-			}
-			srv := &l7.Server{Handler: &l7.Proxy{Pool: pool}, OnDone: func(*l7.Record) {}}
-			defer srv.Close()
-			benchHTTP2(b, streams, srv.Serve)
-		})
+		b.Run(map[int]string{1: "one", 32: "many"}[streams], func(b *testing.B) { benchProxyHTTP2(b, streams) })
 	}
+}
+
+func benchProxyHTTP2(b *testing.B, streams int) {
+	pool := &balance.Pool{}
+	if err := pool.Set(balance.Endpoint{Addr: fixedOrigin(b)}); err != nil {
+		b.Fatal(err)
+	}
+	srv := &l7.Server{Handler: &l7.Proxy{Pool: pool}, OnDone: func(*l7.Record) {}}
+	defer srv.Close()
+	benchHTTP2(b, streams, srv.Serve)
 }
 
 // BenchmarkHTTP2ToHTTP2 has HTTP/2 on both sides, as gRPC does.

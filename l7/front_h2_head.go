@@ -34,15 +34,16 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 	s, _ := f.srv.streams.Get().(*h2Exchange)
 	if s == nil {
 		s = new(h2Exchange)
+		s.x.clear() // from now on it is recycle that does this
 	}
 	s.f, s.st = f, ev.Stream
 	ev.Stream.Owner = s
 	x := &s.x
 	x.down = s
-	x.reset(&f.from)
+	x.from(&f.from)
 	x.proto = 2
 	x.Record.Start = now
-	s.head = h2Head{frame: framing{length: -1}}
+	s.head.frame.length = -1
 	f.cur, f.dec = s, &s.head
 	if err := f.h2.Decode(ev.Block, f.emit); err != nil {
 		return err
@@ -96,7 +97,7 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 		return
 	}
 	limit, most := orDefault(f.srv.MaxHeaderBytes, defaultMaxHeader), orDefault(f.srv.MaxFields, defaultMaxFields)
-	if limit > 0 && h.size > limit || most > 0 && h.n > most+5 {
+	if limit > 0 && h.size > limit || most > 0 && h.n-5 > most {
 		h.refused = &headError{http.StatusRequestHeaderFieldsTooLarge, "head too long"}
 		if h.fields != nil {
 			h.malformed = "too long"
@@ -135,6 +136,9 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 		if hf.Name == "cookie" {
 			if h.cookies > 0 {
 				h.crumbs = append(h.crumbs, hf.Value)
+				if limit > 0 {
+					h.n-- // together they are one field, as long as the bytes are bounded
+				}
 				return
 			}
 			h.cookies = len(list.list) + 1

@@ -4,6 +4,7 @@ package l7
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 
 	"github.com/penstock-lb/penstock/l7/internal/h2"
@@ -11,10 +12,15 @@ import (
 
 const defaultBusyStreams = 10_000
 
+// maxStreams returns MaxStreams, which has 31 bits on the wire.
+func (s *Server) maxStreams() int {
+	return min(orDefault(s.MaxStreams, defaultMaxStreams), math.MaxInt32)
+}
+
 // grant returns how many streams a connection may have while all connections
 // together have so many.
 func (s *Server) grant(all int64) int {
-	most, busy := int64(orDefault(s.MaxStreams, defaultMaxStreams)), int64(orDefault(s.BusyStreams, defaultBusyStreams))
+	most, busy := int64(s.maxStreams()), int64(orDefault(s.BusyStreams, defaultBusyStreams))
 	if busy == 0 || all <= busy {
 		return int(most)
 	}
@@ -26,7 +32,7 @@ func (s *Server) grant(all int64) int {
 // change. F.mu is held.
 func (f *h2Front) regrant() {
 	n := f.srv.grant(f.srv.serving.Load())
-	most := orDefault(f.srv.MaxStreams, defaultMaxStreams)
+	most := f.srv.maxStreams()
 	if n == f.granted || n > f.granted/2 && n < 2*f.granted && n < most || !f.h2.Acked() {
 		return
 	}

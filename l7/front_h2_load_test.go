@@ -42,6 +42,7 @@ func TestBusyServerGrantsFewerStreams(t *testing.T) {
 		look := func(c *h2Client) { c.read(time.Millisecond, nil) }
 		a, b := newH2Client(t, f.network), newH2Client(t, f.network)
 		look(a)
+		look(b)
 		for i := range uint32(14) {
 			a.ask(2*i+1, true, "/")
 		}
@@ -69,11 +70,40 @@ func TestBusyServerGrantsFewerStreams(t *testing.T) {
 		release()
 		synctest.Wait()
 		for _, c := range []*h2Client{a, b, late} {
+			look(c) // it acknowledges what it was told as its last stream ended
 			c.ask(101, true, "/other")
 			look(c)
 			require.Equal(t, uint32(20), c.max[len(c.max)-1])
 			require.Equal(t, "200 ", c.status[101])
 		}
+	})
+}
+
+// What a connection may have changes while the client has not yet acknowledged
+// what it was told before: it is told the rest as soon as it has.
+func TestGrantFollowsTheAcknowledgement(t *testing.T) {
+	var block chan struct{}
+	onHTTP2(t, &l7.Server{MaxStreams: 20, BusyStreams: 8}, func(*l4test.Network) http.Handler {
+		block = make(chan struct{})
+		return l7.HandlerFunc(func(x *l7.Exchange) {
+			<-block
+			x.Respond(200, nil, "")
+		})
+	}, func(t *testing.T, f *front) {
+		c := newH2Client(t, f.network)
+		c.read(time.Millisecond, nil)
+		c.mute = true
+		for i := range uint32(16) {
+			c.ask(2*i+1, true, "/")
+		}
+		c.read(time.Millisecond, nil)
+		require.Equal(t, []uint32{20, 10}, c.max)
+		close(block)
+		c.read(time.Millisecond, nil)
+		require.Equal(t, []uint32{20, 10}, c.max, "it has not acknowledged the last one")
+		require.NoError(t, c.WriteSettingsAck())
+		c.read(time.Millisecond, nil)
+		require.Equal(t, []uint32{20, 10, 20}, c.max)
 	})
 }
 

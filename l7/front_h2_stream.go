@@ -23,7 +23,12 @@ import (
 // goroutine that serves it.
 type h2Exchange struct {
 	unbounded
-	x    Exchange
+	x Exchange // cleared but for its memory before it is used again
+	h2Use
+}
+
+// An h2Use is what an h2Exchange holds for one stream.
+type h2Use struct {
 	f    *h2Front
 	head h2Head
 
@@ -89,6 +94,7 @@ func (s *h2Exchange) run() {
 	case s.f.srv.misdirects(x, &s.f.hosts):
 		x.Error(http.StatusMisdirectedRequest, endOf(l4.Denied, l4.PhaseRequest))
 	default:
+		s.f.srv.announces(x)
 		Serve(s.f.srv.handler(), x)
 		x.mustReply()
 	}
@@ -158,10 +164,9 @@ func (s *h2Exchange) finishExchange() {
 // recycle makes s ready for another stream. Pooled exchanges hold no channels.
 func (s *h2Exchange) recycle() {
 	srv := s.f.srv
-	s.x.reset(&origin{})
-	x := s.x
-	*s = h2Exchange{x: x}
+	s.x.clear()
 	s.x.down = nil
+	s.h2Use = h2Use{}
 	srv.streams.Put(s)
 }
 

@@ -52,17 +52,36 @@ func (s *Server) newStandard() *http.Server {
 
 type handedKey struct{}
 
-// handedOf returns the handed-over connection that c is or, under TLS, holds.
+// handedOf returns the outermost handed-over connection that c is or holds, or nil.
 func handedOf(c net.Conn) *handedConn {
-	switch c := c.(type) {
-	case *tls.Conn:
-		return handedOf(c.NetConn())
-	case *handedTLS:
-		return c.handedConn
-	case *handedConn:
-		return c
+	for {
+		switch w := c.(type) {
+		case *handedConn:
+			return w
+		case *handedTLS:
+			return w.handedConn
+		case interface{ NetConn() net.Conn }:
+			c = w.NetConn()
+		default:
+			return nil
+		}
 	}
-	return nil
+}
+
+// keptWith returns what is kept with the connection that c is or, through our own wrappers,
+// holds: of looks through those that say what they wrap.
+func keptWith[T comparable](c net.Conn, of func(net.Conn) T) (v T) {
+	for c != nil {
+		if found := of(c); found != v {
+			return found
+		}
+		h := handedOf(c)
+		if h == nil {
+			break
+		}
+		c = h.Conn
+	}
+	return v
 }
 
 // serveStandard is the embedded server's handler. The first request of a
@@ -80,7 +99,9 @@ func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	x := newStandardExchange(w, r, s)
-	x.conn, x.first = h, first
+	if ok {
+		x.conn, x.first = &h.clientConn, first
+	}
 	x.run(s.handler())
 }
 
@@ -123,12 +144,12 @@ func (s *Server) handOver(h *handedConn, give net.Conn) error {
 	return nil
 }
 
-// trackHanded counts a connection until it is closed. It fails if the server is
-// stopping, unless must is set.
+// trackHanded counts a connection until it is closed. With refuse it fails if all
+// connections are being cut.
 func (s *Server) trackHanded(h *handedConn, refuse bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if refuse && s.stopping.Load() {
+	if refuse && s.cutting.Load() {
 		return false
 	}
 	h.srv, h.closed = s, make(chan struct{})
@@ -168,15 +189,10 @@ type handedConn struct {
 	replay       []byte          // bytes already read from Conn
 	continuation *continuation
 	continued    bool
-	requests     atomic.Int32
 	bound        writeBound
 	leaving      leaving
 	idle         atomic.Bool // net/http waits for a request
-
-	mu   sync.Mutex
-	owns *session // server connections kept for the client; nil until needed
-
-	hosts misdirected
+	clientConn
 
 	srv    *Server // nil until the handover
 	closed chan struct{}
@@ -223,6 +239,9 @@ func liftBounds(c net.Conn) {
 	}
 }
 
+// NetConn returns what h wraps.
+func (h *handedConn) NetConn() net.Conn { return h.Conn }
+
 func (h *handedConn) Close() error {
 	err := h.Conn.Close()
 	h.forget()
@@ -260,14 +279,25 @@ func (h *handedConn) forget() {
 	}
 }
 
+// clientConn is what requests of a connection share on the standard front.
+type clientConn struct {
+	requests atomic.Int32
+	kept     net.Conn // what l4 knows of the connection is found by it; nil on an attached front
+
+	mu   sync.Mutex
+	owns *session // server connections kept for the client; nil until needed
+
+	hosts misdirected
+}
+
 // session returns the session of the client, and makes it if need is set.
-func (h *handedConn) session(need bool) *session {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if need && h.owns == nil {
-		h.owns = new(session)
+func (c *clientConn) session(need bool) *session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if need && c.owns == nil {
+		c.owns = new(session)
 	}
-	return h.owns
+	return c.owns
 }
 
 // CloseWrite half-closes, for hijackers.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -125,6 +126,9 @@ func (c *byteConn) parse(n int) bool {
 	}
 	head := sameOr(c.req.head, raw) // all strings of the exchange are parts of it
 	if err := parseRequest(&c.x, &c.frame, head, orDefault(c.srv.MaxFields, defaultMaxFields)); err != nil {
+		if c.served == 0 && namesNoVersion(head) && c.srv.mayPreface(c.from.tls != nil) {
+			return c.refusePreface(err)
+		}
 		return c.refuse(err)
 	}
 	if limit := orDefault(c.srv.MaxBodyBytes, 0); limit > 0 && c.x.ContentLength > limit {
@@ -135,12 +139,33 @@ func (c *byteConn) parse(n int) bool {
 	c.consumed()
 	c.x.begin(FrontByte)
 	c.rep = repBody{}
-	c.served++
+	if c.served++; c.served == 1 {
+		c.leaving.begun.Store(true)
+	}
 	f := &c.frame
 	if f.close || c.x.proto == 0 && !f.keepAlive || c.srv.endsBehind(int(c.served)) || c.endsSoon() {
 		c.ends.atLeast(endsClosed)
 	}
 	return true
+}
+
+// namesNoVersion reports whether the request line of a head has three words, and the
+// last is not the name and version of a protocol, as "HTTP/1.1" is. Then nothing says
+// that it is a request of HTTP/1.
+func namesNoVersion(head string) bool {
+	line, _, _ := cutLine(head)
+	words := strings.Split(line, " ")
+	return len(words) == 3 && !strings.Contains(words[2], "/")
+}
+
+// refusePreface ends a connection that may begin with HTTP/2, and begins with neither
+// a request nor its preface (RFC 9113, section 3.4). Its client does not read HTTP/1.
+func (c *byteConn) refusePreface(err *headError) bool {
+	c.x.begin(FrontByte)
+	c.x.Record.Err = err
+	c.x.Record.Termination = endOf(l4.Denied, l4.PhaseRequest)
+	c.srv.ended(&c.x)
+	return false
 }
 
 // refuse answers a malformed request and ends the connection, since the bytes

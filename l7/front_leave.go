@@ -18,10 +18,14 @@ import (
 // more. All connections are drained when the server shuts down, and those that an
 // l4.Server has accepted also when that one does.
 
+// A connection whose first request has not come yet is not idle: its client has just
+// connected, and would take its end for a failure. It has firstRequestTime to send it.
+
 // leaving is how far a connection has been drained. The zero value is not draining.
 type leaving struct {
-	told atomic.Bool // ends after the current reply, or the next one
-	out  atomic.Bool // does not wait for another request
+	begun atomic.Bool // its first request has come, or it is one of HTTP/2, whose clients can be told
+	told  atomic.Bool // ends after the current reply, or the next one
+	out   atomic.Bool // does not wait for another request
 }
 
 // lameDuck tells all clients to leave and keeps serving for a while.
@@ -62,7 +66,22 @@ func (c *byteConn) endsSoon() bool {
 }
 
 // outNow reports whether the connection ends as soon as it is idle.
-func (c *byteConn) outNow() bool { return c.srv.stopping.Load() || c.leaving.out.Load() }
+func (c *byteConn) outNow() bool {
+	return c.leaving.out.Load() || c.srv.stopping.Load() && c.leaving.begun.Load()
+}
+
+// drainIdle has the connection end as soon as it is idle.
+func (c *byteConn) drainIdle() {
+	out := func() {
+		c.leaving.out.Store(true)
+		c.interruptIdle()
+	}
+	if c.leaving.begun.Load() {
+		out()
+	} else {
+		time.AfterFunc(firstRequestTime, out)
+	}
+}
 
 // lingers reports whether the client has been told, or will be, and the connection
 // still waits for a request.
@@ -81,10 +100,7 @@ func (c *byteConn) leaveWith() {
 	l4.AfterDraining(c.raw, func() {
 		c.leaving.told.Store(true)
 		c.tell()
-		c.srv.afterLameDuck(func() {
-			c.leaving.out.Store(true)
-			c.interruptIdle()
-		})
+		c.srv.afterLameDuck(c.drainIdle)
 	})
 }
 
@@ -129,7 +145,8 @@ func (s *standard) sayLast() {
 	if s.srv == nil || s.r.ProtoMajor != 1 {
 		return
 	}
-	s.srv.sayLast(s.w, s.conn)
+	h, _ := s.r.Context().Value(handedKey{}).(*handedConn)
+	s.srv.sayLast(s.w, h)
 }
 
 // sayLast does so for a reply on h, which is nil if the connection is not known.

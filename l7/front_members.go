@@ -77,6 +77,12 @@ func (s *Server) slot() bool {
 	select {
 	case s.slots <- struct{}{}:
 		return true
+	default:
+		s.totals.atLimit.Add(1)
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return true
 	case <-s.done:
 		return false
 	}

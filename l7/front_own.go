@@ -47,6 +47,9 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 	}
 	w := &ownWriter{x: x, under: under, header: make(http.Header)}
 	std := &standard{x: x, w: w, r: r, srv: under.server(), under: under, front: x.Record.Front}
+	if t, ok := under.(*through); ok {
+		std.around = t.lent
+	}
 	std.body.bounded = true
 	x.Record.Front = FrontStandard
 	x.down, x.replied = std, false

@@ -93,8 +93,27 @@ func (c *byteConn) interruptIdle() {
 	case err != nil:
 		c.shut()
 	case parked:
-		c.closeParked()
+		c.dismissParked()
 	}
+}
+
+// dismissParked closes a parked connection. A client of HTTP/2 is told first, and has a
+// moment to close it itself: the GOAWAY says that a request which is on its way just now
+// was not processed, so that it is sent again elsewhere (RFC 9113, section 6.8).
+func (c *byteConn) dismissParked() {
+	h := c.http2()
+	if h == nil || h.told() {
+		c.closeParked()
+		return
+	}
+	go func() { // it may have to wait for the client to read
+		h.goodbye()
+		time.AfterFunc(lingerTime, func() {
+			if c.state.is(stateParked) {
+				c.closeParked()
+			}
+		})
+	}()
 }
 
 // closeParked closes a parked connection. The Parker resumes it, and it finds

@@ -229,12 +229,7 @@ func (c *byteConn) abort() {
 	_ = c.flush()
 	c.ends.atLeast(endsBroken)
 	if c.rep.toClose || !c.rep.begun {
-		if t, ok := c.raw.(interface{ SetLinger(int) error }); ok {
-			_ = t.SetLinger(0)
-		}
-		if c.nc != c.raw {
-			_ = c.raw.Close() // TLS would send close_notify, which marks a complete body
-		}
+		l4.Abort(c.c)
 	}
 }
 

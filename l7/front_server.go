@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -36,8 +37,8 @@ import (
 // ReadTimeout and WriteTimeout: they bound each wait for the client, not a whole
 // message. ConnContext gets a connection before the TLS of ServeTLS, and Protocols
 // includes UnencryptedHTTP2 by default. The package comment maps the other fields of
-// http.Server. Timeouts are coarse: they may be up to a quarter longer than set,
-// never shorter.
+// http.Server. Timeouts are coarse: each may take up to a half longer than
+// set, most often a quarter, and never less.
 //
 // An HTTP/2 connection buffers at most: MaxStreams times 64 KiB plus 2 MiB of
 // request bodies that no handler has read yet; 64 KiB of reply bodies, a head for
@@ -95,8 +96,14 @@ type Server struct {
 
 	// Protocols are the protocols for clients; nil means HTTP/1 and HTTP/2, also by
 	// prior knowledge (UnencryptedHTTP2). A connection that uses none of them is
-	// closed.
+	// closed; so is one that may begin with HTTP/2 and whose first line names no version
+	// of any protocol, since that is an invalid preface (RFC 9113, section 3.4).
 	Protocols *http.Protocols
+
+	// JA4 makes the fingerprint of each client's TLS, for [Exchange.JA4], Record.JA4 and
+	// the matcher [JA4]. It is for ServeTLS; TLS that an [l4.TerminateTLS] has ended
+	// before has one if that was told so.
+	JA4 bool
 
 	OnDone func(*Record) // called at the end of each exchange; must not block or keep the record
 	Logger *slog.Logger  // nil means slog.Default()
@@ -107,6 +114,11 @@ type Server struct {
 	// fields, or did not read its replies. Err says which. It must not block. The
 	// example shows how to ban the client.
 	OnAbuse func(client netip.AddrPort, err error)
+
+	// OnHandshakeError, if not nil, is called when the TLS handshake of ServeTLS with a
+	// client has failed, of which there is no Record. [l4.ClientCertErrorOf] finds in err
+	// which certificate of the client has, and why. It must not block.
+	OnHandshakeError func(client netip.AddrPort, err error)
 
 	once   sync.Once
 	std    *http.Server
@@ -120,7 +132,9 @@ type Server struct {
 	late    latecomers
 
 	mu           sync.Mutex
-	listeners    map[*closedOnce]struct{}
+	listeners    map[*closedOnce]struct{} // of the Serve methods that have not returned
+	unheard      chan struct{}            // closed when there is no listener any more; nil if nobody waits for that
+	sealed       bool                     // Shutdown takes no more connections; guarded by mu
 	conns        map[*byteConn]struct{}
 	stopping     atomic.Bool
 	onShutdown   []func()
@@ -130,7 +144,10 @@ type Server struct {
 	cutting      atomic.Bool   // the context of Shutdown has ended, or Close was called
 	done         chan struct{} // closed when stopping
 	wg           sync.WaitGroup
-	warned       sync.Map // handler types that warnForeign has logged
+	warned       sync.Map               // handler types that warnForeign has logged
+	attached     []*Attachment          // guarded by mu
+	altSvc       atomic.Pointer[altSvc] // what they announce; nil if nothing
+	outside      atomic.Int64           // open connections of attached fronts
 	totals       totals
 	serving      atomic.Int64 // HTTP/2 streams being served
 }
@@ -235,6 +252,9 @@ func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 		_ = ln.Close()
 		return errors.New("l7: ServeTLS: TLSConfig has no certificate")
 	}
+	if s.JA4 {
+		cfg.GetConfigForClient = keepJA4(cfg.GetConfigForClient)
+	}
 	return s.serve(ln, cfg)
 }
 
@@ -255,7 +275,7 @@ func (s *Server) serve(given net.Listener, cfg *tls.Config) error {
 	}
 	var pause time.Duration
 	for s.slot() {
-		nc, err := ln.Accept()
+		nc, err := s.accept(ln)
 		if err != nil {
 			s.freeSlot()
 			if s.stopping.Load() {
@@ -280,11 +300,31 @@ func (s *Server) serve(given net.Listener, cfg *tls.Config) error {
 	return ErrServerClosed
 }
 
+// accept is ln.Accept. A panic of it, which may be the host's, and no connection at all
+// are errors that may pass.
+func (s *Server) accept(ln net.Listener) (nc net.Conn, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &acceptError{recovered(s.logger(), p, "Accept")}
+		}
+	}()
+	if nc, err = ln.Accept(); nc == nil && err == nil {
+		panic("no connection and no error")
+	}
+	return nc, err
+}
+
+// An acceptError makes a server go on, since the next connection may succeed.
+type acceptError struct{ error }
+
+func (*acceptError) Timeout() bool   { return false }
+func (*acceptError) Temporary() bool { return true }
+
 // start gives a new connection its goroutine.
 func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	base, ok := s.connContext(base, nc)
 	s.mu.Lock()
-	if !ok || s.stopping.Load() {
+	if !ok || s.sealed || s.cutting.Load() {
 		s.mu.Unlock()
 		_ = quietly(s.logger(), func() { _ = nc.Close() })
 		s.freeSlot()
@@ -294,8 +334,34 @@ func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	c := &byteConn{srv: s, base: base, raw: nc, nc: nc}
 	c.ctx, c.cancel = context.WithCancel(ownContext{base, c})
 	s.conns[c] = struct{}{}
-	s.wg.Add(1) // until the connection ends, with or without a goroutine
+	s.wg.Add(1)            // until the connection ends, with or without a goroutine
+	if s.stopping.Load() { // Shutdown has not seen it
+		c.drainIdle()
+	}
 	go c.start(cfg)
+}
+
+// seal waits until no Serve may still have a connection that it has just accepted, a
+// moment at most: a listener need not end its Accept when it is closed.
+func (s *Server) seal(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.listeners) > 0 {
+		if s.unheard == nil {
+			s.unheard = make(chan struct{})
+		}
+		none := s.unheard
+		s.mu.Unlock()
+		t := time.NewTimer(firstRequestTime)
+		select {
+		case <-none:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		s.mu.Lock()
+	}
+	s.sealed = true
 }
 
 func (s *Server) track(ln *closedOnce) bool {
@@ -312,6 +378,10 @@ func (s *Server) untrack(ln *closedOnce) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, ln)
+	if len(s.listeners) == 0 && s.unheard != nil {
+		close(s.unheard)
+		s.unheard = nil
+	}
 }
 
 // forget removes a connection from the list: it is closed, or has moved to the
@@ -344,25 +414,31 @@ func (s *Server) stop() []*byteConn {
 }
 
 // Shutdown first keeps serving for LameDuck, if that is set. Then it stops accepting, closes idle
-// connections, tells the clients of the others that their connection ends after the current reply
-// (Connection: close, GOAWAY), and waits for these, including upgraded connections. When ctx ends,
-// it cuts the remaining connections and returns ctx's error.
+// connections, gives those that have not sent a request yet a second to do so, tells the clients
+// of the others that their connection ends after the current reply (Connection: close, GOAWAY), and
+// waits for these, including upgraded connections. When ctx ends, it cuts the remaining connections
+// and returns ctx's error.
 //
 // Connections that an [l4.Server] has accepted, and an [l4.Listener] has passed on,
 // are drained in the same way when that server shuts down. The two may be shut down
 // in either order.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.tellShutdown()
+	wait := s.shutdownAttached(ctx)
 	s.lameDuck(ctx)
 	for _, c := range s.stop() {
-		c.interruptIdle()
+		c.drainIdle()
 		c.tell()
 	}
 	ended := make(chan struct{})
+	var late error // of attached fronts
 	go func() {
 		defer close(ended)
-		_ = s.std.Shutdown(ctx)
+		s.std.SetKeepAlivesEnabled(false) // it may get connections yet, with their last request
+		s.seal(ctx)
 		s.wg.Wait()
+		_ = s.std.Shutdown(ctx)
+		late = wait()
 	}()
 	var err error
 	select {
@@ -377,16 +453,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.parking.close()
-	return err
+	return cmp.Or(err, late)
 }
 
-// Close cuts all connections at once and waits for their goroutines.
+// Close cuts all connections at once and waits for their goroutines. Those that are in use
+// are reset where that is possible, so that no client takes a part for the whole.
 func (s *Server) Close() error {
 	s.stop()
 	s.cut()
+	err := s.eachFront(s.attachedFronts(), AttachedFront.Close)
 	s.wg.Wait()
 	s.parking.close()
-	return nil
+	return err
 }
 
 // cut closes every connection.
@@ -395,14 +473,23 @@ func (s *Server) cut() {
 	for _, c := range s.stop() {
 		c.cut()
 	}
+	for _, c := range s.allHanded() {
+		if !c.idle.Load() {
+			_ = quietly(s.logger(), func() { l4.Abort(c) })
+		}
+	}
 	_ = s.std.Close()
-	s.mu.Lock()
-	handed := slices.Collect(maps.Keys(s.handed)) // hijacked ones among them
-	s.mu.Unlock()
-	for _, c := range handed {
+	for _, c := range s.allHanded() { // hijacked ones
 		_ = quietly(s.logger(), func() { _ = c.Close() })
 		c.cancel() // a relay that uses the file descriptor does not notice the close
 	}
+}
+
+// allHanded returns the connections of the standard front.
+func (s *Server) allHanded() []*handedConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.handed))
 }
 
 // Check returns what is wrong with s and its tree of handlers, each mistake a

@@ -39,12 +39,15 @@ type standard struct {
 	w        http.ResponseWriter
 	r        *http.Request
 	srv      *Server      // nil if the http.Server is the host's
-	conn     *handedConn  // nil if it is not known
+	conn     *clientConn  // nil if it is not known
 	first    bool         // the first request on conn
+	attached *Attachment  // of the front that conn belongs to; nil under an http.Server
+	refused  *headError   // why that front does not accept the request; nil if it does
 	under    ownFront     // the front that has made w and r; nil under an http.Server
 	front    Front        // of under
 	through  *through     // the native continuation of under; nil if there is none
 	lent     *carried     // lent to the foreign handler around; nil if there is none
+	around   *carried     // likewise, if this is that exchange itself, which has gone through
 	lending  bool         // the exchange is lent to a foreign handler inside
 	body     standardBody // of the request
 	stopGone func() bool  // undoes attach
@@ -90,6 +93,7 @@ func (s *standard) run(h http.Handler) {
 		if !s.hijacked && s.r.ProtoMajor == 1 {
 			s.writes.lift(s.w)
 		}
+		s.killed()
 		if s.srv != nil {
 			s.srv.ended(x)
 		}
@@ -97,13 +101,16 @@ func (s *standard) run(h http.Handler) {
 			panic(http.ErrAbortHandler)
 		}
 	}()
-	if err := s.parse(); err != nil {
+	if err := s.accept(); err != nil {
 		s.mustClose()
 		x.Record.Err = err
 		x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))
 	} else if err := firstUse(h); err != nil {
 		x.misconfigured(err)
 	} else {
+		if s.srv != nil {
+			s.announce()
+		}
 		if s.srv != nil && s.conn != nil && s.srv.misdirects(x, &s.conn.hosts) {
 			x.Error(http.StatusMisdirectedRequest, endOf(l4.Denied, l4.PhaseRequest))
 		} else {
@@ -151,14 +158,37 @@ func (s *standard) logger() *slog.Logger {
 	return slog.Default()
 }
 
+// accept is parse, unless an attached front has refused the request already.
+func (s *standard) accept() *headError {
+	err := s.parse()
+	if err != nil && s.x.Record.Proto == "" { // the record still says what is known
+		s.x.begin(s.kindOfFront())
+	}
+	if s.refused != nil {
+		return s.refused
+	}
+	return err
+}
+
+func (s *standard) kindOfFront() Front {
+	if s.attached != nil {
+		return FrontHTTP3
+	}
+	return FrontStandard
+}
+
+// announce has the reply say that there is an attached front, if this is not it.
+func (s *standard) announce() {
+	if s.attached == nil {
+		s.srv.announces(s.x)
+	}
+}
+
 // parse fills the exchange from the request of net/http, and checks what
 // net/http does not.
 func (s *standard) parse() *headError {
 	x, r := s.x, s.r
 	x.Method, x.asked.method = r.Method, r.Method
-	if !isToken(r.Method) {
-		return bad("malformed method") // HTTP/2, or set by a handler
-	}
 	x.proto = int8(r.ProtoMinor)
 	if r.ProtoMajor > 1 {
 		x.proto = int8(r.ProtoMajor)
@@ -174,7 +204,12 @@ func (s *standard) parse() *headError {
 	x.Remote = netip.AddrPortFrom(x.Remote.Addr().Unmap(), x.Remote.Port())
 	x.Client = x.Remote.Addr()
 	if s.conn != nil {
-		x.proxied = l4.ProxyHeaderOf(s.conn.Conn)
+		if nc := s.conn.kept; nc != nil {
+			x.proxied, x.ja4 = keptWith(nc, l4.ProxyHeaderOf), keptWith(nc, l4.JA4Of)
+		}
+	}
+	if !isToken(r.Method) {
+		return bad("malformed method") // HTTP/2, or set by a handler
 	}
 	x.ContentLength = r.ContentLength
 	if r.Body == nil || r.Body == http.NoBody {
@@ -193,7 +228,7 @@ func (s *standard) parse() *headError {
 	if !validHost(x.Host) && (x.Host != "" || x.proto != 0) {
 		return bad("malformed Host")
 	}
-	x.begin(FrontStandard)
+	x.begin(s.kindOfFront())
 	return s.parseHeader()
 }
 
@@ -215,6 +250,7 @@ func (s *standard) parseHeader() *headError {
 		}
 		kind := kindOf(name)
 		for _, v := range values {
+			v = trimOWS(v) // net/http leaves white space around a value of HTTP/2
 			k := kind
 			if k == kindForwarded && s.lent != nil && !s.lent.wasSent(name, v) {
 				k, x.Header.tells = kindOther, true // set by the foreign handler
@@ -227,7 +263,10 @@ func (s *standard) parseHeader() *headError {
 		}
 	}
 	x.grpc = x.isGRPC()
-	if f.nominated {
+	switch {
+	case s.lent != nil && (f.nominated || s.lent.nominated != nil):
+		s.lent.nominated.drop(&x.Header, &f.options)
+	case f.nominated:
 		x.Header.dropNominated(&f.options)
 	}
 	if len(r.Trailer) > 0 { // net/http has removed the field
@@ -255,7 +294,10 @@ func (s *standard) parseHeader() *headError {
 		s.w.Header().Set("Connection", "close")
 	}
 	x.upgrade = ""
-	if f.upgrade && x.ContentLength == 0 && (x.proto == 1 || s.lent != nil && s.root().x.wsKey != "") {
+	if s.attached != nil && f.upgrade && hijackable(s.w) {
+		x.wsKey = x.Header.Get("Sec-WebSocket-Key")
+	}
+	if f.upgrade && x.ContentLength == 0 && (x.proto == 1 || s.root().x.wsKey != "") {
 		x.upgrade = f.protocol.join()
 	}
 	x.trailers = f.trailers || x.trailers && x.proto > 1 // a request made from a stream lacks the field
@@ -278,7 +320,7 @@ func (s *standard) trailer() *Fields {
 		for _, v := range values {
 			// net/http lets through invalid names.
 			if isToken(name) && validValue(v) && !forbiddenTrailer(name) && !s.aroundSets(name) {
-				f.list = append(f.list, Field{Name: name, Value: v, checked: true})
+				f.list = append(f.list, Field{Name: name, Value: trimOWS(v), checked: true})
 			}
 		}
 	}
@@ -412,7 +454,7 @@ func (s *standard) session(need bool) usage {
 		if !ok {
 			return usage{first: true}
 		}
-		s.conn, s.first = h, h.requests.Load() == 1
+		s.conn, s.first = &h.clientConn, h.requests.Load() == 1
 	}
 	return usage{s.conn.session(need), s.first}
 }

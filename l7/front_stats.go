@@ -13,17 +13,17 @@ type totals struct {
 	exchanges tally
 	ends      [len(l4.Ends{})]atomic.Uint64 // except l4.Normal, which is computed from the number of exchanges
 
-	accepted, acceptErrors, handshakes, handshakeErrors atomic.Uint64
+	accepted, acceptErrors, atLimit, handshakes, handshakeErrors atomic.Uint64
 
 	parked atomic.Int64
 }
 
 // Open returns the number of open connections, including those of the standard
-// front and upgraded ones.
+// front, of attached fronts, and upgraded ones.
 func (s *Server) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.conns) + len(s.handed) - s.both
+	return len(s.conns) + len(s.handed) - s.both + int(s.outside.Load())
 }
 
 // Stats returns the figures of s.
@@ -32,7 +32,7 @@ func (s *Server) Stats() Stats {
 	st := Stats{
 		Open:     s.Open(),
 		Parked:   int(max(0, t.parked.Load())),
-		Accepted: t.accepted.Load(), AcceptErrors: t.acceptErrors.Load(),
+		Accepted: t.accepted.Load(), AcceptErrors: t.acceptErrors.Load(), AtLimit: t.atLimit.Load(),
 		Handshakes: t.handshakes.Load(), HandshakeErrors: t.handshakeErrors.Load(),
 	}
 	for c := range t.ends {

@@ -39,7 +39,8 @@ func (w *sweeper) sweep(s *Server) {
 	w.armed.Store(false) // a connection whose new state is not visible yet arms it again
 	now, tick := time.Now(), w.tick.Add(1)
 	limit := orDefault(s.IdleTimeout, defaultIdleTimeout)
-	var settle, expired []*byteConn
+	var settle []*byteConn
+	var expired []*byteConn
 	again := false
 	s.mu.Lock()
 	for c := range s.conns {
@@ -54,7 +55,7 @@ func (w *sweeper) sweep(s *Server) {
 			}
 		case stateParked:
 			again = true
-			if limit > 0 && c.state.parkedFor(now.Sub(w.start)) > limit {
+			if idle := c.state.parkedFor(now.Sub(w.start)); limit > 0 && idle > limit {
 				expired = append(expired, c)
 			}
 		}
@@ -68,6 +69,13 @@ func (w *sweeper) sweep(s *Server) {
 		c.interruptIdle()
 	}
 	for _, c := range expired {
+		c.expire()
+	}
+}
+
+// expire ends a connection that has been parked for too long.
+func (c *byteConn) expire() {
+	if h := c.http2(); h == nil || !h.told() { // otherwise it is about to end
 		c.interruptIdle()
 	}
 }

@@ -18,6 +18,7 @@ import (
 type through struct {
 	ownFront
 	x    *Exchange
+	lent *carried // to the foreign handler
 	ctx  context.Context
 	h    http.Header // header of the foreign handler's writer
 	open bool        // the end of the reply is postponed
@@ -112,7 +113,7 @@ func (w *editingWriter) goThrough(h Handler, r *http.Request) bool {
 		return false
 	}
 	x := s.x
-	t := &through{ownFront: s.under, x: x, ctx: r.Context(), h: w.ResponseWriter.Header()}
+	t := &through{ownFront: s.under, x: x, lent: l, ctx: r.Context(), h: w.ResponseWriter.Header()}
 	s.through = t
 	x.down, x.Record.Front = t, s.front
 	editors := len(x.editors)
@@ -155,7 +156,7 @@ func (s *standard) fits(l *carried, r *http.Request) bool {
 	if b, ok := l.body.(*carriedBody); ok && !b.untouched() {
 		return false
 	}
-	if !sameHeader(&x.Header, r.Header) {
+	if !slices.Equal(l.connection, r.Header["Connection"]) || !sameHeader(&x.Header, r.Header) {
 		return false
 	}
 	path, query := x.Path, x.Query

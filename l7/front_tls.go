@@ -36,7 +36,11 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) && c.base.Err() == nil {
 			err = &TimeoutError{"Server.HandshakeTimeout", orDefault(c.srv.HandshakeTimeout, defaultHandshakeTimeout), err}
 		}
+		if e := l4.ClientCertErrorOf(err); e != nil {
+			err = e // which names the certificate
+		}
 		c.srv.logger().Debug("l7: TLS handshake failed", "remote", c.nc.RemoteAddr(), "error", err)
+		c.tellHandshake(err)
 		return false
 	}
 	c.srv.totals.handshakes.Add(1)
@@ -45,6 +49,35 @@ func (c *byteConn) handshake(cfg *tls.Config) bool {
 		h.bound.set(orDefault(c.srv.SendTimeout, defaultSendTimeout))
 	}
 	return true
+}
+
+// tellHandshake calls OnHandshakeError.
+func (c *byteConn) tellHandshake(err error) {
+	if c.srv.OnHandshakeError == nil {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			_ = recovered(c.srv.logger(), p, "OnHandshakeError")
+		}
+	}()
+	c.srv.OnHandshakeError(addrPort(c.remoteAddr()), err)
+}
+
+// keepJA4 returns a GetConfigForClient that keeps the fingerprint of the client, and then
+// does what next does, which may be nil.
+func keepJA4(next func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if h, ok := hello.Conn.(*handedConn); ok {
+			below := *hello
+			below.Conn = h.Conn
+			l4.KeepJA4(&below)
+		}
+		if next == nil {
+			return nil, nil
+		}
+		return next(hello)
+	}
 }
 
 // answerPlain tells a client that sends plain HTTP that the port expects TLS.

@@ -5,6 +5,7 @@ package l7
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"runtime"
@@ -15,8 +16,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
 
 	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l4/l4test"
+	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
 // The tests below replay, step by step, what once went wrong between a connection
@@ -131,6 +135,7 @@ func TestShutdownBetweenLookAndPark(t *testing.T) {
 	c := idleByteConn(t, nc)
 	c.watch() // starts the Parker
 	defer c.srv.parking.close()
+	c.leaving.begun.Store(true)
 	c.srv.stopping.Store(true)
 	c.now = time.Now()
 	require.False(t, c.park())
@@ -418,6 +423,7 @@ func TestSettledConnectionHoldsNothing(t *testing.T) {
 	nc, _ = pairOfTCP(t)
 	o := idleByteConn(t, nc)
 	o.srv = c.srv
+	o.leaving.begun.Store(true)
 	c.srv.stopping.Store(true)
 	require.False(t, o.await())
 	require.False(t, o.settled)
@@ -447,4 +453,75 @@ func TestCloseOfParkedWaitsForNobody(t *testing.T) {
 		_, err := nc.Write([]byte("x"))
 		require.ErrorIs(t, err, io.ErrClosedPipe)
 	})
+}
+
+// gatedConn holds back what is written until its gate is opened, if it has one.
+type gatedConn struct {
+	*l4test.Conn
+	gate atomic.Pointer[chan struct{}]
+}
+
+func (c *gatedConn) Write(p []byte) (int, error) {
+	if gate := c.gate.Load(); gate != nil {
+		<-*gate
+	}
+	return c.Conn.Write(p)
+}
+
+// The GOAWAY is still being written, by another goroutine, when the reader finds that
+// the connection is over: it waits, or the client would read its end first.
+func TestEndOfHTTP2WaitsForItsGoAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, b := l4test.Pipe()
+		server := &gatedConn{Conn: b}
+		srv := &Server{Handler: HandlerFunc(func(x *Exchange) { x.Respond(200, nil, "ok") }), Logger: slog.New(slog.DiscardHandler)}
+		defer srv.Close()
+		_ = srv.Serve(&oneShot{conn: server})
+		_, _ = io.WriteString(client, http2.ClientPreface)
+		fr := http2.NewFramer(client, client)
+		require.NoError(t, fr.WriteSettings())
+		synctest.Wait()
+		gate := make(chan struct{})
+		server.gate.Store(&gate)
+		c := onlyByteConn(srv)
+		go c.http2().leave()
+		synctest.Wait() // the reader has seen that the connection is over
+		close(gate)
+		last := http2.FrameType(0)
+		for {
+			f, err := fr.ReadFrame()
+			if err != nil {
+				require.ErrorIs(t, err, io.EOF)
+				break
+			}
+			last = f.Header().Type
+		}
+		require.Equal(t, http2.FrameGoAway, last)
+	})
+}
+
+func onlyByteConn(s *Server) *byteConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		return c
+	}
+	return nil
+}
+
+// What is about to be written to a connection that is settled meanwhile is not lost.
+func TestSettledHTTP2KeepsItsGoAway(t *testing.T) {
+	client, b := l4test.Pipe()
+	k := new(h2Link)
+	k.start(l4.NewConn(b), false, time.Second, &h2.Config{MaxStreams: 1, MaxFrame: h2.MinMaxFrame, MaxBlock: 1 << 10, StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: h2ConnWindow(1)}, func(error) {}, func(f func()) { f() })
+	k.flush()
+	k.mu.Lock()
+	k.h2.Leave(false, h2.NoError, "")
+	k.mu.Unlock()
+	k.rest()
+	k.flush()
+	require.NoError(t, b.Close())
+	all, err := io.ReadAll(client)
+	require.NoError(t, err)
+	require.Contains(t, string(all), string([]byte{7 /* GOAWAY */, 0, 0, 0, 0, 0}))
 }

@@ -5,8 +5,10 @@ package l7_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
 	"github.com/penstock-lb/penstock/l7/l7test"
@@ -213,4 +216,83 @@ func TestH2ResetAndShutdown(t *testing.T) {
 			}
 		})
 	})
+}
+
+// Browsers send each cookie in a field of its own (RFC 9113, section 8.2.3), and may have
+// more cookies than a head may have fields. Together they are one field.
+func TestHTTP2ManyCookies(t *testing.T) {
+	for _, tc := range []struct {
+		cookies, most int // MaxHeaderBytes
+		want          string
+	}{{180, 0, "200"}, {2000, 0, "431"}, {180, -1, "431"}} {
+		onHTTP2(t, &l7.Server{MaxHeaderBytes: tc.most}, proxyTo("10.0.0.1:80"), func(t *testing.T, f *front) {
+			o := origin(t, f.network, "10.0.0.1:80")
+			fields := []string{":method", "GET", ":scheme", "http", ":authority", "a.test", ":path", "/"}
+			var crumbs []string
+			for i := range tc.cookies {
+				crumbs = append(crumbs, fmt.Sprintf("c%d=1", i))
+				fields = append(fields, "cookie", crumbs[i])
+			}
+			if got := h2Ask(t, f.network, "", nil, fields...); got != tc.want {
+				t.Errorf("%d cookies: %s; want %s", tc.cookies, got, tc.want)
+			}
+			for _, r := range o.Requests() {
+				for _, h := range r.Header {
+					if want := strings.Join(crumbs, "; "); strings.EqualFold(h.Name, "Cookie") && h.Value != want {
+						t.Errorf("the server got %q; want %q", h.Value, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A connection that may begin with HTTP/2, and whose first line names no version of any
+// protocol, began with an invalid preface: it is closed (RFC 9113, section 3.4). All
+// that looks like HTTP/1 is answered by HTTP/1.
+func TestFirstBytesOfNoProtocol(t *testing.T) {
+	const good = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
+	http1 := new(http.Protocols)
+	http1.SetHTTP1(true)
+	for name, c := range map[string]struct {
+		send      string
+		protocols *http.Protocols
+		statuses  []string
+	}{
+		"no version":                  {"INVALID CONNECTION PREFACE\r\n\r\n", nil, nil},
+		"no version, to HTTP/1 alone": {"INVALID CONNECTION PREFACE\r\n\r\n", http1, []string{"400"}},
+		"no version, second":          {good + "INVALID CONNECTION PREFACE\r\n\r\n", nil, []string{"200", "400"}},
+		"another protocol":            {"GET / RTSP/1.0\r\nHost: a.test\r\n\r\n", nil, []string{"400"}},
+		"two words":                   {"GET /\r\n\r\n", nil, []string{"400"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				site := func(*l4test.Network) http.Handler {
+					return l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(200, nil, "") })
+				}
+				byteFront(t, site, &l7.Server{Protocols: c.protocols}, func(t *testing.T, f *front) {
+					nc, err := f.network.DialContext(t.Context(), "tcp", siteAddr)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer nc.Close()
+					io.WriteString(nc, c.send)
+					b, err := io.ReadAll(nc)
+					if err != nil {
+						t.Error(err)
+					}
+					var got []string
+					for _, part := range strings.Split(string(b), "HTTP/1.1 ")[1:] {
+						got = append(got, part[:3])
+					}
+					if !slices.Equal(got, c.statuses) || c.statuses == nil && len(b) > 0 {
+						t.Errorf("got %q; want %v", b, c.statuses)
+					}
+					if r := f.last(t); r.Err == nil || r.Termination.Cause != l4.Denied || r.Termination.Phase != l4.PhaseRequest {
+						t.Errorf("the record says %v, %v", r.Termination, r.Err)
+					}
+				})
+			})
+		})
+	}
 }

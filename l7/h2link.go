@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,11 +25,17 @@ const (
 	h2MaxWindow    = 1 << 20
 	h2ConnSpare    = 2 << 20 // for streams that are read as fast as they come
 	h2OutHigh      = 64 << 10
-	h2Turn         = 16 << 10 // bytes of DATA that a stream adds while others wait
+	h2Turn         = 16 << 10 // bytes that a stream adds while others wait: a frame that fills a TLS record
 	h2Writes       = 8        // by a goroutine that has other work
 	h2OutLimit     = 1 << 20  // of frames that a peer causes and does not read
 	h2PingTimeout  = 15 * time.Second
 )
+
+// h2ConnWindow returns the window of a connection that has so many streams, which a
+// connection cannot have larger than h2.MaxWindow.
+func h2ConnWindow(streams int) int {
+	return min(streams, (h2.MaxWindow-h2ConnSpare)/h2StreamWindow)*h2StreamWindow + h2ConnSpare
+}
 
 // An h2Link is the layer below the streams, used on both sides of HTTP/2: the
 // state of the protocol and the output buffer. A goroutine that has something to
@@ -42,18 +49,20 @@ type h2Link struct {
 	spawn func(f func())    // runs f on a goroutine; some owners wait for it
 	apart bool              // writing is always left to a goroutine of spawn
 	all   func()            // the method value of writeAll, made once
-	names map[string]string // of fields, in lower case
+	names map[string]h2Name // of fields, by their spelling
+	ev    h2.Event          // the event that is being handled
 
 	mu      sync.Mutex
 	h2      *h2.Conn
-	spare   []byte      // the buffer that is not h2.Out
-	writing bool        // a goroutine is writing
-	caused  int         // bytes of h2.Out caused by frames of the peer
-	closed  bool        // nothing more is served or sent
-	err     error       // why
-	queue   []*h2Sender // in the order in which they asked to send
-	turns   int         // senders taken out of queue that have not sent yet
-	data    int64       // bytes of bodies that all streams have sent
+	spare   []byte        // the buffer that is not h2.Out
+	writing bool          // a goroutine is writing
+	written chan struct{} // closed when it has written all; nil if nobody waits for that
+	caused  int           // bytes of h2.Out caused by frames of the peer
+	closed  bool          // nothing more is served or sent
+	err     error         // why
+	queue   []*h2Sender   // in the order in which they asked to send
+	turns   int           // senders taken out of queue that have not sent yet
+	data    int64         // bytes of bodies that all streams have sent
 	sleep   sleepers
 	late    func()          // the method value of wakeLate, made once
 	chans   []chan struct{} // of waits, for reuse
@@ -65,7 +74,7 @@ type h2Link struct {
 // writing has failed. Spawn starts a goroutine.
 func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config, lost func(error), spawn func(func())) {
 	k.c, k.tls, k.lost, k.spawn = c, tls, lost, spawn
-	k.names = make(map[string]string)
+	k.names = make(map[string]h2Name)
 	k.bound.set(limit)
 	k.late, k.all = k.wakeLate, k.writeAll
 	k.bound.whole = c.TLS() != nil // not used where the layer below has bounds
@@ -130,14 +139,14 @@ func (k *h2Link) writeOut(s *h2Sender, writes int) {
 		}
 		if err != nil {
 			k.h2.Out = nil
-			k.writing = false
+			k.wroteAll()
 			k.mu.Unlock()
 			k.lost(err)
 			return
 		}
 		k.wakeSenders()
 	}
-	k.writing = false
+	k.wroteAll()
 	k.mu.Unlock()
 }
 
@@ -160,18 +169,18 @@ func (k *h2Link) receive(in *input, b *buffers, now time.Time, handle func(*h2.E
 		if err == nil && n == 0 {
 			break
 		}
-		var ev h2.Event
 		if err == nil {
-			ev, err = k.event(frame, now)
+			k.ev, err = k.event(frame, now)
 		}
 		if err == nil {
-			err = handle(&ev, now)
+			err = handle(&k.ev, now)
 		}
 		if err != nil {
 			return err
 		}
 		in.use(n)
 	}
+	k.ev = h2.Event{}
 	in.consumed(b)
 	return nil
 }
@@ -203,8 +212,38 @@ func (k *h2Link) write(p []byte) (err error) {
 
 // rest releases the memory that an idle connection does not need.
 func (k *h2Link) rest() {
-	if !k.writing {
+	if !k.writing && len(k.h2.Out) == 0 { // a GOAWAY may be about to be written
 		k.spare, k.h2.Out = nil, nil
+	}
+}
+
+// finish writes what is left, and waits for the goroutine that is writing. Without it, the
+// end of the connection could overtake the GOAWAY that says what was processed.
+func (k *h2Link) finish() {
+	k.mu.Lock()
+	for k.writing {
+		if k.written == nil {
+			k.written = make(chan struct{})
+		}
+		written := k.written
+		k.mu.Unlock()
+		<-written
+		k.mu.Lock()
+	}
+	k.writing = len(k.h2.Out) > 0
+	more := k.writing
+	k.mu.Unlock()
+	if more {
+		k.writeOut(nil, math.MaxInt)
+	}
+}
+
+// wroteAll says that nothing is being written any more. The lock is held.
+func (k *h2Link) wroteAll() {
+	k.writing = false
+	if k.written != nil {
+		close(k.written)
+		k.written = nil
 	}
 }
 
@@ -245,7 +284,7 @@ func (k *h2Link) add(s *h2Sender, p []byte) (n int) {
 		} else if k.turns > 0 || k.behindOthers(s) {
 			break
 		}
-		m := k.h2.WriteData(s.st, p[n:min(len(p), n+h2Turn)], false)
+		m := k.h2.WriteData(s.st, p[n:min(len(p), n+h2Turn-h2.HeaderLen)], false)
 		k.data += int64(m)
 		if n += m; m == 0 {
 			break
@@ -351,7 +390,10 @@ func (k *h2Link) fields(b h2.Block, list *Fields) (dated bool) {
 			continue
 		}
 		dated = dated || fd.kind == kindDate
-		b.Field(k.name(fd.Name), fd.Value, false)
+		if !b.Again(fd.Name, fd.Value) {
+			raw, name := k.name(fd.Name)
+			b.FieldAs(raw, name, fd.Value)
+		}
 	}
 	return dated
 }
@@ -365,19 +407,24 @@ func (k *h2Link) number(n int64) string {
 	return k.digits
 }
 
-// name returns a field's name in lower case. It caches names, which are few.
-func (k *h2Link) name(s string) string {
+// An h2Name is a field's name as it is spelled somewhere, and in lower case.
+type h2Name struct{ raw, lower string }
+
+// name returns a field's name in lower case, and the name itself as a string that may
+// be kept, or "". It caches names, which are few.
+func (k *h2Link) name(s string) (raw, lower string) {
 	if isLower(s) {
-		return s
+		return s, s
 	}
-	if l, ok := k.names[s]; ok {
-		return l
+	if n, ok := k.names[s]; ok {
+		return n.raw, n.lower
 	}
-	l := lowerString(s)
+	n := h2Name{"", lowerString(s)}
 	if len(k.names) < 64 && len(s) < 64 {
-		k.names[string(append([]byte(nil), s...))] = l
+		n.raw = strings.Clone(s)
+		k.names[n.raw] = n
 	}
-	return l
+	return n.raw, n.lower
 }
 
 func isLower(s string) bool {

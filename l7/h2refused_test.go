@@ -210,3 +210,39 @@ func TestHTTP2NoSettings(t *testing.T) {
 		}
 	})
 }
+
+// A server that ends a connection before its SETTINGS may have served the request that it has
+// read: that is repeated only if it is idempotent.
+func TestHTTP2EndBeforeSettings(t *testing.T) {
+	fronts(t, proxyH2(nil), func(t *testing.T, f *front) {
+		var asked atomic.Int32
+		serveOrigin(t, f.network, one, func(c *l4test.Conn, br *bufio.Reader) {
+			io.ReadFull(br, make([]byte, len(http2.ClientPreface)))
+			for fr := http2.NewFramer(c, br); ; {
+				frame, err := fr.ReadFrame()
+				if err != nil {
+					return
+				}
+				if _, is := frame.(*http2.HeadersFrame); is {
+					asked.Add(1)
+					return
+				}
+			}
+		})
+		for method, most := range map[string]int32{"POST": 1, "PUT": 8} {
+			asked.Store(0)
+			req, err := http.NewRequest(method, "http://a.test/", strings.NewReader("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := f.client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if n := asked.Load(); res.StatusCode != http.StatusBadGateway || n < 1 || n > most {
+				t.Errorf("%s: status %d, and the server was asked %d times; want 502 and at most %d", method, res.StatusCode, n, most)
+			}
+		}
+	})
+}

@@ -19,7 +19,10 @@ import (
 // ContentLength) applies. Remote and TLS are those of the connection, even if the
 // middleware changes RemoteAddr or TLS. Each call of the inner handler works on an
 // [Exchange] of its own, so the middleware may call it in any goroutine and more
-// than once; the record is that of the call that ended last.
+// than once; the record is that of the call that ended last. The outer exchange is found
+// by the ResponseWriter, also inside others that have Unwrap, and by the context of the
+// request. A middleware that replaces both begins another exchange, of which only its
+// own request is known.
 type Handler interface {
 	http.Handler
 	ServeExchange(x *Exchange)

@@ -267,13 +267,14 @@ func shutdownBehindL4(t *testing.T, order string, native bool, lame time.Duratio
 		idle.send(lameGet).wantLast()
 		fresh.send(lameGet).wantLast()
 		f.dial(t).send(lameGet).wantLast()
-	} else {
-		idle.wantEnd()
-		fresh.wantEnd()
 	}
 	other.wantEnd()
 	if d := time.Since(start); d != lame {
 		t.Errorf("the idle connection ended after %v; want %v", d, lame)
+	}
+	if lame == 0 {
+		idle.wantEnd()
+		fresh.send(lameGet).wantLast()
 	}
 	for range 2 {
 		if err := <-down; err != nil {

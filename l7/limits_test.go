@@ -4,8 +4,11 @@ package l7_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"io"
+	"math"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -28,6 +31,47 @@ func TestNoLimits(t *testing.T) {
 			c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").wantReply(200, "ok")
 		})
 	})
+}
+
+// The greatest numbers are no limits either, one by one and together.
+func TestGreatestLimits(t *testing.T) {
+	h := l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(200, nil, "ok") })
+	most := math.MaxInt
+	for name, srv := range map[string]func() *l7.Server{
+		"MaxFields":      func() *l7.Server { return &l7.Server{MaxFields: most} },
+		"MaxHeaderBytes": func() *l7.Server { return &l7.Server{MaxHeaderBytes: most} },
+		"MaxBodyBytes":   func() *l7.Server { return &l7.Server{MaxBodyBytes: math.MaxInt64} },
+		"MaxRequests":    func() *l7.Server { return &l7.Server{MaxRequests: most} },
+		"MaxConns":       func() *l7.Server { return &l7.Server{MaxConns: most} },
+		"MaxStreams":     func() *l7.Server { return &l7.Server{MaxStreams: most} },
+		"32768 streams":  func() *l7.Server { return &l7.Server{MaxStreams: 32_768} },
+		"BusyStreams":    func() *l7.Server { return &l7.Server{BusyStreams: most} },
+		"all": func() *l7.Server {
+			return &l7.Server{MaxFields: most, MaxHeaderBytes: most, MaxBodyBytes: math.MaxInt64, MaxRequests: most, MaxConns: most, MaxStreams: most, BusyStreams: most}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, version := range []string{"1", "h2c"} {
+				synctest.Test(t, func(t *testing.T) {
+					byteFront(t, fixed(h), srv(), func(t *testing.T, f *front) {
+						tr := &http.Transport{Protocols: protocols(version), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+							return f.network.DialContext(ctx, "tcp", siteAddr)
+						}}
+						defer tr.CloseIdleConnections()
+						req, _ := http.NewRequest("POST", "http://a.test/", io.MultiReader(strings.NewReader("hi")))
+						res, err := tr.RoundTrip(req)
+						if err != nil {
+							t.Fatalf("%s: %v", version, err)
+						}
+						b, err := io.ReadAll(res.Body)
+						if res.Body.Close(); res.StatusCode != 200 || string(b) != "ok" || err != nil {
+							t.Errorf("%s: %d %q, %v", version, res.StatusCode, b, err)
+						}
+					})
+				})
+			}
+		})
+	}
 }
 
 // What claims to say who the client was does not pass, whatever its length

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -69,5 +70,50 @@ func TestLongestDurations(t *testing.T) {
 				})
 			})
 		})
+	}
+}
+
+// The shortest one is over at once, and time goes on: the timer that closes idle
+// connections was set to half of it, which is none, and ran for ever at one time.
+func TestShortestIdleTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		site := func(n *l4test.Network) http.Handler {
+			p := newProxy(n, one)
+			p.Upstream.IdleTimeout = 1
+			return p
+		}
+		byteFront(t, site, new(l7.Server), func(t *testing.T, f *front) {
+			o := startOrigin(t, f.network, one, nil, false, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
+			for range 2 {
+				res, err := f.client.Get("http://a.test/")
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				time.Sleep(time.Second)
+			}
+			if o.conns.Load() != 2 {
+				t.Errorf("%d connections to the server; want 2", o.conns.Load())
+			}
+		})
+	})
+}
+
+// The most bytes there can be are no limit.
+func TestBufferBodyOfAnySize(t *testing.T) {
+	for _, atLeast := range []int{0, math.MaxInt} {
+		h := &l7.BufferBody{MaxBytes: math.MaxInt, AtLeast: atLeast, Next: l7.HandlerFunc(func(x *l7.Exchange) {
+			b, err := io.ReadAll(x.Body())
+			x.Respond(http.StatusOK, nil, fmt.Sprint(len(b), err))
+		})}
+		for _, length := range []int64{-1, 5000} {
+			r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(strings.Repeat("x", 5000)))
+			r.ContentLength = length
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != http.StatusOK || w.Body.String() != "5000 <nil>" {
+				t.Errorf("AtLeast %d, length %d: %d %q", atLeast, length, w.Code, w.Body)
+			}
+		}
 	}
 }

@@ -210,6 +210,7 @@ func TestServerMaxConns(t *testing.T) {
 				require.NoError(t, err)
 				synctest.Wait()
 				require.Equal(t, 2, srv.Open())
+				require.EqualValues(t, 1, srv.Stats().AtLimit, "it waits once, however many clients do")
 				_ = third.Close()
 				_ = conns[0].Close()
 				require.True(t, answered(readers[2]))

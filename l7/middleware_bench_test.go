@@ -115,6 +115,8 @@ func measured(t testing.TB) []measure {
 		{name: "Limit", h: &Limit[netip.Addr]{Limiter: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.Rate{Count: 1 << 30, Per: time.Second}}}, Next: leaf}},
 		{name: "Gate", h: &Gate{Places: &ratelimit.Concurrency{Max: 10}, Next: leaf}},
 		{name: "GateAdaptive", h: &Gate{Places: &ratelimit.Adaptive{}, Next: leaf}},
+		{name: "GateShedder", h: &Gate{Places: &ratelimit.Shedder{Load: func() (float64, error) { return 0, nil }}, Next: leaf}},
+		{name: "CircuitBreaker", h: &CircuitBreaker{Breaker: new(ratelimit.Breaker), Next: leaf}},
 		{name: "EditHeader", h: &EditHeader{
 			Request: []FieldEdit{SetField{Name: "X-Env", Value: "prod"}},
 			Reply:   []FieldEdit{DelField{Name: "Server"}}, Next: leaf}},
@@ -127,6 +129,8 @@ func measured(t testing.TB) []measure {
 			Service:   HandlerFunc(func(x *Exchange) { f := MakeFields("X-User", "ann"); x.Respond(200, &f, "") }),
 			ToRequest: []string{"X-User"}, UserField: "X-User", KeepFor: time.Hour, Key: ByHost, Fields: []string{"Authorization"}, Next: leaf}},
 		{name: "Fault", h: &Fault{Active: func() bool { return true }, Match: Header{Name: "X-Test"}, Status: 503, Next: leaf}},
+		{name: "LimitBody", h: &LimitBody{MaxBytes: 1 << 20, MinRate: 100, Next: leaf}},
+		{name: "LoadReports", h: &LoadReports{Next: leaf}},
 		{name: "BufferReply", h: &BufferReply{Next: leaf}},
 		{name: "RequestID", h: &RequestID{Reply: true, Next: leaf}},
 		{name: "Normalize", h: &Normalize{DecodeUnreserved: true, MergeSlashes: true, DotSegments: true, Strict: true, Next: leaf}},

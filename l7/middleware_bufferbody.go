@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -82,9 +83,12 @@ const firstBuffered = 4 << 10
 func (h *BufferBody) refuse(x *Exchange, err error) {
 	var he *headError
 	var tooLong *http.MaxBytesError
+	var be *BodyError
 	switch {
 	case errors.As(err, &he):
 		x.Error(he.status, endOf(l4.Denied, l4.PhaseRequest))
+	case errors.As(err, &be):
+		x.Error(be.status(), endOf(l4.Denied, l4.PhaseRequest))
 	case errors.As(err, &tooLong):
 		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.Denied, l4.PhaseRequest))
 	default:
@@ -100,9 +104,9 @@ func (h *BufferBody) read(x *Exchange, body io.Reader, limit int) (buf []byte, e
 		stop := x.stopBodyAfter(timeout)
 		defer func() { late = stop() }()
 	}
-	want := limit + 1
-	if h.AtLeast > 0 {
-		want = limit
+	want := limit
+	if h.AtLeast <= 0 && limit < math.MaxInt {
+		want++
 	}
 	// Memory is allocated for received bytes, not for the announced length.
 	buf = make([]byte, 0, min(int64(want), firstBuffered, max(512, x.ContentLength+1)))

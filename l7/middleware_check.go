@@ -75,12 +75,22 @@ func (h *Tarpit) Check() error { return checkAll(h) }
 
 func (h *Tarpit) check(c *checks) { c.status("Tarpit.Status", h.Status) }
 
+// Check returns what is wrong with h, its breaker and its handlers.
+func (h *CircuitBreaker) Check() error { return checkAll(h) }
+
+func (h *CircuitBreaker) check(c *checks) {
+	c.Need("CircuitBreaker.Breaker", h.Breaker, "must be a breaker, such as new(ratelimit.Breaker)")
+	c.in("CircuitBreaker.Breaker", h.Breaker)
+	c.optional("CircuitBreaker.Refuse", h.Refuse)
+	c.next("CircuitBreaker.Next", h.Next)
+}
+
 // Check returns what is wrong with h, its matchers and its handlers.
 func (h *Access) Check() error { return checkAll(h) }
 
 func (h *Access) check(c *checks) {
-	c.in("Access.Allow", h.Allow)
-	c.in("Access.Deny", h.Deny)
+	c.matcher("Access.Allow", h.Allow)
+	c.matcher("Access.Deny", h.Deny)
 	c.optional("Access.Refuse", h.Refuse)
 	c.next("Access.Next", h.Next)
 }
@@ -199,13 +209,13 @@ func (h *Redirect) check(c *checks) {
 	c.If(!slices.Contains([]int{0, 301, 302, 303, 307, 308}, h.Status), "Redirect.Status", h.Status, "must be 301, 302, 303, 307 or 308, or 0 for 302")
 	c.If(h.Scheme != "" && (!isScheme(h.Scheme) || strings.ToLower(h.Scheme) != h.Scheme), "Redirect.Scheme", h.Scheme, `must be a scheme in lower case and without its colon, such as "https"`)
 	c.host("Redirect.Host", h.Host)
-	const unused = "must be left out: To makes the whole place"
+	const unused = "must be left out: To makes the whole location"
 	c.If(h.To != nil && h.Host != "", "Redirect.Host", h.Host, unused)
 	c.If(h.To != nil && h.Scheme != "", "Redirect.Scheme", h.Scheme, unused)
 	c.If(h.To != nil && h.StripPrefix != "", "Redirect.StripPrefix", h.StripPrefix, unused)
 	c.If(h.To != nil && h.AddPrefix != "", "Redirect.AddPrefix", h.AddPrefix, unused)
 	c.If(h.To == nil && h.Host == "" && h.Scheme == "" && h.StripPrefix == "" && h.AddPrefix == "" && !h.AppendSlash && !h.DropQuery && h.Header.Len() == 0,
-		"Redirect.To", nil, "must be set, or a field that changes the place: clients are sent to where they are")
+		"Redirect.To", nil, "must be set, or another field that changes the location: otherwise clients are redirected to the same URL")
 	c.If(h.To == nil && h.Next != nil, "Redirect.Next", nil, "must be left out, or come with To: without it everything is sent elsewhere")
 	c.If(h.Header.Has("Location"), "Redirect.Header", "Location", "must not be there: the fields above make it")
 	c.prefix("Redirect.StripPrefix", h.StripPrefix)
@@ -281,7 +291,7 @@ func (p *Persist) check(c *checks) {
 	c.Need("Persist.Pool", p.Pool, "must be the pool of the servers")
 	c.in("Persist.Pool", p.Pool)
 	c.name("Persist.Name", p.Name, true)
-	c.If(p.Mode > CookiePassive, "Persist.Mode", uint8(p.Mode), "must be one of the constants of PersistMode")
+	c.If(p.Mode > CookiePassive, "Persist.Mode", uint8(p.Mode), "must be a constant of type l7.PersistMode")
 	c.keys("Persist.Keys", p.Keys)
 	c.If(len(p.Keys) > 0 && p.Pool != nil && p.Pool.Name == "", "Persist.Pool.Name", "", "must not be empty: it distinguishes the cookies of pools that share Keys")
 	if p.Plain || p.Mode == CookiePassive {
@@ -296,7 +306,7 @@ func (p *Persist) check(c *checks) {
 		c.If(p.Path != "" && p.Path != "/", "Persist.Path", p.Path, reason)
 	}
 	c.If(!cookieAttr(p.Path) || p.Path != "" && p.Path[0] != '/', "Persist.Path", p.Path, "must begin with a slash, without semicolons, spaces or control characters")
-	c.If(p.SameSite < 0 || p.SameSite > http.SameSiteNoneMode, "Persist.SameSite", int(p.SameSite), "must be one of the constants of http.SameSite")
+	c.If(p.SameSite < 0 || p.SameSite > http.SameSiteNoneMode, "Persist.SameSite", int(p.SameSite), "must be a constant of type http.SameSite")
 	c.next("Persist.Next", p.Next)
 }
 

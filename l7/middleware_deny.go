@@ -101,7 +101,7 @@ type Access struct {
 // ServeExchange implements [Handler].
 func (h *Access) ServeExchange(x *Exchange) {
 	switch {
-	case (h.Deny == nil || !h.Deny.Match(x)) && (h.Allow == nil || h.Allow.Match(x)):
+	case (h.Deny == nil || !Matches(h.Deny, x)) && Matches(h.Allow, x):
 		Serve(h.Next, x)
 	case h.Refuse != nil:
 		Serve(h.Refuse, x)

@@ -40,7 +40,7 @@ type Fault struct {
 
 // ServeExchange implements [Handler].
 func (h *Fault) ServeExchange(x *Exchange) {
-	if h.Active != nil && !h.Active() || h.Match != nil && !h.Match.Match(x) || h.Share > 0 && h.chance.float64(h.Seed) >= h.Share {
+	if h.Active != nil && !h.Active() || !Matches(h.Match, x) || h.Share > 0 && h.chance.float64(h.Seed) >= h.Share {
 		Serve(h.Next, x)
 		return
 	}
@@ -78,7 +78,7 @@ func (h *Fault) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h,
 func (h *Fault) Check() error { return checkAll(h) }
 
 func (h *Fault) check(c *checks) {
-	c.in("Fault.Match", h.Match)
+	c.matcher("Fault.Match", h.Match)
 	c.If(!(h.Share >= 0 && h.Share <= 1), "Fault.Share", h.Share, "must be a share, from 0 to 1")
 	c.status("Fault.Status", h.Status)
 	c.If(h.Abort && h.Status != 0, "Fault.Status", h.Status, "must be left out with Abort")

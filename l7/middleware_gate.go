@@ -13,7 +13,7 @@ import (
 )
 
 // Places is a limit of concurrent exchanges: a *ratelimit.Concurrency or
-// *ratelimit.Adaptive.
+// *ratelimit.Adaptive; or a *ratelimit.Shedder, which sheds load.
 type Places interface {
 	TryAcquire() bool
 	Acquire(ctx context.Context) error
@@ -22,6 +22,9 @@ type Places interface {
 
 // A Gate lets as many exchanges through at once as there are places. Others
 // wait as long as the places allow. Refused ones get 503 with Retry-After: 1.
+//
+// One Gate for each part of a service is a bulkhead: a part that hangs fills its own
+// places and no others. A [Limit] with ratelimit.InFlight is one for each key.
 type Gate struct {
 	Places Places
 
@@ -37,13 +40,21 @@ type Gate struct {
 // ServeExchange implements [Handler].
 func (g *Gate) ServeExchange(x *Exchange) {
 	if !g.Places.TryAcquire() {
+		if _, once := g.Places.(*ratelimit.Shedder); once { // it is asked once, as each answer is a draw
+			g.refuse(x, ratelimit.ErrRefused)
+			return
+		}
 		if err := g.Places.Acquire(x.Context()); err != nil {
 			g.refuse(x, err)
 			return
 		}
 	}
-	var start time.Duration                          // since the start of the exchange: half the cost of time.Now
-	_, timeless := g.Places.(*ratelimit.Concurrency) // which does not need the time
+	var start time.Duration // since the start of the exchange: half the cost of time.Now
+	timeless := false       // it does not need the time
+	switch g.Places.(type) {
+	case *ratelimit.Concurrency, *ratelimit.Shedder:
+		timeless = true
+	}
 	if !timeless {
 		start = time.Since(x.Record.Start)
 	}

@@ -23,8 +23,9 @@ type LimitBody struct {
 	MaxBytes int64 // of the body; 0 means 1 MiB, negative means none
 
 	// MinRate is the least number of bytes per second, averaged over the time spent
-	// waiting for the client, not for the server. 0 or negative means none: then only
-	// Proxy.BodyTimeout ends a silent client.
+	// waiting for the client, not for the server. A client that falls silent is cut when
+	// its average has fallen below that, but is given a second at least. 0 or negative
+	// means none: then only Proxy.BodyTimeout ends a silent client.
 	MinRate int
 
 	Grace time.Duration // of waiting before MinRate applies; 0 means 5s, negative means none
@@ -47,13 +48,14 @@ func (h *LimitBody) ServeExchange(x *Exchange) {
 		return
 	}
 	if x.buffered == nil && (known < 0 && limit > 0 || known != 0 && h.MinRate > 0) {
-		x.SetBody(&limitedBody{body: x.Body(), h: h, limit: limit}, x.ContentLength)
+		x.SetBody(&limitedBody{x: x, body: x.Body(), h: h, limit: limit}, x.ContentLength)
 	}
 	Serve(h.Next, x)
 }
 
 // limitedBody applies the limits to a body.
 type limitedBody struct {
+	x      *Exchange
 	body   io.Reader
 	h      *LimitBody
 	limit  int64 // 0 means none
@@ -66,26 +68,40 @@ func (b *limitedBody) Read(p []byte) (n int, err error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	rate := int64(b.h.MinRate)
-	var start time.Time
-	if rate > 0 {
-		start = time.Now()
+	if b.h.MinRate > 0 {
+		n, err = b.readInTime(p)
+	} else {
+		n, err = b.body.Read(p)
+		b.n += int64(n)
 	}
-	n, err = b.body.Read(p)
-	b.n += int64(n)
 	if b.limit > 0 && b.n > b.limit {
 		b.err = &http.MaxBytesError{Limit: b.limit}
 		return max(0, n-int(b.n-b.limit)), b.err
 	}
-	if rate <= 0 || err != nil {
+	return n, err
+}
+
+// readInTime reads for as long as the rate allows.
+func (b *limitedBody) readInTime(p []byte) (n int, err error) {
+	start := time.Now()
+	stop := b.x.stopBodyAfter(max(b.allowed()-b.waited, time.Second))
+	n, err = b.body.Read(p)
+	late := stop()
+	b.n += int64(n)
+	if err == io.EOF {
 		return n, err
 	}
-	b.waited += time.Since(start)
-	if grace := orDefault(b.h.Grace, 5*time.Second); b.waited > grace && float64(b.n) < b.waited.Seconds()*float64(rate) {
+	if b.waited += time.Since(start); late || err == nil && b.waited > b.allowed() {
 		b.err = &TimeoutError{"LimitBody.MinRate", b.waited, os.ErrDeadlineExceeded}
 		return n, b.err
 	}
-	return n, nil
+	return n, err
+}
+
+// allowed returns how long may have been waited for what has come.
+func (b *limitedBody) allowed() time.Duration {
+	byRate := time.Duration(float64(b.n) / float64(b.h.MinRate) * float64(time.Second))
+	return max(byRate, orDefault(b.h.Grace, 5*time.Second))
 }
 
 // ServeHTTP implements [http.Handler].

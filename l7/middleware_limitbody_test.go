@@ -95,6 +95,26 @@ func TestLimitBody(t *testing.T) {
 			require.Equal(t, 200, status)
 			status, _ = post("/rate", &dripping{400, 20 * time.Millisecond}, of(400)) // 50 a second
 			require.Equal(t, 408, status)
+			silent, w := io.Pipe() // it sends for a second and a half, and then nothing
+			go func() { _, _ = w.Write(make([]byte, 150)) }()
+			start := time.Now()
+			if s.byByte {
+				status, _ = post("/rate", silent, of(400))
+			} else { // http.Server may close before its reply is read
+				time.AfterFunc(10*time.Second, func() { _ = w.Close() })
+				req, err := http.NewRequestWithContext(t.Context(), "POST", "http://10.0.0.1/rate", silent)
+				require.NoError(t, err)
+				req.ContentLength = of(400)
+				if resp, err := s.client.Do(req); err == nil {
+					status = resp.StatusCode
+					_ = resp.Body.Close()
+				} else {
+					start = start.Add(8500 * time.Millisecond)
+				}
+			}
+			require.Equal(t, 408, status)
+			require.InDelta(t, 1.5, time.Since(start).Seconds(), 0.1)
+			_ = w.Close()
 		}
 		time.Sleep(20 * time.Second) // for what the client still sends
 	})

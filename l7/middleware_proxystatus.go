@@ -37,7 +37,7 @@ func (h *ProxyStatus) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeH
 
 // ServeExchange implements [Handler].
 func (h *ProxyStatus) ServeExchange(x *Exchange) {
-	if h.Trust != nil && h.Trust.Match(x) {
+	if h.Trust != nil && Matches(h.Trust, x) {
 		x.OnReply(h)
 	} else {
 		x.OnReply(hideStatus{})
@@ -175,6 +175,6 @@ func (h *ProxyStatus) Check() error { return checkAll(h) }
 
 func (h *ProxyStatus) check(c *checks) {
 	c.If(!isSFToken(h.Name), "ProxyStatus.Name", h.Name, `must be a token that begins with a letter, such as "edge.example"`)
-	c.in("ProxyStatus.Trust", h.Trust)
+	c.matcher("ProxyStatus.Trust", h.Trust)
 	c.next("ProxyStatus.Next", h.Next)
 }

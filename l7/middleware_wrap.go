@@ -28,7 +28,9 @@ import (
 // itself.
 //
 // When the next handler returns, the reply may have been sent already, except for the
-// end of one of unknown length. The middleware does not notice. Requests that ask for
+// end of one of unknown length. The middleware does not notice. A handler further inside
+// that writes to the ResponseWriter of this middleware in place of its own loses what it
+// writes, as it does over HTTP/2 without Wrap too. Requests that ask for
 // an upgrade or wait for a 100 (Continue), and all requests under an http.Server of
 // the host's, are handled as without Wrap.
 type Wrap struct {

@@ -128,7 +128,7 @@ func TestPlainHandlersAnswerTheSame(t *testing.T) {
 			err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(2 * time.Second))
 			start := time.Now()
 			b, rerr := io.ReadAll(r.Body)
-			fmt.Fprintf(w, "%v %s %v %v", err, b, errors.Is(rerr, os.ErrDeadlineExceeded), time.Since(start))
+			fmt.Fprintf(w, "%v %s %v %v %v", err, b, rerr, errors.Is(rerr, os.ErrDeadlineExceeded), time.Since(start))
 		}},
 		"MaxBytesHandler": {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close\r\n\r\nabcde", func(w http.ResponseWriter, r *http.Request) {
 			http.MaxBytesHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -491,14 +491,17 @@ func testPanic(t *testing.T, c carrier, name string, want int, site func(*bomb) 
 // Every func and interface that a struct of this package takes has its case.
 func TestPanicsCoverEveryHook(t *testing.T) {
 	elsewhere := map[string]string{
-		"ClientCert.Test":    "a Matcher as the others, which needs a client certificate",
-		"Misdirected.Same":   "called as a Matcher is",
-		"Server.BaseContext": "called by Serve, in the host's goroutine",
-		"Server.ConnContext": "TestConnContextPanics",
-		"Transport.Balance":  "TestTransportPanics",
-		"Transport.OnDone":   "TestTransportPanics",
-		"Server.TLSConfig":   "TestTLSCallbackPanics",
-		"Server.OnAbuse":     "TestAbuseIsTold",
+		"CircuitBreaker.Failed":   "called once the reply has gone: TestCircuitBreakerWhat",
+		"ClientCert.Test":         "a Matcher as the others, which needs a client certificate",
+		"Misdirected.Same":        "called as a Matcher is",
+		"Server.BaseContext":      "called by Serve, in the host's goroutine",
+		"Server.ConnContext":      "TestConnContextPanics",
+		"Transport.Balance":       "TestTransportPanics",
+		"Transport.OnDone":        "TestTransportPanics",
+		"Server.TLSConfig":        "TestTLSCallbackPanics",
+		"Server.OnAbuse":          "TestAbuseIsTold",
+		"ForwardClientCert.Trust": "called as a Matcher is",
+		"Server.OnHandshakeError": "TestVerifyClientRefusesOpenConnections",
 	}
 	for _, p := range panics {
 		elsewhere[p.name] = "panics"

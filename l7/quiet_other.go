@@ -7,7 +7,7 @@ package l7
 import "net"
 
 // quiet would look at an idle connection; on this system it cannot.
-type quiet struct{}
+type quiet struct{ plain bool }
 
 func newQuiet(net.Conn) *quiet { return new(quiet) }
 

@@ -5,7 +5,6 @@
 package l7
 
 import (
-	"crypto/tls"
 	"net"
 	"runtime"
 	"syscall"
@@ -17,21 +16,12 @@ type quiet struct {
 	raw    syscall.RawConn // nil if there is no socket
 	look   func(fd uintptr) bool
 	silent bool
-	tls    bool
+	plain  bool // the connection is the socket itself
 }
 
 func newQuiet(c net.Conn) *quiet {
 	q := new(quiet)
-	if t, ok := c.(*tls.Conn); ok {
-		q.tls = true
-		c = t.NetConn()
-	}
-	switch c := c.(type) {
-	case *net.TCPConn:
-		q.raw, _ = c.SyscallConn()
-	case *net.UnixConn:
-		q.raw, _ = c.SyscallConn()
-	}
+	q.raw, q.plain = socketUnder(c)
 	q.look = func(fd uintptr) bool {
 		var b [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
@@ -39,6 +29,27 @@ func newQuiet(c net.Conn) *quiet {
 		return true
 	}
 	return q
+}
+
+// socketUnder returns the socket that c reads from, through wrappers that have NetConn as
+// a *tls.Conn does, or nil. Plain means that there is no wrapper.
+func socketUnder(c net.Conn) (raw syscall.RawConn, plain bool) {
+	for plain = true; ; plain = false {
+		switch w := c.(type) {
+		case *net.TCPConn:
+			raw, _ = w.SyscallConn()
+			return raw, plain
+		case *net.UnixConn:
+			raw, _ = w.SyscallConn()
+			return raw, plain
+		case interface{ NetConn() net.Conn }:
+			if c = w.NetConn(); c == nil {
+				return nil, false
+			}
+		default:
+			return nil, false
+		}
+	}
 }
 
 // is reports whether there is nothing to read, not even the end. If that cannot
@@ -51,4 +62,4 @@ func (q *quiet) is() bool {
 }
 
 // bare reports whether Ask of an [l4.Conn] over the connection does the same.
-func (q *quiet) bare() bool { return runtime.GOOS == "linux" && q.raw != nil && !q.tls }
+func (q *quiet) bare() bool { return runtime.GOOS == "linux" && q.raw != nil && q.plain }

@@ -25,6 +25,7 @@ type Record struct {
 	Proto  string // the version of the request: "HTTP/1.1"
 	ID     string // made or taken over by RequestID, or ""
 	Trace  string // id of the trace it belongs to, set by a handler such as that of l7/otel, or ""
+	JA4    string // fingerprint of the client's TLS, as Exchange.JA4 has it, or ""
 	User   string // accepted by BasicAuth, or named by the service of a ForwardAuth, or ""
 	Status int    // of the reply; 0 if there was none
 	Route  string // name of the route taken, or ""
@@ -65,13 +66,14 @@ type Front uint8
 
 // The fronts. A Transport counts as one.
 const (
-	FrontStandard  Front = iota // an http.Server
+	FrontStandard  Front = iota // an http.Server, or a handler that is not native: it gets (w, r), under Server too
 	FrontByte                   // the byte front of Server
 	FrontTransport              // a Transport: the client is this program
 	FrontHTTP2                  // the byte front of Server, over a stream of HTTP/2
+	FrontHTTP3                  // an AttachedFront: that of l7/h3
 )
 
-func (f Front) String() string { return word(f, "standard", "byte", "transport", "http2") }
+func (f Front) String() string { return word(f, "standard", "byte", "transport", "http2", "http3") }
 
 // word returns the name of i, or its number if it has none.
 func word[T ~uint8](i T, names ...string) string {
@@ -87,11 +89,11 @@ func reached(d time.Duration) time.Duration { return max(d, 1) }
 
 // LogValue implements [slog.LogValuer], for a record as a group of a log line.
 func (r *Record) LogValue() slog.Value {
-	attrs := make([]slog.Attr, 0, 18)
+	attrs := make([]slog.Attr, 0, 19)
 	attrs = append(attrs,
 		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.Path),
 		slog.Int("status", r.Status), slog.String("remote", r.Remote.String()))
-	for _, a := range [...]slog.Attr{slog.String("id", r.ID), slog.String("trace", r.Trace), slog.String("user", r.User), slog.String("route", r.Route), slog.String("pool", r.Pool), slog.String("server", r.Server)} {
+	for _, a := range [...]slog.Attr{slog.String("id", r.ID), slog.String("trace", r.Trace), slog.String("ja4", r.JA4), slog.String("user", r.User), slog.String("route", r.Route), slog.String("pool", r.Pool), slog.String("server", r.Server)} {
 		if a.Value.String() != "" {
 			attrs = append(attrs, a)
 		}

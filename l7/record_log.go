@@ -38,10 +38,12 @@ func (r *Record) AppendCLF(b []byte) []byte {
 }
 
 // AppendCombined appends the record to b as a line of the Combined Log Format: AppendCLF
-// with the request fields Referer and User-Agent, which are "-" unless a [Capture] has
-// kept them:
+// with the request fields Referer and User-Agent. A record keeps no fields by itself:
+// both are "-" unless the tree has a [Capture] of them.
 //
 //	... 200 2326 "https://a.example/" "curl/8.5"
+//
+//	&l7.Capture{Request: []string{"Referer", "User-Agent"}, Next: router}
 func (r *Record) AppendCombined(b []byte) []byte {
 	b = r.AppendCLF(b)
 	for _, name := range [...]string{"Referer", "User-Agent"} {

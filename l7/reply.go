@@ -70,6 +70,19 @@ type ReplyEditor interface {
 	EditReply(x *Exchange, r *Reply)
 }
 
+// A trailerEditor looks at the trailer of a reply, and returns what is left of it.
+type trailerEditor interface {
+	editTrailer(s *balance.Server, trailer *Fields) *Fields
+}
+
+// behind returns the trailer of a reply of s as it is sent.
+func (x *Exchange) behind(s *balance.Server, trailer *Fields) *Fields {
+	if x.trailed == nil || trailer == nil || trailer.Len() == 0 {
+		return trailer
+	}
+	return x.trailed.editTrailer(s, trailer)
+}
+
 // ReplyFunc is a func as a [ReplyEditor].
 type ReplyFunc func(x *Exchange, r *Reply)
 

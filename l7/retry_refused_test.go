@@ -4,8 +4,13 @@ package l7_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 
@@ -81,6 +86,35 @@ func TestRetriesThatWaitNeedNoBudget(t *testing.T) {
 		}
 		if n := f.done()[0].Tries; n != 2 {
 			t.Errorf("%d tries; want 2", n)
+		}
+	})
+}
+
+// A gateway without descriptors says so, and blames no server for it, so that none is taken out
+// of use.
+func TestNoDescriptorIsNotTheServersFault(t *testing.T) {
+	var outcomes []balance.Outcome
+	site := func(n *l4test.Network) http.Handler {
+		pool := &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){
+			func(_ *balance.Server, o balance.Outcome) { outcomes = append(outcomes, o) },
+		}}
+		if err := pool.Set(balance.Endpoint{Addr: one}); err != nil {
+			panic(err)
+		}
+		return &l7.Proxy{Pool: pool, Upstream: &l7.Upstream{Dial: func(_ context.Context, network, _ string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("socket", syscall.EMFILE)}
+		}}}
+	}
+	fronts(t, site, func(t *testing.T, f *front) {
+		outcomes = nil
+		if status, _ := f.get(t, "/"); status != http.StatusServiceUnavailable {
+			t.Errorf("GET = %d; want 503", status)
+		}
+		if r := f.last(t); r.Termination.String() != "RC" || !errors.Is(r.Err, syscall.EMFILE) {
+			t.Errorf("the record says %v, %v; want RC", r.Termination, r.Err)
+		}
+		if len(outcomes) == 0 || outcomes[0].Class != balance.Canceled {
+			t.Errorf("the pool heard %v; want it canceled", outcomes)
 		}
 	})
 }

@@ -37,6 +37,8 @@ func fieldProblem(m Matcher) (field, text, what string) {
 		}
 	case ALPN:
 		return "", string(m), m.problem()
+	case JA4:
+		return "", string(m), m.problem()
 	case RemotePorts:
 		if m.To == 0 {
 			field = "To"
@@ -54,7 +56,7 @@ func valueProblem(name string, nameOK bool, notName, value string, valueOK, test
 	case value != "" && test:
 		return "Value", value, "is not looked at: Test is called instead"
 	case !valueOK:
-		return "Value", value, "is never sent so: no request can match"
+		return "Value", value, "is never sent in this form: no request can match"
 	}
 	return "", "", ""
 }
@@ -90,9 +92,19 @@ func (a ALPN) problem() string {
 	}
 	switch {
 	case len(a) > 255:
-		return "is longer than 255 bytes, the most that there can be"
+		return "is longer than 255 bytes, the maximum"
 	case strings.Contains(string(a), ","):
 		return "is not one protocol: write an ALPN for each, in an Any"
+	}
+	return ""
+}
+
+// problem finds what is no fingerprint.
+func (j JA4) problem() string {
+	parts := strings.Split(string(j), "_")
+	hash := func(s string) bool { return len(s) == 12 && strings.Trim(s, "0123456789abcdef") == "" }
+	if len(parts) != 3 || len(parts[0]) != 10 || !hash(parts[1]) || !hash(parts[2]) {
+		return "is not a whole fingerprint, as in Record.JA4: to match a part, write a MatchFunc that looks at Exchange.JA4"
 	}
 	return ""
 }
@@ -250,6 +262,9 @@ func (q Query) Check() error { return checkMatcher(q) }
 // Check returns what is wrong with a.
 func (a ALPN) Check() error { return checkMatcher(a) }
 
+// Check returns what is wrong with j.
+func (j JA4) Check() error { return checkMatcher(j) }
+
 // Check returns what is wrong with c.
 func (c Cookie) Check() error { return checkMatcher(c) }
 
@@ -314,25 +329,45 @@ func (u PoolUsable) Check() error {
 }
 
 // Check returns what is wrong with the matchers.
-func (a All) Check() error { return checkList("All", a) }
+func (a All) Check() error { return checkTree(a, 0) }
 
 // Check returns what is wrong with the matchers.
-func (o Any) Check() error { return checkList("Any", o) }
-
-func checkList(name string, list []Matcher) error {
-	var m penstock.Mistakes
-	for i, one := range list {
-		field := fmt.Sprintf("%s[%d]", name, i)
-		m.Need(field, one, "must be a matcher")
-		m.In(field, one)
-	}
-	return m.Err()
-}
+func (o Any) Check() error { return checkTree(o, 0) }
 
 // Check returns what is wrong with the matcher that is negated.
-func (n not) Check() error {
-	var m penstock.Mistakes
-	m.Need("Not", n.m, "must be of a matcher")
-	m.In("Not", n.m)
-	return m.Err()
+func (n not) Check() error { return checkTree(n, 0) }
+
+// matcher adds what is wrong with the matcher of a field that may be nil.
+func (c *checks) matcher(field string, m Matcher) { c.Add(field, checkTree(m, 0)) }
+
+// checkTree returns what is wrong with m, which lies inside that many Narrowers, and with
+// the matchers that it holds.
+func checkTree(m Matcher, within int) error {
+	var l penstock.Mistakes
+	switch m := m.(type) {
+	case All:
+		checkList(&l, "All", m, within)
+	case Any:
+		checkList(&l, "Any", m, within)
+	case not:
+		l.Need("Not", m.m, "must be of a matcher")
+		l.Add("Not", checkTree(m.m, within))
+	case Narrower:
+		field := matcherName(m) + ".Within"
+		if l.If(within == maxWithin, field, nil, tooDeep); within < maxWithin {
+			l.Add(field, checkTree(m.Within(), within+1))
+		}
+		l.In("", m)
+	default:
+		l.In("", m)
+	}
+	return l.Err()
+}
+
+func checkList(l *penstock.Mistakes, name string, list []Matcher, within int) {
+	for i, m := range list {
+		field := fmt.Sprintf("%s[%d]", name, i)
+		l.Need(field, m, "must be a matcher")
+		l.Add(field, checkTree(m, within))
+	}
 }

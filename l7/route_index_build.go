@@ -21,7 +21,6 @@ type spec struct {
 	path     pathKey
 	conds    []Matcher
 	weight   weight
-	within   int // number of Narrowers around it
 }
 
 type pathKind uint8
@@ -92,14 +91,15 @@ func alternatives(s spec, m Matcher) []spec {
 		return []spec{s}
 	case All:
 		list := []spec{s}
-		for _, m := range m {
+		for _, each := range m {
 			var next []spec
-			for _, s := range list {
-				next = append(next, alternatives(s, m)...)
+			for _, before := range list {
+				next = append(next, alternatives(before, each)...)
+				if len(next) > maxAlternatives {
+					return []spec{s.with(m)}
+				}
 			}
-			if list = next; len(list) > maxAlternatives {
-				return []spec{s.with(m)}
-			}
+			list = next
 		}
 		return list
 	case Any:
@@ -107,23 +107,19 @@ func alternatives(s spec, m Matcher) []spec {
 			return []spec{s.with(m)}
 		}
 		var list []spec
-		for _, m := range m {
-			list = append(list, alternatives(s, m)...)
-		}
-		if len(list) > maxAlternatives {
-			return []spec{s.with(m)}
+		for _, each := range m {
+			list = append(list, alternatives(s, each)...)
+			if len(list) > maxAlternatives {
+				return []spec{s.with(m)}
+			}
 		}
 		return list
 	case Narrower:
-		if s.within < maxWithin {
-			s.within++
-			list := alternatives(s, m.Within())
-			for i := range list {
-				list[i].within--
-				list[i] = list[i].with(m)
-			}
-			return list
+		list := alternatives(s, m.Within()) // which has an end: see problem
+		for i := range list {
+			list[i] = list[i].with(m)
 		}
+		return list
 	case Host:
 		if !s.hasHost {
 			s.host, s.hasHost = m.clean(), true
@@ -189,10 +185,11 @@ func problem(m Matcher, within int) string {
 		}
 		return problem(m.m, within)
 	case Narrower:
-		if within < maxWithin {
-			if p := problem(m.Within(), within+1); p != "" {
-				return p
-			}
+		if within == maxWithin {
+			return tooDeep
+		}
+		if p := problem(m.Within(), within+1); p != "" {
+			return p
 		}
 	}
 	if text, what := problemOf(m); what != "" {

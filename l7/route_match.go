@@ -26,34 +26,20 @@ func (f MatchFunc) Match(x *Exchange) bool { return f(x) }
 type All []Matcher
 
 // Match implements [Matcher].
-func (a All) Match(x *Exchange) bool {
-	for _, m := range a {
-		if !m.Match(x) {
-			return false
-		}
-	}
-	return true
-}
+func (a All) Match(x *Exchange) bool { return matches(a, x, 0) }
 
 // Any matches if one of its matchers does. An empty Any never matches.
 type Any []Matcher
 
 // Match implements [Matcher].
-func (o Any) Match(x *Exchange) bool {
-	for _, m := range o {
-		if m.Match(x) {
-			return true
-		}
-	}
-	return false
-}
+func (o Any) Match(x *Exchange) bool { return matches(o, x, 0) }
 
 // Not returns a matcher that matches if m does not.
 func Not(m Matcher) Matcher { return not{m} }
 
 type not struct{ m Matcher }
 
-func (n not) Match(x *Exchange) bool { return !n.m.Match(x) }
+func (n not) Match(x *Exchange) bool { return matches(n, x, 0) }
 
 // Method matches one request method. Methods are case-sensitive (RFC 9110,
 // section 9.1).

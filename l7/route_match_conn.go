@@ -80,6 +80,12 @@ func (a ALPN) Match(x *Exchange) bool {
 	return x.TLS != nil && x.TLS.NegotiatedProtocol == string(a)
 }
 
+// JA4 matches clients whose TLS has that fingerprint (see [Exchange.JA4]).
+type JA4 string
+
+// Match implements [Matcher].
+func (j JA4) Match(x *Exchange) bool { return x.ja4 == string(j) && j != "" }
+
 // TLS matches TLS connections of a version from Min to Max, both included (such
 // as tls.VersionTLS13); 0 means no bound.
 type TLS struct{ Min, Max uint16 }

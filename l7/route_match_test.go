@@ -85,6 +85,7 @@ func TestMatchers(t *testing.T) {
 		{RemotePorts{1, 1023}, []*Exchange{{Remote: netip.MustParseAddrPort("192.0.2.7:22")}}, []*Exchange{{Remote: netip.MustParseAddrPort("192.0.2.7:1024")}, {}}},
 		{SNI("*.example.com"), []*Exchange{{TLS: &tls.ConnectionState{ServerName: "A.example.com"}}}, []*Exchange{{TLS: &tls.ConnectionState{ServerName: "example.com"}}, {Host: "a.example.com"}}},
 		{SNI("example.com"), []*Exchange{{TLS: &tls.ConnectionState{ServerName: "Example.com"}}}, []*Exchange{{TLS: &tls.ConnectionState{}}}},
+		{JA4("t13d1516h2_8daaf6152771_b186095e22b6"), []*Exchange{{ja4: "t13d1516h2_8daaf6152771_b186095e22b6"}}, []*Exchange{{ja4: "t13d1516h2_8daaf6152771_000000000000"}, {}}},
 		{ALPN("h2"), []*Exchange{{TLS: &tls.ConnectionState{NegotiatedProtocol: "h2"}}}, []*Exchange{{TLS: &tls.ConnectionState{}}, {}}},
 		{TLS{Min: tls.VersionTLS13}, []*Exchange{{TLS: &tls.ConnectionState{Version: tls.VersionTLS13}}}, []*Exchange{{TLS: &tls.ConnectionState{Version: tls.VersionTLS12}}, {}}},
 		{TLS{Max: tls.VersionTLS12}, []*Exchange{{TLS: &tls.ConnectionState{Version: tls.VersionTLS12}}}, []*Exchange{{TLS: &tls.ConnectionState{Version: tls.VersionTLS13}}}},

@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -16,7 +17,7 @@ type counted struct {
 	asked  *int
 }
 
-func (c counted) Match(*Exchange) bool { *c.asked++; return true }
+func (c counted) Match(*Exchange) bool { *c.asked++; return true } // whatever it lies within
 func (c counted) Within() Matcher      { return c.within }
 
 // endless lies within itself.
@@ -98,6 +99,95 @@ func TestNarrowerIsChecked(t *testing.T) {
 	asked := many[0].(counted).asked
 	NewRouter(Route{Match: many, Handler: h}).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://b.test/", nil))
 	require.Zero(t, *asked)
-	r := NewRouter(Route{Name: "endless", Match: endless{}, Handler: h})
-	require.Equal(t, "endless", routed(t, r, "GET", "http://a.test/"))
+}
+
+// TestNarrowerHasAnEnd: one that lies within itself is a mistake wherever a matcher is
+// taken, and does not end the program where nothing was checked.
+func TestNarrowerHasAnEnd(t *testing.T) {
+	h := http.NotFoundHandler()
+	for _, m := range []Matcher{endless{}, Not(endless{}), Any{All{endless{}}}} {
+		require.ErrorContains(t, (&Router{}).Set(Route{Match: m, Handler: h}), tooDeep)
+		require.ErrorContains(t, (&Access{Allow: m, Next: h}).Check(), tooDeep)
+		require.ErrorContains(t, All{m}.Check(), tooDeep)
+	}
+	require.True(t, Matches(endless{}, get("a.test", "/")))
+}
+
+// TestNarrowerWithoutAnIndex: outside of the index, too, both of its conditions are asked.
+func TestNarrowerWithoutAnIndex(t *testing.T) {
+	own := counted{Host("a.test"), new(int)}
+	here, there := get("a.test", "/"), get("b.test", "/")
+	for name, m := range map[string]Matcher{"itself": own, "All": All{own}, "Any": Any{own}, "Not": Not(Not(own)), "within": counted{own, new(int)}} {
+		require.True(t, Matches(m, here), name)
+		require.False(t, Matches(m, there), name)
+
+		status := func(h http.Handler, url string) int {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest("GET", url, nil))
+			return w.Code
+		}
+		ok := &FixedReply{Status: 204}
+		for _, h := range []http.Handler{
+			&Access{Allow: m, Next: ok},
+			&Access{Deny: Not(m), Next: ok},
+			&Fault{Match: Not(m), Status: 403, Next: ok},
+			NewRouter(Route{Match: Not(m), Handler: &Deny{}}, Route{Handler: ok}),
+		} {
+			require.Equal(t, 204, status(h, "http://a.test/"), "%s in %T", name, h)
+			require.Equal(t, 403, status(h, "http://b.test/"), "%s in %T", name, h)
+		}
+	}
+	status := &ProxyStatus{Name: "edge", Trust: own, Next: &FixedReply{Header: MakeFields("Proxy-Status", "inner; received-status=503")}}
+	for host, want := range map[string]bool{"a.test": true, "b.test": false} {
+		w := httptest.NewRecorder()
+		status.ServeHTTP(w, httptest.NewRequest("GET", "http://"+host+"/", nil))
+		require.Equal(t, want, w.Header().Get("Proxy-Status") != "", host)
+	}
+	told := ""
+	certs := &ForwardClientCert{XFCC: XFCCForward, Trust: own, Next: HandlerFunc(func(x *Exchange) { told = x.Header.Get("X-Forwarded-Client-Cert") })}
+	for host, want := range map[string]string{"a.test": "Hash=ab", "b.test": ""} {
+		r := httptest.NewRequest("GET", "http://"+host+"/", nil)
+		r.Header.Set("X-Forwarded-Client-Cert", "Hash=ab")
+		certs.ServeHTTP(httptest.NewRecorder(), r)
+		require.Equal(t, want, told, host)
+	}
+	require.Error(t, (&ForwardClientCert{XFCC: XFCCForward, Trust: endless{}, Next: certs}).Check())
+	require.Error(t, (&Access{Allow: counted{PathPrefix("x"), new(int)}, Next: http.NotFoundHandler()}).Check())
+}
+
+// TestExplainAsksWithin: an explanation says what the routes do.
+func TestExplainAsksWithin(t *testing.T) {
+	own := counted{All{Host("a.test"), PathPrefix("/api")}, new(int)}
+	r := NewRouter(Route{Name: "own", Match: own, Handler: http.NotFoundHandler()})
+	e := r.ExplainRequest(httptest.NewRequest("GET", "http://a.test/other", nil))[0]
+	require.Equal(t, `0 "own": no PathPrefix(/api)`, e.String())
+	require.Zero(t, *own.asked)
+	e = r.ExplainRequest(httptest.NewRequest("GET", "http://a.test/api", nil))[0]
+	require.True(t, e.Taken && e.Matches)
+}
+
+// TestManyAlternativesKeepAllConditions: alternatives that are too many for the index are
+// tried as they stand, and none of the conditions around them is lost.
+func TestManyAlternativesKeepAllConditions(t *testing.T) {
+	var hosts, paths Any
+	for i := range 20 {
+		hosts = append(hosts, counted{Host(fmt.Sprintf("h%d.test", i)), new(int)})
+		paths = append(paths, Path(fmt.Sprintf("/p%d", i)))
+	}
+	r := NewRouter(Route{Name: "many", Match: All{RemoteIn(prefixes("10.0.0.0/8")), hosts, paths, Method("PUT")}, Handler: http.NotFoundHandler()})
+	ask := func(client, method, url string) string {
+		req := httptest.NewRequest(method, url, nil)
+		req.RemoteAddr = client
+		for _, e := range r.ExplainRequest(req) {
+			if e.Taken {
+				return e.Route
+			}
+		}
+		return ""
+	}
+	require.Equal(t, "many", ask("10.0.0.1:1", "PUT", "http://h7.test/p9"))
+	require.Empty(t, ask("192.0.2.1:1", "PUT", "http://h7.test/p9"))
+	require.Empty(t, ask("10.0.0.1:1", "PUT", "http://other.test/p9"))
+	require.Empty(t, ask("10.0.0.1:1", "PUT", "http://h7.test/other"))
+	require.Empty(t, ask("10.0.0.1:1", "GET", "http://h7.test/p9"))
 }

@@ -137,6 +137,9 @@ func exclusive(a, b Matcher) bool {
 	case ALPN:
 		b, ok := b.(ALPN)
 		return ok && a != b
+	case JA4:
+		b, ok := b.(JA4)
+		return ok && a != b
 	case PathSuffix:
 		b, ok := b.(PathSuffix)
 		return ok && !strings.HasSuffix(string(a), string(b)) && !strings.HasSuffix(string(b), string(a))

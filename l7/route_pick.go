@@ -288,5 +288,5 @@ func (c *checks) arms(arms []Arm) {
 		c.next(at+".Handler", a.Handler)
 	}
 	c.If(len(arms) == 0, "Split.Arms", nil, "must have an arm: without one everything is answered 503")
-	c.If(len(arms) > 0 && !weight, "Split.Arms[0].Weight", 0, "must be greater than 0 for one arm at least: there is none for who has no cookie")
+	c.If(len(arms) > 0 && !weight, "Split.Arms[0].Weight", 0, "must be greater than 0 for at least one arm: otherwise clients without a cookie get none")
 }

@@ -56,8 +56,7 @@ const (
 	Listed Order = iota
 
 	// Specific uses the most specific route, in the order of the Kubernetes
-	// Gateway API, extended to the matchers which that does not have. After
-	// Priority:
+	// Gateway API, extended to matchers that it does not have. After Priority:
 	//
 	//  1. an exact host, then the longer wildcard, then a regexp, then any
 	//  2. an exact path, then a regexp or suffix, then the pattern or prefix
@@ -65,7 +64,7 @@ const (
 	//  3. a method
 	//  4. more header fields
 	//  5. more query parameters
-	//   6. more of everything else, including matchers of your own
+	//  6. more of everything else, including matchers of your own
 	//
 	// It is an error if this does not order two routes that one request could
 	// match: give one a Priority. An Any counts as one route for each of its
@@ -155,7 +154,7 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) { ServeHTTP
 func (r *Router) Check() error { return checkAll(r) }
 
 func (r *Router) check(c *checks) {
-	c.If(r.Order > Specific, "Router.Order", uint8(r.Order), "must be Listed or Specific")
+	c.If(r.Order > Specific, "Router.Order", uint8(r.Order), "must be a constant of type l7.Order: Listed or Specific")
 	c.optional("Router.NotFound", r.NotFound)
 	if t := r.table.Load(); t != nil {
 		c.routes(t.routes)

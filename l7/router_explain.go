@@ -39,7 +39,7 @@ func (r *Router) Explain(x *Exchange) []RouteExplanation {
 	}
 	list := make([]RouteExplanation, len(t.routes))
 	for i, route := range t.routes {
-		why, matches := explain(route.Match, x)
+		why, matches := explain(route.Match, x, 0)
 		list[i] = RouteExplanation{Index: i, Route: route.Name, Matches: matches, Why: why, Handler: route.Handler}
 	}
 	if c := t.find(x); c != nil {
@@ -59,14 +59,15 @@ func (r *Router) ExplainRequest(req *http.Request) []RouteExplanation {
 	return r.Explain(s.x)
 }
 
-// explain names the matcher in m that does not match x, or reports a match.
-func explain(m Matcher, x *Exchange) (why string, matches bool) {
+// explain names the matcher in m that does not match x, or reports a match. M lies inside
+// that many Narrowers.
+func explain(m Matcher, x *Exchange, within int) (why string, ok bool) {
 	switch m := m.(type) {
 	case nil:
 		return "", true
 	case All:
 		for _, m := range m {
-			if why, ok := explain(m, x); !ok {
+			if why, ok := explain(m, x, within); !ok {
 				return why, false
 			}
 		}
@@ -74,16 +75,26 @@ func explain(m Matcher, x *Exchange) (why string, matches bool) {
 	case Any:
 		var whys []string
 		for _, m := range m {
-			why, ok := explain(m, x)
+			why, ok := explain(m, x, within)
 			if ok {
 				return "", true
 			}
 			whys = append(whys, why)
 		}
 		return "any of [" + strings.Join(whys, ", ") + "]", false
-	}
-	if m.Match(x) {
-		return "", true
+	case Narrower:
+		if within < maxWithin {
+			if why, ok := explain(m.Within(), x, within+1); !ok {
+				return why, false
+			}
+		}
+		if m.Match(x) {
+			return "", true
+		}
+	default:
+		if matches(m, x, within) {
+			return "", true
+		}
 	}
 	return describe(m), false
 }

@@ -131,6 +131,7 @@ func naturalOrder(s *site, pool *balance.Pool, forward http.Handler) []func(next
 		func(n http.Handler) http.Handler { return &BufferBody{Next: n} },
 		func(n http.Handler) http.Handler { return &LimitBody{Next: n} },
 		func(n http.Handler) http.Handler { return &Gate{Places: &ratelimit.Concurrency{Max: 10}, Next: n} },
+		func(n http.Handler) http.Handler { return &CircuitBreaker{Breaker: new(ratelimit.Breaker), Next: n} },
 		func(n http.Handler) http.Handler { return &Persist{Pool: pool, Plain: true, Next: n} },
 		func(n http.Handler) http.Handler {
 			return &Stick{Key: ByHeader("X-Env"), Next: n}

@@ -4,6 +4,7 @@ package l7_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -32,12 +33,12 @@ func TestShutdownWaits(t *testing.T) {
 			done := make(chan error)
 			go func() { done <- f.server.Shutdown(context.Background()) }()
 			idle.wantEnd()
-			fresh.wantEnd()
 			if d := time.Since(start); d != 0 {
 				t.Errorf("idle connections ended after %v", d)
 			}
+			fresh.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			half.send("st: a\r\n\r\n")
-			for _, c := range []*rawConn{busy, half} {
+			for _, c := range []*rawConn{busy, half, fresh} {
 				if res := c.wantReply(200, "late"); !res.Close {
 					t.Error("the reply does not say that the connection ends")
 				}
@@ -50,6 +51,74 @@ func TestShutdownWaits(t *testing.T) {
 				t.Error("still listening")
 			}
 		})
+	})
+}
+
+// A connection that has just been made is not idle: its first request is served, if it
+// comes within a second.
+func TestShutdownAwaitsFirstRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		byteFront(t, fixed(lameSite(true)), new(l7.Server), func(t *testing.T, f *front) {
+			asks, silent := f.dial(t), f.dial(t)
+			synctest.Wait()
+			start, done := time.Now(), make(chan error)
+			go func() { done <- f.server.Shutdown(context.Background()) }()
+			time.Sleep(900 * time.Millisecond)
+			asks.send(lameGet).wantLast()
+			silent.wantEnd()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if d := time.Since(start); d != time.Second {
+				t.Errorf("it took %v", d)
+			}
+		})
+	})
+}
+
+// lateListener accepts a connection just as it is closed, and returns it after that.
+type lateListener struct {
+	net.Listener
+	closed chan struct{}
+	taken  bool
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	if l.taken {
+		return nil, net.ErrClosed
+	}
+	l.taken = true
+	c, err := l.Listener.Accept()
+	<-l.closed
+	return c, err
+}
+
+func (l *lateListener) Close() error {
+	close(l.closed)
+	return l.Listener.Close()
+}
+
+// A connection that a listener accepts just as it is closed by Shutdown is served too.
+func TestShutdownServesWhatWasJustAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFront("byte")
+		ln, err := f.network.Listen("tcp", siteAddr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &l7.Server{Handler: lameSite(true), Logger: discardLog()}
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(&lateListener{Listener: ln, closed: make(chan struct{})}) }()
+		c := f.dial(t)
+		synctest.Wait()
+		done := make(chan error)
+		go func() { done <- srv.Shutdown(context.Background()) }()
+		synctest.Wait()
+		c.send(lameGet).wantLast()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		<-served
 	})
 }
 

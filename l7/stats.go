@@ -29,6 +29,7 @@ type Stats struct {
 	Parked          int      // idle connections without a goroutine, part of Open
 	Accepted        uint64   // connections
 	AcceptErrors    uint64   // failures of Accept
+	AtLimit         uint64   // times that accepting had to wait, or an attached front refused a connection, because MaxConns were open
 	Handshakes      uint64   // of TLS
 	HandshakeErrors uint64   // failed handshakes
 	Requests        Statuses // that have ended, including those that could not be parsed

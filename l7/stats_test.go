@@ -218,3 +218,18 @@ func TestUpstreamStats(t *testing.T) {
 		})
 	}
 }
+
+// An admin page may look at an Upstream while its first request comes. It is the race
+// detector that fails this.
+func TestUpstreamStatsBeforeTheFirstRequest(t *testing.T) {
+	u := new(l7.Upstream)
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		for range u.Stats() {
+			t.Error("there is a server")
+		}
+	}()
+	u.CloseIdle()
+	<-looked
+}

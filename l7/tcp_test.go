@@ -59,7 +59,7 @@ func newTCPSite(t *testing.T, endpoint balance.Endpoint, scripts ...l7test.Scrip
 	go func() { served <- s.server.Serve(down) }()
 	s.addr = down.Addr().String()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		if err := s.server.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown = %v", err)
@@ -89,7 +89,7 @@ func (s *tcpSite) dial(request string) *net.TCPConn {
 // eventually waits until cond holds.
 func (s *tcpSite) eventually(what string, cond func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(3 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			s.t.Fatalf("it never came to this: %s", what)
 		}

@@ -35,6 +35,7 @@ type attempt struct {
 	login     bool            // it authenticates the connection
 	use       usage           // what it needs from connections to servers
 	asked     balance.Request // x.Balance before the first try
+	lateCtx   lateContext     // of x
 	try       try             // the current try, at the end the one with the reply
 	trace     *tracer         // nil if no program looks
 	mirroring *Mirror         // gets a copy at the end; nil means none
@@ -153,10 +154,11 @@ func (t *attempt) rewind() bool {
 // the reply and its lease.
 func (t *attempt) answer() *failure {
 	x, p := t.x, t.p
-	ctx := x.Context()
+	t.lateCtx = lateContext{x}
+	var ctx context.Context = &t.lateCtx
 	if !t.deadline.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, t.deadline)
+		ctx, cancel = context.WithDeadline(x.Context(), t.deadline)
 		defer cancel()
 	}
 	var last *failure

@@ -4,6 +4,7 @@ package l7
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
@@ -19,10 +20,11 @@ func (p *Proxy) check(c *checks) {
 	c.in("Proxy.Retry", p.Retry)
 	c.in("Proxy.Hedge", p.Hedge)
 	c.in("Proxy.Mirror", p.Mirror)
-	c.If(p.Forward > ForwardNone, "Proxy.Forward", uint8(p.Forward), "must be one of the constants of Forward")
+	c.If(p.Forward > ForwardNone, "Proxy.Forward", uint8(p.Forward), "must be a constant of type l7.Forward")
 	c.If(p.Via != "" && !isToken(p.Via) && !validHost(p.Via), "Proxy.Via", p.Via, "must be a name, or host:port (RFC 9110, section 7.6.3)")
 	for i, u := range p.Upgrades {
-		c.If(!isToken(u), fmt.Sprintf("Proxy.Upgrades[%d]", i), u, `must be the name of a protocol, such as "websocket"`)
+		name, version, versioned := strings.Cut(u, "/") // RFC 9110, section 7.8
+		c.If(!isToken(name) || versioned && !isToken(version), fmt.Sprintf("Proxy.Upgrades[%d]", i), u, `must be the name of a protocol, such as "websocket", or with a version, such as "TLS/1.3"`)
 	}
 }
 
@@ -30,7 +32,7 @@ func (p *Proxy) check(c *checks) {
 func (r Retry) Check() error {
 	var m penstock.Mistakes
 	for i, class := range r.Classes {
-		m.If(class == balance.OK || class > balance.Stale, fmt.Sprintf("Retry.Classes[%d]", i), uint8(class), "must be a failure, one of the constants of balance.Class")
+		m.If(class == balance.OK || class > balance.Stale, fmt.Sprintf("Retry.Classes[%d]", i), uint8(class), "must be a constant of type balance.Class other than OK")
 	}
 	for i, st := range r.Statuses {
 		m.If(st < 400 || st > 599, fmt.Sprintf("Retry.Statuses[%d]", i), st, "must be the status of an error, from 400 to 599")
@@ -58,7 +60,7 @@ func (m *Mirror) check(c *checks) {
 // Check returns what is wrong with u.
 func (u *Upstream) Check() error {
 	var m penstock.Mistakes
-	m.If(u.Reuse > ReuseNever, "Upstream.Reuse", uint8(u.Reuse), "must be one of the constants of Reuse")
+	m.If(u.Reuse > ReuseNever, "Upstream.Reuse", uint8(u.Reuse), "must be a constant of type l7.Reuse")
 	p := u.Protocols
 	m.If(p != nil && !p.HTTP1() && !p.HTTP2() && !p.UnencryptedHTTP2(), "Upstream.Protocols", nil, "must have a protocol, or be nil for HTTP/1")
 	return m.Err()

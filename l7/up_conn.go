@@ -82,6 +82,20 @@ func (c *upConn) forget() {
 	}
 }
 
+// isQuiet reports whether the server has sent nothing since its last reply, as far as
+// can be found out. A *tls.Conn may hold a whole record that came in the segment of the
+// record before it: its socket is empty then.
+func (c *upConn) isQuiet() (is bool) {
+	err := quietly(slog.Default(), func() {
+		if is = c.quiet.is(); is && !c.quiet.plain {
+			b, err := c.c.TryReadBuffer(&c.host.up.pool)
+			is = b == nil && err == nil
+			c.host.up.pool.Put(b)
+		}
+	})
+	return is && err == nil
+}
+
 // release ends the use of a connection. Clean means that request and reply are
 // complete, and that only the next reply can follow.
 func (c *upConn) release(clean bool) {

@@ -122,7 +122,7 @@ func (id identity) keep() identity {
 // dial opens a connection and counts it. The caller has to replace the dialing by a
 // connection.
 func (h *upHost) dial(ctx context.Context, id identity, alpn []string, distrust *tlsError, deadline time.Time) (nc net.Conn, d *dialing, err error) {
-	ctx, d = h.beginDial(ctx)
+	ctx, d = h.beginDial(lasting(ctx))
 	h.counts.dials.Add(1)
 	defer func() {
 		if nc == nil { // otherwise the host's code panicked
@@ -152,6 +152,9 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 		dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
 	nc, err := dial(ctx, network, addr)
+	if err == nil && nc == nil {
+		err = errors.New("l7: Upstream.Dial has returned no connection")
+	}
 	if err != nil {
 		return nil, connectError(ctx, err)
 	}
@@ -259,7 +262,7 @@ func clientCertificate(cfg *tls.Config) string {
 
 var (
 	errConnectTimeout = errors.New("l7: connect timeout")
-	errDistrusted     = errors.New("another server had no valid certificate for this name")
+	errDistrusted     = errors.New("a server tried before had no valid certificate for this name")
 )
 
 // connectError tells our own time limit, and the removal of the server, from

@@ -28,6 +28,11 @@ type failure struct {
 	distrust *tlsError // the server's certificate was invalid
 }
 
+// cutConnecting reports whether the server was cut before there was a connection.
+func (f *failure) cutConnecting() bool {
+	return f.class == balance.Canceled && f.by == l4.ServerDown
+}
+
 // noServer returns the failure for an error of Acquire. Last is the failure of
 // the previous try, or nil.
 func (t *attempt) noServer(err error, last *failure) *failure {
@@ -101,6 +106,8 @@ func (t *attempt) connectFailure(l *try, err error) *failure {
 		if te.untrusted() {
 			f.distrust = te
 		}
+	case balance.LocalFault(err):
+		f.class, f.by, f.status = balance.Canceled, l4.Resource, http.StatusServiceUnavailable
 	}
 	return f
 }
@@ -140,6 +147,7 @@ func (f *sourceEnd) blame(err error) (class balance.Class, by l4.Cause) {
 	var br *badReply
 	var he *headError
 	var tooLong *http.MaxBytesError // from an outer handler
+	var be *BodyError               // likewise
 	var pe *panicError
 	late := errors.Is(err, os.ErrDeadlineExceeded)
 	switch {
@@ -149,7 +157,7 @@ func (f *sourceEnd) blame(err error) (class balance.Class, by l4.Cause) {
 		return balance.Reset, l4.ServerDown
 	case f.interrupted.Load():
 		return balance.ClientAborted, l4.ClientAborted
-	case errors.As(err, &ce) && (errors.As(err, &he) || errors.As(err, &tooLong)):
+	case errors.As(err, &ce) && (errors.As(err, &he) || errors.As(err, &tooLong) || errors.As(err, &be)):
 		return balance.ClientAborted, l4.Denied
 	case errors.As(err, &ce) && late:
 		return balance.ClientAborted, l4.ClientTimeout
@@ -183,6 +191,8 @@ func (f *sourceEnd) failure(x *Exchange, err error) *failure {
 		fail.phase, fail.status = l4.PhaseRequest, http.StatusRequestEntityTooLarge
 		if he, ok := errors.AsType[*headError](err); ok {
 			fail.status = he.status
+		} else if be, ok := errors.AsType[*BodyError](err); ok {
+			fail.status = be.status()
 		}
 	case l4.ClientTimeout:
 		fail.phase, fail.status = l4.PhaseRequest, http.StatusRequestTimeout

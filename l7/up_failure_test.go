@@ -60,6 +60,8 @@ func TestBlame(t *testing.T) {
 		{"client too slow", &clientError{late}, ends{}, balance.ClientAborted, l4.ClientTimeout, 408, l4.PhaseRequest, false, false, false},
 		{"client sends too much", &clientError{tooLong}, ends{}, balance.ClientAborted, l4.Denied, 413, l4.PhaseRequest, false, false, false},
 		{"client sends more than a handler around takes", &clientError{&http.MaxBytesError{}}, ends{present: true}, balance.ClientAborted, l4.Denied, 413, l4.PhaseRequest, false, false, false},
+		{"client sends what a body refuses", &clientError{&BodyError{422, io.ErrUnexpectedEOF}}, ends{}, balance.ClientAborted, l4.Denied, 422, l4.PhaseRequest, false, false, false},
+		{"client sends what a body refuses, oddly", &clientError{&BodyError{200, io.ErrUnexpectedEOF}}, ends{}, balance.ClientAborted, l4.Denied, 400, l4.PhaseRequest, false, false, false},
 		{"client sends too much, late", &clientError{errors.Join(tooLong, late)}, ends{}, balance.ClientAborted, l4.Denied, 413, l4.PhaseRequest, false, false, false},
 		{"server too slow", late, ends{reused: true}, balance.Timeout, l4.ServerTimeout, 504, l4.PhaseHeaders, false, false, false},
 		{"bad reply", &badReply{errNotHTTP}, ends{gotHead: true}, balance.Protocol, l4.ServerAborted, 502, l4.PhaseHeaders, false, false, false},

@@ -325,6 +325,10 @@ func (c *h2Conn) retire() {
 // idle reports whether there are no streams. The lock is held.
 func (c *h2Conn) idle() bool { return c.reserved+c.h2.Open() == 0 }
 
+// useless reports whether there are no streams, and the server allows none. The lock is
+// held.
+func (c *h2Conn) useless() bool { return c.idle() && c.h2.Room() == 0 }
+
 var errRetired = errors.New("l7: connection is retired")
 
 func (c *h2Conn) forget() {
@@ -368,11 +372,10 @@ func (c *h2Conn) end(err error) {
 		c.mu.Unlock()
 		return
 	}
-	if _, told := c.h2.Peer(); !told { // the server has not processed any request
-		err = &unsentError{err, true}
-	}
 	polite := err == errRetired && !c.writing
-	c.closed, c.err = true, err
+	if c.closed = true; c.err == nil { // leaving may have set a more specific one
+		c.err = err
+	}
 	c.h2.Streams(func(st *h2.Stream) { st.Owner.(*h2Stream).wake() })
 	c.sleep.stop()
 	if polite {

@@ -5,6 +5,7 @@ package l7
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -20,7 +21,7 @@ func h2ClientConfig() *h2.Config {
 	const streams = 128 // the number of stream windows in that of the connection
 	return &h2.Config{
 		Client: true, MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: 2 * maxReplyHead, MaxHeaders: maxReplyHead,
-		StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: streams*h2StreamWindow + h2ConnSpare,
+		StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: h2ConnWindow(streams),
 	}
 }
 
@@ -80,7 +81,10 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 		case s.asks && equalFold(name, "sec-websocket-key"): // section 5
 			s.key = value
 		case !k.owned():
-			b.Field(c.name(name), value, false)
+			if !b.Again(name, value) {
+				raw, lower := c.name(name)
+				b.FieldAs(raw, lower, value)
+			}
 		}
 	}
 	if x.ContentLength >= 0 { // HTTP/1 has no trailer with a length
@@ -109,6 +113,9 @@ func (c *h2Conn) read() {
 	c.flush()
 	for {
 		err := c.fill()
+		if err == io.EOF {
+			err = errHungUp
+		}
 		if err == nil {
 			if err = c.receive(&c.in, &c.host.up.buffers, c.readOn, c.handle); err != nil {
 				err = &badReply{err}
@@ -121,6 +128,10 @@ func (c *h2Conn) read() {
 		c.flushSoon()
 	}
 }
+
+// errHungUp is the end of a connection, which is io.EOF for what reads it. It is not for
+// the streams: each has its own end, and io.EOF is that of a whole body.
+var errHungUp = fmt.Errorf("l7: the server closed the connection: %w", io.ErrUnexpectedEOF)
 
 // settle notes that the server's SETTINGS have come, or will not.
 func (c *h2Conn) settle() {
@@ -240,6 +251,9 @@ func (c *h2Conn) handle(ev *h2.Event, _ time.Time) error {
 			c.host.ext.Store(true)
 		}
 		c.settle()
+		if c.useless() {
+			go c.retire()
+		}
 		c.wakeSenders()
 	case h2.Leaving:
 		c.leaving(ev)

@@ -415,6 +415,9 @@ func (s *h2Stream) close() {
 		c.reserved--
 	}
 	last := c.idle()
+	if c.useless() {
+		c.retired.Store(true)
+	}
 	c.mu.Unlock()
 	c.flush()
 	c.giveBack()

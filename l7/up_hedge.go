@@ -81,6 +81,7 @@ func (t *attempt) raceTries(ctx context.Context) *failure {
 	r.tries[0] = try{lease: t.try.lease, race: r}
 	r.req.Avoid(t.try.lease.Server())
 	var first context.Context
+	ctx = lasting(ctx)
 	first, r.cancel[0] = context.WithCancel(ctx)
 	hedge, cancel := context.WithCancel(ctx)
 	r.cancel[1] = cancel

@@ -99,7 +99,7 @@ func (t *attempt) deliverHeld(src source, body []byte) {
 	defer t.x.holding.give(body) // also if a filter of the host's panics
 	x, r := t.x, *src.reply()
 	r.Header = r.Header.Clone()
-	trailer := src.trailers()
+	trailer := x.behind(r.Server, src.trailers())
 	if trailer != nil {
 		f := trailer.Clone()
 		trailer = &f

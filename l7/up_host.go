@@ -195,9 +195,12 @@ func (h *upHost) expire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.timer != nil {
-		h.timer.Reset(limit / 2)
+		h.timer.Reset(halfOf(limit))
 	}
 }
+
+// halfOf is at least 1 ns: a timer of none would run again and again at one time.
+func halfOf(d time.Duration) time.Duration { return max(d/2, 1) }
 
 // take returns an idle connection that looks alive and that the session may
 // use, or nil. If ask is true, the caller checks it by [l4.Conn.Ask] where that
@@ -215,7 +218,7 @@ func (h *upHost) take(id identity, ask bool, use usage) *upConn {
 		}
 		// Bytes between replies are never a reply, and a server may close an idle
 		// connection at any time.
-		if fit := c.expires.IsZero() || time.Now().Before(c.expires); fit && (ask && c.quiet.bare() || c.quiet.is()) {
+		if fit := c.expires.IsZero() || time.Now().Before(c.expires); fit && (ask && c.quiet.bare() || c.isQuiet()) {
 			c.reused = true
 			h.counts.reuses.Add(1)
 			return c
@@ -305,7 +308,7 @@ func (h *upHost) keep(c *upConn) bool {
 	}
 	if h.timer == nil {
 		if limit := orDefault(h.up.IdleTimeout, defaultKeepIdle); limit > 0 {
-			h.timer = time.AfterFunc(limit/2, h.expire)
+			h.timer = time.AfterFunc(halfOf(limit), h.expire)
 		}
 	}
 	return true

@@ -90,6 +90,7 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 		proto: x.proto, trailers: x.trailers, trusted: x.trusted, rfc7239: x.rfc7239,
 	}
 	c.Balance.Key, c.Balance.Priority = x.Balance.Key, x.Balance.Priority
+	c.Balance.Tenant, c.Balance.TenantWeight = x.Balance.Tenant, x.Balance.TenantWeight
 	c.Record.Start = time.Now()
 	c.begin(x.Record.Front)
 	c.Record.Host = x.Record.Host

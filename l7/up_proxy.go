@@ -29,7 +29,12 @@ import (
 // would. Calls are balanced one by one.
 //
 // If the Value of a server of the pool is an [http.Handler], it is called in this
-// process.
+// process. Unless it is a native [Handler], the standard front of the Server takes over
+// the HTTP/1 connections that reach it, which costs more.
+//
+// Timeout and TryTimeout are exact. HeaderTimeout, BodyTimeout and StreamTimeout are
+// coarse, which saves a system call per request: each may take up to a half longer than
+// set, most often a quarter, and never less.
 //
 // The fields must not change once the proxy serves. Several proxies with
 // different fields may share a Pool and an Upstream, which gives each route its
@@ -49,8 +54,8 @@ type Proxy struct {
 	// sends it by default.
 	Via string
 
-	// Upgrades are the protocols to which a client may upgrade; nil means "websocket"
-	// only, empty means none. Other requests for an upgrade are forwarded without it.
+	// Upgrades are the protocols to which a client may upgrade, as it names them, with
+	// their version if it does ("TLS/1.3"); nil means "websocket" only, empty means none. Other requests for an upgrade are forwarded without it.
 	// In HTTP/2 an upgrade is an extended CONNECT (RFC 8441): clients of a [Server]
 	// may send it, and servers that offer it in their SETTINGS receive it, whichever
 	// version the client uses.
@@ -62,7 +67,7 @@ type Proxy struct {
 	Connect bool
 
 	Timeout       time.Duration // of the whole exchange, from the head of the request to the end of the reply, including the queue and retries, but not of a tunnel; 0 or negative means none
-	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 or negative means none beyond the connect timeout and HeaderTimeout
+	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 or negative means none beyond the connect timeout and HeaderTimeout. A try that ends by it is repeated only if Retry.Classes names balance.Timeout
 	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 60s, or StreamTimeout if that asks for a stream; negative means none
 	BodyTimeout   time.Duration // of each wait for the server in a body, in either direction; 0 means 60s, or StreamTimeout if that is a stream; negative means none. Under a server of the host's, also of a request body that the client does not move on, and 0 means 30s
 
@@ -159,7 +164,7 @@ func (p *Proxy) putAttempt(t *attempt) {
 func (p *Proxy) admit(x *Exchange) bool {
 	switch x.Method {
 	case http.MethodConnect:
-		if !p.Connect || x.proto != 1 && !(x.proto == 2 && x.down.hijackable()) {
+		if !p.Connect || x.proto != 1 && !(x.proto > 1 && x.down.hijackable()) {
 			return p.refuse(x, http.StatusMethodNotAllowed)
 		}
 	case http.MethodTrace:

@@ -117,7 +117,7 @@ func (t *attempt) relay(src source) {
 	if err == nil {
 		// An HTTP/1 client may wait for the head before it continues. In HTTP/2 it
 		// does not, and flushing would send the head without the end of the stream.
-		if err = x.down.finish(src.trailers()); err == nil && t.body != nil && x.proto < 2 {
+		if err = x.down.finish(x.behind(r.Server, src.trailers())); err == nil && t.body != nil && x.proto < 2 {
 			err = x.down.flush()
 		}
 		if err != nil {

@@ -24,7 +24,10 @@ type Retry struct {
 	Tries int // in all, including the first; 0 means 2, negative means none but the first
 
 	// Classes lists the failures to retry; nil means failures before anything
-	// reached the server, and connections that ended without a reply.
+	// reached the server, and connections that ended without a reply. It does not
+	// mean balance.Timeout: a server that is slow would get the same work twice. A
+	// server that goes down or is cut while it is connected to counts as
+	// balance.ConnectFailed.
 	Classes []balance.Class
 	// Statuses lists the statuses to retry; after the last try such a reply is
 	// relayed.
@@ -90,6 +93,8 @@ func (r *Retry) covers(f *failure) bool {
 		return true
 	case r.Classes == nil:
 		return f.unsent || f.quiet
+	case f.cutConnecting():
+		return slices.Contains(r.Classes, balance.ConnectFailed)
 	}
 	return slices.Contains(r.Classes, f.class)
 }
@@ -155,7 +160,7 @@ func (t *attempt) mayRepeat(f *failure) bool {
 // connection, or a refused stream, cost no server any work, so another try does not multiply
 // load and needs no share. The budget would be used up at once when a server dies under load.
 func (t *attempt) takeShare(f *failure) bool {
-	if !t.retry.ok && f.class != balance.ConnectFailed && !f.refused {
+	if !t.retry.ok && f.class != balance.ConnectFailed && !f.cutConnecting() && !f.refused {
 		t.retry.RetryPermit, t.retry.ok = t.p.Pool.TryRetry()
 		return t.retry.ok
 	}

@@ -125,6 +125,41 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// A server that is cut while it is connected to has got nothing: another one is tried,
+// whatever failures are listed, if those to connect are.
+func TestRetryCutWhileConnecting(t *testing.T) {
+	for _, tc := range []struct {
+		classes []balance.Class
+		want    int
+	}{
+		{nil, 200},
+		{[]balance.Class{balance.ConnectFailed}, 200},
+		{[]balance.Class{balance.Reset}, 503},
+	} {
+		var p *l7.Proxy
+		fronts(t, func(n *l4test.Network) http.Handler {
+			p = newProxy(n, one)
+			p.Retry.Classes = tc.classes
+			p.Pool.Budget = balance.Budget{Share: -1, Min: -1} // it needs no share
+			return p
+		}, func(t *testing.T, f *front) {
+			f.network.Drop("tcp", one)
+			serveHTTP(t, f.network, two, func(http.ResponseWriter, *http.Request) {})
+			time.AfterFunc(time.Second, func() {
+				if err := p.Pool.Set(balance.Endpoint{Addr: one}, balance.Endpoint{Addr: two}); err != nil {
+					t.Error(err)
+				}
+				s := p.Pool.Server(one)
+				s.Report(balance.Check, balance.Down, "test")
+				s.Cut(true, "test")
+			})
+			if got, _ := f.get(t, "/"); got != tc.want {
+				t.Errorf("%v: %d; want %d", tc.classes, got, tc.want)
+			}
+		})
+	}
+}
+
 // Timeouts of one try and of all of it.
 func TestProxyTimeouts(t *testing.T) {
 	for _, tc := range []struct {

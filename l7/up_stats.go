@@ -29,6 +29,7 @@ type upCounts struct{ dials, dialErrors, reuses atomic.Uint64 }
 // connected, in no particular order.
 func (u *Upstream) Stats() iter.Seq2[*balance.Server, UpstreamStats] {
 	return func(yield func(*balance.Server, UpstreamStats) bool) {
+		u.init() // the first request may come meanwhile
 		u.mu.RLock()
 		hosts := make([]*upHost, 0, len(u.hosts))
 		for _, h := range u.hosts {

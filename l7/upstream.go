@@ -36,7 +36,10 @@ type Upstream struct {
 	// probes when it becomes a stream or a tunnel, which may be quiet for long;
 	// HTTP/2 has PING. It must end when its context does; deadlines that it has set are
 	// replaced. Over a [*tls.Conn] that it
-	// returns, with TLS nil, what is spoken is what its handshake has agreed on.
+	// returns, with TLS nil, what is spoken is what its handshake has agreed on. A
+	// wrapper of a socket should have the method NetConn of a [*tls.Conn]: what a server
+	// sends between two requests, such as a second reply to the first, is seen through
+	// it, and the connection is not used again.
 	Dial l4.DialFunc
 
 	// TLS returns the client configuration for a server, and nil for plain text; a

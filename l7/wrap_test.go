@@ -233,7 +233,7 @@ func TestWrapAnswersAsNetHTTP(t *testing.T) {
 			err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(2 * time.Second))
 			start := time.Now()
 			b, rerr := io.ReadAll(r.Body)
-			fmt.Fprintf(w, "%v %s %v %v", err, b, errors.Is(rerr, os.ErrDeadlineExceeded), time.Since(start))
+			fmt.Fprintf(w, "%v %s %v %v %v", err, b, rerr, errors.Is(rerr, os.ErrDeadlineExceeded), time.Since(start))
 		})},
 		"nested": {get, func(next http.Handler) http.Handler {
 			return fields(&Wrap{With: middleware(func(w http.ResponseWriter, r *http.Request, next http.Handler) {

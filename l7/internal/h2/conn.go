@@ -3,6 +3,8 @@
 package h2
 
 import (
+	"math"
+
 	"golang.org/x/net/http2/hpack"
 )
 
@@ -74,7 +76,7 @@ func New(cfg *Config) *Conn {
 	c.spare = max(c.most-int64(cfg.MaxStreams)*c.maxData, 0)
 	c.local.MaxFrame, c.local.Window = c.maxFrame, uint32(cfg.StreamWindow)
 	if cfg.MaxHeaders > 0 {
-		c.local.MaxHeaders = uint32(cfg.MaxHeaders)
+		c.local.MaxHeaders = uint32(min(uint64(cfg.MaxHeaders), math.MaxUint32))
 	}
 	if c.client {
 		c.local.Push = false
@@ -186,6 +188,15 @@ type ring struct {
 func (r *ring) add(id uint32, how ending) {
 	r.ids[r.next], r.how[r.next] = id, how
 	r.next = (r.next + 1) % len(r.ids)
+}
+
+// change notes more of a closed stream.
+func (r *ring) change(id uint32, from, to ending) {
+	for i, d := range r.ids {
+		if d == id && r.how[i] == from {
+			r.how[i] = to
+		}
+	}
 }
 
 func (r *ring) find(id uint32) ending {

@@ -69,7 +69,7 @@ func (p *pair) pass(from, to *Conn) {
 			require.NoError(p.t, to.Decode(ev.Block, func(f hpack.HeaderField) { p.heads = append(p.heads, f.Name+"="+f.Value) }))
 		}
 		ev.Data = bytes.Clone(ev.Data)
-		if ev.Kind != Nothing && ev.Kind != Configured && ev.Kind != Writable {
+		if ev.Kind != Nothing && ev.Kind != Configured && ev.Kind != Acknowledged && ev.Kind != Writable {
 			p.events = append(p.events, told{to, ev})
 		}
 	}
@@ -311,6 +311,34 @@ func TestGoAway(t *testing.T) {
 	require.EqualValues(t, 3, ev[0].Last)
 	require.False(t, p.client.Unprocessed(second))
 	require.True(t, p.client.Unprocessed(&Stream{ID: 5}))
+}
+
+// After a reset of ours, frames in flight are ignored. The peer's own reset is the last
+// of them, so a head after that is a mistake (section 5.1).
+func TestHeadAfterBothHaveReset(t *testing.T) {
+	p := newPair(t)
+	head(p.client, p.client.Begin(), false, ":method", "GET")
+	p.step()
+	p.server.Reset(p.take()[0].Stream, NoError)
+	var b bytes.Buffer
+	w := http2.NewFramer(&b, nil)
+	receive := func() error {
+		f, n, err := p.server.Parse(b.Next(b.Len()))
+		require.NoError(t, err)
+		require.NotZero(t, n)
+		_, err = p.server.Receive(f, start)
+		return err
+	}
+	again := func() error {
+		require.NoError(t, w.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block(":method", "GET"), EndHeaders: true, EndStream: true}))
+		return receive()
+	}
+	require.NoError(t, again())
+	require.NoError(t, w.WriteRSTStream(1, http2.ErrCodeCancel))
+	require.NoError(t, receive())
+	var ce *ConnError
+	require.ErrorAs(t, again(), &ce)
+	require.Equal(t, StreamClosed, ce.Code)
 }
 
 func TestRefusedAbove(t *testing.T) {

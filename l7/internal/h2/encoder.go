@@ -21,6 +21,49 @@ type encoder struct {
 
 	once [8]uint32 // hashes of fields that enter the table when they are sent again
 	next int
+
+	hints [16]hint
+	place int    // of the next field in its block
+	turns uint32 // changes of the table
+}
+
+// A hint is the field that was last sent at some place of a block, if it was one
+// byte. Most blocks are like the one before.
+type hint struct {
+	raw, value string // raw is the name in the caller's spelling
+	turn       uint32 // of the encoder; other turns make it invalid
+	wire       byte   // 0 means none
+}
+
+// again appends a field that was sent at the same place of the block before, and
+// reports whether it was.
+func (e *encoder) again(b []byte, raw, value string) ([]byte, bool) {
+	h := &e.hints[e.place%len(e.hints)]
+	if h.wire == 0 || h.turn != e.turns || h.raw != raw || h.value != value {
+		return b, false
+	}
+	e.place++
+	return append(b, h.wire), true
+}
+
+// known notes that a field was sent as b[start:]. It keeps the table's strings and not
+// the caller's, but for raw.
+func (e *encoder) known(b []byte, start int, raw string) {
+	h := &e.hints[e.place%len(e.hints)]
+	e.place++
+	if *h = (hint{}); raw == "" || len(b) != start+1 || b[start]&0x80 == 0 {
+		return
+	}
+	h.wire, h.turn = b[start], e.turns
+	if i := int(h.wire & 0x7f); i <= len(staticTable) {
+		h.raw, h.value = staticTable[i-1][0], staticTable[i-1][1]
+	} else {
+		o := &e.entries[len(e.entries)+len(staticTable)-i]
+		h.raw, h.value = o.name, o.value
+	}
+	if h.raw != raw {
+		h.raw = raw
+	}
 }
 
 type entry struct {
@@ -40,6 +83,7 @@ func (e *encoder) setMax(n uint32) {
 
 func (e *encoder) evict(to uint32) {
 	for e.size > to {
+		e.turns++
 		o := &e.entries[e.first]
 		e.size -= o.size()
 		*o = entry{}
@@ -56,6 +100,7 @@ func (o *entry) size() uint32 { return uint32(len(o.name)+len(o.value)) + entryO
 
 // begin appends the table size updates at the beginning of a block.
 func (e *encoder) begin(b []byte) []byte {
+	e.place = 0
 	if !e.resized {
 		return b
 	}
@@ -125,6 +170,7 @@ func (e *encoder) worth(name, value string, hash uint32) bool {
 
 func (e *encoder) insert(o entry) {
 	e.evict(e.max - o.size())
+	e.turns++
 	e.entries = append(e.entries, o)
 	e.size += o.size()
 }

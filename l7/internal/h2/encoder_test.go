@@ -61,7 +61,7 @@ func FuzzEncoder(f *testing.F) {
 				}
 				f := hpack.HeaderField{Name: name, Value: value, Sensitive: rnd.IntN(10) == 0}
 				want = append(want, f)
-				b = e.field(b, f.Name, f.Value, f.Sensitive)
+				b = addField(e, b, f)
 				require.LessOrEqual(t, e.size, e.max)
 			}
 			_, err := d.Write(b)
@@ -70,6 +70,50 @@ func FuzzEncoder(f *testing.F) {
 			require.Equal(t, want, got)
 		}
 	})
+}
+
+// addField adds a field as the links do, except that sensitive ones come straight.
+func addField(e *encoder, b []byte, f hpack.HeaderField) []byte {
+	if f.Sensitive {
+		return e.field(b, f.Name, f.Value, true)
+	}
+	raw := strings.ToUpper(f.Name)
+	if b, ok := e.again(b, raw, f.Value); ok {
+		return b
+	}
+	start := len(b)
+	b = e.field(b, f.Name, f.Value, false)
+	e.known(b, start, raw)
+	return b
+}
+
+// A field at the place where the last block had it comes from a hint, until the table
+// changes.
+func TestEncoderHints(t *testing.T) {
+	e := &encoder{max: firstTable, least: firstTable}
+	field := func(name, value string) bool {
+		_, ok := e.again(nil, name, value)
+		if !ok {
+			e.known(e.field(nil, strings.ToLower(name), value, false), 0, name)
+		}
+		return ok
+	}
+	block := func(fields ...string) (hints []bool) {
+		e.begin(nil)
+		for i := 0; i < len(fields); i += 2 {
+			hints = append(hints, field(fields[i], fields[i+1]))
+		}
+		return hints
+	}
+	require.Equal(t, []bool{false, false}, block("Server", "a", "vary", "b"), "the first time")
+	require.Equal(t, []bool{false, false}, block("Server", "a", "vary", "b"), "from the table")
+	require.Equal(t, []bool{true, true}, block("Server", "a", "vary", "b"))
+	require.Equal(t, []bool{false, true}, block("server", "a", "vary", "b"), "in another spelling")
+	require.Equal(t, []bool{true, false}, block("server", "a", "vary", "c"), "another value, which enters the table")
+	require.Equal(t, []bool{false, false}, block("server", "a", "vary", "c"), "with other indices")
+	require.Equal(t, []bool{true, true}, block("server", "a", "vary", "c"))
+	e.setMax(100)
+	require.Equal(t, []bool{false, false}, block("server", "a", "vary", "c"), "evicted")
 }
 
 func TestEncoderComesAgain(t *testing.T) {

@@ -14,16 +14,17 @@ type Kind uint8
 
 // The kinds.
 const (
-	Nothing    Kind = iota // nothing to do, but Out may have grown
-	Head                   // of a request or a reply, final or not: Block must be passed to Decode, which may end the stream
-	Trailer                // likewise
-	Body                   // a piece of a body in Data, to be consumed
-	Reset                  // the stream is closed by the peer, or by us since the peer broke a rule
-	Writable               // Stream, or any stream if it is nil, may be able to send more
-	Leaving                // GOAWAY: our streams above Last were not processed
-	Pong                   // our PING was answered
-	Configured             // SETTINGS: the peer's limits may have changed
-	Reordered              // the priority of Stream has changed
+	Nothing      Kind = iota // nothing to do, but Out may have grown
+	Head                     // of a request or a reply, final or not: Block must be passed to Decode, which may end the stream
+	Trailer                  // likewise
+	Body                     // a piece of a body in Data, to be consumed
+	Reset                    // the stream is closed by the peer, or by us since the peer broke a rule
+	Writable                 // Stream, or any stream if it is nil, may be able to send more
+	Leaving                  // GOAWAY: our streams above Last were not processed
+	Pong                     // our PING was answered
+	Configured               // SETTINGS: the peer's limits may have changed
+	Acknowledged             // the peer has acknowledged all our SETTINGS
+	Reordered                // the priority of Stream has changed
 )
 
 // An Event is what a frame means to the owner.
@@ -359,7 +360,8 @@ func (c *Conn) receiveReset(f *Frame, now time.Time) (Event, error) {
 	}
 	s := c.streams[f.Stream]
 	if s == nil {
-		return Event{}, c.glitch(GlitchUnknown, now) // it crossed our end of the stream
+		c.dead.change(f.Stream, resetByUs, resetByPeer) // nothing is in flight any more
+		return Event{}, c.glitch(GlitchUnknown, now)    // it crossed our end of the stream
 	}
 	if !c.client {
 		if err := c.glitch(GlitchReset, now); err != nil {
@@ -421,6 +423,7 @@ func (c *Conn) receiveSettings(f *Frame, now time.Time) (Event, error) {
 		}
 		if c.unacked--; c.unacked == 0 {
 			c.allowed = c.local.MaxStreams
+			return Event{Kind: Acknowledged}, nil
 		}
 		return Event{}, nil
 	}

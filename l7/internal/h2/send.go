@@ -53,6 +53,21 @@ func (b Block) Field(name, value string, sensitive bool) {
 	b.c.Out = b.c.enc.field(b.c.Out, name, value, sensitive)
 }
 
+// Again adds a field that the last block had at the same place, if FieldAs has added
+// it there, and reports whether it did. That costs the least.
+func (b Block) Again(raw, value string) (ok bool) {
+	b.c.Out, ok = b.c.enc.again(b.c.Out, raw, value)
+	return ok
+}
+
+// FieldAs is Field for a field that Again did not add. Raw is the name in the spelling
+// that Again is to know it by; it is kept.
+func (b Block) FieldAs(raw, name, value string) {
+	start := len(b.c.Out)
+	b.Field(name, value, false)
+	b.c.enc.known(b.c.Out, start, raw)
+}
+
 // End sends the block as the head or trailer of s; end sets END_STREAM.
 func (b Block) End(s *Stream, end bool) {
 	c := b.c

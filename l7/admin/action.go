@@ -139,7 +139,7 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "server?"+url.Values{"pool": {a.Pool}, "name": {a.Server}}.Encode(), http.StatusSeeOther)
 		return
 	}
-	h.answerServer(w, r, a.Pool, s, r.PostForm)
+	h.answerServer(w, r, a.Pool, s, r.PostForm, atOnce)
 }
 
 // allowed returns why r may not act, or nil.

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"context"
+	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,14 +44,16 @@ type Handler struct {
 	Interval time.Duration // between two readings while a page is open; 0 means 1s
 	Streams  int           // live pages and waits at once; more get 503; 0 means 64, negative means no limit
 
-	once   sync.Once
-	wrong  error // the result of Check
-	acts   balance.PerServer[acts]
-	closed chan struct{} // by Close
-	close  sync.Once
-	slots  chan struct{} // of Streams; nil means no limit
-	render chan struct{} // held while a page is made
-	cross  http.CrossOriginProtection
+	once     sync.Once
+	wrong    error              // the result of Check
+	errors   *template.Template // as parsed once, for error pages; nil with noErrors
+	noErrors error
+	acts     balance.PerServer[acts]
+	closed   chan struct{} // by Close
+	close    sync.Once
+	slots    chan struct{} // of Streams; nil means no limit
+	render   chan struct{} // held while a page is made
+	cross    http.CrossOriginProtection
 
 	denials denials
 
@@ -142,6 +145,7 @@ func Local(r *http.Request) bool {
 func (h *Handler) init() {
 	h.once.Do(func() {
 		h.wrong = h.Check()
+		h.errors, h.noErrors = h.templates(time.Time{})
 		h.closed = make(chan struct{})
 		h.render = make(chan struct{}, 1)
 		streams := h.Streams
@@ -153,6 +157,7 @@ func (h *Handler) init() {
 		}
 		h.memory.servers = make(map[*balance.Server]*past)
 		h.memory.totals = make(map[string]mark)
+		h.memory.lately = make(map[string]*window)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -24,10 +25,33 @@ import (
 	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
+	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
 	"github.com/penstock-lb/penstock/l7/admin"
 	"github.com/penstock-lb/penstock/ratelimit"
 )
+
+func TestLoadsAreShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		const page = "/server?pool=web&name=one"
+		require.NotContains(t, w.do("GET", page, "", "Accept: text/html").Body.String(), "reports of its load")
+		w.web.Server("one").ReportLoad(balance.Load{Name: "queue<b>", Value: 3.5})
+		time.Sleep(2 * time.Second)
+		require.Contains(t, w.do("GET", page, "", "Accept: text/html").Body.String(), "<li>queue&lt;b&gt;: 3.5 <small>2s ago</small></li>")
+		var v admin.Snapshot
+		require.NoError(t, json.Unmarshal(w.do("GET", "/state", "").Body.Bytes(), &v))
+		var loads []admin.LoadView
+		for _, p := range v.Pools {
+			for _, s := range p.Servers {
+				loads = append(loads, s.Loads...)
+			}
+		}
+		require.Len(t, loads, 1)
+		require.Equal(t, "queue<b>", loads[0].Name)
+		require.WithinDuration(t, time.Now().Add(-2*time.Second), loads[0].At, 0)
+	})
+}
 
 func TestActions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -425,4 +449,81 @@ func TestLimitsOfPlacesAndBytes(t *testing.T) {
 	page := w.do("GET", "/", "").Body.String()
 	require.Contains(t, page, "1 of 7")
 	require.Contains(t, page, "0 B/s")
+}
+
+// What goes wrong now and then stays a problem until it has not for a minute: the rates
+// of one second would show it to those only who look at the right one.
+func TestTroubleStaysForAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		what := func() (list []string) {
+			for _, p := range snapshot(t, w).Problems {
+				list = append(list, p.What+": "+p.Why)
+			}
+			return list
+		}
+		require.Empty(t, what())
+		client := netip.MustParseAddr("192.0.2.1")
+		w.limit.Take(client, 1)
+		w.limit.Take(client, 1)
+		for i := range 30 {
+			l, err := w.web.Acquire(t.Context(), balance.Request{Prefer: "one"})
+			require.NoError(t, err)
+			o := balance.Outcome{}
+			if i%10 == 0 {
+				o.Class = balance.StatusError
+			}
+			l.Done(o)
+		}
+		for i := range 24 {
+			time.Sleep(time.Second)
+			refused := "refused 1 in the last minute, admits 0/s now"
+			if i == 0 {
+				refused = "refused 1.0/s, admits 1.0/s now"
+			}
+			require.Equal(t, []string{"errors: 10 % of its work has failed in the last minute", "refuses: " + refused}, what(), i)
+		}
+		time.Sleep(40 * time.Second)
+		what()
+		time.Sleep(31 * time.Second)
+		require.Empty(t, what())
+		w.limit.Take(client, 1)
+		w.limit.Take(client, 1)
+		time.Sleep(time.Hour)
+		require.Empty(t, what(), "when it was is not known")
+	})
+}
+
+// A front of either layer says that it has as many connections as it may.
+func TestFullFrontIsAProblem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := l4test.NewNetwork()
+		done := make(chan struct{}, 2)
+		requests := &l7.Server{MaxConns: 1, Handler: &l7.Deny{}, Logger: quiet}
+		streams := &l4.Server{MaxConns: 1, Handler: l4.HandlerFunc(func(ctx context.Context, _ net.Conn) error { <-ctx.Done(); return nil }), Logger: quiet}
+		for addr, serve := range map[string]func(net.Listener) error{"10.0.0.1:80": requests.Serve, "10.0.0.1:81": streams.Serve} {
+			ln, err := n.Listen("tcp", addr)
+			require.NoError(t, err)
+			go func() { _ = serve(ln); done <- struct{}{} }()
+		}
+		w := newWorld(t, 1)
+		w.h.Servers = map[string]admin.Server{"a": requests, "b": streams}
+		require.Empty(t, snapshot(t, w).Problems)
+		for _, addr := range []string{"10.0.0.1:80", "10.0.0.1:81"} {
+			c, err := n.DialContext(t.Context(), "tcp", addr)
+			require.NoError(t, err)
+			defer c.Close()
+		}
+		time.Sleep(time.Second)
+		s := snapshot(t, w)
+		require.Equal(t, []admin.Problem{
+			{Level: "warn", What: "full", Why: "a has reached its limit of connections"},
+			{Level: "warn", What: "full", Why: "b has reached its limit of connections"},
+		}, s.Problems)
+		require.EqualValues(t, 1, s.Fronts[0].AtLimit)
+		require.NoError(t, requests.Close())
+		require.NoError(t, streams.Close())
+		<-done
+		<-done
+	})
 }

@@ -4,15 +4,21 @@ package admin_test
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
 	"github.com/penstock-lb/penstock/l7/admin"
 )
@@ -73,19 +79,99 @@ func TestRefusedActionsFillNoLog(t *testing.T) {
 
 // Those who look leave half of a core to the gateway.
 func TestWhatIsMadeIsFollowedByARest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3)
-		slow := l7.MatchFunc(func(*l7.Exchange) bool { time.Sleep(time.Second); return true })
-		w.h.Routers["slow"] = l7.NewRouter(l7.Route{Match: slow, Handler: &l7.Deny{}})
-		start := time.Now()
-		var one time.Duration
-		for range 3 {
-			require.Equal(t, 200, w.do("GET", "/explain?router=slow&url=/", "").Code)
-			if one == 0 {
-				one = time.Since(start)
+	for _, path := range []string{"/explain?router=slow&url=/", "/server?pool=web&name=one"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 3)
+			slow := l7.MatchFunc(func(*l7.Exchange) bool { time.Sleep(time.Second); return true })
+			w.h.Routers["slow"] = l7.NewRouter(l7.Route{Match: slow, Handler: &l7.Deny{}})
+			w.h.Checks = []admin.Prober{counting{new(atomic.Int64)}}
+			start := time.Now()
+			var one time.Duration
+			for range 3 {
+				require.Equal(t, 200, w.do("GET", path, "").Code)
+				if one == 0 {
+					one = time.Since(start)
+				}
 			}
-		}
-		require.Equal(t, 5*one, time.Since(start), "two rests between three")
-		time.Sleep(one)
-	})
+			require.Equal(t, 5*one, time.Since(start), "two rests between three")
+			start = time.Now()
+			require.Equal(t, 200, w.act("action", "ready").Code)
+			require.Equal(t, 10*time.Millisecond, time.Since(start), "an action waits for no turn")
+			time.Sleep(one)
+		})
+	}
+}
+
+// stuck is the writer of a client that does not read.
+type stuck struct {
+	http.ResponseWriter
+	until chan struct{}
+}
+
+func (s *stuck) Write(p []byte) (int, error) {
+	<-s.until
+	return len(p), nil
+}
+
+// A viewer who asks and does not read stops no other.
+func TestViewerWhoDoesNotReadStopsNoOther(t *testing.T) {
+	for _, path := range []string{"/explain?url=/api", "/state", "/", "/?q=one", "/server?pool=web&name=one", "/events"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 3)
+			until := make(chan struct{})
+			w.do("GET", "/", "")
+			go w.h.ServeHTTP(&stuck{httptest.NewRecorder(), until}, httptest.NewRequest("GET", path, nil))
+			time.Sleep(time.Second)
+			for _, other := range []string{"/", "/?q=two", "/state", "/explain?url=/api", "/server?pool=web&name=one"} {
+				done := make(chan int, 1)
+				go func() { done <- w.do("GET", other, "").Code }()
+				select {
+				case code := <-done:
+					require.Equal(t, 200, code)
+				case <-time.After(10 * time.Second):
+					close(until)
+					t.Fatal(path, " stops ", other)
+				}
+			}
+			w.h.Close()
+			close(until)
+			time.Sleep(time.Second)
+		})
+	}
+}
+
+// What is sent to a viewer who does not read is not kept for ever, even under a server
+// without a WriteTimeout.
+func TestViewerWhoDoesNotReadIsCut(t *testing.T) {
+	for _, path := range []string{"/state", "/?sort=name", "/explain?url=/api", "/events"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 3000)
+			n := l4test.NewNetwork()
+			ln, err := n.Listen("tcp", "10.0.0.1:80")
+			require.NoError(t, err)
+			srv := &http.Server{Handler: w.h}
+			served := make(chan struct{})
+			go func() { _ = srv.Serve(ln); close(served) }()
+			c, err := n.DialContext(t.Context(), "tcp", "10.0.0.1:80")
+			require.NoError(t, err)
+			_, err = io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			require.NoError(t, srv.Shutdown(ctx), "it has ended: %s", path)
+			<-served
+			c.Close()
+		})
+	}
+}
+
+// An error page is cheap: it has no turn, and strangers can cause it.
+func TestErrorPageIsCheap(t *testing.T) {
+	w := newWorld(t, 3)
+	ask := func() {
+		require.Equal(t, 404, w.do("GET", "/server?pool=web&name=none", "", "Accept: text/html").Code)
+	}
+	ask()
+	require.Less(t, testing.AllocsPerRun(20, ask), 300.0, "a page takes thousands")
 }

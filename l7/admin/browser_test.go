@@ -7,7 +7,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,10 +48,14 @@ func openBrowser(t *testing.T) *browser {
 	out, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
+	drained := make(chan struct{})
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
+		select { // its children write into the folder that is removed next, until they close the pipe
+		case <-drained:
+		case <-time.After(10 * time.Second):
+		}
 		_ = cmd.Wait()
-		time.Sleep(100 * time.Millisecond) // its children write into the folder that is removed next
 	})
 	var endpoint string
 	lines := bufio.NewScanner(out)
@@ -59,11 +65,11 @@ func openBrowser(t *testing.T) *browser {
 			break
 		}
 	}
-	require.NotEmpty(t, endpoint, "Chromium did not start")
 	go func() {
-		for lines.Scan() {
-		}
+		defer close(drained)
+		_, _ = io.Copy(io.Discard, out)
 	}()
+	require.NotEmpty(t, endpoint, "Chromium did not start")
 	b := &browser{T: t}
 	b.connect(endpoint)
 	var target struct{ TargetID string }
@@ -86,9 +92,15 @@ func (b *browser) connect(url string) {
 // call is one command of the DevTools protocol.
 func (b *browser) call(method string, params, result any) {
 	b.Helper()
+	require.Empty(b, b.ask(method, params, result), method)
+}
+
+// ask is call that returns what Chromium finds wrong.
+func (b *browser) ask(method string, params, result any) string {
+	b.Helper()
 	b.id++
 	require.NoError(b, websocket.JSON.Send(b.ws, map[string]any{"id": b.id, "method": method, "params": params}))
-	require.NoError(b, b.ws.SetReadDeadline(time.Now().Add(30*time.Second)))
+	require.NoError(b, b.ws.SetReadDeadline(time.Now().Add(time.Minute)))
 	for {
 		var m struct {
 			ID     int
@@ -99,30 +111,43 @@ func (b *browser) call(method string, params, result any) {
 		if m.ID != b.id {
 			continue
 		}
-		require.Nil(b, m.Error, method)
+		if m.Error != nil {
+			return m.Error.Message
+		}
 		if result != nil {
 			require.NoError(b, json.Unmarshal(m.Result, result))
 		}
-		return
+		return ""
 	}
+}
+
+// An evaluation is what came of some JavaScript.
+type evaluation struct {
+	Result           struct{ Value any }
+	ExceptionDetails any
+}
+
+func evaluate(js string) map[string]any {
+	return map[string]any{"expression": js, "awaitPromise": true, "returnByValue": true}
 }
 
 // eval runs JavaScript and returns what it is.
 func (b *browser) eval(js string) any {
 	b.Helper()
-	var r struct {
-		Result           struct{ Value any }
-		ExceptionDetails any
-	}
-	b.call("Runtime.evaluate", map[string]any{"expression": js, "awaitPromise": true, "returnByValue": true}, &r)
-	require.Nil(b, r.ExceptionDetails, js)
-	return r.Result.Value
+	var e evaluation
+	b.call("Runtime.evaluate", evaluate(js), &e)
+	require.Nil(b, e.ExceptionDetails, js)
+	return e.Result.Value
 }
 
-// until waits until JavaScript is true.
+// until waits until JavaScript is true. A page that is just being left gives no answer.
 func (b *browser) until(js string) {
 	b.Helper()
-	require.Eventually(b, func() bool { return b.eval("document.readyState === 'complete' && !!("+js+")") == true }, 15*time.Second, 50*time.Millisecond, js)
+	require.Eventually(b, func() bool {
+		var e evaluation
+		wrong := b.ask("Runtime.evaluate", evaluate("document.readyState === 'complete' && !!("+js+")"), &e)
+		return wrong == "" && e.Result.Value == true
+	}, time.Minute, 50*time.Millisecond, js)
 }
 
 func (b *browser) visit(url string) {
@@ -171,7 +196,11 @@ func TestBrowserSeesTroubleLive(t *testing.T) {
 	b.visit(url + "/ops/")
 	b.until(`document.querySelector("#live-state").textContent.startsWith("live")`)
 	b.shoot("light")
-	for _, what := range []string{"down", "ejected", "draining", "queue", "at its limit"} {
+	for range 3 { // more than it may
+		w.limit.Take(netip.MustParseAddr("192.0.2.1"), 1)
+	}
+	b.until(`document.querySelector(".problems").textContent.includes("refuses")`)
+	for _, what := range []string{"down", "ejected", "draining", "queue", "at its limit", "refuses"} {
 		require.Equal(t, true, b.eval(fmt.Sprintf(`[...document.querySelectorAll(".problems b")].some(e => e.textContent === %q)`, what)), what)
 	}
 	// Focus stays where it is while the page changes around it.
@@ -206,11 +235,60 @@ func TestBrowserActs(t *testing.T) {
 		b.until(`location.pathname === "/server"`)
 		b.eval(`document.querySelector("[name=reason]").value = "from the browser"`)
 		b.eval(`document.querySelector("[value=maint]").click()`)
-		require.Eventually(t, func() bool { return w.web.Server("two").State() == balance.StateMaint }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return w.web.Server("two").State() == balance.StateMaint }, time.Minute, 10*time.Millisecond)
 		b.until(`document.querySelector("h2").textContent.includes("maintenance")`)
 		b.shoot("server")
 		w.web.Server("two").SetAdmin(balance.Ready, "")
 	}
+	b.size(1280, 900, "light", true)
+	b.drainByKeyboard(w, url)
+}
+
+// press presses a key as a keyboard does.
+func (b *browser) press(key string, code int, text string) {
+	b.Helper()
+	for _, kind := range []string{"keyDown", "keyUp"} {
+		p := map[string]any{"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}
+		if kind == "keyDown" && text != "" {
+			p["text"] = text
+		}
+		b.call("Input.dispatchKeyEvent", p, nil)
+	}
+}
+
+// drainByKeyboard drains a server without a mouse.
+func (b *browser) drainByKeyboard(w *world, url string) {
+	t := b.T
+	b.call("Page.bringToFront", nil, nil)
+	// to presses Tab until what has focus is so.
+	to := func(js string) {
+		t.Helper()
+		for range 60 {
+			b.press("Tab", 9, "")
+			if b.eval("!!document.activeElement && "+js) == true {
+				return
+			}
+		}
+		t.Fatal("no Tab leads to ", js)
+	}
+	b.visit(url + "/")
+	b.press("Tab", 9, "")
+	require.Equal(t, "Skip to the figures", b.eval(`document.activeElement.textContent`))
+	require.Equal(t, true, b.eval(`document.activeElement.getBoundingClientRect().left >= 0`), "it can be seen")
+	b.press("Enter", 13, "\r")
+	b.until(`location.hash === "#live"`)
+	to(`document.activeElement.textContent === "two"`)
+	b.press("Enter", 13, "\r")
+	b.until(`location.pathname === "/server"`)
+	to(`document.activeElement.name === "reason"`)
+	b.call("Input.insertText", map[string]any{"text": "by keyboard"}, nil)
+	w.web.Server("two").SetAdmin(balance.Maint, "disk")
+	b.press("Enter", 13, "\r") // which of the buttons would that be?
+	to(`document.activeElement.value === "drain"`)
+	require.Equal(t, balance.StateMaint, w.web.Server("two").State(), "Enter in a field acts on nothing")
+	b.press(" ", 32, " ")
+	require.Eventually(t, func() bool { return w.web.Server("two").State() == balance.StateDrain }, time.Minute, 10*time.Millisecond)
+	b.until(`document.querySelector("h2").textContent.includes("drained")`)
 }
 
 // TestBrowserShoots takes the picture of README.md: of the page that PENSTOCK_ADMIN_SHOOT

@@ -15,7 +15,10 @@
 //
 // Mount it anywhere, preferably on an address of its own: all URLs in it are relative,
 // and only the last element of a path is used. To restrict who may look, put a handler
-// around it; [Handler.Allow] decides who may act.
+// around it; [Handler.Allow] decides who may act. A page stays connected for its updates, so
+// the server that it is mounted on shuts down in time only if it calls [Handler.Close]:
+//
+//	server.RegisterOnShutdown(page.Close)
 //
 //	GET  .../                    the page; ?q= ?pool= ?state= ?sort= ?page= choose what it lists
 //	GET  .../server              one server, ?pool= ?name=: a page, or JSON if the client does not accept HTML

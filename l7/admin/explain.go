@@ -60,17 +60,25 @@ type ServerVerdict struct {
 
 // serveExplain answers how a request would be routed.
 func (h *Handler) serveExplain(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	req, err := explained(q)
+	req, err := explained(r.URL.Query())
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
+	body, ok := h.explain(r, req)
+	if ok {
+		send(w, "application/json", body)
+	}
+}
+
+// explain returns what h says of req; ok is false if the viewer has left.
+func (h *Handler) explain(r, req *http.Request) (body []byte, ok bool) {
 	done, ok := h.turn(r.Context())
 	if !ok {
-		return
+		return nil, false
 	}
 	defer done()
+	q := r.URL.Query()
 	client, _ := netip.ParseAddr(q.Get("client"))
 	all := []ExplainView{}
 	for _, name := range slices.Sorted(maps.Keys(h.Routers)) {
@@ -78,8 +86,8 @@ func (h *Handler) serveExplain(w http.ResponseWriter, r *http.Request) {
 			all = append(all, explainRouter(name, h.Routers[name], req, client, 0))
 		}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(all)
+	body, err := json.Marshal(all)
+	return body, err == nil
 }
 
 // explained makes the request to explain.

@@ -85,11 +85,13 @@ func (h *Handler) spoil() {
 // memory holds what is needed from earlier frames. It belongs to the goroutine that
 // builds one.
 type memory struct {
-	at      time.Time // of the marks; zero if there are none
-	span    float64   // seconds since the last marks; 0 if there were none
-	moves   bool      // this frame sets new marks
-	servers map[*balance.Server]*past
-	totals  map[string]mark
+	now, at  time.Time // of this reading, and of the marks; zero if there are none
+	interval time.Duration
+	span     float64 // seconds since the last marks; 0 if there were none
+	moves    bool    // this frame sets new marks
+	servers  map[*balance.Server]*past
+	totals   map[string]mark
+	lately   map[string]*window
 }
 
 // A mark is totals at the last frame, and the rates since the one before.
@@ -100,6 +102,7 @@ type mark struct {
 
 // begin begins a frame. If it follows the last one soon, it keeps the rates of that.
 func (m *memory) begin(now time.Time, interval time.Duration) {
+	m.now, m.interval = now, interval
 	d := now.Sub(m.at)
 	if m.moves = m.at.IsZero() || d >= min(interval, firstLook)/2; !m.moves {
 		return
@@ -130,9 +133,51 @@ func (k mark) next(totals [3]uint64, span float64, known bool) mark {
 	return n
 }
 
+// lateSpan is half of the longest time that a window covers.
+const lateSpan = 30 * time.Second
+
+// A window has totals of half a minute to a minute ago. What has gone wrong stays a
+// problem for that long: the rates of one Interval would show what happens every few
+// seconds to those only who look at the right one.
+type window struct {
+	old, mid [3]uint64
+	midAt    time.Time
+}
+
+// grown returns by how much totals have grown lately, nothing if the last reading is too
+// long ago to tell.
+func (w *window) grown(totals [3]uint64, now time.Time, interval time.Duration) (by [3]uint64) {
+	d := now.Sub(w.midAt)
+	switch {
+	case d > 2*max(lateSpan, interval):
+		w.old, w.mid, w.midAt = totals, totals, now
+	case d >= lateSpan:
+		w.old, w.mid, w.midAt = w.mid, totals, now
+	}
+	for i, t := range totals {
+		if t < w.old[i] { // the total was cleared
+			w.old[i], w.mid[i] = t, t
+		}
+		by[i] = t - w.old[i]
+	}
+	return by
+}
+
+// grown returns by how much totals have grown lately.
+func (m *memory) grown(key string, totals [3]uint64) [3]uint64 {
+	w := m.lately[key]
+	if w == nil {
+		w = new(window)
+		m.lately[key] = w
+	}
+	return w.grown(totals, m.now, m.interval)
+}
+
 // past is the history of a server.
 type past struct {
 	mark
+	window
+	lately [3]uint64 // by how much the totals of mark have grown lately
 	known  bool
 	seen   bool // in this frame
 	old    balance.Histogram
@@ -156,10 +201,12 @@ func (m *memory) server(s *balance.Server, st *balance.ServerStats, now time.Tim
 		return p
 	}
 	p.seen = true
+	totals := [3]uint64{st.Picks, st.Outcomes.Failed(), st.Outcomes.Total()}
+	p.lately = p.grown(totals, now, m.interval)
 	if !m.moves && p.known {
 		return p
 	}
-	p.mark = p.next([3]uint64{st.Picks, st.Outcomes.Failed(), st.Outcomes.Total()}, m.span, p.known)
+	p.mark = p.next(totals, m.span, p.known)
 	if p.midAt.IsZero() || now.Sub(p.midAt) >= latencySpan {
 		if p.old = p.mid; p.midAt.IsZero() {
 			p.old = st.Latency

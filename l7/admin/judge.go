@@ -11,8 +11,25 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// badShare is the share of errors from which it is a problem, if there are several.
-const badShare = 0.05
+// badShare is the share of errors from which it is a problem, if there are badCount.
+const badShare, badCount = 0.05, 3
+
+// failing returns the share of errors lately if it is a problem, and 0 otherwise.
+func failing(failed, all uint64) float64 {
+	if v := share(float64(failed), float64(all)); failed >= badCount && v >= badShare {
+		return v
+	}
+	return 0
+}
+
+// often says how often something happens: by its present rate, or else by the count of
+// the last minute.
+func often(n uint64, now float64) string {
+	if now > 0 {
+		return rate(now)
+	}
+	return count(n) + " in the last minute"
+}
 
 // judge returns how bad the state of e is, without its history.
 func (v *ServerView) judge(e *balance.Explanation) {
@@ -73,10 +90,10 @@ func (v *ServerView) problem() (p Problem, ok bool) {
 	case v.State == "up" && v.level > levelNote:
 		p.Since = nil // it would be the time when it came up
 	case v.level > levelNote, v.State == "stopping", v.State == "unweighted":
-	case v.State == "up" && v.ErrorShare >= badShare && v.Rate*v.ErrorShare >= 0.1:
+	case v.State == "up" && v.failing > 0:
 		v.level = levelWarn
 		p.Level, p.What, p.Since = "warn", "errors", nil
-		p.Why = percent(v.ErrorShare) + " of its work fails"
+		p.Why = percent(v.failing) + " of its work has failed in the last minute"
 	case v.State == "up" && v.Check != nil && v.Check.Error != "":
 		v.level = max(v.level, levelNote)
 		p.Level, p.What, p.Since, p.Why = "note", "probe failed", nil, v.Check.Error
@@ -99,20 +116,20 @@ func (s *Snapshot) judge(m *memory) {
 		}
 	}
 	for _, v := range s.Limits {
-		if v.RefuseRate > 0 {
-			add(Problem{Level: "warn", Limit: v.Name, What: "refuses", Why: fmt.Sprintf("%s refused, %s admitted", rate(v.RefuseRate), rate(v.TakeRate))})
+		if n := m.grown("limit "+v.Name, [3]uint64{v.Refused})[0]; n > 0 {
+			add(Problem{Level: "warn", Limit: v.Name, What: "refuses", Why: "refused " + often(n, v.RefuseRate) + ", admits " + rate(v.TakeRate) + " now"})
 		}
 	}
 	for _, v := range s.Fronts {
-		r := m.rates("front trouble "+v.Name, [3]uint64{v.AtLimit, v.AcceptErrors})
+		r := m.grown("front trouble "+v.Name, [3]uint64{v.AtLimit, v.AcceptErrors})
 		if r[0] > 0 {
 			add(Problem{Level: "warn", What: "full", Why: v.Name + " has reached its limit of connections"})
 		}
 		if r[1] > 0 {
 			add(Problem{Level: "warn", What: "accept fails", Why: v.Name + " cannot accept connections"})
 		}
-		if v.ErrorShare >= badShare && v.Rate*v.ErrorShare >= 0.1 {
-			add(Problem{Level: "warn", What: "errors", Why: percent(v.ErrorShare) + " of what " + v.Name + " serves fails"})
+		if v.failing > 0 {
+			add(Problem{Level: "warn", What: "errors", Why: percent(v.failing) + " of what " + v.Name + " serves has failed in the last minute"})
 		}
 	}
 	slices.SortStableFunc(s.Problems, func(a, b Problem) int { return cmp.Compare(levelOf(b.Level), levelOf(a.Level)) })
@@ -120,7 +137,8 @@ func (s *Snapshot) judge(m *memory) {
 
 // judge finds the problems of a pool as a whole.
 func (v *PoolView) judge(m *memory, add func(Problem)) {
-	r := m.rates("pool "+v.Name, [3]uint64{v.NoServer, v.QueueFull + v.QueueTimeouts, v.OverBudget})
+	totals := [3]uint64{v.NoServer, v.QueueFull + v.QueueTimeouts, v.OverBudget}
+	r, n := m.rates("pool "+v.Name, totals), m.grown("pool "+v.Name, totals)
 	say := func(level, what, why string, since *time.Time) {
 		add(Problem{Level: level, Pool: v.Name, What: what, Why: why, Since: since})
 	}
@@ -132,21 +150,21 @@ func (v *PoolView) judge(m *memory, add func(Problem)) {
 	case v.Usable == 0:
 		say("bad", "no server", "none of its servers is usable", nil)
 	}
-	if r[0] > 0 {
-		say("bad", "turns away", rate(r[0])+" find no server", nil)
+	if n[0] > 0 {
+		say("bad", "turns away", often(n[0], r[0])+" found no server", nil)
 	}
-	if v.Queued > 0 || r[1] > 0 {
+	if v.Queued > 0 || n[1] > 0 {
 		why := fmt.Sprintf("%d wait for a server", v.Queued)
 		if v.WaitP99 > 0 {
 			why += ", p99 of the waits so far " + seconds(v.WaitP99)
 		}
-		if r[1] > 0 {
-			why += ", " + rate(r[1]) + " give up"
+		if n[1] > 0 {
+			why += ", " + often(n[1], r[1]) + " gave up"
 		}
 		say("warn", "queue", why, nil)
 	}
-	if r[2] > 0 {
-		say("warn", "retries refused", rate(r[2])+" are over the budget", nil)
+	if n[2] > 0 {
+		say("warn", "retries refused", often(n[2], r[2])+" were over the budget", nil)
 	}
 	if v.Source != nil && v.Source.Error != "" {
 		say("warn", "old servers", v.Source.Error, v.Source.Since)

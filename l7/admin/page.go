@@ -114,8 +114,7 @@ func (h *Handler) servePage(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write(body)
+	send(w, "text/html; charset=utf-8", body)
 }
 
 // live returns the live part of the page for the stream r.
@@ -231,10 +230,11 @@ func heads(q query) []head {
 	}
 }
 
-// errorPage answers a browser with an error.
+// errorPage answers a browser with an error. Anybody can cause one as often as he likes,
+// so it must not cost what a page does.
 func (h *Handler) errorPage(w http.ResponseWriter, status int, text string) {
-	t, err := h.templates(time.Now())
 	var b bytes.Buffer
+	t, err := h.errors, h.noErrors
 	if err == nil {
 		err = t.ExecuteTemplate(&b, "error", map[string]string{"Title": cmp.Or(h.Title, "penstock"), "Text": text, "Status": http.StatusText(status)})
 	}

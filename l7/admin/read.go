@@ -50,7 +50,7 @@ func (m *memory) front(name string, srv Server) FrontView {
 	switch srv := srv.(type) {
 	case interface{ Stats() l7.Stats }:
 		st := srv.Stats()
-		v.Open, v.Parked, v.Accepted, v.AcceptErrors = st.Open, st.Parked, st.Accepted, st.AcceptErrors
+		v.Open, v.Parked, v.Accepted, v.AcceptErrors, v.AtLimit = st.Open, st.Parked, st.Accepted, st.AcceptErrors, st.AtLimit
 		v.Handshakes, v.HandshakeErrors, v.BytesIn, v.BytesOut = st.Handshakes, st.HandshakeErrors, st.BytesIn, st.BytesOut
 		v.Requests, v.Ends = statuses(st.Requests), ends(st.Ends)
 		requests, failed = st.Requests.Total(), st.Requests[0]+st.Requests[5]
@@ -65,6 +65,8 @@ func (m *memory) front(name string, srv Server) FrontView {
 	}
 	r := m.rates("front "+name, [3]uint64{requests, failed, v.Accepted})
 	v.Rate, v.ErrorShare, v.AcceptRate = r[0], share(r[1], r[0]), r[2]
+	lately := m.grown("front "+name, [3]uint64{requests, failed})
+	v.failing = failing(lately[1], lately[0])
 	return v
 }
 
@@ -92,6 +94,7 @@ func (h *Handler) pool(p *balance.Pool, name string, conns map[*balance.Server]*
 		ended += old.rates[2]
 		one := h.server(name, &e, &st)
 		one.Rate, one.ErrorShare = old.rates[0], share(old.rates[1], old.rates[2])
+		one.failing = failing(old.lately[1], old.lately[2])
 		one.P50, one.P99 = quantiles(&old.recent)
 		one.Conns = conns[e.Server]
 		for _, r := range old.line[:old.n] {
@@ -125,6 +128,9 @@ func (h *Handler) server(pool string, e *balance.Explanation, st *balance.Server
 	for _, r := range e.Reports {
 		v.Reports = append(v.Reports, ReportView{r.By.String(), r.Health.String(), r.Reason, r.Since})
 		v.Ejected = v.Ejected || r.By == balance.Outlier && r.Health == balance.Down
+	}
+	for _, l := range e.Loads {
+		v.Loads = append(v.Loads, LoadView{l.Name, l.Value, l.At})
 	}
 	for _, c := range h.Checks {
 		if last, took, next, err := c.Probed(e.Server); !next.IsZero() || !last.IsZero() {
@@ -171,7 +177,7 @@ func (m *memory) route(router string, i int, st l7.RouteStats) RouteView {
 
 func (m *memory) limit(name string, l Limit) LimitView {
 	st := l.Stats()
-	v := LimitView{Name: name, Taken: st.Taken, Refused: st.Refused, Keys: st.Keys, Bans: st.Bans, Lost: st.Lost, Untracked: st.Untracked, Local: st.Local, Forgets: forgetter(l) != nil}
+	v := LimitView{Name: name, Taken: st.Taken, Refused: st.Refused, Keys: st.Keys, Bans: st.Bans, Lost: st.Lost, Untracked: st.Untracked, Local: st.Local, Asked: st.Asked, Forgets: forgetter(l) != nil}
 	v.Held, v.Places, v.Queued, v.Bytes, v.Delayed = st.Held, st.Places, st.Queued, st.Bytes, st.Delayed
 	r := m.rates("limit "+name, [3]uint64{st.Taken, st.Refused})
 	v.TakeRate, v.RefuseRate = r[0], r[1]

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -24,8 +25,24 @@ func (h *Handler) serveState(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body)
+	send(w, "application/json", body)
+}
+
+// readTime is how long a viewer may take to read a piece of what is sent.
+const readTime = 10 * time.Second
+
+// send sends an answer piece by piece, each in readTime. Viewers who do not read would
+// keep it in memory for as long as they like, under a server without a WriteTimeout.
+func send(w http.ResponseWriter, kind string, body []byte) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", itoa(len(body)))
+	c := http.NewResponseController(w)
+	for piece := range slices.Chunk(body, 64<<10) {
+		_ = c.SetWriteDeadline(time.Now().Add(readTime)) // net/http takes it back after the request
+		if _, err := w.Write(piece); err != nil {
+			return
+		}
+	}
 }
 
 // cached returns the result for a key of f, or makes it. One request at a time makes a
@@ -72,11 +89,15 @@ func (h *Handler) serveServer(w http.ResponseWriter, r *http.Request) {
 		h.servePage(w, r)
 		return
 	}
-	h.answerServer(w, r, q.Get("pool"), s, q)
+	h.answerServer(w, r, q.Get("pool"), s, q, h.turn)
 }
 
-// answerServer serves a server as JSON, after the wait that the request asks for.
-func (h *Handler) answerServer(w http.ResponseWriter, r *http.Request, pool string, s *balance.Server, q url.Values) {
+// atOnce is a turn of operators who act: they do not queue up behind those who look.
+func atOnce(context.Context) (done func(), ok bool) { return func() {}, true }
+
+// answerServer serves a server as JSON, after the wait that the request asks for, and in
+// its turn.
+func (h *Handler) answerServer(w http.ResponseWriter, r *http.Request, pool string, s *balance.Server, q url.Values, turn func(context.Context) (func(), bool)) {
 	status := http.StatusOK
 	if what := q.Get("wait"); what != "" {
 		until, timeout, err := parseWait(what, q.Get("timeout"))
@@ -93,7 +114,12 @@ func (h *Handler) answerServer(w http.ResponseWriter, r *http.Request, pool stri
 			status = http.StatusGatewayTimeout
 		}
 	}
+	done, ok := turn(r.Context())
+	if !ok {
+		return
+	}
 	v, ok := h.view(pool, s)
+	done()
 	if !ok {
 		h.fail(w, r, &mistake{http.StatusNotFound, "the server has left"})
 		return
@@ -220,7 +246,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			text, _ := json.Marshal(string(body))
-			_ = c.SetWriteDeadline(time.Now().Add(10 * time.Second)) // ends a stream that is not read
+			_ = c.SetWriteDeadline(time.Now().Add(readTime)) // ends a stream that is not read
 			if _, err := w.Write(append(append([]byte("data: "), text...), "\n\n"...)); err != nil || c.Flush() != nil {
 				return
 			}

@@ -6,8 +6,8 @@ import "time"
 
 // A Snapshot has all figures at one time, as GET .../state returns them. Durations are in
 // seconds, sizes in bytes, shares from 0 to 1. Rates and ErrorShare cover the time since
-// the previous reading, usually one Interval; P50 and P99 cover the last half minute to
-// minute. Fields may be added.
+// the previous reading, usually one Interval; P50, P99 and the counts in Problems cover
+// the last half minute to minute. Fields may be added.
 type Snapshot struct {
 	At       time.Time   `json:"at"`       // when it was made
 	Problems []Problem   `json:"problems"` // what an operator should look at, worst first
@@ -45,6 +45,8 @@ type FrontView struct {
 	Ends            map[string]uint64 `json:"ends,omitempty"`     // of requests or connections, by cause
 	BytesIn         uint64            `json:"bytesIn"`            // from clients
 	BytesOut        uint64            `json:"bytesOut"`           // to clients
+
+	failing float64 // share of errors lately, if that is a problem
 }
 
 // A PoolView is a pool.
@@ -88,6 +90,7 @@ type ServerView struct {
 	Reason      string             `json:"reason"`                // why the state is what it is, or it is not used
 	Since       time.Time          `json:"since"`                 // of the state
 	Reports     []ReportView       `json:"reports,omitempty"`     // of all reporters, also those that do not decide the state
+	Loads       []LoadView         `json:"loads,omitempty"`       // what it reports of its own load
 	Ejected     bool               `json:"ejected"`               // an outlier detector has ejected it
 	Admin       string             `json:"admin"`                 // what the operator wants: "ready", "drain", "maint"
 	AdminReason string             `json:"adminReason,omitempty"` // why
@@ -110,7 +113,8 @@ type ServerView struct {
 	Conns       *ConnsView         `json:"conns,omitempty"`       // absent without Handler.Upstreams
 	LastAction  *ActionView        `json:"lastAction,omitempty"`  // absent if there was none
 
-	level   int // how bad it is: that of its problem
+	level   int     // how bad it is: that of its problem
+	failing float64 // share of errors lately, if that is a problem
 	rates   []float64
 	waiting bool // it drains and still has work
 }
@@ -121,6 +125,13 @@ type ReportView struct {
 	Health string    `json:"health"`           // "up", "stopping", "down", "unknown"
 	Reason string    `json:"reason,omitempty"` // why
 	Since  time.Time `json:"since"`            // of Health
+}
+
+// A LoadView is a number that a server reports of its own load.
+type LoadView struct {
+	Name  string    `json:"name"`  // as reported
+	Value float64   `json:"value"` // the last one
+	At    time.Time `json:"at"`    // when it was measured
 }
 
 // A CheckView is the state of a server's probes.
@@ -172,6 +183,7 @@ type LimitView struct {
 	Lost       uint64  `json:"lost"`       // keys dropped although they had state
 	Untracked  uint64  `json:"untracked"`  // admitted uncounted, for lack of room
 	Local      uint64  `json:"local"`      // decided without the shared store
+	Asked      uint64  `json:"asked"`      // questions put to the shared store
 	Forgets    bool    `json:"forgets"`    // it can be told to forget a key
 
 	Held    int    `json:"held"`    // places taken

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -153,6 +154,16 @@ func (s *stub) Return(x *balance.Server, reason string) bool {
 	return x.Name() != "two"
 }
 
+// busy is a front with figures.
+type busy struct{ served atomic.Uint64 }
+
+func (b *busy) Open() int { return 42 }
+
+func (b *busy) Stats() l7.Stats {
+	n := b.served.Load()
+	return l7.Stats{Open: 42, Parked: 31, Accepted: n / 9, Handshakes: n / 9, HandshakeErrors: n / 900, Requests: l7.Statuses{2: n}, BytesIn: 180 * n, BytesOut: 5200 * n}
+}
+
 // TestServeForLooking serves a world to look at, where PENSTOCK_ADMIN_LOOK says:
 // "127.0.0.1:9090 3000 trouble".
 func TestServeForLooking(t *testing.T) {
@@ -162,7 +173,9 @@ func TestServeForLooking(t *testing.T) {
 		t.Skip("for people")
 	}
 	w := newWorld(t, n)
-	w.h.Allow = admin.Local
+	w.h.Title, w.h.Allow = "gateway", admin.Local
+	front := new(busy)
+	w.h.Servers["https"] = front
 	w.h.Checks = []admin.Prober{&stub{}}
 	w.h.Outliers = []admin.Returner{&stub{}}
 	w.work(3)
@@ -176,6 +189,7 @@ func TestServeForLooking(t *testing.T) {
 				w.limit.Take(netip.MustParseAddr("192.0.2.1"), 1)
 			}
 			w.work(1 + i/5%3)
+			front.served.Add(uint64(20 + 4*(i/5%3)))
 		}
 	}()
 	require.NoError(t, errors.Join(http.ListenAndServe(addr, w.h)))

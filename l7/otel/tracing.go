@@ -57,7 +57,7 @@ func (t *Tracing) ServeHTTP(w http.ResponseWriter, r *http.Request) { l7.ServeHT
 
 // ServeExchange implements [l7.Handler].
 func (t *Tracing) ServeExchange(x *l7.Exchange) {
-	trusted := t.Trust == nil || t.Trust.Match(x)
+	trusted := l7.Matches(t.Trust, x)
 	var came parent
 	if trusted {
 		came = parentOf(&x.Header)

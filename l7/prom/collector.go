@@ -32,6 +32,11 @@ type Collector struct {
 	PoolsOnly     bool // leave out what is of one server
 	ServerLatency bool // a histogram of latencies for each server too, not for each pool only
 
+	// NativeHistograms shows latencies as native histograms of schema 0, a series for each
+	// instead of 21, which only a scrape by protobuf reads (scrape_native_histograms of
+	// Prometheus). Otherwise they are classic ones.
+	NativeHistograms bool
+
 	// Trace returns the id of the trace of a request, for the exemplars that Note keeps; ""
 	// means that it has none. Nil means Record.Trace, which l7/otel sets.
 	Trace func(r *l7.Record) string

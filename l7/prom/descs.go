@@ -19,7 +19,7 @@ type descs struct {
 		probes, probesFailed, probeTook, probeLast                              metric
 	}
 	route struct{ requests, in, out metric }
-	limit struct{ taken, refused, keys, bans, lost, lostBans, untracked, local, held, places, queued, bytes, delayed metric }
+	limit struct{ taken, refused, keys, bans, lost, lostBans, untracked, local, asked, held, places, queued, bytes, delayed metric }
 
 	list []*prometheus.Desc
 }
@@ -60,7 +60,7 @@ func (d *descs) addFronts() {
 	f.parked = gauge("parked_connections", "Open connections that have no goroutine.")
 	f.accepted = counter("accepted_connections_total", "Connections accepted.")
 	f.acceptErrors = counter("accept_errors_total", "Times that a listener failed.")
-	f.atLimit = counter("at_limit_total", "Times that accepting had to wait, as the most connections were open.")
+	f.atLimit = counter("at_limit_total", "Times that accepting a connection had to wait or was refused, as the most were open.")
 	f.handshakes = counter("tls_handshakes_total", "TLS handshakes with clients.")
 	f.handshakeErrors = counter("tls_handshake_errors_total", "TLS handshakes with clients that failed.")
 	f.requests = counter("requests_total", "Requests that have ended, by the class of their status.", "code")
@@ -144,4 +144,5 @@ func (d *descs) addLimits() {
 	l.bytes = counter("bytes_total", "Bytes that asked for a turn; of limits of bandwidth only.")
 	l.delayed = counter("delayed_bytes_total", "Bytes that had to wait for it; of those only.")
 	l.local = counter("local_total", "What was decided alone, as the shared store was away.")
+	l.asked = counter("store_questions_total", "Questions put to a shared store.")
 }

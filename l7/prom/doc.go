@@ -26,12 +26,11 @@
 //
 // # Histograms
 //
-// Histograms are classic ones, with a bucket for each power of two from 128 µs to
-// 67 s. A latency that is just at a bound counts in the bucket above it. The buckets
-// are the same for every pool, so that they can be added. Prometheus stores them as
-// native histograms if the scrape says convert_classic_histograms_to_nhcb.
-// Native exponential ones are not offered, as their bounds, powers of two of a
-// second, are not those by which a pool counts.
+// Histograms are classic ones, with a bucket for each power of two of a second from
+// 2^-13, which is 122 µs, to 64 s; or native ones with [Collector.NativeHistograms],
+// which have the same bounds, and more of them below. A latency that is just at a bound
+// counts in the bucket above it. The buckets are the same for every pool, so that they
+// can be added.
 //
 // A bucket of the latency of a pool has the last request with a trace as its exemplar, if
 // [Collector.Note] is told of requests.

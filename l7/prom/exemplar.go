@@ -3,7 +3,7 @@
 package prom
 
 import (
-	"math/bits"
+	"math"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,7 +23,7 @@ type exemplar struct {
 }
 
 // exemplars are those of one pool: of each bucket the last request that had a trace.
-type exemplars [bits.UintSize]atomic.Pointer[exemplar]
+type exemplars [highest - classicLowest + 2]atomic.Pointer[exemplar]
 
 // Note keeps a request as the exemplar of its bucket in the latency of its pool, if it has
 // a trace. It is for OnDone of servers:
@@ -46,7 +46,8 @@ func (c *Collector) Note(r *l7.Record) {
 		return
 	}
 	took := max(r.FirstByte-r.Connected, 0)
-	kept[bits.Len64(uint64(took/lowest))].Store(&exemplar{took.Seconds(), strings.Clone(trace), r.Start})
+	_, above := math.Frexp(took.Seconds()) // the exponent of the bound above it
+	kept[min(max(above, classicLowest), highest+1)-classicLowest].Store(&exemplar{took.Seconds(), strings.Clone(trace), r.Start})
 }
 
 const mostTrace = 64 // bytes of an id; OpenMetrics allows 128 characters for an exemplar

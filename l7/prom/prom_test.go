@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -91,7 +92,7 @@ func (w *world) get(t *testing.T, path string) {
 	require.Eventually(t, func() bool {
 		now := gateway.Stats().Requests
 		return now.Total() > before.Total()
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func (w *world) scrape(t *testing.T) string {
@@ -130,12 +131,13 @@ func TestFiguresAreThoseOfStats(t *testing.T) {
 	l, err := w.web.Acquire(t.Context(), balance.Request{})
 	require.NoError(t, err)
 	l.Done(balance.Outcome{Class: balance.ConnectFailed, Latency: 3 * time.Second})
-	require.Eventually(t, func() bool { return strings.Contains(w.scrape(t), "penstock_server_probe_timestamp_seconds{") }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(w.scrape(t), "penstock_server_probe_timestamp_seconds{") }, time.Minute, time.Millisecond)
 	s := w.scrape(t)
 	for _, line := range []string{
 		`penstock_front_requests_total{code="2xx",front="http"} 3`,
 		`penstock_front_requests_total{code="5xx",front="http"} 1`,
 		`penstock_front_requests_total{code="none",front="http"} 0`,
+		`penstock_front_at_limit_total{front="http"} 0`,
 		`penstock_front_at_limit_total{front="tcp"} 0`,
 		`penstock_front_connections{front="bad \\xff"} 0`,
 		`penstock_route_requests_total{code="2xx",route="page",router="public"} 3`,
@@ -146,9 +148,9 @@ func TestFiguresAreThoseOfStats(t *testing.T) {
 		`penstock_pool_picks_total{pool="web"} 8`,
 		`penstock_pool_in_flight_requests{pool="web"} 3`,
 		`penstock_pool_outcomes_total{class="connect_failed",pool="web"} 1`,
-		`penstock_pool_latency_seconds_bucket{pool="web",le="2.097152"} 4`,
-		`penstock_pool_latency_seconds_bucket{pool="web",le="4.194304"} 5`,
-		`penstock_pool_latency_seconds_bucket{pool="web",le="67.108864"} 5`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="2"} 4`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="4"} 5`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="64"} 5`,
 		`penstock_pool_latency_seconds_count{pool="web"} 5`,
 		`penstock_server_latency_seconds_count{pool="web",server="one"} 5`,
 		`penstock_server_used{pool="web",server="one"} 1`,
@@ -213,7 +215,7 @@ func TestDiscoveryIsShown(t *testing.T) {
 	}()
 	require.Eventually(t, func() bool {
 		return strings.Contains(w.scrape(t), `penstock_pool_discovery_failing{pool="pool 2"} 1`)
-	}, 10*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	require.Contains(t, w.scrape(t), `penstock_pool_discovery_last_success_timestamp_seconds{pool="pool 2"} `)
 	stop()
 	<-followed
@@ -295,8 +297,8 @@ func TestExemplarsNameTheTraceOfARequest(t *testing.T) {
 	note("web", "t3", 3*time.Millisecond)
 	note("web", "t4", time.Hour)
 	require.Equal(t, []string{
-		`penstock_pool_latency_seconds_bucket{pool="web",le="0.000128"} 0 # {trace_id="t1"} 1e-06 1e+09`,
-		`penstock_pool_latency_seconds_bucket{pool="web",le="0.004096"} 0 # {trace_id="t3"} 0.003 1e+09`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="0.0001220703125"} 0 # {trace_id="t1"} 1e-06 1e+09`,
+		`penstock_pool_latency_seconds_bucket{pool="web",le="0.00390625"} 0 # {trace_id="t3"} 0.003 1e+09`,
 		`penstock_pool_latency_seconds_bucket{pool="web",le="+Inf"} 0 # {trace_id="t4"} 3600.0 1e+09`,
 	}, scrape())
 	for i := range 10000 {
@@ -304,6 +306,57 @@ func TestExemplarsNameTheTraceOfARequest(t *testing.T) {
 		note(fmt.Sprint("from outside ", i), "t", time.Millisecond)
 	}
 	require.Less(t, len(scrape()), 25, "one for each bucket")
+}
+
+func TestNativeHistogramsAgreeWithClassicOnes(t *testing.T) {
+	pool := &balance.Pool{Name: "web"}
+	require.NoError(t, pool.Set(balance.Endpoint{Addr: "127.0.0.1:1"}))
+	var last time.Duration
+	for d := time.Duration(1); d < time.Hour; d += d/7 + 1 {
+		lease, err := pool.Acquire(t.Context(), balance.Request{})
+		require.NoError(t, err)
+		lease.Done(balance.Outcome{Class: balance.OK, Latency: d})
+		last = d
+	}
+	read := func(native bool) *dto.Histogram {
+		c := &prom.Collector{Pools: []*balance.Pool{pool}, NativeHistograms: native}
+		c.Note(&l7.Record{Start: time.Unix(1e9, 0), Pool: "web", Trace: "t", FirstByte: last})
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(c)
+		all, err := registry.Gather()
+		require.NoError(t, err)
+		for _, f := range all {
+			if f.GetName() == "penstock_pool_latency_seconds" {
+				return f.Metric[0].Histogram
+			}
+		}
+		t.Fatal("no latency")
+		return nil
+	}
+	classic, native := read(false), read(true)
+	require.Equal(t, classic.GetSampleCount(), native.GetSampleCount())
+	require.Len(t, native.Exemplars, 1)
+	require.Zero(t, native.GetSchema())
+	require.Equal(t, math.Ldexp(1, -18), native.GetZeroThreshold())
+	below := map[float64]uint64{} // as Prometheus reads it: a bucket i of schema 0 ends at 2^i
+	count, bucket, i := native.GetZeroCount(), int64(0), 0
+	for _, span := range native.PositiveSpan {
+		i += int(span.GetOffset())
+		for range span.GetLength() {
+			bucket += native.PositiveDelta[0]
+			native.PositiveDelta = native.PositiveDelta[1:]
+			count += uint64(bucket)
+			below[math.Ldexp(1, i)] = count
+			i++
+		}
+	}
+	require.Equal(t, classic.GetSampleCount(), count)
+	require.Equal(t, count, below[128], "what is longer is in the last")
+	for _, b := range classic.Bucket {
+		if !math.IsInf(b.GetUpperBound(), 1) {
+			require.Equal(t, b.GetCumulativeCount(), below[b.GetUpperBound()], b)
+		}
+	}
 }
 
 func TestExemplarsTakeTheTraceOfTheHost(t *testing.T) {

@@ -57,8 +57,13 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 
 // TestPrometheusScrapes has a Prometheus scrape the metrics, and asks it all that the
 // dashboard would ask.
-func TestPrometheusScrapes(t *testing.T) {
+func TestPrometheusScrapes(t *testing.T) { scraped(t, false) }
+
+func TestPrometheusScrapesNativeHistograms(t *testing.T) { scraped(t, true) }
+
+func scraped(t *testing.T, native bool) {
 	program, w := tool(t, "prometheus"), newWorld(t)
+	w.c.NativeHistograms = native
 	for range 5 {
 		w.get(t, "/page")
 	}
@@ -74,6 +79,9 @@ func TestPrometheusScrapes(t *testing.T) {
 		"scrape_configs:\n- job_name: gateway\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  static_configs:\n  - targets: [%q]\n", target.Listener.Addr()), 0o600))
 	var log strings.Builder
 	cmd := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr)
+	if native {
+		cmd.Args = append(cmd.Args, "--enable-feature=native-histograms")
+	}
 	cmd.Stdout, cmd.Stderr = &log, &log
 	require.NoError(t, cmd.Start())
 	defer func() {
@@ -87,6 +95,13 @@ func TestPrometheusScrapes(t *testing.T) {
 		_, n := query(addr, `sum(penstock_front_requests_total{code="2xx"}) == 5 and sum(penstock_pool_picks_total) == 5`)
 		return n == 1
 	}, 60*time.Second, 50*time.Millisecond)
+	if native {
+		_, n := query(addr, `histogram_count(penstock_pool_latency_seconds{pool="web"}) == 5`)
+		require.Equal(t, 1, n)
+		_, n = query(addr, `histogram_quantile(0.5, penstock_pool_latency_seconds{pool="web"}) > 0`)
+		require.Equal(t, 1, n)
+		return
+	}
 
 	text, err := os.ReadFile("dashboard.json")
 	require.NoError(t, err)

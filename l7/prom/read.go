@@ -3,6 +3,7 @@
 package prom
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -29,12 +30,11 @@ func (c *Collector) fronts(ch chan<- prometheus.Metric) {
 				put(ch, d.requests, n, name, code(i+1))
 			}
 			c.front(ch, name, &l4.Stats{
-				Open: st.Open, Parked: st.Parked, Accepted: st.Accepted, AcceptErrors: st.AcceptErrors, Handshakes: st.Handshakes,
+				Open: st.Open, Parked: st.Parked, Accepted: st.Accepted, AcceptErrors: st.AcceptErrors, AtLimit: st.AtLimit, Handshakes: st.Handshakes,
 				HandshakeErrors: st.HandshakeErrors, Ends: st.Ends, BytesIn: st.BytesIn, BytesOut: st.BytesOut,
 			})
 		case interface{ Stats() l4.Stats }:
 			st := srv.Stats()
-			put(ch, d.atLimit, st.AtLimit, name)
 			c.front(ch, name, &st)
 		default:
 			put(ch, d.open, srv.Open(), name)
@@ -49,6 +49,7 @@ func (c *Collector) front(ch chan<- prometheus.Metric, name string, st *l4.Stats
 	put(ch, d.parked, st.Parked, name)
 	put(ch, d.accepted, st.Accepted, name)
 	put(ch, d.acceptErrors, st.AcceptErrors, name)
+	put(ch, d.atLimit, st.AtLimit, name)
 	put(ch, d.handshakes, st.Handshakes, name)
 	put(ch, d.handshakeErrors, st.HandshakeErrors, name)
 	put(ch, d.in, st.BytesIn, name)
@@ -92,8 +93,8 @@ func (c *Collector) pool(ch chan<- prometheus.Metric, name string, p *balance.Po
 	put(ch, d.queueFull, st.QueueFull, name)
 	put(ch, d.queueTimeouts, st.QueueTimeouts, name)
 	outcomes(ch, d.outcomes, st.Outcomes, name)
-	histogram(ch, d.latency, &st.Latency, c.kept[p.Name], name)
-	histogram(ch, d.waits, &st.Waits, nil, name)
+	c.histogram(ch, d.latency, &st.Latency, c.kept[p.Name], name)
+	c.histogram(ch, d.waits, &st.Waits, nil, name)
 	if src, ok := p.SourceState(); ok {
 		put(ch, d.sourceFailing, flag(src.Err != nil), name)
 		if !src.Good.IsZero() {
@@ -119,7 +120,7 @@ func (c *Collector) server(ch chan<- prometheus.Metric, pool string, e *balance.
 		}
 	}
 	if c.ServerLatency {
-		histogram(ch, d.latency, &st.Latency, nil, pool, name)
+		c.histogram(ch, d.latency, &st.Latency, nil, pool, name)
 	}
 }
 
@@ -220,6 +221,7 @@ func (c *Collector) limits(ch chan<- prometheus.Metric) {
 		put(ch, d.lostBans, st.LostBans, name)
 		put(ch, d.untracked, st.Untracked, name)
 		put(ch, d.local, st.Local, name)
+		put(ch, d.asked, st.Asked, name)
 	}
 }
 
@@ -229,22 +231,49 @@ func outcomes(ch chan<- prometheus.Metric, m metric, o balance.Outcomes, labels 
 	}
 }
 
-// The bounds of buckets that are shown: all powers of two between.
+// Bounds of buckets are powers of two of a second, of which these are the exponents.
 const (
-	lowest  = 128 * time.Microsecond
-	highest = 1 << 26 * time.Microsecond // the last that a pool keeps apart from what is above
+	nativeLowest  = -18 // what is below is in the zero bucket of a native histogram
+	classicLowest = -13 // 122 µs
+	highest       = 6   // 64 s: the last that a pool keeps apart from what is above
 )
 
-func histogram(ch chan<- prometheus.Metric, m metric, h *balance.Histogram, e *exemplars, labels ...string) {
-	buckets := make(map[float64]uint64, 20)
-	next := lowest
+var started = time.Now() // native histograms say since when they count
+
+// histogram shows h: its counts by powers of two of a second.
+func (c *Collector) histogram(ch chan<- prometheus.Metric, m metric, h *balance.Histogram, e *exemplars, labels ...string) {
 	var count uint64
-	for end, below := range h.Buckets() {
-		count = below
-		if end == next && end <= highest {
-			buckets[end.Seconds()] = below
-			next *= 2
+	below := make(map[int]uint64) // by exponent
+	next := nativeLowest
+	for end, n := range h.Buckets() {
+		count = n
+		if bound := math.Ldexp(1, next); next <= highest && end.Seconds() >= bound {
+			below[next] = n
+			next++
 		}
+	}
+	if c.NativeHistograms {
+		buckets := make(map[int]int64)
+		put := func(i int, n uint64) {
+			if n > 0 {
+				buckets[i] = int64(n)
+			}
+		}
+		for i := nativeLowest + 1; i <= highest; i++ {
+			put(i, below[i]-below[i-1])
+		}
+		put(highest+1, count-below[highest])
+		native, err := prometheus.NewConstNativeHistogram(m.desc, count, h.Sum.Seconds(), buckets, nil,
+			below[nativeLowest], 0, math.Ldexp(1, nativeLowest), started, valid(labels)...)
+		if err != nil {
+			native = prometheus.NewInvalidMetric(m.desc, err)
+		}
+		ch <- e.with(native)
+		return
+	}
+	buckets := make(map[float64]uint64)
+	for i := classicLowest; i <= highest; i++ {
+		buckets[math.Ldexp(1, i)] = below[i]
 	}
 	ch <- e.with(prometheus.MustNewConstHistogram(m.desc, count, h.Sum.Seconds(), buckets, valid(labels)...))
 }

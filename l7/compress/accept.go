@@ -19,8 +19,8 @@ const (
 
 func (c coding) String() string { return [...]string{"zstd", "br", "gzip", "identity"}[c] }
 
-// accepted says how much a client wants each coding, and what is not named (the last), in
-// thousandths: 0 means not at all, unlisted that it has not said so.
+// accepted is the weight of each coding, and of codings that are not named (the last), in
+// thousandths: 0 means refused, unlisted means that the client has not named it.
 type accepted [codings + 2]int
 
 const (
@@ -29,9 +29,9 @@ const (
 )
 
 // parseAccept reads Accept-Encoding (RFC 9110, section 12.5.3). A member that is
-// malformed counts as absent, and of two about the same coding the lower weight is taken: a
-// client may get a reply as it is where it could have got it compressed, but never a coding
-// that it may not understand.
+// malformed counts as absent, and of two about the same coding the lower weight is taken:
+// a client may get an uncompressed reply where it could have got a compressed one, but
+// never a coding that it may not understand.
 func parseAccept(line string) accepted {
 	a := accepted{unlisted, unlisted, unlisted, unlisted, unlisted}
 	for line != "" {
@@ -63,8 +63,8 @@ func codingOf(name string) (coding, bool) {
 	return 0, false
 }
 
-// weighs returns how much the client wants a coding. Identity is unlisted unless it was
-// named, or refused by "*".
+// weighs returns the weight of a coding. Identity is unlisted unless it was named, or
+// refused by "*".
 func (a *accepted) weighs(c coding) int {
 	switch q := a[c]; {
 	case q != unlisted:
@@ -77,8 +77,8 @@ func (a *accepted) weighs(c coding) int {
 	return unlisted
 }
 
-// best returns the coding that the client wants most of those that may be used, the first
-// of equals; identity if it wants none of them, or identity more than any.
+// best returns the coding with the highest weight among those in use, the first among
+// equals; identity if the client accepts none of them, or prefers identity.
 func (a *accepted) best(use func(coding) bool) coding {
 	best, most := identity, 0
 	for c := range codings {

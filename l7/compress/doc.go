@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package compress compresses replies with zstd, brotli or gzip, as [Replies], a handler of
-// package l7.
+// Package compress compresses replies with zstd, brotli or gzip, as [Replies], and
+// decompresses the bodies of requests, as [Requests]; both are handlers of package l7.
 //
-//	gateway := &l7.Server{Handler: &compress.Replies{Next: proxy}}
+//	gateway := &l7.Server{Handler: &compress.Replies{Next: &compress.Requests{Next: proxy}}}
 //
-// It is native on every front: nothing is handed over to net/http.
+// They are native on every front: nothing is handed over to net/http.
 //
 // # Which replies
 //
@@ -51,12 +51,16 @@
 // it is being sent. [Replies.Max] bounds how many there are. A compressor is used again for
 // another reply once its own has come to its end.
 //
+// A request body takes what its coding asks its reader to remember: 32 KiB with gzip, up to
+// 8 MiB with zstd (more is refused), and up to 16 MiB with brotli, for as long as it is being
+// read. [Requests.Max] bounds how many there are, MaxBytes and MaxRatio what may come out.
+//
 // # Cost
 //
 // What is done beside compressing does not show: by BenchmarkReplies, the filter takes 0.99
 // to 1.02 of the CPU of the compressor alone (brotli up to 1.11, as it cuts blocks otherwise
 // when a long body comes in pieces). A request whose reply goes out as it is costs one
-// allocation.
+// allocation, and one whose body has no coding costs Requests none.
 //
 // # Secrets
 //

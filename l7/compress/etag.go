@@ -11,17 +11,19 @@ import (
 // maxTags bounds what is added to If-None-Match, in bytes.
 const maxTags = 1 << 10
 
-// weaken makes a strong ETag weak. A strong one promises the same bytes (RFC 9110, section
-// 8.8.1), which is not so of a reply that is compressed for some and not for others.
+// weaken makes a strong ETag weak. A strong one promises the same bytes (RFC 9110,
+// section 8.8.1), which does not hold for a reply that is compressed for some clients
+// only.
 func weaken(f *l7.Fields) {
 	if tag := f.Get("ETag"); strings.HasPrefix(tag, `"`) {
 		f.Set("ETag", "W/"+tag)
 	}
 }
 
-// addStrong adds the strong form of each weak tag of If-None-Match. Tags are compared there
-// without regard to weakness (RFC 9110, section 13.1.2), so this says nothing new; but many
-// servers compare strings, and would not know again a tag that was made weak here.
+// addStrong adds the strong form of each weak tag of If-None-Match. Tags are compared
+// there without regard to weakness (RFC 9110, section 13.1.2), so this changes nothing by
+// the RFC; but many servers compare strings, and would not recognize a tag that was made
+// weak here.
 func addStrong(f *l7.Fields) {
 	f.Edit(func(name, value string) string {
 		if !strings.EqualFold(name, "If-None-Match") {
@@ -38,7 +40,7 @@ func addStrong(f *l7.Fields) {
 	})
 }
 
-// lists reports whether tags, a value of If-None-Match, has exactly that tag.
+// lists reports whether tags, a value of If-None-Match, contains exactly that tag.
 func lists(tags, tag string) bool {
 	for t := range tagsOf(tags) {
 		if t == tag {

@@ -3,7 +3,11 @@
 package compress_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -33,4 +37,32 @@ func ExampleReplies() {
 	// Output:
 	// "gzip" W/"7" Accept-Encoding, less than 1 KB: true
 	// "" "7" Accept-Encoding, less than 1 KB: false
+}
+
+// A body that is small on the wire may be large in memory: Requests bounds it.
+func ExampleRequests() {
+	app := l7.HandlerFunc(func(x *l7.Exchange) {
+		body, err := io.ReadAll(x.Body())
+		var bomb *compress.BombError
+		if errors.As(err, &bomb) {
+			x.Respond(http.StatusRequestEntityTooLarge, nil, "") // as a Proxy does by itself
+			return
+		}
+		x.Respond(http.StatusOK, nil, fmt.Sprintf("%q %d", x.Header.Get("Content-Encoding"), len(body)))
+	})
+	h := &compress.Requests{MaxBytes: 1 << 20, Next: app}
+	for _, size := range []int{10_000, 1_000_000} {
+		var body bytes.Buffer
+		z := gzip.NewWriter(&body)
+		_, _ = z.Write(bytes.Repeat([]byte{'a'}, size))
+		_ = z.Close()
+		r := httptest.NewRequest("POST", "/", &body)
+		r.Header.Set("Content-Encoding", "gzip")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		fmt.Println(w.Code, w.Body)
+	}
+	// Output:
+	// 200 "" 10000
+	// 413
 }

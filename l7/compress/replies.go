@@ -16,11 +16,11 @@ import (
 )
 
 // Replies compresses the replies of Next for clients that accept it (RFC 9110, section
-// 12.5.3), with the coding that they want most; of equals, zstd before br before gzip.
-// The zero value, with a Next, is usable. Its fields must not change once it serves, and it
-// may be used by many goroutines at once.
+// 12.5.3), with the coding that they prefer; among equals, zstd before br before gzip.
+// The zero value, with a Next, is usable. Its fields must not change once it serves, and
+// it may be used by many goroutines at once.
 //
-// The package's comment says which replies are compressed, and what changes in their heads.
+// The package comment says which replies are compressed, and how their heads change.
 type Replies struct {
 	// Levels of compression, the higher the smaller and slower.
 	Zstd   int // 1 to 9; 0 means 3, negative means none: zstd is not used
@@ -39,7 +39,7 @@ type Replies struct {
 
 	once  sync.Once
 	wrong error // what Check says
-	types []string
+	types *typeSet
 	pools [codings]sync.Pool // of *compressor
 	open  atomic.Int64
 }
@@ -48,8 +48,7 @@ type Replies struct {
 func (h *Replies) ServeExchange(x *l7.Exchange) {
 	h.once.Do(h.init)
 	if h.wrong != nil {
-		x.Record.Err = h.wrong
-		x.Error(http.StatusInternalServerError, l4.Termination{Cause: l4.Internal, Phase: l4.PhaseRequest})
+		misconfigured(x, h.wrong)
 		return
 	}
 	r := &reply{h: h}
@@ -64,9 +63,11 @@ func (h *Replies) ServeHTTP(w http.ResponseWriter, r *http.Request) { l7.ServeHT
 
 func (h *Replies) init() {
 	h.wrong = h.Check()
-	if h.types = h.Types; h.types == nil {
-		h.types = defaultTypes()
+	types := h.Types
+	if types == nil {
+		types = defaultTypes()
 	}
+	h.types = newTypeSet(types)
 }
 
 // Check returns what is wrong with h and its handler, each mistake a
@@ -128,13 +129,13 @@ type reply struct {
 	stream stream
 }
 
-// ask reads what the client asks for.
+// ask reads what the client accepts.
 func (r *reply) ask(f *l7.Fields) {
 	for name, v := range f.All() {
 		switch len(name) {
 		case len("Accept-Encoding"):
 			switch {
-			case !strings.EqualFold(name, "Accept-Encoding"):
+			case name != "Accept-Encoding" && !strings.EqualFold(name, "Accept-Encoding"):
 			case r.accept == "":
 				r.accept = v
 			default:
@@ -201,10 +202,10 @@ func (r *reply) end() {
 }
 
 // notModified edits a 304, which has the fields that a 200 would have had (RFC 9110,
-// section 15.4.5): the tag that the client knows, and Vary. What type the 200 would be of
-// is mostly not said.
+// section 15.4.5): the tag that the client knows, and Vary. A 304 seldom says which type
+// the 200 would have.
 func (r *reply) notModified(f *l7.Fields) {
-	if t := f.Get("Content-Type"); t != "" && !fits(r.h.types, t) {
+	if t := f.Get("Content-Type"); t != "" && !r.h.types.holds(t) {
 		return
 	}
 	vary(f)
@@ -213,14 +214,14 @@ func (r *reply) notModified(f *l7.Fields) {
 	}
 }
 
-// suits reports whether a reply may be compressed, whatever its client accepts.
+// suits reports whether a reply may be compressed if its client accepts it.
 func (h *Replies) suits(to *l7.Reply) bool {
 	switch to.Status {
 	case http.StatusNoContent, http.StatusResetContent, http.StatusPartialContent:
 		return false
 	}
 	typ := to.Header.Get("Content-Type")
-	if typ == "" || to.Status < 200 || !fits(h.types, typ) {
+	if typ == "" || to.Status < 200 || !h.types.holds(typ) {
 		return false
 	}
 	for name, v := range to.Header.All() {
@@ -249,7 +250,7 @@ func isCoded(name string) bool {
 	return false
 }
 
-// vary says that the reply depends on Accept-Encoding.
+// vary adds Accept-Encoding to Vary.
 func vary(f *l7.Fields) {
 	for v := range f.Values("Vary") {
 		if hasMember(v, "Accept-Encoding") || hasMember(v, "*") {
@@ -266,6 +267,12 @@ func hasMember(list, member string) bool {
 		}
 	}
 	return false
+}
+
+// misconfigured answers what a handler that is wrong cannot serve.
+func misconfigured(x *l7.Exchange, wrong error) {
+	x.Record.Err = wrong
+	x.Error(http.StatusInternalServerError, l4.Termination{Cause: l4.Internal, Phase: l4.PhaseRequest})
 }
 
 // orDefault implements "0 means def". Negative stays as it is.

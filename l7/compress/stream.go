@@ -12,8 +12,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// What one reply may take of memory: so far back the compressors look, and so much is read
-// at once. The window of gzip is 32 KiB.
+// The memory of one reply: the window of the compressors, and the bytes read at once. The
+// window of gzip is 32 KiB.
 const (
 	windowBits = 18
 	pieceBytes = 16 << 10
@@ -56,9 +56,9 @@ type compressor struct {
 	in  [pieceBytes]byte
 }
 
-// A stream is a body that is compressed as it is read. It gives its compressor back once
-// it has come to an end. If it is not read to its end, the compressor is dropped, as it is
-// not known here whether a reader is still at it.
+// A stream is a body that is compressed as it is read. At its end it returns its
+// compressor for reuse. If it is not read to its end, the compressor is dropped, since a
+// reader may still use it.
 type stream struct {
 	body  io.Reader
 	c     *compressor // nil once it was given back

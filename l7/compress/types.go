@@ -2,9 +2,13 @@
 
 package compress
 
-import "strings"
+import (
+	"strings"
+	"sync/atomic"
+)
 
-// defaultTypes are the media types that are text of some kind, or as good as that.
+// defaultTypes are the media types that are text of some kind, or compress as well as
+// text.
 func defaultTypes() []string {
 	return []string{
 		"text/*", "*+json", "*+xml", "*+text",
@@ -15,25 +19,73 @@ func defaultTypes() []string {
 	}
 }
 
-// fits reports whether a Content-Type is one of types.
-func fits(types []string, contentType string) bool {
-	t, _, _ := strings.Cut(contentType, ";")
-	t = strings.Trim(t, " \t")
-	for _, want := range types {
-		switch {
-		case want[0] == '*': // "*+json"
-			if n := len(t) - len(want) + 1; n > 0 && strings.EqualFold(t[n:], want[1:]) {
-				return true
-			}
-		case want[len(want)-1] == '*': // "text/*"
-			if n := len(want) - 1; len(t) > n && strings.EqualFold(t[:n], want[:n]) {
-				return true
-			}
-		case len(t) == len(want) && strings.EqualFold(t, want):
-			return true
+// A typeSet is a list of types as it is looked up: the whole type, and what is before the
+// slash or after the last plus of "text/*" and "*+json", all in lower case.
+type typeSet struct {
+	whole, kind, suffix map[string]bool
+
+	seen [16]atomic.Pointer[seenType] // by length: a server sends few types
+}
+
+// A seenType is a Content-Type as some server has sent it.
+type seenType struct {
+	text string
+	held bool
+}
+
+const maxSeenType = 64 // bytes
+
+func newTypeSet(types []string) *typeSet {
+	s := &typeSet{whole: make(map[string]bool), kind: make(map[string]bool), suffix: make(map[string]bool)}
+	for _, t := range types {
+		t = strings.ToLower(t)
+		if suffix, ok := strings.CutPrefix(t, "*+"); ok {
+			s.suffix[suffix] = true
+		} else if kind, ok := strings.CutSuffix(t, "/*"); ok {
+			s.kind[kind] = true
+		} else {
+			s.whole[t] = true
 		}
 	}
-	return false
+	return s
+}
+
+// holds reports whether a Content-Type is one of the set.
+func (s *typeSet) holds(contentType string) bool {
+	slot := &s.seen[len(contentType)%len(s.seen)]
+	if t := slot.Load(); t != nil && t.text == contentType {
+		return t.held
+	}
+	held := s.find(contentType)
+	if len(contentType) <= maxSeenType {
+		slot.Store(&seenType{strings.Clone(contentType), held})
+	}
+	return held
+}
+
+func (s *typeSet) find(contentType string) bool {
+	t, _, _ := strings.Cut(contentType, ";")
+	t = strings.ToLower(strings.Trim(t, " \t")) // copies only what is not in lower case
+	if s.whole[t] {
+		return true
+	}
+	kind, sub, ok := strings.Cut(t, "/")
+	if !ok || sub == "" {
+		return false
+	}
+	if s.kind[kind] {
+		return true
+	}
+	for { // "*+b+c" is a type as well
+		_, rest, more := strings.Cut(sub, "+")
+		if !more {
+			return false
+		}
+		if s.suffix[rest] {
+			return true
+		}
+		sub = rest
+	}
 }
 
 // validType reports whether t has one of the forms that Types may have.

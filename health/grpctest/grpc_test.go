@@ -29,7 +29,7 @@ import (
 // says probes addr once and compares what the probe says.
 func says(t *testing.T, situation string, p health.GRPC, addr, want string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got := "ok"
 	if err := p.Probe(ctx, balance.Endpoint{Addr: addr}); err != nil {

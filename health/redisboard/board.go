@@ -15,9 +15,10 @@ import (
 	"github.com/penstock-lb/penstock/health"
 )
 
-// A Board is a [health.Board] in Redis 5 or later, single or cluster. What is told of all servers of a Name is
-// one hash, on the clock of Redis; each second each gateway reads all of it, about 80 bytes a
-// server. All methods may be called at once; the fields must not change after first use.
+// A Board is a [health.Board] in Redis 5 or later, single or cluster. The results for all
+// servers of a Name are one hash, by the clock of Redis; each second each gateway reads
+// all of it, about 80 bytes a server. All methods may be called at once; the fields must
+// not change after first use.
 type Board struct {
 	// Client is a *redis.Client, *redis.ClusterClient or *redis.Ring, with
 	// ContextTimeoutEnabled in its options: without it the client would wait for a

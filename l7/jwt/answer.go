@@ -15,7 +15,7 @@ import (
 	"github.com/penstock-lb/penstock/l7"
 )
 
-// An Error says why a request was refused. It is what Record.Err is then.
+// An Error says why a request was refused. It is in Record.Err.
 type Error struct {
 	Status int    // of the answer
 	Code   string // of RFC 6750, section 3.1; "" where the request had no token, and with 503
@@ -46,7 +46,8 @@ func invalid(err error) *Error {
 	return &Error{Status: http.StatusUnauthorized, Code: "invalid_token", Err: err}
 }
 
-// refuse answers, and says no more of a token than that it is not valid, or over.
+// refuse answers, and says no more about a token than that it is not valid or has
+// expired.
 func (h *Verify) refuse(x *l7.Exchange, err *Error) {
 	x.Record.Err = err
 	if err.Status == http.StatusServiceUnavailable {

@@ -9,8 +9,8 @@ import (
 	"github.com/penstock-lb/penstock/l7"
 )
 
-// carried looks for the token where the request may carry it. Of two the servers might
-// read the other one, so that a request with more than one is not valid (RFC 6750,
+// carried looks for the token in all places where a request may have it. A server might
+// read another one of two, so a request with more than one is not valid (RFC 6750,
 // section 2).
 func (h *Verify) carried(x *l7.Exchange) (token string, n int) {
 	take := func(t string) { token, n = t, n+1 }

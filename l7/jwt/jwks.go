@@ -224,7 +224,7 @@ func (j *JWKS) Check() error {
 	var m penstock.Mistakes
 	u, err := url.Parse(j.URL)
 	m.If(err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http", "JWKS.URL", j.URL, "must be a URL of https")
-	m.If(err == nil && u.Scheme == "http" && j.Transport == nil, "JWKS.URL", j.URL, "must be https: whoever can change the keys on their way lets everybody in. With a Transport it may be http, which that may take elsewhere")
+	m.If(err == nil && u.Scheme == "http" && j.Transport == nil, "JWKS.URL", j.URL, "must be https: an attacker who can change the keys in transit can forge tokens. With a Transport it may be http")
 	m.If(j.MaxBytes < 0, "JWKS.MaxBytes", j.MaxBytes, "must not be negative")
 	m.If(j.MaxKeys < 0, "JWKS.MaxKeys", j.MaxKeys, "must not be negative")
 	return m.Err()

@@ -65,7 +65,7 @@ type Verify struct {
 
 	// KeepFor is how long a token that was found valid is taken for that without a look
 	// at its signature, and at Keys; 0 means 1m, negative means none. Its end is looked at
-	// each time.
+	// each time, and must be after the arrival of the request.
 	KeepFor   time.Duration
 	MaxKept   int // tokens; 0 means 10000, negative means none
 	KeptBytes int // that they take in all; 0 means 32 MiB, negative means none
@@ -102,7 +102,10 @@ func (h *Verify) ServeExchange(x *l7.Exchange) {
 		h.refuse(x, &Error{Status: http.StatusBadRequest, Code: "invalid_request", Err: errTwice})
 		return
 	}
-	now := time.Now()
+	now := x.Record.Start // spares a reading of the clock, a third of what Verify costs
+	if now.IsZero() {
+		now = time.Now()
+	}
 	t, ok := h.kept.Get(bytesOf(raw), now, h.limits())
 	if ok && now.Before(t.ends) {
 		x.Record.Decide("jwt: valid, kept")

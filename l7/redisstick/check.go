@@ -14,7 +14,7 @@ func (t *Table) Check() error {
 	var m penstock.Mistakes
 	m.Need("Table.Client", t.Client, "must be a client of Redis")
 	m.If(!heedsContext(t.Client), "Table.Client.ContextTimeoutEnabled", false,
-		"must be true in its options: without it a slow Redis is waited for, for ReadTimeout, whatever Timeout says")
+		"must be true in its options: otherwise the client waits ReadTimeout for a slow Redis, whatever Timeout says")
 	m.In("Table.Local", t.Local)
 	return m.Err()
 }

@@ -31,9 +31,9 @@ func TestSlowRedisIsNotWaitedFor(t *testing.T) {
 	addr := ln.Addr().String()
 	for _, heeds := range []bool{true, false} {
 		for _, client := range []redis.UniversalClient{
-			redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: heeds}),
-			redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: heeds}),
-			redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": addr}, ContextTimeoutEnabled: heeds}),
+			redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: heeds, ReadTimeout: time.Hour}),
+			redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: heeds, ReadTimeout: time.Hour}),
+			redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": addr}, ContextTimeoutEnabled: heeds, ReadTimeout: time.Hour}),
 		} {
 			defer client.Close()
 			table := &redisstick.Table{Client: client, Timeout: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
@@ -45,7 +45,7 @@ func TestSlowRedisIsNotWaitedFor(t *testing.T) {
 			require.NoError(t, err)
 			begin := time.Now()
 			table.Remember("a", "b")
-			require.Less(t, time.Since(begin), 3*time.Second, "%T", client)
+			require.Less(t, time.Since(begin), time.Minute, "%T", client)
 		}
 	}
 }

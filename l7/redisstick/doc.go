@@ -18,5 +18,6 @@
 // found the new master.
 //
 // It is a module of its own, so that penstock itself does not depend on a
-// Redis client.
+// Redis client. Besides penstock it brings github.com/redis/go-redis/v9 and what that depends
+// on: cespare/xxhash, go.uber.org/atomic and golang.org/x/sys.
 package redisstick

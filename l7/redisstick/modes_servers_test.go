@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -82,7 +83,7 @@ func watched(t *testing.T) (master *server, options *redis.UniversalOptions) {
 		require.Eventually(t, func() bool {
 			m, err := c.Master(context.Background(), "tables").Result()
 			return err == nil && m["num-other-sentinels"] == "2" && m["num-slaves"] == "1"
-		}, 30*time.Second, 50*time.Millisecond)
+		}, time.Minute, 50*time.Millisecond)
 	}
 	return master, options
 }
@@ -95,7 +96,7 @@ func replicated(t *testing.T) (all map[string]*server, options *redis.UniversalO
 	all = map[string]*server{}
 	options = &redis.UniversalOptions{ContextTimeoutEnabled: true, MaxRetries: -1, MaxRedirects: 3}
 	for range 6 {
-		s := start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
+		s := start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0")
 		all[s.addr] = s
 		options.Addrs = append(options.Addrs, s.addr)
 	}
@@ -107,7 +108,7 @@ func replicated(t *testing.T) (all map[string]*server, options *redis.UniversalO
 			info, err := c.ClusterInfo(context.Background()).Result()
 			nodes, _ := c.ClusterNodes(context.Background()).Result()
 			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Count(nodes, "slave") == 3
-		}, 20*time.Second, 50*time.Millisecond, addr)
+		}, time.Minute, 50*time.Millisecond, addr)
 	}
 	return all, options
 }
@@ -116,11 +117,19 @@ func replicated(t *testing.T) (all map[string]*server, options *redis.UniversalO
 func replicates(t *testing.T, addr string) {
 	c := redis.NewClient(&redis.Options{Addr: addr})
 	defer c.Close()
-	require.Eventually(t, func() bool {
+	offset := func(name string) int {
 		info, err := c.Info(context.Background(), "replication").Result()
-		return err == nil && strings.Contains(info, "state=online") && strings.Contains(info, "lag=0")
-	}, 20*time.Second, 20*time.Millisecond)
-	time.Sleep(100 * time.Millisecond)
+		_, text, _ := strings.Cut(info, name)
+		text = text[:max(0, strings.IndexAny(text, ",\r"))]
+		n, _ := strconv.Atoi(text)
+		if err != nil || text == "" {
+			return -1
+		}
+		return n
+	}
+	var written int
+	require.Eventually(t, func() bool { written = offset("master_repl_offset:"); return written >= 0 }, time.Minute, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return offset("state=online,offset=") >= written }, time.Minute, 20*time.Millisecond)
 }
 
 // cli runs redis-cli.

@@ -19,7 +19,7 @@ var rights = []string{"~penstock:stick:*", "-@all", "+get", "+getex", "+set", "+
 func table(t *testing.T, options *redis.UniversalOptions, on func(error)) *Table {
 	client := redis.NewUniversalClient(options)
 	t.Cleanup(func() { _ = client.Close() })
-	return &Table{Client: client, Timeout: 2 * time.Second, Retry: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler), OnChange: on}
+	return &Table{Client: client, Timeout: 10 * time.Second, Retry: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler), OnChange: on}
 }
 
 // TestTLSAndUser: over TLS, with a user that may do no more than needed, and one with a wrong password.
@@ -74,7 +74,7 @@ func TestFailover(t *testing.T) {
 				require.Equal(t, "a", server)
 				server, ok = two.Lookup("k")
 				return ok && server == "a"
-			}, 30*time.Second, 20*time.Millisecond)
+			}, time.Minute, 20*time.Millisecond)
 			t.Logf("known again after %v", time.Since(killed).Round(time.Millisecond))
 			require.True(t, <-away)
 		})

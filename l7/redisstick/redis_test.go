@@ -65,7 +65,7 @@ func (s *server) up() {
 	s.options.Addr, s.options.MaxRetries = s.addr, -1
 	c := redis.NewClient(&s.options)
 	defer c.Close()
-	require.Eventually(s.t, func() bool { return c.Ping(context.Background()).Err() == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(s.t, func() bool { return c.Ping(context.Background()).Err() == nil }, time.Minute, 10*time.Millisecond)
 }
 
 func (s *server) down() {
@@ -101,7 +101,7 @@ func cluster(t *testing.T) (addrs []string) {
 		require.Eventually(t, func() bool {
 			info, err := c.ClusterInfo(ctx).Result()
 			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
-		}, 20*time.Second, 50*time.Millisecond, addr)
+		}, time.Minute, 50*time.Millisecond, addr)
 	}
 	return addrs
 }

@@ -43,8 +43,14 @@ type Table struct {
 	Logger   *slog.Logger    // told when Redis goes and comes back; nil means slog.Default()
 	OnChange func(err error) // likewise, nil meaning that it is back; must not block
 
-	own   atomic.Pointer[l7.StickTable]
-	retry atomic.Int64 // when to ask again, in Unix nanoseconds; 0 means that Redis is there
+	own  atomic.Pointer[l7.StickTable]
+	away atomic.Pointer[outage] // nil means that Redis is there
+}
+
+// An outage is a time for which Redis is away. It does not change.
+type outage struct {
+	since time.Time // only an answer to what is asked for after that ends it
+	retry time.Time // when to ask again
 }
 
 var _ l7.StickStore = (*Table)(nil)
@@ -52,7 +58,8 @@ var _ l7.StickStore = (*Table)(nil)
 // Lookup implements [l7.StickStore].
 func (t *Table) Lookup(key string) (server string, ok bool) {
 	local := t.local()
-	if !t.ask() {
+	asked, ok := t.ask()
+	if !ok {
 		return local.Lookup(key)
 	}
 	ctx, cancel := t.deadline()
@@ -60,28 +67,28 @@ func (t *Table) Lookup(key string) (server string, ok bool) {
 	server, err := t.Client.GetEx(ctx, t.name(key), t.expire()).Result()
 	switch {
 	case err == nil:
-		t.heard(nil)
+		t.heard(asked, nil)
 		if known, ok := local.Lookup(key); !ok || known != server {
 			local.Remember(key, server)
 		}
 		return server, true
 	case !errors.Is(err, redis.Nil):
-		t.heard(err)
+		t.heard(asked, err)
 		return local.Lookup(key)
 	}
-	t.heard(nil)
+	t.heard(asked, nil)
 	if server, ok = local.Lookup(key); ok {
-		return t.restore(ctx, key, server), true
+		return t.restore(ctx, asked, key, server), true
 	}
 	return "", false
 }
 
 // restore tells Redis what it has forgotten. Another gateway may be faster:
 // then its word counts.
-func (t *Table) restore(ctx context.Context, key, server string) string {
+func (t *Table) restore(ctx context.Context, asked time.Time, key, server string) string {
 	set, err := t.Client.SetNX(ctx, t.name(key), server, t.span()).Result()
 	if err != nil || set {
-		t.heard(err)
+		t.heard(asked, err)
 		return server
 	}
 	if theirs, err := t.Client.Get(ctx, t.name(key)).Result(); err == nil {
@@ -94,12 +101,13 @@ func (t *Table) restore(ctx context.Context, key, server string) string {
 // Remember implements [l7.StickStore].
 func (t *Table) Remember(key, server string) {
 	t.local().Remember(key, server)
-	if !t.ask() {
+	asked, ok := t.ask()
+	if !ok {
 		return
 	}
 	ctx, cancel := t.deadline()
 	defer cancel()
-	t.heard(t.Client.Set(ctx, t.name(key), server, t.span()).Err())
+	t.heard(asked, t.Client.Set(ctx, t.name(key), server, t.span()).Err())
 }
 
 func (t *Table) local() *l7.StickTable {
@@ -134,26 +142,40 @@ func (t *Table) span() time.Duration { return max(0, t.expire()) }
 
 // ask reports whether Redis is there, or it is time to see: one caller sees,
 // the others do without meanwhile.
-func (t *Table) ask() bool {
-	at := t.retry.Load()
-	if at == 0 {
-		return true
+func (t *Table) ask() (now time.Time, ok bool) {
+	now = time.Now()
+	was := t.away.Load()
+	if was == nil {
+		return now, true
 	}
-	now := time.Now()
-	return now.UnixNano() >= at && t.retry.CompareAndSwap(at, now.Add(t.pause()).UnixNano())
+	return now, !now.Before(was.retry) && t.away.CompareAndSwap(was, &outage{since: was.since, retry: now.Add(t.pause())})
 }
 
-// heard notes an answer of Redis, or that there was none.
-func (t *Table) heard(err error) {
+// heard notes an answer of Redis to what was asked at asked, or that there was none.
+func (t *Table) heard(asked time.Time, err error) {
 	if err == nil {
-		if t.retry.Load() != 0 && t.retry.Swap(0) != 0 {
-			t.say(nil)
+		for was := t.away.Load(); was != nil && asked.After(was.since); was = t.away.Load() {
+			if t.away.CompareAndSwap(was, nil) {
+				t.say(nil)
+				return
+			}
 		}
 		return
 	}
 	t.lookAgain(err)
-	if t.retry.Swap(time.Now().Add(t.pause()).UnixNano()) == 0 {
-		t.say(err)
+	for {
+		now := time.Now()
+		next := &outage{since: now, retry: now.Add(t.pause())}
+		was := t.away.Load()
+		if was != nil {
+			next.since = was.since
+		}
+		if t.away.CompareAndSwap(was, next) {
+			if was == nil {
+				t.say(err)
+			}
+			return
+		}
 	}
 }
 

@@ -148,10 +148,10 @@ func TestRedisGoesAndComes(t *testing.T) {
 	for range 2 {
 		time.Sleep(100 * time.Millisecond)
 		s.down()
-		require.Eventually(t, away.Load, 10*time.Second, time.Millisecond)
+		require.Eventually(t, away.Load, time.Minute, time.Millisecond)
 		time.Sleep(200 * time.Millisecond)
 		s.up()
-		require.Eventually(t, func() bool { return !away.Load() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return !away.Load() }, time.Minute, time.Millisecond)
 	}
 	cancel()
 	wg.Wait()

@@ -14,7 +14,7 @@ func (s *Store) Check() error {
 	var m penstock.Mistakes
 	m.Need("Store.Client", s.Client, "must be a client of Redis")
 	m.If(!heedsContext(s.Client), "Store.Client.ContextTimeoutEnabled", false,
-		"must be true in its options: without it a slow Redis is waited for, for ReadTimeout, whatever the limit's Timeout says")
+		"must be true in its options: otherwise the client waits ReadTimeout for a slow Redis, whatever the limit's Timeout says")
 	return m.Err()
 }
 

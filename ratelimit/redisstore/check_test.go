@@ -41,9 +41,9 @@ func TestSlowRedisIsNotWaitedFor(t *testing.T) {
 			redis.Scripter
 			Close() error
 		}{
-			redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: heeds}),
-			redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: heeds}),
-			redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": addr}, ContextTimeoutEnabled: heeds}),
+			redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: heeds, ReadTimeout: time.Hour}),
+			redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{addr}, ContextTimeoutEnabled: heeds, ReadTimeout: time.Hour}),
+			redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": addr}, ContextTimeoutEnabled: heeds, ReadTimeout: time.Hour}),
 		} {
 			defer client.Close()
 			store := &redisstore.Store{Client: client}
@@ -59,7 +59,7 @@ func TestSlowRedisIsNotWaitedFor(t *testing.T) {
 			}
 			begin := time.Now()
 			d := limit.Take("a", 1)
-			require.Less(t, time.Since(begin), 3*time.Second, "%T", client)
+			require.Less(t, time.Since(begin), time.Minute, "%T", client)
 			require.True(t, d.OK)
 			require.True(t, d.Local)
 		}

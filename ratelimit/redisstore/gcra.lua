@@ -13,6 +13,12 @@ local burst, patience = tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local full = tonumber(redis.call('GET', KEYS[1]) or '0')
 local room, cost = burst * interval, n * interval
+local most = now + room + patience
+local late = full > most
+if late then
+	-- No take goes so far: the clock has stepped back, or the law was larger. All is used.
+	full = most
+end
 
 local function keep(at)
 	if at > now then
@@ -35,6 +41,9 @@ if n > burst then
 	ok, wait = 0, -1
 elseif used > room + patience - cost then
 	ok, wait = 0, math.ceil(used - (room + patience - cost))
+	if late then
+		keep(full)
+	end
 else
 	used = used + cost
 	if n > 0 then

@@ -19,12 +19,12 @@ import (
 // rights are those of a user that keeps limits.
 var rights = []string{"~penstock:*", "-@all", "+evalsha", "+eval", "+get", "+set", "+del", "+time", "+ping"}
 
-// limit returns a limit in Redis, through a client of its own.
+// limit returns a limit in Redis, through a client of its own. An hour brings back one.
 func limit(t *testing.T, options *redis.UniversalOptions) *ratelimit.Shared[string] {
 	client := redis.NewUniversalClient(options)
 	t.Cleanup(func() { _ = client.Close() })
 	l := &ratelimit.Shared[string]{
-		Store: &Store{Client: client}, Law: ratelimit.GCRA{Rate: ratelimit.PerHour(1000)}, Timeout: 2 * time.Second, Retry: 100 * time.Millisecond,
+		Store: &Store{Client: client}, Law: ratelimit.GCRA{Rate: ratelimit.Rate{Count: 1000, Per: 1000 * time.Hour}}, Timeout: 10 * time.Second, Retry: 100 * time.Millisecond,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	require.NoError(t, l.Check())
@@ -75,7 +75,7 @@ func TestReplicaIsAway(t *testing.T) {
 	c := redis.NewClient(&redis.Options{Addr: replica.addr})
 	defer c.Close()
 	require.NoError(t, c.ReplicaOf(context.Background(), "NO", "ONE").Err())
-	require.Eventually(t, func() bool { return !l.Take("k", 1).Local }, 10*time.Second, 10*time.Millisecond, "it has been promoted")
+	require.Eventually(t, func() bool { return !l.Take("k", 1).Local }, time.Minute, 10*time.Millisecond, "it has been promoted")
 }
 
 // TestSentinelFailover: a master is killed, and what takes over knows what was taken.
@@ -86,16 +86,21 @@ func TestSentinelFailover(t *testing.T) {
 	replicates(t, master.addr)
 	master.down()
 	begin := time.Now()
-	require.Eventually(t, func() bool { return !l.Take("k", 1).Local }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return !l.Take("k", 1).Local }, time.Minute, 10*time.Millisecond)
 	t.Logf("limits are shared again after %v", time.Since(begin).Round(time.Millisecond))
-	require.LessOrEqual(t, l.Take("k", 0).Remaining, 901)
-	require.Greater(t, l.Take("k", 0).Remaining, 800)
+	remaining := l.Take("k", 0).Remaining
+	require.Less(t, remaining, 900)
+	require.Greater(t, remaining, 800)
 
 	master.up() // as what the sentinels make of it, a replica
-	for range 200 {
-		require.False(t, l.Take("k", 0).Local)
-		time.Sleep(10 * time.Millisecond)
-	}
+	inARow := 0 // a machine that stalls can make the sentinels choose again
+	require.Eventually(t, func() bool {
+		inARow++
+		if l.Take("k", 0).Local {
+			inARow = 0
+		}
+		return inARow == 200
+	}, time.Minute, 10*time.Millisecond)
 }
 
 // TestClusterFailover: slots move to another node, and a node is killed, under load.
@@ -132,7 +137,7 @@ func TestClusterFailover(t *testing.T) {
 	moved := make(chan struct{})
 	go func() {
 		defer close(moved)
-		cli(t, "--cluster", "reshard", from, "--cluster-from", id(t, from), "--cluster-to", id(t, other), "--cluster-slots", "2000", "--cluster-yes")
+		cli(t, "--cluster", "reshard", from, "--cluster-from", id(t, from), "--cluster-to", id(t, other), "--cluster-slots", "500", "--cluster-yes")
 	}()
 	for busy := true; busy; {
 		require.Zero(t, take(), "a slot that moves is found")
@@ -145,11 +150,16 @@ func TestClusterFailover(t *testing.T) {
 
 	replicates(t, from)
 	before := l.Take(key(t, 0), 0)
+	for _, addr := range options.Addrs { // from now on a node is missed soon
+		c := redis.NewClient(&redis.Options{Addr: addr})
+		require.NoError(t, c.ConfigSet(ctx, "cluster-node-timeout", "1000").Err())
+		require.NoError(t, c.Close())
+	}
 	all[from].down()
 	begin := time.Now()
-	require.Eventually(t, func() bool { return take() == 0 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return take() == 0 }, time.Minute, 10*time.Millisecond)
 	t.Logf("limits are shared again after %v", time.Since(begin).Round(time.Millisecond))
-	require.LessOrEqual(t, l.Take(key(t, 0), 0).Remaining, before.Remaining+10, "it knows what was taken")
+	require.Less(t, l.Take(key(t, 0), 0).Remaining, before.Remaining, "it knows what was taken")
 }
 
 // id returns what the node at addr is called in its cluster.

@@ -5,6 +5,7 @@ package consul
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -20,10 +21,12 @@ import (
 func (s *Source) endpoints(entries []*api.ServiceEntry) ([]balance.Endpoint, error) {
 	var errs []error
 	eps := make([]balance.Endpoint, 0, len(entries))
+	names := make(map[string]bool, len(entries))
+	entries = slices.DeleteFunc(entries, func(e *api.ServiceEntry) bool { return e == nil || e.Node == nil || e.Service == nil })
+	slices.SortFunc(entries, func(a, b *api.ServiceEntry) int {
+		return cmp.Or(cmp.Compare(a.Node.Node, b.Node.Node), cmp.Compare(a.Service.ID, b.Service.ID))
+	})
 	for _, entry := range entries {
-		if entry.Node == nil || entry.Service == nil {
-			continue
-		}
 		weight, ok := weight(entry)
 		if !ok {
 			continue
@@ -41,6 +44,13 @@ func (s *Source) endpoints(entries []*api.ServiceEntry) ([]balance.Endpoint, err
 			errs = append(errs, &InstanceError{name, err})
 			continue
 		}
+		// Slashes in names of nodes and ids can make two alike, and so can Edit.
+		final := cmp.Or(e.Name, e.Addr)
+		if names[final] {
+			errs = append(errs, &InstanceError{name, fmt.Errorf("another one has the name %q already", final)})
+			continue
+		}
+		names[final] = true
 		eps = append(eps, e)
 	}
 	slices.SortFunc(eps, func(a, b balance.Endpoint) int { return cmp.Compare(a.Name, b.Name) })

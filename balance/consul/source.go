@@ -18,24 +18,24 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A Source has the instances of a service and is a [balance.Source]. Its fields must not
+// A Source is a [balance.Source] of the instances of a service. Its fields must not
 // change once Watch is called.
 //
-// By the checks of an instance and of its node, one that is passing serves with its weight
-// for that, and one that is warning with its weight for that; a weight of 0 leaves it
-// persistent traffic only, and so does maintenance. One that is critical is left out.
+// By the checks of an instance and of its node, a passing one serves with its weight for
+// passing, and a warning one with its weight for warning; with a weight of 0, or in
+// maintenance, it gets persistent traffic only. A critical one is left out.
 //
-// The name of an endpoint is that of the node, a slash, and the id of the instance. Labels
-// are its meta data, and "node", "datacenter" and "tags", unless the meta data has those.
-// Zone is that of the locality of the instance or of its node, else what their meta data
-// say of "zone".
+// The name of an endpoint is that of the node, a slash, and the id of the instance.
+// Labels are its meta data, and "node", "datacenter" and "tags", unless the meta data has
+// those. Zone is that of the locality of the instance or of its node, else "zone" in
+// their meta data.
 //
-// It asks by blocking queries. While Consul does not answer or has no leader, the set that
-// was good stays, without bound: [balance.Pool.SourceState] says how old it is, to Wait and
-// a bit. A set without an instance is told as any other, and pools do not follow that
+// It asks by blocking queries. While Consul does not answer or has no leader, the last
+// good set stays, without a time limit: [balance.Pool.SourceState] says how old it is, to
+// within Wait and a little. An empty set is reported like any other, and pools ignore it
 // unless they have [balance.Pool.AllowEmpty].
 //
-// An instance that cannot be used is told, as an *[InstanceError], and takes nothing from
+// An instance that cannot be used is reported as an *[InstanceError], and does not affect
 // the others.
 type Source struct {
 	Client  *api.Client
@@ -69,8 +69,9 @@ func (s *Source) Check() error {
 	return m.Err()
 }
 
-// pause is the least time between two queries: of a service that changes all the time, sets
-// are told that often. (Consul's documentation asks for such a limit, "Blocking queries".)
+// pause is the least time between two queries, and so between two sets of a service that
+// changes all the time. (Consul's documentation asks for such a limit, "Blocking
+// queries".)
 const pause = 100 * time.Millisecond
 
 // Watch implements [balance.Source]. It returns when ctx ends, with what Check says, or when
@@ -99,7 +100,7 @@ func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, erro
 	}
 }
 
-// ask waits for a set that is another than that of index, or for the end of Wait.
+// ask waits for a set other than that of index, or for the end of Wait.
 func (s *Source) ask(ctx context.Context, index uint64) ([]*api.ServiceEntry, uint64, error) {
 	q := s.Query
 	q.WaitIndex, q.WaitTime = index, cmp.Or(s.Wait, time.Minute)
@@ -131,9 +132,9 @@ type watcher struct {
 	wrong  string // what was said to be wrong with that; empty if nothing was
 }
 
-// tell tells the set, and what is wrong with the rest. A set that is still the same is told
-// again, so that it is not old; but not one with which something is wrong, or an empty one,
-// of which pools complain.
+// tell reports the set, and what is wrong with the rest. It reports an unchanged set
+// again, so that its age is known; but not one with a mistake in it, or an empty one,
+// about which pools complain.
 func (w *watcher) tell(entries []*api.ServiceEntry) {
 	eps, err := w.endpoints(entries)
 	wrong := ""

@@ -204,6 +204,32 @@ func TestBadInstancesTakeNothingFromOthers(t *testing.T) {
 	})
 }
 
+// Two instances whose names are alike do not have the whole set refused: the first by node and
+// id stays.
+func TestNamesThatAreAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		s.set("a/b", "10.0.0.2:80", func(e *api.ServiceEntry) { e.Node.Node = "n" })
+		s.set("b", "10.0.0.1:80", func(e *api.ServiceEntry) { e.Node.Node = "n/a" })
+		s.set("c", "10.0.0.3:80", nil)
+		s.set("d", "10.0.0.4:80", nil)
+		f := follow(t, &consul.Source{Client: s.client(), Edit: func(e *balance.Endpoint) {
+			if e.Name == "n1/d" {
+				e.Name = "n1/c"
+			}
+		}})
+		settle()
+		require.Equal(t, "n/a/b=10.0.0.2:80/1 c=10.0.0.3:80/1", f.servers())
+		require.Equal(t, []string{"consul: instance n/a/b: another one has the name \"n/a/b\" already\n" +
+			"consul: instance n1/d: another one has the name \"n1/c\" already"}, f.failures())
+		s.change(func() { delete(s.entries, "a/b"); delete(s.entries, "c") })
+		settle()
+		require.Equal(t, "n/a/b=10.0.0.1:80/1 c=10.0.0.4:80/1", f.servers())
+		st, _ := f.SourceState()
+		require.NoError(t, st.Err)
+	})
+}
+
 func TestWatchEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()

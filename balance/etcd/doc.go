@@ -8,7 +8,7 @@
 //	...
 //	err = pool.Follow(ctx, &etcd.Source{Client: client, Prefix: "/services/web/"})
 //
-// A server has its key as long as it runs:
+// A server keeps its key while it runs:
 //
 //	err := (&etcd.Registration{
 //		Client:   client,

@@ -18,13 +18,13 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A Registration is the key of this process, for as long as it runs. Its fields must not
-// change once Run is called.
+// A Registration keeps a key for this process while it runs. Its fields must not change
+// once Run is called.
 //
-// The key has a lease of TTL, which is renewed each third of it. If this process dies, its
-// key is gone after TTL; if etcd was away for longer, or the key was removed, it is put again.
-// If another process puts its own endpoint there, that stays until that process is gone:
-// names must be unique.
+// The key has a lease of TTL, which is renewed each third of TTL. If this process dies,
+// its key expires after TTL; if etcd was unreachable for longer, or the key was removed,
+// it is put again. If another process puts its own endpoint there, that stays until that
+// process ends: names must be unique.
 type Registration struct {
 	Client   *clientv3.Client // the caller closes it
 	Prefix   string           // such as "/services/web/"; the name of Endpoint follows, or its address if it has none
@@ -53,9 +53,9 @@ func (r *Registration) Check() error {
 // which is a third of TTL ago at most while Run runs and etcd answers.
 func (r *Registration) Registered() bool { return r.registered.Load() }
 
-// Run registers until ctx ends, and then removes the key and returns ctx's cause; a server
-// should go on serving for as long as gateways need to hear of it. It returns at once what
-// Check says. What fails meanwhile is logged and tried again.
+// Run registers until ctx ends, and then removes the key and returns ctx's cause; a
+// server should go on serving for as long as gateways need to hear of it. It returns at
+// once what Check says. Failures meanwhile are logged and tried again.
 func (r *Registration) Run(ctx context.Context) error {
 	if err := r.Check(); err != nil {
 		return err
@@ -104,7 +104,7 @@ type keeper struct {
 	failed       string           // the last failure that was logged; empty if all is well
 }
 
-// beat renews the lease, or begins a new one, and sees to it that the key is there.
+// beat renews the lease, or begins a new one, and puts the key if it is missing.
 func (k *keeper) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
@@ -149,7 +149,7 @@ func (k *keeper) put(ctx context.Context) error {
 	return nil
 }
 
-// told logs err unless it was the last that was logged.
+// told logs err unless it is the error that was logged last.
 func (k *keeper) told(err error) {
 	k.registered.Store(err == nil)
 	switch {
@@ -162,7 +162,7 @@ func (k *keeper) told(err error) {
 	}
 }
 
-// leave ends the lease, and with it the key, if that is still ours.
+// leave ends the lease, and so removes the key, if it is still ours.
 func (k *keeper) leave(ctx context.Context) {
 	k.registered.Store(false)
 	if k.lease == clientv3.NoLease {

@@ -22,19 +22,21 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A Source has an endpoint for each key below a prefix and is a [balance.Source]. Its
-// fields must not change once Watch is called.
+// A Source is a [balance.Source] with an endpoint for each key below a prefix. Its fields
+// must not change once Watch is called.
 //
-// It reads all keys at first and each Refresh, and hears of changes in between by a watch.
-// The name of an endpoint is the one in its value, else the rest of its key. When a lease
+// It reads all keys at first and each Refresh, and watches for changes in between. The
+// name of an endpoint is the one in its value, else the rest of its key. When a lease
 // ends, its keys are gone, and so are their endpoints.
 //
-// While etcd does not answer, has no leader or no quorum, the set that was good stays,
-// without bound: [balance.Pool.SourceState] says how old it is, to a Refresh and a Timeout. A
-// watch that etcd has compacted away begins anew, with all keys.
+// While etcd does not answer, has no leader or no quorum, the last good set stays,
+// without a time limit: [balance.Pool.SourceState] says how old it is, to within a
+// Refresh and a Timeout. If etcd has compacted the revision of a watch, all keys are read
+// again. An etcd that comes back without its data says nothing to a watch from before: the
+// set stays until the next Refresh, so keep the TTL of registrations below that.
 //
-// A value that is no endpoint is told as a *[KeyError], until it changes. It takes nothing
-// from the others: the endpoint that its key had before stays, if there was one.
+// A value that is not an endpoint is reported as a *[KeyError], until it changes. It does
+// not affect the others: the endpoint that its key had before stays, if there was one.
 type Source struct {
 	Client  *clientv3.Client // the caller closes it
 	Prefix  string           // of the keys, such as "/services/web/"
@@ -55,11 +57,11 @@ func (e *KeyError) Error() string { return fmt.Sprintf("etcd: %s: %v", e.Key, e.
 // Unwrap returns Err.
 func (e *KeyError) Unwrap() error { return e.Err }
 
-// gather is how long changes are gathered before they are told: many servers come at once,
-// and each set that is told makes policies begin anew.
+// gather is how long changes are collected before they are reported: many servers start
+// at once, and each reported set makes policies build new pickers.
 const gather = 20 * time.Millisecond
 
-// errClosed is why a watch ended that etcd says nothing of.
+// errClosed is the error of a watch that etcd ended without a reason.
 var errClosed = errors.New("the watch was closed")
 
 // Check returns what is wrong with s, each a [*penstock.ConfigError]. [Source.Watch] calls it.
@@ -159,7 +161,8 @@ func (w *watcher) put(kv *mvccpb.KeyValue) {
 	w.keys[key] = entry{endpoint: e, good: true}
 }
 
-// follow hears of changes after revision, and returns nil when it is time to read all again.
+// follow watches for changes after revision, and returns nil when it is time to read all
+// keys again.
 func (w *watcher) follow(ctx context.Context, revision int64) error {
 	refresh := w.Refresh
 	if refresh == 0 {
@@ -209,9 +212,9 @@ func (w *watcher) apply(change clientv3.WatchResponse, open bool) error {
 	return nil
 }
 
-// tell tells the set, and what is wrong with the rest. After all keys were read, a set that
-// is still the same is told again, so that it is not old; but not one with which something
-// is wrong, or an empty one, of which pools complain.
+// tell reports the set, and what is wrong with the rest. After all keys were read, it
+// reports an unchanged set again, so that its age is known; but not one with a mistake in
+// it, or an empty one, about which pools complain.
 func (w *watcher) tell(all bool) {
 	eps, err := w.set()
 	said := ""

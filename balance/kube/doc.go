@@ -9,10 +9,10 @@
 //	...
 //	err = pool.Follow(ctx, &kube.Source{Client: client, Namespace: "shop", Service: "web", Port: "http"})
 //
-// A gateway so reaches pods and not the address of the Service: it chooses among them,
-// limits and checks each of them, and drains those that terminate. It needs the right to
-// list and watch the endpointslices of discovery.k8s.io in the namespace, and no other;
-// examples/kube has a manifest.
+// So a gateway connects to the pods and not to the address of the Service: it chooses
+// among them, limits and checks each of them, and drains those that terminate. It needs
+// the right to list and watch the endpointslices of discovery.k8s.io in the namespace,
+// and no other; examples/kube has a manifest.
 //
 // To have the servers of more than one Service in a pool, follow a [balance.Merge].
 //

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -172,7 +173,9 @@ func (s *Source) endpoints(byName map[string]*candidate) (eps []balance.Endpoint
 		hinted = hinted && (c.state != ready || len(c.hints) > 0)
 	}
 	eps = make([]balance.Endpoint, 0, len(byName))
-	for _, c := range byName {
+	names := make(map[string]bool, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		c := byName[name]
 		if c.state == gone {
 			continue
 		}
@@ -190,6 +193,12 @@ func (s *Source) endpoints(byName map[string]*candidate) (eps []balance.Endpoint
 			errs = append(errs, &SliceError{c.slice, err})
 			continue
 		}
+		final := cmp.Or(e.Name, e.Addr) // Edit may have changed it
+		if names[final] {
+			errs = append(errs, &SliceError{c.slice, fmt.Errorf("%s: another endpoint has the name %q already", name, final)})
+			continue
+		}
+		names[final] = true
 		eps = append(eps, e)
 	}
 	slices.SortFunc(eps, func(a, b balance.Endpoint) int { return cmp.Compare(cmp.Or(a.Name, a.Addr), cmp.Or(b.Name, b.Addr)) })

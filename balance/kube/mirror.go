@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// A mirror has the EndpointSlices that the API server has, as a reflector hears of them.
+// A mirror has the EndpointSlices of the API server, as a reflector reports them.
 type mirror struct {
 	wake chan struct{} // has room for one; full if there is something to take
 

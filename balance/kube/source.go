@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	client "k8s.io/client-go/kubernetes/typed/discovery/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -90,8 +91,8 @@ func (s *Source) Check() error {
 	return m.Err()
 }
 
-// gather is how long changes are gathered before they are told: one of a Service changes
-// several slices, and each set that is told makes policies begin anew.
+// gather is how long changes are collected before they are reported: a change of a
+// Service changes several slices, and each reported set makes policies build new pickers.
 const gather = 20 * time.Millisecond
 
 // Watch implements [balance.Source]. It returns only when ctx ends, or what Check says.
@@ -128,7 +129,7 @@ func backoff() *wait.Backoff {
 	return &wait.Backoff{Duration: 500 * time.Millisecond, Cap: 5 * time.Second, Steps: 10, Factor: 2, Jitter: 1}
 }
 
-// listWatch asks for the slices of the Service, and has m hear of how it went.
+// listWatch asks for the slices of the Service, and notes failure and success in m.
 func (s *Source) listWatch(m *mirror) cache.ListerWatcher {
 	api := s.Client.EndpointSlices(s.Namespace)
 	selector := discovery.LabelServiceName + "=" + s.Service
@@ -160,8 +161,32 @@ func (s *Source) listWatch(m *mirror) cache.ListerWatcher {
 			return w, err
 		},
 	}
+	if isFake(s.Client) {
+		return cache.ToListWatcherWithWatchListSemantics(lw, noStreams{})
+	}
 	return cache.ToListWatcherWithWatchListSemantics(lw, s.Client)
 }
+
+// isFake reports whether c is of client-go's fake, whose watches never say that a list is
+// complete: a reflector would wait for that without end. A fake Clientset says so itself, but
+// its DiscoveryV1 does not. It has no REST client.
+func isFake(c client.EndpointSlicesGetter) bool {
+	if _, ok := c.(interface{ IsWatchListSemanticsUnSupported() bool }); ok {
+		return false // it speaks for itself
+	}
+	typed, ok := c.(client.DiscoveryV1Interface)
+	if !ok {
+		return false
+	}
+	r, ok := typed.RESTClient().(*rest.RESTClient)
+	return ok && r == nil
+}
+
+// noStreams tells a reflector to list rather than to have lists sent by a watch.
+type noStreams struct{}
+
+// IsWatchListSemanticsUnSupported is what a reflector asks for.
+func (noStreams) IsWatchListSemanticsUnSupported() bool { return true }
 
 // A relistError hides why a watch could not begin, as a reflector goes on to watch from
 // where it was if the connection was refused. An API server that was started anew takes
@@ -171,7 +196,7 @@ type relistError struct{ err error }
 
 func (e *relistError) Error() string { return e.err.Error() }
 
-// A watcher tells what one Watch comes to know.
+// A watcher reports what one Watch learns.
 type watcher struct {
 	*Source
 
@@ -181,9 +206,9 @@ type watcher struct {
 	failed string // the last failure that was told since then
 }
 
-// tell tells the set of all slices, if there is one, and then a failure, if that is the
-// state of things. A set that is still the same is told again, so that it is not old; but
-// not one with which something is wrong, or an empty one, of which pools complain.
+// tell reports the set of all slices, if there is one, and then a failure, if it lasts.
+// It reports an unchanged set again, so that its age is known; but not one with a mistake
+// in it, or an empty one, about which pools complain.
 func (w *watcher) tell(all []*discovery.EndpointSlice, known bool, failure error) {
 	if known {
 		eps, err := w.merge(all)

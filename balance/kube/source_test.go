@@ -332,6 +332,35 @@ func TestBadEndpointsTakeNothingFromOthers(t *testing.T) {
 	})
 }
 
+// Two endpoints to which Edit gives one name do not have the whole set refused.
+func TestNamesThatAreAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		a.put(t, slice("web-1", "a 10.0.0.1", "b 10.0.0.2", "c 10.0.0.3"))
+		f := follow(t, &kube.Source{Client: a, Edit: func(e *balance.Endpoint) {
+			if e.Name != "c" {
+				e.Name = "x"
+			}
+		}})
+		require.Equal(t, "c=10.0.0.3:8080 x=10.0.0.1:8080", f.servers())
+		require.Equal(t, []string{`kube: EndpointSlice web-1: b: another endpoint has the name "x" already`}, f.failures())
+	})
+}
+
+// client-go's fake, as clientset.DiscoveryV1() returns it, never says that a list is complete.
+func TestFakeOfClientGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI()
+		a.put(t, slice("web-1", "a 10.0.0.1"))
+		f := follow(t, &kube.Source{Client: &a.FakeDiscoveryV1})
+		require.Equal(t, "a=10.0.0.1:8080", f.servers())
+		a.put(t, slice("web-1", "a 10.0.0.1", "b 10.0.0.2"))
+		settle()
+		require.Equal(t, "a=10.0.0.1:8080 b=10.0.0.2:8080", f.servers())
+		require.Empty(t, f.failures())
+	})
+}
+
 // TestThousandEndpoints has 1000 endpoints in 11 slices come and go and move about, and
 // compares with a model after each step.
 func TestThousandEndpoints(t *testing.T) {

@@ -120,6 +120,20 @@ func freeAddr(t *testing.T) string {
 	return ln.Addr().String()
 }
 
+// waitListening waits until addr takes connections: the cases do not wait for that.
+func waitListening(t *testing.T, addr string) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestInterop runs all cases through the proxy of examples/proxy: from clients in
 // plain text and over TLS, to servers in plain text and over TLS.
 func TestInterop(t *testing.T) {
@@ -165,6 +179,8 @@ func TestInterop(t *testing.T) {
 				t.Logf("the proxy: %s", &log)
 			}
 		})
+		waitListening(t, plain)
+		waitListening(t, secure)
 		for _, front := range []struct{ name, addr, ca string }{{"http", plain, ""}, {"tls", secure, certFile}} {
 			for name := range cases() {
 				t.Run(fmt.Sprintf("%s to %s/%s", front.name, to, name), func(t *testing.T) {

@@ -129,16 +129,22 @@ func TestKilledServers(t *testing.T) {
 	t.Cleanup(func() { srv.Close() })
 
 	end := time.Now().Add(lasts)
-	ctx, cancel := context.WithDeadline(t.Context(), end.Add(20*time.Second))
+	ctx, cancel := context.WithDeadline(t.Context(), end.Add(90*time.Second))
 	defer cancel()
 	var wg sync.WaitGroup
-	var gets, calls, failedCalls atomic.Int64
+	var kills, gets, calls, failedCalls atomic.Int64
+	// going is true until the time is up and, on a machine that is busy with other things,
+	// until something was shown.
+	going := func() bool {
+		now := time.Now()
+		return now.Before(end) || now.Before(end.Add(time.Minute)) && (kills.Load() < 2 || repeated.Load() == 0)
+	}
 	p := new(http.Protocols)
 	p.SetUnencryptedHTTP2(true)
 	client := &http.Client{Transport: &http.Transport{Protocols: p, TLSClientConfig: &tls.Config{}}}
 	for i := range 8 {
 		wg.Go(func() {
-			for n := 0; time.Now().Before(end); n++ {
+			for n := 0; going(); n++ {
 				path := fmt.Sprintf("/%d/%d", i, n)
 				gets.Add(1)
 				res, err := client.Get("http://" + front.Addr().String() + path)
@@ -161,7 +167,7 @@ func TestKilledServers(t *testing.T) {
 	defer cc.Close()
 	for range 8 {
 		wg.Go(func() {
-			for time.Now().Before(end) {
+			for going() {
 				calls.Add(1)
 				r, err := pb.NewTestServiceClient(cc).UnaryCall(ctx, &pb.SimpleRequest{Payload: payload(1000)})
 				if err != nil {
@@ -175,20 +181,19 @@ func TestKilledServers(t *testing.T) {
 			}
 		})
 	}
-	kills := 0
-	for time.Now().Before(end) {
+	for going() {
 		time.Sleep(150 * time.Millisecond)
-		i := kills % len(servers)
+		i := int(kills.Load()) % len(servers)
 		servers[i].Process.Kill()
 		servers[i].Wait()
-		kills++
+		kills.Add(1)
 		time.Sleep(100 * time.Millisecond)
 		servers[i] = startServer(t, addrs[i])
 	}
 	wg.Wait()
-	t.Logf("%d kills; %d GETs; %d calls, %d of them lost behind their sending; %d repeated", kills, gets.Load(), calls.Load(), failedCalls.Load(), repeated.Load())
-	if kills < 2 || repeated.Load() == 0 {
-		t.Errorf("%d kills, %d repeated: nothing was shown", kills, repeated.Load())
+	t.Logf("%d kills; %d GETs; %d calls, %d of them lost behind their sending; %d repeated", kills.Load(), gets.Load(), calls.Load(), failedCalls.Load(), repeated.Load())
+	if kills.Load() < 2 || repeated.Load() == 0 {
+		t.Errorf("%d kills, %d repeated: nothing was shown", kills.Load(), repeated.Load())
 	}
 	if failedCalls.Load() > sent.Load() {
 		t.Errorf("%d calls failed, and %d were lost behind their sending", failedCalls.Load(), sent.Load())

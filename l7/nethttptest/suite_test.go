@@ -23,7 +23,7 @@ import (
 const version = "go1.26"
 
 const (
-	runTimeout  = 200 * time.Second // of all tests of a mode
+	runTimeout  = 400 * time.Second // of all tests of a mode
 	testTimeout = 5 * time.Second   // of one that is in a list
 )
 

@@ -2,7 +2,7 @@
 
 // Package samebytes has no code, only tests. Handlers and middleware that programs
 // bring along (chi, gin, echo, two WebSocket packages, gRPC, CORS, OpenTelemetry,
-// gzip, what net/http has) are served by an http.Server and by an [l7.Server], and
+// gzip, the Coraza firewall, what net/http has) are served by an http.Server and by an [l7.Server], and
 // what a client gets must be the same: over HTTP/1 each byte but the value of Date,
 // over HTTP/2 the fields, the body and the trailer.
 //

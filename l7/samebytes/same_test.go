@@ -141,7 +141,7 @@ func (s *story) tell(t *testing.T, make func(http.Handler) server, version int) 
 	srv := make(s.handler(n))
 	done := startServing(srv, ln)
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := srv.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -207,7 +207,7 @@ func (s *story) dial(t *testing.T, n *l4test.Network, protos ...string) net.Conn
 	if s.secure {
 		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, ServerName: "a.test", NextProtos: protos})
 	}
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
 
@@ -289,7 +289,7 @@ func (s *story) askTwo(t *testing.T, n *l4test.Network, a ask) string {
 	if s.secure {
 		scheme = "https://a.test"
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, scheme+target, strings.NewReader(a.body))
 	if err != nil {

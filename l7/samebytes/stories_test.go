@@ -20,6 +20,8 @@ import (
 	"time"
 
 	coder "github.com/coder/websocket"
+	"github.com/corazawaf/coraza/v3"
+	corazahttp "github.com/corazawaf/coraza/v3/http"
 	"github.com/gin-gonic/gin"
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
@@ -83,6 +85,10 @@ func stories() []story {
 		{name: "gzhttp", handler: fixed(gzhttp.GzipHandler(plain(long))), asks: []ask{
 			get("/long", "Accept-Encoding: gzip"), get("/", "Accept-Encoding: gzip"), get("/long"), get("/flush", "Accept-Encoding: gzip"), {line: "HEAD /long", fields: "Accept-Encoding: gzip\n"}, get("/304", "Accept-Encoding: gzip"),
 		}},
+		{name: "coraza", handler: fixed(withCoraza(long)), asks: []ask{
+			get("/"), get("/long"), get("/?id=1;drop"), get("/", "X-Attack: yes"), {line: "POST /echo", body: "hello"}, {line: "POST /echo", body: "an attack"}, {line: "POST /echo", body: long},
+			{line: "HEAD /long"}, get("/204"), get("/secret"),
+		}},
 		{name: "pprof", handler: fixed(withPprof()), asks: []ask{get("/debug/pprof/cmdline"), get("/debug/pprof/symbol?0x0"), get("/debug/pprof/none")}, vary: []*regexp.Regexp{regexp.MustCompile(`num_symbols: \d+`)}},
 		{name: "pprof of the heap", handler: fixed(withPprof()), asks: []ask{get("/debug/pprof/"), get("/debug/pprof/goroutine?debug=1")}, headsOnly: true},
 		{name: "expvar", handler: fixed(expvar.Handler()), asks: []ask{get("/debug/vars")}, headsOnly: true},
@@ -104,6 +110,32 @@ func stories() []story {
 		{name: "TLS of the listener", secure: true, handler: fixed(plain(long)), asks: []ask{get("/"), get("/tls"), get("/long"), {line: "POST /echo", body: long}, get("/trailer")}},
 		{name: "hijacked", handler: fixed(http.HandlerFunc(hijack)), asks: []ask{{line: "GET /", fields: "Connection: upgrade\nUpgrade: own\n", raw: "early bytes\n"}, {line: "GET /busy", fields: "Connection: upgrade\nUpgrade: own\n", raw: "x\n"}}},
 	}
+}
+
+// withCoraza is a firewall that looks at targets, fields and both bodies.
+func withCoraza(long string) http.Handler {
+	waf, err := coraza.NewWAF(coraza.NewWAFConfig().WithDirectives(`
+		SecRuleEngine On
+		SecRequestBodyAccess On
+		SecResponseBodyAccess On
+		SecResponseBodyMimeType text/plain
+		SecRule ARGS "@contains drop" "id:1,phase:1,deny,status:403"
+		SecRule REQUEST_HEADERS:X-Attack "@streq yes" "id:2,phase:1,deny,status:406"
+		SecAction "id:3,phase:1,pass,nolog,ctl:forceRequestBodyVariable=On"
+		SecRule REQUEST_BODY "@contains attack" "id:4,phase:2,deny,status:403"
+		SecRule RESPONSE_BODY "@contains secret" "id:5,phase:4,deny,status:500"`))
+	if err != nil {
+		panic(err)
+	}
+	next := plain(long)
+	return corazahttp.WrapHandler(waf, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/secret" {
+			w.Header().Set("Content-Type", "text/plain")
+			_, _ = io.WriteString(w, "a secret")
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
 }
 
 // plain does what handlers do by themselves.

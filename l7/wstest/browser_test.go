@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wstest
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/penstock-lb/penstock/l7"
+)
+
+// browserPage sends messages of all lengths of a frame's head, and tells what came of it.
+const browserPage = `<!doctype html><script>
+const tell = what => fetch("/done", {method: "POST", body: what});
+const ws = new WebSocket("wss://" + location.host + "/chat", ["chat"]);
+ws.binaryType = "arraybuffer";
+const sizes = [0, 125, 126, 65535, 65536, 3000000];
+const data = n => new Uint8Array(n).map((_, i) => i * 7);
+let came = 0;
+ws.onopen = () => { for (const n of sizes) ws.send(data(n)); ws.send("text é"); };
+ws.onmessage = e => {
+	if (typeof e.data === "string") {
+		if (e.data === "text é" && came === sizes.length) came++;
+		ws.close(3001, "enough");
+		return;
+	}
+	const got = new Uint8Array(e.data), want = data(sizes[came]);
+	if (got.length !== want.length || !got.every((b, i) => b === want[i])) tell("message " + came + " is different");
+	came++;
+};
+ws.onclose = e => tell([ws.protocol, came, e.code, e.wasClean].join(" "));
+</script>`
+
+// TestBrowser has a page in Chromium open a WebSocket over wss, in the HTTP/2 connection
+// by which the page came (RFC 8441), to a server of HTTP/1.
+func TestBrowser(t *testing.T) {
+	chromium, err := exec.LookPath("chromium")
+	if err != nil || testing.Short() {
+		t.Skip("no chromium in PATH")
+	}
+	cert := httptest.NewUnstartedServer(nil)
+	cert.StartTLS() // for its certificate
+	defer cert.Close()
+	echo := gateway(t, serve(t, &http.Server{Handler: http.HandlerFunc(echoGorilla)}), false)
+	done := make(chan string, 1)
+	var connected, others atomic.Int32
+	front := &l7.Server{
+		TLSConfig: &tls.Config{Certificates: cert.TLS.Certificates},
+		Logger:    quiet,
+		Handler: l7.HandlerFunc(func(x *l7.Exchange) {
+			switch x.Path {
+			case "/chat":
+				if x.Record.Front == l7.FrontHTTP2 {
+					connected.Add(1)
+				}
+				echo.ServeExchange(x)
+			case "/done":
+				body, _ := io.ReadAll(x.Body())
+				x.Respond(200, nil, "")
+				done <- string(body)
+			default:
+				header := l7.MakeFields("Content-Type", "text/html; charset=utf-8")
+				x.Respond(200, &header, browserPage)
+			}
+		}),
+		OnDone: func(r *l7.Record) {
+			if r.Front != l7.FrontHTTP2 {
+				others.Add(1)
+			}
+		},
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go front.ServeTLS(ln, "", "")
+	t.Cleanup(func() { front.Close() })
+
+	key := sha256.Sum256(cert.Certificate().RawSubjectPublicKeyInfo)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(),
+		"--ignore-certificate-errors-spki-list="+base64.StdEncoding.EncodeToString(key[:]), "https://"+ln.Addr().String()+"/")
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Kill()
+		io.Copy(io.Discard, out) // its children write into the folder that is removed next, until they close the pipe
+		cmd.Wait()
+	}()
+	select {
+	case got := <-done:
+		if got != "chat 7 3001 true" {
+			t.Errorf("the page says %q", got)
+		}
+	case <-ctx.Done():
+		t.Fatal("Chromium does not come to the end of the page")
+	}
+	if connected.Load() != 1 || others.Load() != 0 {
+		t.Errorf("%d WebSockets over HTTP/2, %d exchanges over other fronts", connected.Load(), others.Load())
+	}
+}

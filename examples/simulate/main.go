@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Simulate compares the algorithms of package balance: it lets real pools balance over
-// simulated servers, in virtual time, and draws what came of it.
+// simulated servers, in virtual time, and draws the results.
 //
 //	go run ./examples/simulate -out plots
 //
@@ -23,7 +23,7 @@ import (
 )
 
 func main() {
-	// Virtual time is to be had inside a test only, so the whole program is one.
+	// Virtual time exists inside a test only, so the whole program is one.
 	testing.Main(func(string, string) (bool, error) { return true, nil },
 		[]testing.InternalTest{{Name: "simulate", F: run}}, nil, nil)
 }
@@ -68,6 +68,8 @@ var plots = []plot{
 	{"moved.svg", keysMoved},
 	{"skew.svg", skew},
 	{"pairs.svg", moved},
+	{"cachehits.svg", cacheHits},
+	{"firsttoken.svg", firstToken},
 }
 
 // fleetPlots differ a little from run to run, as they are made of many goroutines.

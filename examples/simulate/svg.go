@@ -32,7 +32,7 @@ const (
 )
 
 // colors can be told apart by the colour-blind. (Okabe, Ito: Color Universal Design.)
-var colors = []string{"#0072b2", "#e69f00", "#009e73", "#cc79a7"}
+var colors = []string{"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"}
 
 // svg draws c.
 func (c *chart) svg() string {

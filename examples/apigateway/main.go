@@ -27,11 +27,11 @@ import (
 func main() {
 	addr := flag.String("http", "127.0.0.1:8081", "serve HTTP on `ADDR`")
 	flag.Parse()
-	h, err := gateway()
-	if err != nil {
+	var users, orders balance.Pool
+	if err := errors.Join(users.Set(inside("users-1"), inside("users-2")), orders.Set(inside("orders-1"))); err != nil {
 		log.Fatal(err)
 	}
-	srv := &l7.Server{Addr: *addr, Handler: h}
+	srv := &l7.Server{Addr: *addr, Handler: gateway(&users, &orders, nil)}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	drained := make(chan struct{})
@@ -48,16 +48,15 @@ func main() {
 	<-drained // Serve returns when the draining begins
 }
 
-// gateway is read from the outside in: what comes first is written first.
-func gateway() (http.Handler, error) {
-	var users, orders balance.Pool
-	if err := errors.Join(users.Set(service("users-1"), service("users-2")), orders.Set(service("orders-1"))); err != nil {
-		return nil, err
+// gateway is read from the outside in: what comes first is written first. Connections may be
+// nil.
+func gateway(users, orders *balance.Pool, connections *l7.Upstream) http.Handler {
+	to := func(pool *balance.Pool) *l7.Proxy {
+		return &l7.Proxy{Pool: pool, Upstream: connections, TryTimeout: 2 * time.Second, Retry: l7.Retry{
+			Classes:  []balance.Class{balance.ConnectFailed, balance.ConnectTimeout, balance.Timeout, balance.Reset, balance.Protocol},
+			Statuses: []int{http.StatusServiceUnavailable},
+		}}
 	}
-	routes := l7.NewRouter(
-		l7.Route{Name: "users", Match: l7.PathPrefix("/api/users"), Handler: &l7.Proxy{Pool: &users}},
-		l7.Route{Name: "orders", Match: l7.PathPrefix("/api/orders"), Handler: &l7.Proxy{Pool: &orders}},
-	)
 	return &l7.RequestID{Reply: true, Next: &l7.Monitor{Path: "/alive", Next: &l7.BasicAuth{
 		Realm:     "api",
 		Verify:    l7.Passwords(map[string]string{"ann": "one", "bob": "two"}),
@@ -66,15 +65,22 @@ func gateway() (http.Handler, error) {
 			Limiter: &ratelimit.Keyed[string]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(1), Burst: 5}},
 			Key:     func(x *l7.Exchange) (string, bool) { return l7.User(x), true },
 			Policy:  "user",
-			Next:    routes,
+			Next: l7.NewRouter(
+				l7.Route{Name: "users", Match: l7.PathPrefix("/api/users"), Handler: to(users)},
+				l7.Route{Name: "orders", Match: l7.PathPrefix("/api/orders"), Handler: to(orders)},
+			),
 		},
-	}}}, nil
+	}}}
 }
 
-// service is a server that lives in this process.
-func service(name string) balance.Endpoint {
-	h := http.StripPrefix("/api", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// service answers for one of the services behind the gateway.
+func service(name string) http.Handler {
+	return http.StripPrefix("/api", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s: %s for %s\n", name, r.URL.Path, r.Header.Get("X-User"))
 	}))
-	return balance.Endpoint{Name: name, Addr: name + ":80", Value: h}
+}
+
+// inside is a service that lives in this process.
+func inside(name string) balance.Endpoint {
+	return balance.Endpoint{Name: name, Addr: name + ":80", Value: service(name)}
 }

@@ -8,11 +8,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/balance"
 )
 
 func TestGateway(t *testing.T) {
-	h, err := gateway()
-	require.NoError(t, err)
+	var users, orders balance.Pool
+	require.NoError(t, users.Set(inside("users-1"), inside("users-2")))
+	require.NoError(t, orders.Set(inside("orders-1")))
+	h := gateway(&users, &orders, nil)
 	get := func(target, user, password string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(http.MethodGet, target, nil)
 		if user != "" {

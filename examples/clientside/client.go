@@ -39,8 +39,9 @@ func (c *Client) Run(ctx context.Context, out io.Writer, url string, n int) erro
 	defer checks.Wait()
 	defer stop()
 
-	// A connection keeps its server until it is closed: one that goes down is
-	// left at once, and an idle connection makes place for a fresh choice.
+	// A connection keeps its server until it is closed. Connections to a server that goes
+	// down are closed at once, and idle ones soon, so that the next request is balanced
+	// again.
 	dialer := &l4.Dialer{Pool: pool, Dial: c.Dial, CutOnDown: true}
 	transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second}
 	defer transport.CloseIdleConnections()

@@ -92,7 +92,7 @@ func gateway(ctx context.Context, o options) error {
 	_ = srv.Shutdown(context.WithoutCancel(ctx))
 	running.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err // a part failed, nobody asked us to end
+		return err // a part failed before the context ended
 	}
 	return nil
 }

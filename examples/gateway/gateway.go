@@ -35,11 +35,18 @@ type Gateway struct {
 	Out       io.Writer     // gets what to try next, once everything listens
 	Logger    *slog.Logger
 
+	// Listen and Dial are the network; nil means this machine's. A test gives another one.
+	Listen func(network, addr string) (net.Listener, error)
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+
 	servers sync.WaitGroup // those behind the gateway
 }
 
 // Run serves until ctx is done, drains for ten seconds at most, and returns nil.
 func (g *Gateway) Run(ctx context.Context) error {
+	if g.Listen == nil {
+		g.Listen = net.Listen
+	}
 	// The servers outlive the gateway before them, so that it can drain.
 	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer g.servers.Wait()
@@ -53,26 +60,27 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return err
 	}
 
-	httpLn, err := listen("-http", g.HTTP)
+	httpLn, err := g.listen("-http", g.HTTP)
 	if err != nil {
 		return err
 	}
 	defer httpLn.Close()
-	tcpLn, err := listen("-tcp", g.TCP)
+	tcpLn, err := g.listen("-tcp", g.TCP)
 	if err != nil {
 		return err
 	}
 	defer tcpLn.Close()
 
-	// From here on it is what any program with penstock does: checkers and
-	// servers run until the context ends, then the servers shut down.
-	connections := new(l7.Upstream) // to the servers, shared by all proxies
+	// The rest is what any program with penstock does: checkers and servers run until the
+	// context ends, then the servers shut down.
+	connections := &l7.Upstream{Dial: g.Dial} // to the servers, shared by all proxies
 	perClient := &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(2), Burst: 3}}
 	routes := g.routes(web, connections, perClient)
 	requests := &l7.Server{Handler: routes, OnDone: l7.LogTo(g.Logger), Logger: g.Logger}
-	streams := &l4.Server{Handler: &l4.Proxy{Pool: lines}, OnDone: g.logStream, Logger: g.Logger}
-	webChecks := &health.Checker{Pools: []*balance.Pool{web}, Probe: health.HTTP{Path: "/healthy"}, Interval: time.Second, Fast: time.Second / 4, Logger: g.Logger}
-	lineChecks := &health.Checker{Pools: []*balance.Pool{lines}, Probe: health.TCP{}, Interval: time.Second, Logger: g.Logger}
+	streams := &l4.Server{Handler: &l4.Proxy{Pool: lines, Dial: g.Dial}, OnDone: g.logStream, Logger: g.Logger}
+	connect := health.Connect{Dial: g.Dial}
+	webChecks := &health.Checker{Pools: []*balance.Pool{web}, Probe: health.HTTP{Path: "/healthy", Connect: connect}, Interval: time.Second, Fast: time.Second / 4, Logger: g.Logger}
+	lineChecks := &health.Checker{Pools: []*balance.Pool{lines}, Probe: health.TCP{Connect: connect}, Interval: time.Second, Logger: g.Logger}
 
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -82,7 +90,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() { fail(requests.Serve(httpLn)) })
 	running.Go(func() { fail(streams.Serve(tcpLn)) })
 	if g.Admin != "" {
-		ln, err := listen("-admin", g.Admin)
+		ln, err := g.listen("-admin", g.Admin)
 		if err != nil {
 			fail(err)
 		} else {
@@ -154,7 +162,7 @@ func (g *Gateway) startWeb(ctx context.Context) (*balance.Pool, error) {
 	pool := &balance.Pool{Name: "web", Policy: balance.RoundRobin{}}
 	var members []balance.Endpoint
 	for _, name := range []string{"one", "two", "three"} {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := g.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +180,7 @@ func (g *Gateway) startWeb(ctx context.Context) (*balance.Pool, error) {
 
 // startLines starts the TCP server and returns the pool of it.
 func (g *Gateway) startLines(ctx context.Context) (*balance.Pool, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := g.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -186,8 +194,8 @@ func (g *Gateway) logStream(r *l4.Record) {
 }
 
 // listen says which flag to change if the address is taken.
-func listen(flag, addr string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", addr)
+func (g *Gateway) listen(flag, addr string) (net.Listener, error) {
+	ln, err := g.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("%w; choose another address with %s", err, flag)
 	}

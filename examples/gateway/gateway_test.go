@@ -11,53 +11,65 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/l4/l4test"
 )
 
-// started is a gateway that runs until the end of the test.
+// A started gateway runs until the end of the test, in memory and in virtual time.
 type started struct {
-	t         *testing.T
-	http, tcp string
+	*testing.T
+	net    *l4test.Network
+	client *http.Client
+	out    *bytes.Buffer // what the gateway says
 }
 
-func start(t *testing.T) started {
-	var out output
-	g := &Gateway{HTTP: "127.0.0.1:0", TCP: "127.0.0.1:0", Broken: 2 * time.Second, Out: &out, Logger: slog.New(slog.DiscardHandler)}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- g.Run(ctx) }()
-	t.Cleanup(func() {
+// start starts one and tells a story with it. HTTP is at 10.0.0.1:80, TCP at 10.0.0.1:9000, and
+// the page for operators at 127.0.0.1:9090.
+func start(t *testing.T, story func(s started)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := started{T: t, net: l4test.NewNetwork(), out: new(bytes.Buffer)}
+		g := &Gateway{
+			HTTP: "10.0.0.1:80", TCP: "10.0.0.1:9000", Admin: "127.0.0.1:9090", Broken: 2 * time.Second,
+			Out: s.out, Logger: slog.New(slog.DiscardHandler), Listen: s.net.Listen, Dial: s.net.DialContext,
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- g.Run(ctx) }()
+		synctest.Wait() // it listens
+		require.Contains(t, s.out.String(), "HTTP on 10.0.0.1:80 and TCP on 10.0.0.1:9000.")
+		transport := &http.Transport{DialContext: s.net.DialFrom(netip.MustParseAddrPort("127.0.0.1:0"))}
+		s.client = &http.Client{Transport: transport}
+		story(s)
+		transport.CloseIdleConnections()
 		stop()
 		require.NoError(t, <-done, "it drains and ends well")
 	})
-	addrs := regexp.MustCompile(`HTTP on (\S+) and TCP on (\S+)\.`)
-	var found []string
-	require.Eventually(t, func() bool { found = addrs.FindStringSubmatch(out.String()); return found != nil }, 5*time.Second, 10*time.Millisecond)
-	return started{t, found[1], found[2]}
 }
 
 // ask sends a request to path, with a Host and header lines if given.
 func (s started) ask(method, path string, lines ...string) (status int, body string) {
-	req, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+s.http+path, nil)
-	require.NoError(s.t, err)
+	req, err := http.NewRequestWithContext(s.Context(), method, "http://10.0.0.1"+path, nil)
+	require.NoError(s, err)
 	for _, line := range lines {
 		name, value, _ := strings.Cut(line, ": ")
 		if req.Header.Set(name, value); name == "Host" {
 			req.Host = value
 		}
 	}
-	resp, err := http.DefaultClient.Do(req)
-	require.NoError(s.t, err)
+	resp, err := s.client.Do(req)
+	require.NoError(s, err)
 	defer resp.Body.Close()
 	all, err := io.ReadAll(resp.Body)
-	require.NoError(s.t, err)
+	require.NoError(s, err)
 	return resp.StatusCode, string(all)
 }
 
@@ -69,94 +81,123 @@ func (s started) by(path string, lines ...string) string {
 }
 
 func TestRoutes(t *testing.T) {
-	s := start(t)
-	require.ElementsMatch(t, []string{"one", "two"}, []string{s.by("/"), s.by("/")}, "in turn")
-	require.Equal(t, "three", s.by("/docs/intro"), "by path")
-	require.Contains(t, "one two", s.by("/docsintro"), "a prefix ends at a slash")
-	require.Equal(t, "three", s.by("/", "X-Beta: yes"), "by header")
-	require.Equal(t, "three", s.by("/", "Cookie: a=b; beta=yes"), "by cookie")
-	_, body := s.ask("GET", "/x?y", "Host: api.localhost")
-	require.Contains(t, body, ": GET api.localhost/x?y, 0 bytes, for 127.0.0.1", "by host, which is forwarded as it is")
+	start(t, func(s started) {
+		require.ElementsMatch(t, []string{"one", "two"}, []string{s.by("/"), s.by("/")}, "in turn")
+		require.Equal(t, "three", s.by("/docs/intro"), "by path")
+		require.Contains(t, "one two", s.by("/docsintro"), "a prefix ends at a slash")
+		require.Equal(t, "three", s.by("/", "X-Beta: yes"), "by header")
+		require.Equal(t, "three", s.by("/", "Cookie: a=b; beta=yes"), "by cookie")
+		_, body := s.ask("GET", "/x?y", "Host: api.localhost")
+		require.Contains(t, body, ": GET api.localhost/x?y, 0 bytes, for 127.0.0.1", "by host, which is forwarded as it is")
+	})
 }
 
+// TestLimit is exact, as the clock stands still while the gateway works.
 func TestLimit(t *testing.T) {
-	s := start(t)
-	var statuses []int
-	for range 8 {
-		status, _ := s.ask("GET", "/", "Host: api.localhost")
-		statuses = append(statuses, status)
-	}
-	require.Equal(t, []int{200, 200, 200}, statuses[:3], "the burst")
-	require.Contains(t, statuses, http.StatusTooManyRequests)
-	status, _ := s.ask("GET", "/")
-	require.Equal(t, 200, status, "other routes have no limit")
+	start(t, func(s started) {
+		count := func(n int) (passed int) {
+			for range n {
+				if status, _ := s.ask("GET", "/", "Host: api.localhost"); status == http.StatusOK {
+					passed++
+				} else {
+					require.Equal(t, http.StatusTooManyRequests, status)
+				}
+			}
+			return passed
+		}
+		require.Equal(t, 3, count(8), "the burst")
+		status, _ := s.ask("GET", "/")
+		require.Equal(t, 200, status, "other routes have no limit")
+		time.Sleep(time.Second)
+		require.Equal(t, 2, count(8), "two a second")
+		time.Sleep(10 * time.Second)
+		require.Equal(t, 3, count(8), "the burst")
+	})
 }
 
+// TestServerLeavesAndReturns has a server break again and again.
 func TestServerLeavesAndReturns(t *testing.T) {
-	s := start(t)
-	state := func(want string) func() bool {
-		return func() bool {
+	start(t, func(s started) {
+		state := func() string {
 			_, body := s.ask("GET", "/servers")
-			return regexp.MustCompile(`(?m)^one +` + want).MatchString(body)
+			return regexp.MustCompile(`(?m)^one +(\w+)`).FindStringSubmatch(body)[1]
 		}
-	}
-	require.Eventually(t, state("up"), 5*time.Second, 20*time.Millisecond)
-	_, body := s.ask("POST", "/break")
-	require.Contains(t, body, "one: I fail for 2s")
-	require.Eventually(t, state("down .*status 503"), 10*time.Second, 20*time.Millisecond)
-	for range 4 {
-		require.Equal(t, "two", s.by("/"), "one gets nothing")
-	}
-	require.Eventually(t, state("up"), 10*time.Second, 20*time.Millisecond)
-	require.ElementsMatch(t, []string{"one", "two"}, []string{s.by("/"), s.by("/")})
+		for range 10 {
+			time.Sleep(10 * time.Second)
+			require.Equal(t, "up", state())
+			_, body := s.ask("POST", "/break")
+			require.Contains(t, body, "one: I fail for 2s")
+			time.Sleep(1900 * time.Millisecond)
+			require.Equal(t, "down", state())
+			for range 4 {
+				require.Equal(t, "two", s.by("/"), "one gets nothing")
+			}
+			time.Sleep(2 * time.Second)
+			require.Equal(t, "up", state())
+			require.ElementsMatch(t, []string{"one", "two"}, []string{s.by("/"), s.by("/")})
+		}
+	})
 }
 
 func TestLines(t *testing.T) {
-	s := start(t)
-	c, err := net.Dial("tcp", s.tcp)
-	require.NoError(t, err)
-	defer c.Close()
-	fmt.Fprint(c, "hello\nbye\n")
-	all, err := io.ReadAll(bufio.NewReader(c))
-	require.NoError(t, err)
-	require.Equal(t, "four: say something, or bye\nfour: hello\nfour: bye\n", string(all))
+	start(t, func(s started) {
+		c, err := s.net.DialContext(t.Context(), "tcp", "10.0.0.1:9000")
+		require.NoError(t, err)
+		defer c.Close()
+		fmt.Fprint(c, "hello\nbye\n")
+		all, err := io.ReadAll(bufio.NewReader(c))
+		require.NoError(t, err)
+		require.Equal(t, "four: say something, or bye\nfour: hello\nfour: bye\n", string(all))
+	})
 }
 
 // TestAdmin has the page show all there is, and take a server out.
 func TestAdmin(t *testing.T) {
-	var out output
-	g := &Gateway{HTTP: "127.0.0.1:0", TCP: "127.0.0.1:0", Admin: "127.0.0.1:0", Broken: time.Second, Out: &out, Logger: slog.New(slog.DiscardHandler)}
+	start(t, func(s started) {
+		const page = "http://127.0.0.1:9090/"
+		get := func(path string) string {
+			resp, err := s.client.Get(page + path)
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			all, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			return string(all)
+		}
+		for _, what := range []string{"web", "lines", "one", "four", "per client", "docs"} {
+			require.Contains(t, get(""), what)
+		}
+		resp, err := s.client.PostForm(page+"action", url.Values{"pool": {"web"}, "server": {"one"}, "action": {"drain"}, "reason": {"test"}, "wait": {"drained"}})
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, 200, resp.StatusCode)
+		for range 4 {
+			require.Equal(t, "two", s.by("/"))
+		}
+		require.Contains(t, get("explain?url=/docs"), `"taken":"docs"`)
+	})
+}
+
+// TestSockets is the one test of the real network.
+func TestSockets(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	r, w := io.Pipe()
+	g := &Gateway{HTTP: "127.0.0.1:0", TCP: "127.0.0.1:0", Out: w, Logger: slog.New(slog.DiscardHandler)}
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
-	defer func() {
-		stop()
-		require.NoError(t, <-done)
-	}()
-	addrs := regexp.MustCompile(`(http://\S+/)\n.*HTTP on (\S+) and`)
-	var found []string
-	require.Eventually(t, func() bool { found = addrs.FindStringSubmatch(out.String()); return found != nil }, 5*time.Second, 10*time.Millisecond)
-	page := found[1]
-	get := func(path string) string {
-		resp, err := http.Get(page + path)
-		require.NoError(t, err)
-		defer resp.Body.Close()
-		all, err := io.ReadAll(resp.Body)
-		require.NoError(t, err)
-		return string(all)
-	}
-	for _, what := range []string{"web", "lines", "one", "four", "per client", "docs"} {
-		require.Contains(t, get(""), what)
-	}
-	resp, err := http.PostForm(page+"action", url.Values{"pool": {"web"}, "server": {"one"}, "action": {"drain"}, "reason": {"test"}, "wait": {"drained"}})
+	said := bufio.NewScanner(r)
+	require.True(t, said.Scan())
+	addr := regexp.MustCompile(`HTTP on (\S+) and`).FindStringSubmatch(said.Text())[1]
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	resp, err := http.Get("http://" + addr + "/docs")
+	require.NoError(t, err)
+	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	resp.Body.Close()
-	require.Equal(t, 200, resp.StatusCode)
-	s := started{t, found[2], ""}
-	for range 4 {
-		require.Equal(t, "two", s.by("/"))
-	}
-	require.Contains(t, get("explain?url=/docs"), `"taken":"docs"`)
+	require.Contains(t, string(body), "three: GET")
+	http.DefaultClient.CloseIdleConnections()
+	stop()
+	require.NoError(t, <-done)
 }
 
 func TestTakenAddress(t *testing.T) {
@@ -165,22 +206,4 @@ func TestTakenAddress(t *testing.T) {
 	defer ln.Close()
 	g := &Gateway{HTTP: "127.0.0.1:0", TCP: ln.Addr().String(), Out: io.Discard, Logger: slog.New(slog.DiscardHandler)}
 	require.ErrorContains(t, g.Run(t.Context()), "choose another address with -tcp")
-}
-
-// output is a buffer that one goroutine writes and another reads.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }

@@ -26,7 +26,7 @@ type Gateway struct {
 	Interval   time.Duration                   // between checks of a server; 0 means 2s
 }
 
-// build returns what answers, and what has to run beside it.
+// build returns the handler, and what has to run beside it.
 func (g *Gateway) build() (http.Handler, *health.Checker, error) {
 	pool := &balance.Pool{Name: "grpc", Policy: balance.LeastConn{}}
 	list := make([]balance.Endpoint, len(g.Servers))
@@ -41,8 +41,8 @@ func (g *Gateway) build() (http.Handler, *health.Checker, error) {
 	proxy := &l7.Proxy{
 		Pool:     pool,
 		Upstream: &l7.Upstream{Protocols: h2c},
-		// A call that no server has looked at is sent again in any case, as gRPC has
-		// it. 503 is UNAVAILABLE here, if it comes before any message.
+		// A call that no server has processed is sent again in any case, as in gRPC. 503
+		// is UNAVAILABLE here, if it comes before any message.
 		Retry: l7.Retry{Tries: 3, Statuses: []int{http.StatusServiceUnavailable}, Repeatable: func(x *l7.Exchange) bool {
 			return slices.Contains(g.Repeatable, x.Path)
 		}},
@@ -55,7 +55,7 @@ func (g *Gateway) build() (http.Handler, *health.Checker, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// What is gRPC already need not be looked into.
+	// gRPC calls need no translation.
 	spoken := l7.Header{Name: "Content-Type", Test: func(v string) bool {
 		return v == "application/grpc" || strings.HasPrefix(v, "application/grpc+")
 	}}
@@ -65,7 +65,7 @@ func (g *Gateway) build() (http.Handler, *health.Checker, error) {
 	), checker, nil
 }
 
-// translate returns a handler that makes gRPC of other protocols, for next.
+// translate returns a handler that translates other protocols to gRPC, for next.
 func translate(set *descriptorpb.FileDescriptorSet, next http.Handler) (http.Handler, error) {
 	files, err := protodesc.NewFiles(set)
 	if err != nil {

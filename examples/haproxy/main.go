@@ -32,7 +32,7 @@ func main() {
 	}
 }
 
-// run is the whole of the gateway: two fronts, two pools, their checks.
+// run is the whole gateway: two fronts, two pools, their checks.
 func run(ctx context.Context, web, db string, at servers) error {
 	pools, err := newPools(at)
 	if err != nil {

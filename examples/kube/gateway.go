@@ -33,7 +33,8 @@ type Gateway struct {
 func (g *Gateway) Run(ctx context.Context, front, page net.Listener) error {
 	pool := &balance.Pool{Name: g.Service, Policy: balance.LeastConn{}, Locality: balance.Locality{Zone: g.Zone}}
 	src := &kube.Source{Client: g.API, Namespace: g.Namespace, Service: g.Service, Port: g.Port}
-	// Kubernetes finds out in seconds that a pod is not well; its requests tell at once.
+	// Kubernetes notices within seconds that a pod is not well; failing requests show it
+	// at once.
 	outlier := &health.Outlier{Pool: pool}
 	pool.OnOutcome = append(pool.OnOutcome, outlier.Observe)
 	srv := &l7.Server{Handler: &l7.Proxy{Pool: pool}, LameDuck: g.LameDuck}

@@ -44,7 +44,7 @@ func TestObserve(t *testing.T) {
 	require.Eventually(t, func() bool {
 		traces, metrics = get(ops+"/traces"), get(ops+"/metrics")
 		return strings.Count(traces, "server GET pages") == 4 && strings.Contains(metrics, "trace_id")
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	require.Contains(t, traces, `error.type="503"`)
 	require.Contains(t, traces, `http.request.resend_count="1"`)
 	require.Contains(t, metrics, `penstock_pool_picks_total{pool="web"}`)

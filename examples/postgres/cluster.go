@@ -24,8 +24,8 @@ func (c *Cluster) fronts() (writes, reads *l4.Server, checker *health.Checker, e
 	if err := primary.Set(balance.Endpoint{Addr: c.Primary}); err != nil {
 		return nil, nil, nil, err
 	}
-	// Sessions last: the least loaded replica is the best one. The primary is
-	// of a tier that serves only when no replica can.
+	// Sessions last, so the replica with the fewest is best. The primary is in a tier
+	// that serves only when no replica can.
 	replicas := &balance.Pool{Name: "replicas", Policy: balance.LeastConn{}}
 	members := []balance.Endpoint{{Addr: c.Primary, Tier: 1}}
 	for _, addr := range c.Replicas {

@@ -73,7 +73,7 @@ func (c *Cluster) Serve(ctx context.Context, write, read net.Listener) error {
 	wg.Go(func() { _ = reads.Shutdown(drain) })
 	wg.Wait()
 	if err := context.Cause(ctx); err != context.Canceled {
-		return err // a part failed, nobody asked us to end
+		return err // a part failed before the context ended
 	}
 	return nil
 }

@@ -6,7 +6,7 @@
 //	go run ./examples/proxy -http :8080 -to 127.0.0.1:8081 -to 127.0.0.1:8082
 //	go run ./examples/proxy -http :8080 -to h2c://127.0.0.1:50051 -to https://example.net:443
 //
-// SIGINT and SIGTERM drain: what is under way has ten seconds to end.
+// SIGINT and SIGTERM drain: work in progress has ten seconds to end.
 //
 // It is built with a profile of itself, default.pgo (https://go.dev/doc/pgo),
 // which .ci/profile makes.

@@ -35,7 +35,7 @@ type Options struct {
 	secure *tls.Config // for https servers; set by Run
 }
 
-// policyNames are what -balance knows.
+// policyNames are the values of -balance.
 const policyNames = "roundrobin|leastconn|random|random2|first|ewma|ring|maglev|rendezvous"
 
 // policyOf returns the policy of that name, nil if there is none. One that
@@ -64,8 +64,8 @@ func policyOf(name string) (p balance.Policy, hashes bool) {
 	return nil, false
 }
 
-// ParseOptions reads the command line. What is wrong with it is written to
-// stderr and returned; flag.ErrHelp means that help was asked for.
+// ParseOptions reads the command line. It writes mistakes to stderr and returns them;
+// flag.ErrHelp means that help was asked for.
 func ParseOptions(args []string, stderr io.Writer) (*Options, error) {
 	o := &Options{}
 	f := flag.NewFlagSet("proxy", flag.ContinueOnError)

@@ -17,7 +17,7 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
-// drainTime is what work under way has to end after ctx is done.
+// drainTime is how long work in progress may take after ctx is done.
 const drainTime = 10 * time.Second
 
 // A server is what *l4.Server, *l4.UDPProxy, *l7.Server and *http.Server have in
@@ -139,7 +139,7 @@ func run(ctx context.Context, fronts []front, checker *health.Checker, follow fu
 	return err
 }
 
-// A failure is why a part of the program ended that should have gone on.
+// A failure is why a part of the program ended unexpectedly.
 type failure struct{ error }
 
 func (f failure) Unwrap() error { return f.error }

@@ -46,7 +46,7 @@ type gateway struct {
 	restart       l4.Restart
 }
 
-// run serves until SIGTERM or SIGINT, or a successor does after SIGHUP.
+// run serves until SIGTERM or SIGINT, or until a successor serves after SIGHUP.
 func (g *gateway) run(ctx context.Context) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)

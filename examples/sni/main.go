@@ -82,7 +82,7 @@ func (f *Front) Serve(ctx context.Context, ln net.Listener) error {
 	wg.Go(func() { _ = streams.Shutdown(drain) })
 	wg.Wait()
 	if err := context.Cause(ctx); err != context.Canceled {
-		return err // a part failed, nobody asked us to end
+		return err // a part failed before the context ended
 	}
 	return nil
 }

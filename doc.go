@@ -57,6 +57,17 @@
 // configuration at run time, finds mistakes earlier. The root imports none of
 // the packages, and each of them may import it.
 //
+// # Testing
+//
+// Each part has a test kit that hosts may use: l4/l4test is a network in memory,
+// l7/l7test an HTTP server that misbehaves on demand, l7/chaostest plays stories
+// of failures drawn from seeds, health/healthtest has services that checks find
+// ill, and balance/balancetest checks an algorithm. All of them run in a bubble of
+// testing/synctest: the tests of examples/apigateway play a whole gateway through a
+// day of failures in about a second.
+//
+// # Where to read next
+//
 // To read the code, begin with the package comment of balance, then pool.go
 // and roundrobin.go there; then the program in examples/gateway, which wires
 // all five packages and needs nothing but Go to run.

@@ -133,31 +133,33 @@ func TestIndexOfExamples(t *testing.T) {
 			require.Contains(t, string(text), "("+f.Name(), "a program that the index does not name: "+f.Name())
 		}
 	}
+	declared := make(map[string]map[string]bool) // by package
 	for _, name := range regexp.MustCompile("`((?:balance|health|ratelimit|l4|l7)\\.[A-Z][A-Za-z0-9]*)").FindAllStringSubmatch(string(text), -1) {
-		require.True(t, exported(t, name[1]), name[1])
+		pkg, id, _ := strings.Cut(name[1], ".")
+		if declared[pkg] == nil {
+			declared[pkg] = declaredIn(t, pkg)
+		}
+		require.True(t, declared[pkg][id] || strings.HasPrefix(id, "Example"), name[1])
 	}
 }
 
-// exported reports whether a package of the root module has a type, func or constant of
-// that name, which is given as package.Name.
-func exported(t *testing.T, name string) bool {
-	pkg, name, _ := strings.Cut(name, ".")
-	if strings.HasPrefix(name, "Example") {
-		return true
-	}
+// declaredIn returns the names of the types, funcs and constants of a package of the root
+// module, and some that are none.
+func declaredIn(t *testing.T, pkg string) map[string]bool {
 	entries, err := os.ReadDir(pkg)
 	require.NoError(t, err)
-	declared := regexp.MustCompile(`(?m)^(?:type|func|const|var|\t)\s*` + name + `\b`)
+	names := make(map[string]bool)
+	declared := regexp.MustCompile(`(?m)^(?:type|func|const|var|\t)\s*(\w+)`)
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), ".go") && !strings.HasSuffix(e.Name(), "_test.go") {
 			code, err := os.ReadFile(pkg + "/" + e.Name())
 			require.NoError(t, err)
-			if declared.Match(code) {
-				return true
+			for _, found := range declared.FindAllSubmatch(code, -1) {
+				names[string(found[1])] = true
 			}
 		}
 	}
-	return false
+	return names
 }
 
 // TestReadmeCompiles builds each block of Go in README.md. One that is no program is the
@@ -175,8 +177,16 @@ func TestReadmeCompiles(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var files []string
+	excerpts := 0
 	for _, block := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
 		code := block[1]
+		if strings.HasPrefix(code, "for minute := range") { // a part of a test that runs
+			day, err := os.ReadFile("examples/apigateway/day_test.go")
+			require.NoError(t, err)
+			require.Contains(t, strings.ReplaceAll(string(day), "\n\t\t", "\n"), code)
+			excerpts++
+			continue
+		}
 		if !strings.HasPrefix(code, "package ") {
 			frame := ""
 			for begins, f := range given {
@@ -199,6 +209,7 @@ func TestReadmeCompiles(t *testing.T) {
 		files = append(files, file)
 	}
 	require.Len(t, files, 3)
+	require.Equal(t, 1, excerpts)
 	for _, file := range files {
 		out, err := exec.Command("go", "vet", file).CombinedOutput()
 		require.NoError(t, err, string(out))
@@ -229,4 +240,23 @@ func TestLicencesAreListed(t *testing.T) {
 		return nil
 	}))
 	require.Greater(t, mods, 15)
+}
+
+// TestReadmeShowsTheBenchmark compares the table of README.md with that of the recorded
+// run, which a test of examples/bench compares with its record.
+func TestReadmeShowsTheBenchmark(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	results, err := os.ReadFile("examples/bench/results/README.md")
+	require.NoError(t, err)
+	measured := regexp.MustCompile(`(?m)^Measured on .*$`).FindString(string(results))
+	require.NotEmpty(t, measured)
+	require.Contains(t, string(readme), measured)
+	table := regexp.MustCompile(`(?m)^\| CPU time, µs \|.*\n(\|.*\n)+`).FindString(string(results))
+	require.Greater(t, strings.Count(table, "\n"), 10)
+	require.Contains(t, string(readme), table)
+	for _, link := range regexp.MustCompile(`\]\(([a-z0-9_][^)#:]*)(#[^)]*)?\)`).FindAllStringSubmatch(string(readme), -1) {
+		_, err := os.Stat(link[1])
+		require.NoError(t, err)
+	}
 }

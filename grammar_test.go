@@ -22,6 +22,7 @@ import (
 	"github.com/penstock-lb/penstock/health"
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7"
+	"github.com/penstock-lb/penstock/ratelimit"
 )
 
 // The tests of this file hold the exported interface of all packages to the grammar
@@ -215,19 +216,21 @@ func TestOneWordOneMeaning(t *testing.T) {
 // enums are all types of numbers that have a String.
 func enums() map[string]func(n uint8) string {
 	return map[string]func(n uint8) string{
-		"balance.Admin":       func(n uint8) string { return balance.Admin(n).String() },
-		"balance.Class":       func(n uint8) string { return balance.Class(n).String() },
-		"balance.EventKind":   func(n uint8) string { return balance.EventKind(n).String() },
-		"balance.Health":      func(n uint8) string { return balance.Health(n).String() },
-		"balance.Reporter":    func(n uint8) string { return balance.Reporter(n).String() },
-		"balance.State":       func(n uint8) string { return balance.State(n).String() },
-		"health.Code":         func(n uint8) string { return health.Code(n).String() },
-		"health.EjectionKind": func(n uint8) string { return health.EjectionKind(n).String() },
-		"l4.Cause":            func(n uint8) string { return l4.Cause(n).String() },
-		"l4.Phase":            func(n uint8) string { return l4.Phase(n).String() },
-		"l4.Verdict":          func(n uint8) string { return l4.Verdict(n).String() },
-		"l7.Front":            func(n uint8) string { return l7.Front(n).String() },
-		"l7.Reuse":            func(n uint8) string { return l7.Reuse(n).String() },
+		"balance.Admin":          func(n uint8) string { return balance.Admin(n).String() },
+		"balance.Class":          func(n uint8) string { return balance.Class(n).String() },
+		"balance.EventKind":      func(n uint8) string { return balance.EventKind(n).String() },
+		"balance.Health":         func(n uint8) string { return balance.Health(n).String() },
+		"balance.Reporter":       func(n uint8) string { return balance.Reporter(n).String() },
+		"balance.State":          func(n uint8) string { return balance.State(n).String() },
+		"health.Code":            func(n uint8) string { return health.Code(n).String() },
+		"health.EjectionKind":    func(n uint8) string { return health.EjectionKind(n).String() },
+		"l4.Cause":               func(n uint8) string { return l4.Cause(n).String() },
+		"l4.Phase":               func(n uint8) string { return l4.Phase(n).String() },
+		"l4.Verdict":             func(n uint8) string { return l4.Verdict(n).String() },
+		"ratelimit.BreakerState": func(n uint8) string { return ratelimit.BreakerState(n).String() },
+		"l7.Front":               func(n uint8) string { return l7.Front(n).String() },
+		"l7.XFCC":                func(n uint8) string { return l7.XFCC(n).String() },
+		"l7.Reuse":               func(n uint8) string { return l7.Reuse(n).String() },
 	}
 }
 
@@ -262,6 +265,36 @@ func TestEnumsNameEveryValue(t *testing.T) {
 			seen[s] = n
 		}
 	}
+}
+
+// TestConstantsAreShownWithTheirType: go doc lists the constants of a type with the type,
+// unless their group has a constant of another type.
+func TestConstantsAreShownWithTheirType(t *testing.T) {
+	groups := 0
+	sources(t, checkedDirs, func(dir string, f *ast.File, fset *token.FileSet) {
+		for _, d := range f.Decls {
+			d, ok := d.(*ast.GenDecl)
+			if !ok || d.Tok != token.CONST {
+				continue
+			}
+			of := map[string]bool{}
+			exported := false
+			for _, s := range d.Specs {
+				s := s.(*ast.ValueSpec)
+				exported = exported || ast.IsExported(s.Names[0].Name)
+				if s.Type != nil {
+					of[expr(s.Type)] = true
+				}
+			}
+			if exported && len(of) > 0 {
+				groups++
+				if len(of) > 1 {
+					t.Errorf("%s: go doc hides this group: it has constants of %d types", fset.Position(d.Pos()), len(of))
+				}
+			}
+		}
+	})
+	require.Greater(t, groups, 15)
 }
 
 // TestMachineryIsMarked: what l4 exports for l7 alone is listed in its package comment,

@@ -309,6 +309,18 @@ func TestUnreadBodyCloses(t *testing.T) {
 	})
 }
 
+// A client that sends the whole of a long body before it reads gets the reply all the
+// same, and is not reset. (net/http takes 256 KiB.)
+func TestUnreadBodyIsTakenInFull(t *testing.T) {
+	h := l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(413, nil, "no") })
+	synctest.Test(t, func(t *testing.T) {
+		byteFront(t, fixed(h), new(l7.Server), func(t *testing.T, f *front) {
+			c := f.dial(t).send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4000000\r\n\r\n")
+			c.send(strings.Repeat("x", 4000000)).wantReply(413, "no")
+		})
+	})
+}
+
 // A handler may answer before it reads a body that waits for 100 Continue:
 // the 100 must not come behind the reply.
 func TestNoContinueBehindReply(t *testing.T) {

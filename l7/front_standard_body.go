@@ -169,6 +169,6 @@ func (s *standard) lingerBody() {
 		_ = rc.SetReadDeadline(past) // the end of the reply has not been sent yet
 	default:
 		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
-		_, _ = io.CopyN(io.Discard, s.r.Body, 4*maxUnread)
+		_, _ = io.Copy(io.Discard, s.r.Body)
 	}
 }

@@ -5,6 +5,7 @@ package l7
 import (
 	"io"
 	"net/http"
+	"reflect"
 	"sync/atomic"
 	"time"
 )
@@ -129,14 +130,16 @@ func (s *standard) beforeHead(relayed bool) {
 	_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
 }
 
-// stopBody interrupts a read of the body in progress. After the end of the body
-// net/http itself waits for the next request, which a deadline would end.
+// stopBody interrupts a read of the body in progress. After the end of the body, and if
+// there is none but what a handler of net/http has set in its place, net/http itself waits
+// for the next request. It would take a deadline for the end of the connection, and cancel
+// the context of every request that comes on it.
 func (s *standard) stopBody() {
 	if s.lent != nil {
 		s.stopLent()
 		return
 	}
-	if s.body.ended.Load() {
+	if s.body.ended.Load() || s.r.ContentLength == 0 {
 		return
 	}
 	s.body.stopped.Store(true)
@@ -145,9 +148,18 @@ func (s *standard) stopBody() {
 		return
 	}
 	err := http.NewResponseController(s.w).SetReadDeadline(past)
-	if s.r.Body != nil && (err != nil || s.r.ProtoMajor > 1) {
+	if s.r.Body != nil && (err != nil || s.r.ProtoMajor > 1 || s.srv == nil && !isBodyOfNetHTTP(s.r.Body)) {
 		_ = s.r.Body.Close()
 	}
+}
+
+// isBodyOfNetHTTP reports whether b is a body as net/http's server makes them, which a
+// deadline interrupts. Under an http.Server of the host's, a handler around may have set
+// another in its place, which may need Close for that. To close net/http's own would end
+// the reading of what the client still sends.
+func isBodyOfNetHTTP(b io.ReadCloser) bool {
+	t := reflect.TypeOf(b)
+	return t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "net/http"
 }
 
 func (s *standard) resumeBody() {}

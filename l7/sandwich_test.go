@@ -5,7 +5,9 @@ package l7
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -204,6 +206,42 @@ func decisions(t *testing.T, at int, foreign func(http.Handler) http.Handler) (t
 
 // A foreign handler changes no decision, wherever it stands in the natural
 // order, and loses nothing of the record.
+// TestBodyOfAHandlerEndsNoConnection has a handler of net/http give a request without a
+// body one of its own, of which the server has not read the end when it answers. What
+// interrupts the reading of that body is no business of the client's connection.
+func TestBodyOfAHandlerEndsNoConnection(t *testing.T) {
+	dialed := 0
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.0.0.2:80", func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			w.WriteHeader(200)
+		})
+		proxy := s.proxy("10.0.0.2:80")
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, writer := io.Pipe()
+			defer writer.Close()
+			r = r.Clone(r.Context())
+			r.Method, r.Body, r.ContentLength = "POST", body, -1
+			proxy.ServeHTTP(w, r)
+		})
+	}, func(s *site) {
+		dialed = 0
+		tr := s.client.Transport.(*http.Transport)
+		dial := tr.DialContext
+		tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			dialed++
+			return dial(ctx, network, addr)
+		}
+		for range 3 {
+			require.Equal(s, 200, s.get("/").StatusCode)
+			synctest.Wait()
+		}
+		if s.byByte {
+			require.Equal(s, 1, dialed)
+		}
+	})
+}
+
 func TestSandwichDecidesTheSame(t *testing.T) {
 	plain := make(map[string][]string)
 	t.Run("native", func(t *testing.T) {

@@ -325,6 +325,8 @@ func (c *upConn) noMore(err error) error {
 	switch {
 	case !errors.Is(err, io.EOF):
 		return err
+	case c.left == untilClose && cutShort(c.c.NetConn()):
+		return errNoCloseNotify
 	case c.left == untilClose:
 		c.left = 0
 		return io.EOF

@@ -56,6 +56,10 @@ type Upstream struct {
 	// old one until MaxAge or CloseIdle ends them. If the certificate of a server is
 	// not valid, there is no fallback to plain text, and no other server is tried
 	// under the same name.
+	//
+	// A reply that neither a Content-Length nor chunks end is complete only if the server
+	// ends TLS by a close_notify, and otherwise cut (RFC 9112, section 9.8). For a server
+	// that sends none, Dial can return the [*tls.Conn]: then any end will do, as for net/http.
 	TLS func(s *balance.Server) *tls.Config
 
 	// TLSName returns the name to send to a server (SNI) and to verify. Nil, and

@@ -124,11 +124,11 @@ func (a *AgentChecker) apply(s *balance.Server, r AgentReply, log *slog.Logger) 
 	}
 	for _, err := range errs {
 		if err != nil {
-			log.Warn("agent ignored", "server", s.Name(), "error", err)
+			log.Warn("agent ignored", append(whose(a.Pools, s), "error", err)...)
 		}
 	}
 	s.Report(balance.Agent, st.health, st.reason) // each time, as in round.tell
 	if st.health != old.health {
-		log.Info("agent changed", "server", s.Name(), "health", st.health, "reason", st.reason)
+		log.Info("agent changed", append(whose(a.Pools, s), "health", st.health.String(), "reason", st.reason)...)
 	}
 }

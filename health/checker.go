@@ -75,7 +75,7 @@ type Checker struct {
 	CutBackups bool
 
 	OnResult func(Result) // called after each probe by Run's own goroutine, must not block; may be nil
-	Logger   *slog.Logger // for changes of state; nil means slog.Default()
+	Logger   *slog.Logger // for changes of state, with the names of pool and server; nil means slog.Default()
 	Seed     uint64       // of the jitter; 0 means at random
 
 	agents  *AgentChecker // not nil: this Checker is its schedule

@@ -133,3 +133,16 @@ func (r *round) spread(now time.Time) {
 		}
 	}
 }
+
+// whose returns the attributes of a log line about s: the name of the first of pools that
+// has s, unless that is empty, and its own name.
+func whose(pools []*balance.Pool, s *balance.Server) []any {
+	for _, p := range pools {
+		for member := range p.All() {
+			if member == s && p.Name != "" {
+				return []any{"pool", p.Name, "server", s.Name()}
+			}
+		}
+	}
+	return []any{"server", s.Name()}
+}

@@ -326,7 +326,7 @@ func (t *outlierRun) announce(s *balance.Server, x *candidate, kind EjectionKind
 	if kind == Ejected || kind == Kept {
 		level = slog.LevelWarn
 	}
-	t.log.Log(context.Background(), level, "outlier "+kind.String(), "server", s.Name(), "reason", reason, "times", x.times, "for", span)
+	t.log.Log(context.Background(), level, "outlier "+kind.String(), append(whose([]*balance.Pool{t.o.Pool}, s), "reason", reason, "times", x.times, "for", span)...)
 	if t.o.OnEjection != nil {
 		tell(t.log, "OnEjection", func() {
 			t.o.OnEjection(Ejection{Server: s, Kind: kind, Reason: reason, For: span, Times: x.times})

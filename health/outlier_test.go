@@ -3,6 +3,7 @@
 package health_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -38,7 +39,7 @@ func try(t *testing.T, o *health.Outlier, names string) *court {
 func tryPool(t *testing.T, o *health.Outlier, p *balance.Pool, names string) *court {
 	join(t, p, strings.Fields(names)...)
 	c := &court{t: t, p: p, o: o, begin: time.Now()}
-	o.Pool, o.Logger = c.p, quiet
+	o.Pool, o.Logger = c.p, cmp.Or(o.Logger, quiet)
 	c.p.OnOutcome = append(c.p.OnOutcome, o.Observe)
 	o.OnEjection = func(e health.Ejection) {
 		line := fmt.Sprintf("%v %s %v: %s", time.Since(c.begin), e.Server.Name(), e.Kind, e.Reason)

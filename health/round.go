@@ -294,10 +294,10 @@ func (r *round) trouble(t *target, err error) {
 	last := r.calm(t)
 	if t.unprobed = after; after != "" {
 		if r.unprobed[after]++; r.unprobed[after] == 1 {
-			r.log.Warn("cannot check health", "server", t.servers[0].Name(), "reason", after)
+			r.log.Warn("cannot check health", append(whose(r.c.Pools, t.servers[0]), "reason", after)...)
 		}
 	} else if last {
-		r.log.Info("can check health again", "server", t.servers[0].Name(), "reason was", before)
+		r.log.Info("can check health again", append(whose(r.c.Pools, t.servers[0]), "reason was", before)...)
 	}
 }
 
@@ -346,7 +346,7 @@ func (r *round) changed(t *target, st Status) {
 		level = slog.LevelWarn
 	}
 	for _, s := range t.servers {
-		r.log.Log(context.Background(), level, "health changed", "server", s.Name(), "health", st.Health, "reason", st.Reason)
+		r.log.Log(context.Background(), level, "health changed", append(whose(r.c.Pools, s), "health", st.Health.String(), "reason", st.Reason)...)
 		switch {
 		case st.Health == balance.Down && r.c.CutDown:
 			s.Cut(true, st.Reason)

@@ -279,8 +279,8 @@ func TestKeySharesTheProbe(t *testing.T) {
 			Pools: []*balance.Pool{web, api, web}, Probe: b, Interval: time.Second,
 			Key: func(e balance.Endpoint) string { return e.Addr },
 		}
-		run(t, c)
 		b.fail("a:1", refused)
+		run(t, c)
 		b.after(2500 * time.Millisecond)
 		require.Equal(t, "0s 1s 2s", b.probed("a:1"))
 		require.False(t, web.Server("a").Usable())

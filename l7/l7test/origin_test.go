@@ -221,6 +221,7 @@ func TestHTTP2(t *testing.T) {
 			if got := do(); !strings.Contains(got, want) {
 				t.Errorf("%d: %q; want %q", i, got, want)
 			}
+			synctest.Wait() // for the client to have seen the GOAWAY
 		}
 		if all, _ := o.Conns(); all != 2 {
 			t.Errorf("%d connections; want a second one after GOAWAY", all)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
 )
 
@@ -61,6 +62,45 @@ func TestBufferBodyTellsWhatIsTooLong(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestBufferBodyTellsWhatIsTooSlow has bodies that are too slow for another limit before
+// they are for BufferBody.
+func TestBufferBodyTellsWhatIsTooSlow(t *testing.T) {
+	var told Record
+	onBoth(t, func(s *site) http.Handler {
+		h := &LimitBody{MinRate: 100, Grace: time.Second, Next: &BufferBody{Timeout: -1, Next: &Deny{}}}
+		return HandlerFunc(func(x *Exchange) {
+			if x.Path == "/silent" { // the limit is the server's own, as http.Server has none
+				Serve(h.Next, x)
+			} else {
+				Serve(h, x)
+			}
+			told = x.Record
+		})
+	}, func(s *site) {
+		for path, limit := range map[string]string{"/slow": "LimitBody.MinRate", "/silent": "Server.BodyTimeout"} {
+			if path == "/silent" && !s.byByte {
+				continue
+			}
+			for _, length := range []int64{400, -1} {
+				body, w := io.Pipe()
+				go func() { _, _ = w.Write(make([]byte, 150)) }()
+				time.AfterFunc(time.Minute, func() { _ = w.Close() })
+				req, err := http.NewRequestWithContext(s.Context(), "POST", "http://10.0.0.1"+path, body)
+				require.NoError(s, err)
+				req.ContentLength = length
+				if resp, err := s.client.Do(req); err == nil { // else http.Server has closed before the reply was read
+					resp.Body.Close()
+					require.Equal(s, 408, resp.StatusCode, path)
+				}
+				time.Sleep(time.Minute)
+				require.Equal(s, 408, told.Status, path)
+				require.Equal(s, endOf(l4.ClientTimeout, l4.PhaseRequest), told.Termination, path)
+				require.ErrorContains(s, told.Err, limit)
+			}
+		}
+	})
 }
 
 // TestBufferedBodyIsTriedAgain has bodies that are longer than Retry.BodyBytes,

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -79,7 +80,7 @@ func (h *BufferBody) ServeExchange(x *Exchange) {
 const firstBuffered = 4 << 10
 
 // refuse answers a request whose body could not be read: too long for the
-// server, badly framed, or incomplete.
+// server, badly framed, too slow for another limit, or incomplete.
 func (h *BufferBody) refuse(x *Exchange, err error) {
 	var he *headError
 	var tooLong *http.MaxBytesError
@@ -91,6 +92,8 @@ func (h *BufferBody) refuse(x *Exchange, err error) {
 		x.Error(be.status(), endOf(l4.Denied, l4.PhaseRequest))
 	case errors.As(err, &tooLong):
 		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.Denied, l4.PhaseRequest))
+	case errors.Is(err, os.ErrDeadlineExceeded): // of Server.BodyTimeout or LimitBody.MinRate
+		x.Error(http.StatusRequestTimeout, endOf(l4.ClientTimeout, l4.PhaseRequest))
 	default:
 		x.Error(http.StatusBadRequest, endOf(l4.ClientAborted, l4.PhaseRequest))
 	}

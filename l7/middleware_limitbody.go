@@ -4,6 +4,7 @@ package l7
 
 import (
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"time"
@@ -100,8 +101,11 @@ func (b *limitedBody) readInTime(p []byte) (n int, err error) {
 
 // allowed returns how long may have been waited for what has come.
 func (b *limitedBody) allowed() time.Duration {
-	byRate := time.Duration(float64(b.n) / float64(b.h.MinRate) * float64(time.Second))
-	return max(byRate, orDefault(b.h.Grace, 5*time.Second))
+	byRate := float64(b.n) / float64(b.h.MinRate) * float64(time.Second)
+	if byRate >= math.MaxInt64 { // a conversion of more than that has no defined value
+		return math.MaxInt64
+	}
+	return max(time.Duration(byRate), orDefault(b.h.Grace, 5*time.Second))
 }
 
 // ServeHTTP implements [http.Handler].

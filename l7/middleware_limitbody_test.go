@@ -4,6 +4,7 @@ package l7
 
 import (
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -118,6 +119,20 @@ func TestLimitBody(t *testing.T) {
 		}
 		time.Sleep(20 * time.Second) // for what the client still sends
 	})
+}
+
+// A body of more bytes than there are nanoseconds in an int64 at its rate is allowed all the
+// time there is.
+func TestLimitBodyOfBodiesWithoutEnd(t *testing.T) {
+	for _, h := range []*LimitBody{{MinRate: 1}, {MinRate: 1, Grace: -1}, {MinRate: 10, Grace: math.MaxInt64}} {
+		before := time.Duration(0)
+		for _, n := range []int64{1, 1 << 30, 9_223_372_036, 9_223_372_037, 1 << 40, math.MaxInt64} {
+			b := limitedBody{h: h, n: n}
+			require.GreaterOrEqual(t, b.allowed(), before, "%+v: %d bytes", h, n)
+			before = b.allowed()
+		}
+		require.Equal(t, time.Duration(math.MaxInt64), before)
+	}
 }
 
 // What is too long by its own word never reaches a server, and the record says which

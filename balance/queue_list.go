@@ -2,6 +2,8 @@
 
 package balance
 
+import "math"
+
 // A waitList is a list of waiters in the order of service: by class of priority, within
 // a class a turn for each tenant in rotation, and within a tenant by arrival. A tenant
 // that comes back after its last waiter has left joins the end of the rotation, so
@@ -35,6 +37,9 @@ type lane struct {
 	prev, next *lane
 }
 
+// mostWeight is the greatest weight there is: times the waiters of a lane, it is an int64.
+const mostWeight = math.MaxInt32
+
 // front returns the first waiter in line, or nil.
 func (l *waitList) front() *waiter {
 	if l.first == nil {
@@ -64,7 +69,7 @@ func (w *waiter) before(o *waiter) bool {
 
 // insert puts w into the lane of its tenant, near the end more often than not.
 func (l *waitList) insert(w *waiter) {
-	q := l.lane(laneKey{w.priority, w.tenant}, max(w.weight, 1))
+	q := l.lane(laneKey{w.priority, w.tenant}, min(max(w.weight, 1), mostWeight))
 	at := q.tail
 	for at != nil && w.number < at.number {
 		at = at.prev
@@ -182,7 +187,7 @@ func (l *waitList) served(w *waiter, number uint64) {
 func (l *waitList) excess(w *waiter) *waiter {
 	most, out := w.lane, w
 	for q := l.last; q != nil && q.priority >= w.priority; q = q.prev {
-		if q.tenant != w.tenant && q.n*most.weight > most.n*q.weight {
+		if q.tenant != w.tenant && int64(q.n)*int64(most.weight) > int64(most.n)*int64(q.weight) {
 			most, out = q, q.tail
 		}
 	}

@@ -4,6 +4,7 @@ package balance
 
 import (
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -174,6 +175,21 @@ func TestQueueExcess(t *testing.T) {
 		enter(&l, 1, 0, 2)
 		w := enter(&l, 2, 0, 1)
 		require.Same(t, w, l.excess(w))
+	})
+	t.Run("most by the greatest weights", func(t *testing.T) {
+		for _, weight := range []int{1e6, math.MaxInt32, math.MaxInt} {
+			var l waitList
+			for range 3 {
+				enter(&l, 1, 0, weight)
+			}
+			enter(&l, 2, 0, 1)
+			newest := enter(&l, 2, 0, 1)
+			w := enter(&l, 1, 0, weight)
+			require.Same(t, newest, l.excess(w), "weight %d", weight)
+			l.remove(w)
+			w = enter(&l, 3, 0, 1)
+			require.Same(t, newest, l.excess(w), "weight %d", weight)
+		}
 	})
 	t.Run("none of a class before", func(t *testing.T) {
 		var l waitList

@@ -28,10 +28,10 @@ const (
 	unlisted = -1
 )
 
-// parseAccept reads Accept-Encoding (RFC 9110, section 12.5.3). A member that is
-// malformed counts as absent, and of two about the same coding the lower weight is taken:
-// a client may get an uncompressed reply where it could have got a compressed one, but
-// never a coding that it may not understand.
+// parseAccept reads Accept-Encoding (RFC 9110, section 12.5.3). A coding whose weight is
+// malformed counts as refused, other malformed members as absent, and of two about the same
+// coding the lower weight is taken: a client may get an uncompressed reply where it could
+// have got a compressed one, but never a coding that it may not understand.
 func parseAccept(line string) accepted {
 	a := accepted{unlisted, unlisted, unlisted, unlisted, unlisted}
 	for line != "" {
@@ -40,6 +40,9 @@ func parseAccept(line string) accepted {
 		name, params, _ := strings.Cut(member, ";")
 		c, known := codingOf(strings.Trim(name, " \t"))
 		q, ok := weight(params)
+		if !ok && known && c < codings { // "*" must not let it in
+			q, ok = 0, true
+		}
 		if known && ok && (a[c] == unlisted || q < a[c]) {
 			a[c] = q
 		}

@@ -32,6 +32,8 @@ func TestParseAccept(t *testing.T) {
 		{[]string{"gzip;q=0.1234,br;q=-1,zstd;q"}, [codings + 1]int{0, 0, 0, unlisted}},
 		{[]string{"gzip;level=1,br;q=0,5,zstd;q=1.0x"}, [codings + 1]int{0, 0, 0, unlisted}},
 		{[]string{",,;q=1,gz ip,gzip"}, [codings + 1]int{0, 0, 1000, unlisted}},
+		{[]string{"*,zstd;q=0.0000,br;q=0;x=y"}, [codings + 1]int{0, 0, 1000, unlisted}},
+		{[]string{"gzip,gzip;q=0,0", "identity;q=x,*;q=x"}, [codings + 1]int{0, 0, 0, unlisted}},
 	} {
 		a := parseAccept(strings.Join(test.lines, ","))
 		got := [codings + 1]int{a.weighs(zstdCoding), a.weighs(brotliCoding), a.weighs(gzipCoding), a.weighs(identity)}
@@ -85,7 +87,10 @@ func weightOf(lines []string, name string) (lowest float64, named bool) {
 			whole, rest, _ := strings.Cut(digits, ".")
 			v, err := strconv.ParseFloat("0"+digits, 64)
 			if !ok || whole != "0" && whole != "1" || len(rest) > 3 || strings.Trim(rest, "0123456789") != "" || err != nil || v > 1 {
-				continue
+				if name == "*" || name == "identity" {
+					continue
+				}
+				v = 0
 			}
 			q = v
 		}

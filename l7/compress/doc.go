@@ -18,7 +18,7 @@
 //
 // Left alone are replies that have a Content-Encoding, so that nothing is compressed
 // twice; Cache-Control: no-transform, of the reply or of the request; parts (206,
-// Content-Range); 204, 205 and 304; replies whose fields have a digest of their bytes;
+// Content-Range); 204, 205 and 304; replies whose fields have a digest of their bytes, or announce one in the trailer;
 // requests to upgrade, and CONNECT. The head of a reply to HEAD is that of a GET.
 //
 // Servers see Accept-Encoding, and may compress by themselves. An l7.EditHeader with

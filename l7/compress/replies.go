@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -143,8 +144,12 @@ func (r *reply) ask(f *l7.Fields) {
 			}
 		case len("Cache-Control"): // and If-None-Match
 			r.plain = r.plain || strings.EqualFold(name, "Cache-Control") && hasMember(v, "no-transform")
-			if r.tags == "" && strings.EqualFold(name, "If-None-Match") {
+			switch {
+			case !strings.EqualFold(name, "If-None-Match"):
+			case r.tags == "":
 				r.tags = v
+			default:
+				r.tags += "," + v
 			}
 		}
 	}
@@ -225,7 +230,10 @@ func (h *Replies) suits(to *l7.Reply) bool {
 		return false
 	}
 	for name, v := range to.Header.All() {
-		if isCoded(name) || len(name) == len("Cache-Control") && strings.EqualFold(name, "Cache-Control") && hasMember(v, "no-transform") {
+		switch {
+		case isCoded(name),
+			len(name) == len("Cache-Control") && strings.EqualFold(name, "Cache-Control") && hasMember(v, "no-transform"),
+			len(name) == len("Trailer") && strings.EqualFold(name, "Trailer") && slices.ContainsFunc(strings.Split(v, ","), announcesDigest):
 			return false
 		}
 	}
@@ -249,6 +257,9 @@ func isCoded(name string) bool {
 	}
 	return false
 }
+
+// announcesDigest reports whether a member of Trailer is a field that isCoded knows.
+func announcesDigest(member string) bool { return isCoded(strings.Trim(member, " \t")) }
 
 // vary adds Accept-Encoding to Vary.
 func vary(f *l7.Fields) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -190,8 +191,12 @@ func (b *plainBody) Read(p []byte) (n int, err error) {
 // number, and whether that follows from the ratio.
 func (b *plainBody) limit() (limit int64, growth bool) {
 	limit = b.h.maxBytes()
-	if ratio := int64(orDefault(b.h.MaxRatio, 100)); ratio >= 0 {
-		if most := max(free, b.from.n*ratio); limit < 0 || most < limit {
+	if ratio := int64(orDefault(b.h.MaxRatio, 100)); ratio > 0 {
+		most := int64(math.MaxInt64)
+		if b.from.n <= most/ratio {
+			most = max(free, b.from.n*ratio)
+		}
+		if limit < 0 || most < limit {
 			return most, true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -227,6 +228,17 @@ func FuzzRequests(f *testing.F) {
 			require.True(t, bytes.Equal(one, two))
 		}
 	})
+}
+
+// The greatest options bound nothing, rather than wrap around.
+func TestRequestsWithoutBounds(t *testing.T) {
+	for _, h := range []*Requests{{MaxBytes: math.MaxInt64, MaxRatio: math.MaxInt, Max: math.MaxInt}, {MaxBytes: -1, MaxRatio: math.MaxInt, Max: -1}, {MaxBytes: -1, MaxRatio: -1, Max: -1}} {
+		for _, n := range []int64{1, 3, 1 << 20, math.MaxInt64} {
+			b := plainBody{h: h, from: source{n: n}}
+			limit, _ := b.limit()
+			require.True(t, limit < 0 || limit == math.MaxInt64, "%d bytes, MaxRatio %d: %d", n, h.MaxRatio, limit)
+		}
+	}
 }
 
 func TestBombError(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,34 +33,40 @@ type Player struct {
 
 	// OnResult is told of each reply: of the request, its status, 0 if there was none, how
 	// long it took, and why there was none. It may be called by several goroutines at once,
-	// and must not block.
+	// and must not block. If it panics, that ends Run, with an error.
 	OnResult func(r *Request, status int, took time.Duration, err error)
 }
 
 // A Result is what has become of the requests of a file.
 type Result struct {
 	Played  int // requests sent
-	Left    int // requests left out: other methods than GET and HEAD
+	Left    int // requests left out: other methods than GET and HEAD, and targets that no URL can hold
 	Same    int // replies with the recorded status
 	Other   int // replies with another one
 	Failed  int // requests without a reply
-	Late    int // requests that began more than 100ms late, as too many were under way
+	Late    int // requests that began more than 100ms after their turn, as too many were under way
 	Longest time.Duration
 }
 
 // maxLine is the longest line of a file.
 const maxLine = 256 << 10
 
-// Run plays the file once, and returns when all replies have come. A line that is no
-// request ends it with an error; a ctx that is done ends it with that of ctx. The result
-// is that of what was played.
+// Run plays the file once, and returns when all replies have come. A line is written when
+// its request has ended, so one that took long is played that much after its time. A line
+// that is no request ends it with an error; a ctx that is done ends it with that of ctx.
+// The result is that of what was played.
 func (p *Player) Run(ctx context.Context, file io.Reader) (Result, error) {
 	if err := p.Check(); err != nil {
 		return Result{}, err
 	}
-	run := &run{p: p, places: make(chan struct{}, p.maxInFlight())}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	run := &run{p: p, places: make(chan struct{}, p.maxInFlight()), fail: cancel}
 	err := run.read(ctx, file)
 	run.wg.Wait()
+	if err == nil {
+		err = run.panicked
+	}
 	return run.result, err
 }
 
@@ -86,15 +93,17 @@ type run struct {
 	p      *Player
 	places chan struct{}
 	wg     sync.WaitGroup
+	fail   context.CancelCauseFunc
 
-	mu     sync.Mutex
-	result Result
+	mu       sync.Mutex
+	result   Result
+	panicked error // of OnResult, the first one
 }
 
 func (r *run) read(ctx context.Context, file io.Reader) error {
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, maxLine)
-	var first, start time.Time
+	var first, start, due time.Time
 	for n := 1; lines.Scan(); n++ {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
@@ -111,10 +120,16 @@ func (r *run) read(ctx context.Context, file io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("replay: line %d: %w", n, err)
 		}
+		if req == nil {
+			r.result.Left++
+			continue
+		}
 		if start.IsZero() {
 			first, start = q.At, time.Now()
 		}
-		due := start.Add(r.p.offset(q.At.Sub(first)))
+		if at := start.Add(r.p.offset(q.At.Sub(first))); at.After(due) {
+			due = at
+		} // else its turn is after that of the line before
 		if err := r.await(ctx, due); err != nil {
 			return err
 		}
@@ -137,8 +152,14 @@ func (p *Player) offset(d time.Duration) time.Duration {
 	case p.Speed == 0:
 		return d
 	}
-	return time.Duration(float64(d) / p.Speed)
+	after := float64(d) / p.Speed
+	if math.Abs(after) > longest { // a conversion of more than an int64 has no defined value
+		after = math.Copysign(longest, after)
+	}
+	return time.Duration(after)
 }
+
+const longest = 1 << 60 // ns, 36 years: added to a time, it stays one
 
 // await waits for the time of a request, and for a place.
 func (r *run) await(ctx context.Context, due time.Time) error {
@@ -147,12 +168,12 @@ func (r *run) await(ctx context.Context, due time.Time) error {
 	select {
 	case <-t.C:
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	select {
 	case r.places <- struct{}{}:
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,10 +184,17 @@ func (r *run) await(ctx context.Context, due time.Time) error {
 	return nil
 }
 
+// request returns what a line asks for, nil if no URL can hold its target.
 func (p *Player) request(q *Request) (*http.Request, error) {
+	if !validTarget(q.Target) {
+		return nil, fmt.Errorf("%q is no target of a request", q.Target)
+	}
 	u, err := url.ParseRequestURI(q.Target)
-	if err != nil {
-		return nil, err
+	if err != nil || u.RequestURI() != q.Target { // net/url knows fewer, or would encode it
+		if strings.HasPrefix(q.Target, "//") {
+			return nil, nil // it would be taken for a host
+		}
+		u = &url.URL{Opaque: q.Target}
 	}
 	u.Scheme, u.Host = p.Scheme, q.Host
 	if u.Scheme == "" {
@@ -177,6 +205,11 @@ func (p *Player) request(q *Request) (*http.Request, error) {
 		h = make(http.Header)
 	}
 	return &http.Request{Method: q.Method, URL: u, Host: q.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}, nil
+}
+
+// validTarget reports whether s can be a path and query, as a gateway accepts them.
+func validTarget(s string) bool {
+	return strings.HasPrefix(s, "/") && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) < 0
 }
 
 // send sends a request and reads its reply.
@@ -190,13 +223,8 @@ func (r *run) send(ctx context.Context, q *Request, req *http.Request) {
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	start, status := time.Now(), 0
-	resp, err := r.p.To.RoundTrip(req.WithContext(ctx))
-	if err == nil {
-		status = resp.StatusCode
-		_, err = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
-	}
+	start := time.Now()
+	status, err := r.p.ask(req.WithContext(ctx))
 	took := time.Since(start)
 	r.mu.Lock()
 	switch {
@@ -210,6 +238,38 @@ func (r *run) send(ctx context.Context, q *Request, req *http.Request) {
 	r.result.Longest = max(r.result.Longest, took)
 	r.mu.Unlock()
 	if r.p.OnResult != nil {
-		r.p.OnResult(q, status, took, err)
+		r.tell(q, status, took, err)
 	}
+}
+
+// ask sends a request, and reads its reply to the end. A panic is a failure of the request.
+func (p *Player) ask(req *http.Request) (status int, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("replay: panic in Player.To: %v", v)
+		}
+	}()
+	resp, err := p.To.RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}
+
+// tell calls OnResult.
+func (r *run) tell(q *Request, status int, took time.Duration, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err := fmt.Errorf("replay: panic in Player.OnResult: %v", v)
+			r.mu.Lock()
+			if r.panicked == nil {
+				r.panicked = err
+			}
+			r.mu.Unlock()
+			r.fail(err)
+		}
+	}()
+	r.p.OnResult(q, status, took, err)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
 	"github.com/penstock-lb/penstock/l7/replay"
 )
@@ -135,6 +136,85 @@ func TestPlayerRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "broken")
 	_, err = (&replay.Player{}).Run(t.Context(), strings.NewReader(""))
 	require.ErrorContains(t, err, "Player.To")
+}
+
+// What a client sends to the gateway, however odd, does not end a later Run.
+func TestPlayerAsksForWhatClientsHaveSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := l4test.NewNetwork()
+		ln, err := n.Listen("tcp", "10.0.0.1:80")
+		require.NoError(t, err)
+		var file bytes.Buffer
+		srv := &l7.Server{Handler: l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(200, nil, "") }), OnDone: replay.To(&file)}
+		go func() { _ = srv.Serve(ln) }()
+		for _, head := range []string{
+			"GET /%zz HTTP/1.1\r\nHost: a\r\n", "GET /^{|}\"<> HTTP/1.1\r\nHost: a\r\n", "GET //b/?^%zz HTTP/1.1\r\nHost: a\r\n",
+			"GET //b/%zz HTTP/1.1\r\nHost: a\r\n", "GET /%41/%2e?? HTTP/1.1\r\nHost: a\r\n", "GET http://b/c HTTP/1.1\r\nHost: a\r\n",
+			"GET / HTTP/1.1\r\n", "GET / HTTP/1.0\r\n", "GET /\xff HTTP/1.1\r\nHost: a\r\n", "GET x HTTP/1.1\r\nHost: a\r\n",
+			"GET / HTTP/1.1\r\nHost: a b\r\n", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n", "\r\nGET / HTTP/1.1\r\nHost: a\r\n x: y\r\n",
+		} {
+			c, err := n.DialContext(t.Context(), "tcp", "10.0.0.1:80")
+			require.NoError(t, err)
+			_, err = io.WriteString(c, head+"Connection: close\r\n\r\n")
+			require.NoError(t, err)
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}
+		require.NoError(t, srv.Close())
+
+		var asked []string
+		p := &replay.Player{MaxInFlight: 1, To: candidates(func(_ http.ResponseWriter, r *http.Request) { asked = append(asked, r.Host+r.RequestURI) })}
+		result, err := p.Run(t.Context(), &file)
+		require.NoError(t, err)
+		require.Equal(t, []string{"a/%zz", `a/^{|}"<>`, "a//b/?^%zz", "a/%41/%2e??", "b/c"}, asked)
+		require.Equal(t, replay.Result{Played: 5, Left: 1, Same: 5}, result)
+	})
+}
+
+// A request that took long is written after those that began later. It is not late.
+func TestPlayerAndTheOrderOfTheFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		line := func(target string, at int) string {
+			return fmt.Sprintf(`{"at":"2026-01-01T00:00:%02dZ","method":"GET","host":"a","target":%q,"status":200}`+"\n", at, target)
+		}
+		var asked []string
+		start := time.Now()
+		p := &replay.Player{MaxInFlight: 1, To: candidates(func(_ http.ResponseWriter, r *http.Request) {
+			asked = append(asked, fmt.Sprint(r.RequestURI, " ", time.Since(start)))
+		})}
+		result, err := p.Run(t.Context(), strings.NewReader(line("/a", 10)+line("/b", 20)+line("/slow", 5)+line("/c", 30)))
+		require.NoError(t, err)
+		require.Equal(t, []string{"/a 0s", "/b 10s", "/slow 10s", "/c 20s"}, asked)
+		require.Equal(t, replay.Result{Played: 4, Same: 4}, result)
+
+		p.Speed = 1e-300 // the second one is due in 36 years
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		result, err = p.Run(ctx, strings.NewReader(line("/a", 10)+line("/b", 20)))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 1, result.Played)
+	})
+}
+
+// tripper is a RoundTripper of the host.
+type tripper func(*http.Request) (*http.Response, error)
+
+func (f tripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestPlayerAndPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := strings.Repeat(`{"at":"2026-01-01T00:00:00Z","method":"GET","host":"a","target":"/","status":200}`+"\n", 3)
+		p := &replay.Player{To: tripper(func(*http.Request) (*http.Response, error) { panic("broken") })}
+		result, err := p.Run(t.Context(), strings.NewReader(file))
+		require.NoError(t, err)
+		require.Equal(t, replay.Result{Played: 3, Failed: 3}, result)
+
+		p.OnResult = func(_ *replay.Request, _ int, _ time.Duration, err error) { panic(err) }
+		p.MaxInFlight = 1
+		result, err = p.Run(t.Context(), strings.NewReader(file))
+		require.EqualError(t, err, "replay: panic in Player.OnResult: replay: panic in Player.To: broken")
+		require.NotZero(t, result.Failed)
+	})
 }
 
 type failing struct{}

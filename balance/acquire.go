@@ -34,8 +34,9 @@ const (
 // until there is a free slot, the timeout of the queue has passed or ctx ends; a ctx
 // that is done matters only if Acquire has to wait.
 //
-// The error is ErrNoServer, ErrQueueFull, ErrQueueTimeout or ctx's cause. The caller
-// must call [Lease.Done] exactly once if there is no error.
+// The error is ErrNoServer, ErrQueueFull, ErrQueueTimeout or ctx's cause; if a [Picker]
+// returned a server of another pool, it matches ErrNoServer and names that server. The
+// caller must call [Lease.Done] exactly once if there is no error.
 func (p *Pool) Acquire(ctx context.Context, req Request) (Lease, error) {
 	sn := p.snap.Load()
 	if sn == nil {
@@ -58,6 +59,10 @@ func (p *Pool) acquireAny(ctx context.Context, sn *snapshot, req *Request) (Leas
 	}
 	if sn.core.queue.pooled.Load() == 0 {
 		if l := sn.take(req.Key, f); l.s != nil {
+			if l.flags == leaseForeign {
+				sn.core.counters.refused(ErrNoServer)
+				return Lease{}, sn.core.foreign(l.s)
+			}
 			if req.Prefer != "" && req.Prefer == l.s.name { // it has a slot again
 				l.flags = leasePreferred
 			}

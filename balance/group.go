@@ -17,12 +17,12 @@ type group struct {
 	upTo   uint64  // a draw below it, and not below that of the group before, goes here
 	kept   bool    // the picker is that of the snapshot before
 	spare  bool    // gets no part: it is for what the others cannot take
-	panics *hostPanics
+	core   *core
 }
 
 // group builds the i-th group of v, or keeps the present one if it is the same.
 func (c *core) group(p part, v *view, i int, rand Rand) group {
-	g := group{tier: p.tier, share: p.share, spare: p.share == 0, panics: &c.panics}
+	g := group{tier: p.tier, share: p.share, spare: p.share == 0, core: c}
 	g.view = viewOf(p.servers, v.cursors[i], rand)
 	var old *group
 	if sn := v.snap.Load(); sn != nil && i < len(sn.groups) {
@@ -269,7 +269,8 @@ func (g *group) pick(key uint64, f Filter) *Server {
 // look is pick, as each wants it.
 func (g *group) look(key uint64, f Filter) Lease { return Lease{s: g.pick(key, f)} }
 
-// take picks a server and takes a slot of it, or returns the zero Lease.
+// take picks a server and takes a slot of it, or returns the zero Lease. The lease of a
+// server that is not of this pool is leaseForeign, and no slot of it is taken.
 func (g *group) take(key uint64, f Filter) Lease {
 	looks := 16
 	if f.full != anyRoom || f.a != nil {
@@ -286,6 +287,9 @@ func (g *group) take(key uint64, f Filter) Lease {
 			looks--
 			f.loose = looks == 0
 			continue
+		}
+		if s.core != g.core {
+			return Lease{s: s, flags: leaseForeign}
 		}
 		switch ticket, how := s.take(balanced, g.boundOf(s, f), false); how {
 		case taken:

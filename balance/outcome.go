@@ -58,6 +58,7 @@ type leaseFlags uint8
 const (
 	leaseQueued leaseFlags = 1 << iota
 	leasePreferred
+	leaseForeign // of a server of another pool: no lease at all
 )
 
 // Server returns the server to use. It is nil for the zero Lease only.

@@ -154,14 +154,24 @@ func (hp *hostPanics) isKeyed(k keyed) bool {
 	return k.Keyed()
 }
 
-// ask is Pick for a caller that may hold a lock: a picker that panics has no server.
+// ask is Pick for a caller that may hold a lock: a picker that panics has no server, as
+// one that returns a server of another pool.
 func (g *group) ask(key uint64, f Filter) *Server {
-	defer g.panics.caught("Picker.Pick")
-	return g.picker.Pick(key, f)
+	defer g.core.panics.caught("Picker.Pick")
+	s := g.picker.Pick(key, f)
+	if s != nil && s.core != g.core {
+		panic(g.core.foreign(s)) // so that it is logged
+	}
+	return s
+}
+
+// foreign is the error of a picker that returned a server of another pool.
+func (c *core) foreign(s *Server) error {
+	return fmt.Errorf("%w: the Picker of pool %q returned server %q of pool %q: it must return one of its View, or nil", ErrNoServer, c.conf.Name, s.name, s.core.conf.Name)
 }
 
 // most is Bound for a caller that may hold a lock.
 func (g *group) most(s *Server) int {
-	defer g.panics.caught("Picker.Bound")
+	defer g.core.panics.caught("Picker.Bound")
 	return g.bound.Bound(s)
 }

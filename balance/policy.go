@@ -55,8 +55,8 @@ func (v *View) Uniform() bool {
 //	Keyed() bool              // whether the pick follows from the key; see [Pool.WhenFull]
 //	Next(View) Picker         // the picker for another set, instead of Policy.Picker; nil means call that
 type Picker interface {
-	// Pick returns the best server that f allows, or nil if it allows none. A key of 0
-	// is no key.
+	// Pick returns the best server of the View that f allows, or nil if it allows none.
+	// A key of 0 is no key. A server of another pool makes Acquire fail.
 	Pick(key uint64, f Filter) *Server
 }
 

@@ -45,18 +45,24 @@ func (l *udpListener) deliverQUIC(client netip.AddrPort, b []byte) {
 // findUnknown says where a datagram goes whose id has not been seen.
 func (l *udpListener) findUnknown(at quicAddr, p *quicPacket) quicMatch {
 	quic, table := l.p.QUIC, l.st.quic
-	if p.kind.begins() && len(p.dst) > 0 {
+	begins := p.kind.begins() && len(p.dst) > 0
+	if begins && p.kind == quicInitial && table.served(at) {
+		// A client may turn to an id that it got encrypted before it has sent the last of
+		// its Initial packets: quic-go does, with its Finished in the same datagram.
+		begins = p.opens()
+	}
+	if begins {
 		if len(quic.Routes) > 0 {
 			return quicMatch{} // where it goes is seen when its ClientHello is there
 		}
-		return table.near(at, p)
+		return table.near(at, p, true)
 	}
 	if name := l.serverOf(p.dst); name != "" {
 		if pool := l.p.poolOf(name); pool != nil {
 			return table.to(at, pool, name)
 		}
 	}
-	return table.near(at, p)
+	return table.near(at, p, false)
 }
 
 func (l *udpListener) serverOf(id []byte) (name string) {

@@ -192,6 +192,21 @@ func newQUICKeys(version uint32, dst []byte) (*quicKeys, error) {
 	return k, err
 }
 
+// opens reports whether an Initial packet is encrypted by the id that it goes to, as those that
+// begin a connection are.
+func (p *quicPacket) opens() bool {
+	header, packet, _, ok := p.body()
+	if !ok {
+		return false
+	}
+	keys, err := newQUICKeys(p.version, p.dst)
+	if err != nil {
+		return false
+	}
+	_, ok = keys.open(nil, packet, header)
+	return ok
+}
+
 // tlsLabel is the HkdfLabel of TLS 1.3, without a context (RFC 8446, section 7.1).
 func tlsLabel(label string, n int) string {
 	const prefix = "tls13 "

@@ -157,11 +157,11 @@ func (t *quicTable) lookup(p *quicPacket) *quicPeer {
 
 // near says where a datagram with an unknown id goes by its address: to the flows there. If
 // there is only one, the id is the client's.
-func (t *quicTable) near(at quicAddr, p *quicPacket) (m quicMatch) {
+func (t *quicTable) near(at quicAddr, p *quicPacket, begins bool) (m quicMatch) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for f := t.flows[at]; f != nil; f = f.quic.sibling {
-		if f.quic.peer.pool != nil && (m.n == 0 || !p.kind.begins()) { // a connection begins at one server
+		if f.quic.peer.pool != nil && (m.n == 0 || !begins) { // a connection begins at one server
 			m.add(f)
 		}
 	}
@@ -176,8 +176,19 @@ func (t *quicTable) near(at quicAddr, p *quicPacket) (m quicMatch) {
 	case p.kind == quicShort && n > 0 && len(p.dst) >= n:
 		t.learn(peer, quicIDOf(p.dst[:n]), heard)
 	}
-	m.heard = peer.length == 0 && !p.kind.begins()
+	m.heard = peer.length == 0 && !begins
 	return m
+}
+
+// served reports whether an address has a flow whose pool is known.
+func (t *quicTable) served(at quicAddr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.flows[at]
+	for f != nil && f.quic.peer.pool == nil {
+		f = f.quic.sibling
+	}
+	return f != nil
 }
 
 // to says where a datagram goes for whose id the host has named the server.

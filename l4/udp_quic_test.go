@@ -306,6 +306,46 @@ func TestQUICRetry(t *testing.T) {
 	})
 }
 
+// TestQUICEncryptedIDInTheHandshake: the client's last Initial packet may go to an id that it
+// has got encrypted. It begins no connection, and goes where the client's others go.
+func TestQUICEncryptedIDInTheHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, servers := routed(t, "a.test", "b.test", "rest")
+		r := startQUIC(t, p, servers)
+		connect := func(id, name string) {
+			hello := quicHelloOf(t, name, "h3")
+			r.send(homeAddr, string(quicInitialOf(t, id, 0, quicCryptoFrame(hello, 0, len(hello)))))
+			r.wantReply(t, homeAddr, name)
+		}
+		last := func(id string) {
+			b := quicInitialOf(t, id, 1, nil)
+			b[len(b)-1]++ // encrypted by keys of the first id
+			r.send(homeAddr, string(b))
+		}
+		connect("client-1", "a.test")
+		last("fresh--1")
+		r.wantReply(t, homeAddr, "a.test")
+		r.send(homeAddr, quicShortTo("fresh--1", "x"))
+		r.wantReply(t, homeAddr, "a.test fresh--1x")
+		r.send(mobileAddr, quicLong(quicHandshake, "fresh--1", "cli", ""))
+		r.wantReply(t, mobileAddr, "a.test")
+		require.Equal(t, 2, r.p.Flows())
+
+		connect("client-2", "b.test")
+		last("fresh--2") // of one of the two connections: the other server drops it
+		require.ElementsMatch(t, []string{"a.test", "b.test"}, []string{nameIn((<-r.out).data), nameIn((<-r.out).data)})
+		require.Equal(t, 3, r.p.Flows())
+		r.wantNone(t)
+		require.Zero(t, r.p.kept.Load())
+		require.Empty(t, r.records)
+		r.stop(t)
+		require.Empty(t, r.p.state.quic.ids)
+	})
+}
+
+// nameIn is the name at the end of a reply of [routed].
+func nameIn(reply string) string { return reply[len(reply)-len("a.test"):] }
+
 // TestQUICBounds: what does not begin a connection holds nothing, and what begins one and
 // goes on without a word holds little, and not for long.
 func TestQUICBounds(t *testing.T) {

@@ -194,6 +194,10 @@ func TestTransportCallsTheHooksOfHTTPTrace(t *testing.T) {
 						want[i] = "got true true 0s"
 					}
 				}
+				// The goroutine that sends a body may tell of its end after the reply has begun.
+				if head, all := slices.Index(told, "head"), slices.Index(told, "all <nil>"); head >= 0 && all > head {
+					told = slices.Insert(slices.Delete(told, all, all+1), head+1, "all <nil>")
+				}
 				if !slices.Equal(told, want) {
 					t.Errorf("HTTP/%s: %q\nwant %q", version, told, want)
 				}

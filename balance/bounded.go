@@ -88,7 +88,7 @@ func (b *bounds) Bound(s *Server) int {
 		return 0
 	}
 	slots := math.Ceil(float64(max(b.total.Load(), 0)+1) * b.factor)
-	return max(1, int(math.Ceil(slots*member.weight/b.sum)))
+	return max(1, int(min(math.Ceil(slots*member.weight/b.sum), math.MaxInt32))) // factor may be without bound
 }
 
 // within reports whether s may take one more lease.

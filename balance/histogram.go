@@ -95,13 +95,16 @@ func (h Histogram) Count() uint64 {
 }
 
 // Quantile returns a latency that a part q of all latencies is not above, such as 0.99
-// of them. It is 0 if there are none.
+// of them. It is 0 if there are none. A q below 0 counts as 0, one above 1 or NaN as 1.
 func (h Histogram) Quantile(q float64) time.Duration {
 	total := h.Count()
 	if total == 0 {
 		return 0
 	}
-	left := uint64(max(1, math.Ceil(q*float64(total))))
+	left := total
+	if want := q * float64(total); want < float64(total) {
+		left = uint64(max(1, math.Ceil(want)))
+	}
 	for i, n := range h.counts {
 		if n >= left {
 			return bucketEnd(i)

@@ -46,3 +46,31 @@ func TestLongestDurations(t *testing.T) {
 		l.Done(Outcome{})
 	})
 }
+
+// A bound without bound is none: one server may have all leases.
+func TestGreatestBounds(t *testing.T) {
+	for _, factor := range []float64{1e18, 1e300, math.Inf(1)} {
+		for _, policy := range []Policy{Ring{Bound: factor}, Maglev{Bound: factor}, Rendezvous{Bound: factor}} {
+			p := &Pool{Policy: policy}
+			require.NoError(t, p.Set(Endpoint{Addr: "a:1"}, Endpoint{Addr: "b:1"}, Endpoint{Addr: "c:1"}))
+			servers := map[*Server]int{}
+			for range 50 {
+				l, err := p.Acquire(t.Context(), Request{Key: Hash("k")})
+				require.NoError(t, err)
+				servers[l.Server()]++
+				defer l.Done(Outcome{})
+			}
+			require.Len(t, servers, 1, "%T %g", policy, factor)
+		}
+	}
+}
+
+// A quantile outside of 0 to 1 is the nearer end.
+func TestQuantilesOutOfRange(t *testing.T) {
+	var h Histogram
+	h.counts[3], h.counts[5] = 10, 10
+	for q, want := range map[float64]int{-1: 3, math.Inf(-1): 3, 0: 3, 0.5: 3, 0.51: 5, 1: 5, 1.5: 5, math.Inf(1): 5} {
+		require.Equal(t, bucketEnd(want), h.Quantile(q), "%v", q)
+	}
+	require.Equal(t, bucketEnd(5), h.Quantile(math.NaN()))
+}

@@ -12,6 +12,12 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
+// maxConcurrency bounds the room that Run sets aside for results.
+const (
+	maxConcurrency = 1 << 20
+	tooMany        = "must be at most 1048576"
+)
+
 // Check returns what is wrong with c, its pools and its probe, each a
 // [*penstock.ConfigError]. [Checker.Run] calls it.
 func (c *Checker) Check() error {
@@ -38,6 +44,7 @@ func (c *Checker) Check() error {
 	m.If(c.Rise < 0, "Checker.Rise", c.Rise, notNegative)
 	m.If(c.Fall < 0, "Checker.Fall", c.Fall, notNegative)
 	m.If(c.Concurrency < 0, "Checker.Concurrency", c.Concurrency, notNegative)
+	m.If(c.Concurrency > maxConcurrency, "Checker.Concurrency", c.Concurrency, tooMany)
 	m.If(!isShare(c.Jitter, 0.5), "Checker.Jitter", c.Jitter, "must be from 0 to 0.5")
 	m.If(c.Initial > InitialFullyDown, "Checker.Initial", uint8(c.Initial), "must be a constant of type health.Initial")
 	return m.Err()
@@ -108,6 +115,7 @@ func (a *AgentChecker) Check() error {
 	checkPorts(&m, "AgentChecker.Agent", &a.Agent.Connect, a.Pools)
 	m.If(a.Interval < 0, "AgentChecker.Interval", a.Interval, notNegative)
 	m.If(a.Concurrency < 0, "AgentChecker.Concurrency", a.Concurrency, notNegative)
+	m.If(a.Concurrency > maxConcurrency, "AgentChecker.Concurrency", a.Concurrency, tooMany)
 	m.If(!isShare(a.Jitter, 0.5), "AgentChecker.Jitter", a.Jitter, "must be from 0 to 0.5")
 	return m.Err()
 }

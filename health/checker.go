@@ -50,7 +50,7 @@ type Checker struct {
 	// Concurrency is the number of probes, each with a goroutine, that may run at once;
 	// further ones wait for their turn, the longest overdue first. 0 means 256. It should
 	// exceed the number of probes in progress when no server answers: servers * Timeout /
-	// Interval.
+	// Interval. The most is 1048576.
 	Concurrency int
 
 	// Key, if not nil, makes servers with equal keys share one probe and one
@@ -202,8 +202,8 @@ func (c *Checker) config() settings {
 		fast:        or(c.Fast, interval),
 		down:        or(c.Down, interval),
 		timeout:     or(c.Timeout, interval),
-		rise:        or(c.Rise, 2),
-		fall:        or(c.Fall, 3),
+		rise:        min(or(c.Rise, 2), maxCount),
+		fall:        min(or(c.Fall, 3), maxCount),
 		concurrency: or(c.Concurrency, 256),
 		errorLimit:  or(c.Observe.Errors, 10),
 		log:         c.Logger,

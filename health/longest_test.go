@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,4 +55,45 @@ func TestGRPCTimeoutHasEightDigits(t *testing.T) {
 		n, err := strconv.Atoi(v)
 		require.True(t, ok && err == nil && len(v) <= 8 && n > 1000, "%v became %q", d, h)
 	}
+}
+
+// The greatest number in a row means never.
+func TestGreatestCounts(t *testing.T) {
+	refused := Func(func(context.Context, balance.Endpoint) error { return &Error{Code: CodeRefused} })
+	passed := Func(func(context.Context, balance.Endpoint) error { return nil })
+	for _, initial := range []Initial{InitialUp, InitialFullyUp} {
+		var failing atomic.Bool
+		probe := Func(func(ctx context.Context, e balance.Endpoint) error {
+			if failing.Load() {
+				return refused(ctx, e)
+			}
+			return passed(ctx, e)
+		})
+		synctest.Test(t, func(t *testing.T) {
+			p := &balance.Pool{}
+			require.NoError(t, p.Set(balance.Endpoint{Addr: "a:1"}))
+			c := &Checker{Pools: []*balance.Pool{p}, Probe: probe, Fall: math.MaxInt, Rise: math.MaxInt, Initial: initial}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { defer close(done); _ = c.Run(ctx) }()
+			time.Sleep(time.Minute)
+			failing.Store(true)
+			time.Sleep(time.Hour)
+			require.True(t, p.Server("a:1").Usable(), "%v", initial)
+			cancel()
+			<-done
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p := &balance.Pool{}
+		require.NoError(t, p.Set(balance.Endpoint{Addr: "a:1"}))
+		c := &Checker{Pools: []*balance.Pool{p}, Probe: passed, Rise: math.MaxInt, Fall: math.MaxInt, Initial: InitialFullyDown}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_ = c.Run(ctx)
+		require.False(t, p.Server("a:1").Usable())
+	})
+	pools := []*balance.Pool{{}}
+	require.ErrorContains(t, (&Checker{Pools: pools, Concurrency: math.MaxInt}).Check(), "Checker.Concurrency: 9223372036854775807")
+	require.ErrorContains(t, (&AgentChecker{Pools: pools, Concurrency: math.MaxInt}).Check(), "AgentChecker.Concurrency: 9223372036854775807")
 }

@@ -3,6 +3,7 @@
 package health
 
 import (
+	"math"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -26,6 +27,9 @@ type machine struct {
 	h          int
 	state      balance.Health
 }
+
+// maxCount is the most that rise and fall may be: never, in practice.
+const maxCount = math.MaxInt32 / 2
 
 // full is h of a server that passed its last checks.
 func (m *machine) full() int { return m.rise + m.fall - 1 }

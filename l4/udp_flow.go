@@ -265,6 +265,13 @@ func (f *udpFlow) finish(lease balance.Lease, err error) (again bool, end Termin
 	return again, end, o.Err
 }
 
+// complete reports whether all replies have come that there are to be, as far as that is
+// known.
+func (f *udpFlow) complete() bool {
+	n := f.l.p.Replies
+	return n <= 0 || f.replies/n >= f.sent
+}
+
 func (f *udpFlow) outcome(err error) (o balance.Outcome, again bool, end Termination) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -283,7 +290,7 @@ func (f *udpFlow) outcome(err error) (o balance.Outcome, again bool, end Termina
 	case f.ended || err == errFlowOver: // cut, or done
 		return o, false, end
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		if f.replies < f.sent*f.l.p.Replies {
+		if !f.complete() {
 			o.Class, o.Err = balance.Timeout, os.ErrDeadlineExceeded
 			end = Termination{ServerTimeout, PhaseData}
 		}
@@ -380,7 +387,7 @@ func (f *udpFlow) reply(b []byte) (over bool) {
 	}
 	f.replies++
 	f.record.BytesOut += int64(len(b))
-	if n := f.l.p.Replies; n > 0 && f.replies >= f.sent*n {
+	if f.l.p.Replies > 0 && f.complete() {
 		f.over = true
 		return true
 	}

@@ -5,6 +5,7 @@ package l4
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -69,6 +70,22 @@ func TestUDPReplies(t *testing.T) {
 		r.send("192.0.2.1:1000", "A?")
 		time.Sleep(2 * time.Second)
 		require.Equal(t, "10.0.0.1:53 1 sD 2/0", <-r.records, "no reply speaks against the server")
+		r.stop(t)
+	})
+}
+
+// TestUDPGreatestReplies: a flow of so many replies is not over before its time.
+func TestUDPGreatestReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startUDP(t, &UDPProxy{Replies: math.MaxInt, IdleTimeout: time.Minute}, "10.0.0.1:53")
+		for _, q := range []string{"a", "b", "c"} {
+			r.send("192.0.2.1:1000", q)
+			r.want(t, "192.0.2.1:1000", "10.0.0.1:53 "+q)
+		}
+		require.Equal(t, 1, r.p.Flows())
+		require.Len(t, r.dials, 1)
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, "10.0.0.1:53 1 sD 3/39", <-r.records)
 		r.stop(t)
 	})
 }

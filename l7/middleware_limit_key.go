@@ -39,15 +39,17 @@ func byNetwork(x *Exchange) (netip.Addr, bool) {
 // ByClientNet returns the network of the client, with that many bits of an IPv4
 // or IPv6 address. A client with one IPv6 address usually has 2^64 of them (RFC
 // 4291, section 2.5.4), so a [Limit] without a Key uses the networks of
-// ByClientNet(32, 64).
+// ByClientNet(32, 64). More bits than an address has mean all of them, negative means 0:
+// one network of all.
 func ByClientNet(bits4, bits6 int) func(*Exchange) (netip.Prefix, bool) {
 	return func(x *Exchange) (netip.Prefix, bool) {
 		a, bits := x.Client.Unmap(), bits6
 		if a.Is4() {
 			bits = bits4
 		}
-		p, err := a.WithZone("").Prefix(bits)
-		return p, err == nil
+		bits = max(0, min(bits, a.BitLen()))
+		p, _ := a.WithZone("").Prefix(bits)
+		return p, p.IsValid()
 	}
 }
 

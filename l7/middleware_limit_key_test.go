@@ -4,6 +4,7 @@ package l7
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"net/netip"
 	"runtime"
@@ -152,4 +153,21 @@ func TestKeysAllocateNothing(t *testing.T) {
 		query(x)
 		ByClient(x)
 	}))
+}
+
+// More bits than an address has are all of them: a key that fails would be no limit.
+func TestByClientNetOfAnyBits(t *testing.T) {
+	for _, test := range []struct {
+		bits      int
+		four, six string
+	}{{math.MaxInt, "10.1.2.3/32", "2001:db8::1/128"}, {33, "10.1.2.3/32", "2001:db8::/33"}, {0, "0.0.0.0/0", "::/0"}, {-1, "0.0.0.0/0", "::/0"}, {math.MinInt, "0.0.0.0/0", "::/0"}} {
+		by := ByClientNet(test.bits, test.bits)
+		for from, want := range map[string]string{"10.1.2.3": test.four, "::ffff:10.1.2.3": test.four, "2001:db8::1": test.six} {
+			p, ok := by(&Exchange{Client: netip.MustParseAddr(from)})
+			require.True(t, ok)
+			require.Equal(t, want, p.String())
+		}
+	}
+	_, ok := ByClientNet(32, 64)(&Exchange{})
+	require.False(t, ok, "a client without an address")
 }

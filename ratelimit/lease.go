@@ -88,7 +88,16 @@ func leasable(law Law) (Law, Rate, bool) {
 
 // creditOf returns what each of n gateways may owe, for all of them to owe a share of limit.
 func creditOf(limit int, share float64, n int) int {
-	return int(math.Floor(share * float64(limit) / float64(max(1, n))))
+	return wholeOf(share * float64(limit) / float64(max(1, n)))
+}
+
+// wholeOf returns the whole part of f, which is not negative, or half of the greatest int,
+// which leaves room to add to it.
+func wholeOf(f float64) int {
+	if f >= math.MaxInt/2 {
+		return math.MaxInt / 2
+	}
+	return int(f)
 }
 
 // best returns what the store has left at now, if nothing has been taken since it
@@ -189,7 +198,7 @@ func (l *lease) share(n int, now time.Duration) int {
 // time since a store that has forgotten everything is back. The store has brought back as
 // much, before it was told what this gateway had used.
 func (l *lease) regained(n int, since time.Duration) int {
-	return int(math.Ceil(float64(since) * float64(l.rate.Count) / float64(l.rate.span()) / float64(max(1, n))))
+	return wholeOf(math.Ceil(float64(since) * float64(l.rate.Count) / float64(l.rate.span()) / float64(max(1, n))))
 }
 
 // ask begins a question and returns for how many, less than 0 meaning to give back. Used

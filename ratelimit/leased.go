@@ -215,7 +215,7 @@ func (l *Leased[K]) lease(shard *leaseShard[K], key K, law Law, rate Rate, n int
 	}
 	if h.law != law {
 		h.law, h.rate, h.limit, h.known, h.until, h.late = law, rate, d.Limit, false, 0, l.late()
-		h.margin = int(l.ahead() * float64(d.Limit))
+		h.margin = wholeOf(l.ahead() * float64(d.Limit))
 		h.credit = credit
 	}
 	return h

@@ -38,6 +38,9 @@ func TestLongestDurations(t *testing.T) {
 	wait, _ := ban.status(s, 3*time.Hour)
 	require.Greater(t, wait, 1000*time.Hour)
 
+	require.Positive(t, creditOf(math.MaxInt, 1, 1), "a lease of a limit without end")
+	require.Positive(t, (&lease{rate: Rate{math.MaxInt, time.Second}}).regained(1, time.Hour))
+
 	b := &Bucket{Rate: rate, Burst: 2}
 	require.True(t, b.Take(2).OK)
 	d := b.Take(1)

@@ -26,18 +26,22 @@ import (
 // datagram choose the server of a flow that begins:
 //
 //   - A client whose address was changed under way (NAT rebinding) continues with the id it
-//     used before. Such ids are known: the client's own first one; those that the server names
-//     in the handshake, Retry included, whatever their length; and those that the client has
-//     used since from an address that has one flow. 16 are kept of a client.
+//     used before. Such ids are known: those that the server names in the handshake, Retry
+//     included, whatever their length; the client's own first one, and those that it has used
+//     since from an address that has one flow. The last 8 that the server has named and the
+//     last 8 that the client has used are kept, so that an observer of an id cannot make the
+//     proxy forget it by using many others.
 //   - A client that changes its address on purpose (migration) begins to use an id at that
 //     moment that it got encrypted (NEW_CONNECTION_ID). It says nothing to anyone but the
 //     server: only ServerOf can tell which one.
 //   - Ids of length 0 name no connection: such clients are told apart by address alone.
 //
-// A datagram with an id that is not known goes where the others from its address go. From a
-// new address, it goes to a server of Pool, as a connection would: a hashing policy chooses
-// the same one again after a restart of this process, and any other server can end the
-// connection at once, by a stateless reset, if it shares the key for that.
+// A datagram with an id that is not known goes where the others from its address go: to each
+// server, if there are several, but to three at most that the client has not shown to get
+// replies from, since its address may be forged. From a new address, it goes to a server of
+// Pool, as a connection would: a hashing policy chooses the same one again after a restart of
+// this process, and any other server can end the connection at once, by a stateless reset, if
+// it shares the key for that.
 //
 // The server sees the new address as one, since it comes from another socket, and
 // validates it (RFC 9000, sections 8.2 and 9.3): nothing is sent to an address that has not
@@ -50,7 +54,9 @@ import (
 // A datagram that begins a connection must have 1200 bytes (RFC 9000, section 14.1), and one
 // that Routes look into must be encrypted as an Initial packet is. A ClientHello may be spread
 // over datagrams, in any order, of up to 16 KiB within 5 s; until it is there, a flow has
-// neither a server nor a socket. A flow whose client has not shown that replies reach it ends
+// neither a server nor a socket, and if it is not there by then, or its parts contradict each
+// other, the flow ends, and what the client sends again begins another. An address has up to
+// 32 flows, those among them. A flow whose client has not shown that replies reach it ends
 // after 10 s without a datagram, if IdleTimeout is longer.
 //
 // # What it does not do

@@ -18,28 +18,33 @@ func (l *udpListener) deliverQUIC(client netip.AddrPort, b []byte) {
 	table, at := l.st.quic, quicAddr{l, client}
 	for {
 		m := table.find(at, &p)
-		if m.n == 0 && m.peer == nil {
+		if m.flow == nil && m.peer == nil {
 			m = l.findUnknown(at, &p)
 		}
-		if m.n == 0 {
+		if m.flow == nil {
 			l.beginQUIC(at, &p, b, m.peer)
 			return
 		}
-		sent := false
-		for _, f := range m.flows[:m.n] {
-			if m.heard && !f.quic.heard.Load() {
-				f.quic.heard.Store(true)
-			}
-			if f.send(b) {
-				sent = true
-			} else {
-				table.remove(f) // it is just ending
-			}
+		if m.heard && !m.flow.quic.heard.Load() {
+			m.flow.quic.heard.Store(true)
+		}
+		sent := table.send(m.flow, b)
+		for _, f := range m.more {
+			sent = table.send(f, b) || sent
 		}
 		if sent {
 			return
 		}
 	}
+}
+
+// send gives a datagram to a flow, and forgets one that is just ending.
+func (t *quicTable) send(f *udpFlow, b []byte) bool {
+	if f.send(b) {
+		return true
+	}
+	t.remove(f)
+	return false
 }
 
 // findUnknown says where a datagram goes whose id has not been seen.
@@ -131,6 +136,9 @@ func (l *udpListener) beginQUIC(at quicAddr, p *quicPacket, b []byte, peer *quic
 
 // reply learns the id that a server gives itself in a reply.
 func (q *quicFlow) reply(f *udpFlow, b []byte) {
+	if !q.replied.Load() {
+		q.replied.Store(true)
+	}
 	if len(b) == 0 || b[0]&0x80 == 0 {
 		return
 	}

@@ -23,6 +23,7 @@ type quicHello struct {
 	dst     quicID
 	keys    *quicKeys // nil until there was an Initial packet
 	opened  bool      // one of them could be decrypted
+	differs bool      // a byte came twice, and was not the same
 
 	data [udpKeep]byte        // the crypto stream, with holes
 	have [udpKeep / 64]uint64 // which bytes of it are there
@@ -33,21 +34,28 @@ type quicHello struct {
 
 var (
 	errQUICInitial = fmt.Errorf("%w: no Initial packet of QUIC", ErrClientHello)
+	errQUICDiffers = fmt.Errorf("%w: a part came twice, and was not the same", ErrClientHello)
 	errQUICVersion = fmt.Errorf("%w: not a version of QUIC that is known", ErrClientHello)
 )
 
 // read returns the ClientHello in datagrams that begin a connection. The error is
 // io.ErrUnexpectedEOF if there may be more of it.
 func (q *quicHello) read(datagrams [][]byte) (*ClientHello, error) {
-	q.keys, q.opened, q.n = nil, false, 0
+	q.keys, q.opened, q.differs, q.n = nil, false, false, 0
 	clear(q.have[:])
 	for _, b := range datagrams {
+		if len(b) < quicInitialBytes {
+			continue // a server discards an Initial packet in so small a datagram (RFC 9000, section 14.1)
+		}
 		if err := q.add(b); err != nil {
 			return nil, err
 		}
 	}
 	if q.keys != nil && !q.opened {
 		return nil, errQUICInitial
+	}
+	if q.differs { // which of the two would the server take?
+		return nil, errQUICDiffers
 	}
 	b := q.data[:q.n]
 	if len(b) > 0 && b[0] != typeClientHello {
@@ -131,13 +139,16 @@ func (q *quicHello) frames(b []byte) {
 	}
 }
 
-// crypto takes a part of the crypto stream. Of bytes that come twice the first count.
+// crypto takes a part of the crypto stream. What comes twice must be the same (RFC 9000,
+// section 2.2).
 func (q *quicHello) crypto(off int, data []byte) {
 	for i, b := range data {
 		at := off + i
 		if word, bit := &q.have[at/64], uint64(1)<<(at%64); *word&bit == 0 {
 			*word |= bit
 			q.data[at] = b
+		} else if q.data[at] != b {
+			q.differs = true
 		}
 	}
 	for q.n < len(q.data) && q.have[q.n/64]>>(q.n%64)&1 != 0 {

@@ -85,7 +85,18 @@ func quicInitialOf(t testing.TB, dst string, number byte, frames []byte) []byte 
 	return b
 }
 
-func readQUICHello(datagrams ...[]byte) (*ClientHello, error) { return new(quicHello).read(datagrams) }
+// readQUICHello reads datagrams that are padded to the size that they must have.
+func readQUICHello(datagrams ...[]byte) (*ClientHello, error) {
+	datagrams = slices.Clone(datagrams)
+	for i, b := range datagrams {
+		datagrams[i] = quicPadded(b)
+	}
+	return new(quicHello).read(datagrams)
+}
+
+func quicPadded(b []byte) []byte {
+	return append(slices.Clone(b), make([]byte, max(0, quicInitialBytes-len(b)))...)
+}
 
 // TestQUICInitialVectors reads the packets of RFC 9001, appendix A.2, and RFC 9369, appendix
 // A.2.
@@ -156,6 +167,9 @@ func TestQUICHelloWrong(t *testing.T) {
 	strange := quicInitialOf(t, "87654321", 1, quicCryptoFrame(hello, len(hello)/2, len(hello)))
 	forged := slices.Clone(rest)
 	forged[len(forged)-1] ^= 1
+	other := slices.Clone(hello)
+	other[len(hello)-1] ^= 1
+	differs := quicInitialOf(t, "12345678", 1, quicCryptoFrame(other, len(hello)/2-10, len(hello)))
 	zeroRTT := append(binary.BigEndian.AppendUint32([]byte{0xd0}, quicV1), "\x0812345678\x00\x03abc"...)
 	for name, at := range map[string]struct {
 		datagrams [][]byte
@@ -169,6 +183,8 @@ func TestQUICHelloWrong(t *testing.T) {
 		"another connection between": {[][]byte{half, strange}, io.ErrUnexpectedEOF},
 		"a forged packet between":    {[][]byte{half, forged}, io.ErrUnexpectedEOF},
 		"a forged packet, then all":  {[][]byte{half, forged, rest}, nil},
+		"a part that differs":        {[][]byte{half, rest, differs}, errQUICDiffers},
+		"and before it":              {[][]byte{differs, half, rest}, errQUICDiffers},
 		"only a forged packet":       {[][]byte{forged}, errQUICInitial},
 		"early data first":           {[][]byte{zeroRTT, whole}, nil},
 		"early data":                 {[][]byte{zeroRTT}, io.ErrUnexpectedEOF},
@@ -192,6 +208,24 @@ func TestQUICHelloWrong(t *testing.T) {
 	}
 }
 
+// TestQUICHelloSmall: a server discards an Initial packet in a datagram of less than 1200
+// bytes, so what it says does not count.
+func TestQUICHelloSmall(t *testing.T) {
+	hello := quicHelloOf(t, "a.test", "h3")
+	half := len(hello) / 2
+	one, two := quicInitialOf(t, "12345678", 0, quicCryptoFrame(hello, 0, half)), quicInitialPacket(t, quicV1, "12345678", 1, quicCryptoFrame(hello, half, len(hello)))
+	require.Greater(t, quicInitialBytes, len(two))
+	for more := range 2 {
+		two = append(two, make([]byte, quicInitialBytes-1+more-len(two))...)
+		_, err := new(quicHello).read([][]byte{one, two})
+		if more == 0 {
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		} else {
+			require.NoError(t, err)
+		}
+	}
+}
+
 // FuzzQUICHello: no datagrams make it panic, and what it reads once it reads again, as parts
 // of what a client sends may come twice.
 func FuzzQUICHello(f *testing.F) {
@@ -203,6 +237,7 @@ func FuzzQUICHello(f *testing.F) {
 		if frames { // beneath the encryption
 			one, two = quicInitialPacket(t, quicV1, "12345678", 0, slices.Clone(one)), quicInitialPacket(t, quicV2, "12345678", 1, slices.Clone(two))
 		}
+		one, two = quicPadded(one), quicPadded(two)
 		before, before2 := slices.Clone(one), slices.Clone(two)
 		q := new(quicHello)
 		hello, err := q.read([][]byte{one, two})

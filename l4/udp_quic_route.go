@@ -48,7 +48,8 @@ func (f *udpFlow) findPool() (pool *balance.Pool, err error) {
 	defer timer.Stop()
 	for {
 		bad := f.peek(peeked)
-		if bad == errQUICInitial || bad == errQUICLong || bad == errFlowOver {
+		switch bad {
+		case errQUICInitial, errQUICDiffers, errQUICLong, errQUICLate, errFlowOver:
 			return nil, bad
 		}
 		pool, err := f.l.p.QUIC.decide(peeked, f.l.p.Pool)
@@ -65,13 +66,17 @@ func (f *udpFlow) findPool() (pool *balance.Pool, err error) {
 		select {
 		case <-f.quic.more:
 		case <-timer.C:
-			peeked.Final, peeked.helloErr = true, os.ErrDeadlineExceeded
+			f.quic.late = true
 		}
 	}
 }
 
 // errQUICLong says that a datagram was not kept: there is no room for more.
 var errQUICLong = fmt.Errorf("%w: too much before its end", ErrClientHello)
+
+// errQUICLate says that the ClientHello is still not complete. The flow ends rather than go on
+// without: a client that lost a datagram sends all of it again, and then gets to its server.
+var errQUICLate = fmt.Errorf("%w: not complete: %w", ErrClientHello, os.ErrDeadlineExceeded)
 
 // peek has p know what the datagrams so far say.
 func (f *udpFlow) peek(p *Peeked) error {
@@ -95,6 +100,8 @@ func (f *udpFlow) peek(p *Peeked) error {
 		p.helloErr, p.Final = err, true
 	case full:
 		return errQUICLong
+	case f.quic.late:
+		return errQUICLate
 	}
 	return err
 }
@@ -107,7 +114,9 @@ func (f *udpFlow) handOver(other *udpFlow) {
 	f.forget(&f.l.p.kept)
 	f.mu.Unlock()
 	for _, b := range kept {
-		other.send(b)
+		if !other.send(b) {
+			f.l.p.dropped.Add(1)
+		}
 	}
 }
 

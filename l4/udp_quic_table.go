@@ -13,8 +13,13 @@ import (
 )
 
 const (
-	quicPeerIDs  = 16 // ids kept of one client
-	quicSiblings = 8  // flows of one address, to different servers or pools
+	quicPeerIDs  = 8  // ids kept of one client that its server has named, and as many that it has used
+	quicSiblings = 32 // flows of one address, to different servers or pools, or whose pool is not known yet
+
+	// quicUnproven is how many flows get a datagram that may be of any flow of its address, if
+	// nothing shows that replies reach that address. Each server may answer with as much: three
+	// times of what came is the most for such an address (RFC 9000, section 8).
+	quicUnproven = 3
 )
 
 // A quicID is a connection id, as a key.
@@ -40,10 +45,9 @@ func (id *quicID) is(p *quicPacket) bool {
 // A quicPeer is a client with connections to one server: the flows of its addresses, and the
 // ids that its datagrams have. The lock of the table guards it.
 type quicPeer struct {
-	ids    []quicID
-	theirs uint16 // bit i: ids[i] is known to who got the server's replies, not to who made it up
-	oldest int    // where the next id goes once there are quicPeerIDs
-	flows  int
+	named quicRing // by the server, in clear: a client that uses many others cannot push these out
+	used  quicRing // by the client
+	flows int
 
 	pool   *balance.Pool // nil until its ClientHello was there
 	server string        // "" until there is one
@@ -53,12 +57,41 @@ type quicPeer struct {
 // has reports whether p goes to an id of the peer, and whether that shows that the client
 // gets replies.
 func (c *quicPeer) has(p *quicPacket) (has, heard bool) {
-	for i := len(c.ids) - 1; i >= 0; i-- {
-		if c.ids[i].is(p) {
-			return true, c.theirs>>i&1 != 0
+	for i := range c.named.ids {
+		if c.named.ids[i].is(p) {
+			return true, true
+		}
+	}
+	for i := range c.used.ids {
+		if c.used.ids[i].is(p) {
+			return true, c.used.theirs>>i&1 != 0
 		}
 	}
 	return false, false
+}
+
+// A quicRing is the latest ids of a kind.
+type quicRing struct {
+	ids    []quicID
+	theirs uint8 // bit i: ids[i] is known to who got the server's replies, not to who made it up
+	oldest int   // where the next id goes once there are quicPeerIDs
+}
+
+// put adds an id, and returns the one that had to go for it.
+func (r *quicRing) put(id quicID, theirs bool) (gone quicID) {
+	i := len(r.ids)
+	if i < quicPeerIDs {
+		r.ids = append(r.ids, id)
+	} else {
+		i = r.oldest
+		gone, r.ids[i] = r.ids[i], id
+		r.oldest = (i + 1) % quicPeerIDs
+	}
+	r.theirs &^= 1 << i
+	if theirs {
+		r.theirs |= 1 << i
+	}
+	return gone
 }
 
 // A quicFlow is what a flow has besides, if its datagrams are QUIC.
@@ -68,7 +101,9 @@ type quicFlow struct {
 	sibling *udpFlow      // another flow of the same address; guarded by the table
 	more    chan struct{} // told, while the ClientHello is awaited, that a datagram has come or the flow is over
 	full    bool          // one was not kept; guarded by the flow
+	late    bool          // it has been awaited for long enough; for the goroutine that awaits it
 	heard   atomic.Bool   // the client has used an id that the server has chosen
+	replied atomic.Bool   // the server has replied
 	named   quicID        // the id that the server has named last; for the goroutine that relays replies
 }
 
@@ -99,15 +134,10 @@ func newQUICTable() *quicTable {
 
 // A quicMatch is where a datagram goes.
 type quicMatch struct {
-	flows [quicSiblings]*udpFlow
-	n     int
-	peer  *quicPeer // whose it is, if its address has no flow yet
-	heard bool      // it shows that replies reach the client
-}
-
-func (m *quicMatch) add(f *udpFlow) {
-	m.flows[m.n] = f
-	m.n++
+	flow  *udpFlow
+	more  []*udpFlow // flows that it may be of as well
+	peer  *quicPeer  // whose it is, if its address has no flow yet
+	heard bool       // it shows that replies reach the client
 }
 
 // find says where p goes by what is known of its id.
@@ -116,8 +146,7 @@ func (t *quicTable) find(at quicAddr, p *quicPacket) (m quicMatch) {
 	defer t.mu.Unlock()
 	for f := t.flows[at]; f != nil; f = f.quic.sibling {
 		if has, heard := f.quic.peer.has(p); has {
-			m.heard = heard
-			m.add(f)
+			m.flow, m.heard = f, heard
 			return m
 		}
 	}
@@ -129,7 +158,7 @@ func (t *quicTable) find(at quicAddr, p *quicPacket) (m quicMatch) {
 	_, m.heard = peer.has(p)
 	for f := t.flows[at]; f != nil; f = f.quic.sibling {
 		if of := f.quic.peer; of.pool == peer.pool && of.server == peer.server && of.server != "" {
-			m.add(f) // it goes to the same server
+			m.flow = f // it goes to the same server
 			return m
 		}
 	}
@@ -160,23 +189,34 @@ func (t *quicTable) lookup(p *quicPacket) *quicPeer {
 func (t *quicTable) near(at quicAddr, p *quicPacket, begins bool) (m quicMatch) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	unproven := 0
 	for f := t.flows[at]; f != nil; f = f.quic.sibling {
-		if f.quic.peer.pool != nil && (m.n == 0 || !begins) { // a connection begins at one server
-			m.add(f)
+		if f.quic.peer.pool == nil {
+			continue
+		}
+		if !f.quic.heard.Load() {
+			if unproven++; unproven > quicUnproven {
+				continue
+			}
+		}
+		switch {
+		case m.flow == nil:
+			m.flow = f
+		case !begins: // a connection begins at one server
+			m.more = append(m.more, f)
 		}
 	}
-	if m.n != 1 {
+	if m.flow == nil || m.more != nil {
 		return m
 	}
-	f := m.flows[0]
-	peer, heard := f.quic.peer, f.quic.heard.Load()
+	peer, heard := m.flow.quic.peer, m.flow.quic.heard.Load()
 	switch n := int(peer.length); {
 	case p.kind != quicShort && len(p.dst) <= quicIDBytes:
 		t.learn(peer, quicIDOf(p.dst), heard)
 	case p.kind == quicShort && n > 0 && len(p.dst) >= n:
 		t.learn(peer, quicIDOf(p.dst[:n]), heard)
 	}
-	m.heard = peer.length == 0 && !begins
+	m.heard = peer.length == 0 && !begins && m.flow.quic.replied.Load()
 	return m
 }
 
@@ -197,8 +237,7 @@ func (t *quicTable) to(at quicAddr, pool *balance.Pool, server string) (m quicMa
 	defer t.mu.Unlock()
 	for f := t.flows[at]; f != nil; f = f.quic.sibling {
 		if of := f.quic.peer; of.pool == pool && of.server == server {
-			m.add(f)
-			m.heard = true
+			m.flow, m.heard = f, true
 			return m
 		}
 	}
@@ -206,8 +245,8 @@ func (t *quicTable) to(at quicAddr, pool *balance.Pool, server string) (m quicMa
 	return m
 }
 
-// learn notes an id of a peer. Of two that have the same one, the first keeps it where the
-// address says nothing. t.mu is held.
+// learn notes an id that a client has used. Of two that have the same one, the first keeps it
+// where the address says nothing. t.mu is held.
 func (t *quicTable) learn(peer *quicPeer, id quicID, theirs bool) {
 	if id.n == 0 {
 		return
@@ -215,39 +254,31 @@ func (t *quicTable) learn(peer *quicPeer, id quicID, theirs bool) {
 	if t.ids[id] == nil {
 		t.ids[id] = peer
 	}
-	i := len(peer.ids)
-	if i < quicPeerIDs {
-		peer.ids = append(peer.ids, id)
-	} else {
-		i = peer.oldest
-		t.drop(peer, peer.ids[i])
-		peer.ids[i] = id
-		peer.oldest = (i + 1) % quicPeerIDs
-	}
-	peer.theirs &^= 1 << i
-	if theirs {
-		peer.theirs |= 1 << i
-	}
+	t.drop(peer, peer.used.put(id, theirs))
 }
 
+// drop forgets an id that a peer had, unless it has it twice.
 func (t *quicTable) drop(peer *quicPeer, id quicID) {
-	if t.ids[id] == peer {
+	if t.ids[id] == peer && !slices.Contains(peer.named.ids, id) && !slices.Contains(peer.used.ids, id) {
 		delete(t.ids, id)
 	}
 }
 
-// named learns the id that a server has named in a reply to f.
+// named learns the id that a server has named in a reply to f. A client that has used it
+// before, which can only be a guess, does not keep it.
 func (t *quicTable) named(f *udpFlow, id quicID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	peer := f.quic.peer
 	peer.length = id.n
 	t.lengths |= 1 << id.n
-	if i := slices.Index(peer.ids, id); i >= 0 {
-		peer.theirs |= 1 << i
+	if id.n == 0 || slices.Contains(peer.named.ids, id) {
 		return
 	}
-	t.learn(peer, id, true)
+	if of := t.ids[id]; of == nil || !slices.Contains(of.named.ids, id) {
+		t.ids[id] = peer
+	}
+	t.drop(peer, peer.named.put(id, true))
 }
 
 // add enters a flow, of the client peer; false means that its address has too many.
@@ -262,7 +293,7 @@ func (t *quicTable) add(f *udpFlow, peer *quicPeer, p *quicPacket) bool {
 		return false
 	}
 	if peer.flows++; peer.flows == 1 {
-		for _, id := range peer.ids { // its last flow may just have ended
+		for _, id := range slices.Concat(peer.named.ids, peer.used.ids) { // its last flow may just have ended
 			if t.ids[id] == nil {
 				t.ids[id] = peer
 			}
@@ -304,8 +335,10 @@ func (t *quicTable) unlink(f *udpFlow) {
 		first.quic.sibling = q.sibling
 	}
 	if q.peer.flows--; q.peer.flows == 0 {
-		for _, id := range q.peer.ids {
-			t.drop(q.peer, id)
+		for _, id := range slices.Concat(q.peer.named.ids, q.peer.used.ids) {
+			if t.ids[id] == q.peer {
+				delete(t.ids, id)
+			}
 		}
 	}
 }
@@ -321,7 +354,7 @@ func (t *quicTable) routed(f *udpFlow, pool *balance.Pool) (other *udpFlow) {
 			continue
 		}
 		t.unlink(f)
-		for _, id := range q.peer.ids {
+		for _, id := range q.peer.used.ids {
 			t.learn(g.quic.peer, id, false)
 		}
 		return g

@@ -380,9 +380,13 @@ func TestQUICBounds(t *testing.T) {
 		require.Zero(t, r.p.Pool.Server("10.0.0.2:443").InFlight())
 		synctest.Wait()
 		r.wantNone(t)
-		time.Sleep(defaultPeekTimeout)
-		r.wantReply(t, homeAddr, "rest")
-		require.Contains(t, <-r.records, "10.0.0.2:443 1 -- ")
+		require.Contains(t, <-r.records, " 0 PR ")
+		require.Equal(t, defaultPeekTimeout, time.Since(start))
+		require.Empty(t, r.dials, "not to the rest: what was lost may have named another")
+		require.Zero(t, r.p.kept.Load())
+		r.send(homeAddr, whole) // again, as a client does
+		r.wantReply(t, homeAddr, "a.test")
+		require.Contains(t, <-r.records, "10.0.0.1:443 1 -- ")
 		require.Equal(t, defaultPeekTimeout+quicUnheardIdle, time.Since(start))
 
 		// More of it than is kept.

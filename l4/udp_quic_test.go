@@ -366,7 +366,7 @@ func TestQUICBounds(t *testing.T) {
 			require.Zero(t, r.p.Flows(), name)
 		}
 		require.EqualValues(t, 6, r.p.Dropped())
-		r.send(homeAddr, whole[:len(whole)-1]+"x")
+		r.send(homeAddr, whole[:len(whole)-1]+string([]byte{whole[len(whole)-1] ^ 1}))
 		synctest.Wait()
 		require.Zero(t, r.p.Flows(), "it cannot be read")
 		require.Contains(t, <-r.records, " 0 PR ")

@@ -348,7 +348,11 @@ func (c *h2Conn) forget() {
 func (c *h2Conn) cut(live bool, reason string) {
 	if live {
 		c.reason.Store(&reason)
+		tunnels := c.tunnels()
 		c.end(&cutError{reason})
+		for _, tell := range tunnels {
+			tell(reason)
+		}
 		return
 	}
 	c.retire()

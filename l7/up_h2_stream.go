@@ -35,16 +35,17 @@ type h2Stream struct {
 	piece   int   // bytes returned by next and not yet removed from the inbox
 
 	h2Sender
-	interim  []Reply // interim replies not yet relayed
-	heads    int     // number of interim replies received
-	came     Reply   // the final reply
-	final    bool    // came is complete
-	open     bool    // a tunnel follows
-	inbox    h2Inbox // of the body
-	got      int64   // bytes of the body received
-	all      bool    // the server has sent the whole reply
-	enough   bool    // the rest of the request body must not be sent
-	failed   error   // why the stream has ended early
+	interim  []Reply             // interim replies not yet relayed
+	heads    int                 // number of interim replies received
+	came     Reply               // the final reply
+	final    bool                // came is complete
+	open     bool                // a tunnel follows
+	onCut    func(reason string) // tells the tunnel that the server was cut; nil without one
+	inbox    h2Inbox             // of the body
+	got      int64               // bytes of the body received
+	all      bool                // the server has sent the whole reply
+	enough   bool                // the rest of the request body must not be sent
+	failed   error               // why the stream has ended early
 	trailing *Fields
 	recv     wait
 }
@@ -103,6 +104,9 @@ func (s *h2Stream) unwanted() error {
 	}
 	if st := s.st.State(); st == h2.Closed || st == h2.HalfClosedLocal {
 		return errStopped
+	}
+	if s.conn.closed { // also after the end of the reply, which fault is about
+		return s.conn.err
 	}
 	return s.fault()
 }

@@ -96,8 +96,30 @@ type h2ServerTunnel struct {
 func (u *h2ServerTunnel) conn() *l4.Conn                       { return u.c }
 func (u *h2ServerTunnel) switchedTo() string                   { return u.protocol }
 func (u *h2ServerTunnel) open()                                {}
-func (u *h2ServerTunnel) onCut(func(string))                   {} // the connection ends its streams, with the reason
 func (u *h2ServerTunnel) takeEarly(func(p []byte) error) error { return nil }
+
+func (u *h2ServerTunnel) onCut(f func(reason string)) {
+	c := u.s.conn
+	c.mu.Lock()
+	u.s.onCut = f
+	c.mu.Unlock()
+	if r := c.reason.Load(); r != nil { // seen here, or cut sees onCut
+		f(*r)
+	}
+}
+
+// tunnels returns the funcs that tell tunnels of a cut. One whose server has ended its
+// direction does not notice the end of the connection by itself.
+func (c *h2Conn) tunnels() (list []func(reason string)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.h2.Streams(func(st *h2.Stream) {
+		if f := st.Owner.(*h2Stream).onCut; f != nil {
+			list = append(list, f)
+		}
+	})
+	return list
+}
 
 func (u *h2ServerTunnel) read(p []byte, limit time.Duration) (int, error) {
 	_ = u.c.SetReadDeadline(deadlineIn(time.Now(), limit))

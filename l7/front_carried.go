@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/penstock-lb/penstock/balance"
 )
@@ -342,6 +343,7 @@ type carriedBody struct {
 	r    *http.Request
 	turn chan struct{} // held by the goroutine that reads
 	read bool          // some of it
+	over atomic.Bool   // closed during a read
 }
 
 func (b *carriedBody) Read(p []byte) (int, error) {
@@ -351,6 +353,9 @@ func (b *carriedBody) Read(p []byte) (int, error) {
 	defer b.l.leaveRead()
 	b.turn <- struct{}{}
 	defer func() { <-b.turn }()
+	if b.over.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	b.read = true
 	n, err := b.src.Read(p)
 	if err == io.EOF {
@@ -366,12 +371,21 @@ func (b *carriedBody) untouched() bool {
 	return !b.read
 }
 
+// Close does not wait for a Read in progress, as that of net/http would: for the client,
+// or until a timeout. The end of the exchange ends the Read and closes the body.
 func (b *carriedBody) Close() error {
 	if !b.l.enter() {
 		return nil
 	}
 	defer b.l.leave()
 	if b.l.s.r.Body == nil {
+		return nil
+	}
+	select {
+	case b.turn <- struct{}{}:
+		defer func() { <-b.turn }()
+	default:
+		b.over.Store(true)
 		return nil
 	}
 	return b.l.s.r.Body.Close()

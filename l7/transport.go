@@ -33,6 +33,11 @@ import (
 // server that the connection ends with the reply. A reply of 101 has a
 // Body that is an [io.ReadWriteCloser].
 //
+// A server that fails, or replies early, ends the sending of the body by its Close, which
+// has to end a Read in progress: RoundTrip, and Close of the reply's body, wait for that. A
+// body that an HTTP/1 server has received is left behind instead, also in an
+// httputil.ReverseProxy: its client may be silent for long.
+//
 // The host of a URL has to be ASCII. At most 16 interim replies come before a reply.
 // With Expect: 100-continue, a body that the server has replied without is not sent, and
 // the connection ends.
@@ -121,7 +126,7 @@ func (t *Transport) CloseIdleConnections() {
 // RoundTrip implements [http.RoundTripper].
 func (t *Transport) RoundTrip(req *http.Request) (_ *http.Response, err error) {
 	t.once.Do(t.init)
-	c := &caller{t: t, req: req, ctx: req.Context(), body: req.Body}
+	c := &caller{t: t, req: req, ctx: req.Context(), body: detached(req.Body)}
 	defer func() {
 		if p := recover(); p != nil {
 			err = c.panicked(p)

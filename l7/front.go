@@ -258,8 +258,7 @@ func (c *byteConn) release() {
 
 // waitForClose lets a client that is still sending read the reply: closing a
 // socket with unread bytes would reset the connection, and the reply would be
-// lost (RFC 9112, section 9.6). The bound is one of time alone: however fast the client
-// sends, it is as far as its next read from knowing better.
+// lost (RFC 9112, section 9.6).
 func (c *byteConn) waitForClose() {
 	if c.c.CloseWrite() != nil {
 		return
@@ -267,10 +266,12 @@ func (c *byteConn) waitForClose() {
 	_ = c.c.SetReadDeadline(time.Now().Add(lingerTime))
 	b := c.srv.pool.Get()
 	defer c.srv.pool.Put(b)
-	for {
-		if _, err := c.c.Read(b.B[:cap(b.B)]); err != nil {
+	for n := 0; n < lingerBytes; {
+		m, err := c.c.Read(b.B[:cap(b.B)])
+		if err != nil {
 			return
 		}
+		n += m
 	}
 }
 

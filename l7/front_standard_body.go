@@ -181,6 +181,6 @@ func (s *standard) lingerBody() {
 		_ = rc.SetReadDeadline(past) // the end of the reply has not been sent yet
 	default:
 		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
-		_, _ = io.Copy(io.Discard, s.r.Body)
+		_, _ = io.CopyN(io.Discard, s.r.Body, lingerBytes)
 	}
 }

@@ -171,10 +171,16 @@ func TestForeignHijack(t *testing.T) {
 }
 
 func TestForeignPanics(t *testing.T) {
+	for _, value := range []any{"oops", nil} {
+		foreignPanics(t, value)
+	}
+}
+
+func foreignPanics(t *testing.T, value any) {
 	var ran atomic.Int32
 	h := l7.HandlerFunc(func(x *l7.Exchange) {
 		defer ran.Add(1)
-		l7.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic("oops") }), x)
+		l7.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic(value) }), x)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		byteFront(t, fixed(h), new(l7.Server), func(t *testing.T, f *front) {

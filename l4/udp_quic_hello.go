@@ -81,6 +81,9 @@ func (q *quicHello) add(datagram []byte) error {
 		}
 		header, packet, next, ok := p.body()
 		if !ok {
+			if p.kind == quicInitial && q.keys == nil {
+				return errQUICInitial // it is cut, and nothing has come before it
+			}
 			break
 		}
 		if p.kind == quicInitial {

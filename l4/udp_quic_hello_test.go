@@ -54,7 +54,7 @@ func quicCryptoFrame(hello []byte, from, to int) []byte {
 func quicInitialPacket(t testing.TB, version uint32, dst string, number byte, frames []byte) []byte {
 	keys, err := newQUICKeys(version, []byte(dst))
 	require.NoError(t, err)
-	for len(frames) < 4 {
+	for len(frames) < 3 { // or there is no sample
 		frames = append(frames, quicPadding)
 	}
 	first := byte(0xc0)
@@ -189,7 +189,8 @@ func TestQUICHelloWrong(t *testing.T) {
 		"early data first":           {[][]byte{zeroRTT, whole}, nil},
 		"early data":                 {[][]byte{zeroRTT}, io.ErrUnexpectedEOF},
 		"early data in front":        {[][]byte{append(slices.Clone(zeroRTT), whole...)}, nil},
-		"cut":                        {[][]byte{whole[:600]}, io.ErrUnexpectedEOF},
+		"cut":                        {[][]byte{whole[:600]}, errQUICInitial},
+		"cut, then all":              {[][]byte{half, rest[:600], rest}, nil},
 		"another version":            {[][]byte{append([]byte{0xc0, 1, 2, 3, 4}, whole[5:]...)}, errQUICVersion},
 		"another message": {[][]byte{quicInitialOf(t, "12345678", 0, quicCryptoFrame([]byte("\x02\x00\x00\x01x"), 0, 5))},
 			ErrClientHello},

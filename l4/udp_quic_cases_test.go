@@ -3,6 +3,7 @@
 package l4
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -336,4 +337,61 @@ func TestQUICIDIs(t *testing.T) {
 		require.Equal(t, at.want, id.is(&quicPacket{kind: at.kind, dst: []byte(at.dst)}), at)
 		require.False(t, none.is(&quicPacket{kind: at.kind, dst: []byte(at.dst)}), at)
 	}
+}
+
+// TestQUICStillDialing: an id of a client that has no server yet leads nowhere from another
+// address: the client sends again.
+func TestQUICStillDialing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &UDPProxy{QUIC: &QUIC{}, Pool: poolOf(t, "10.0.0.1:443")}
+		r := newUDP(t, p)
+		r.servers["10.0.0.1:443"] = quicServer("one", "srv-1-a", "srv-1-b")
+		goOn := make(chan struct{})
+		p.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			<-goOn
+			return r.dial(ctx, network, addr)
+		}
+		r.serve()
+		r.send(homeAddr, string(quicInitialOf(t, "client-1", 0, nil)))
+		r.send(mobileAddr, string(quicInitialOf(t, "client-2", 0, nil)))
+		r.send(thirdAddr, string(quicInitialOf(t, "client-1", 1, nil)))
+		r.send(mobileAddr, string(quicInitialOf(t, "client-1", 1, nil)))
+		require.Equal(t, 2, r.p.Flows())
+		require.EqualValues(t, 2, r.p.Dropped())
+		for range 2 { // the server is for one at a time
+			goOn <- struct{}{}
+			synctest.Wait()
+		}
+		require.Len(t, r.out, 2)
+		r.stop(t)
+	})
+}
+
+// TestQUICLongForeignID: an id that is longer than those of the versions that are known is not
+// taken for its beginning.
+func TestQUICLongForeignID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		id := strings.Repeat("i", quicIDBytes+1)
+		r := startQUIC(t, &UDPProxy{QUIC: &QUIC{}}, map[string]func(b []byte) ([]string, error){
+			"10.0.0.1:443": func([]byte) ([]string, error) {
+				return []string{"\xc0\x1a\x2a\x3a\x4a\x03cli\x15" + id + "one"}, nil
+			}})
+		r.send(homeAddr, "\xc0\x1a\x2a\x3a\x4a\x15"+id+"\x00"+strings.Repeat("x", 1200))
+		r.wantReply(t, homeAddr, "one")
+		require.Empty(t, r.p.state.quic.ids)
+		r.stop(t)
+	})
+}
+
+// TestQUICNeverEnough: a matcher that wants more than there will be does not match.
+func TestQUICNeverEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, servers := routed(t, "a.test", "rest")
+		p.QUIC.Routes[0].Match = func(*Peeked) Verdict { return NeedMore }
+		r := startQUIC(t, p, servers)
+		hello := quicHelloOf(t, "a.test", "h3")
+		r.send(homeAddr, string(quicInitialOf(t, "client-1", 0, quicCryptoFrame(hello, 0, len(hello)))))
+		r.wantReply(t, homeAddr, "rest")
+		r.stop(t)
+	})
 }

@@ -192,6 +192,7 @@ func TestQUICHelloWrong(t *testing.T) {
 		"cut":                        {[][]byte{whole[:600]}, errQUICInitial},
 		"cut, then all":              {[][]byte{half, rest[:600], rest}, nil},
 		"another version":            {[][]byte{append([]byte{0xc0, 1, 2, 3, 4}, whole[5:]...)}, errQUICVersion},
+		"another version between":    {[][]byte{half, append([]byte{0xc0, 1, 2, 3, 4}, whole[5:]...), rest}, nil},
 		"another message": {[][]byte{quicInitialOf(t, "12345678", 0, quicCryptoFrame([]byte("\x02\x00\x00\x01x"), 0, 5))},
 			ErrClientHello},
 		"beyond the end": {[][]byte{quicInitialOf(t, "12345678", 0, append(appendVarint([]byte{quicCrypto}, udpKeep-1), 2, 'x', 'x'))},

@@ -4,11 +4,14 @@ package l4
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/balance"
 )
 
 // TestQUICClaimedID: a client that has used an id before a server names it to another does not
@@ -187,4 +190,29 @@ func TestQUICSiblings(t *testing.T) {
 		require.Empty(t, r.p.state.quic.ids)
 		require.Empty(t, r.p.state.quic.flows)
 	})
+}
+
+// TestQUICLastFlowEndsMeanwhile: ids are known again if a client's last flow ends while its
+// next one begins.
+func TestQUICLastFlowEndsMeanwhile(t *testing.T) {
+	table, peer := newQUICTable(), &quicPeer{pool: &balance.Pool{}, server: "one"}
+	at := func(addr string) *udpFlow {
+		return &udpFlow{quic: &quicFlow{at: quicAddr{addr: netip.MustParseAddrPort(addr)}}}
+	}
+	first := quicPacket{kind: quicInitial, dst: []byte("client-1")}
+	next := quicPacket{kind: quicShort, dst: []byte("srv-1-a")}
+	home, mobile := at(homeAddr), at(mobileAddr)
+	require.True(t, table.add(home, peer, &first))
+	table.named(home, quicIDOf(next.dst))
+	m := table.find(mobile.quic.at, &next)
+	require.Nil(t, m.flow)
+	require.Same(t, peer, m.peer)
+	table.remove(home)
+	require.Empty(t, table.ids)
+	require.True(t, table.add(mobile, m.peer, &next))
+	require.Len(t, table.ids, 2)
+	require.Same(t, mobile, table.find(mobile.quic.at, &next).flow)
+	table.remove(mobile)
+	table.remove(mobile)
+	require.Empty(t, table.ids)
 }

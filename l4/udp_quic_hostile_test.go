@@ -216,3 +216,28 @@ func TestQUICLastFlowEndsMeanwhile(t *testing.T) {
 	table.remove(mobile)
 	require.Empty(t, table.ids)
 }
+
+// TestQUICHeardWithoutReply: an id of the server shows nothing about an address to which the
+// server does not reply.
+func TestQUICHeardWithoutReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startQUIC(t, &UDPProxy{QUIC: &QUIC{}}, map[string]func(b []byte) ([]string, error){
+			"10.0.0.1:443": func(b []byte) ([]string, error) {
+				if b[0]&0x80 == 0 {
+					return nil, nil
+				}
+				return quicServer("one", "srv-1-a")(b)
+			}})
+		r.connectQUIC(t, homeAddr, "client-1", "one")
+		for range 2 {
+			r.send(mobileAddr, quicShortTo("srv-1-a", ""))
+			r.send(homeAddr, quicShortTo("srv-1-a", ""))
+		}
+		start := time.Now()
+		for _, want := range []time.Duration{quicUnheardIdle, time.Minute} {
+			<-r.records
+			require.Equal(t, want, time.Since(start))
+		}
+		r.stop(t)
+	})
+}

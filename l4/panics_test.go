@@ -339,6 +339,9 @@ func TestPanicOfUDP(t *testing.T) {
 		"Dial without a conn": func(p *UDPProxy) {
 			p.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, nil }
 		},
+		"Dial of a nil pointer": func(p *UDPProxy) {
+			p.Dial = func(context.Context, string, string) (net.Conn, error) { return (*net.UDPConn)(nil), nil }
+		},
 		"OnDone":          func(p *UDPProxy) { on := p.OnDone; p.OnDone = func(r *Record) { on(r); panic("oops") } },
 		"Read":            func(p *UDPProxy) { p.Dial = through(p.Dial, "Read") },
 		"Write":           func(p *UDPProxy) { p.Dial = through(p.Dial, "Write") },
@@ -380,4 +383,31 @@ func TestHandshakeOfNoConnection(t *testing.T) {
 	c, err := p.handshake(t.Context(), client, server, nil)
 	require.Nil(t, c)
 	require.ErrorContains(t, err, "no connection")
+}
+
+// A nil pointer is no connection either. A Conn of one was used after the guards, and the
+// lease was lost.
+func TestDialOfNilPointers(t *testing.T) {
+	for name, c := range map[string]net.Conn{"Conn": (*Conn)(nil), "TCPConn": (*net.TCPConn)(nil), "nil": nil} {
+		dial := func(context.Context, string, string) (net.Conn, error) { return c, nil }
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := l4test.NewNetwork()
+				p := pool(t, "10.0.1.1:80")
+				ends := make(chan string, 1)
+				s := &Server{Logger: quiet, Handler: &Proxy{Pool: p, Dial: dial}, OnDone: func(r *Record) { ends <- r.Termination.String() }}
+				wait := serve(s, listen(t, n, "10.0.0.1:80"))
+				client, err := n.DialContext(t.Context(), "tcp", "10.0.0.1:80")
+				require.NoError(t, err)
+				defer client.Close()
+				require.Equal(t, "SC", <-ends)
+				require.NoError(t, s.Shutdown(t.Context()))
+				require.ErrorIs(t, wait(), ErrServerClosed)
+				d, err := (&Dialer{Pool: p, Dial: dial}).DialContext(t.Context(), "", "")
+				require.Nil(t, d)
+				require.ErrorContains(t, err, "no connection")
+				require.Zero(t, p.Server("10.0.1.1:80").InFlight())
+			})
+		})
+	}
 }

@@ -293,8 +293,8 @@ func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Serve
 	} else {
 		c, err = p.Socket.DialContext(ctx, network, addr)
 	}
-	if err == nil && c == nil {
-		err = errors.New("l4: Dial has returned no connection")
+	if err == nil && noConn(c) {
+		c, err = nil, errors.New("l4: Dial has returned no connection")
 	}
 	if err != nil || p.Handshake == nil {
 		return c, err
@@ -318,7 +318,7 @@ func (p *Proxy) handshake(ctx context.Context, client, c net.Conn, server *balan
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
-	if err == nil && ready == nil {
+	if err == nil && noConn(ready) {
 		err = errors.New("l4: Handshake has returned no connection")
 	}
 	if err != nil {

@@ -229,7 +229,7 @@ func unreachable(t *table, specs []*spec, fail func(int, string)) {
 	}
 	for _, route := range slices.Sorted(maps.Keys(coveredBy)) {
 		if by := coveredBy[route]; !reached[route] && by != route {
-			fail(route, fmt.Sprintf("is never reached: route %d %q matches all that it does", by, t.routes[by].Name))
+			fail(route, "is never reached: "+routeName(by, t.routes[by].Name)+" matches all that it does")
 		}
 	}
 }

@@ -4,7 +4,6 @@ package l7
 
 import (
 	"cmp"
-	"fmt"
 	"iter"
 	"reflect"
 	"strings"
@@ -89,7 +88,7 @@ func overlaps(specs []*spec, routes []Route, fail func(int, string)) {
 			}
 			for _, o := range group[p] {
 				if o.route != s.route && !s.disjoint(o) {
-					fail(s.route, fmt.Sprintf("is as specific as route %d %q, and a request can match both: give one a Priority", o.route, routes[o.route].Name))
+					fail(s.route, "is as specific as "+routeName(o.route, routes[o.route].Name)+", and a request can match both: give one a Priority")
 					break
 				}
 			}

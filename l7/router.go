@@ -115,7 +115,15 @@ type RouteError struct {
 func (e *RouteError) Unwrap() error { return &e.config }
 
 func (e *RouteError) Error() string {
-	return "l7: route " + strconv.Itoa(e.Index) + " " + quote(e.Route) + " " + e.Reason
+	return "l7: " + routeName(e.Index, e.Route) + " " + e.Reason
+}
+
+// routeName is what errors call a route.
+func routeName(index int, name string) string {
+	if name == "" {
+		return "route " + strconv.Itoa(index)
+	}
+	return "route " + strconv.Itoa(index) + " " + quote(name)
 }
 
 // ServeExchange implements [Handler].

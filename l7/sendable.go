@@ -17,8 +17,9 @@ import (
 // asked is the client's request line as it was parsed.
 type asked struct{ method, scheme, host, path, query string }
 
-// An unsendableError says which value, written by a handler, cannot be sent.
-type unsendableError struct{ what, value string }
+// An unsendableError says which value, written by a handler, cannot be sent, and what to
+// write.
+type unsendableError struct{ what, value, rule string }
 
 func (e *unsendableError) Error() string {
 	const most = 100
@@ -26,8 +27,19 @@ func (e *unsendableError) Error() string {
 	if len(v) > most {
 		v = v[:most]
 	}
-	return "l7: a handler wrote " + e.what + " " + quote(v) + ", which cannot be sent"
+	return "l7: a handler wrote " + e.what + " " + quote(v) + ", which cannot be sent: it must " + e.rule
 }
+
+const (
+	ruleMethod = "be a token such as GET, and CONNECT if and only if the client sent CONNECT"
+	ruleHost   = "be a host or host:port, and host:port for CONNECT"
+	rulePath   = "begin with a slash, with ?, # and all but visible ASCII escaped by %; only OPTIONS may have *, and CONNECT has none"
+	ruleQuery  = "begin with ? and follow a path, with # and all but visible ASCII escaped by %"
+	ruleScheme = "be http or https"
+	ruleName   = "be a token such as X-Name"
+	ruleValue  = "have no line end, and no control character but tabs"
+	ruleStatus = "be from 200 to 999"
+)
 
 // isReplaced reports whether another reply has been sent in place of one whose
 // head could not be written.
@@ -47,19 +59,19 @@ func (x *Exchange) unsendable() *unsendableError {
 	a := &x.asked
 	switch {
 	case x.Method != a.method && (!isToken(x.Method) || x.Method == http.MethodConnect || a.method == http.MethodConnect):
-		return &unsendableError{"Method", x.Method} // both sides must agree on whether there is a tunnel
+		return &unsendableError{"Method", x.Method, ruleMethod} // both sides must agree on whether there is a tunnel
 	case x.Host != a.host && (x.Host != "" && !validHost(x.Host) || x.Method == http.MethodConnect && hostPort(x.Host) == ""):
-		return &unsendableError{"Host", x.Host}
+		return &unsendableError{"Host", x.Host, ruleHost}
 	case (x.Path != a.path || x.Method != a.method) && !x.pathFits():
-		return &unsendableError{"Path", x.Path}
+		return &unsendableError{"Path", x.Path, rulePath}
 	case x.Query != a.query && x.Query != "" && (x.Query[0] != '?' || x.Path == "" || !all(x.Query, isTargetByte)):
-		return &unsendableError{"Query", x.Query}
+		return &unsendableError{"Query", x.Query, ruleQuery}
 	case x.Scheme != a.scheme && x.Scheme != "http" && x.Scheme != "https":
-		return &unsendableError{"Scheme", x.Scheme}
+		return &unsendableError{"Scheme", x.Scheme, ruleScheme}
 	case x.Record.Host != a.host && x.Record.Host != "" && !validHost(x.Record.Host):
-		return &unsendableError{"Record.Host", x.Record.Host}
+		return &unsendableError{"Record.Host", x.Record.Host, ruleHost}
 	case x.upgrade != "" && !validValue(x.upgrade):
-		return &unsendableError{"Upgrade", x.upgrade}
+		return &unsendableError{"Upgrade", x.upgrade, ruleValue}
 	}
 	return x.Header.unsendable()
 }
@@ -81,10 +93,10 @@ func (f *Fields) unsendable() *unsendableError {
 	for i := range f.list {
 		if fd := &f.list[i]; !fd.checked && !fd.kind.owned() {
 			if !isToken(fd.Name) {
-				return &unsendableError{"a field name", fd.Name}
+				return &unsendableError{"a field name", fd.Name, ruleName}
 			}
 			if !validValue(fd.Value) {
-				return &unsendableError{"field " + fd.Name, fd.Value}
+				return &unsendableError{"field " + fd.Name, fd.Value, ruleValue}
 			}
 		}
 	}
@@ -94,7 +106,7 @@ func (f *Fields) unsendable() *unsendableError {
 // unsendable returns an error if the reply must not be written as a final one.
 func (r *Reply) unsendable() *unsendableError {
 	if r.Status < 200 || r.Status > 999 {
-		return &unsendableError{"Status", formatInt(int64(r.Status))}
+		return &unsendableError{"Status", formatInt(int64(r.Status)), ruleStatus}
 	}
 	return r.Header.unsendable()
 }

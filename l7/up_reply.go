@@ -4,6 +4,7 @@ package l7
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -108,7 +109,7 @@ func (c *upConn) readHead(method string) error {
 		if !c.in.empty() {
 			n, bad := headEnd(c.in.bytes(), from)
 			if bad != nil {
-				return &badReply{bad}
+				return &badReply{cmp.Or(otherProtocol(c.in.bytes()), error(bad))}
 			}
 			if n > 0 {
 				if n > maxReplyHead {
@@ -117,7 +118,7 @@ func (c *upConn) readHead(method string) error {
 				return c.parseHead(n, method)
 			}
 			if from = len(c.in.bytes()); from >= len(replyPrefix) && string(c.in.bytes()[:len(replyPrefix)]) != replyPrefix {
-				return &badReply{errNotHTTP} // no further byte can make it HTTP
+				return &badReply{cmp.Or(otherProtocol(c.in.bytes()), errNotHTTP)} // no further byte can make it HTTP
 			}
 			if from >= maxReplyHead {
 				return &badReply{errHeadTooLong}
@@ -138,7 +139,23 @@ const replyPrefix = "HTTP/1."
 var (
 	errHeadTooLong = errors.New("head too long")
 	errNotHTTP     = errors.New("not HTTP/1")
+	errIsHTTP2     = errors.New("not HTTP/1, but HTTP/2: Upstream.Protocols must allow that (UnencryptedHTTP2 alone for h2c)")
+	errIsTLS       = errors.New("not HTTP/1, but TLS: Upstream.TLS must be set for this server")
 )
+
+// otherProtocol returns an error that says which setting is missing, if b is how a server
+// of HTTP/2 (a SETTINGS frame of stream 0, RFC 9113, section 3.4) or of TLS (an alert, RFC
+// 8446, section 5.1) answers a request of HTTP/1 in the clear. Otherwise it returns nil.
+func otherProtocol(b []byte) error {
+	switch {
+	case len(b) < 7:
+	case b[0] == 0 && strings.HasPrefix("\x04\x00\x00\x00\x00\x00", string(b[3:min(len(b), 9)])):
+		return errIsHTTP2
+	case string(b[:2]) == "\x15\x03" && string(b[3:5]) == "\x00\x02":
+		return errIsTLS
+	}
+	return nil
+}
 
 func (c *upConn) parseHead(n int, method string) error {
 	var f framing

@@ -18,8 +18,9 @@ import (
 // With Connect.TLS it asks for TLS in the protocol's own way first; a server that
 // has none fails with CodeTLS.
 //
-// It does not tell a primary from a standby: for that take a [Func] that asks
-// pg_is_in_recovery() by a driver, or [HTTP] where Patroni answers (/primary).
+// It does not tell a primary from a standby. The example does, by a [Script] without a
+// driver, for a user without a password. Otherwise take [HTTP] where Patroni answers
+// (/primary), or a [Func] that asks SELECT pg_is_in_recovery() by a driver.
 //
 // Source: PostgreSQL documentation, "Frontend/Backend Protocol", 3.0.
 type PostgreSQL struct {

@@ -97,6 +97,7 @@ func TestRealPostgreSQL(t *testing.T) {
 	d.says("no such database", health.PostgreSQL{Database: "nodb"}, "bad status / startup: 3D000")
 	d.says("TLS that it has not", health.PostgreSQL{Connect: health.Connect{TLS: trustAll()}}, "TLS failed / SSLRequest: the server has no TLS")
 	d.says("asked for HTTP", health.HTTP{}, "closed / HTTP")
+	d.says("a primary", primary("postgres", health.Connect{}), "ok")
 
 	var held []net.Conn // sessions that take up all places
 	for range 5 {
@@ -118,6 +119,11 @@ func TestRealPostgreSQL(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644))
 	start("-c", "restore_command=sleep 1; false", "-c", "hot_standby=off")
 	d.becomes("starting up", health.PostgreSQL{}, "bad status / startup: 57P03")
+	d.kill(syscall.SIGQUIT)
+
+	start() // as a hot standby
+	d.becomes("a standby", health.PostgreSQL{}, "ok")
+	d.says("a standby, not a primary", primary("postgres", health.Connect{}), `unexpected content / role: found "in_hot_standby`)
 	require.NoError(t, os.Remove(filepath.Join(data, "standby.signal")))
 	d.kill(syscall.SIGQUIT)
 

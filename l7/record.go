@@ -87,7 +87,11 @@ func word[T ~uint8](i T, names ...string) string {
 // clock is.
 func reached(d time.Duration) time.Duration { return max(d, 1) }
 
-// LogValue implements [slog.LogValuer], for a record as a group of a log line.
+// LogValue implements [slog.LogValuer], for a record as a group of a log line: method,
+// host, path, status, remote, tries, in and out (bytes of the bodies), assigned, connected,
+// first_byte and total (since Start; in JSON a number of nanoseconds), end (the code of
+// [l4.Termination]) and front; and, if there are any, id, trace, ja4, user, route, pool,
+// server, persisted, decision, what was captured, and error.
 func (r *Record) LogValue() slog.Value {
 	attrs := make([]slog.Attr, 0, 19)
 	attrs = append(attrs,
@@ -119,7 +123,8 @@ func (r *Record) LogValue() slog.Value {
 }
 
 // LogTo returns an OnDone hook that logs each record with l at level Info, or
-// Warn where the server or the gateway was at fault.
+// Warn where the server or the gateway was at fault: as a group named request, with the
+// attributes of [Record.LogValue].
 func LogTo(l *slog.Logger) func(*Record) {
 	return func(r *Record) {
 		level := slog.LevelInfo

@@ -21,7 +21,7 @@ import (
 // and query pass byte for byte, and a reply that is not valid HTTP becomes a
 // 502. A failed connect is tried again on another server. A reply is relayed as
 // it comes: received bytes are sent before the next read waits, so server-sent
-// events and gRPC need no setting.
+// events need no setting, and gRPC only an Upstream whose Protocols allow HTTP/2.
 //
 // A gRPC call ends at its grpc-timeout, if that is before Timeout. Replies of the
 // gateway itself, and calls that it has to cut, end with a grpc-status. A

@@ -21,7 +21,10 @@ import (
 	"time"
 )
 
-// A Mode is how a service behaves.
+// A Mode is how a service behaves on a connection from its begin to its end: those that are
+// open when the mode changes are served on. An l7.Upstream keeps such connections, so a
+// server that has become Silent still answers over them, until its CloseIdle. To fail an open
+// one take an l7test.Origin, or Close.
 type Mode int32
 
 const (

@@ -77,8 +77,9 @@ func redisCommand(r *bufio.Reader) (args []string) {
 
 // PostgreSQL is a PostgreSQL server that asks for a password.
 type PostgreSQL struct {
-	Trust bool        // asks for none
-	TLS   *tls.Config // nil means that it has none
+	Trust   bool        // asks for none
+	Standby bool        // reports itself as a standby (in_hot_standby), if Trust is set
+	TLS     *tls.Config // nil means that it has none
 }
 
 // ServeConn answers a startup. Starting is 57P03, Denying a rejection by pg_hba.conf.
@@ -116,6 +117,7 @@ func (v PostgreSQL) ServeConn(c net.Conn, m Mode) {
 		return
 	case v.Trust:
 		c.Write(postgres('R', "\x00\x00\x00\x00"))
+		c.Write(postgres('S', "in_hot_standby\x00"+map[bool]string{true: "on", false: "off"}[v.Standby]+"\x00"))
 		c.Write(postgres('S', "server_version\x0016.3\x00"))
 		c.Write(postgres('K', "\x00\x00\x00\x01\x00\x00\x00\x02"))
 		c.Write(postgres('Z', "I"))

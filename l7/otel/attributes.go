@@ -14,12 +14,12 @@ import (
 	"github.com/penstock-lb/penstock/l7"
 )
 
-// A target is where a request goes, as its client wrote it.
+// A target is the URL of a request, as its client wrote it.
 type target struct{ method, scheme, host, path string }
 
 func targetOf(x *l7.Exchange) target { return target{x.Method, x.Scheme, x.Host, x.Path} }
 
-// requestAttributes are those of a request that is to be sampled: samplers look at them.
+// requestAttributes are those of a request at the start of its span, where samplers see them.
 func requestAttributes(x *l7.Exchange) []attribute.KeyValue {
 	a := make([]attribute.KeyValue, 0, 12)
 	a = appendMethod(a, x.Method)
@@ -69,7 +69,7 @@ func tryAttributes(r *request, t *l7.Try) []attribute.KeyValue {
 	return a
 }
 
-// triedAttributes are those of one that has ended.
+// triedAttributes are those of a try that has ended.
 func triedAttributes(t *l7.Try) []attribute.KeyValue {
 	a := make([]attribute.KeyValue, 0, 4)
 	a = append(a, attribute.Bool("penstock.try.reused", t.Reused))
@@ -100,7 +100,7 @@ func appendAddress(a []attribute.KeyValue, name, hostPort string) []attribute.Ke
 	return a
 }
 
-// methodName returns the method in the name of a span: HTTP for those that a client has made up.
+// methodName returns the method in the name of a span: "HTTP" if the conventions do not list it.
 func methodName(method string) string {
 	if known(method) {
 		return method
@@ -125,12 +125,12 @@ func known(method string) bool {
 
 func formatStatus(status int) string { return strconv.Itoa(status) }
 
-// word makes a word of this library a value: "connect failed", connect_failed.
+// word turns a word of this library into a value: "connect failed" becomes connect_failed.
 func word(s string) string { return strings.ReplaceAll(s, " ", "_") }
 
-const most = 256 // bytes of a text from outside
+const most = 256 // bytes of a text from a client or server
 
-// clean bounds a text, and makes it valid.
+// clean cuts a text to most bytes, and makes it valid UTF-8.
 func clean(s string) string {
 	if len(s) > most {
 		n := most

@@ -81,8 +81,8 @@ func newCollector(t *testing.T) (c *collector, addr string) {
 	return c, ln.Addr().String()
 }
 
-// Spans and figures of a gateway on the network arrive at a server of OTLP, also if a
-// client sends what is no text: with that, a whole batch would be refused.
+// Spans and metrics of a gateway arrive at an OTLP server over the network, also if a
+// client sends bytes that are not UTF-8, for which a whole batch would be refused.
 func TestOTLP(t *testing.T) {
 	c, addr := newCollector(t)
 	traceExporter, err := otlptracegrpc.New(t.Context(), otlptracegrpc.WithEndpoint(addr), otlptracegrpc.WithInsecure())

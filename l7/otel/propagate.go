@@ -32,7 +32,7 @@ const (
 	parentLen = flagsAt + 2
 )
 
-// parentOf returns the parent in h. Of several none is believed.
+// parentOf returns the parent in h. If h has several, none is used.
 func parentOf(h *l7.Fields) parent {
 	v, ok := h.Lookup("Traceparent")
 	if !ok {
@@ -55,7 +55,7 @@ func parseParent(v string) (p parent) {
 	switch {
 	case !ok, version[0] == 0xff, !p.trace.IsValid(), !p.span.IsValid():
 		return parent{}
-	case len(v) > parentLen && (version[0] == 0 || v[parentLen] != '-'): // section 4.3: later versions may say more
+	case len(v) > parentLen && (version[0] == 0 || v[parentLen] != '-'): // section 4.3: later versions may have more parts
 		return parent{}
 	}
 	p.valid = true
@@ -108,8 +108,8 @@ func formatSpan(sc trace.SpanContext) string {
 	return formatParent(t[:], s[:], sc.TraceFlags()&trace.FlagsSampled)
 }
 
-// into returns ctx with what came with the request: the parent, unless a span around is
-// in ctx already, and the baggage.
+// into returns ctx with the baggage of the request, and with its parent unless ctx has a
+// span already.
 func (p *parent) into(ctx context.Context, h *l7.Fields) context.Context {
 	if p.valid && !trace.SpanContextFromContext(ctx).IsValid() {
 		c := trace.SpanContextConfig{TraceID: p.trace, SpanID: p.span, TraceFlags: p.flags, Remote: true}
@@ -126,10 +126,10 @@ func (p *parent) into(ctx context.Context, h *l7.Fields) context.Context {
 	return ctx
 }
 
-// out writes what goes on of the span of a request.
+// out writes the span of a request into the fields to be forwarded.
 func (p *parent) out(h *l7.Fields, sc trace.SpanContext) {
 	if !sc.IsValid() {
-		return // of a tracer that does nothing
+		return // a no-op tracer
 	}
 	h.Set("Traceparent", formatSpan(sc))
 	if state := sc.TraceState(); state.Len() > 0 {
@@ -139,7 +139,7 @@ func (p *parent) out(h *l7.Fields, sc trace.SpanContext) {
 	}
 }
 
-// joined returns the lines of a list as one.
+// joined returns the lines of a list field as one.
 func joined(h *l7.Fields, name string) string {
 	var lines []string
 	for v := range h.Values(name) {

@@ -17,7 +17,7 @@ import (
 	"github.com/penstock-lb/penstock/l7"
 )
 
-// A request is the span of an exchange, and those of its tries that go on.
+// A request is the span of an exchange, with those of its tries in progress.
 type request struct {
 	tracer trace.Tracer
 	ctx    context.Context // of its exchange, for spans below
@@ -84,9 +84,8 @@ func (r *request) take(t *l7.Try) trace.Span {
 	return nil
 }
 
-// tryError returns the error.type of a try, "" if it was none. A server that has
-// replied 400 or more has failed by the conventions for clients; one that was slower than
-// another has not.
+// tryError returns the error.type of a try, or "" if it did not fail. By the conventions for
+// clients a reply of 400 or more is a failure; to be slower than another try is none.
 func tryError(t *l7.Try) string {
 	switch {
 	case t.Lost:

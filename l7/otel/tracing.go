@@ -14,12 +14,12 @@ import (
 	"github.com/penstock-lb/penstock/l7"
 )
 
-// Tracing is a native handler, the outermost as a rule, that makes spans of the requests
-// that it hands on to Next. Whether a request is sampled is decided before anything else
-// is done for it: as its traceparent says, or by Share if it has none.
+// Tracing is a native handler, usually the outermost, that makes spans for the requests
+// that it passes to Next. First it decides whether a request is sampled: as its traceparent
+// says, or by Share if it has none.
 //
 // The fields must not change once it serves. It may serve any number of requests at once.
-// Heads that the gateway cannot parse reach no handler and have no span.
+// A request whose head cannot be parsed reaches no handler, and has no span.
 type Tracing struct {
 	Tracer trace.Tracer // as from Tracer of a TracerProvider
 	Next   http.Handler
@@ -27,14 +27,14 @@ type Tracing struct {
 	// Share of the requests without a trace of their own that are sampled, at random; 0 means all, negative means none
 	Share float64
 
-	// Trust matches the requests whose traceparent, tracestate and baggage are believed, by
-	// l7.RemoteIn for example; nil means all. Those of others are replaced: strangers who
-	// may say that they are sampled decide what tracing costs, and may write into the
-	// traces of others.
+	// Trust matches the requests whose traceparent, tracestate and baggage are used, for
+	// example by l7.RemoteIn; nil means all. In other requests they are replaced: a client
+	// that is trusted can have each of its requests sampled, at your cost, and add spans to
+	// any trace.
 	Trust l7.Matcher
 
-	// Attributes returns what else the span of a request is to say; nil means nothing. It is
-	// called when the request has ended, if it is sampled. Values that a client can choose
+	// Attributes returns further attributes for the span of a request; nil means none. It is
+	// called at the end of a request that is sampled. Values that a client can choose
 	// must be valid UTF-8.
 	Attributes func(x *l7.Exchange) []attribute.KeyValue
 
@@ -76,7 +76,7 @@ func (t *Tracing) ServeExchange(x *l7.Exchange) {
 	}
 }
 
-// draw decides on a request that belongs to no trace.
+// draw decides, at random, whether to sample a request that belongs to no trace.
 func (t *Tracing) draw() bool {
 	return t.Share == 0 || t.Share > 0 && rand.Float64() < t.Share
 }
@@ -88,7 +88,7 @@ func (t *Tracing) trace(x *l7.Exchange, came parent) {
 		trace.WithTimestamp(x.Record.Start), trace.WithAttributes(requestAttributes(x)...))
 	sc := span.SpanContext()
 	came.out(&x.Header, sc)
-	if !span.IsRecording() { // the sampler of the provider has its own opinion
+	if !span.IsRecording() { // the sampler of the provider has dropped it
 		span.End()
 		l7.Serve(t.Next, x)
 		return
@@ -103,8 +103,8 @@ func (t *Tracing) trace(x *l7.Exchange, came parent) {
 	returned = true
 }
 
-// Context returns the context of x with the span of its request, and with its baggage,
-// for spans of a handler's own and for calls of other services. If the request is not
+// Context returns the context of x with the span of its request and its baggage, for a
+// handler's own spans and for its calls of other services. If the request is not
 // sampled, it is the context of x alone.
 func (t *Tracing) Context(x *l7.Exchange) context.Context {
 	if r, ok := t.key.Get(x); ok {

@@ -18,8 +18,8 @@ import (
 	"github.com/penstock-lb/penstock/ratelimit"
 )
 
-// A Collector reads the figures of a gateway for Prometheus. What is nil or empty is not
-// shown. The fields must not change once it is registered. A Collector may be used by
+// A Collector reads the figures of a gateway for Prometheus. A field that is nil or empty
+// adds no series. The fields must not change once it is registered. A Collector may be used by
 // many goroutines at once.
 type Collector struct {
 	Pools     []*balance.Pool       // told apart by their Name, or else by their place: "pool 1"
@@ -29,16 +29,16 @@ type Collector struct {
 	Upstreams []*l7.Upstream        // whose connections are shown with the servers of Pools
 	Checks    []*health.Checker     // whose probes are shown with the servers of Pools
 
-	PoolsOnly     bool // leave out what is of one server
-	ServerLatency bool // a histogram of latencies for each server too, not for each pool only
+	PoolsOnly     bool // leave out the figures of single servers
+	ServerLatency bool // add a histogram of latencies for each server to that of its pool
 
-	// NativeHistograms shows latencies as native histograms of schema 0, a series for each
-	// instead of 21, which only a scrape by protobuf reads (scrape_native_histograms of
-	// Prometheus). Otherwise they are classic ones.
+	// NativeHistograms shows latencies as native histograms of schema 0: one series for each
+	// instead of 21. Prometheus reads them only if it scrapes by protobuf (its setting
+	// scrape_native_histograms). False means classic histograms.
 	NativeHistograms bool
 
-	// Trace returns the id of the trace of a request, for the exemplars that Note keeps; ""
-	// means that it has none. Nil means Record.Trace, which l7/otel sets.
+	// Trace returns the trace id of a request, for the exemplars that Note keeps, or "" if
+	// the request has none. Nil means Record.Trace, which l7/otel sets.
 	Trace func(r *l7.Record) string
 
 	once  sync.Once
@@ -93,13 +93,13 @@ func (c *Collector) init() {
 	})
 }
 
-// A metric is one name, with what it means.
+// A metric is a name with its help text, and its type.
 type metric struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
 }
 
-// put sends a value. A name that is not UTF-8 would fail the whole scrape.
+// put sends a value. Its labels are made valid UTF-8: one that is not would fail the whole scrape.
 func put[V int | uint64 | float64](ch chan<- prometheus.Metric, m metric, v V, labels ...string) {
 	ch <- prometheus.MustNewConstMetric(m.desc, m.kind, float64(v), valid(labels)...)
 }
@@ -108,7 +108,7 @@ func valid(labels []string) []string {
 	for i, l := range labels {
 		if !utf8.ValidString(l) {
 			quoted := strconv.Quote(l)
-			labels[i] = quoted[1 : len(quoted)-1] // unlike U+FFFD, it leaves two names two
+			labels[i] = quoted[1 : len(quoted)-1] // unlike U+FFFD, this keeps different names different
 		}
 	}
 	return labels
@@ -121,5 +121,5 @@ func flag(on bool) int {
 	return 0
 }
 
-// label makes a word of this library a label value: "connect failed", connect_failed.
+// label turns a word of this library into a label value: "connect failed" becomes connect_failed.
 func label(word string) string { return strings.ReplaceAll(word, " ", "_") }

@@ -4,7 +4,7 @@ package prom
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// descs are all metrics, by what they are of.
+// descs are all metrics, grouped by what they measure.
 type descs struct {
 	front struct {
 		open, parked, accepted, acceptErrors, atLimit, handshakes, handshakeErrors, requests, ends, in, out metric
@@ -60,11 +60,11 @@ func (d *descs) addFronts() {
 	f.parked = gauge("parked_connections", "Open connections that have no goroutine.")
 	f.accepted = counter("accepted_connections_total", "Connections accepted.")
 	f.acceptErrors = counter("accept_errors_total", "Times that a listener failed.")
-	f.atLimit = counter("at_limit_total", "Times that accepting a connection had to wait or was refused, as the most were open.")
+	f.atLimit = counter("at_limit_total", "Times that accepting a connection had to wait, or was refused, because MaxConns were open.")
 	f.handshakes = counter("tls_handshakes_total", "TLS handshakes with clients.")
 	f.handshakeErrors = counter("tls_handshake_errors_total", "TLS handshakes with clients that failed.")
 	f.requests = counter("requests_total", "Requests that have ended, by the class of their status.", "code")
-	f.ends = counter("ends_total", "Connections (l4) or requests (l7) that have ended, by who ended them.", "cause")
+	f.ends = counter("ends_total", "Connections (l4) or requests (l7) that have ended, by cause.", "cause")
 	f.in = counter("received_bytes_total", "Bytes from clients: all (l4) or bodies (l7).")
 	f.out = counter("sent_bytes_total", "Bytes to clients: all (l4) or bodies (l7).")
 }
@@ -76,20 +76,20 @@ func (d *descs) addPools() {
 	p.usable = gauge("usable_servers", "Servers that may get new work.")
 	p.inFlight = gauge("in_flight_requests", "Requests at servers.")
 	p.queued = gauge("queued_requests", "Requests that wait for a server.")
-	p.retrying = gauge("retrying_requests", "Retries going on.")
+	p.retrying = gauge("retrying_requests", "Retries in progress.")
 	p.picks = counter("picks_total", "Servers picked.")
 	p.outcomes = counter("outcomes_total", "Work that has ended, by how.", "class")
-	p.panicking = gauge("panicking", "Whether some tier uses all its servers, as too few are well.")
-	p.retries = counter("retries_total", "Times that another server was asked for, hedges included.")
+	p.panicking = gauge("panicking", "Whether a tier uses all its servers because too few are healthy.")
+	p.retries = counter("retries_total", "Times that a request was given another server, hedges included.")
 	p.hedges = counter("hedges_total", "Hedges that the budget allowed.")
 	p.overBudget = counter("retry_budget_refusals_total", "Retries and hedges that the budget refused.")
 	p.noServer = counter("no_server_total", "Requests that found no server.")
 	p.queueFull = counter("queue_full_total", "Requests that found no place in the queue.")
 	p.queueTimeouts = counter("queue_timeouts_total", "Requests that waited in the queue for too long.")
 	p.latency = gauge("latency_seconds", "How long servers took to answer.")
-	p.waits = gauge("queue_wait_seconds", "How long requests were in the queue, however that ended.")
-	p.sourceGood = gauge("discovery_last_success_timestamp_seconds", "When the last good list of servers came.")
-	p.sourceFailing = gauge("discovery_failing", "Whether the source of servers has failed since.")
+	p.waits = gauge("queue_wait_seconds", "How long requests were in the queue, with or without success.")
+	p.sourceGood = gauge("discovery_last_success_timestamp_seconds", "When discovery last returned a good list of servers.")
+	p.sourceFailing = gauge("discovery_failing", "Whether discovery has failed since then.")
 }
 
 func (d *descs) addServers() {
@@ -97,7 +97,7 @@ func (d *descs) addServers() {
 	s := &d.server
 	s.used = gauge("used", "Whether the server gets new work now.")
 	s.inFlight = gauge("in_flight_requests", "Requests at the server.")
-	s.limit = gauge("in_flight_limit", "How many of them there may be at present; not there without a limit.")
+	s.limit = gauge("in_flight_limit", "How many requests the server may have now; absent without a limit.")
 	s.queued = gauge("queued_requests", "Requests that wait for this server and no other.")
 	s.weight = gauge("weight", "Its weight, slow start applied; 0 if it is not used.")
 	s.picks = counter("picks_total", "Times that it was picked.")
@@ -114,9 +114,9 @@ func (d *descs) addConns() {
 	s.streams = gauge("streams", "Streams of HTTP/2 to it.")
 	s.dials = counter("dials_total", "Connections to it begun.")
 	s.dialErrors = counter("dial_errors_total", "Connections to it that failed, TLS included.")
-	s.reuses = counter("reuses_total", "Requests that found a connection, or got a stream of one.")
+	s.reuses = counter("reuses_total", "Requests that reused a connection, or got a stream of one.")
 	s.probes = counter("probes_total", "Health checks done.")
-	s.probesFailed = counter("probe_failures_total", "Health checks that speak against the server.")
+	s.probesFailed = counter("probe_failures_total", "Health checks that the server failed.")
 	s.probeTook = gauge("probe_duration_seconds", "How long the last health check took.")
 	s.probeLast = gauge("probe_timestamp_seconds", "When the last health check ended.")
 }
@@ -131,18 +131,18 @@ func (d *descs) addRoutes() {
 func (d *descs) addLimits() {
 	gauge, counter := d.of("limit_", "limit")
 	l := &d.limit
-	l.taken = counter("taken_total", "What was asked for and within the limit.")
-	l.refused = counter("refused_total", "What was refused, or would have been.")
+	l.taken = counter("taken_total", "Requests that were within the limit.")
+	l.refused = counter("refused_total", "Requests refused, or that would have been if the limit did not only count.")
 	l.keys = gauge("keys", "Keys kept.")
 	l.bans = counter("bans_total", "Bans begun.")
-	l.lost = counter("lost_keys_total", "Keys forgotten although their state said something.")
+	l.lost = counter("lost_keys_total", "Keys forgotten while part of their limit was used up.")
 	l.lostBans = counter("lost_bans_total", "Keys forgotten although they were banned.")
-	l.untracked = counter("untracked_total", "What was admitted uncounted because there was no place.")
-	l.held = gauge("held_places", "Places taken; of limits of what goes on at once only.")
-	l.places = gauge("places", "Places there are; of those only.")
-	l.queued = gauge("queued_requests", "How many wait for a place; of those only.")
-	l.bytes = counter("bytes_total", "Bytes that asked for a turn; of limits of bandwidth only.")
-	l.delayed = counter("delayed_bytes_total", "Bytes that had to wait for it; of those only.")
-	l.local = counter("local_total", "What was decided alone, as the shared store was away.")
-	l.asked = counter("store_questions_total", "Questions put to a shared store.")
+	l.untracked = counter("untracked_total", "Requests admitted without being counted, because there was no place for the key.")
+	l.held = gauge("held_places", "Places taken. Only of limits on concurrency.")
+	l.places = gauge("places", "Places in all. Only of limits on concurrency.")
+	l.queued = gauge("queued_requests", "Requests that wait for a place. Only of limits on concurrency.")
+	l.bytes = counter("bytes_total", "Bytes paced by the limit. Only of limits on bandwidth.")
+	l.delayed = counter("delayed_bytes_total", "Bytes that were delayed. Only of limits on bandwidth.")
+	l.local = counter("local_total", "Decisions made locally because the shared store could not be reached.")
+	l.asked = counter("store_questions_total", "Requests to the shared store.")
 }

@@ -21,30 +21,29 @@
 // [Collector.ServerLatency]; a route has 8. For pools of thousands of servers there is
 // [Collector.PoolsOnly].
 //
-// A server that is in two of Pools, as in a pool and in a subset of it, is shown under
-// both: choose one pool before you sum up.
+// A server in two of Pools, such as a pool and a subset of it, appears under both: select
+// one pool before you sum.
 //
 // # Histograms
 //
 // Histograms are classic ones, with a bucket for each power of two of a second from
 // 2^-13, which is 122 µs, to 64 s; or native ones with [Collector.NativeHistograms],
-// which have the same bounds, and more of them below. A latency that is just at a bound
-// counts in the bucket above it. The buckets are the same for every pool, so that they
-// can be added.
+// which have the same bounds and further ones below. A latency equal to a bound counts in
+// the bucket above it. The buckets are the same for every pool, so they can be added.
 //
-// A bucket of the latency of a pool has the last request with a trace as its exemplar, if
-// [Collector.Note] is told of requests.
+// Each bucket of a pool's latency has the last request with a trace as its exemplar, if
+// [Collector.Note] is called for each request.
 //
 // # Scrapes
 //
-// Each scrape reads all figures anew. Where strangers may scrape, MaxRequestsInFlight of
-// promhttp.HandlerOpts bounds what that costs.
+// Each scrape reads all figures again. If the address is open to others, limit the cost by
+// MaxRequestsInFlight of promhttp.HandlerOpts.
 //
 // # Counters
 //
 // The counters of a server begin at 0 when it joins its pool, and
-// [balance.Server.ClearStats] sets its outcomes and latencies back. Prometheus takes
-// either for a reset.
+// [balance.Server.ClearStats] sets its outcomes and latencies back. Prometheus
+// treats both as a counter reset.
 //
 // The folder has alert rules (alerts.yml) and a dashboard for Grafana
 // (dashboard.json). The package is a module of its own, so that penstock itself does

@@ -22,16 +22,16 @@ type exemplar struct {
 	at      time.Time
 }
 
-// exemplars are those of one pool: of each bucket the last request that had a trace.
+// exemplars holds the last request with a trace of each bucket of one pool.
 type exemplars [highest - classicLowest + 2]atomic.Pointer[exemplar]
 
-// Note keeps a request as the exemplar of its bucket in the latency of its pool, if it has
-// a trace. It is for OnDone of servers:
+// Note keeps a request that has a trace as the exemplar of its bucket in the latency of its
+// pool. It is to be called by OnDone of servers:
 //
 //	gateway.OnDone = collector.Note
 //
-// One request is kept for each bucket of each of Pools that has a Name. A scrape shows
-// them if it asks for OpenMetrics: see EnableOpenMetrics of promhttp.HandlerOpts.
+// One request is kept for each bucket of each of Pools that has a Name. A scrape in the
+// OpenMetrics format shows them: see EnableOpenMetrics of promhttp.HandlerOpts.
 func (c *Collector) Note(r *l7.Record) {
 	c.init()
 	kept := c.kept[r.Pool]
@@ -76,5 +76,5 @@ func (e *exemplars) with(m prometheus.Metric) prometheus.Metric {
 	if shown, err := prometheus.NewMetricWithExemplars(m, list...); err == nil {
 		return shown
 	}
-	return m // there are none
+	return m // without exemplars
 }

@@ -374,7 +374,7 @@ func TestExemplarsTakeTheTraceOfTheHost(t *testing.T) {
 	require.Contains(t, buf.String(), "id-1")
 }
 
-// A name that discovery has brought stays one label value.
+// A name that comes from discovery stays one label value, whatever is in it.
 func TestNamesAddNoSeries(t *testing.T) {
 	const evil = "a\"} 1\npenstock_evil{x=\"y\\"
 	pool := &balance.Pool{Name: evil}

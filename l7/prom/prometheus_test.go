@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tool skips the test where there is no such program.
+// tool skips the test if the program is not installed.
 func tool(t *testing.T, name string) string {
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -55,8 +55,8 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 	}
 }
 
-// TestPrometheusScrapes has a Prometheus scrape the metrics, and asks it all that the
-// dashboard would ask.
+// TestPrometheusScrapes has a Prometheus scrape the metrics, and runs all queries of the
+// dashboard.
 func TestPrometheusScrapes(t *testing.T) { scraped(t, false) }
 
 func TestPrometheusScrapesNativeHistograms(t *testing.T) { scraped(t, true) }
@@ -119,8 +119,8 @@ func scraped(t *testing.T, native bool) {
 	}
 }
 
-// query asks a Prometheus for an expression, and returns how that went and the number of
-// series it has.
+// query evaluates an expression in a Prometheus, and returns its status and the number of
+// series.
 func query(addr, expr string) (status string, series int) {
 	reply, err := http.Get("http://" + addr + "/api/v1/query?" + url.Values{"query": {expr}}.Encode())
 	if err != nil {

@@ -42,7 +42,7 @@ func (c *Collector) fronts(ch chan<- prometheus.Metric) {
 	}
 }
 
-// front shows what servers of both layers have.
+// front shows the figures that servers of l4 and l7 have in common.
 func (c *Collector) front(ch chan<- prometheus.Metric, name string, st *l4.Stats) {
 	d := &c.descs.front
 	put(ch, d.open, st.Open, name)
@@ -155,7 +155,7 @@ func (c *Collector) conn(ch chan<- prometheus.Metric, pool, name string, st *l7.
 	put(ch, d.reuses, st.Reuses, pool, name)
 }
 
-// check shows what the first checker that watches s knows.
+// check shows the results of the first checker that probes s.
 func (c *Collector) check(ch chan<- prometheus.Metric, pool string, s *balance.Server) {
 	var st health.Status
 	i := slices.IndexFunc(c.Checks, func(h *health.Checker) (ok bool) { st, ok = h.Status(s); return ok })
@@ -171,7 +171,7 @@ func (c *Collector) check(ch chan<- prometheus.Metric, pool string, s *balance.S
 	}
 }
 
-// routes shows Routers. Routes with the same name are one.
+// routes shows Routers. The figures of routes with the same name are added.
 func (c *Collector) routes(ch chan<- prometheus.Metric) {
 	d := &c.descs.route
 	for name, r := range c.Routers {
@@ -233,12 +233,12 @@ func outcomes(ch chan<- prometheus.Metric, m metric, o balance.Outcomes, labels 
 
 // Bounds of buckets are powers of two of a second, of which these are the exponents.
 const (
-	nativeLowest  = -18 // what is below is in the zero bucket of a native histogram
+	nativeLowest  = -18 // shorter latencies are in the zero bucket of a native histogram
 	classicLowest = -13 // 122 µs
-	highest       = 6   // 64 s: the last that a pool keeps apart from what is above
+	highest       = 6   // 64 s: longer latencies share a bucket
 )
 
-var started = time.Now() // native histograms say since when they count
+var started = time.Now() // native histograms carry the time since which they count
 
 // histogram shows h: its counts by powers of two of a second.
 func (c *Collector) histogram(ch chan<- prometheus.Metric, m metric, h *balance.Histogram, e *exemplars, labels ...string) {

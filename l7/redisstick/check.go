@@ -20,7 +20,7 @@ func (t *Table) Check() error {
 }
 
 // heedsContext reports whether the commands of a client end with their context. Those of
-// go-redis do not unless they are told to. A client of another kind is believed to.
+// go-redis do only with ContextTimeoutEnabled. Clients of other types are assumed to.
 func heedsContext(client redis.Cmdable) bool {
 	switch c := client.(type) {
 	case *redis.Client:

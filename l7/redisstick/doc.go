@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package redisstick keeps sticky tables in Redis, for all gateways together.
+// Package redisstick keeps sticky tables in Redis, shared by all gateways.
 //
 //	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, ContextTimeoutEnabled: true})
 //	stick := &l7.Stick{
@@ -9,15 +9,15 @@
 //		Next:  proxy,
 //	}
 //
-// Redis may be one server, a Ring, a Cluster, or watched by Sentinels (MasterName in the options); with TLS
-// (TLSConfig) and a user, whose least rights are
+// Redis may be one server, a Ring, a Cluster, or a master that Sentinels watch (MasterName in the options), with
+// TLS (TLSConfig) and a user. The rights that the user needs are
 //
 //	ACL SETUSER gateway on >secret ~penstock:stick:* -@all +get +getex +set +setnx +ping
 //
-// and, in a Cluster, +cluster|slots +command. After a failover each gateway lives by what it has seen until its client has
-// found the new master.
+// and, in a Cluster, +cluster|slots and +command. After a failover, each gateway uses the entries that it has seen itself
+// until its client has found the new master.
 //
 // It is a module of its own, so that penstock itself does not depend on a
-// Redis client. Besides penstock it brings github.com/redis/go-redis/v9 and what that depends
-// on: cespare/xxhash, go.uber.org/atomic and golang.org/x/sys.
+// Redis client. It depends on penstock, on github.com/redis/go-redis/v9 and on the modules
+// that needs: cespare/xxhash, go.uber.org/atomic and golang.org/x/sys.
 package redisstick

@@ -77,7 +77,7 @@ func watched(t *testing.T) (master *server, options *redis.UniversalOptions) {
 		t.Cleanup(s.down)
 		options.Addrs = append(options.Addrs, s.addr)
 	}
-	for _, addr := range options.Addrs { // until they know of each other and of the replica
+	for _, addr := range options.Addrs { // until each has found the others and the replica
 		c := redis.NewSentinelClient(&redis.Options{Addr: addr})
 		defer c.Close()
 		require.Eventually(t, func() bool {

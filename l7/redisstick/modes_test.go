@@ -40,8 +40,8 @@ func TestTLSAndUser(t *testing.T) {
 	require.ErrorContains(t, said, "WRONGPASS")
 }
 
-// TestFailover: a master is killed, with sentinels or in a cluster. What it knew is known
-// again, to a gateway that has not seen it before.
+// TestFailover: a master is killed, with sentinels or in a cluster. A gateway that has not
+// seen its entries before finds them again.
 func TestFailover(t *testing.T) {
 	for name, begin := range map[string]func() (victim *server, options *redis.UniversalOptions){
 		"sentinel": func() (*server, *redis.UniversalOptions) { return watched(t) },

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// half is a Redis of which a node is away: keys that begin with x have no answer.
+// half is a Redis without one of its nodes: keys that begin with x have no reply.
 type half struct{ asked atomic.Int64 }
 
 func (h *half) DialHook(redis.DialHook) redis.DialHook {
@@ -40,8 +40,8 @@ func (h *half) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 	return next
 }
 
-// TestHalfOfRedisIsAway: what the other half answers does not end the outage each time, which
-// would be told at the rate of requests.
+// TestHalfOfRedisIsAway: replies of the other half do not end the outage each time, which
+// would be logged as often as there are requests.
 func TestHalfOfRedisIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ContextTimeoutEnabled: true})
@@ -69,9 +69,9 @@ func TestHalfOfRedisIsAway(t *testing.T) {
 	})
 }
 
-// TestOutageGoesByTheMonotonicClock: a clock of the machine that is set back neither puts off when
-// Redis is asked again, nor has an answer taken for one from before the outage. Of times only
-// those with a monotonic reading are compared without the wall clock (package time).
+// TestOutageGoesByTheMonotonicClock: setting the machine's clock back neither delays the next
+// attempt to reach Redis, nor makes a reply look older than the outage. Package time compares
+// without the wall clock only if both times have a monotonic reading.
 func TestOutageGoesByTheMonotonicClock(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ContextTimeoutEnabled: true})
 	defer client.Close()

@@ -14,13 +14,14 @@ import (
 	"github.com/penstock-lb/penstock/l7"
 )
 
-// A Table is an [l7.StickStore] in Redis 6.2 or later, single or cluster. A
-// look-up is one round trip on one key, and so is what is learnt.
+// A Table is an [l7.StickStore] in Redis 6.2 or later, a single server or a
+// cluster. To look up a key takes one round trip, and so does storing one.
 //
-// What a gateway has seen it also keeps itself. While Redis is away it lives
-// by that, and no exchange fails or waits for Redis, but for the first that
-// finds out; what Redis forgets (a restart without persistence) the gateways
-// tell it again as they are asked.
+// Each gateway also keeps the entries that it has seen itself, in Local, and uses
+// those while Redis cannot be reached: no exchange fails, and none waits for
+// Redis but those that find out, for at most Timeout, and one every Retry. Entries
+// that Redis has lost, as by a restart without persistence, are written to it
+// again when a gateway that has them looks them up.
 //
 // All methods may be called at once; the fields must not change after first
 // use.
@@ -33,23 +34,23 @@ type Table struct {
 	Prefix string        // goes before every key; "" means "penstock:stick:"
 	Expire time.Duration // since a key was last asked for; 0 means 30 minutes, negative never
 
-	// Local is what this gateway keeps itself; its Expire should be the same.
-	// Nil means a StickTable of that kind.
+	// Local has the entries that this gateway has seen; its Expire should be the
+	// same. Nil means a new StickTable with that Expire.
 	Local *l7.StickTable
 
-	Timeout time.Duration // for one answer of Redis; 0 or less means 100ms
-	Retry   time.Duration // after which a Redis that failed is asked again; 0 or less means 1s
+	Timeout time.Duration // for one reply of Redis; 0 or less means 100ms
+	Retry   time.Duration // between two attempts while Redis cannot be reached; 0 or less means 1s
 
-	Logger   *slog.Logger    // told when Redis goes and comes back; nil means slog.Default()
-	OnChange func(err error) // likewise, nil meaning that it is back; must not block
+	Logger   *slog.Logger    // for when an outage of Redis begins and ends; nil means slog.Default()
+	OnChange func(err error) // called at both, with a nil err at the end; must not block; nil means none
 
 	own  atomic.Pointer[l7.StickTable]
-	away atomic.Pointer[outage] // nil means that Redis is there
+	away atomic.Pointer[outage] // nil if there is none
 }
 
-// An outage is a time for which Redis is away. It does not change.
+// An outage is a time in which Redis cannot be reached. It is immutable.
 type outage struct {
-	since time.Time // only an answer to what is asked for after that ends it
+	since time.Time // only the reply to a later command ends it
 	retry time.Time // when to ask again
 }
 
@@ -83,8 +84,8 @@ func (t *Table) Lookup(key string) (server string, ok bool) {
 	return "", false
 }
 
-// restore tells Redis what it has forgotten. Another gateway may be faster:
-// then its word counts.
+// restore writes an entry that Redis has lost. If another gateway has written
+// one meanwhile, restore returns that.
 func (t *Table) restore(ctx context.Context, asked time.Time, key, server string) string {
 	set, err := t.Client.SetNX(ctx, t.name(key), server, t.span()).Result()
 	if err != nil || set {
@@ -128,8 +129,8 @@ func (t *Table) name(key string) string {
 	return t.Prefix + key
 }
 
-// expire returns the Expire of GETEX, of which a negative one leaves the
-// key's as it is.
+// expire returns the expiry for GETEX, where a negative one leaves that of the
+// key as it is.
 func (t *Table) expire() time.Duration {
 	if t.Expire == 0 {
 		return 30 * time.Minute
@@ -137,11 +138,11 @@ func (t *Table) expire() time.Duration {
 	return max(t.Expire, -1)
 }
 
-// span returns that of SET, of which 0 means for ever.
+// span returns the expiry for SET, where 0 means none.
 func (t *Table) span() time.Duration { return max(0, t.expire()) }
 
-// ask reports whether Redis is there, or it is time to see: one caller sees,
-// the others do without meanwhile.
+// ask reports whether the caller is to use Redis. In an outage it does so for one caller
+// every Retry.
 func (t *Table) ask() (now time.Time, ok bool) {
 	now = time.Now()
 	was := t.away.Load()
@@ -151,7 +152,7 @@ func (t *Table) ask() (now time.Time, ok bool) {
 	return now, !now.Before(was.retry) && t.away.CompareAndSwap(was, &outage{since: was.since, retry: now.Add(t.pause())})
 }
 
-// heard notes an answer of Redis to what was asked at asked, or that there was none.
+// heard notes that a command sent at asked had a reply, or failed with err.
 func (t *Table) heard(asked time.Time, err error) {
 	if err == nil {
 		for was := t.away.Load(); was != nil && asked.After(was.since); was = t.away.Load() {
@@ -179,8 +180,8 @@ func (t *Table) heard(asked time.Time, err error) {
 	}
 }
 
-// lookAgain has the client of a cluster find out which node has which keys, unless it was Redis
-// that answered with err. By itself it does so each minute, and meanwhile asks a node that is
+// lookAgain has the client of a cluster reload its map of slots to nodes, unless err is a reply
+// of Redis. By itself the client does so once a minute, and until then it asks a node that is
 // gone, although another has taken over.
 func (t *Table) lookAgain(err error) {
 	c, ok := t.Client.(*redis.ClusterClient)

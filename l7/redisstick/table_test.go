@@ -101,7 +101,7 @@ func TestExpire(t *testing.T) {
 	require.Equal(t, "b", server, "the word of Redis counts")
 }
 
-// What Redis forgets the gateways tell it again; the first one's word counts.
+// Entries that Redis has lost are written again by the gateways; the first one stays.
 func TestRedisForgets(t *testing.T) {
 	c := dial(t, start(t).addr)
 	one, two := &Table{Client: c}, &Table{Client: c}
@@ -116,8 +116,8 @@ func TestRedisForgets(t *testing.T) {
 	}
 }
 
-// Redis is killed and restarted under load: no request fails, all stay where
-// they are, and it is said.
+// Redis is killed and restarted under load: no request fails, each key stays on its
+// server, and the outage is logged.
 func TestRedisGoesAndComes(t *testing.T) {
 	s := start(t)
 	var away atomic.Bool

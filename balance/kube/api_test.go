@@ -29,8 +29,8 @@ import (
 	"github.com/penstock-lb/penstock/balance/kube"
 )
 
-// TestMain takes client-go's handlers of errors away: one waits until a millisecond has
-// passed since the last error, which in a bubble of synctest lies decades ahead.
+// TestMain removes client-go's error handlers: one waits until a millisecond has passed since
+// the last error, which in a synctest bubble is decades in the future.
 func TestMain(m *testing.M) {
 	utilruntime.ErrorHandlers = nil
 	m.Run()
@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 
 var errDown = fmt.Errorf("the API server is away: %w", syscall.ECONNREFUSED)
 
-// An api is client-go's fake, that can be away, and whose watch can be told what one likes.
+// An api is client-go's fake, which a test can take down, and whose watch events a test
+// can make.
 type api struct {
 	fakediscovery.FakeDiscoveryV1
 	tracker clienttest.ObjectTracker
@@ -76,7 +77,8 @@ func newAPI() *api {
 	return a
 }
 
-// IsWatchListSemanticsUnSupported tells reflectors that this is a fake, unless it streams.
+// IsWatchListSemanticsUnSupported says whether reflectors are to list, which they need not if
+// streams is set.
 func (a *api) IsWatchListSemanticsUnSupported() bool { return !a.streams }
 
 var _ client.EndpointSlicesGetter = (*api)(nil)
@@ -91,14 +93,14 @@ func (a *api) ask() error {
 	return nil
 }
 
-// say has the watch say something.
+// say sends an event to the watch.
 func (a *api) say(what watch.EventType, s *discovery.EndpointSlice) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.watcher.Action(what, s)
 }
 
-// setDown has the API server go away, with its watch, or come back.
+// setDown takes the API server down, with its watch, or brings it back.
 func (a *api) setDown(down bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -110,7 +112,7 @@ func (a *api) setDown(down bool) {
 
 var resource = discovery.SchemeGroupVersion.WithResource("endpointslices")
 
-// put makes slices be there.
+// put creates or replaces slices.
 func (a *api) put(t *testing.T, all ...*discovery.EndpointSlice) {
 	t.Helper()
 	for _, s := range all {
@@ -170,7 +172,7 @@ func slice(name string, endpoints ...string) *discovery.EndpointSlice {
 	return s
 }
 
-// A followed pool, and what it was told of failures.
+// A followed pool, with the failures that were reported to it.
 type followed struct {
 	*balance.Pool
 
@@ -202,13 +204,14 @@ func follow(t *testing.T, src *kube.Source) *followed {
 	return f
 }
 
-// settle waits until changes have been told.
+// settle waits until changes have been reported.
 func settle() {
 	time.Sleep(50 * time.Millisecond)
 	synctest.Wait()
 }
 
-// servers is each server as name=address, with * if it serves what it has, and @zone.
+// servers lists each server as name=address, with * if it gets persistent traffic only, and
+// @zone.
 func (f *followed) servers() string {
 	var all []string
 	for s := range f.All() {

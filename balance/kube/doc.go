@@ -9,17 +9,17 @@
 //	...
 //	err = pool.Follow(ctx, &kube.Source{Client: client, Namespace: "shop", Service: "web", Port: "http"})
 //
-// So a gateway connects to the pods and not to the address of the Service: it chooses
-// among them, limits and checks each of them, and drains those that terminate. It needs
-// the right to list and watch the endpointslices of discovery.k8s.io in the namespace,
-// and no other; examples/kube has a manifest.
+// The gateway connects to the pods and not to the address of the Service: it balances
+// between them, limits and checks each of them, and drains those that terminate. Its
+// service account needs the right to list and watch the endpointslices of
+// discovery.k8s.io in the namespace, and no other; examples/kube has a manifest.
 //
 // To have the servers of more than one Service in a pool, follow a [balance.Merge].
 //
-// It is a module of its own. Besides penstock it brings k8s.io/client-go, api,
-// apimachinery, klog, kube-openapi and utils with what they depend on: golang.org/x/net,
+// The package is a module of its own. Besides penstock it depends on k8s.io/client-go, api,
+// apimachinery, klog, kube-openapi and utils, and on their dependencies: golang.org/x/net,
 // oauth2, sys, term, text and time, google.golang.org/protobuf, go-openapi, gnostic-models,
-// go-restful, libraries for JSON, YAML and CBOR, and some small ones, 46 modules in all
-// that are built in. Of client-go's own clients it needs that of discovery.k8s.io only;
-// a program that imports k8s.io/client-go/kubernetes builds them all.
+// go-restful, libraries for JSON, YAML and CBOR, and some small ones: 46 modules are built
+// in. Of the clients in client-go it needs only that of discovery.k8s.io; a program that
+// imports k8s.io/client-go/kubernetes builds all of them.
 package kube

@@ -26,8 +26,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A cluster is etcd and kube-apiserver of this machine, and the controllers that make
-// EndpointSlices if they are asked for. There is no node: tests play them.
+// A cluster runs etcd and kube-apiserver on this machine, and on request the controllers that
+// make EndpointSlices. It has no nodes: tests take their part.
 type cluster struct {
 	t              *testing.T
 	dir            string
@@ -101,7 +101,7 @@ func (c *cluster) up() {
 	}, 2*time.Minute, 100*time.Millisecond, "see %s", c.file("kube-apiserver.log"))
 }
 
-// kill ends all of it at once, without a warning.
+// kill ends all of it by SIGKILL.
 func (c *cluster) kill() {
 	for _, cmd := range c.running {
 		_ = cmd.Process.Kill()
@@ -132,7 +132,7 @@ func (c *cluster) try(method, path, kind string, body any) (status int, answer [
 	return res.StatusCode, answer
 }
 
-// ask does what must succeed.
+// ask makes a request that must succeed.
 func (c *cluster) ask(method, path string, body any) []byte {
 	c.t.Helper()
 	kind := "application/json"
@@ -148,7 +148,7 @@ func (c *cluster) ask(method, path string, body any) []byte {
 
 type object = map[string]any
 
-// client is one of the API server, with a token.
+// client returns a client of the API server with a token.
 func (c *cluster) client(token string) *client.DiscoveryV1Client {
 	c.t.Helper()
 	api, err := client.NewForConfig(&rest.Config{Host: "https://" + c.api, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})

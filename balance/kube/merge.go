@@ -17,17 +17,17 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// state is what the conditions of an endpoint come to.
+// state sums up the conditions of an endpoint.
 type state int
 
 const (
-	gone     state = iota // gets nothing
-	draining              // serves what it has
+	gone     state = iota // gets no traffic
+	draining              // gets persistent traffic only
 	ready
 )
 
-// stateOf reads conditions, of which one that is absent has the value that the API says it
-// has. (EndpointConditions, discovery/v1.)
+// stateOf returns the state for conditions. An absent condition has the value that the API
+// defines for it. (EndpointConditions, discovery/v1.)
 func stateOf(c discovery.EndpointConditions) state {
 	is := func(b *bool) bool { return b == nil || *b }
 	switch {
@@ -48,9 +48,9 @@ type candidate struct {
 	slice    string
 }
 
-// better reports whether c stands for its pod rather than o. The family comes first: the
-// slices of two families do not change at once, and a pod must not change its address for
-// that moment.
+// better reports whether c is used for its pod rather than o. The family is compared first:
+// the slices of two families do not change at the same time, and a pod must not change its
+// address in between.
 func (c *candidate) better(o *candidate) bool {
 	if c.family != o.family {
 		return c.family == discovery.AddressTypeIPv4
@@ -61,7 +61,8 @@ func (c *candidate) better(o *candidate) bool {
 	return c.slice < o.slice
 }
 
-// merge returns the endpoints of all slices, by name, and what is wrong with the rest.
+// merge returns the endpoints of all slices, sorted by name, and the errors of those that
+// cannot be used.
 func (s *Source) merge(all []*discovery.EndpointSlice) ([]balance.Endpoint, error) {
 	slices.SortFunc(all, func(a, b *discovery.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
 	var errs []error
@@ -85,7 +86,7 @@ func (s *Source) merge(all []*discovery.EndpointSlice) ([]balance.Endpoint, erro
 	return eps, errors.Join(append(errs, wrong...)...)
 }
 
-// candidates yields the endpoints of one slice, or why it has none.
+// candidates yields the endpoints of one slice, or the error for which it has none.
 func (s *Source) candidates(slice *discovery.EndpointSlice) func(yield func(*candidate, error) bool) {
 	return func(yield func(*candidate, error) bool) {
 		if len(slice.Endpoints) == 0 || !s.family(slice.AddressType) {
@@ -165,7 +166,7 @@ func (s *Source) port(ports []discovery.EndpointPort) (string, error) {
 	return "", fmt.Errorf("no port %q: there is %s", s.Port, have)
 }
 
-// endpoints finishes the endpoints of all candidates.
+// endpoints turns the candidates into endpoints, with zones, weights and Edit applied.
 func (s *Source) endpoints(byName map[string]*candidate) (eps []balance.Endpoint, errs []error) {
 	anyReady, hinted := false, true
 	for _, c := range byName {
@@ -206,7 +207,7 @@ func (s *Source) endpoints(byName map[string]*candidate) (eps []balance.Endpoint
 	return eps, errs
 }
 
-// hint returns the zone that an endpoint is for: its own if that is among the hints.
+// hint returns the zone that the hints assign an endpoint to: its own if that is among them.
 func hint(hints []discovery.ForZone, own string) string {
 	if len(hints) == 0 || slices.Contains(hints, discovery.ForZone{Name: own}) {
 		return own

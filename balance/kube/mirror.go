@@ -12,13 +12,13 @@ import (
 
 // A mirror has the EndpointSlices of the API server, as a reflector reports them.
 type mirror struct {
-	wake chan struct{} // has room for one; full if there is something to take
+	wake chan struct{} // buffer of one; full if there is something to take
 
 	mu     sync.Mutex
-	slices map[string]*discovery.EndpointSlice // by name; never changed themselves
-	synced bool                                // there was a complete list
-	news   bool                                // of slices, or that they are still the same
-	err    error                               // of the last question to the API server
+	slices map[string]*discovery.EndpointSlice // by name; their contents are never changed
+	synced bool                                // a complete list has arrived
+	news   bool                                // slices have changed, or were confirmed to be current
+	err    error                               // of the last request to the API server
 }
 
 var (
@@ -26,7 +26,7 @@ var (
 	_ cache.ResourceVersionUpdater = (*mirror)(nil)
 )
 
-// take returns all slices, if there is news of them, and the failure that lasts, if one does.
+// take returns all slices, if there is news of them, and the present failure, if there is one.
 func (m *mirror) take() (all []*discovery.EndpointSlice, known bool, failure error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -39,7 +39,7 @@ func (m *mirror) take() (all []*discovery.EndpointSlice, known bool, failure err
 	return all, known, m.err
 }
 
-// change changes m and says so.
+// change changes m by f and wakes Watch.
 func (m *mirror) change(f func()) {
 	m.mu.Lock()
 	f()
@@ -50,14 +50,14 @@ func (m *mirror) change(f func()) {
 	}
 }
 
-// failed notes that the API server cannot be asked.
+// failed notes that the API server cannot be reached.
 func (m *mirror) failed(err error) { m.change(func() { m.err = err }) }
 
-// works notes that it can: what is known is true, or a change of it follows at once.
+// works notes that it can be: the slices are current, or a change of them follows at once.
 func (m *mirror) works() { m.change(func() { m.news, m.err = true, nil }) }
 
-// UpdateResourceVersion implements [cache.ResourceVersionUpdater]. It comes with a bookmark
-// too, about once a minute.
+// UpdateResourceVersion implements [cache.ResourceVersionUpdater]. A reflector
+// calls it for bookmarks too, about once a minute.
 func (m *mirror) UpdateResourceVersion(string) { m.works() }
 
 // Add implements [cache.ReflectorStore].

@@ -20,8 +20,8 @@ import (
 	"github.com/penstock-lb/penstock/balance/kube"
 )
 
-// A story of a real API server: the account has no right, then has it; 1000 endpoints in 11
-// slices come and go; API server and etcd are killed, and come back.
+// A real API server: the account has no rights, then gets them; 1000 endpoints in 11 slices
+// are added and removed; API server and etcd are killed, and restarted.
 func TestWithKubernetes(t *testing.T) {
 	c := start(t)
 	c.namespace()

@@ -99,7 +99,7 @@ func TestRollingUpdateLosesNothing(t *testing.T) {
 	require.Greater(t, load.sent.Load(), int64(1000))
 }
 
-// controllers starts those that make pods and EndpointSlices.
+// controllers starts the controllers of pods and EndpointSlices.
 func (c *cluster) controllers() {
 	config := object{"apiVersion": "v1", "kind": "Config", "current-context": "c",
 		"clusters": []object{{"name": "c", "cluster": object{"server": "https://" + c.api, "insecure-skip-tls-verify": true}}},
@@ -111,7 +111,7 @@ func (c *cluster) controllers() {
 		"--cert-dir", c.file("certs-manager"), "--controllers", "deployment-controller,replicaset-controller,endpointslice-controller")
 }
 
-// A load sends requests and counts those that are not answered well.
+// A load sends requests and counts those that fail.
 type load struct {
 	url          string
 	sent, failed atomic.Int64
@@ -161,7 +161,7 @@ func (n *node) generation(c *cluster, version int) {
 		object{"spec": object{"template": object{"metadata": object{"annotations": object{"version": fmt.Sprint("v", version)}}}}})
 }
 
-// replaced reports whether all pods that there are have the version.
+// replaced reports whether all existing pods have the version.
 func (n *node) replaced(version int) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -175,7 +175,7 @@ func (n *node) replaced(version int) bool {
 	return count == 6
 }
 
-// run looks at the pods there are to be, until ctx ends, and waits for those it has.
+// run starts and ends pods as the API server asks, until ctx ends, and waits for its pods.
 func (n *node) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -237,7 +237,7 @@ func (n *node) begin(name, version string, wg *sync.WaitGroup) {
 		"conditions": []object{{"type": "Ready", "status": "True"}}}})
 }
 
-// end ends a pod as kubelet does that of a server which goes on for a second, and then
+// end ends a pod as kubelet does, for a server that keeps accepting for a second and then
 // finishes its requests.
 func (n *node) end(name string, p *pod) {
 	time.Sleep(time.Second)

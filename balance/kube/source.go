@@ -29,38 +29,37 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// A Source has the endpoints of a Service and is a [balance.Source]. Its fields must not
-// change once Watch is called.
+// A Source is a [balance.Source] of the endpoints of a Service. Its fields must not change
+// once Watch is called.
 //
-// All EndpointSlices of the Service are taken together. Of the conditions of an endpoint,
-// ready means that it serves; one that is serving but not ready, since its pod terminates,
-// has a Weight of -1, so that persistent traffic goes on and nothing else comes; any other
-// is left out. If no endpoint is ready, those that terminate serve, as with kube-proxy.
-// (KEP-1669, "Proxy Terminating Endpoints".)
+// All EndpointSlices of the Service are merged. An endpoint that is ready serves. One that is
+// serving but not ready, because its pod terminates, has a Weight of -1: it keeps its
+// persistent traffic and gets no other. The rest are left out. If no endpoint is ready,
+// those that terminate get all traffic, as with kube-proxy. (KEP-1669, "Proxy Terminating
+// Endpoints".)
 //
 // The name of an endpoint is that of its pod, so a pod that has two addresses, or is in two
 // slices for a moment, is one server. Without a pod it is the address. Labels are "pod",
-// "node", "hostname" and "zone", those that are known. Zone is the zone the endpoint is in;
-// if all that are ready have hints for topology aware routing, it is the zone that these
-// give it to.
+// "node", "hostname" and "zone", as far as they are known. Zone is the zone of the endpoint,
+// or, if all endpoints that are ready have hints for topology aware routing, the zone of its
+// hint.
 //
-// While the API server is away the set that was good stays, without bound:
-// [balance.Pool.SourceState] says how old it is, to the minute or so in which an API server
-// sends a bookmark. It is asked again after half a second to a second, then ever later,
-// after 5 to 10 s in the end. Pods that end in that time are found out by the requests that
-// they fail, so a proxy should retry, and pods should go on for a while when they are to
-// end (preStop).
+// While the API server cannot be reached, the last good set stays, without a time limit:
+// [balance.Pool.SourceState] says how old it is, to about a minute, since an API server sends
+// a bookmark that often. Attempts to reach it begin half a second to a second apart and end
+// 5 to 10 s apart. A pod that ends meanwhile fails requests, so a proxy should retry, and
+// pods should keep serving for a while before they end (preStop).
 //
-// What is wrong with a slice or an endpoint is told, as a *[SliceError], and takes nothing
-// from the others.
+// A slice or an endpoint that cannot be used is reported as a *[SliceError], and the others
+// are used.
 type Source struct {
 	Client    client.EndpointSlicesGetter // such as Clientset.DiscoveryV1()
 	Namespace string                      // of the Service
-	Service   string                      // the name of one, headless or not
+	Service   string                      // its name; it may be headless
 	Port      string                      // its name in the Service, or its number in the pods; empty means the only one there is
-	Network   string                      // "ip4" or "ip6" for addresses of one family; empty means "ip", which is both, and IPv4 of a pod that has both
+	Network   string                      // "ip4" or "ip6" for addresses of one family; empty means "ip": both, and the IPv4 address of a pod that has both
 
-	Edit func(*balance.Endpoint) // has the last word on each endpoint but on the Weight of one that terminates; nil means none
+	Edit func(*balance.Endpoint) // may change each endpoint before it is used, except the Weight of one that terminates; nil means none
 }
 
 // A SliceError says that something of an EndpointSlice cannot be used.
@@ -74,8 +73,8 @@ func (e *SliceError) Error() string { return fmt.Sprintf("kube: EndpointSlice %s
 // Unwrap returns Err.
 func (e *SliceError) Unwrap() error { return e.Err }
 
-// ErrNoSlices means that the Service has no EndpointSlice: in all likelihood there is no
-// such Service.
+// ErrNoSlices means that the Service has no EndpointSlice, most likely because there is no
+// Service of that name.
 var ErrNoSlices = errors.New("kube: no EndpointSlices")
 
 // Check returns what is wrong with s, each a [*penstock.ConfigError]. [Source.Watch] calls it.
@@ -91,11 +90,12 @@ func (s *Source) Check() error {
 	return m.Err()
 }
 
-// gather is how long changes are collected before they are reported: a change of a
-// Service changes several slices, and each reported set makes policies build new pickers.
+// gather is how long changes are collected before they are reported. One change of a
+// Service changes several slices, and policies build new pickers for each reported set.
 const gather = 20 * time.Millisecond
 
-// Watch implements [balance.Source]. It returns only when ctx ends, or what Check says.
+// Watch implements [balance.Source]. It returns the error of Check at once, or else when ctx
+// ends.
 func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, error)) error {
 	if err := s.Check(); err != nil {
 		return err
@@ -105,7 +105,7 @@ func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, erro
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	m := &mirror{slices: make(map[string]*discovery.EndpointSlice), wake: make(chan struct{}, 1)}
-	quiet := klog.New(logr.Discard().GetSink()) // what fails is told by update
+	quiet := klog.New(logr.Discard().GetSink()) // failures are reported by update
 	reflector := cache.NewReflectorWithOptions(s.listWatch(m), &discovery.EndpointSlice{}, m,
 		cache.ReflectorOptions{Name: "penstock " + s.Namespace + "/" + s.Service, Logger: &quiet, Backoff: backoff()})
 	wg.Go(func() { reflector.RunWithContext(klog.NewContext(ctx, quiet)) })
@@ -123,8 +123,8 @@ func (s *Source) Watch(ctx context.Context, update func([]balance.Endpoint, erro
 	}
 }
 
-// backoff is how long a reflector waits after failures: a sixth as long as by default, as
-// gateways are few, and pods that end do not wait for them.
+// backoff is how long a reflector waits after failures: a sixth of its default, as there are
+// few gateways, and pods end without waiting for them.
 func backoff() *wait.Backoff {
 	return &wait.Backoff{Duration: 500 * time.Millisecond, Cap: 5 * time.Second, Steps: 10, Factor: 2, Jitter: 1}
 }
@@ -135,7 +135,7 @@ func (s *Source) listWatch(m *mirror) cache.ListerWatcher {
 	selector := discovery.LabelServiceName + "=" + s.Service
 	fail := func(err error) error {
 		if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
-			err = urlErr.Err // the URL is another each time
+			err = urlErr.Err // without the URL, which differs each time
 		}
 		return fmt.Errorf("kube: EndpointSlices of %s/%s: %w", s.Namespace, s.Service, err)
 	}
@@ -167,12 +167,12 @@ func (s *Source) listWatch(m *mirror) cache.ListerWatcher {
 	return cache.ToListWatcherWithWatchListSemantics(lw, s.Client)
 }
 
-// isFake reports whether c is of client-go's fake, whose watches never say that a list is
-// complete: a reflector would wait for that without end. A fake Clientset says so itself, but
-// its DiscoveryV1 does not. It has no REST client.
+// isFake reports whether c is client-go's fake, whose watches never say that a list is
+// complete, so that a reflector would wait for ever. A fake Clientset has a method for that,
+// but its DiscoveryV1 has not; it is recognised by its lack of a REST client.
 func isFake(c client.EndpointSlicesGetter) bool {
 	if _, ok := c.(interface{ IsWatchListSemanticsUnSupported() bool }); ok {
-		return false // it speaks for itself
+		return false // reflectors ask this method
 	}
 	typed, ok := c.(client.DiscoveryV1Interface)
 	if !ok {
@@ -182,33 +182,33 @@ func isFake(c client.EndpointSlicesGetter) bool {
 	return ok && r == nil
 }
 
-// noStreams tells a reflector to list rather than to have lists sent by a watch.
+// noStreams makes a reflector list, and not expect the list from a watch.
 type noStreams struct{}
 
-// IsWatchListSemanticsUnSupported is what a reflector asks for.
+// IsWatchListSemanticsUnSupported is the method that a reflector looks for.
 func (noStreams) IsWatchListSemanticsUnSupported() bool { return true }
 
-// A relistError hides why a watch could not begin, as a reflector goes on to watch from
-// where it was if the connection was refused. An API server that was started anew takes
-// such a watch, and tells only then that it does not know that far back: for as long as the
-// reflector waits after that, an old set would look like a new one. After this it lists.
+// A relistError hides why a watch could not begin, so that the reflector lists again. If it
+// saw that the connection was refused, it would try to watch from the same version again. A
+// restarted API server accepts that watch and only then reports that the version is too old;
+// while the reflector waits after that, an old set would look like a fresh one.
 type relistError struct{ err error }
 
 func (e *relistError) Error() string { return e.err.Error() }
 
-// A watcher reports what one Watch learns.
+// A watcher reports the sets and failures of one Watch.
 type watcher struct {
 	*Source
 
 	update func([]balance.Endpoint, error)
 	told   []balance.Endpoint
-	wrong  string // what was said to be wrong with that; empty if nothing was
-	failed string // the last failure that was told since then
+	wrong  string // the mistakes in it that were reported; empty if there were none
+	failed string // the last failure reported since then
 }
 
-// tell reports the set of all slices, if there is one, and then a failure, if it lasts.
-// It reports an unchanged set again, so that its age is known; but not one with a mistake
-// in it, or an empty one, about which pools complain.
+// tell reports the set of all slices, if it is known, and then the failure, if there is one.
+// It reports an unchanged set again, so that the pool knows its age; but not one that has a
+// mistake or is empty, since pools report that as an error.
 func (w *watcher) tell(all []*discovery.EndpointSlice, known bool, failure error) {
 	if known {
 		eps, err := w.merge(all)
@@ -231,7 +231,7 @@ func (w *watcher) tell(all []*discovery.EndpointSlice, known bool, failure error
 	}
 }
 
-// sleep waits for d and reports whether ctx has not ended.
+// sleep waits for d, and returns false if ctx ends before.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

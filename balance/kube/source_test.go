@@ -34,8 +34,8 @@ func TestConditionsAreStates(t *testing.T) {
 		{&no, &yes, &yes, "a=10.0.0.1:8080*"}, // terminates, and serves still
 		{&no, nil, &yes, "a=10.0.0.1:8080*"},  // the same
 		{&no, &yes, &no, "a=10.0.0.1:8080*"},  // not by Kubernetes' own controller
-		{&no, &no, &yes, ""},                  // terminates, and serves no more
-		{&no, &no, &no, ""},                   // not ready yet, or no more
+		{&no, &no, &yes, ""},                  // terminates, and no longer serves
+		{&no, &no, &no, ""},                   // not ready yet, or no longer
 		{&no, &no, nil, ""},                   //
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -121,8 +121,8 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// A pod of two families terminates, and the slice of one is heard of before that of the
-// other: it keeps its address.
+// A pod of two families terminates, and the slice of one family changes before that of the
+// other: the pod keeps its address.
 func TestFamiliesThatDisagreeForAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
@@ -160,8 +160,8 @@ func TestLabelsAndZones(t *testing.T) {
 	})
 }
 
-// An endpoint moves to another slice, whichever of the two is heard of first, and events
-// come of slices that are gone or were never heard of.
+// An endpoint moves to another slice, with events of the two in either order, and there are
+// events of slices that are gone or were never added.
 func TestEventsInAnyOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
@@ -185,7 +185,7 @@ func TestEventsInAnyOrder(t *testing.T) {
 		settle()
 		require.Equal(t, "a=10.0.0.1:8080", f.servers())
 
-		// In two slices at once, that which is ready counts.
+		// Of an endpoint in two slices, the one that is ready counts.
 		a.say(watch.Added, slice("web-0", "a 10.0.0.1 gone"))
 		a.say(watch.Added, slice("web-3", "a 10.0.0.1 drain"))
 		settle()
@@ -194,7 +194,7 @@ func TestEventsInAnyOrder(t *testing.T) {
 	})
 }
 
-// While the API server is away the set stays, and how old it is can be read.
+// While the API server is down the set stays, and its age can be read.
 func TestOutageKeepsTheLastGoodSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
@@ -258,7 +258,7 @@ func TestNothingIsToldBeforeAllIsKnown(t *testing.T) {
 	})
 }
 
-// A source that begins while the API server is away has nothing to tell but that.
+// A source that begins while the API server is down reports only that.
 func TestOutageAtFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
@@ -302,7 +302,7 @@ func TestServiceThatIsNotThere(t *testing.T) {
 	})
 }
 
-// One bad endpoint takes nothing from the others, and is told once.
+// One bad endpoint does not affect the others, and is reported once.
 func TestBadEndpointsTakeNothingFromOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()
@@ -332,7 +332,7 @@ func TestBadEndpointsTakeNothingFromOthers(t *testing.T) {
 	})
 }
 
-// Two endpoints to which Edit gives one name do not have the whole set refused.
+// If Edit gives two endpoints the same name, the rest of the set is still used.
 func TestNamesThatAreAlike(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPI()

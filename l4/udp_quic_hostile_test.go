@@ -241,3 +241,22 @@ func TestQUICHeardWithoutReply(t *testing.T) {
 		r.stop(t)
 	})
 }
+
+// TestQUICLearnsShort: an id that the client has used from the address of its one flow leads
+// to its server from others, and not by the turns of the policy.
+func TestQUICLearnsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startQUIC(t, &UDPProxy{QUIC: &QUIC{}}, map[string]func(b []byte) ([]string, error){
+			"10.0.0.1:443": quicServer("one", "srv-1-a"),
+			"10.0.0.2:443": quicServer("two", "srv-2-a"),
+		})
+		r.connectQUIC(t, homeAddr, "client-1", "one")
+		r.send(homeAddr, quicShortTo("fresh-1", ""))
+		r.wantReply(t, homeAddr, "one fresh-1")
+		for _, client := range []string{mobileAddr, thirdAddr} {
+			r.send(client, quicShortTo("fresh-1", "more"))
+			r.wantReply(t, client, "one fresh-1more")
+		}
+		r.stop(t)
+	})
+}

@@ -57,6 +57,7 @@ type carried struct {
 	duplex    bool   // the reply began before the end of the request body
 	chunked   bool   // and the length of the body is not known
 	refused   bool   // an editor has refused the reply, and another has been sent
+	cut       bool   // the exchange inside has cut the reply, and its record says why
 }
 
 type carriedKey struct{}
@@ -260,6 +261,13 @@ func (l *carried) refuse() {
 	l.refused = true
 }
 
+// cutReply records that the exchange inside has cut the reply, by [http.ErrAbortHandler].
+func (l *carried) cutReply() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = true
+}
+
 func (l *carried) isRefused() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -271,6 +279,7 @@ func (l *carried) collect() {
 	l.mu.Lock()
 	now := l.after
 	l.after = nil
+	l.s.cutInside = l.cut
 	l.mu.Unlock()
 	if now == nil {
 		return

@@ -97,7 +97,7 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 		var p any
 		if std.aborted {
 			p = http.ErrAbortHandler
-			if completed(x.Record.Termination) {
+			if completed(x.Record.Termination) && !std.cutInside {
 				x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
 			}
 		}

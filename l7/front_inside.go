@@ -18,15 +18,21 @@ func (s *standard) serveInside(h Handler) {
 	clean := false
 	defer func() {
 		late := l.over()
+		cut := s.aborted && clean || !clean && s.cutInside
 		if !clean {
 			// The foreign handler may want to recover the panic itself, if it has not
 			// returned.
-			x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
+			if !cut {
+				x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
+			}
 			if late {
 				if p := recover(); p != nil {
 					recovered(s.logger(), p, "handler", "path", x.Path)
 				}
 			}
+		}
+		if cut {
+			l.cutReply()
 		}
 		l.tell(x, nil)
 		if s.aborted && clean && !late && !l.isRefused() {

@@ -69,7 +69,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 			} else {
 				under.abort()
 			}
-			if completed(x.Record.Termination) {
+			if completed(x.Record.Termination) && !std.cutInside {
 				x.Record.Termination = endOf(l4.Internal, l4.PhaseData)
 			}
 		case std.through != nil:

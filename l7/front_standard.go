@@ -35,29 +35,30 @@ func ServeHTTP(h Handler, w http.ResponseWriter, r *http.Request) {
 
 // standard is the downstream of an exchange under an [http.Server].
 type standard struct {
-	x        *Exchange
-	w        http.ResponseWriter
-	r        *http.Request
-	srv      *Server      // nil if the http.Server is the host's
-	conn     *clientConn  // nil if it is not known
-	first    bool         // the first request on conn
-	attached *Attachment  // of the front that conn belongs to; nil under an http.Server
-	refused  *headError   // why that front does not accept the request; nil if it does
-	under    ownFront     // the front that has made w and r; nil under an http.Server
-	front    Front        // of under
-	through  *through     // the native continuation of under; nil if there is none
-	lent     *carried     // lent to the foreign handler around; nil if there is none
-	around   *carried     // likewise, if this is that exchange itself, which has gone through
-	lending  bool         // the exchange is lent to a foreign handler inside
-	body     standardBody // of the request
-	stopGone func() bool  // undoes attach
-	writes   writeLimit
-	noBody   bool // the reply has no body
-	chunked  bool
-	aborted  bool
-	begun    bool // the head of the final reply has been given to net/http
-	duplex   bool // the reply began before the end of the request body
-	hijacked bool
+	x         *Exchange
+	w         http.ResponseWriter
+	r         *http.Request
+	srv       *Server      // nil if the http.Server is the host's
+	conn      *clientConn  // nil if it is not known
+	first     bool         // the first request on conn
+	attached  *Attachment  // of the front that conn belongs to; nil under an http.Server
+	refused   *headError   // why that front does not accept the request; nil if it does
+	under     ownFront     // the front that has made w and r; nil under an http.Server
+	front     Front        // of under
+	through   *through     // the native continuation of under; nil if there is none
+	lent      *carried     // lent to the foreign handler around; nil if there is none
+	around    *carried     // likewise, if this is that exchange itself, which has gone through
+	lending   bool         // the exchange is lent to a foreign handler inside
+	body      standardBody // of the request
+	stopGone  func() bool  // undoes attach
+	writes    writeLimit
+	noBody    bool // the reply has no body
+	chunked   bool
+	aborted   bool
+	cutInside bool // an exchange inside has cut the reply, and told why
+	begun     bool // the head of the final reply has been given to net/http
+	duplex    bool // the reply began before the end of the request body
+	hijacked  bool
 }
 
 func newStandardExchange(w http.ResponseWriter, r *http.Request, srv *Server) *standard {
@@ -77,7 +78,9 @@ func (s *standard) run(h http.Handler) {
 	clean := false
 	defer func() {
 		if !clean {
-			x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
+			if !s.cutInside {
+				x.Record.Termination = endOf(l4.Internal, l4.PhaseRequest)
+			}
 			// Under an http.Server of the host's, outer handlers may want to recover the
 			// panic.
 			if s.srv != nil {
@@ -125,6 +128,10 @@ func (s *standard) run(h http.Handler) {
 // begun, else by cutting the connection, or the stream.
 func (s *standard) panicked(p any) {
 	x := s.x
+	if p == http.ErrAbortHandler && s.cutInside {
+		x.replied, s.aborted = true, true
+		return
+	}
 	x.Record.Err = recovered(s.logger(), p, "handler", "path", x.Path)
 	if s.begun || s.hijacked || s.aborted || p == http.ErrAbortHandler {
 		x.Record.Termination = endOf(l4.Internal, l4.PhaseData)

@@ -51,25 +51,37 @@ func (h *CircuitBreaker) ServeExchange(x *Exchange) {
 		h.trial(x, permit)
 		return
 	}
-	settled := false
+	returned, settled := false, false
 	defer func() { // a handler or Failed may panic
 		if !settled {
-			permit.Cancel()
+			h.panicked(x, permit, returned)
 		}
 	}()
 	Serve(h.Next, x)
+	returned = true
 	failed, counts := h.judge(x)
 	settled = true
 	settle(permit, failed, counts)
 }
 
+// panicked ends a permit in a panic: that of a handler, in which nothing is known of the
+// servers, or of a Failed; or http.ErrAbortHandler, by which a reply that a server has
+// broken off passes through middleware of net/http inside.
+func (h *CircuitBreaker) panicked(x *Exchange, permit ratelimit.BreakerPermit, returned bool) {
+	if failed, counts := failedByServer(x); !returned && h.Failed == nil && failed && counts {
+		permit.Fail()
+		return
+	}
+	permit.Cancel()
+}
+
 // trial is for the one exchange that decides. It has succeeded as soon as its reply
 // begins, as that may be a stream that lasts for hours.
 func (h *CircuitBreaker) trial(x *Exchange, permit ratelimit.BreakerPermit) {
-	settled := false
+	returned, settled := false, false
 	defer func() {
 		if !settled {
-			permit.Cancel()
+			h.panicked(x, permit, returned)
 		}
 	}()
 	if h.Failed == nil {
@@ -81,7 +93,7 @@ func (h *CircuitBreaker) trial(x *Exchange, permit ratelimit.BreakerPermit) {
 		}))
 	}
 	Serve(h.Next, x)
-	if settled {
+	if returned = true; settled {
 		return
 	}
 	failed, counts := h.judge(x)

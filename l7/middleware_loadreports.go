@@ -68,6 +68,9 @@ func (h *LoadReports) EditReply(_ *Exchange, r *Reply) {
 	h.strip(&r.Header)
 }
 
+// EditInterim implements [InterimEditor]: clients must not see the fields there either.
+func (h *LoadReports) EditInterim(_ *Exchange, r *Reply) { h.strip(&r.Header) }
+
 func reportsLoad(f *Fields) bool { return f.Has(loadField) || f.Has(loadFieldBin) }
 
 // editTrailer implements trailerEditor.

@@ -5,6 +5,8 @@ package l7
 import (
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -56,6 +58,34 @@ func TestLoadReports(t *testing.T) {
 				require.InDelta(s, 5, loads(pool, "10.1.0.1:80")["named_metrics.queue"], 0, "a malformed report says nothing")
 			})
 		}
+	}
+}
+
+// TestLoadReportsInInterimReplies: clients do not see them there either.
+func TestLoadReportsInInterimReplies(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		onBoth(t, func(s *site) http.Handler {
+			s.origin("10.1.0.1:80", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Endpoint-Load-Metrics", "TEXT cpu_utilization=0.5")
+				w.Header().Set("Link", "</a>")
+				w.WriteHeader(http.StatusEarlyHints)
+				w.Header().Del("Endpoint-Load-Metrics")
+			})
+			return &LoadReports{Keep: keep, Next: s.proxy("10.1.0.1:80")}
+		}, func(s *site) {
+			var hints textproto.MIMEHeader
+			ctx := httptrace.WithClientTrace(s.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+				hints = h
+				return nil
+			}})
+			req, err := http.NewRequestWithContext(ctx, "GET", "http://10.0.0.1/", nil)
+			require.NoError(s, err)
+			resp, err := s.client.Do(req)
+			require.NoError(s, err)
+			resp.Body.Close()
+			require.Equal(s, "</a>", hints.Get("Link"))
+			require.Equal(s, keep, hints.Get("Endpoint-Load-Metrics") != "")
+		})
 	}
 }
 

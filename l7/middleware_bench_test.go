@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"regexp"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,6 +92,14 @@ func (m measure) exchange() func() *Exchange {
 	}
 }
 
+// openBreaker returns a breaker that refuses.
+func openBreaker() *ratelimit.Breaker {
+	b := &ratelimit.Breaker{Volume: 1, Open: time.Minute}
+	permit, _, _ := b.Allow()
+	permit.Fail()
+	return b
+}
+
 func measured(t testing.TB) []measure {
 	pool := &balance.Pool{Name: "p"}
 	if err := pool.Set(balance.Endpoint{Name: "a", Addr: "a:1"}, balance.Endpoint{Name: "b", Addr: "b:1"}); err != nil {
@@ -117,6 +126,7 @@ func measured(t testing.TB) []measure {
 		{name: "GateAdaptive", h: &Gate{Places: &ratelimit.Adaptive{}, Next: leaf}},
 		{name: "GateShedder", h: &Gate{Places: &ratelimit.Shedder{Load: func() (float64, error) { return 0, nil }}, Next: leaf}},
 		{name: "CircuitBreaker", h: &CircuitBreaker{Breaker: new(ratelimit.Breaker), Next: leaf}},
+		{name: "CircuitBreakerOpen", h: &CircuitBreaker{Breaker: openBreaker(), Refuse: leaf, Next: leaf}},
 		{name: "EditHeader", h: &EditHeader{
 			Request: []FieldEdit{SetField{Name: "X-Env", Value: "prod"}},
 			Reply:   []FieldEdit{DelField{Name: "Server"}}, Next: leaf}},
@@ -129,6 +139,7 @@ func measured(t testing.TB) []measure {
 			Service:   HandlerFunc(func(x *Exchange) { f := MakeFields("X-User", "ann"); x.Respond(200, &f, "") }),
 			ToRequest: []string{"X-User"}, UserField: "X-User", KeepFor: time.Hour, Key: ByHost, Fields: []string{"Authorization"}, Next: leaf}},
 		{name: "Fault", h: &Fault{Active: func() bool { return true }, Match: Header{Name: "X-Test"}, Status: 503, Next: leaf}},
+		{name: "FaultOff", h: &Fault{Active: new(atomic.Bool).Load, Status: 503, Next: leaf}},
 		{name: "LimitBody", h: &LimitBody{MaxBytes: 1 << 20, MinRate: 100, Next: leaf}},
 		{name: "LoadReports", h: &LoadReports{Next: leaf}},
 		{name: "BufferReply", h: &BufferReply{Next: leaf}},

@@ -49,6 +49,7 @@ type Breaker struct {
 	once    sync.Once
 	clock   clock
 	mode    atomic.Uint64 // epoch and state, for what need not take the lock
+	until   atomic.Int64  // when Open ends, on clock; set before mode says so
 	refused atomic.Uint64
 
 	mu    sync.Mutex
@@ -93,8 +94,14 @@ type BreakerPermit struct {
 // next trial, 0 if that is not known.
 func (b *Breaker) Allow() (p BreakerPermit, wait time.Duration, ok bool) {
 	b.once.Do(b.init)
-	if mode := b.mode.Load(); BreakerState(mode&3) == BreakerClosed {
+	switch mode := b.mode.Load(); BreakerState(mode & 3) {
+	case BreakerClosed:
 		return BreakerPermit{b: b, epoch: mode >> 2}, 0, true
+	case BreakerOpen:
+		if wait := time.Duration(b.until.Load()) - b.clock.now(); wait > 0 {
+			b.refused.Add(1)
+			return BreakerPermit{}, wait, false
+		}
 	}
 	b.mu.Lock()
 	before := b.c.state
@@ -164,6 +171,7 @@ func (b *Breaker) init() {
 // unlock ends a critical section that began in state before.
 func (b *Breaker) unlock(before BreakerState) {
 	change := BreakerChange{From: before, To: b.c.state, Failed: b.c.judged.failed, Ended: b.c.judged.ended}
+	b.until.Store(int64(b.c.since + b.c.open))
 	b.mode.Store(b.c.epoch<<2 | uint64(b.c.state))
 	b.mu.Unlock()
 	if change.From != change.To && b.OnChange != nil {

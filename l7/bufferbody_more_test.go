@@ -64,6 +64,30 @@ func TestBufferBodyTellsWhatIsTooLong(t *testing.T) {
 	}
 }
 
+// TestBufferBodyTellsItsLimit: the record names it, whether the length was announced or not.
+func TestBufferBodyTellsItsLimit(t *testing.T) {
+	var told Record
+	onBoth(t, func(*site) http.Handler {
+		h := &BufferBody{MaxBytes: 10, Next: &Deny{}}
+		return HandlerFunc(func(x *Exchange) {
+			Serve(h, x)
+			told = x.Record
+		})
+	}, func(s *site) {
+		for _, body := range []io.Reader{strings.NewReader("12345678901"), struct{ io.Reader }{strings.NewReader("12345678901")}} {
+			told = Record{}
+			resp, err := s.client.Post("http://10.0.0.1/", "", body)
+			require.NoError(s, err)
+			resp.Body.Close()
+			require.Equal(s, 413, resp.StatusCode)
+			var limit *http.MaxBytesError
+			require.ErrorAs(s, told.Err, &limit)
+			require.EqualValues(s, 10, limit.Limit)
+			require.Equal(s, endOf(l4.Denied, l4.PhaseRequest), told.Termination)
+		}
+	})
+}
+
 // TestBufferBodyTellsWhatIsTooSlow has bodies that are too slow for another limit before
 // they are for BufferBody.
 func TestBufferBodyTellsWhatIsTooSlow(t *testing.T) {

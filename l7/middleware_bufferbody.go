@@ -18,9 +18,9 @@ import (
 // BufferBody reads the request body before it calls Next, so that a slow client
 // does not occupy a server, and inner handlers can look at the body or send it
 // again. A body that does not come in time is answered 408. One that is longer
-// than MaxBytes or [Server.MaxBodyBytes] is answered 413. A completely buffered
-// body can be sent again to another server, whatever [Retry.BodyBytes] is.
-// Memory is used only for bytes that have come.
+// than MaxBytes or [Server.MaxBodyBytes] is answered 413. Record.Err names the limit.
+// A completely buffered body can be sent again to another server, whatever
+// [Retry.BodyBytes] is. Memory is used only for bytes that have come.
 type BufferBody struct {
 	// MaxBytes is the longest body; 0 means 1 MiB. With AtLeast it bounds only the buffered part.
 	MaxBytes int
@@ -50,7 +50,7 @@ func (h *BufferBody) ServeExchange(x *Exchange) {
 	if stream {
 		limit = min(limit, h.AtLeast)
 	} else if x.ContentLength > int64(limit) {
-		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.Denied, l4.PhaseRequest))
+		h.refuse(x, &http.MaxBytesError{Limit: int64(limit)})
 		return
 	}
 	body := x.Body()
@@ -63,7 +63,6 @@ func (h *BufferBody) ServeExchange(x *Exchange) {
 		return
 	case err != nil:
 		x.down.mustClose()
-		x.Record.Err = err
 		h.refuse(x, err)
 		return
 	case ended && len(buf) <= limit:
@@ -71,7 +70,7 @@ func (h *BufferBody) ServeExchange(x *Exchange) {
 	case stream:
 		x.SetBody(io.MultiReader(bytes.NewReader(buf), body), x.ContentLength)
 	default:
-		x.Error(http.StatusRequestEntityTooLarge, endOf(l4.Denied, l4.PhaseRequest))
+		h.refuse(x, &http.MaxBytesError{Limit: int64(limit)})
 		return
 	}
 	Serve(h.Next, x)
@@ -82,6 +81,7 @@ const firstBuffered = 4 << 10
 // refuse answers a request whose body could not be read: too long for the
 // server, badly framed, too slow for another limit, or incomplete.
 func (h *BufferBody) refuse(x *Exchange, err error) {
+	x.Record.Err = err
 	var he *headError
 	var tooLong *http.MaxBytesError
 	var be *BodyError

@@ -99,10 +99,13 @@ func (s *standard) rewindable() bool   { return false }
 
 func (s *standard) bodyReady() bool { return s.r.ContentLength == 0 }
 
+// bodyOver reports whether no more of the body comes from the client.
+func (s *standard) bodyOver() bool { return s.r.ContentLength == 0 || s.body.ended.Load() }
+
 // unread reports whether there may be more of the request body to come on an
 // HTTP/1 connection: net/http must not parse it as the next request.
 func (s *standard) unread() bool {
-	return s.under == nil && s.r.ProtoMajor == 1 && s.r.ContentLength != 0 && !s.body.ended.Load()
+	return s.under == nil && s.r.ProtoMajor == 1 && !s.bodyOver()
 }
 
 // beforeHead prepares for a reply that begins before the request body has been
@@ -139,7 +142,7 @@ func (s *standard) stopBody() {
 		s.stopLent()
 		return
 	}
-	if s.body.ended.Load() || s.r.ContentLength == 0 {
+	if s.bodyOver() {
 		return
 	}
 	s.body.stopped.Store(true)

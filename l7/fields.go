@@ -24,7 +24,7 @@ func (f *Field) named(name string) bool { return len(f.Name) == len(name) && sam
 // sameName is not inlined so that named can be.
 //
 //go:noinline
-func sameName(a, b string) bool { return equalFold(a, b) }
+func sameName(a, b string) bool { return a == b || equalFold(a, b) }
 
 // Fields is an ordered list of header or trailer fields. The zero value is
 // empty. Lines keep their order and case, and are not merged: two Set-Cookie
@@ -111,7 +111,7 @@ func (f *Fields) Values(name string) iter.Seq[string] {
 // A name that is not a token panics, since names come from the program, not
 // from outside.
 func (f *Fields) Set(name, value string) {
-	f.ownField(ownName{name: name})
+	f.ownField(name)
 	at, more := -1, false
 	for i := range f.list {
 		switch fd := &f.list[i]; {
@@ -152,7 +152,7 @@ func (f *Fields) Add(name, value string) {
 
 // Del removes all lines of that name, in both spellings as Set does.
 func (f *Fields) Del(name string) {
-	f.ownField(ownName{name: name})
+	f.ownField(name)
 	if f.hasAlike(name) {
 		f.DelFunc(func(n, _ string) bool { return alike(n, name) })
 	}

@@ -96,12 +96,12 @@ func (s *standard) ownEdits() {
 	addFields(outer, &l.s.x.Header)
 	for name, values := range s.r.Header {
 		if k := kindOf(name); !k.owned() && !slices.Equal(outer[name], values) {
-			header.ownField(ownName{name: name})
+			header.ownField(name)
 		}
 	}
 	for name := range outer {
 		if _, ok := s.r.Header[name]; !ok {
-			header.ownField(ownName{name: name})
+			header.ownField(name)
 		}
 	}
 }

@@ -121,7 +121,7 @@ func (d DelField) EditFields(_ *Exchange, f *Fields) {
 		return
 	}
 	c := d.rule()
-	f.ownField(c)
+	f.ownRule(c)
 	f.DelFunc(func(name, _ string) bool { return c.fits(name) })
 }
 
@@ -145,7 +145,7 @@ type ReplaceField struct {
 
 // EditFields implements [FieldEdit].
 func (e ReplaceField) EditFields(_ *Exchange, f *Fields) {
-	f.ownField(ownName{name: e.Name})
+	f.ownField(e.Name)
 	f.Edit(func(name, value string) string {
 		switch {
 		case !alike(name, e.Name):

@@ -132,9 +132,9 @@ func (h *ForwardAuth) fields() []string {
 // decided by, but for the lines that the service sees.
 func (h *ForwardAuth) ownFields(x *Exchange) {
 	for _, name := range h.Fields { // the default has no other spelling, and may be in no trailer
-		x.Header.ownField(ownName{name: name})
+		x.Header.ownField(name)
 		for i := range x.Header.list {
-			if n := x.Header.list[i].Name; len(n) == len(name) && alike(n, name) && !equalFold(n, name) {
+			if n := x.Header.list[i].Name; len(n) == len(name) && n != name && alike(n, name) && !equalFold(n, name) {
 				x.Header.DelFunc(func(n, _ string) bool { return alike(n, name) && !equalFold(n, name) })
 				break
 			}

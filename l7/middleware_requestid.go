@@ -93,7 +93,7 @@ func validID(id string) bool {
 // setID is Set for a value that is known to be valid.
 func (f *Fields) setID(name, id string) {
 	if name == "X-Request-Id" && !f.hasAlike(name) { // nor does the name need a check
-		f.ownField(ownName{name: name})
+		f.ownField(name)
 		f.edited = true
 		f.list = append(f.list, Field{Name: name, Value: id, checked: true})
 		return

@@ -28,7 +28,7 @@ func (h *Underscores) check(c *checks) { c.next("Underscores.Next", h.Next) }
 
 // ServeExchange implements [Handler].
 func (h *Underscores) ServeExchange(x *Exchange) {
-	x.Header.ownField(ownName{contains: "_"})
+	x.Header.ownRule(ownName{contains: "_"})
 	if !x.Header.hasUnderscore() {
 		Serve(h.Next, x)
 		return

@@ -29,11 +29,24 @@ func (c *ownName) fits(name string) bool {
 		c.expr != nil && matchesName(c.expr, name)
 }
 
-// ownField adds a rule to f, once.
-func (f *Fields) ownField(c ownName) {
-	if slices.Contains(f.own, c) {
-		return
+// ownField adds the rule for one name, unless there is a rule with that name.
+func (f *Fields) ownField(name string) {
+	for i := range f.own { // comparing whole rules here would be a quarter of Set
+		if f.own[i].name == name {
+			return
+		}
 	}
+	f.addOwn(ownName{name: name})
+}
+
+// ownRule adds a rule, once.
+func (f *Fields) ownRule(c ownName) {
+	if !slices.Contains(f.own, c) {
+		f.addOwn(c)
+	}
+}
+
+func (f *Fields) addOwn(c ownName) {
 	if f.home != f { // f is a copy: the memory may be shared
 		f.own = slices.Clip(f.own)
 	}

@@ -85,6 +85,14 @@ func (c *byteConn) takeWork() {
 	}
 }
 
+// remoteName returns the client's address as net/http writes it.
+func (c *byteConn) remoteName() string {
+	if c.from.remote.IsValid() {
+		return c.from.remote.String() // of fewer allocations
+	}
+	return c.remoteAddr().String()
+}
+
 // remoteAddr returns the client's address. It belongs to the goroutine of c.
 func (c *byteConn) remoteAddr() net.Addr {
 	if c.remote == nil {

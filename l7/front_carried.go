@@ -31,6 +31,13 @@ type carried struct {
 	from   Exchange  // the exchanges inside begin as copies of it
 	around *carried  // the lending that this one is inside; nil if there is none
 
+	// What the foreign handler gets, in one allocation with the rest.
+	ctx     carriedContext
+	writer  editingWriter
+	request http.Request
+	lentURL url.URL
+	through through // the native continuation, once there is one
+
 	url    url.URL // of the request as it was handed over
 	target string  // RequestURI
 	host   string
@@ -62,6 +69,20 @@ type carried struct {
 
 type carriedKey struct{}
 
+// carriedContext is the context of the request that the foreign handler gets.
+type carriedContext struct {
+	context.Context
+	l *carried
+}
+
+// Value implements [context.Context].
+func (c *carriedContext) Value(key any) any {
+	if _, ok := key.(carriedKey); ok {
+		return c.l
+	}
+	return c.Context.Value(key)
+}
+
 // errReturned is the error of using a request whose handler has returned.
 var errReturned = errors.New("l7: the handler of this request has returned")
 
@@ -69,10 +90,12 @@ var errReturned = errors.New("l7: the handler of this request has returned")
 // context.
 func (s *standard) lend() (*carried, *http.Request) {
 	x := s.x
-	l := &carried{s: s}
-	r := s.r.WithContext(context.WithValue(s.r.Context(), carriedKey{}, l))
-	u := *s.r.URL
-	r.URL = &u
+	l := &carried{s: s, ctx: carriedContext{Context: s.r.Context()}, lentURL: *s.r.URL}
+	l.ctx.l = l
+	l.writer = editingWriter{ResponseWriter: s.w, s: s, lent: l}
+	l.request = *s.r.WithContext(&l.ctx)
+	r := &l.request
+	r.URL = &l.lentURL
 	var body io.Reader
 	if r.ContentLength != 0 {
 		body = standardReader{s}

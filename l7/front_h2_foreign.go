@@ -14,9 +14,9 @@ import (
 // stream.
 func (s *h2Exchange) serveForeign(h http.Handler, _ bool) { serveOwn(&s.x, s, h) }
 
-func (s *h2Exchange) ownRequest() *http.Request {
+func (s *h2Exchange) ownRequest(r *http.Request) {
 	x := &s.x
-	r := x.newRequest(s.context())
+	x.buildRequest(r, s.context())
 	if x.ContentLength != 0 {
 		r.Trailer = announced(&x.Header)
 	}
@@ -30,7 +30,6 @@ func (s *h2Exchange) ownRequest() *http.Request {
 		r.Header.Set("Connection", "Upgrade")
 		r.Header.Set("Upgrade", x.upgrade)
 	}
-	return r
 }
 
 func (s *h2Exchange) server() *Server { return s.f.srv }

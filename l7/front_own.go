@@ -17,9 +17,9 @@ type ownFront interface {
 	downstream
 
 	server() *Server
-	// ownRequest returns the request as net/http would make it: as the client sent
+	// ownRequest makes r the request that net/http would make: as the client sent
 	// it, without the exchange's edits. The caller sets its Body.
-	ownRequest() *http.Request
+	ownRequest(r *http.Request)
 	// wrote is called when a handler has written more than is buffered.
 	wrote()
 	// heldBack is how many bytes of a reply are buffered, so that a short one is
@@ -40,13 +40,19 @@ type ownFront interface {
 
 // serveOwn calls a foreign handler with a (w, r) that the front makes.
 func serveOwn(x *Exchange, under ownFront, h http.Handler) {
-	r := under.ownRequest()
+	own := new(struct { // in one allocation
+		std standard
+		w   ownWriter
+		r   http.Request
+	})
+	std, w, r := &own.std, &own.w, &own.r
+	under.ownRequest(r)
 	r.Body = http.NoBody
 	if r.ContentLength != 0 {
 		r.Body = &ownBody{x: x, under: under, r: r}
 	}
-	w := &ownWriter{x: x, under: under, header: make(http.Header)}
-	std := &standard{x: x, w: w, r: r, srv: under.server(), under: under, front: x.Record.Front}
+	*w = ownWriter{x: x, under: under, header: make(http.Header)}
+	*std = standard{x: x, w: w, r: r, srv: under.server(), under: under, front: x.Record.Front}
 	if t, ok := under.(*through); ok {
 		std.around = t.lent
 	}

@@ -23,16 +23,16 @@ func (c *byteConn) mayOwn() bool {
 	return c.x.upgrade == "" && !c.x.expect && c.x.asked.method != http.MethodConnect
 }
 
-// ownRequest makes the request that net/http makes from the same head.
-func (c *byteConn) ownRequest() *http.Request {
+// ownRequest makes r the request that net/http makes from the same head.
+func (c *byteConn) ownRequest(r *http.Request) {
 	x := &c.x
 	line, fields, _ := cutLine(c.req.head)
 	_, target, _ := strings.Cut(line, " ")
 	target, _, _ = strings.Cut(target, " ")
 	major, minor := x.Proto()
-	r := &http.Request{
+	*r = http.Request{
 		Method: x.asked.method, Proto: x.protoName(), ProtoMajor: major, ProtoMinor: minor,
-		Host: x.asked.host, RequestURI: target, RemoteAddr: c.remoteAddr().String(), TLS: c.from.tls,
+		Host: x.asked.host, RequestURI: target, RemoteAddr: c.remoteName(), TLS: c.from.tls,
 		ContentLength: c.req.left, Close: c.frame.close || x.proto == 0 && !c.frame.keepAlive,
 	}
 	if c.req.ended() {
@@ -50,7 +50,7 @@ func (c *byteConn) ownRequest() *http.Request {
 		delete(r.Header, "Trailer")
 	}
 	delete(r.Header, "Host")
-	return r.WithContext(c.ctx)
+	*r = *r.WithContext(c.ctx)
 }
 
 // headerOf makes a header map of the lines of a head, which have been validated

@@ -299,14 +299,15 @@ func (w *ownWriter) end() {
 // ownFields lists the fields that a foreign handler has set for the reply, sorted
 // by name, without its trailer and connection fields.
 func ownFields(h http.Header) Fields {
-	f := fieldsOf(h)
-	for i := 0; i < len(f.list); i++ {
-		if strings.HasPrefix(f.list[i].Name, http.TrailerPrefix) {
-			f.list = slices.Delete(f.list, i, i+1)
-			i--
-		}
-	}
-	return f
+	return Fields{list: appendOwnFields(make([]Field, 0, len(h)+2), h)}
+}
+
+// appendOwnFields appends what ownFields lists.
+func appendOwnFields(list []Field, h http.Header) []Field {
+	n := len(list)
+	list = appendFieldsOf(list, h)
+	own := slices.DeleteFunc(list[n:], func(fd Field) bool { return strings.HasPrefix(fd.Name, http.TrailerPrefix) })
+	return list[:n+len(own)]
 }
 
 // saysClose reports whether a foreign handler has set Connection: close.

@@ -515,7 +515,7 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 // serveForeign calls h with the edited request; the editors edit its reply.
 func (s *standard) serveForeign(h http.Handler, _ bool) {
 	l, r := s.lend()
-	ew := &editingWriter{ResponseWriter: s.w, s: s, lent: l}
+	ew := &l.writer
 	s.lending = true
 	returned := false
 	defer func() {

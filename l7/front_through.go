@@ -31,7 +31,10 @@ func (t *through) context() context.Context { return t.ctx }
 
 func (t *through) request() *http.Request { return t.ownFront.request().WithContext(t.ctx) }
 
-func (t *through) ownRequest() *http.Request { return t.ownFront.ownRequest().WithContext(t.ctx) }
+func (t *through) ownRequest(r *http.Request) {
+	t.ownFront.ownRequest(r)
+	*r = *r.WithContext(t.ctx)
+}
 
 func (t *through) readBody(p []byte) (int, error) {
 	n, err := t.ownFront.readBody(p)
@@ -46,9 +49,9 @@ func (t *through) EditReply(x *Exchange, r *Reply) {
 	if saysClose(t.h) {
 		t.lastReply()
 	}
-	f := ownFields(t.h)
-	r.Header.list = append(r.Header.list, f.list...)
-	r.Header.edited = r.Header.edited || len(f.list) > 0
+	n := len(r.Header.list)
+	r.Header.list = appendOwnFields(r.Header.list, t.h)
+	r.Header.edited = r.Header.edited || len(r.Header.list) > n
 }
 
 func (t *through) writeHead(r *Reply) error {
@@ -113,7 +116,8 @@ func (w *editingWriter) goThrough(h Handler, r *http.Request) bool {
 		return false
 	}
 	x := s.x
-	t := &through{ownFront: s.under, x: x, lent: l, ctx: r.Context(), h: w.ResponseWriter.Header()}
+	t := &l.through
+	*t = through{ownFront: s.under, x: x, lent: l, ctx: r.Context(), h: w.ResponseWriter.Header()}
 	s.through = t
 	x.down, x.Record.Front = t, s.front
 	editors := len(x.editors)

@@ -3,25 +3,33 @@
 package l7
 
 import (
-	"maps"
 	"net/http"
 	"slices"
 )
 
 // fieldsOf lists a header map sorted by name, without the connection's fields.
 func fieldsOf(h http.Header) Fields {
-	var f Fields
-	f.list = make([]Field, 0, len(h)+2)
-	for _, name := range slices.Sorted(maps.Keys(h)) {
+	return Fields{list: appendFieldsOf(make([]Field, 0, len(h)+2), h)}
+}
+
+// appendFieldsOf appends what fieldsOf lists.
+func appendFieldsOf(list []Field, h http.Header) []Field {
+	var few [16]string // on the stack
+	names := few[:0]
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
 		k := kindOf(name)
 		if k.owned() || !isToken(name) {
 			continue
 		}
 		for _, v := range h[name] {
-			f.list = append(f.list, Field{name, cleanValue(v), k, true})
+			list = append(list, Field{name, cleanValue(v), k, true})
 		}
 	}
-	return f
+	return list
 }
 
 // trailerOf lists the trailer fields that may be forwarded, nil if there are

@@ -15,8 +15,15 @@ import (
 
 // newRequest builds a request for net/http.
 func (x *Exchange) newRequest(ctx context.Context) *http.Request {
+	r := new(http.Request)
+	x.buildRequest(r, ctx)
+	return r
+}
+
+// buildRequest is newRequest into an r that is there.
+func (x *Exchange) buildRequest(r *http.Request, ctx context.Context) {
 	major, minor := x.Proto()
-	r := &http.Request{
+	*r = http.Request{
 		Method: x.Method, Proto: x.protoName(), ProtoMajor: major, ProtoMinor: minor,
 		Header: make(http.Header, len(x.Header.list)), Host: x.Host,
 		ContentLength: x.ContentLength, Body: http.NoBody,
@@ -33,14 +40,15 @@ func (x *Exchange) newRequest(ctx context.Context) *http.Request {
 		r.URL = &url.URL{Path: x.Path, RawQuery: strings.TrimPrefix(x.Query, "?")}
 	}
 	addFields(r.Header, &x.Header)
-	return r.WithContext(ctx)
+	*r = *r.WithContext(ctx)
 }
 
 // applyTo applies the exchange's edits to r. Connection fields stay as net/http
 // has them. Body is the input of the filters.
 func (x *Exchange) applyTo(r *http.Request, body io.Reader) {
 	r.Method, r.Host = x.Method, x.Host
-	if target := x.Path + x.Query; target != r.RequestURI {
+	if path, ok := strings.CutSuffix(r.RequestURI, x.Query); !ok || path != x.Path {
+		target := x.Path + x.Query
 		if u, err := url.ParseRequestURI(target); err == nil {
 			r.URL.Path, r.URL.RawPath, r.URL.RawQuery = u.Path, u.RawPath, u.RawQuery
 			r.RequestURI = target

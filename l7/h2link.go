@@ -134,7 +134,7 @@ func (k *h2Link) writeOut(s *h2Sender, writes int) {
 			k.spare = nil
 		}
 		if err != nil {
-			k.h2.Out = nil
+			k.h2.Take(nil) // discarded; by Take, so that no stream marks a frame in it as its last
 			k.wroteAll()
 			k.mu.Unlock()
 			k.lost(err)

@@ -118,3 +118,34 @@ func TestWriterTakesItsTurns(t *testing.T) {
 		require.InDelta(t, sent[1], sent[3], 1<<17)
 	})
 }
+
+// A stream may end its body after a write has failed and before the streams learn of
+// it. The frame that it would have marked as its last is gone with the rest.
+func TestBodyEndsBetweenFailedWriteAndLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		defer a.Close()
+		k := new(h2Link)
+		var s *h2.Stream
+		lost := make(chan error, 1)
+		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(), func(err error) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.h2.Finish(s)
+			lost <- err
+		}, func(f func()) { go f() })
+		f, _, err := k.h2.Parse([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0}) // SETTINGS
+		require.NoError(t, err)
+		_, err = k.h2.Receive(f, time.Now())
+		require.NoError(t, err)
+		go k.flushAll()
+		synctest.Wait() // it writes, and the server does not read
+		k.mu.Lock()
+		s = k.h2.Begin()
+		require.Equal(t, 1, k.h2.WriteData(s, []byte("a"), false))
+		k.mu.Unlock()
+		require.NoError(t, b.Close())
+		require.Error(t, <-lost)
+		require.Equal(t, h2.HalfClosedLocal, s.State())
+	})
+}

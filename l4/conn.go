@@ -37,6 +37,7 @@ type Conn struct {
 	bytesWritten atomic.Int64
 	closed       atomic.Bool
 	gone         atomic.Bool
+	ended        atomic.Bool                 // a read has returned io.EOF
 	proxied      atomic.Pointer[ProxyHeader] // accepted on c, or nil
 	ja4          atomic.Pointer[string]      // of the client, or nil
 	closing      atomic.Pointer[closeHook]   // the last that OnClose added
@@ -204,6 +205,9 @@ func (c *Conn) readBare(p []byte) (n int, err error) {
 func (c *Conn) tookIn(n int, err error) {
 	if n > 0 {
 		c.bytesRead.Add(int64(n))
+	}
+	if err == io.EOF {
+		c.ended.Store(true)
 	}
 	if err != nil && !isTimeout(err) {
 		c.gone.Store(true)

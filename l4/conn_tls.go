@@ -88,6 +88,39 @@ func (c *Conn) tryReadTLS(p *BufferPool) (*Buffer, error) {
 	return nil, err
 }
 
+// CutShort reports whether c, of which a read has returned io.EOF, ended TLS without
+// close_notify, so that data may be missing. A *tls.Conn returns io.EOF for the end of the
+// connection between two records, as it does for a close_notify, after which it reads no more.
+// It is known where TLS is over a Conn, as that of TerminateTLS and OriginateTLS is.
+//
+// It is for package l7: see "Machinery" in the package documentation.
+func CutShort(c net.Conn) bool {
+	for c = belowTLS(c); c != nil; c = below(c) {
+		if conn, ok := c.(*Conn); ok {
+			return conn.ended.Load()
+		}
+	}
+	return false
+}
+
+// belowTLS returns what the outermost TLS of c is over; nil if c has none.
+func belowTLS(c net.Conn) net.Conn {
+	for ; c != nil; c = below(c) {
+		if _, ok := c.(*tls.Conn); ok {
+			return below(c)
+		}
+	}
+	return nil
+}
+
+// below returns what c is over, or nil.
+func below(c net.Conn) net.Conn {
+	if w, ok := c.(interface{ NetConn() net.Conn }); ok {
+		return w.NetConn()
+	}
+	return nil
+}
+
 // maxRecord is the most plaintext of a TLS record (RFC 8446, section 5.1).
 const maxRecord = 16 << 10
 

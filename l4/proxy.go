@@ -390,6 +390,8 @@ func (s *session) finish(*relay) {
 	result := s.relay.result()
 	outcome := balance.Outcome{Latency: s.took, Err: result.Err}
 	switch result.Termination.Cause {
+	case Normal:
+		outcome.Err = nil // ErrNoCloseNotify is not the server's failure: much software ends TLS so
 	case ServerAborted:
 		// A server may reset a connection that its client has closed instead of reading
 		// the last bytes, as PostgreSQL does at the end of TLS. That is not a fault of

@@ -30,7 +30,7 @@ type Record struct {
 	Server      string // name of the server tried last; "" means none
 	Tries       int    // how many were
 	Termination Termination
-	Err         error // what Termination stands for; nil if Normal
+	Err         error // what Termination stands for; nil if Normal, or ErrNoCloseNotify
 
 	mu *sync.Mutex
 }

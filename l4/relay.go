@@ -18,7 +18,8 @@ import (
 // Relay moves bytes between a and b, both ways, until both have ended their
 // streams, one breaks, a timeout passes or ctx ends. The end of one stream is
 // passed on by CloseWrite, and the other stream continues. Bytes that were read
-// ahead are relayed first.
+// ahead are relayed first. An end of TLS without close_notify is passed on to TLS without one,
+// and to others by CloseWrite; RelayResult.Err matches [ErrNoCloseNotify] then.
 //
 // The caller closes a and b afterwards. If the relay broke off, closing them resets where
 // that is possible, so that no peer takes a part for the whole. No more data moves once
@@ -60,8 +61,9 @@ type relay struct {
 	end     Termination
 	err     error
 	aborted bool
-	wired   bool // moves by events
-	late    bool // b broke it when a had ended its stream already
+	wired   bool  // moves by events
+	late    bool  // b broke it when a had ended its stream already
+	short   error // of the side that ended TLS without close_notify first
 	isCut   atomic.Bool
 	parker  *Parker // if wired
 	dialing dialing
@@ -145,7 +147,11 @@ func (r *relay) watch(first time.Duration) {
 func (r *relay) result() RelayResult {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return RelayResult{AtoB: r.up.moved, BtoA: r.down.moved, Termination: r.end, Err: r.err}
+	err := r.err
+	if r.end == (Termination{}) && err == nil {
+		err = r.short
+	}
+	return RelayResult{AtoB: r.up.moved, BtoA: r.down.moved, Termination: r.end, Err: err}
 }
 
 // firstByte says when b sent its first byte, if it has.
@@ -261,6 +267,10 @@ func (d *direction) stop(err error) {
 	case errors.Is(err, io.EOF):
 		if !d.r.last() && d.doubtful() {
 			return
+		}
+		if CutShort(d.src) {
+			d.passShort()
+			break
 		}
 		if d.r.last() {
 			break // what ended is closed next

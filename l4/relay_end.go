@@ -3,10 +3,58 @@
 package l4
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"syscall"
 )
+
+// ErrNoCloseNotify is matched by the error of a relay whose end was normal, except that one
+// side ended TLS without close_notify, by the end of TCP alone. Anything on the way can make
+// that (RFC 8446, section 6.1), but much software ends TLS so when it has sent everything.
+// Therefore all that was received is delivered, the other side's TLS ends without close_notify
+// too, a plain connection ends by FIN, and the server is not blamed. The end within a record
+// is an error, [io.ErrUnexpectedEOF], and resets the other side.
+//
+// It is noticed in TLS of [TerminateTLS] and [OriginateTLS], and in that of a HandshakeFunc
+// which makes it over NewConn(server).
+var ErrNoCloseNotify = errors.New("l4: TLS ended without close_notify")
+
+var (
+	errClientShort = fmt.Errorf("%w by the client", ErrNoCloseNotify)
+	errServerShort = fmt.Errorf("%w by the server", ErrNoCloseNotify)
+)
+
+// passShort passes on that src ended TLS without close_notify: TLS of dst gets none either,
+// only the end of what it is over, which loses no data as a reset may.
+func (d *direction) passShort() {
+	d.r.noteShort(d.src)
+	below := belowTLS(d.dst)
+	if below == nil {
+		if !d.r.last() {
+			d.passEnd()
+		}
+		return
+	}
+	if cw, ok := below.(interface{ CloseWrite() error }); ok && !errors.Is(cw.CloseWrite(), errors.ErrUnsupported) {
+		return
+	}
+	d.r.cut(Termination{}, nil)
+	below.Close()
+}
+
+func (r *relay) noteShort(src *Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.short != nil:
+	case src == r.up.src:
+		r.short = errClientShort
+	default:
+		r.short = errServerShort
+	}
+}
 
 // What a direction does with dst.
 const (

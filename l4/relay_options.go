@@ -32,7 +32,7 @@ const (
 type RelayResult struct {
 	AtoB, BtoA  int64 // bytes written to b, and to a, by the relay
 	Termination Termination
-	Err         error // what Termination stands for; nil if Normal
+	Err         error // what Termination stands for; nil if Normal, or ErrNoCloseNotify
 }
 
 // complete returns o with buffers.

@@ -69,7 +69,7 @@ func (t *OriginateTLS) Handshake(ctx context.Context, client, server net.Conn, s
 		return nil, err
 	}
 	cfg, agreed := t.config(client, s)
-	c := tls.Client(server, cfg)
+	c := tls.Client(NewConn(server), cfg) // a Conn sees how it ends, see CutShort
 	if err := handshake(ctx, c, 0); err != nil {
 		return nil, err
 	}

@@ -27,8 +27,9 @@ var ErrTLS = errors.New("l4: TLS handshake")
 //	&l4.Router{Routes: []l4.Route{{Match: l4.SNI("a.test"), Handler: proxy}}}    // or passthrough
 //
 // The conn that Next gets is a [*Conn] whose TLS method returns the negotiated state,
-// which SNI, ALPN and TLSVersion of a [Router] use. Any number of connections may be
-// served at once.
+// which SNI, ALPN and TLSVersion of a [Router] use. What a [Proxy] does with clients that end
+// without close_notify is said at [ErrNoCloseNotify]. Any number of connections may be served
+// at once.
 type TerminateTLS struct {
 	Config  *tls.Config // must have a certificate: see [Certificates]
 	Next    Handler

@@ -10,7 +10,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
@@ -88,6 +90,48 @@ func TestReplyWithoutCloseNotify(t *testing.T) {
 				tlsOrigin(t, f.network, one, test.reply, test.notify)
 				if status, body := f.get(t, "/"); test.whole && (status != 200 || body != "hello") || !test.whole && status != 502 {
 					t.Errorf("held back: %d %q", status, body)
+				}
+			})
+		})
+	}
+}
+
+// A tunnel whose server ends TLS without close_notify ends so for the client as well.
+func TestTunnelWithoutCloseNotify(t *testing.T) {
+	cfg := &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
+	for name, notify := range map[string]bool{"cut": false, "ended": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := l4test.NewNetwork()
+				tlsOrigin(t, n, one, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\nhello", notify)
+				p := newProxy(n, one)
+				p.Upgrades = []string{"foo"}
+				p.Upstream.TLS = func(*balance.Server) *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
+				records := make(chan l7.Record, 1)
+				srv := &l7.Server{Handler: p, Logger: discardLog(), TLSConfig: cfg, OnDone: func(r *l7.Record) { records <- *r }}
+				defer srv.Close()
+				ln, err := n.Listen("tcp", siteAddr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				go srv.ServeTLS(ln, "", "")
+				nc, err := n.DialContext(t.Context(), "tcp", siteAddr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer nc.Close()
+				c := tls.Client(l4.NewConn(nc), &tls.Config{InsecureSkipVerify: true})
+				io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n")
+				b, err := io.ReadAll(c)
+				if err != nil || !strings.HasSuffix(string(b), "\r\n\r\nhello") {
+					t.Fatalf("read %q, %v", b, err)
+				}
+				if got := !l4.CutShort(c); got != notify {
+					t.Errorf("close_notify: %v", got)
+				}
+				c.CloseWrite()
+				if r := <-records; r.Termination != (l4.Termination{}) || errors.Is(r.Err, l4.ErrNoCloseNotify) == notify {
+					t.Errorf("Termination = %v, Err = %v", r.Termination, r.Err)
 				}
 			})
 		})

@@ -187,7 +187,7 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 		up = true
 		return nc, nil
 	}
-	t := tls.Client(&underTLS{Conn: nc}, cfg)
+	t := tls.Client(underTLS{l4.NewConn(nc)}, cfg)
 	trace := httptrace.ContextClientTrace(ctx)
 	if trace != nil && trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()
@@ -203,23 +203,10 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 	return t, nil
 }
 
-// underTLS is the connection under a *tls.Conn, which returns io.EOF for the end of the
-// connection between two records as it does for a close_notify. After a close_notify it
-// does not read any more, so if this connection has ended as well, there was none.
-type underTLS struct {
-	net.Conn
-	ended bool
-}
+// underTLS is the connection under a *tls.Conn that is not Dial's own.
+type underTLS struct{ *l4.Conn }
 
-func (c *underTLS) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n == 0 && err == io.EOF {
-		c.ended = true
-	}
-	return n, err
-}
-
-func (c *underTLS) NetConn() net.Conn { return c.Conn }
+func (c underTLS) NetConn() net.Conn { return c.Conn }
 
 // errNoCloseNotify is the end of a reply that only a close_notify would complete.
 var errNoCloseNotify = fmt.Errorf("l7: the server has ended TLS without close_notify (RFC 9112, section 9.8): %w", io.ErrUnexpectedEOF)
@@ -230,8 +217,8 @@ func cutShort(nc net.Conn) bool {
 	if !ok {
 		return false
 	}
-	under, ok := t.NetConn().(*underTLS)
-	return ok && under.ended
+	_, ours := t.NetConn().(underTLS)
+	return ours && l4.CutShort(t)
 }
 
 // tlsConfig returns the configuration of a new connection, nil for plain text.

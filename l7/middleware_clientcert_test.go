@@ -211,6 +211,51 @@ func TestVerifyClientRefusesOpenConnections(t *testing.T) {
 	})
 }
 
+// Handlers of net/http find in Request.TLS what VerifyClient has found, also those that a
+// connection of HTTP/1 was handed over to.
+func TestVerifyClientTellsNetHTTP(t *testing.T) {
+	for _, late := range []bool{true, false} {
+		onCertSite(t, func(s *certSite) *l4.ClientVerifier {
+			return &l4.ClientVerifier{CAs: s.ca.Pool(), CRLFiles: []string{s.write("ca.crl", s.ca.RevocationList(nil))}, Late: late}
+		}, func(_ *certSite, v *l4.ClientVerifier, _ http.Handler) http.Handler {
+			foreign := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, len(r.TLS.VerifiedChains)) })
+			return &VerifyClient{Clients: v, Refuse: foreign, Next: foreign}
+		}, func(s *certSite, v *l4.ClientVerifier, proto string) {
+			cert := s.ca.Issue("ann")
+			ann := s.client(proto, cert)
+			for range 2 { // the second one is on the standard front from its beginning
+				_, chains := s.get(ann, nil)
+				require.Equal(s, "1", chains)
+			}
+			s.write("ca.crl", s.ca.RevocationList(nil, cert))
+			require.NoError(s, v.Load())
+			_, chains := s.get(ann, nil)
+			require.Equal(s, "0", chains)
+		})
+	}
+}
+
+// Chains that the handshake has found and the verifier does not count are not found by
+// what comes after it.
+func TestVerifyClientDropsChains(t *testing.T) {
+	ca, wider := l4test.NewAuthority("authority"), l4test.NewAuthority("wider")
+	leaf := ca.Issue("ann").Leaf
+	clients := &l4.ClientVerifier{CAs: ca.Pool()}
+	require.NoError(t, clients.Load())
+	counts := []*x509.Certificate{leaf, ca.Leaf}
+	for _, shaken := range [][][]*x509.Certificate{nil, {counts}, {{leaf, wider.Leaf}, counts}, {{leaf, wider.Leaf}}} {
+		x := &Exchange{TLS: &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: shaken}}
+		was := x.TLS
+		h := &VerifyClient{Clients: clients, Next: HandlerFunc(func(x *Exchange) {
+			require.Equal(t, [][]*x509.Certificate{counts}, x.TLS.VerifiedChains)
+		})}
+		h.ServeExchange(x)
+		require.Equal(t, "VerifyClient: verified", x.Record.Decision)
+		require.Equal(t, shaken, was.VerifiedChains, "the connection's own state stays")
+		require.Equal(t, len(shaken) == 1 && &shaken[0][0] == &counts[0], x.TLS == was, "it is copied only if there is a difference")
+	}
+}
+
 // Servers get our word about the certificate, in whatever form a request claims another.
 func TestForwardClientCertNoWayAround(t *testing.T) {
 	names := []string{"Client-Cert", "client_cert", "CLIENT-CERT", "Client_Cert", "Client-Cert-Chain", "client_cert-chain", "X-Forwarded-Client-Cert", "x_forwarded_client_cert", "X-Forwarded_Client-Cert"}

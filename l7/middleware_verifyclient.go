@@ -3,8 +3,10 @@
 package l7
 
 import (
+	"crypto/x509"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/penstock-lb/penstock/l4"
 )
@@ -21,8 +23,9 @@ import (
 //		Handler:   &l7.VerifyClient{Clients: clients, Refuse: page, Next: router},
 //	}
 //
-// Handlers after it find the verified chains in Exchange.TLS, so that [ClientCert]
-// matches. If the verifier is Optional, clients without a certificate pass, and
+// Handlers after it find the chains that count now in Exchange.TLS, and in Request.TLS, so
+// that [ClientCert] matches: one through an authority that has been revoked since the
+// handshake is no longer among them. If the verifier is Optional, clients without a certificate pass, and
 // ClientCert tells them apart.
 //
 // [Record.Decision] says what was decided, and Record.Err which certificate failed, and
@@ -44,7 +47,7 @@ func (h *VerifyClient) ServeExchange(x *Exchange) {
 	chains, err := h.Clients.Verify(x.TLS)
 	switch {
 	case err == nil:
-		if len(x.TLS.VerifiedChains) == 0 {
+		if !sameChains(x.TLS.VerifiedChains, chains) {
 			state := *x.TLS
 			state.VerifiedChains = chains
 			x.TLS = &state
@@ -57,6 +60,13 @@ func (h *VerifyClient) ServeExchange(x *Exchange) {
 	default:
 		h.refuse(x, err)
 	}
+}
+
+// sameChains reports whether two lists of chains have the same certificates.
+func sameChains(a, b [][]*x509.Certificate) bool {
+	return slices.EqualFunc(a, b, func(a, b []*x509.Certificate) bool {
+		return slices.EqualFunc(a, b, (*x509.Certificate).Equal)
+	})
 }
 
 func (h *VerifyClient) refuse(x *Exchange, err error) {

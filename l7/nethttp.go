@@ -46,7 +46,7 @@ func (x *Exchange) buildRequest(r *http.Request, ctx context.Context) {
 // applyTo applies the exchange's edits to r. Connection fields stay as net/http
 // has them. Body is the input of the filters.
 func (x *Exchange) applyTo(r *http.Request, body io.Reader) {
-	r.Method, r.Host = x.Method, x.Host
+	r.Method, r.Host, r.TLS = x.Method, x.Host, x.TLS
 	if path, ok := strings.CutSuffix(r.RequestURI, x.Query); !ok || path != x.Path {
 		target := x.Path + x.Query
 		if u, err := url.ParseRequestURI(target); err == nil {

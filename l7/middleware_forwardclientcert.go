@@ -51,7 +51,8 @@ type ForwardClientCert struct {
 
 	// Trust says which clients are proxies of ours, whose fields are passed on: by their
 	// certificate, as ClientCert does, or by RemoteIn. Their Client-Cert goes on as it
-	// is; XFCC says what becomes of theirs. Nil means none.
+	// is, and where they send none their own certificate does not take its place: their
+	// client has shown none. XFCC says what becomes of theirs. Nil means none.
 	Trust Matcher
 
 	// Unverified also tells certificates without a verified chain, for a TLSConfig that
@@ -96,7 +97,8 @@ func (h *ForwardClientCert) ServeHTTP(w http.ResponseWriter, r *http.Request) { 
 // ServeExchange implements [Handler].
 func (h *ForwardClientCert) ServeExchange(x *Exchange) {
 	var theirs certFields
-	if h.Trust != nil && Matches(h.Trust, x) {
+	trusted := h.Trust != nil && Matches(h.Trust, x)
+	if trusted {
 		theirs = h.claimed(&x.Header)
 	}
 	var ours certFields
@@ -104,7 +106,7 @@ func (h *ForwardClientCert) ServeExchange(x *Exchange) {
 		ours = *h.fields(x.TLS, cert)
 	}
 	told := ours
-	if theirs.cert != "" {
+	if trusted { // even if it is silent: its own certificate is not that of its client
 		told.cert, told.chain = theirs.cert, theirs.chain
 	}
 	switch h.XFCC {
@@ -126,7 +128,7 @@ func (h *ForwardClientCert) ServeExchange(x *Exchange) {
 	switch {
 	case told == certFields{}:
 		x.Record.Decide("ForwardClientCert: none told")
-	case told == ours:
+	case theirs == certFields{}:
 		x.Record.Decide("ForwardClientCert: told")
 	default:
 		x.Record.Decide("ForwardClientCert: passed on")

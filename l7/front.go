@@ -44,6 +44,7 @@ type byteConn struct {
 	ends    ending
 	moved   bool     // to the standard front
 	settled bool     // no longer on the stack that served the last exchange
+	grown   bool     // that stack has grown already
 	watched *l4.Conn // the connection that the Parker watches, or will soon; nil if none
 	peeking
 
@@ -161,6 +162,7 @@ func negotiated(t *tls.Conn) string { return t.ConnectionState().NegotiatedProto
 // loop serves requests until the connection ends or is settled.
 func (c *byteConn) loop() {
 	settle, serving := false, false
+	c.grown = false
 	defer func() {
 		if p := recover(); p != nil { // of the connection itself, which may be the host's
 			err := recovered(c.srv.logger(), p, "connection")

@@ -373,7 +373,7 @@ func (f *h2Front) begin(s *h2Exchange) {
 
 // work serves one stream after another.
 func (f *h2Front) work(w chan *h2Exchange) {
-	growStack(0)
+	growStackHTTP2(0)
 	for s := range w {
 		s.serve()
 		f.flushAll()

@@ -22,6 +22,10 @@ func (c *byteConn) next() (more, idle bool) {
 			return false, idle
 		}
 	}
+	if !c.grown {
+		c.grown = true
+		growStackHTTP1(0)
+	}
 	now := time.Now()
 	if c.now = now; c.work == nil {
 		c.takeWork()

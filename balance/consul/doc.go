@@ -15,9 +15,9 @@
 //
 // A token needs service:read of the service, and node:read.
 //
-// It is a module of its own. Besides penstock and Consul's api it requires what that
-// depends on: go-cleanhttp, go-hclog, go-metrics, go-multierror, go-rootcerts,
+// It is a module of its own. Besides penstock it brings github.com/hashicorp/consul/api, and
+// what that depends on: go-cleanhttp, go-hclog, go-metrics, go-multierror, go-rootcerts,
 // go-immutable-radix, golang-lru, serf and errwrap of hashicorp, mapstructure,
 // armon/go-metrics, fatih/color and two modules for its terminals, golang.org/x/exp and
-// x/sys, 16 modules in all that are built in. It was tried with Consul 1.20.6.
+// x/sys, 17 modules in all that are built in. It was tried with Consul 1.20.6.
 package consul

@@ -4,7 +4,7 @@ go 1.26.0
 
 require (
 	github.com/hashicorp/consul/api v1.34.4
-	github.com/penstock-lb/penstock v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
 	github.com/stretchr/testify v1.12.1
 )
 

@@ -24,8 +24,8 @@
 // or what etcd's own package naming/endpoints writes for gRPC, {"Op":0,"Addr":"10.0.0.2:80"},
 // whose Metadata become Labels.
 //
-// It is a module of its own. Besides penstock and etcd's client and api it brings what
-// these depend on: google.golang.org/grpc, protobuf and genproto, grpc-gateway,
-// golang.org/x/net, sys and text, go.uber.org/zap and multierr, go-semver and go-systemd,
-// 15 modules in all that are built in.
+// It is a module of its own. Besides penstock it brings go.etcd.io/etcd/client/v3 and
+// go.etcd.io/etcd/api/v3, and what these depend on: google.golang.org/grpc, protobuf and
+// genproto, golang/protobuf, grpc-gateway, golang.org/x/net, sys and text, go.uber.org/zap
+// and multierr, go-semver and go-systemd, 16 modules in all that are built in.
 package etcd

@@ -16,10 +16,10 @@
 //
 // To have the servers of more than one Service in a pool, follow a [balance.Merge].
 //
-// The package is a module of its own. Besides penstock it depends on k8s.io/client-go, api,
-// apimachinery, klog, kube-openapi and utils, and on their dependencies: golang.org/x/net,
-// oauth2, sys, term, text and time, google.golang.org/protobuf, go-openapi, gnostic-models,
-// go-restful, libraries for JSON, YAML and CBOR, and some small ones: 46 modules are built
-// in. Of the clients in client-go it needs only that of discovery.k8s.io; a program that
+// It is a module of its own. Besides penstock it brings k8s.io/client-go, k8s.io/api,
+// k8s.io/apimachinery, k8s.io/klog/v2 and github.com/go-logr/logr, and what these depend on:
+// kube-openapi and utils of k8s.io, golang.org/x/net, oauth2, sys, term, text and time,
+// google.golang.org/protobuf, go-openapi, gnostic-models, go-restful, libraries for JSON,
+// YAML and CBOR, and some small ones: 46 modules are built in. Of the clients in client-go it needs only that of discovery.k8s.io; a program that
 // imports k8s.io/client-go/kubernetes builds all of them.
 package kube

@@ -3,9 +3,9 @@ module github.com/penstock-lb/penstock/examples/fleet
 go 1.26.0
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
-	github.com/penstock-lb/penstock/balance/etcd v0.0.0
-	github.com/penstock-lb/penstock/ratelimit/redisstore v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
+	github.com/penstock-lb/penstock/balance/etcd v0.1.0
+	github.com/penstock-lb/penstock/ratelimit/redisstore v0.1.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 	go.etcd.io/etcd/client/v3 v3.7.3

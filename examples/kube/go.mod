@@ -3,8 +3,8 @@ module github.com/penstock-lb/penstock/examples/kube
 go 1.26.0
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
-	github.com/penstock-lb/penstock/balance/kube v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
+	github.com/penstock-lb/penstock/balance/kube v0.1.0
 	github.com/stretchr/testify v1.12.1
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2

@@ -3,7 +3,7 @@ module github.com/penstock-lb/penstock/examples/mesh
 go 1.26.0
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
 	github.com/spiffe/go-spiffe/v2 v2.9.0
 	github.com/stretchr/testify v1.12.1
 	google.golang.org/grpc v1.85.0

@@ -9,9 +9,9 @@ replace github.com/penstock-lb/penstock/l7/otel => ../../l7/otel
 replace github.com/penstock-lb/penstock/l7/prom => ../../l7/prom
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
-	github.com/penstock-lb/penstock/l7/otel v0.0.0
-	github.com/penstock-lb/penstock/l7/prom v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
+	github.com/penstock-lb/penstock/l7/otel v0.1.0
+	github.com/penstock-lb/penstock/l7/prom v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/stretchr/testify v1.12.1
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc v1.47.0

@@ -3,7 +3,7 @@ module github.com/penstock-lb/penstock/health/grpctest
 go 1.26.0
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
 	google.golang.org/grpc v1.85.0
 )
 

@@ -9,6 +9,6 @@
 //		Board: &redisboard.Board{Client: client, Name: "web"},
 //	}
 //
-// It is a module of its own, so that penstock itself does not depend on a Redis client. Besides penstock it
-// brings github.com/redis/go-redis/v9, and what that depends on: cespare/xxhash and go.uber.org/atomic.
+// It is a module of its own. Besides penstock it brings github.com/redis/go-redis/v9, and
+// what that depends on: cespare/xxhash, go.uber.org/atomic and golang.org/x/sys.
 package redisboard

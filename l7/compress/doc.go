@@ -74,7 +74,6 @@
 //
 // # Dependencies
 //
-// The package is a module of its own. It brings github.com/klauspost/compress (zstd, gzip),
-// which requires no other module, and github.com/andybalholm/brotli, which requires
-// github.com/xyproto/randomstring for its tests.
+// It is a module of its own. Besides penstock it brings github.com/klauspost/compress (zstd,
+// gzip) and github.com/andybalholm/brotli, which depend on no other module.
 package compress

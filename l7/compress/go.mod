@@ -7,7 +7,7 @@ replace github.com/penstock-lb/penstock => ../..
 require (
 	github.com/andybalholm/brotli v1.3.0
 	github.com/klauspost/compress v1.20.1
-	github.com/penstock-lb/penstock v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
 	github.com/stretchr/testify v1.12.1
 )
 

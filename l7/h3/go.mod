@@ -3,7 +3,7 @@ module github.com/penstock-lb/penstock/l7/h3
 go 1.26.0
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
 	github.com/quic-go/qpack v0.6.0
 	github.com/quic-go/quic-go v0.65.0
 	github.com/stretchr/testify v1.12.1

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package jwt lets requests pass that carry a valid JSON Web Token (RFC 7519), as
-// [Verify], a handler of package l7. It is a module of its own; signatures are
-// checked by github.com/golang-jwt/jwt.
+// [Verify], a handler of package l7. Signatures are checked by golang-jwt.
 //
 //	verify := &jwt.Verify{
 //		Keys:      &jwt.JWKS{URL: "https://id.example/.well-known/jwks.json"},
@@ -17,4 +16,7 @@
 // no secret of HMAC); weak keys are refused; a token without an end, or for another
 // audience, does not pass; claims that the gateway tells to servers are removed from
 // what the client says first.
+//
+// It is a module of its own. Besides penstock it brings github.com/golang-jwt/jwt/v5, which
+// depends on no other module.
 package jwt

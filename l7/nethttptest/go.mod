@@ -3,7 +3,7 @@ module github.com/penstock-lb/penstock/l7/nethttptest
 go 1.26.0
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
 	golang.org/x/net v0.62.0
 )
 

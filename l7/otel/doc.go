@@ -49,4 +49,10 @@
 // example. They are read when a metric reader collects, have the same names as in
 // Prometheus, and no label that a client can choose. [Tracing] puts the id of its trace into [l7.Record.Trace], for logs and
 // for exemplars.
+//
+// # Dependencies
+//
+// It is a module of its own. Besides penstock it brings go.opentelemetry.io/otel and
+// go.opentelemetry.io/otel/trace, and what these depend on: cespare/xxhash. The SDK and the
+// exporters in its go.mod are for its tests and its example.
 package otel

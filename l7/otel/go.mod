@@ -7,8 +7,8 @@ replace github.com/penstock-lb/penstock => ../..
 replace github.com/penstock-lb/penstock/l7/prom => ../prom
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
-	github.com/penstock-lb/penstock/l7/prom v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
+	github.com/penstock-lb/penstock/l7/prom v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/stretchr/testify v1.12.1
 	go.opentelemetry.io/contrib/bridges/prometheus v0.72.0

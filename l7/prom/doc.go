@@ -46,6 +46,11 @@
 // treats both as a counter reset.
 //
 // The folder has alert rules (alerts.yml) and a dashboard for Grafana
-// (dashboard.json). The package is a module of its own, so that penstock itself does
-// not depend on a Prometheus client.
+// (dashboard.json).
+//
+// # Dependencies
+//
+// It is a module of its own. Besides penstock it brings github.com/prometheus/client_golang,
+// and what that depends on: client_model, common and procfs of Prometheus, beorn7/perks,
+// cespare/xxhash, munnerz/goautoneg, golang.org/x/sys and google.golang.org/protobuf.
 package prom

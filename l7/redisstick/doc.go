@@ -17,7 +17,6 @@
 // and, in a Cluster, +cluster|slots and +command. After a failover, each gateway uses the entries that it has seen itself
 // until its client has found the new master.
 //
-// It is a module of its own, so that penstock itself does not depend on a
-// Redis client. It depends on penstock, on github.com/redis/go-redis/v9 and on the modules
-// that needs: cespare/xxhash, go.uber.org/atomic and golang.org/x/sys.
+// It is a module of its own. Besides penstock it brings github.com/redis/go-redis/v9, and
+// what that depends on: cespare/xxhash, go.uber.org/atomic and golang.org/x/sys.
 package redisstick

@@ -3,7 +3,7 @@ module github.com/penstock-lb/penstock/l7/redisstick
 go 1.26.0
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 )
@@ -14,7 +14,6 @@ require (
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/net v0.62.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
-	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 )
 

@@ -21,7 +21,6 @@
 // new master, and what the old one had not yet told its replicas is forgotten. A Redis that does not know the scripts
 // is sent them.
 //
-// It is a module of its own, so that penstock itself does not depend on a Redis
-// client. Besides penstock it brings github.com/redis/go-redis/v9 and what that depends on:
-// cespare/xxhash, go.uber.org/atomic and golang.org/x/sys.
+// It is a module of its own. Besides penstock it brings github.com/redis/go-redis/v9, and
+// what that depends on: cespare/xxhash, go.uber.org/atomic and golang.org/x/sys.
 package redisstore

@@ -3,7 +3,7 @@ module github.com/penstock-lb/penstock/ratelimit/redisstore
 go 1.26.0
 
 require (
-	github.com/penstock-lb/penstock v0.0.0
+	github.com/penstock-lb/penstock v0.1.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stretchr/testify v1.12.1
 )

@@ -28,7 +28,8 @@ type Connect struct {
 
 	Proxy ProxyVersion // what is sent first; 0 means nothing
 
-	// Dial opens the connection; nil means a net.Dialer without keep-alive.
+	// Dial opens the connection; nil means a net.Dialer without keep-alive. If it returns
+	// neither a connection nor an error the probe fails.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -92,10 +93,7 @@ func (d *Connect) dial(ctx context.Context, e balance.Endpoint) (net.Conn, error
 		dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
 	c, err := dial(ctx, network, addr)
-	if c == nil && err == nil {
-		err = errors.New("the Dial function has returned no connection")
-	}
-	if err != nil {
+	if c, err = balance.Dialed("Connect.Dial", c, err); err != nil {
 		return nil, dialError(ctx, err)
 	}
 	if h := d.Proxy.bytes(); h != nil {

@@ -4,6 +4,8 @@ package health_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -327,9 +329,18 @@ func (f serviceFunc) ServeConn(c net.Conn, m healthtest.Mode) { f(c, m) }
 
 // A Dial function of the host that returns nothing fails the check, not the process.
 func TestDialReturnsNothing(t *testing.T) {
-	nothing := func(context.Context, string, string) (net.Conn, error) { return nil, nil }
-	for _, p := range []health.Probe{health.TCP{Connect: health.Connect{Dial: nothing}}, health.HTTP{Connect: health.Connect{Dial: nothing}}} {
-		err := p.Probe(t.Context(), balance.Endpoint{Addr: addr})
-		require.ErrorContains(t, err, "the Dial function has returned no connection")
+	for _, c := range []net.Conn{nil, (*net.TCPConn)(nil)} {
+		nothing := func(context.Context, string, string) (net.Conn, error) { return c, nil }
+		for _, p := range []health.Probe{health.TCP{Connect: health.Connect{Dial: nothing}}, health.HTTP{Connect: health.Connect{Dial: nothing}}} {
+			err := p.Probe(t.Context(), balance.Endpoint{Addr: addr})
+			require.ErrorContains(t, err, "Connect.Dial has returned no connection")
+			require.NotContains(t, err.Error(), "panic")
+		}
 	}
+	ours, peer := l4test.Pipe()
+	both := func(context.Context, string, string) (net.Conn, error) { return ours, errors.New("refused here") }
+	require.ErrorContains(t, health.TCP{Connect: health.Connect{Dial: both}}.Probe(t.Context(), balance.Endpoint{Addr: addr}), "refused")
+	peer.SetReadDeadline(time.Now().Add(time.Second))
+	_, err := peer.Read(make([]byte, 1))
+	require.Equal(t, io.EOF, err)
 }

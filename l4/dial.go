@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// A DialFunc connects to an address, as net.Dialer.DialContext does. [DialingFor] says for
-// which client.
+// A DialFunc connects to an address, as net.Dialer.DialContext does. Neither a connection nor
+// an error (a nil pointer is no connection) is an error, and a connection beside an error is
+// closed. [DialingFor] says for which client.
 type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // A Client is what a [DialFunc] can know of the client that it connects for.

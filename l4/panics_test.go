@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -405,9 +406,64 @@ func TestDialOfNilPointers(t *testing.T) {
 				require.ErrorIs(t, wait(), ErrServerClosed)
 				d, err := (&Dialer{Pool: p, Dial: dial}).DialContext(t.Context(), "", "")
 				require.Nil(t, d)
-				require.ErrorContains(t, err, "no connection")
+				require.ErrorContains(t, err, "l4: Dialer.Dial has returned no connection")
 				require.Zero(t, p.Server("10.0.1.1:80").InFlight())
 			})
 		})
 	}
+}
+
+// A conn beside an error is closed, of whichever func.
+func TestConnBesideAnError(t *testing.T) {
+	failed := errors.New("failed")
+	synctest.Test(t, func(t *testing.T) {
+		var peers []net.Conn
+		open := func() net.Conn {
+			c, peer := l4test.Pipe()
+			peers = append(peers, peer)
+			return c
+		}
+		both := func(context.Context, string, string) (net.Conn, error) { return open(), failed }
+		dial := func(context.Context, string, string) (net.Conn, error) { return open(), nil }
+		other := func(context.Context, net.Conn, net.Conn, *balance.Server) (net.Conn, error) { return open(), nil }
+		shake := func(context.Context, net.Conn, net.Conn, *balance.Server) (net.Conn, error) { return open(), failed }
+		p := pool(t, "10.0.1.1:80")
+		server := p.Server("10.0.1.1:80")
+		client := open()
+		defer client.Close()
+		peers = nil
+		for name, call := range map[string]func() (net.Conn, error){
+			"Proxy.Dial": func() (net.Conn, error) { return (&Proxy{Dial: both}).dial(t.Context(), client, server) },
+			"Dialer.Dial": func() (net.Conn, error) {
+				return (&Dialer{Pool: p, Dial: both, Tries: -1}).DialContext(t.Context(), "", "")
+			},
+			"UDPProxy.Dial": func() (net.Conn, error) { return (&UDPProxy{Dial: both}).dial(t.Context(), server.Addr()) },
+			"Proxy.Handshake": func() (net.Conn, error) {
+				return (&Proxy{Dial: dial, Handshake: shake}).dial(t.Context(), client, server)
+			},
+			"Handshakes": func() (net.Conn, error) {
+				return (&Proxy{Dial: dial, Handshake: Handshakes(other, shake)}).dial(t.Context(), client, server)
+			},
+			"Handshake that is late": func() (net.Conn, error) {
+				late := func(ctx context.Context, _, _ net.Conn, _ *balance.Server) (net.Conn, error) {
+					<-ctx.Done()
+					return open(), nil
+				}
+				c, err := (&Proxy{Dial: dial, Handshake: late}).dial(t.Context(), client, server)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				return c, failed
+			},
+		} {
+			c, err := call()
+			require.Nil(t, c, name)
+			require.ErrorIs(t, err, failed, name)
+			require.NotEmpty(t, peers)
+			for _, peer := range peers {
+				peer.SetReadDeadline(time.Now().Add(time.Second))
+				wantError(t, peer, io.EOF)
+				peer.Close()
+			}
+			peers = nil
+		}
+	})
 }

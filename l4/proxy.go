@@ -290,11 +290,9 @@ func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Serve
 	}
 	if p.Dial != nil {
 		c, err = p.Dial(ctx, network, addr)
+		c, err = balance.Dialed("l4: Proxy.Dial", c, err)
 	} else {
 		c, err = p.Socket.DialContext(ctx, network, addr)
-	}
-	if err == nil && noConn(c) {
-		c, err = nil, errors.New("l4: Dial has returned no connection")
 	}
 	if err != nil || p.Handshake == nil {
 		return c, err
@@ -318,10 +316,7 @@ func (p *Proxy) handshake(ctx context.Context, client, c net.Conn, server *balan
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
-	if err == nil && noConn(ready) {
-		err = errors.New("l4: Handshake has returned no connection")
-	}
-	if err != nil {
+	if ready, err = balance.Dialed("l4: Proxy.Handshake", ready, err); err != nil {
 		return nil, err
 	}
 	ready.SetDeadline(time.Time{})

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,19 +125,10 @@ func (d *Dialer) dial(ctx context.Context, server *balance.Server) (c net.Conn, 
 	}
 	network, addr := SplitAddr(server.Addr())
 	if d.Dial != nil {
-		if c, err = d.Dial(ctx, network, addr); err == nil && noConn(c) {
-			c, err = nil, errors.New("l4: Dial has returned no connection")
-		}
-		return c, err
+		c, err = d.Dial(ctx, network, addr)
+		return balance.Dialed("l4: Dialer.Dial", c, err)
 	}
 	return d.Socket.DialContext(ctx, network, addr)
-}
-
-// noConn reports whether a func of the host's has returned no connection: nil, or a nil
-// pointer.
-func noConn(c net.Conn) bool {
-	v := reflect.ValueOf(c)
-	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // A leased connection ends its lease when it is closed.

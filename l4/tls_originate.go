@@ -21,10 +21,11 @@ type HandshakeFunc = func(ctx context.Context, client, server net.Conn, s *balan
 func Handshakes(all ...HandshakeFunc) HandshakeFunc {
 	return func(ctx context.Context, client, server net.Conn, s *balance.Server) (net.Conn, error) {
 		for _, f := range all {
-			var err error
-			if server, err = f(ctx, client, server, s); err != nil {
-				return nil, err
+			next, err := f(ctx, client, server, s)
+			if next, err = balance.Dialed("l4: a func of Handshakes", next, err); err != nil {
+				return server, err // the caller closes it
 			}
+			server = next
 		}
 		return server, nil
 	}

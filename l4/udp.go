@@ -271,10 +271,8 @@ func (p *UDPProxy) dial(ctx context.Context, addr string) (c net.Conn, err error
 	ctx, cancel := context.WithTimeout(ctx, defaultConnectTimeout) // to look up a name
 	defer cancel()
 	if p.Dial != nil {
-		if c, err = p.Dial(ctx, "udp", addr); err == nil && noConn(c) {
-			c, err = nil, errors.New("l4: Dial has returned no connection")
-		}
-		return c, err
+		c, err = p.Dial(ctx, "udp", addr)
+		return balance.Dialed("l4: UDPProxy.Dial", c, err)
 	}
 	return new(net.Dialer).DialContext(ctx, "udp", addr)
 }

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
 )
 
@@ -153,10 +154,7 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 		dial = (&net.Dialer{KeepAlive: -1}).DialContext
 	}
 	nc, err := dial(ctx, network, addr)
-	if err == nil && nc == nil {
-		err = errors.New("l7: Upstream.Dial has returned no connection")
-	}
-	if err != nil {
+	if nc, err = balance.Dialed("l7: Upstream.Dial", nc, err); err != nil {
 		return nil, connectError(ctx, err)
 	}
 	up := false

@@ -7,12 +7,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4/l4test"
@@ -158,19 +160,71 @@ func TestReplyBetweenRequestsTCP(t *testing.T) {
 	}
 }
 
-// A Dial that returns neither a connection nor an error has failed, like that of l4.
+// A Dial that returns neither a connection nor an error has failed, like that of l4: the
+// request goes to another server. A connection beside an error is closed.
 func TestDialOfNoConnection(t *testing.T) {
+	const failed = "l7: Upstream.Dial has returned no connection"
+	for name, dial := range map[string]func() (net.Conn, error, string){
+		"nil":            func() (net.Conn, error, string) { return nil, nil, failed },
+		"nil *TCPConn":   func() (net.Conn, error, string) { return (*net.TCPConn)(nil), nil, failed },
+		"nil *tls.Conn":  func() (net.Conn, error, string) { return (*tls.Conn)(nil), nil, failed },
+		"nil, and error": func() (net.Conn, error, string) { return (*tls.Conn)(nil), errors.New("refused here"), "refused here" },
+	} {
+		for _, version := range []string{"1", "h2c", "2"} {
+			t.Run(name+"/"+version, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := l4test.NewNetwork()
+					var cfg *tls.Config
+					if version == "2" {
+						cfg = &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}}
+					}
+					o := startOrigin(t, n, two, cfg, true, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "two") })
+					defer o.srv.Close()
+					_, _, want := dial()
+					up := &l7.Upstream{Protocols: protocols(version), Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+						if addr == one {
+							c, err, _ := dial()
+							return c, err
+						}
+						return n.DialContext(ctx, network, addr)
+					}}
+					if version == "2" {
+						up.TLS = func(*balance.Server) *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
+					}
+					for _, servers := range [][]string{{one}, {one, two}, {two, one}} {
+						tr := &l7.Transport{Pool: newPool(servers...), Upstream: up}
+						if got := askThrough(tr); len(servers) == 1 && !strings.Contains(got, want) || len(servers) > 1 && got != "two" {
+							t.Errorf("%v: %s", servers, got)
+						}
+						tr.CloseIdleConnections()
+						for _, s := range servers {
+							if n := tr.Pool.Server(s).InFlight(); n != 0 {
+								t.Errorf("%d in flight", n)
+							}
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// A connection that Dial returns beside an error is closed.
+func TestDialOfConnectionAndError(t *testing.T) {
 	for _, version := range []string{"1", "h2c"} {
 		synctest.Test(t, func(t *testing.T) {
+			ours, peer := l4test.Pipe()
 			tr := &l7.Transport{Pool: newPool(one), Upstream: &l7.Upstream{Protocols: protocols(version), Dial: func(context.Context, string, string) (net.Conn, error) {
-				return nil, nil
+				return ours, errors.New("refused here")
 			}}}
-			if got := askThrough(tr); !strings.Contains(got, "l7: Upstream.Dial has returned no connection") {
-				t.Errorf("%s: %s", version, got)
+			if got := askThrough(tr); !strings.Contains(got, "refused here") {
+				t.Error(got)
 			}
-			if n := tr.Pool.Server(one).InFlight(); n != 0 {
-				t.Errorf("%d in flight", n)
+			peer.SetReadDeadline(time.Now().Add(time.Second))
+			if _, err := peer.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("read: %v", err)
 			}
+			peer.Close()
 		})
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/penstock-lb/penstock/balance"
 )
 
 // A client asks name servers.
@@ -70,7 +72,7 @@ func (c *client) askOne(ctx context.Context, server, name string, kind dnsmessag
 // exchange sends q and waits for the answer to it, whatever else arrives.
 func (c *client) exchange(ctx context.Context, network, server string, q *question) (ans answer, truncated bool, err error) {
 	conn, err := c.dial(ctx, network, server)
-	if err != nil {
+	if conn, err = balance.Dialed("Source.DialContext", conn, err); err != nil {
 		return answer{}, false, err
 	}
 	defer conn.Close()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -306,6 +307,24 @@ func TestADialerThatPanics(t *testing.T) {
 		require.ErrorIs(t, w.firstErr(), dns.ErrNoAnswer)
 		require.ErrorContains(t, w.firstErr(), "boom")
 		require.False(t, errors.Is(w.firstErr(), dns.ErrNoName))
+	})
+}
+
+// Nor does one that returns a nil pointer, and no connection is left beside an error.
+func TestADialerOfNoConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &dns.Source{Name: "web.example", Port: 80, Servers: []string{"ns1:53"},
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return (*net.UDPConn)(nil), nil }})
+		require.ErrorContains(t, w.firstErr(), "Source.DialContext has returned no connection")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		ours, peer := net.Pipe()
+		w := start(t, &dns.Source{Name: "web.example", Port: 80, Servers: []string{"ns1:53"},
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, errors.New("refused here") }})
+		require.ErrorContains(t, w.firstErr(), "refused here")
+		peer.SetReadDeadline(time.Now().Add(time.Second))
+		_, err := peer.Read(make([]byte, 1))
+		require.Equal(t, io.EOF, err)
 	})
 }
 

@@ -49,6 +49,7 @@ type h2Use struct {
 	byClient bool  // the client has ended it
 	bodyErr  error // after a read deadline set by a handler
 	recv     wait
+	wroteAt  time.Time // of a gRPC call: when a part of its reply was last written
 	// Of the deadlines set by a handler; nil if there are none.
 	readTimer, writeTimer *time.Timer
 	ctx                   *streamContext // nil until needed
@@ -258,6 +259,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	var wait time.Duration
 	f.mu.Lock()
 	for {
 		switch {
@@ -292,11 +294,26 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 			f.mu.Lock()
 			continue
 		}
-		if !f.sleepFor(&s.recv, f.srv.requestLimit(x)) {
+		if wait == 0 {
+			wait = f.srv.requestLimit(x)
+		}
+		if !f.sleepFor(&s.recv, wait) {
+			if wait = s.silence(f.srv.requestLimit(x)); wait > 0 {
+				continue
+			}
 			f.mu.Unlock()
 			return 0, f.srv.lateClient(x, os.ErrDeadlineExceeded)
 		}
 	}
+}
+
+// silence returns how much is left of the limit of a call since its reply went on, 0
+// or less if nothing is. F.mu is held.
+func (s *h2Exchange) silence(limit time.Duration) time.Duration {
+	if s.wroteAt.IsZero() || s.f.srv.BodyTimeout != 0 {
+		return 0
+	}
+	return limit - time.Since(s.wroteAt)
 }
 
 // take copies received bytes. F.mu is held.
@@ -431,6 +448,9 @@ func (s *h2Exchange) writeBody(p []byte) error {
 	err := f.sendData(&s.h2Sender, p, orDefault(f.srv.SendTimeout, defaultSendTimeout), s.ended)
 	if err == os.ErrDeadlineExceeded {
 		f.h2.Reset(s.st, h2.Cancel) // the client opens no window
+	}
+	if s.x.grpc {
+		s.wroteAt = time.Now()
 	}
 	return err
 }

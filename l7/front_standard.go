@@ -404,7 +404,12 @@ func (s *standard) writeBody(p []byte) error {
 
 func (s *standard) direct(int64) directWriter { return nil }
 
-func (s *standard) sending() { s.writes.renew(s.w) }
+func (s *standard) sending() {
+	s.writes.renew(s.w)
+	if s.x.grpc {
+		s.root().keepReading()
+	}
+}
 
 func (s *standard) flush() error {
 	if !s.enter() {

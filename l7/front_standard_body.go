@@ -20,6 +20,7 @@ type standardBody struct {
 	readAt  deadline
 	due     atomic.Int64 // readAt in nanoseconds of Unix time; 0 until a bound is set
 	limit   atomic.Int64 // of each wait, in nanoseconds, under an http.Server of the host's; 0 means none
+	both    atomic.Bool  // the limit is of the silence of both sides, under an http.Server of the host's
 }
 
 func (s *standard) readBody(p []byte) (int, error) {
@@ -31,10 +32,7 @@ func (s *standard) readBody(p []byte) (int, error) {
 		return s.readLent(p)
 	}
 	if !b.ended.Load() && !b.bounded {
-		limit := time.Duration(b.limit.Load())
-		if s.srv != nil {
-			limit = s.srv.requestLimit(s.x)
-		}
+		limit, _ := s.bodyLimit()
 		if b.readAt.bound(time.Now(), limit, s.setReadDeadline, b.instead) && !b.readAt.at.IsZero() {
 			b.due.Store(b.readAt.at.UnixNano())
 		}
@@ -82,7 +80,44 @@ func (s *standard) lateBody(err error) error {
 
 // boundBody bounds the waits for the body under an http.Server of the host's,
 // which can only bound the body as a whole.
-func (s *standard) boundBody(d time.Duration) { s.root().body.limit.Store(int64(d)) }
+func (s *standard) boundBody(d time.Duration, both bool) {
+	b := &s.root().body
+	b.limit.Store(int64(d))
+	b.both.Store(both)
+}
+
+// bodyLimit returns the limit of a wait for the body, and whether it is one of the
+// silence of both sides.
+func (s *standard) bodyLimit() (limit time.Duration, both bool) {
+	if s.srv != nil {
+		return s.srv.requestLimit(s.x), s.srv.BodyTimeout == 0
+	}
+	return time.Duration(s.body.limit.Load()), s.body.both.Load()
+}
+
+// keepReading lets a wait for the body of a call go on, since its reply does. Net/http
+// fails a body for good at its deadline, so that is moved before.
+func (s *standard) keepReading() {
+	b := &s.body
+	limit, both := s.bodyLimit()
+	now := time.Now()
+	left := time.Duration(b.due.Load() - now.UnixNano()) // less than 0 without a bound
+	if !both || b.ended.Load() || left <= 0 || left >= limit {
+		return
+	}
+	if _, ok := b.instead(); ok {
+		return
+	}
+	limit = min(limit, longest)
+	at := now.Add(limit + limit/4)
+	b.due.Store(at.UnixNano())
+	_ = s.setReadDeadline(at)
+	if t, ok := b.instead(); ok {
+		_ = s.setReadDeadline(t)
+	} else if b.ended.Load() {
+		_ = s.setReadDeadline(time.Time{})
+	}
+}
 
 // overdue reports whether a read of the body has timed out. net/http takes that
 // for an error of the connection and ends the request's context, but the client

@@ -26,8 +26,9 @@ type downstream interface {
 type requestBody interface {
 	// readBody reads the body without its framing.
 	readBody(p []byte) (int, error)
-	// boundBody bounds each wait for the body from now on, if no Server does.
-	boundBody(d time.Duration)
+	// boundBody bounds each wait for the body from now on, if no Server does. With both
+	// the reply's progress counts, too.
+	boundBody(d time.Duration, both bool)
 	// bodyReady reports whether the rest of the body can be read without
 	// waiting for the client.
 	bodyReady() bool
@@ -129,9 +130,9 @@ type clientLimits struct {
 // unbounded is embedded in a downstream that needs no bounds from a Proxy.
 type unbounded struct{}
 
-func (unbounded) boundBody(time.Duration)  {}
-func (unbounded) boundReply(time.Duration) {}
-func (unbounded) replyLate() bool          { return false }
+func (unbounded) boundBody(time.Duration, bool) {}
+func (unbounded) boundReply(time.Duration)      {}
+func (unbounded) replyLate() bool               { return false }
 
 // serverless is embedded in a downstream that has no Server.
 type serverless struct{}

@@ -97,10 +97,11 @@ func (t *attempt) end() {
 func (t *attempt) stream() *replay {
 	if t.body == nil {
 		limit := orDefault(t.p.BodyTimeout, defaultBodyTimeout)
-		if t.p.BodyTimeout == 0 && isGRPC(&t.x.Header) {
+		both := t.p.BodyTimeout == 0 && isGRPC(&t.x.Header)
+		if both {
 			limit = longer(limit, t.streamLimit())
 		}
-		t.x.down.boundBody(limit)
+		t.x.down.boundBody(limit, both)
 		if b := t.x.buffered; b != nil { // already in memory
 			t.body = &replay{kept: b, limit: max(len(b), 1), err: io.EOF}
 			return t.body

@@ -181,5 +181,9 @@ func (c *upConn) awaitBody(now time.Time) {
 		}
 		w.stream = w.limit
 	}
-	c.wait(now, until(now, c.bodyWait.limit, c.bodyWait.end))
+	c.waitBody(now, c.bodyWait.limit)
+}
+
+func (c *upConn) waitBody(now time.Time, limit time.Duration) {
+	c.wait(now, until(now, limit, c.bodyWait.end))
 }

@@ -286,6 +286,7 @@ func (s *h2Stream) next() ([]byte, error) {
 	c.mu.Lock()
 	s.used()
 	flushed := s.x == nil && len(c.h2.Out) == 0
+	limit := s.bodyWait.limit
 	for {
 		if p := s.inbox.first(); len(p) > 0 {
 			s.piece = len(p)
@@ -293,13 +294,20 @@ func (s *h2Stream) next() ([]byte, error) {
 			return p, nil
 		}
 		err := s.fault()
-		if err == nil && s.all {
+		switch {
+		case err != nil:
+		case s.all:
 			err = io.EOF
+		case s.pump != nil:
+			err = s.pump.clientError() // the server waits for the rest
 		}
 		if err == nil && flushed {
 			now := time.Now()
-			if !c.sleepUntil(&s.recv, deadlineIn(now, until(now, s.bodyWait.limit, s.bodyWait.end))) {
-				err = os.ErrDeadlineExceeded
+			if !c.sleepUntil(&s.recv, deadlineIn(now, until(now, limit, s.bodyWait.end))) {
+				now = time.Now()
+				if limit = s.bodyWait.longer(now, s.pump, &s.rep); limit <= 0 {
+					err = os.ErrDeadlineExceeded
+				}
 			}
 			if s.x != nil {
 				s.x.now = time.Time{} // that was a wait

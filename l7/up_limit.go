@@ -28,6 +28,17 @@ type bodyWait struct {
 	limit  time.Duration // of each
 	stream time.Duration // of each wait if the reply is a stream
 	end    time.Time     // of the whole body; zero means none
+	both   bool          // a stream waits while its request moves
+}
+
+// longer returns how much longer a wait that has ended at now may go on, since the
+// request of a stream has moved meanwhile: of the two sides of a call often only one
+// speaks. It returns 0 or less if it may not.
+func (w *bodyWait) longer(now time.Time, p *pump, r *Reply) time.Duration {
+	if !w.both || !w.end.IsZero() && !now.Before(w.end) || !isStream(&r.Header) {
+		return 0
+	}
+	return p.silence(now, w.limit)
 }
 
 func (t *attempt) bodyWait() bodyWait {
@@ -36,7 +47,7 @@ func (t *attempt) bodyWait() bodyWait {
 	if t.p.BodyTimeout == 0 {
 		stream = longer(limit, t.streamLimit())
 	}
-	return bodyWait{limit, stream, t.deadline}
+	return bodyWait{limit, stream, t.deadline, t.p.BodyTimeout == 0}
 }
 
 // name returns the name of a limit of the Proxy, or of the Transport that it

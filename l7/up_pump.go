@@ -22,6 +22,8 @@ type pump struct {
 	body  io.Reader
 	trace *tracer // nil if no program looks
 	done  chan struct{}
+	begun time.Time
+	moved atomic.Int64 // the time since begun at which the server last took a part
 
 	fromClient atomic.Pointer[error] // the error, if the client caused it
 	whole      bool                  // the whole body was sent; read after done is closed, like ended
@@ -47,7 +49,7 @@ func newPump(t *attempt, to bodySink, trailer bool) *pump {
 	if wantsStream(t.x) {
 		w.limit = w.stream
 	}
-	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.toEnd(trailer), body: t.stream(), trace: t.trace, done: make(chan struct{})}
+	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.toEnd(trailer), body: t.stream(), trace: t.trace, done: make(chan struct{}), begun: time.Now()}
 	go p.run(&t.up.bulk)
 	return p
 }
@@ -99,6 +101,7 @@ func (p *pump) run(pool *l4.BufferPool) {
 			if p.to.sendPart(p, buf, n) != nil {
 				return // the server's side has the reason
 			}
+			p.moved.Store(int64(time.Since(p.begun)))
 			if left > 0 {
 				left -= int64(n)
 			}
@@ -225,4 +228,13 @@ func (p *pump) headTime(now, begun time.Time, limit time.Duration) time.Duration
 		return left
 	}
 	return -1
+}
+
+// silence returns how much of limit is left at now since the server last took a part
+// of the body.
+func (p *pump) silence(now time.Time, limit time.Duration) time.Duration {
+	if p == nil || p.clientError() != nil {
+		return 0
+	}
+	return limit - now.Sub(p.begun) + time.Duration(p.moved.Load())
 }

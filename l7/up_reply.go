@@ -329,6 +329,15 @@ func (c *upConn) more() error {
 	c.idleAt = time.Now()
 	c.awaitBody(c.idleAt)
 	err := c.endedBy(c.in.read(c.c, pool))
+	for errors.Is(err, os.ErrDeadlineExceeded) && !c.lost() {
+		now := time.Now()
+		left := c.bodyWait.longer(now, c.pump, &c.rep)
+		if left <= 0 {
+			break
+		}
+		c.waitBody(now, left)
+		err = c.endedBy(c.in.read(c.c, pool))
+	}
 	c.waited = true
 	if c.x != nil {
 		c.x.now = time.Time{} // that was a wait

@@ -22,13 +22,20 @@ import (
 // and to others by CloseWrite; RelayResult.Err matches [ErrNoCloseNotify] then.
 //
 // The caller closes a and b afterwards. If the relay broke off, closing them resets where
-// that is possible, so that no peer takes a part for the whole. No more data moves once
+// that is possible, so that no peer takes a part for the whole. It has not broken off if
+// the cause of ctx matches [ErrEnd]. No more data moves once
 // Relay has returned, but a goroutine of its own may end a moment later.
 func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 	ended := make(chan struct{})
 	r := &relay{}
 	r.init(a, b, opt.complete(), func(*relay) { close(ended) })
-	stop := context.AfterFunc(ctx, func() { r.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() {
+		why := Termination{Killed, PhaseData}
+		if errors.Is(context.Cause(ctx), ErrEnd) {
+			why = Termination{}
+		}
+		r.cut(why, context.Cause(ctx))
+	})
 	defer stop()
 	p := opt.Parker
 	if p == nil && b.raw != nil {

@@ -2,7 +2,10 @@
 
 package l4
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // RelayOptions has the timeouts of a relay, and the buffers and the Parker that it uses.
 // Data in either direction restarts the timeouts of both, except for the two that concern
@@ -32,8 +35,12 @@ const (
 type RelayResult struct {
 	AtoB, BtoA  int64 // bytes written to b, and to a, by the relay
 	Termination Termination
-	Err         error // what Termination stands for; nil if Normal, or ErrNoCloseNotify
+	Err         error // what Termination stands for; nil if Normal, or ErrNoCloseNotify, or the cause that matched ErrEnd
 }
+
+// ErrEnd, if the cause of the context of a [Relay] matches it, says that the relay is to
+// end, not to break off: closing both sides afterwards ends their streams and resets none.
+var ErrEnd = errors.New("l4: the relay was ended")
 
 // complete returns o with buffers.
 func (o *RelayOptions) complete() *RelayOptions {

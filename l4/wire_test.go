@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -305,9 +306,10 @@ func TestWireShutdown(t *testing.T) {
 }
 
 // TestRelayTunnel relays by the exported function, with what was read ahead,
-// with and without a Parker.
+// with and without a Parker, and breaks off or ends it.
 func TestRelayTunnel(t *testing.T) {
-	for _, wired := range []bool{false, true} {
+	for i := range 4 {
+		wired, ends := i&1 > 0, i&2 > 0
 		client, a := tcpPair(t)
 		b, server := tcpPair(t)
 		var opt RelayOptions
@@ -326,19 +328,24 @@ func TestRelayTunnel(t *testing.T) {
 		_, err := front.Peek(10)
 		require.NoError(t, err)
 		result := make(chan RelayResult)
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancelCause(t.Context())
 		go func() { result <- Relay(ctx, front, back, opt) }()
 		wantRead(t, server, "read ahead")
 		wantEchoBetween(t, client, server)
-		cancel()
+		cause, seen, want := context.Canceled, error(syscall.ECONNRESET), Termination{Killed, PhaseData}
+		if ends {
+			cause, seen, want = fmt.Errorf("enough: %w", ErrEnd), io.EOF, Termination{}
+		}
+		cancel(cause)
 		r := <-result
-		require.Equal(t, Termination{Killed, PhaseData}, r.Termination)
-		require.ErrorIs(t, r.Err, context.Canceled)
+		require.Equal(t, want, r.Termination)
+		require.ErrorIs(t, r.Err, cause)
 		require.EqualValues(t, 14, r.AtoB)
 		require.EqualValues(t, 4, r.BtoA)
 		front.Close()
 		back.Close()
-		wantError(t, client, syscall.ECONNRESET)
+		wantError(t, client, seen)
+		wantError(t, server, seen)
 	}
 }
 

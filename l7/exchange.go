@@ -102,7 +102,8 @@ type Exchange struct {
 type interrupter interface{ interrupt() }
 
 // Context ends when the client disconnects or its connection is closed, and, on
-// the standard front, when the request's context ends.
+// the standard front, when the request's context ends. If middleware of net/http ends
+// the context that it has given an upgraded exchange, both connections are closed, not reset.
 func (x *Exchange) Context() context.Context { return x.down.context() }
 
 // Proto returns the HTTP version of the client's request, as major and minor.

@@ -449,3 +449,4 @@ func (c *byteConn) limits() (clientLimits, bool) { return c.srv.clientLimits(), 
 func (c *byteConn) parker() *l4.Parker           { return c.srv.parking.peek() }
 func (c *byteConn) probe()                       { probe(c.raw) }
 func (c *byteConn) lost() bool                   { return false }
+func (c *byteConn) endedByHandler() bool         { return false }

@@ -99,6 +99,7 @@ func (s *h2Exchange) lost() bool {
 	return s.err != nil && s.byClient
 }
 
-func (s *h2Exchange) hijackable() bool { return true }
+func (s *h2Exchange) endedByHandler() bool { return false }
+func (s *h2Exchange) hijackable() bool     { return true }
 
 func (s *h2Exchange) present() bool { return false }

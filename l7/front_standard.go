@@ -578,6 +578,15 @@ func (s *standard) lost() bool {
 	return u != nil && u.lost()
 }
 
+// endedByHandler relies on net/http, which ends no context by itself after an upgrade.
+func (s *standard) endedByHandler() bool {
+	root := s.root()
+	if u := root.under; u != nil {
+		return u.endedByHandler() || u.context().Err() == nil
+	}
+	return root.srv == nil || !root.srv.cutting.Load() && (root.attached == nil || !root.attached.cutting.Load())
+}
+
 func (s *standard) parker() *l4.Parker {
 	if s.root().srv == nil {
 		return nil

@@ -29,6 +29,10 @@ type through struct {
 
 func (t *through) context() context.Context { return t.ctx }
 
+func (t *through) endedByHandler() bool {
+	return t.ownFront.endedByHandler() || t.ownFront.context().Err() == nil
+}
+
 func (t *through) request() *http.Request { return t.ownFront.request().WithContext(t.ctx) }
 
 func (t *through) ownRequest(r *http.Request) {

@@ -471,3 +471,55 @@ func sandwichUpgradeOverHTTP2(s *site, refused bool) {
 	require.NoError(s, err)
 	require.Equal(s, "ping", string(got))
 }
+
+// A context that middleware ends under an upgraded connection ends that at both
+// sides, as httputil.ReverseProxy does: the bytes under way arrive, and nothing is reset.
+func TestSandwichContextEndsUpgrade(t *testing.T) {
+	for name, around := range map[string]func(func(http.Handler) http.Handler, http.Handler) http.Handler{
+		"plain": func(with func(http.Handler) http.Handler, next http.Handler) http.Handler { return with(next) },
+		"Wrap": func(with func(http.Handler) http.Handler, next http.Handler) http.Handler {
+			return &Wrap{With: with, Next: next}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var cancel context.CancelFunc
+			var atServer chan string
+			onBoth(t, func(s *site) http.Handler {
+				atServer = make(chan string, 1)
+				s.origin("10.0.1.1:80", func(w http.ResponseWriter, r *http.Request) {
+					c, brw, err := w.(http.Hijacker).Hijack()
+					require.NoError(s, err)
+					defer c.Close()
+					_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+					b, err := io.ReadAll(brw)
+					atServer <- fmt.Sprint(string(b), " ", err)
+				})
+				return around(func(next http.Handler) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						var ctx context.Context
+						ctx, cancel = context.WithCancel(r.Context())
+						next.ServeHTTP(w, r.WithContext(ctx))
+					})
+				}, s.proxy("10.0.1.1:80"))
+			}, func(s *site) {
+				if s.http2 {
+					return // a stream ends by its own rules: TestSandwichUpgrade
+				}
+				c, err := s.net.DialContext(s.Context(), "tcp", "10.0.0.1:80")
+				require.NoError(s, err)
+				defer c.Close()
+				_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nping")
+				br := bufio.NewReader(c)
+				resp, err := http.ReadResponse(br, nil)
+				require.NoError(s, err)
+				require.Equal(s, 101, resp.StatusCode)
+				synctest.Wait()
+				cancel()
+				got, err := io.ReadAll(br)
+				require.NoError(s, err)
+				require.Equal(s, "hello", string(got))
+				require.Equal(s, "ping <nil>", <-atServer)
+			})
+		})
+	}
+}

@@ -93,6 +93,9 @@ type client interface {
 	// lost reports whether the client has ended the stream: reads and writes then
 	// fail as on a closed connection.
 	lost() bool
+	// endedByHandler reports, once the context of an upgraded exchange has ended, whether
+	// a handler around has ended it, and the client is still there.
+	endedByHandler() bool
 	// session returns the session of the exchange. Need makes one if there is none
 	// yet; some clients never have one.
 	session(need bool) usage
@@ -141,6 +144,7 @@ func (serverless) limits() (clientLimits, bool) { return clientLimits{}, false }
 func (serverless) parker() *l4.Parker           { return nil }
 func (serverless) probe()                       {}
 func (serverless) lost() bool                   { return false }
+func (serverless) endedByHandler() bool         { return false }
 
 // unwritten is embedded in a downstream whose reply is not written to a client.
 type unwritten struct{}

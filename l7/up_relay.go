@@ -266,8 +266,22 @@ func (t *attempt) tunnel(src source, server serverTunnel) {
 func (t *attempt) join(tunnel serverTunnel, client *l4.Conn, early []byte) {
 	x, server := t.x, tunnel.conn()
 	_ = server.SetDeadline(time.Time{})
-	ctx, cancel := context.WithCancelCause(x.Context())
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(x.Context()))
 	defer cancel(nil)
+	told := make(chan struct{})
+	untold := context.AfterFunc(x.Context(), func() {
+		defer close(told)
+		cause := context.Cause(x.Context())
+		if x.down.endedByHandler() {
+			cause = &endedError{cause}
+		}
+		cancel(cause)
+	})
+	defer func() {
+		if !untold() {
+			<-told // it uses x
+		}
+	}()
 	tunnel.onCut(func(reason string) { cancel(&cutError{reason}) })
 	limit := t.streamLimit()
 	probe(server)

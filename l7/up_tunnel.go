@@ -11,7 +11,7 @@ import (
 )
 
 // relayTunnel relays an upgraded connection until it ends, and records how it
-// ended. Ctx is derived from that of x, and also ends when the server is cut.
+// ended. Ctx ends with that of x, and when the server is cut.
 func relayTunnel(ctx context.Context, x *Exchange, client, server *l4.Conn, name string, idle time.Duration) {
 	if idle == 0 {
 		idle = -1
@@ -24,6 +24,10 @@ func relayTunnel(ctx context.Context, x *Exchange, client, server *l4.Conn, name
 	x.Record.Err = r.Err
 	if _, ok := errors.AsType[*cutError](r.Err); ok {
 		x.Record.Termination = endOf(l4.ServerDown, l4.PhaseData)
+		return
+	}
+	if errors.Is(r.Err, l4.ErrEnd) {
+		x.Record.Termination = endOf(l4.Killed, l4.PhaseData)
 		return
 	}
 	switch r.Termination.Cause {
@@ -45,3 +49,10 @@ func relayTunnel(ctx context.Context, x *Exchange, client, server *l4.Conn, name
 		x.Record.Termination = endOf(l4.ServerAborted, l4.PhaseData)
 	}
 }
+
+// endedError is the cause of an end that a handler has brought about by its context.
+type endedError struct{ cause error }
+
+func (e *endedError) Error() string { return "l7: ended by a handler: " + e.cause.Error() }
+
+func (e *endedError) Unwrap() []error { return []error{e.cause, l4.ErrEnd} }

@@ -10,6 +10,17 @@ cleanup() {
 }
 trap cleanup EXIT
 
+# modules prints the folders of the nested modules.
+modules() { find . -mindepth 2 -name go.mod -not -path '*/testdata/*' -printf '%h\n' | sort; }
+
+# published prints those of them that programs import: they have more than tests.
+published() {
+	local m
+	for m in $(modules); do
+		[[ $m = ./examples/* ]] || ! ls "$m"/*.go | grep -qvE '(_test|/doc)\.go$' || echo "$m"
+	done
+}
+
 # free_port prints a port of 127.0.0.1 on which nobody listens.
 free_port() {
 	local p

@@ -12,7 +12,9 @@
 // at once; shares follow the weights. If Law.Keyed is set, a key also stays with its server
 // when the order of Set changes or another server leaves.
 //
-// Run it with the race detector as well: it picks from many goroutines at once.
+// Run it with the race detector as well: it picks from many goroutines at once. Most of the
+// time goes into shares with little in flight, which one goroutine finds out; -short leaves
+// that out.
 package balancetest
 
 import (

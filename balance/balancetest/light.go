@@ -23,6 +23,9 @@ func (s suite) light(t *testing.T) {
 	if s.law.Share == 0 {
 		t.Skip("weights do not count")
 	}
+	if testing.Short() {
+		t.Skip("a million picks by one goroutine")
+	}
 	for _, weights := range [][]int{{1, 1}, {2, 1}, {90, 10}, {1000, 1}, {50, 30, 15, 5}, {1, 1000, 1}} {
 		t.Run(fmt.Sprint(weights), func(t *testing.T) {
 			p := s.pool(t, len(weights), 0, weights...)

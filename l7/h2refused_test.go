@@ -146,6 +146,7 @@ func TestHTTP2RefusedStreamsAreRepeated(t *testing.T) {
 		{"refused always", refuse, 1000, "502"},
 		{"GOAWAY", goAway(http2.ErrCodeNo), 1, "200 ok"},
 		{"GOAWAY three times", goAway(http2.ErrCodeNo), 3, "200 ok"},
+		{"GOAWAY always", goAway(http2.ErrCodeNo), 1000, "502"}, // without taking any
 		{"GOAWAY with an error", goAway(http2.ErrCodeEnhanceYourCalm), 1, "200 ok"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -254,7 +254,7 @@ func (t *attempt) open(ctx context.Context, l *try) *failure {
 		now = time.Now() // the host's code has run
 	}
 	fresh := false
-	for refusals := 0; ; {
+	for refusals, leavings := 0, 0; ; {
 		t.trace.asks(h.key.addr)
 		src, dialed, err := h.get(ctx, id, t, l, fresh)
 		if err != nil {
@@ -274,7 +274,11 @@ func (t *attempt) open(ctx context.Context, l *try) *failure {
 			return nil
 		}
 		switch {
-		case f.by != l4.ServerAborted || f.refused && refusals == maxRefusals:
+		case f.by != l4.ServerAborted:
+			return f
+		case f.leaving && leavings < maxLeavings:
+			leavings++
+		case f.refused && refusals == maxRefusals:
 			return f
 		case f.refused:
 			// This is not a failure: the request is sent again, whatever its method (RFC
@@ -298,6 +302,11 @@ func (t *attempt) open(ctx context.Context, l *try) *failure {
 // maxRefusals is how often a request is sent again to a server that has refused
 // it unprocessed, before that counts as a failed try.
 const maxRefusals = 3
+
+// maxLeavings is how often a request is sent again because the server ended a connection as
+// it does after some number of requests. Each time it has processed others, so the requests
+// that share its connections all get through.
+const maxLeavings = 100
 
 // exchange sends the request and waits for the head of the reply.
 func (t *attempt) exchange(l *try, src source, sent time.Time) *failure {

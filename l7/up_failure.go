@@ -23,6 +23,7 @@ type failure struct {
 	unsent  bool          // no part of the request reached the server
 	quiet   bool          // the connection ended before a byte of a reply
 	refused bool          // the server says that it has not processed the request
+	leaving bool          // and ends a connection on which it has processed others
 	after   time.Duration // the wait that the server asks for
 
 	distrust *tlsError // the server's certificate was invalid
@@ -176,7 +177,7 @@ func (f *sourceEnd) failure(x *Exchange, err error) *failure {
 	class, by := f.blame(err)
 	fail := &failure{class: class, status: http.StatusBadGateway, by: by, phase: l4.PhaseHeaders, err: err}
 	if un, ok := errors.AsType[*unsentError](err); ok {
-		fail.unsent, fail.refused = true, un.told
+		fail.unsent, fail.refused, fail.leaving = true, un.told, un.leaving
 	}
 	switch by {
 	case l4.Internal:
@@ -223,7 +224,8 @@ func (f *failure) aborted(x *Exchange, interrupted bool) {
 // unsentError is the error of a request that the server has not processed.
 type unsentError struct {
 	error
-	told bool // the server has said so, so it is reachable
+	told    bool // the server has said so, so it is reachable
+	leaving bool // by a GOAWAY without an error, after it had processed others on the connection
 }
 
 func (e *unsentError) Unwrap() error { return e.error }

@@ -71,7 +71,7 @@ func TestBlame(t *testing.T) {
 		{"ended quietly", io.EOF, ends{}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, true, false, false},
 		{"ended quietly on a reused connection", io.EOF, ends{reused: true}, balance.Stale, l4.ServerAborted, 502, l4.PhaseHeaders, true, false, false},
 		{"unsent", &unsentError{error: io.EOF}, ends{}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, true, true, false},
-		{"refused", &unsentError{io.EOF, true}, ends{gotHead: true}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, false, true, true},
+		{"refused", &unsentError{io.EOF, true, false}, ends{gotHead: true}, balance.Reset, l4.ServerAborted, 502, l4.PhaseHeaders, false, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := &sourceEnd{gotHead: c.end.gotHead, reused: c.end.reused}

@@ -39,6 +39,8 @@ type h2Conn struct {
 	settled  chan struct{}          // closed when the server's SETTINGS have come, or the connection has ended
 
 	reserved int   // streams reserved and not begun
+	begun    bool  // one has
+	leaves   bool  // the server ends it without an error, having taken one
 	broken   error // why writing has failed; nil if it has not
 
 	// Owned by the goroutine that reads:

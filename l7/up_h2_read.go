@@ -28,13 +28,13 @@ func h2ClientConfig() *h2.Config {
 // begin opens a reserved stream. The lock is held.
 func (c *h2Conn) begin(s *h2Stream) error {
 	if c.closed {
-		return &unsentError{c.err, true}
+		return &unsentError{c.err, true, c.leaves}
 	}
 	if s.st = c.h2.Begin(); s.st == nil {
-		return &unsentError{errors.New("l7: the server takes no more streams on the connection"), true}
+		return &unsentError{errors.New("l7: the server takes no more streams on the connection"), true, c.leaves}
 	}
 	c.reserved--
-	s.begun, s.st.Owner = true, s
+	c.begun, s.begun, s.st.Owner = true, true, s
 	return nil
 }
 
@@ -265,6 +265,7 @@ func (c *h2Conn) handle(ev *h2.Event, _ time.Time) error {
 // sent again (RFC 9113, section 6.8).
 func (c *h2Conn) leaving(ev *h2.Event) {
 	c.retired.Store(true)
+	c.leaves = ev.Code == h2.NoError && ev.Last > 0 && c.begun
 	err := fmt.Errorf("l7: the server is leaving: GOAWAY %v %s", ev.Code, cleanValue(ev.Reason))
 	var list []*h2.Stream
 	c.h2.Streams(func(st *h2.Stream) {
@@ -275,7 +276,7 @@ func (c *h2Conn) leaving(ev *h2.Event) {
 	for _, st := range list {
 		s := st.Owner.(*h2Stream)
 		c.h2.Reset(st, h2.Cancel)
-		s.fail(&unsentError{err, true})
+		s.fail(&unsentError{err, true, c.leaves})
 	}
 	if ev.Code != h2.NoError {
 		c.err = err // more specific than the end of the connection that follows
@@ -294,7 +295,7 @@ func (c *h2Conn) reset(ev *h2.Event) {
 	case ev.ByUs:
 		s.fail(&badReply{errors.New("HTTP/2: " + ev.Reason)})
 	case ev.Code == h2.RefusedStream:
-		s.fail(&unsentError{errors.New("l7: the server refused the stream"), true}) // RFC 9113, section 8.7
+		s.fail(&unsentError{errors.New("l7: the server refused the stream"), true, false}) // RFC 9113, section 8.7
 	default:
 		s.fail(errors.New("l7: the server reset the stream: " + ev.Code.String()))
 	}

@@ -11,7 +11,8 @@ import (
 // the host that it asked for. Such fields from the client are dropped, in all
 // spellings, unless [TrustForwarded] has found that they come from a trusted proxy.
 // Fields that a handler sets, also one of net/http inside a native one, are sent
-// unchanged in place of ours, whatever the mode.
+// unchanged in place of ours, whatever the mode. A line that middleware of net/http sets to
+// just what the client has sent cannot be told from the client's, and is dropped.
 type Forward uint8
 
 const (

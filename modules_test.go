@@ -80,7 +80,8 @@ func (m *nestedModule) imports(t *testing.T) {
 
 // TestNestedModulesCanBeReleased: a program reads the replace lines of its own go.mod only,
 // so that the versions which a nested module requires of ours have to be real ones, and the
-// same everywhere, as all are released together. In the repository they are replaced.
+// same everywhere, README.md included, as all are released together. In the repository
+// they are replaced.
 func TestNestedModulesCanBeReleased(t *testing.T) {
 	version := ""
 	for _, m := range nestedModules(t) {
@@ -97,6 +98,13 @@ func TestNestedModulesCanBeReleased(t *testing.T) {
 			require.Contains(t, m.replaces, path, m.dir)
 			require.Equal(t, filepath.Join(".", strings.TrimPrefix(path, module)), filepath.Join(m.dir, m.replaces[path]), "%s replaces %s", m.dir, path)
 		}
+	}
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	named := regexp.MustCompile(`penstock-lb/penstock\S*@(v[0-9.]+[0-9])`).FindAllStringSubmatch(string(readme), -1)
+	require.Greater(t, len(named), 2)
+	for _, n := range named {
+		require.Equal(t, version, n[1], n[0])
 	}
 }
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Another module, ratelimit/redisstore, has a file like this one, with names and times of its own. To
+// share it would take a third module, with a version to release and to require.
+
 package redisstick
 
 import (

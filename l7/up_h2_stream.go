@@ -24,7 +24,7 @@ type h2Stream struct {
 	method string
 	pump   *pump           // sends the request body; nil if the body was in memory
 	begun  bool            // the reserved stream is in use
-	over   bool            // it has been released
+	over   bool            // it has been released, and st with it; written with the lock held
 	asks   bool            // sent as an extended CONNECT, in place of an upgrade
 	key    string          // the Sec-WebSocket-Key that HTTP/2 does not need
 	pipe   *h2ServerTunnel // the tunnel opened by a 2xx to CONNECT; nil if there is none
@@ -57,11 +57,12 @@ func newH2Stream(c *h2Conn, reused bool) *h2Stream {
 	return s
 }
 
+// interrupt may come late: st may be another request's once s is over.
 func (s *h2Stream) interrupt() {
 	s.interrupted.Store(true)
 	c := s.conn
 	c.mu.Lock()
-	if s.begun {
+	if s.begun && !s.over {
 		c.h2.Reset(s.st, h2.Cancel)
 	}
 	s.wake()
@@ -408,9 +409,10 @@ func (s *h2Stream) close() {
 	if s.over {
 		return
 	}
-	s.over, s.x = true, nil
+	s.x = nil
 	c := s.conn
 	c.mu.Lock()
+	s.over = true
 	if s.pipe != nil {
 		s.pipe.nc.broken = s.pipe.nc.broken || !s.all
 		s.pipe.nc.close()

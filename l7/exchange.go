@@ -245,7 +245,7 @@ func (x *Exchange) Respond(status int, header *Fields, body string) {
 	}
 	if !x.bodiless(r.Status) {
 		if len(r.filters) > 0 {
-			if x.copyBody(r.filter(strings.NewReader(body))) != nil {
+			if _, err := x.copyBody(r.filter(strings.NewReader(body))); err != nil {
 				x.down.abort()
 				return
 			}
@@ -399,21 +399,22 @@ func (x *Exchange) writeBody(p []byte) error {
 	return x.down.writeBody(p)
 }
 
-// copyBody sends body to its end.
-func (x *Exchange) copyBody(body io.Reader) error {
+// copyBody sends body to its end. Lost reports that the error is the client's, and not
+// the body's.
+func (x *Exchange) copyBody(body io.Reader) (lost bool, err error) {
 	buf := make([]byte, 4<<10)
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
 			if werr := x.writeBody(buf[:n]); werr != nil {
-				return werr
+				return true, werr
 			}
 		}
 		if err == io.EOF {
-			return nil
+			return false, nil
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 	}
 }

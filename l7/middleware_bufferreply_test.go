@@ -4,6 +4,7 @@ package l7
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -181,3 +182,60 @@ func TestBufferReplyFreesTheServer(t *testing.T) {
 		require.Zero(t, h.Held())
 	})
 }
+
+// The record says the same of a reply that was held back as of one that streamed by: a
+// filter that fails is no fault of the client's, and what a client has not taken was not
+// sent to it.
+func TestBufferReplyRecord(t *testing.T) {
+	const n = 8 << 20
+	var kept latest
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.1.0.1:80", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(n))
+			_, _ = w.Write(make([]byte, n))
+		})
+		plain := s.proxy("10.1.0.1:80")
+		held := &BufferReply{MaxBytes: n, Next: plain}
+		return HandlerFunc(func(x *Exchange) {
+			if strings.Contains(x.Query, "fails") {
+				x.OnReply(ReplyFunc(func(_ *Exchange, r *Reply) {
+					r.FilterBody(func(b io.Reader) io.Reader { return io.MultiReader(io.LimitReader(b, 2), failingReader{}) })
+				}))
+			}
+			if strings.Contains(x.Query, "held") {
+				Serve(held, x)
+			} else {
+				Serve(plain, x)
+			}
+			kept.set(x.Record)
+		})
+	}, func(s *site) {
+		t := s.T
+		for _, how := range []string{"plain", "held"} {
+			resp, err := s.client.Get("http://10.0.0.1/?fails&" + how)
+			if err == nil {
+				_, err = io.ReadAll(resp.Body)
+				resp.Body.Close()
+			}
+			require.Error(t, err)
+			require.Equal(t, endOf(l4.ServerAborted, l4.PhaseData), kept.get().Termination, how)
+			require.ErrorIs(t, kept.get().Err, errFilter, how)
+
+			resp, err = s.client.Get("http://10.0.0.1/?" + how)
+			require.NoError(t, err)
+			time.Sleep(3 * time.Minute) // of a client that does not read
+			resp.Body.Close()
+			r := kept.get()
+			require.Equal(t, l4.ClientTimeout, r.Termination.Cause, how)
+			require.ErrorContains(t, r.Err, "Timeout of 30s exceeded: ", how)
+			require.NotContains(t, r.Err.Error(), "\n", how)
+			require.Less(t, r.BytesOut, int64(n)*3/4, how)
+		}
+	})
+}
+
+var errFilter = errors.New("the filter fails")
+
+type failingReader struct{}
+
+func (failingReader) Read([]byte) (int, error) { return 0, errFilter }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -70,7 +71,7 @@ func (t *attempt) relayAhead(src source, held *ahead) error {
 		return t.relayFiltered(src, io.MultiReader(bytes.NewReader(held.body), &sourceBody{src: src, held: held.piece}))
 	}
 	for _, p := range [...][]byte{held.body, held.piece} {
-		if err := t.x.writeBody(p); err != nil {
+		if err := t.x.writeHeld(p); err != nil {
 			return &clientError{err}
 		}
 	}
@@ -120,12 +121,14 @@ func (t *attempt) deliverHeld(src source, body []byte) {
 	case isReplaced(err): // and answered
 		return
 	case err == nil && len(r.filters) > 0:
-		if err := x.copyBody(r.filter(bytes.NewReader(body))); err != nil {
-			t.clientLost(err)
+		var lost bool
+		if lost, err = x.copyBody(r.filter(bytes.NewReader(body))); err != nil && !lost { // as in relayFiltered
+			x.down.abort()
+			x.Record.Termination, x.Record.Err = endOf(l4.ServerAborted, l4.PhaseData), err
 			return
 		}
 	case err == nil:
-		err = x.writeBody(body)
+		err = x.writeHeld(body)
 	}
 	if err == nil {
 		err = x.down.finish(trailer)
@@ -135,13 +138,27 @@ func (t *attempt) deliverHeld(src source, body []byte) {
 	}
 }
 
+// writeHeld is writeBody for what may be much: what a client does not take is not counted
+// as sent, but for the last piece.
+func (x *Exchange) writeHeld(p []byte) error {
+	for piece := range slices.Chunk(p, 64<<10) {
+		if err := x.writeBody(piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // clientLost notes that a reply could not be written whose server is done.
 func (t *attempt) clientLost(err error) {
 	x, cause := t.x, l4.ClientAborted
 	x.down.abort()
-	if errors.Is(err, os.ErrDeadlineExceeded) || x.down.replyLate() {
-		cause = l4.ClientTimeout
-		err = t.lateWrite(errors.Join(os.ErrDeadlineExceeded, err))
+	late := errors.Is(err, os.ErrDeadlineExceeded)
+	if !late && x.down.replyLate() {
+		late, err = true, errors.Join(os.ErrDeadlineExceeded, err)
+	}
+	if late {
+		cause, err = l4.ClientTimeout, t.lateWrite(err)
 	}
 	x.Record.Termination, x.Record.Err = endOf(cause, l4.PhaseLast), err
 }

@@ -17,9 +17,15 @@ import (
 // soon as MaxBytes have arrived. So do event streams, gRPC, what was upgraded, replies
 // with X-Accel-Buffering: no, and all that there is no room for in TotalBytes. Handlers
 // of this process are not held back.
+//
+// Room in TotalBytes goes to those who come first. Beyond 64 KiB it is taken for all of a
+// reply at once: for its length or, if that is not known, for MaxBytes. So what is held
+// beyond that becomes whole, however many replies grow at the same time, and one that finds
+// no room streams from there on and waits for no other. What a reply did not need is given back as
+// soon as it is whole.
 type BufferReply struct {
 	MaxBytes   int   // of a reply; 0 means 1 MiB
-	TotalBytes int64 // held of all replies at once; 0 means 64 MiB, negative means no limit
+	TotalBytes int64 // room for all replies at once; 0 means 64 MiB, negative means no limit
 
 	Timeout time.Duration // for the bytes waited for, within those of the Proxy; 0 means 30s, negative means none
 
@@ -43,9 +49,12 @@ func (h *BufferReply) init() {
 	if h.holding.max = h.MaxBytes; h.MaxBytes <= 0 {
 		h.holding.max = 1 << 20
 	}
+	if h.holding.all = max(0, h.holding.all); h.holding.all > 0 {
+		h.holding.max = int(min(int64(h.holding.max), h.holding.all))
+	}
 }
 
-// Held returns how many bytes are held at the moment.
+// Held returns how many bytes of TotalBytes are taken at the moment.
 func (h *BufferReply) Held() int64 { return h.holding.held.Load() }
 
 // ServeHTTP implements [http.Handler].

@@ -239,3 +239,50 @@ var errFilter = errors.New("the filter fails")
 type failingReader struct{}
 
 func (failingReader) Read([]byte) (int, error) { return 0, errFilter }
+
+// Replies that grow at the same time do not share the room so that none becomes whole: as
+// many as there is room for free their servers, though their clients read nothing.
+func TestBufferReplyGrowingTogether(t *testing.T) {
+	const n, asked, room = 6 << 20, 8, 4
+	var h *BufferReply
+	var p *Proxy
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.1.0.1:80", func(w http.ResponseWriter, _ *http.Request) {
+			for range n / (64 << 10) {
+				_, _ = w.Write(make([]byte, 64<<10))
+				w.(http.Flusher).Flush()
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+		p = s.proxy("10.1.0.1:80")
+		h = &BufferReply{MaxBytes: 8 << 20, TotalBytes: room*(8<<20) + asked*smallReply, Next: p}
+		return h
+	}, func(s *site) {
+		t := s.T
+		replies := make(chan *http.Response, asked)
+		for range asked {
+			go func() {
+				resp, err := s.client.Get("http://10.0.0.1/")
+				if err == nil {
+					replies <- resp
+				}
+			}()
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		busy := 0
+		for sv := range p.Pool.All() {
+			busy += int(sv.InFlight())
+		}
+		require.Equal(t, asked-room, busy)
+		for range asked {
+			resp := <-replies
+			got, err := io.Copy(io.Discard, resp.Body)
+			require.NoError(t, err)
+			require.EqualValues(t, n, got)
+			resp.Body.Close()
+		}
+		synctest.Wait()
+		require.Zero(t, h.Held())
+	})
+}

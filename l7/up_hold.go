@@ -22,61 +22,70 @@ func (t *attempt) holds(src source) bool {
 
 // ahead is the beginning of a reply that has been held back and is to stream now.
 type ahead struct {
-	of          *holding // nil if there is none
-	body, piece []byte   // piece is the source's
-}
-
-// give gives back what the beginning takes.
-func (a *ahead) give() {
-	if a.of != nil {
-		a.of.give(a.body)
-		*a = ahead{}
-	}
+	held
+	piece []byte // that comes next; it is the source's
 }
 
 // holdReply reads the body of a reply that is held back. If all of it has come it is
 // delivered, and if it breaks off the client is told: then nothing is returned.
 func (t *attempt) holdReply(src source) ahead {
-	h, w, start := t.x.holding, t.bodyWait(), time.Now()
-	if h.timeout > 0 {
-		if end := start.Add(h.timeout); w.end.IsZero() || end.Before(w.end) {
+	h, w, start := held{of: t.x.holding}, t.bodyWait(), time.Now()
+	if limit := h.of.timeout; limit > 0 {
+		if end := start.Add(limit); w.end.IsZero() || end.Before(w.end) {
 			w.end = end
 		}
 	}
 	src.expectBody(nil, w)
-	var body []byte
 	for {
 		p, err := src.next()
 		if err == io.EOF {
-			t.deliverHeld(src, body)
+			h.grown()
+			t.deliverHeld(src, &h)
 			return ahead{}
 		}
 		if err != nil {
-			h.give(body)
+			h.give()
 			t.failHeld(src, err, start)
 			return ahead{}
 		}
-		more := h.grow(body, len(p), src.reply().ContentLength)
-		if more == nil {
+		if !h.add(p, src.reply().ContentLength) {
+			h.grown()
 			src.expectBody(t.x, t.bodyWait())
-			return ahead{h, body, p}
+			return ahead{h, p}
 		}
-		body = append(more, p...)
 	}
 }
 
 // relayAhead is relayBody for a reply of which something has been held back.
-func (t *attempt) relayAhead(src source, held *ahead) error {
+func (t *attempt) relayAhead(src source, a *ahead) error {
 	if len(src.reply().filters) > 0 {
-		return t.relayFiltered(src, io.MultiReader(bytes.NewReader(held.body), &sourceBody{src: src, held: held.piece}))
+		return t.relayFiltered(src, &aheadBody{a, a.body, sourceBody{src, a.piece}})
 	}
-	for _, p := range [...][]byte{held.body, held.piece} {
+	for _, p := range [...][]byte{a.body, a.piece} {
 		if err := t.x.writeHeld(p); err != nil {
 			return &clientError{err}
 		}
 	}
-	held.give()
+	a.give()
 	return t.relayBody(src)
+}
+
+// aheadBody is the body of a reply of which something has been held back, as a Reader.
+type aheadBody struct {
+	a    *ahead
+	body []byte // of a, not read yet
+	rest sourceBody
+}
+
+func (b *aheadBody) Read(p []byte) (int, error) {
+	if len(b.body) > 0 {
+		n := copy(p, b.body)
+		b.body = b.body[n:]
+		return n, nil
+	}
+	b.body = nil
+	b.a.give()
+	return b.rest.Read(p)
 }
 
 // failHeld answers in the place of a reply that has not come to its end.
@@ -96,9 +105,9 @@ func (t *attempt) failHeld(src source, err error, start time.Time) {
 }
 
 // deliverHeld sends a reply that is here as a whole. The server is done before.
-func (t *attempt) deliverHeld(src source, body []byte) {
-	defer t.x.holding.give(body) // also if a filter of the host's panics
-	x, r := t.x, *src.reply()
+func (t *attempt) deliverHeld(src source, h *held) {
+	defer h.give() // also if a filter of the host's panics
+	x, r, body := t.x, *src.reply(), h.body
 	r.Header = r.Header.Clone()
 	trailer := x.behind(r.Server, src.trailers())
 	if trailer != nil {
@@ -153,11 +162,7 @@ func (x *Exchange) writeHeld(p []byte) error {
 func (t *attempt) clientLost(err error) {
 	x, cause := t.x, l4.ClientAborted
 	x.down.abort()
-	late := errors.Is(err, os.ErrDeadlineExceeded)
-	if !late && x.down.replyLate() {
-		late, err = true, errors.Join(os.ErrDeadlineExceeded, err)
-	}
-	if late {
+	if errors.Is(err, os.ErrDeadlineExceeded) || x.down.replyLate() {
 		cause, err = l4.ClientTimeout, t.lateWrite(err)
 	}
 	x.Record.Termination, x.Record.Err = endOf(cause, l4.PhaseLast), err

@@ -2,7 +2,11 @@
 
 package l7
 
-import "time"
+import (
+	"errors"
+	"os"
+	"time"
+)
 
 // streamLimit returns how long a stream may be quiet, 0 meaning no limit: the
 // proxy's StreamTimeout or that of the Server, whichever is shorter.
@@ -101,8 +105,12 @@ func (t *attempt) streamName(field string, limit time.Duration) (string, time.Du
 	return t.name("StreamTimeout"), stream
 }
 
-// lateWrite is timedOut for a write to the client.
+// lateWrite is timedOut for a write to the client, whose error need not say that a
+// deadline has passed.
 func (t *attempt) lateWrite(err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errors.Join(os.ErrDeadlineExceeded, err)
+	}
 	if l, ok := t.x.down.limits(); ok {
 		return timedOut("Server.SendTimeout", l.write, err)
 	}

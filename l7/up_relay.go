@@ -6,10 +6,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -153,7 +151,7 @@ func (t *attempt) cut(src source, err error) {
 	end := endOf(by, l4.PhaseData)
 	if end.Cause == l4.ClientAborted && x.down.replyLate() {
 		end.Cause = l4.ClientTimeout
-		err = t.lateWrite(errors.Join(os.ErrDeadlineExceeded, err))
+		err = t.lateWrite(err)
 	}
 	x.Record.Termination, x.Record.Err = end, err
 }

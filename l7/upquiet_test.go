@@ -164,11 +164,11 @@ func TestReplyBetweenRequestsTCP(t *testing.T) {
 // request goes to another server. A connection beside an error is closed.
 func TestDialOfNoConnection(t *testing.T) {
 	const failed = "l7: Upstream.Dial has returned no connection"
-	for name, dial := range map[string]func() (net.Conn, error, string){
-		"nil":            func() (net.Conn, error, string) { return nil, nil, failed },
-		"nil *TCPConn":   func() (net.Conn, error, string) { return (*net.TCPConn)(nil), nil, failed },
-		"nil *tls.Conn":  func() (net.Conn, error, string) { return (*tls.Conn)(nil), nil, failed },
-		"nil, and error": func() (net.Conn, error, string) { return (*tls.Conn)(nil), errors.New("refused here"), "refused here" },
+	for name, dial := range map[string]func() (string, net.Conn, error){
+		"nil":            func() (string, net.Conn, error) { return failed, nil, nil },
+		"nil *TCPConn":   func() (string, net.Conn, error) { return failed, (*net.TCPConn)(nil), nil },
+		"nil *tls.Conn":  func() (string, net.Conn, error) { return failed, (*tls.Conn)(nil), nil },
+		"nil, and error": func() (string, net.Conn, error) { return "refused here", (*tls.Conn)(nil), errors.New("refused here") },
 	} {
 		for _, version := range []string{"1", "h2c", "2"} {
 			t.Run(name+"/"+version, func(t *testing.T) {
@@ -180,10 +180,10 @@ func TestDialOfNoConnection(t *testing.T) {
 					}
 					o := startOrigin(t, n, two, cfg, true, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "two") })
 					defer o.srv.Close()
-					_, _, want := dial()
+					want, _, _ := dial()
 					up := &l7.Upstream{Protocols: protocols(version), Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 						if addr == one {
-							c, err, _ := dial()
+							_, c, err := dial()
 							return c, err
 						}
 						return n.DialContext(ctx, network, addr)

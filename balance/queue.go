@@ -75,11 +75,13 @@ type waiter struct {
 	number   uint64  // of arrival
 	server   *Server // nil: any
 
-	list       *waitList  // where it waits; nil: it does not
-	lane       *lane      // of list
-	prev, next *waiter    // of lane
-	grant      chan grant // has room for one
+	list           *waitList  // where it waits; nil: it does not
+	lane           *lane      // of list
+	links[*waiter]            // of lane
+	grant          chan grant // has room for one
 }
+
+func (w *waiter) linked() *links[*waiter] { return &w.links }
 
 type grant struct {
 	server *Server

@@ -12,11 +12,12 @@ import "math"
 // Source: deficit round robin (Shreedhar, Varghese, "Efficient Fair Queuing Using
 // Deficit Round-Robin", 1995), where all work costs the same.
 type waitList struct {
-	first, last *lane // by priority, then in rotation
-	lanes       map[laneKey]*lane
-	n           int // waiters
+	classes chain[class, *class] // by priority
+	lanes   map[laneKey]*lane
+	n       int // waiters
 
-	spare *lane // lanes that were used before
+	spare   *lane  // lanes that were used before
+	classed *class // and classes
 }
 
 type laneKey struct {
@@ -27,34 +28,42 @@ type laneKey struct {
 // A lane holds the waiters of one tenant that are of the same priority. It is never
 // empty.
 type lane struct {
+	links[*lane]
 	laneKey
 	weight int    // waiters to serve in a turn
 	left   int    // of them, in this turn
 	turn   uint64 // number of the last arrival when its turn ended; 0 before that
 
-	head, tail *waiter
-	n          int
-	prev, next *lane
+	class *class
+	place uint64 // in the rotation: of two lanes, the one with the greater comes later
+	at    int    // in class.byLoad
+
+	waiters chain[waiter, *waiter]
+	n       int
 }
+
+func (q *lane) linked() *links[*lane] { return &q.links }
 
 // mostWeight is the greatest weight there is: times the waiters of a lane, it is an int64.
 const mostWeight = math.MaxInt32
 
 // front returns the first waiter in line, or nil.
 func (l *waitList) front() *waiter {
-	if l.first == nil {
+	if l.classes.first == nil {
 		return nil
 	}
-	return l.first.head
+	return l.classes.first.lanes.first.waiters.first
 }
 
 // after returns the waiter that follows w in its list, or nil.
 func (w *waiter) after() *waiter {
-	if w.next != nil {
+	switch {
+	case w.next != nil:
 		return w.next
-	}
-	if w.lane.next != nil {
-		return w.lane.next.head
+	case w.lane.next != nil:
+		return w.lane.next.waiters.first
+	case w.lane.class.next != nil:
+		return w.lane.class.next.lanes.first.waiters.first
 	}
 	return nil
 }
@@ -70,23 +79,15 @@ func (w *waiter) before(o *waiter) bool {
 // insert puts w into the lane of its tenant, near the end more often than not.
 func (l *waitList) insert(w *waiter) {
 	q := l.lane(laneKey{w.priority, w.tenant}, min(max(w.weight, 1), mostWeight))
-	at := q.tail
+	at := q.waiters.last
 	for at != nil && w.number < at.number {
 		at = at.prev
 	}
-	w.list, w.lane, w.prev = l, q, at
-	if at == nil {
-		w.next, q.head = q.head, w
-	} else {
-		w.next, at.next = at.next, w
-	}
-	if w.next == nil {
-		q.tail = w
-	} else {
-		w.next.prev = w
-	}
-	q.n++
+	q.waiters.insert(w, at)
+	w.list, w.lane = l, q
 	l.n++
+	q.n++
+	q.class.fix(q)
 }
 
 // lane returns the lane of that key. A new one is the last of its class.
@@ -107,62 +108,47 @@ func (l *waitList) lane(key laneKey, weight int) *lane {
 		l.lanes = make(map[laneKey]*lane)
 	}
 	l.lanes[key] = q
-	l.link(q)
+	l.class(key.priority).add(q)
 	return q
 }
 
-// link puts q at the end of its class.
-func (l *waitList) link(q *lane) {
-	at := l.last
-	for at != nil && at.priority > q.priority {
+// class returns the class of that priority, which may be a new one.
+func (l *waitList) class(priority int) *class {
+	at := l.classes.last
+	for at != nil && at.priority > priority {
 		at = at.prev
 	}
-	q.prev = at
-	if at == nil {
-		q.next, l.first = l.first, q
-	} else {
-		q.next, at.next = at.next, q
+	if at != nil && at.priority == priority {
+		return at
 	}
-	if q.next == nil {
-		l.last = q
+	c := l.classed
+	if c == nil {
+		c = new(class)
 	} else {
-		q.next.prev = q
+		l.classed = c.next
 	}
-}
-
-func (l *waitList) unlink(q *lane) {
-	if q.prev == nil {
-		l.first = q.next
-	} else {
-		q.prev.next = q.next
-	}
-	if q.next == nil {
-		l.last = q.prev
-	} else {
-		q.next.prev = q.prev
-	}
+	*c = class{priority: priority, byLoad: c.byLoad}
+	l.classes.insert(c, at)
+	return c
 }
 
 func (l *waitList) remove(w *waiter) {
 	q := w.lane
-	if w.prev == nil {
-		q.head = w.next
-	} else {
-		w.prev.next = w.next
-	}
-	if w.next == nil {
-		q.tail = w.prev
-	} else {
-		w.next.prev = w.prev
-	}
-	w.list, w.lane, w.prev, w.next = nil, nil, nil, nil
-	q.n--
+	c := q.class
+	q.waiters.remove(w)
+	w.list, w.lane = nil, nil
 	l.n--
-	if q.n == 0 {
-		l.unlink(q)
-		delete(l.lanes, q.laneKey)
-		*q = lane{next: l.spare}
-		l.spare = q
+	if q.n--; q.n > 0 {
+		c.fix(q)
+		return
+	}
+	delete(l.lanes, q.laneKey)
+	c.drop(q)
+	*q = lane{links: links[*lane]{next: l.spare}}
+	l.spare = q
+	if len(c.byLoad) == 0 {
+		l.classes.remove(c)
+		c.next, l.classed = l.classed, c
 	}
 }
 
@@ -174,10 +160,11 @@ func (l *waitList) served(w *waiter, number uint64) {
 		return
 	}
 	q.left = q.weight
-	if q.next != nil && q.next.priority == q.priority || q.prev != nil && q.prev.priority == q.priority {
+	if c := q.class; len(c.byLoad) > 1 {
 		q.turn = number
-		l.unlink(q)
-		l.link(q)
+		c.lanes.remove(q)
+		c.enqueue(q)
+		c.fix(q)
 	}
 }
 
@@ -186,9 +173,9 @@ func (l *waitList) served(w *waiter, number uint64) {
 // not served before w. It is w, unless another tenant has more than that of w.
 func (l *waitList) excess(w *waiter) *waiter {
 	most, out := w.lane, w
-	for q := l.last; q != nil && q.priority >= w.priority; q = q.prev {
-		if q.tenant != w.tenant && int64(q.n)*int64(most.weight) > int64(most.n)*int64(q.weight) {
-			most, out = q, q.tail
+	for c := l.classes.last; c != nil && c.priority >= w.priority; c = c.prev {
+		if q := c.heaviest(w.tenant); q != nil && q.outweighs(most) {
+			most, out = q, q.waiters.last
 		}
 	}
 	return out

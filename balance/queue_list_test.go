@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -115,21 +116,122 @@ func TestQueueIsFair(t *testing.T) {
 // wellFormed checks that what l links is what it counts, in the order it promises.
 func wellFormed(t *testing.T, l *waitList) {
 	n, lanes := 0, make(map[laneKey]*lane)
+	priority, place := math.MinInt, uint64(0)
 	for w := l.front(); w != nil; w = w.after() {
 		n++
+		q := w.lane
 		if w.prev != nil && w.prev.number >= w.number {
 			t.Fatalf("waiter %d behind %d", w.number, w.prev.number)
 		}
-		if w.prev == nil && w.lane.prev != nil && w.lane.prev.priority > w.priority {
-			t.Fatalf("priority %d behind %d", w.priority, w.lane.prev.priority)
+		if w.prev == nil {
+			if w.priority < priority || w.priority == priority && q.place <= place {
+				t.Fatalf("priority %d, place %d behind %d, %d", w.priority, q.place, priority, place)
+			}
+			priority, place = w.priority, q.place
 		}
 		if w.list != l {
 			t.Fatalf("waiter %d is of another list", w.number)
 		}
-		lanes[w.lane.laneKey] = w.lane
+		if c := q.class; c.priority != w.priority || c.byLoad[q.at] != q || q.at > 0 && q.precedes(c.byLoad[(q.at-1)/2]) {
+			t.Fatalf("tenant %d is not where it is by its load", w.tenant)
+		}
+		lanes[q.laneKey] = q
 	}
 	require.Equal(t, l.n, n)
 	require.True(t, maps.Equal(lanes, l.lanes))
+	for c := l.classes.first; c != nil; c = c.next {
+		n -= len(c.byLoad)
+		require.NotEmpty(t, c.byLoad)
+	}
+	require.Equal(t, l.n-len(lanes), n)
+}
+
+// naiveExcess looks at all lanes.
+func naiveExcess(l *waitList, w *waiter) *waiter {
+	var lanes []*lane
+	for o := l.front(); o != nil; o = o.after() {
+		if o.prev == nil {
+			lanes = append(lanes, o.lane)
+		}
+	}
+	most, out := w.lane, w
+	for _, q := range slices.Backward(lanes) {
+		if q.priority >= w.priority && q.tenant != w.tenant && int64(q.n)*int64(most.weight) > int64(most.n)*int64(q.weight) {
+			most, out = q, q.waiters.last
+		}
+	}
+	return out
+}
+
+// TestQueueExcessIsNaive: whatever has happened, the one that leaves is found as by a look
+// at all lanes.
+func TestQueueExcessIsNaive(t *testing.T) {
+	others := 0
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		tenants, classes, most := 1+rng.IntN(30), 1+rng.IntN(4), 1+rng.IntN(60)
+		var l waitList
+		var line []*waiter
+		for number := range uint64(400) {
+			switch op := rng.IntN(8); {
+			case op < 5:
+				w := &waiter{tenant: uint64(rng.IntN(tenants)), priority: rng.IntN(classes), weight: rng.IntN(4), number: 2 * (number + 16)}
+				if rng.IntN(4) == 0 {
+					w.number -= 31 // handed on from another queue
+				}
+				l.insert(w)
+				line = append(line, w)
+				if l.n > most {
+					want, got := naiveExcess(&l, w), l.excess(w)
+					require.Same(t, want, got, "seed %d", seed)
+					l.remove(got)
+					if got != w {
+						others++
+					}
+				}
+			case op < 7 && l.n > 0:
+				w := l.front()
+				l.served(w, 2*(number+16))
+				l.remove(w)
+			case len(line) > 0:
+				if w := line[rng.IntN(len(line))]; w.list != nil {
+					l.remove(w)
+				}
+			}
+			wellFormed(t, &l)
+		}
+	}
+	require.Greater(t, others, 1000)
+}
+
+// BenchmarkQueueFull is an arrival at a full queue, of a tenant of whom another has more,
+// and the departure of that one.
+func BenchmarkQueueFull(b *testing.B) {
+	for _, tenants := range []int{10, 1000, 10_000} {
+		b.Run(strconv.Itoa(tenants), func(b *testing.B) {
+			var l waitList
+			waiters := make([]waiter, 2*tenants+1)
+			number := uint64(0)
+			enter := func(w *waiter) {
+				number++
+				w.number, w.tenant, w.weight = number, number*7919%uint64(tenants), 1
+				l.insert(w)
+			}
+			for i := range waiters {
+				enter(&waiters[i])
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				w := l.front()
+				l.served(w, number)
+				l.remove(w)
+				enter(w)
+				out := l.excess(w)
+				l.remove(out)
+				enter(out)
+			}
+		})
+	}
 }
 
 // TestQueueShared: a tenant with three times the weight of another gets three times as

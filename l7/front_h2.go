@@ -34,6 +34,7 @@ type h2Front struct {
 	cur    *h2Exchange             // the exchange whose head or trailer is being decoded
 	dec    *h2Head                 // the result of the decoding
 	pinged bool                    // a PING of ours is not answered yet
+	part   h2Part                  // of a head that has come in part
 
 	hosts   misdirected
 	workers sync.WaitGroup
@@ -112,15 +113,9 @@ func (f *h2Front) wait() (more, settle bool) {
 	c := f.conn
 	now := time.Now()
 	c.now = now
-	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
-	if f.pinged {
-		limit = h2PingTimeout
-	} else if !c.in.empty() { // a part of a frame
-		limit = orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout)
-	}
-	c.readAt.bound(now, limit, c.c.SetReadDeadline, nil)
+	f.boundWait(now)
 	f.mu.Lock()
-	f.waiting, f.between = true, c.in.empty()
+	f.waiting, f.between = true, c.in.empty() && !f.h2.InHead()
 	if f.over() {
 		f.linger()
 		f.mu.Unlock()
@@ -159,7 +154,7 @@ func (f *h2Front) wait() (more, settle bool) {
 		return false, !c.settled
 	case interrupted:
 		return true, false
-	case open > 0 && !f.pinged && c.in.empty():
+	case open > 0 && !f.pinged && c.in.empty() && !f.h2.InHead():
 		f.pinged = true
 		f.mu.Lock()
 		f.h2.WritePing([8]byte{})

@@ -47,6 +47,7 @@ type h2Link struct {
 	all   func()            // the method value of writeAll, made once
 	names map[string]h2Name // of fields, by their spelling
 	ev    h2.Event          // the event that is being handled
+	units uint64            // frames that have come and left no head incomplete
 
 	mu      sync.Mutex
 	h2      *h2.Conn
@@ -185,6 +186,9 @@ func (k *h2Link) receive(in *input, b *buffers, now time.Time, handle func(*h2.E
 func (k *h2Link) event(f h2.Frame, now time.Time) (h2.Event, error) {
 	before := len(k.h2.Out)
 	ev, err := k.h2.Receive(f, now)
+	if !k.h2.InHead() {
+		k.units++
+	}
 	if k.caused += len(k.h2.Out) - before; err == nil && k.caused > h2OutLimit {
 		err = &h2.ConnError{Code: h2.EnhanceYourCalm, Reason: "too much that is not read"}
 	}

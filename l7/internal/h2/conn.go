@@ -104,6 +104,10 @@ func (c *Conn) Take(spare []byte) []byte {
 	return out
 }
 
+// InHead reports whether a head or trailer has come in part. It belongs to the
+// reading side, as Parse does.
+func (c *Conn) InHead() bool { return c.inBlock != 0 }
+
 // Open returns how many streams the initiator has open.
 func (c *Conn) Open() int { return c.opened }
 

@@ -215,6 +215,9 @@ func (k *h2Link) rest() {
 	if !k.writing && len(k.h2.Out) == 0 { // a GOAWAY may be about to be written
 		k.spare, k.h2.Out = nil, nil
 	}
+	if k.h2.Rest(); len(k.queue) == 0 {
+		k.queue, k.chans = nil, nil
+	}
 }
 
 // finish writes what is left, and waits for the goroutine that is writing. Without it, the

@@ -108,6 +108,18 @@ func (c *Conn) Take(spare []byte) []byte {
 // reading side, as Parse does.
 func (c *Conn) InHead() bool { return c.inBlock != 0 }
 
+// Rest releases memory that a connection without streams does not need. It needs the
+// reading side and the lock.
+func (c *Conn) Rest() {
+	if c.inBlock == 0 {
+		c.block = nil
+		_ = c.Decode([]byte{0x82}, nil) // a field of the static table: the decoder refers to the last block that it was given
+	}
+	if c.opened == 0 {
+		c.streams, c.free = make(map[uint32]*Stream), nil
+	}
+}
+
 // Open returns how many streams the initiator has open.
 func (c *Conn) Open() int { return c.opened }
 

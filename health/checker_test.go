@@ -395,8 +395,10 @@ func TestProbeNow(t *testing.T) {
 		require.False(t, c.ProbeNow(p.Server("a")), "not while Run does not run")
 		run(t, c)
 		b.after(13 * time.Second)
+		b.mu.Lock() // the first is not over when the second comes
 		require.True(t, c.ProbeNow(p.Server("a")))
 		require.True(t, c.ProbeNow(p.Server("a")))
+		b.mu.Unlock()
 		b.after(24 * time.Second)
 		require.Equal(t, "0s 10s 13s 23s", b.probed("a:1"))
 		last, took, next, err := c.Probed(p.Server("a"))

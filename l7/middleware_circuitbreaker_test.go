@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -45,19 +46,19 @@ func TestCircuitBreaker(t *testing.T) {
 		for _, harmless := range []int64{200, 404, 501, 505, 499} {
 			status.Store(harmless)
 			for range 8 {
-				require.EqualValues(s, harmless, s.get("/").StatusCode)
+				require.EqualValues(s, harmless, heard(s, "/").StatusCode)
 			}
 		}
 		time.Sleep(11 * time.Second)
 		status.Store(503)
 		for range 3 {
-			require.Equal(s, 503, s.get("/").StatusCode)
+			require.Equal(s, 503, heard(s, "/").StatusCode)
 		}
-		require.Equal(s, 502, s.get("/abort").StatusCode) // a broken connection counts as well
+		require.Equal(s, 502, heard(s, "/abort").StatusCode) // a broken connection counts as well
 		require.Equal(s, ratelimit.BreakerOpen, breaker.State())
 		before := asked.Load()
 		for range 10 {
-			a := s.get("/")
+			a := heard(s, "/")
 			require.Equal(s, 503, a.StatusCode)
 			require.Equal(s, "5", a.Header.Get("Retry-After"))
 		}
@@ -67,7 +68,7 @@ func TestCircuitBreaker(t *testing.T) {
 		require.Zero(s, kept.get().Tries)
 
 		time.Sleep(5 * time.Second)
-		s.get("/") // the trial
+		heard(s, "/") // the trial
 		require.Equal(s, before+1, asked.Load())
 		require.Equal(s, ratelimit.BreakerOpen, breaker.State())
 
@@ -78,7 +79,7 @@ func TestCircuitBreaker(t *testing.T) {
 		go func() { _, _ = s.ask(c, "/stream", "") }()
 		time.Sleep(time.Second)
 		require.Equal(s, ratelimit.BreakerClosed, breaker.State())
-		require.Equal(s, 200, s.get("/").StatusCode)
+		require.Equal(s, 200, heard(s, "/").StatusCode)
 		time.Sleep(time.Minute)
 	})
 }
@@ -112,18 +113,19 @@ func TestCircuitBreakerWhat(t *testing.T) {
 			}),
 		}
 	}, func(s *site) {
-		s.get("/none")
-		s.get("/other")
+		heard(s, "/none")
+		heard(s, "/other")
 		panics := func(path string) { // net/http, if it serves, closes the connection
 			_, _ = s.ask(s.from("10.9.9.7"), path, "")
+			synctest.Wait()
 		}
 		panics("/panic")
 		panics("/odd")
 		require.Equal(s, ratelimit.BreakerClosed, breaker.State())
 		time.Sleep(11 * time.Second)
-		s.get("/many")
+		heard(s, "/many")
 		require.Equal(s, ratelimit.BreakerOpen, breaker.State())
-		a := s.get("/other")
+		a := heard(s, "/other")
 		require.Equal(s, 420, a.StatusCode)
 		require.Equal(s, "5", a.Header.Get("Retry-After"))
 		time.Sleep(5 * time.Second)
@@ -131,10 +133,18 @@ func TestCircuitBreakerWhat(t *testing.T) {
 		require.Equal(s, ratelimit.BreakerHalfOpen, breaker.State())
 		panics("/odd")
 		require.Equal(s, ratelimit.BreakerHalfOpen, breaker.State())
-		require.Equal(s, 404, s.get("/none").StatusCode)
-		require.Equal(s, 500, s.get("/other").StatusCode)
+		require.Equal(s, 404, heard(s, "/none").StatusCode)
+		require.Equal(s, 500, heard(s, "/other").StatusCode)
 		require.Equal(s, ratelimit.BreakerClosed, breaker.State())
 	})
+}
+
+// heard asks, and waits until the breaker has heard of the reply too: the client may have
+// it before.
+func heard(s *site, path string) answer {
+	a := s.get(path)
+	synctest.Wait()
+	return a
 }
 
 // TestGateSheds: a Gate asks a Shedder once for each request.

@@ -23,6 +23,9 @@ type replyBody struct {
 	err    error         // what Read returns from now on; nil until the body ends
 	turn   chan struct{} // held by the goroutine that reads or closes
 	closed atomic.Bool
+
+	mu   sync.Mutex
+	over bool // the source may be another request's
 }
 
 var errBodyClosed = errors.New("l7: read of a closed body")
@@ -68,7 +71,7 @@ func (b *replyBody) Close() error {
 	select {
 	case b.turn <- struct{}{}:
 	default:
-		b.c.attempt.try.src.interrupt()
+		b.interrupt()
 		b.turn <- struct{}{}
 	}
 	defer func() { <-b.turn }()
@@ -78,8 +81,20 @@ func (b *replyBody) Close() error {
 	return nil
 }
 
+// interrupt ends a Read in progress, unless that has just ended the body.
+func (b *replyBody) interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.over {
+		b.c.attempt.try.src.interrupt()
+	}
+}
+
 // end releases everything. Err is nil if the body is complete.
 func (b *replyBody) end(err error) {
+	b.mu.Lock()
+	b.over = true
+	b.mu.Unlock()
 	c := b.c
 	t := &c.attempt
 	src := t.try.src

@@ -53,7 +53,7 @@ type Server struct {
 
 	ReadHeaderTimeout time.Duration // from the first byte of a request to the end of its head, however slowly the bytes come; 0 means 10s, negative means none
 	IdleTimeout       time.Duration // of a connection between requests, and before the first; 0 means 60s, negative means none
-	BodyTimeout       time.Duration // of each wait for a byte of a request body; 0 means 30s, or StreamTimeout for gRPC, negative means none
+	BodyTimeout       time.Duration // of each wait for a byte of a request body; 0 means 30s, or StreamTimeout for gRPC if that is longer, negative means none
 	SendTimeout       time.Duration // of each wait for the client to accept a byte of a reply; 0 means 30s, negative means none
 	StreamTimeout     time.Duration // of an upgraded connection, an event stream or a gRPC call without a byte, unless the Proxy's is shorter; 0 means 1h, negative means none
 	HandshakeTimeout  time.Duration // of the TLS handshake; 0 means 10s, negative means none

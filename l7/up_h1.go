@@ -5,6 +5,7 @@ package l7
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -25,7 +26,11 @@ func (c *upConn) roundTrip(t *attempt, l *try, now time.Time) error {
 		if err = c.awaitHead(t, l, now); err == nil {
 			return nil
 		}
-		if !c.lost() {
+		switch {
+		case c.lost():
+		case err == errStuck:
+			err = t.lateBody(l.deadline, wantsStream(t.x), err)
+		default:
 			err = t.lateHead(l, err)
 		}
 	} else if !c.lost() {
@@ -73,6 +78,8 @@ func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, erro
 	return now, nil
 }
 
+var errStuck = fmt.Errorf("l7: the server takes no more of the body: %w", os.ErrDeadlineExceeded)
+
 // readEarly reads a reply that came although the request could not be written,
 // and reports whether there is one.
 func (c *upConn) readEarly(now time.Time) bool {
@@ -90,12 +97,15 @@ func (c *upConn) awaitHead(t *attempt, l *try, now time.Time) error {
 		if waiting {
 			c.readAt.boundAt(now.Add(expectWait), c.c.SetReadDeadline, c.readInstead)
 		} else {
-			c.wait(now, l.within(now, left))
+			c.wait(now, l.within(now, c.pump.look(left)))
 		}
 		err := c.readHead(t.method)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && !c.lost():
 			now = time.Now()
+			if c.pump != nil && c.pump.stuck.Load() {
+				return errStuck
+			}
 			if waiting && !c.gotHead { // no 100 in time: send the body
 				waiting = false
 				c.startPump(t)

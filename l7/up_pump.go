@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,7 @@ type pump struct {
 	done  chan struct{}
 	begun time.Time
 	moved atomic.Int64 // the time since begun at which the server last took a part
+	stuck atomic.Bool  // the server takes no more of the body
 
 	fromClient atomic.Pointer[error] // the error, if the client caused it
 	whole      bool                  // the whole body was sent; read after done is closed, like ended
@@ -98,7 +100,8 @@ func (p *pump) run(pool *l4.BufferPool) {
 			n, err = 0, errBodyTooLong
 		}
 		if n > 0 {
-			if p.to.sendPart(p, buf, n) != nil {
+			if err := p.to.sendPart(p, buf, n); err != nil {
+				p.stuck.Store(errors.Is(err, os.ErrDeadlineExceeded))
 				return // the server's side has the reason
 			}
 			p.moved.Store(int64(time.Since(p.begun)))
@@ -237,4 +240,16 @@ func (p *pump) silence(now time.Time, limit time.Duration) time.Duration {
 		return 0
 	}
 	return limit - now.Sub(p.begun) + time.Duration(p.moved.Load())
+}
+
+// look returns how long to wait for a head before the next look at the pump. A server
+// that takes no more of the body may reply all the same, so the wait is not broken off.
+func (p *pump) look(left time.Duration) time.Duration {
+	if p == nil || p.limit <= 0 || left > 0 && left < p.limit {
+		return left
+	}
+	if on, _ := p.running(); on {
+		return p.limit
+	}
+	return left
 }

@@ -33,7 +33,8 @@
 // strings, and a 304 has the tag that the client knows. If-Match and If-Range compare
 // strongly (RFC 9110, sections 13.1.1 and 13.1.5): no weak tag fits there, so a client that
 // changes what it has read by If-Match has to read it with Accept-Encoding: identity.
-// Trailers pass.
+// Trailers pass, also a digest that no field Trailer has announced: it is that of the body
+// before it was compressed.
 //
 // # Streams
 //

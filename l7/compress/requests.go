@@ -24,7 +24,9 @@ import (
 //
 // Next gets the body as it streams, without a Content-Encoding, of unknown length, and
 // without the fields that hold a digest of its bytes (Content-Digest, Repr-Digest, Digest,
-// Content-MD5). A body that grows too long or too much is cut: the client is answered 413 if
+// Content-MD5), in the header or in the trailer: both would be those of the coded body (RFC
+// 9530, sections 2 and 3). Nothing checks them before. What asks for a digest of the reply
+// (Want-Content-Digest, Want-Repr-Digest) passes. A body that grows too long or too much is cut: the client is answered 413 if
 // the reply has not begun, the server gets an incomplete request, and Record.Err is the
 // [*BombError]. A body that is malformed, cut off or followed by other bytes is answered 400.
 // A request with another coding, with more than one, or with a part of a coded body

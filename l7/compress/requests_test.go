@@ -110,6 +110,42 @@ func TestRequests(t *testing.T) {
 	})
 }
 
+// A digest of the coded bytes is wrong for the body that the server gets, wherever it is.
+func TestRequestsDropDigests(t *testing.T) {
+	digests := []string{"Content-Digest", "Repr-Digest", "Digest", "Content-MD5", "content_digest"}
+	var header, trailer http.Header
+	onAll(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		header, trailer = r.Header, r.Trailer
+	}, func(next http.Handler) http.Handler { return &Requests{Next: next} }, func(s *site) {
+		for _, coding := range []string{"gzip", "identity"} {
+			r := s.request("Method", "POST", "Content-Encoding", coding)
+			body := []byte("hello")
+			if coding == "gzip" {
+				body = coded(s, gzipCoding, body)
+			}
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), -1
+			r.Trailer = http.Header{"X-Other": {"1"}}
+			for _, name := range append(digests, "Want-Content-Digest") {
+				r.Header[name], r.Trailer[name] = []string{"sha-256=:AA==:"}, []string{"sha-256=:AA==:"}
+			}
+			resp, err := s.client.Do(r)
+			require.NoError(s, err)
+			resp.Body.Close()
+			require.Equal(s, "1", trailer.Get("X-Other"))
+			require.NotEmpty(s, header.Get("Want-Content-Digest"))
+			for _, name := range digests {
+				got := len(header[http.CanonicalHeaderKey(name)]) + len(trailer[http.CanonicalHeaderKey(name)])
+				if coding == "gzip" {
+					require.Zero(s, got, name)
+				} else {
+					require.NotZero(s, got, name) // under an http.Server, a name is in one of them
+				}
+			}
+		}
+	})
+}
+
 // TestRequestsRefused is about bodies of all kinds that are no good. What is wrong with one
 // may show when a part of it is on its way.
 func TestRequestsRefused(t *testing.T) {

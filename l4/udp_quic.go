@@ -36,6 +36,11 @@ import (
 //     server: only ServerOf can tell which one.
 //   - Ids of length 0 name no connection: such clients are told apart by address alone.
 //
+// A client whose address changes before its server has been reached is not followed yet: its
+// datagrams from the new address are dropped until there is a server, and it sends them
+// again (RFC 9002, section 6.2). To keep them would hold memory for any address that claims
+// the id.
+//
 // A datagram with an id that is not known goes where the others from its address go: to each
 // server, if there are several, but to three at most that the client has not shown to get
 // replies from, since its address may be forged. From a new address, it goes to a server of
@@ -48,6 +53,12 @@ import (
 // sent anything, and a forged source cannot divert a connection.
 //
 // Connections from one address and port to one pool share a server.
+//
+// What goes to an id that is known goes to its server and not through Routes again, an Initial
+// packet too, as a connection has those until its handshake is done (RFC 9000, section 5.2).
+// So a client can begin another connection, with any name in its ClientHello, at a server that
+// it was routed to, or whose ids it knows. Routes say where connections go. They do not keep
+// clients from a name that a server serves beside others: the server has to.
 //
 // # Bounds
 //

@@ -15,25 +15,20 @@ func (c *byteConn) watch() {
 	if c.srv.HalfClose {
 		return
 	}
-	nc, watched := c.nc, c.c
-	if t, ok := nc.(*tls.Conn); ok {
-		// Nothing is read; the end shows on the connection below TLS as well.
-		if h := handedOf(t); h != nil {
-			nc = h.Conn
-		}
-		watched = l4.NewConn(nc)
-	}
+	watched := c.watchable()
 	if p := c.srv.parking.get(watched); p != nil {
 		c.watched = watched
 		c.srv.late.add(c)
 	}
 }
 
-// watchable returns the connection that a Parker can watch: c.c or the one below
-// its TLS, nil if neither.
+// watchable returns the connection that a Parker can watch: c.c, or the one below its TLS,
+// on which requests and the end show as well.
 func (c *byteConn) watchable() *l4.Conn {
-	if c.watched != nil {
-		return c.watched
+	if t, ok := c.nc.(*tls.Conn); ok {
+		if h := handedOf(t); h != nil {
+			return l4.NewConn(h.Conn)
+		}
 	}
 	return c.c
 }

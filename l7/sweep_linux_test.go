@@ -5,10 +5,12 @@ package l7
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -117,6 +119,32 @@ func TestShutdownTellsParkedHTTP2(t *testing.T) {
 	}
 	nc := dialServed(t, srv)
 	onlyConn(t, srv, stateParked) // for its first request
+	shutdownParked(t, srv, nc)
+}
+
+// The same over TLS, where the Parker has the connection below.
+func TestShutdownTellsParkedHTTP2OverTLS(t *testing.T) {
+	cert := httptest.NewUnstartedServer(nil)
+	cert.StartTLS()
+	cert.Close()
+	srv := &Server{
+		Handler:   HandlerFunc(func(x *Exchange) { x.Respond(200, nil, "ok") }),
+		Logger:    slog.New(slog.DiscardHandler),
+		TLSConfig: &tls.Config{Certificates: cert.TLS.Certificates},
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	go srv.ServeTLS(ln, "", "")
+	defer srv.Close()
+	nc, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	require.NoError(t, err)
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(time.Minute))
+	shutdownParked(t, srv, nc)
+}
+
+// shutdownParked wants a GOAWAY and the end, as the last of the connection.
+func shutdownParked(t *testing.T, srv *Server, nc net.Conn) {
 	_, _ = io.WriteString(nc, http2.ClientPreface)
 	fr := http2.NewFramer(nc, nc)
 	require.NoError(t, fr.WriteSettings())

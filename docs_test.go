@@ -86,7 +86,14 @@ func typeExists(t *testing.T, name string) (found bool) {
 	return found
 }
 
-func eachType(t *testing.T, pkg string, do func(*ast.TypeSpec)) {
+// packages has what parsed has read.
+var packages = make(map[string][]*ast.File)
+
+// parsed returns the files of a package, its tests aside.
+func parsed(t *testing.T, pkg string) []*ast.File {
+	if packages[pkg] != nil {
+		return packages[pkg]
+	}
 	entries, err := os.ReadDir(pkg)
 	require.NoError(t, err)
 	for _, e := range entries {
@@ -95,6 +102,13 @@ func eachType(t *testing.T, pkg string, do func(*ast.TypeSpec)) {
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), pkg+"/"+e.Name(), nil, parser.ParseComments|parser.SkipObjectResolution)
 		require.NoError(t, err)
+		packages[pkg] = append(packages[pkg], file)
+	}
+	return packages[pkg]
+}
+
+func eachType(t *testing.T, pkg string, do func(*ast.TypeSpec)) {
+	for _, file := range parsed(t, pkg) {
 		for _, d := range file.Decls {
 			if g, ok := d.(*ast.GenDecl); ok {
 				for _, spec := range g.Specs {

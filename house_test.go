@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,6 +19,7 @@ import (
 func TestHouse(t *testing.T) {
 	const licence = "// SPDX-License-Identifier: Apache-2.0\n"
 	left := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X|HA` + `CK)\b|//.*\bfor` + ` now\b`)
+	words := []string{"TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK", "for" + " now"} // most files have none
 	files := 0
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -35,6 +37,9 @@ func TestHouse(t *testing.T) {
 		files++
 		if !strings.HasPrefix(string(text), licence) {
 			t.Errorf("%s does not begin with %q", path, strings.TrimSpace(licence))
+		}
+		if !slices.ContainsFunc(words, func(w string) bool { return strings.Contains(string(text), w) }) {
+			return nil
 		}
 		for i, line := range strings.Split(string(text), "\n") {
 			if found := left.FindString(line); found != "" {

@@ -129,6 +129,6 @@ func (a *AgentChecker) apply(s *balance.Server, r AgentReply, log *slog.Logger) 
 	}
 	s.Report(balance.Agent, st.health, st.reason) // each time, as in round.tell
 	if st.health != old.health {
-		log.Info("agent changed", append(whose(a.Pools, s), "health", st.health.String(), "reason", st.reason)...)
+		log.Log(context.Background(), levelOf(st.health), "agent changed", append(whose(a.Pools, s), "health", st.health.String(), "reason", st.reason)...)
 	}
 }

@@ -58,7 +58,7 @@ func TestLogNamesThePool(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- a.Run(ctx) }()
 			t.Cleanup(func() { cancel(); <-done })
-		}, line{"INFO", "agent changed", "web", "a", "down", "down: repair"}},
+		}, line{"WARN", "agent changed", "web", "a", "down", "down: repair"}},
 		{"outlier", "web", func(t *testing.T, p *balance.Pool, _ *l4test.Network, log *slog.Logger) {
 			tryPool(t, &health.Outlier{Logger: log, Consecutive: 2}, p, "a b c").send("a", "rr")
 		}, line{"WARN", "outlier ejected", "web", "a", "", "2 errors in a row, last reset"}},

@@ -339,14 +339,18 @@ func reason(err error, m *machine, old Status) string {
 	return fmt.Sprintf("%s, %d of %d", AsError(err).Error(), n, of)
 }
 
+// levelOf is the level at which a change to a health is logged.
+func levelOf(h balance.Health) slog.Level {
+	if h == balance.Down {
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
 // changed logs a change of health and cuts what is to be cut.
 func (r *round) changed(t *target, st Status) {
-	level := slog.LevelInfo
-	if st.Health == balance.Down {
-		level = slog.LevelWarn
-	}
 	for _, s := range t.servers {
-		r.log.Log(context.Background(), level, "health changed", append(whose(r.c.Pools, s), "health", st.Health.String(), "reason", st.Reason)...)
+		r.log.Log(context.Background(), levelOf(st.Health), "health changed", append(whose(r.c.Pools, s), "health", st.Health.String(), "reason", st.Reason)...)
 		switch {
 		case st.Health == balance.Down && r.c.CutDown:
 			s.Cut(true, st.Reason)

@@ -48,7 +48,9 @@ var errEmpty = errors.New("balance: empty set not followed: the source has no en
 // An error does not empty p: the last good set stays, and the event SourceFailed,
 // [Pool.SourceState] and [Pool.Explain] report the error. The same applies to a set that is
 // refused, and to an empty one unless [Pool.AllowEmpty] is set. (Without OnEvent the error is
-// logged to slog.Default.) A source that fails is watched again after 100 ms, with pauses that grow
+// logged to slog.Default.) An error that comes within 100 ms after a good set and is the one
+// that was reported last, as of a source with an entry that is wrong and stays so while others
+// change, is not reported again, but by SourceState and Explain. A source that fails is watched again after 100 ms, with pauses that grow
 // up to 30 s.
 func (p *Pool) Follow(ctx context.Context, src Source) error {
 	p.init()
@@ -64,6 +66,14 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 	}
 	ctx = context.WithValue(ctx, followed{}, p.core) // see Doubts
 	rnd := seeded(p.Seed)
+	var good time.Time // when the last set that was good came
+	told := ""         // what was told last of a failure
+	fail := func(err error) {
+		err = shortened(err)
+		again := err.Error() == told && time.Since(good) < shortestPause
+		told = err.Error()
+		p.sourceFailed(err, again)
+	}
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		err := watchSource(ctx, src, func(eps []Endpoint, err error) {
 			if err == nil && len(eps) == 0 && !p.AllowEmpty {
@@ -73,10 +83,11 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 				err = p.Set(eps...)
 			}
 			if err != nil {
-				p.sourceFailed(err)
+				fail(err)
 				return
 			}
-			p.core.sourceWorks(time.Now())
+			good = time.Now()
+			p.core.sourceWorks(good)
 			pause = shortestPause
 		})
 		if ctx.Err() != nil {
@@ -85,7 +96,7 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 		if err == nil {
 			return nil
 		}
-		p.sourceFailed(err)
+		fail(err)
 		if !sleep(ctx, rnd.around(pause, pauseJitter)) {
 			return context.Cause(ctx)
 		}
@@ -98,11 +109,14 @@ func watchSource(ctx context.Context, src Source, update func([]Endpoint, error)
 	return src.Watch(ctx, update)
 }
 
-// sourceFailed reports err: to the log if there is no OnEvent.
-func (p *Pool) sourceFailed(err error) {
-	err = shortened(err)
+// sourceFailed reports err: to the log if there is no OnEvent. Again says that this was told
+// before and is still so.
+func (p *Pool) sourceFailed(err error, again bool) {
 	p.core.sourceFails(err, time.Now())
-	if p.OnEvent == nil {
+	switch {
+	case again:
+		return
+	case p.OnEvent == nil:
 		slog.Warn("balance: source failed, the last good set stays", "pool", p.Name, "error", err)
 		return
 	}

@@ -248,3 +248,42 @@ func TestLongErrorsAreShortened(t *testing.T) {
 		require.Less(t, len(p.Explain()[0].Reason), 2200)
 	})
 }
+
+// An entry that is wrong, and stays so while others change, is reported once. The state of
+// the source tells of it all the time.
+func TestFollowWrongEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told record
+		p := &balance.Pool{OnEvent: told.failures}
+		var update func([]balance.Endpoint, error)
+		follow(t, p, balance.SourceFunc(func(ctx context.Context, u func([]balance.Endpoint, error)) error {
+			update = u
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}))
+		wrong := errors.New("entry 3 is wrong")
+		change := func(addr string, err error) {
+			update([]balance.Endpoint{{Addr: addr}}, nil)
+			if err != nil {
+				update(nil, err)
+			}
+			st, _ := p.SourceState()
+			require.Equal(t, err, st.Err)
+			time.Sleep(time.Second)
+		}
+		for i := range 10 {
+			change(fmt.Sprintf("a:%d", i+1), wrong)
+			require.Equal(t, 1, told.len())
+		}
+		update(nil, wrong) // not with a set: it may be an outage that goes on
+		require.Equal(t, 2, told.len())
+		change("a:1", errors.New("entry 4 is wrong"))
+		require.Equal(t, 3, told.len())
+		change("a:2", wrong)
+		require.Equal(t, 4, told.len())
+		change("a:3", nil)
+		change("a:4", nil)
+		update(nil, wrong)
+		require.Equal(t, 5, told.len())
+	})
+}

@@ -63,6 +63,7 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 		f.leaveNow()
 	}
 	f.begin(s)
+	f.pause = f.served%h2Begins == 0
 	return nil
 }
 

@@ -23,6 +23,7 @@ const (
 	h2OutHigh      = 64 << 10
 	h2Turn         = 16 << 10 // bytes that a stream adds while others wait: a frame that fills a TLS record
 	h2Writes       = 8        // by a goroutine that has other work
+	h2Begins       = 8        // streams that a connection begins before it is the turn of others
 	h2OutLimit     = 1 << 20  // of frames that a peer causes and does not read
 	h2PingTimeout  = 15 * time.Second
 )
@@ -48,6 +49,7 @@ type h2Link struct {
 	names map[string]h2Name // of fields, by their spelling
 	ev    h2.Event          // the event that is being handled
 	units uint64            // frames that have come and left no head incomplete
+	pause bool              // set by the owner's handle: others run before the next frame is handled
 
 	mu      sync.Mutex
 	h2      *h2.Conn
@@ -175,11 +177,23 @@ func (k *h2Link) receive(in *input, b *buffers, now time.Time, handle func(*h2.E
 		if err != nil {
 			return err
 		}
-		in.use(n)
+		if in.use(n); k.pause && k.paused() {
+			return nil
+		}
 	}
 	k.ev = h2.Event{}
 	in.consumed(b)
 	return nil
+}
+
+// paused lets other goroutines run, without the lock, and reports whether the connection
+// has ended meanwhile.
+func (k *h2Link) paused() (ended bool) {
+	k.pause = false
+	k.mu.Unlock()
+	runtime.Gosched()
+	k.mu.Lock()
+	return k.closed
 }
 
 // event parses a frame. The lock is held.

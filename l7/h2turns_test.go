@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bytes"
+	"io"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+
+	"github.com/penstock-lb/penstock/l4/l4test"
+)
+
+// Of a hundred requests that come at once, a connection begins a few before it is the
+// turn of other goroutines: else all other connections would wait until it has begun all.
+func TestHTTP2BeginsStreamsInTurns(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var all bytes.Buffer
+	all.WriteString(http2.ClientPreface)
+	f := http2.NewFramer(&all, nil)
+	require.NoError(t, f.WriteSettings())
+	for i := range uint32(100) {
+		require.NoError(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: []byte{0x82, 0x84, 0x86, 0x01, 1, 'a'}, EndStream: true, EndHeaders: true}))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		begun := make(chan int64, 100) // streams that were open when each began to be served
+		s := new(Server)
+		s.Handler = HandlerFunc(func(x *Exchange) {
+			begun <- s.serving.Load()
+			x.Respond(200, nil, "")
+		})
+		n := l4test.NewNetwork()
+		ln, err := n.Listen("tcp", "10.0.0.9:80")
+		require.NoError(t, err)
+		go func() { _ = s.Serve(ln) }()
+		c, err := n.DialContext(t.Context(), "tcp", "10.0.0.9:80")
+		require.NoError(t, err)
+		go func() { _, _ = io.Copy(io.Discard, c) }()
+		_, err = c.Write(all.Bytes())
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		require.Len(t, begun, 100)
+		require.LessOrEqual(t, <-begun, int64(4*h2Begins)) // the scheduler may let it on first, now and then
+		require.NoError(t, c.Close())
+		require.NoError(t, s.Close())
+	})
+}

@@ -263,11 +263,11 @@ func (l *carried) takeBack() {
 // tell records the state of the exchange inside; r is its reply, nil if that
 // has not changed.
 func (l *carried) tell(x *Exchange, r *Reply) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	now := *x
 	now.values = slices.Clone(x.values)
 	now.Record.Captured = slices.Clone(x.Record.Captured)
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.closed {
 		return
 	}

@@ -172,7 +172,9 @@ func (s *standard) readLent(p []byte) (int, error) {
 	}
 	n, err := s.r.Body.Read(p)
 	b.read += int64(n)
+	s.lent.mu.Lock() // tell copies the record while a pump reads
 	s.x.Record.BytesIn = b.read
+	s.lent.mu.Unlock()
 	return n, err
 }
 

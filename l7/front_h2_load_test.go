@@ -131,6 +131,11 @@ func TestAbuseIsTold(t *testing.T) {
 				_ = c.WritePing(false, [8]byte{})
 			}
 		}, "PING"},
+		"GOAWAY": {func(c *h2Client) {
+			for range 1000 {
+				_ = c.WriteGoAway(0, http2.ErrCodeNo, nil)
+			}
+		}, "GOAWAY"},
 		"CONTINUATION": {func(c *h2Client) {
 			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1})
 			for range 1000 {

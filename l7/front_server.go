@@ -110,9 +110,10 @@ type Server struct {
 
 	// OnAbuse, if not nil, is called when an HTTP/2 connection was closed with
 	// ENHANCE_YOUR_CALM: its client caused too much needless work, by stream resets,
-	// CONTINUATION, SETTINGS, PING, empty DATA, tiny window updates, or endless
-	// fields, or did not read its replies. Err says which. It must not block. The
-	// example shows how to ban the client.
+	// streams above MaxStreams, CONTINUATION, SETTINGS, PING, GOAWAY, PRIORITY, unknown
+	// frames, empty DATA, tiny window updates, or endless fields, or did not read the
+	// answers to its frames. Err says which. A client that is only slow is not told of. It
+	// must not block. The example shows how to ban the client.
 	OnAbuse func(client netip.AddrPort, err error)
 
 	// OnHandshakeError, if not nil, is called when the TLS handshake of ServeTLS with a

@@ -634,6 +634,11 @@ func TestFloods(t *testing.T) {
 				_ = f.WriteWindowUpdate(0, 1)
 			}
 		},
+		"GOAWAY": func(f *http2.Framer) {
+			for range 300 {
+				_ = f.WriteGoAway(0, 0, nil)
+			}
+		},
 		"unknown": func(f *http2.Framer) {
 			for range 2000 {
 				_ = f.WriteRawFrame(0x42, 0, 0, nil)

@@ -20,11 +20,12 @@ const (
 	GlitchUnknown                // frames of unknown types
 	GlitchRefused                // a stream above the number allowed
 	GlitchFields                 // a head of too many fields, which may be compressed to a few bytes
+	GlitchGoAway                 // GOAWAY
 	glitches
 )
 
 func (g Glitch) String() string {
-	return [...]string{"reset", "empty DATA", "CONTINUATION", "SETTINGS", "PING", "PRIORITY", "small WINDOW_UPDATE", "unknown frame", "refused stream", "oversized heads", "?"}[min(g, glitches)]
+	return [...]string{"reset", "empty DATA", "CONTINUATION", "SETTINGS", "PING", "PRIORITY", "small WINDOW_UPDATE", "unknown frame", "refused stream", "oversized heads", "GOAWAY", "?"}[min(g, glitches)]
 }
 
 // weight is what a glitch adds to the level.

@@ -106,7 +106,7 @@ func (c *Conn) Receive(f Frame, now time.Time) (Event, error) {
 	case Ping:
 		return c.receivePing(&f, now)
 	case GoAway:
-		return c.receiveGoAway(&f)
+		return c.receiveGoAway(&f, now)
 	case Priority:
 		return c.receivePriority(&f, now)
 	case PriorityUpdate:
@@ -469,12 +469,15 @@ func (c *Conn) receivePing(f *Frame, now time.Time) (Event, error) {
 	return Event{}, c.glitch(GlitchPing, now)
 }
 
-func (c *Conn) receiveGoAway(f *Frame) (Event, error) {
+func (c *Conn) receiveGoAway(f *Frame, now time.Time) (Event, error) {
 	switch {
 	case len(f.Payload) < goAwayLen:
 		return Event{}, connError(FrameSizeError, "GOAWAY shorter than 8")
 	case f.Stream != 0:
 		return Event{}, connError(ProtocolError, "GOAWAY of a stream")
+	}
+	if err := c.glitch(GlitchGoAway, now); err != nil {
+		return Event{}, err
 	}
 	last := binary.BigEndian.Uint32(f.Payload) & maxStreamID
 	if c.left && last > c.peerMax {

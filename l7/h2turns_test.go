@@ -16,7 +16,7 @@ import (
 	"github.com/penstock-lb/penstock/l4/l4test"
 )
 
-// Of a hundred requests that come at once, a connection begins a few before it is the
+// Of 400 requests that come at once, a connection begins a few before it is the
 // turn of other goroutines: else all other connections would wait until it has begun all.
 func TestHTTP2BeginsStreamsInTurns(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -24,12 +24,12 @@ func TestHTTP2BeginsStreamsInTurns(t *testing.T) {
 	all.WriteString(http2.ClientPreface)
 	f := http2.NewFramer(&all, nil)
 	require.NoError(t, f.WriteSettings())
-	for i := range uint32(100) {
+	for i := range uint32(400) {
 		require.NoError(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: []byte{0x82, 0x84, 0x86, 0x01, 1, 'a'}, EndStream: true, EndHeaders: true}))
 	}
 	synctest.Test(t, func(t *testing.T) {
-		begun := make(chan int64, 100) // streams that were open when each began to be served
-		s := new(Server)
+		begun := make(chan int64, 400) // streams that were open when each began to be served
+		s := &Server{MaxStreams: 400}
 		s.Handler = HandlerFunc(func(x *Exchange) {
 			begun <- s.serving.Load()
 			x.Respond(200, nil, "")
@@ -44,7 +44,7 @@ func TestHTTP2BeginsStreamsInTurns(t *testing.T) {
 		_, err = c.Write(all.Bytes())
 		require.NoError(t, err)
 		time.Sleep(time.Second)
-		require.Len(t, begun, 100)
+		require.Len(t, begun, 400)
 		require.LessOrEqual(t, <-begun, int64(4*h2Begins)) // the scheduler may let it on first, now and then
 		require.NoError(t, c.Close())
 		require.NoError(t, s.Close())

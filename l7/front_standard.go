@@ -359,6 +359,11 @@ func (s *standard) writeInterim(r *Reply) error {
 	saved := maps.Clone(h)
 	clear(h) // these fields are for the final reply
 	addFields(h, &r.Header)
+	if s.r.ProtoMajor > 1 {
+		// Net/http sends a copy without this field if there is one. Otherwise it may
+		// still read h behind WriteHeader, if the client has reset the stream.
+		h["Content-Length"] = nil
+	}
 	s.w.WriteHeader(r.Status)
 	clear(h)
 	maps.Copy(h, saved)

@@ -59,6 +59,7 @@ func (t *TerminateTLS) ServeConn(ctx context.Context, c net.Conn) error {
 	var refused error
 	noted, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), refusedKey{}, &refused))
 	stop := context.AfterFunc(ctx, func() { // crypto/tls would only close conn, which looks like the end
+		endConn(conn, Termination{Killed, PhaseRequest}, context.Cause(ctx)) // before the record is complete
 		guard(nil, "connection", func() { breakOff(conn) })
 		cancel(context.Cause(ctx))
 	})

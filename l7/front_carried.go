@@ -403,8 +403,9 @@ func (b *carriedBody) untouched() bool {
 	return !b.read
 }
 
-// Close does not wait for a Read in progress, as that of net/http would: for the client,
-// or until a timeout. The end of the exchange ends the Read and closes the body.
+// Close does not wait for a Read in progress, nor for what the client has not sent yet, as
+// that of net/http would: for the client, or until a timeout. The end of the exchange ends
+// the Read and closes the body.
 func (b *carriedBody) Close() error {
 	if !b.l.enter() {
 		return nil
@@ -417,6 +418,10 @@ func (b *carriedBody) Close() error {
 	case b.turn <- struct{}{}:
 		defer func() { <-b.turn }()
 	default:
+		b.over.Store(true)
+		return nil
+	}
+	if isBodyOfNetHTTP(b.l.s.r.Body) {
 		b.over.Store(true)
 		return nil
 	}

@@ -12,8 +12,8 @@ import (
 
 // A detachedBody is a request body that a server has received, and that a Transport passes
 // on. Close of such a body waits for a Read in progress, which lasts until the client sends
-// more, or does nothing, as in an httputil.ReverseProxy. Close of a detachedBody leaves
-// that Read behind, as an [http.Transport] does, and the body is closed after it.
+// more, or reads the rest by itself, or does nothing, as in an httputil.ReverseProxy. Close
+// of a detachedBody leaves that behind, as an [http.Transport] does.
 type detachedBody struct {
 	src    io.ReadCloser
 	buf    []byte          // of the read in progress
@@ -22,6 +22,7 @@ type detachedBody struct {
 
 	mu      sync.Mutex
 	reading bool
+	ended   bool // by an error, or the end of the body
 	over    bool
 }
 
@@ -81,6 +82,7 @@ func (b *detachedBody) read(p []byte) {
 		r.thrown = recover()
 		b.mu.Lock()
 		b.reading = false
+		b.ended = b.ended || r.err != nil
 		over := b.over
 		b.mu.Unlock()
 		b.came <- r
@@ -99,10 +101,14 @@ func (b *detachedBody) Close() error {
 		return nil
 	}
 	b.over = true
-	reading := b.reading
+	reading, ended := b.reading, b.ended
 	b.mu.Unlock()
 	close(b.closed)
-	if reading {
+	switch {
+	case reading:
+		return nil
+	case !ended && isBodyOfNetHTTP(b.src):
+		go func() { _ = quietly(slog.Default(), func() { _ = b.src.Close() }) }()
 		return nil
 	}
 	return b.src.Close()

@@ -261,6 +261,7 @@ var notChecked = map[string]string{
 	"l7.SetForwarded":     "every value means something",
 	"l7.TransportError":   "is told",
 	"l7.Try":              "is told",
+	"l4.TimeoutError":     "is told",
 	"l7.TimeoutError":     "is told",
 
 	"accesslog.Stats":    "is told",

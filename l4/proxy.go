@@ -278,9 +278,11 @@ func (s *session) dialServer(w *connecting, server *balance.Server) (net.Conn, e
 func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Server) (c net.Conn, err error) {
 	network, addr := SplitAddr(server.Addr())
 	if t := p.connectTimeout(); t > 0 {
+		outer := ctx
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, t)
 		defer cancel()
+		defer func(ctx context.Context) { err = connectLate(outer, ctx, t, err) }(ctx)
 	}
 	if p.Dial != nil || p.Socket.Transparent {
 		of := Client{Conn: client}

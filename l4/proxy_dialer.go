@@ -119,9 +119,11 @@ func (d *Dialer) dial(ctx context.Context, server *balance.Server) (c net.Conn, 
 		}
 	}()
 	if t := connectTimeout(d.ConnectTimeout); t > 0 {
+		outer := ctx
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, t)
 		defer cancel()
+		defer func(ctx context.Context) { err = connectLate(outer, ctx, t, err) }(ctx)
 	}
 	network, addr := SplitAddr(server.Addr())
 	if d.Dial != nil {

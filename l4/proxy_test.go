@@ -119,6 +119,7 @@ func TestProxyEnds(t *testing.T) {
 		act   func(t *testing.T, client, server *l4test.Conn)
 		want  string
 		after time.Duration
+		says  string // the error; "" if another test looks at it
 	}{
 		{name: "client ends first", want: "--", act: func(t *testing.T, client, server *l4test.Conn) {
 			send(t, client, "question")
@@ -169,11 +170,11 @@ func TestProxyEnds(t *testing.T) {
 			wantRead(t, client, "a part")
 			wantError(t, client, syscall.ECONNRESET)
 		}},
-		{name: "nobody says anything", want: "cD", after: time.Hour, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "nobody says anything", says: "l4: IdleTimeout of 1h0m0s exceeded", want: "cD", after: time.Hour, act: func(t *testing.T, client, server *l4test.Conn) {
 			wantError(t, client, syscall.ECONNRESET)
 			wantError(t, server, syscall.ECONNRESET)
 		}},
-		{name: "both refresh", proxy: &Proxy{IdleTimeout: time.Minute}, want: "sD", after: 130 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "both refresh", says: "l4: IdleTimeout of 1m0s exceeded", proxy: &Proxy{IdleTimeout: time.Minute}, want: "sD", after: 130 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
 			time.Sleep(40 * time.Second)
 			send(t, client, "1")
 			time.Sleep(20 * time.Second)
@@ -183,7 +184,7 @@ func TestProxyEnds(t *testing.T) {
 			wantRead(t, client, "2")
 			wantError(t, client, syscall.ECONNRESET)
 		}},
-		{name: "client is silent", proxy: &Proxy{ClientTimeout: 10 * time.Second}, want: "cD", after: 15 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "client is silent", says: "l4: ClientTimeout of 10s exceeded", proxy: &Proxy{ClientTimeout: 10 * time.Second}, want: "cD", after: 15 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
 			time.Sleep(5 * time.Second)
 			send(t, client, "x")
 			time.Sleep(5 * time.Second)
@@ -191,7 +192,7 @@ func TestProxyEnds(t *testing.T) {
 			wantRead(t, client, "does not count")
 			wantError(t, client, syscall.ECONNRESET)
 		}},
-		{name: "server is silent", proxy: &Proxy{ServerTimeout: 10 * time.Second}, want: "sD", after: 10 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "server is silent", says: "l4: ServerTimeout of 10s exceeded", proxy: &Proxy{ServerTimeout: 10 * time.Second}, want: "sD", after: 10 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
 			time.Sleep(5 * time.Second)
 			send(t, client, "x")
 			wantError(t, client, syscall.ECONNRESET)
@@ -204,21 +205,21 @@ func TestProxyEnds(t *testing.T) {
 			wantRead(t, client, "answer")
 			wantError(t, client, io.EOF)
 		}},
-		{name: "client waits for nothing", want: "sD", after: time.Hour, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "client waits for nothing", says: "l4: IdleTimeout of 1h0m0s exceeded", want: "sD", after: time.Hour, act: func(t *testing.T, client, server *l4test.Conn) {
 			client.CloseWrite()
 			wantError(t, client, syscall.ECONNRESET)
 		}},
-		{name: "ServerTimeout goes on after FIN", proxy: &Proxy{ServerTimeout: 10 * time.Second}, want: "sD", after: 15 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "ServerTimeout goes on after FIN", says: "l4: ServerTimeout of 10s exceeded", proxy: &Proxy{ServerTimeout: 10 * time.Second}, want: "sD", after: 15 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
 			time.Sleep(5 * time.Second)
 			client.CloseWrite()
 			wantError(t, client, syscall.ECONNRESET)
 		}},
-		{name: "client stays after the server is done, by default", want: "cL", after: 30 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "client stays after the server is done, by default", says: "l4: HalfClosedTimeout of 30s exceeded", want: "cL", after: 30 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
 			server.CloseWrite()
 			wantError(t, client, io.EOF)
 			wantError(t, server, syscall.ECONNRESET)
 		}},
-		{name: "the longest durations", want: "cD", after: time.Minute, proxy: &Proxy{
+		{name: "the longest durations", says: "l4: ClientTimeout of 59s exceeded", want: "cD", after: time.Minute, proxy: &Proxy{
 			IdleTimeout: math.MaxInt64, ServerTimeout: math.MaxInt64, ClientTimeout: time.Minute - time.Second, HalfClosedTimeout: math.MaxInt64, Lifetime: math.MaxInt64,
 			ConnectTimeout: math.MaxInt64,
 		}, act: func(t *testing.T, client, server *l4test.Conn) {
@@ -227,7 +228,7 @@ func TestProxyEnds(t *testing.T) {
 			wantRead(t, server, "x")
 			wantError(t, client, syscall.ECONNRESET)
 		}},
-		{name: "server is silent after FIN", proxy: &Proxy{HalfClosedTimeout: 30 * time.Second}, want: "sD", after: 40 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "server is silent after FIN", says: "l4: HalfClosedTimeout of 30s exceeded", proxy: &Proxy{HalfClosedTimeout: 30 * time.Second}, want: "sD", after: 40 * time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
 			time.Sleep(5 * time.Second)
 			client.CloseWrite()
 			time.Sleep(5 * time.Second)
@@ -235,12 +236,12 @@ func TestProxyEnds(t *testing.T) {
 			wantRead(t, client, "refreshes")
 			wantError(t, client, syscall.ECONNRESET)
 		}},
-		{name: "client stays after the server is done", proxy: &Proxy{HalfClosedTimeout: time.Second}, want: "cL", after: time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "client stays after the server is done", says: "l4: HalfClosedTimeout of 1s exceeded", proxy: &Proxy{HalfClosedTimeout: time.Second}, want: "cL", after: time.Second, act: func(t *testing.T, client, server *l4test.Conn) {
 			server.CloseWrite()
 			wantError(t, client, io.EOF)
 			wantError(t, server, syscall.ECONNRESET)
 		}},
-		{name: "lifetime", proxy: &Proxy{Lifetime: time.Minute}, want: "LD", after: time.Minute, act: func(t *testing.T, client, server *l4test.Conn) {
+		{name: "lifetime", says: "l4: Lifetime of 1m0s exceeded", proxy: &Proxy{Lifetime: time.Minute}, want: "LD", after: time.Minute, act: func(t *testing.T, client, server *l4test.Conn) {
 			for {
 				if _, err := io.WriteString(client, "x"); err != nil {
 					return
@@ -271,6 +272,10 @@ func TestProxyEnds(t *testing.T) {
 				require.Equal(t, c.want, r.Termination.String(), "%v", r.Err)
 				require.Equal(t, c.want == "--", r.Err == nil, "%v", r.Err)
 				require.Equal(t, "10.0.1.1:80", r.Server)
+				if c.says != "" {
+					require.EqualError(t, r.Err, c.says)
+					require.ErrorIs(t, r.Err, os.ErrDeadlineExceeded)
+				}
 				if c.after > 0 {
 					require.InDelta(t, c.after, r.Total, float64(time.Second))
 				}
@@ -373,6 +378,9 @@ func TestProxyReachesNobody(t *testing.T) {
 				r := s.record()
 				require.Equal(t, c.want, r.Termination.String())
 				require.ErrorIs(t, r.Err, c.err)
+				if c.want == "sC" {
+					require.ErrorContains(t, r.Err, "ConnectTimeout of 3s exceeded")
+				}
 				require.Equal(t, c.tries, r.Tries)
 				require.Zero(t, r.Connected)
 				require.Zero(t, r.FirstByte)

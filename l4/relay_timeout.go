@@ -23,9 +23,10 @@ func (r *relay) tick() {
 		r.mu.Unlock()
 		return
 	}
-	if due, t := r.nextTimeout(); due <= now {
+	if due, t, which := r.nextTimeout(); due <= now {
 		r.mu.Unlock()
-		r.cut(t, errRelayTimeout)
+		late := which // only this one escapes
+		r.cut(t, &late)
 		return
 	}
 	if r.probe > 0 && r.probe <= now {
@@ -63,7 +64,7 @@ const probeAfter = time.Minute
 // nextTick says when tick has something to do if nothing moves until then;
 // r.mu is held.
 func (r *relay) nextTick() time.Duration {
-	due, _ := r.nextTimeout()
+	due, _, _ := r.nextTimeout()
 	if r.probe > 0 {
 		due = min(due, r.probe)
 	}
@@ -72,45 +73,39 @@ func (r *relay) nextTick() time.Duration {
 
 const forever = time.Duration(1<<63 - 1)
 
-type relayTimeout struct{}
-
-func (relayTimeout) Error() string { return "l4: relay timeout" }
-func (relayTimeout) Timeout() bool { return true }
-
-var errRelayTimeout error = relayTimeout{}
-
 // nextTimeout says when the next timeout passes if nothing moves until then,
-// and what it means. r.mu is held.
-func (r *relay) nextTimeout() (due time.Duration, t Termination) {
+// what it means, and which it is. r.mu is held.
+func (r *relay) nextTimeout() (due time.Duration, t Termination, which TimeoutError) {
 	up, down := time.Duration(r.up.last.Load()), time.Duration(r.down.last.Load())
 	both := max(up, down)
 	due = forever
-	limit := func(d, std, since time.Duration, cause Cause, phase Phase) {
+	limit := func(field string, d, std, since time.Duration, cause Cause, phase Phase) {
 		if d == 0 {
 			d = std
 		}
 		if d > 0 && d < due-since { // the sum may be more than there is
 			due, t = since+d, Termination{cause, phase}
+			which.Field, which.Limit = field, d
 		}
 	}
 	o := r.opt
-	limit(o.Lifetime, 0, 0, Local, PhaseData)
+	limit("Lifetime", o.Lifetime, 0, 0, Local, PhaseData)
 	switch {
 	case r.up.over && o.HalfClosedTimeout == 0: // a client waits for an answer and stays connected
-		limit(o.IdleTimeout, defaultIdleTimeout, max(both, r.half), ServerTimeout, PhaseData)
-		limit(o.ServerTimeout, 0, max(down, r.half), ServerTimeout, PhaseData)
+		limit("IdleTimeout", o.IdleTimeout, defaultIdleTimeout, max(both, r.half), ServerTimeout, PhaseData)
+		limit("ServerTimeout", o.ServerTimeout, 0, max(down, r.half), ServerTimeout, PhaseData)
 	case r.up.over:
-		limit(o.HalfClosedTimeout, 0, max(both, r.half), ServerTimeout, PhaseData)
+		limit("HalfClosedTimeout", o.HalfClosedTimeout, 0, max(both, r.half), ServerTimeout, PhaseData)
 	case r.down.over:
-		limit(o.HalfClosedTimeout, defaultHalfClosedTimeout, max(both, r.half), ClientTimeout, PhaseLast)
+		limit("HalfClosedTimeout", o.HalfClosedTimeout, defaultHalfClosedTimeout, max(both, r.half), ClientTimeout, PhaseLast)
 	default:
 		silent := ClientTimeout
 		if up > down {
 			silent = ServerTimeout // it did not answer
 		}
-		limit(o.IdleTimeout, defaultIdleTimeout, both, silent, PhaseData)
-		limit(o.ClientTimeout, 0, up, ClientTimeout, PhaseData)
-		limit(o.ServerTimeout, 0, down, ServerTimeout, PhaseData)
+		limit("IdleTimeout", o.IdleTimeout, defaultIdleTimeout, both, silent, PhaseData)
+		limit("ClientTimeout", o.ClientTimeout, 0, up, ClientTimeout, PhaseData)
+		limit("ServerTimeout", o.ServerTimeout, 0, down, ServerTimeout, PhaseData)
 	}
-	return due, t
+	return due, t, which
 }

@@ -84,7 +84,12 @@ func (s *h2Exchange) run() {
 			s.panicked(p)
 		}
 	}()
+	s.f.mu.Lock()
+	gone := s.err != nil
+	s.f.mu.Unlock()
 	switch {
+	case gone: // the client has reset the stream already
+		x.replied = true
 	case s.head.malformed != "":
 		x.Record.Err = bad(s.head.malformed)
 		s.broken = x.Record.Err

@@ -49,7 +49,7 @@ type h2Link struct {
 	names map[string]h2Name // of fields, by their spelling
 	ev    h2.Event          // the event that is being handled
 	units uint64            // frames that have come and left no head incomplete
-	pause bool              // set by the owner's handle: others run before the next frame is handled
+	pause bool              // set by the owner's handle: others run before the next head
 
 	mu      sync.Mutex
 	h2      *h2.Conn
@@ -168,6 +168,9 @@ func (k *h2Link) receive(in *input, b *buffers, now time.Time, handle func(*h2.E
 		if err == nil && n == 0 {
 			break
 		}
+		if k.pause && frame.Type == h2.Headers && k.paused() { // not before an RST_STREAM: what it ends need not begin
+			return nil
+		}
 		if err == nil {
 			k.ev, err = k.event(frame, now)
 		}
@@ -177,9 +180,7 @@ func (k *h2Link) receive(in *input, b *buffers, now time.Time, handle func(*h2.E
 		if err != nil {
 			return err
 		}
-		if in.use(n); k.pause && k.paused() {
-			return nil
-		}
+		in.use(n)
 	}
 	k.ev = h2.Event{}
 	in.consumed(b)

@@ -277,13 +277,8 @@ func (s *session) dialServer(w *connecting, server *balance.Server) (net.Conn, e
 
 func (p *Proxy) dial(ctx context.Context, client net.Conn, server *balance.Server) (c net.Conn, err error) {
 	network, addr := SplitAddr(server.Addr())
-	if t := p.connectTimeout(); t > 0 {
-		outer := ctx
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, t)
-		defer cancel()
-		defer func(ctx context.Context) { err = connectLate(outer, ctx, t, err) }(ctx)
-	}
+	ctx, done := boundConnect(ctx, p.connectTimeout())
+	defer done(&err)
 	if p.Dial != nil || p.Socket.Transparent {
 		of := Client{Conn: client}
 		of.Remote, _ = addrPort(client.RemoteAddr())

@@ -118,13 +118,8 @@ func (d *Dialer) dial(ctx context.Context, server *balance.Server) (c net.Conn, 
 			err = p
 		}
 	}()
-	if t := connectTimeout(d.ConnectTimeout); t > 0 {
-		outer := ctx
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, t)
-		defer cancel()
-		defer func(ctx context.Context) { err = connectLate(outer, ctx, t, err) }(ctx)
-	}
+	ctx, done := boundConnect(ctx, connectTimeout(d.ConnectTimeout))
+	defer done(&err)
 	network, addr := SplitAddr(server.Addr())
 	if d.Dial != nil {
 		c, err = d.Dial(ctx, network, addr)

@@ -33,11 +33,19 @@ func (e *TimeoutError) Is(target error) bool { return target == os.ErrDeadlineEx
 // Timeout returns true, as in [net.Error].
 func (e *TimeoutError) Timeout() bool { return true }
 
-// connectLate names ConnectTimeout in err, if ctx, which that bounds by d, has ended by
-// it, and outer, from which ctx is derived, has not ended.
-func connectLate(outer, ctx context.Context, d time.Duration, err error) error {
-	if err == nil || d <= 0 || outer.Err() != nil || ctx.Err() != context.DeadlineExceeded {
-		return err
+// boundConnect bounds ctx by d, if that is positive. Defer the func that it returns: it
+// names ConnectTimeout in the error if that has ended the attempt, and not ctx itself. It
+// goes by the clock, since a deadline of a connection may be noticed before that of a context.
+func boundConnect(ctx context.Context, d time.Duration) (context.Context, func(*error)) {
+	if d <= 0 {
+		return ctx, func(*error) {}
 	}
-	return &TimeoutError{"ConnectTimeout", d, err}
+	due := time.Now().Add(d)
+	bounded, cancel := context.WithDeadline(ctx, due)
+	return bounded, func(err *error) {
+		if first, _ := bounded.Deadline(); first.Equal(due) && !time.Now().Before(due) && ctx.Err() == nil && *err != nil && isTimeout(*err) {
+			*err = &TimeoutError{"ConnectTimeout", d, *err}
+		}
+		cancel()
+	}
 }

@@ -35,25 +35,14 @@ func TestHTTP2BeginsStreamsInTurns(t *testing.T) {
 			begun <- s.serving.Load()
 			x.Respond(200, nil, "")
 		})
-		n := l4test.NewNetwork()
-		ln, err := n.Listen("tcp", "10.0.0.9:80")
-		require.NoError(t, err)
-		go func() { _ = s.Serve(ln) }()
-		c, err := n.DialContext(t.Context(), "tcp", "10.0.0.9:80")
-		require.NoError(t, err)
-		go func() { _, _ = io.Copy(io.Discard, c) }()
-		_, err = c.Write(all.Bytes())
-		require.NoError(t, err)
-		time.Sleep(time.Second)
+		defer sendAtOnce(t, s, all.Bytes())()
 		require.Len(t, begun, 400)
 		require.LessOrEqual(t, <-begun, int64(4*h2Begins)) // the scheduler may let it on first, now and then
-		require.NoError(t, c.Close())
-		require.NoError(t, s.Close())
 	})
 }
 
-// A request that is reset in the same breath is not served, but recorded: whoever floods
-// a server with resets causes it no other work (CVE-2023-44487).
+// A request that is reset in the same breath is not served, but recorded: a flood of
+// resets causes a server no other work (CVE-2023-44487).
 func TestHTTP2ResetStreamsAreNotServed(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	var all bytes.Buffer
@@ -74,22 +63,30 @@ func TestHTTP2ResetStreamsAreNotServed(t *testing.T) {
 			}),
 			OnDone: func(r *Record) { done <- r.Termination.Cause },
 		}
-		n := l4test.NewNetwork()
-		ln, err := n.Listen("tcp", "10.0.0.9:80")
-		require.NoError(t, err)
-		go func() { _ = s.Serve(ln) }()
-		c, err := n.DialContext(t.Context(), "tcp", "10.0.0.9:80")
-		require.NoError(t, err)
-		go func() { _, _ = io.Copy(io.Discard, c) }()
-		_, err = c.Write(all.Bytes())
-		require.NoError(t, err)
-		time.Sleep(time.Second)
+		defer sendAtOnce(t, s, all.Bytes())()
 		require.Less(t, len(served), 10) // none, but the scheduler may interrupt the reader now and then
 		require.Len(t, done, 100)
 		for range 100 - len(served) {
 			require.Equal(t, l4.ClientAborted, <-done)
 		}
+	})
+}
+
+// sendAtOnce sends all that a client has to say in one piece, and lets s answer it. The
+// func that it returns ends both.
+func sendAtOnce(t *testing.T, s *Server, all []byte) func() {
+	n := l4test.NewNetwork()
+	ln, err := n.Listen("tcp", "10.0.0.9:80")
+	require.NoError(t, err)
+	go func() { _ = s.Serve(ln) }()
+	c, err := n.DialContext(t.Context(), "tcp", "10.0.0.9:80")
+	require.NoError(t, err)
+	go func() { _, _ = io.Copy(io.Discard, c) }()
+	_, err = c.Write(all)
+	require.NoError(t, err)
+	time.Sleep(time.Second)
+	return func() {
 		require.NoError(t, c.Close())
 		require.NoError(t, s.Close())
-	})
+	}
 }

@@ -18,7 +18,7 @@ import (
 // with X-Accel-Buffering: no, and all that there is no room for in TotalBytes. Handlers
 // of this process are not held back.
 //
-// Room in TotalBytes goes to those who come first. Beyond 64 KiB it is taken for all of a
+// Room in TotalBytes goes to the replies that come first. Beyond 64 KiB it is taken for all of a
 // reply at once: for its length or, if that is not known, for MaxBytes. So what is held
 // beyond that becomes whole, however many replies grow at the same time, and one that finds
 // no room streams from there on and waits for no other. What a reply did not need is given back as

@@ -70,7 +70,7 @@ func serve(ctx context.Context, addr, cert, key string, to []string) error {
 	go func() { ended <- gateway.ServeTLS(tcp, cert, key) }()
 	go func() { ended <- front.ServeTLS(udp, cert, key) }()
 	select {
-	case err = <-ended: // before anybody asked it to
+	case err = <-ended: // before it was asked to
 		return errors.Join(err, gateway.Close())
 	case <-ctx.Done():
 		return gateway.Shutdown(context.Background()) // front's connections, too

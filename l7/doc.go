@@ -36,7 +36,9 @@
 // native ([Handler]): all handlers of this package are, and those of a host may
 // be. The byte front parses a head once and strictly, runs the native handlers,
 // and relays to a pooled connection. Where the tree ends in a handler that is not
-// native, an embedded http.Server takes over the HTTP/1 connection; the handlers
+// native, the byte front makes (w, r) for it, as http.Server would. A request of HTTP/1
+// whose body is still to come, or that asks for an upgrade or waits for a 100 (Continue),
+// goes to an embedded http.Server, which takes over the connection; the handlers
 // that have run by then do not run again.
 //
 // # What is refused

@@ -21,8 +21,10 @@
 //
 // A handler that is not native sends the same bytes as under an http.Server, except
 // that one which panics before its reply has begun is answered 500 and not cut off,
-// that [http.MaxBytesReader] cannot end the connection, and that Connection and Upgrade
-// are not sent over HTTP/2 (RFC 9113, section 8.2.2).
+// that [http.MaxBytesReader] cannot end the connection, that a Content-Length outside the
+// grammar (RFC 9110, section 8.6) is not sent, and that Connection and Upgrade
+// are not sent over HTTP/2 (RFC 9113, section 8.2.2). Closing the body of a request does
+// not read it: what is left of it is read when the handler has returned.
 //
 // # From httputil.ReverseProxy
 //

@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -15,8 +16,9 @@ type reqBody struct {
 	left    int64  // bytes not yet read, -1 if chunked
 	chunk   chunkDecoder
 	read    int64
-	touched bool // some of it has been read
-	failed  bool // it cannot be read to its end
+	touched bool  // some of it has been read
+	failed  bool  // it cannot be read to its end
+	err     error // why, if reading it has failed
 	fields  *Fields
 }
 
@@ -49,7 +51,7 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 		return 0, nil
 	}
 	if b.failed {
-		return 0, errStopped
+		return 0, cmp.Or(b.err, errStopped)
 	}
 	if c.x.expect && !c.rep.begun {
 		c.x.expect = false
@@ -76,10 +78,10 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 		if !c.stopped.Load() && !c.gone.Load() && !c.own.read.stands() {
 			err = c.srv.lateClient(&c.x, err)
 		}
-		b.failed = true
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
+		b.failed, b.err = true, err
 		return n, err
 	}
 	if b.ended() {

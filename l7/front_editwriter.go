@@ -51,6 +51,7 @@ func (w *editingWriter) WriteHeader(status int) {
 }
 
 func (w *editingWriter) writeHeader(status int) {
+	w.bypass()
 	if w.early != nil {
 		_ = w.release()
 	}
@@ -123,6 +124,15 @@ func (w *editingWriter) writeHeader(status int) {
 	}
 }
 
+// bypass is called before the first write to w. While a native handler inside continues
+// the exchange, the writer is a handler's further inside that has got hold of w: then the
+// reply is what it writes to w, and that of the native handler is dropped.
+func (w *editingWriter) bypass() {
+	if t := w.s.through; t != nil && !w.s.x.replied {
+		t.bypassed = true
+	}
+}
+
 // refuse answers 502 in place of a reply that an editor has refused.
 func (w *editingWriter) refuse(err error) {
 	w.wrote, w.refused = true, err
@@ -137,6 +147,7 @@ func (w *editingWriter) Write(p []byte) (int, error) {
 	}
 	defer w.lent.leave()
 	if !w.wrote {
+		w.bypass()
 		if w.guesses() {
 			return w.hold(p)
 		}
@@ -154,6 +165,7 @@ func (w *editingWriter) WriteString(s string) (int, error) {
 	}
 	defer w.lent.leave()
 	if !w.wrote {
+		w.bypass()
 		if w.guesses() {
 			return w.hold(unsafeBytes(s))
 		}
@@ -172,7 +184,7 @@ func (w *editingWriter) pass(p []byte) (int, error) {
 	switch t := w.s.through; {
 	case w.refused != nil:
 		return 0, w.refused
-	case t != nil:
+	case t != nil && !t.bypassed:
 		return t.write(p)
 	}
 	if w.filtered != nil {
@@ -284,10 +296,13 @@ func (w *editingWriter) FlushError() error {
 		return errReturned
 	}
 	defer w.lent.leave()
+	if !w.wrote {
+		w.bypass()
+	}
 	if err := w.open(); err != nil {
 		return err
 	}
-	if t := w.s.through; t != nil {
+	if t := w.s.through; t != nil && !t.bypassed {
 		return t.flush()
 	}
 	if w.filtered != nil {

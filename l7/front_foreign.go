@@ -46,7 +46,7 @@ func (c *byteConn) replay() ([]byte, error) {
 // serveForeign hands the connection over and continues, on this stack, with the
 // (w, r) that comes back.
 func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
-	if wraps && c.mayOwn() {
+	if c.mayOwn() && (wraps || c.bodyReady()) {
 		serveOwn(&c.x, c, h)
 		c.resetDeadlines()
 		return
@@ -113,7 +113,7 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 // because of a handler.
 func (s *Server) warnForeign(h http.Handler) {
 	if _, told := s.warned.LoadOrStore(reflect.TypeOf(h), true); !told {
-		s.logger().Info("l7: handler is not native: it works, and its HTTP/1 connections move to the standard front, which costs more; see l7.Handler and l7.Wrap", "handler", fmt.Sprintf("%T", h))
+		s.logger().Info("l7: handler is not native: it works, and HTTP/1 connections on which it gets a long body or an upgrade move to the standard front, which costs more; see l7.Handler and l7.Wrap", "handler", fmt.Sprintf("%T", h))
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // stream.
 func (s *h2Exchange) serveForeign(h http.Handler, _ bool) { serveOwn(&s.x, s, h) }
 
-func (s *h2Exchange) ownRequest(r *http.Request) {
+func (s *h2Exchange) ownRequest(r *http.Request, _ *requestContext) {
 	x := &s.x
 	x.buildRequest(r, s.context())
 	if x.ContentLength != 0 {

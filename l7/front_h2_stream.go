@@ -421,6 +421,9 @@ func (s *h2Exchange) writeHead(r *Reply) error {
 	if !f.fields(b, &r.Header) && !r.undated {
 		b.Field("date", time.Now().UTC().Format(http.TimeFormat), false)
 	}
+	if r.guessed != "" {
+		b.Field("content-type", r.guessed, false)
+	}
 	if r.ContentLength >= 0 && r.Status >= 200 && r.Status != http.StatusNoContent && !s.x.opensTunnel(r.Status) {
 		b.Field("content-length", f.number(r.ContentLength), false)
 	}

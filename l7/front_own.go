@@ -7,6 +7,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -18,8 +19,9 @@ type ownFront interface {
 
 	server() *Server
 	// ownRequest makes r the request that net/http would make: as the client sent
-	// it, without the exchange's edits. The caller sets its Body.
-	ownRequest(r *http.Request)
+	// it, without the exchange's edits. The caller sets its Body. Over HTTP/1 its context
+	// is ctx.
+	ownRequest(r *http.Request, ctx *requestContext)
 	// wrote is called when a handler has written more than is buffered.
 	wrote()
 	// heldBack is how many bytes of a reply are buffered, so that a short one is
@@ -44,9 +46,10 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 		std standard
 		w   ownWriter
 		r   http.Request
+		ctx requestContext
 	})
 	std, w, r := &own.std, &own.w, &own.r
-	under.ownRequest(r)
+	under.ownRequest(r, &own.ctx)
 	r.Body = http.NoBody
 	if r.ContentLength != 0 {
 		r.Body = &ownBody{x: x, under: under, r: r}
@@ -66,6 +69,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 		} else if !returned {
 			std.neverReturned()
 		}
+		own.ctx.end()
 		w.loan.takeBack(func() {}) // a write in progress is bounded, so this waits for it
 		x.down = under
 		switch {
@@ -92,6 +96,63 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 	}()
 	std.serveForeign(h, false)
 	returned = true
+}
+
+// requestContext is the context of a request of HTTP/1 for a foreign handler. Like that of
+// net/http it ends when the handler has returned, and the connection's does not. Most
+// requests never ask for its end.
+type requestContext struct {
+	context.Context // of the connection
+
+	mu     sync.Mutex
+	made   context.Context // below that; nil until it is needed
+	cancel func()
+	over   bool
+}
+
+// Done implements [context.Context].
+func (c *requestContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.made == nil {
+		if c.made, c.cancel = context.WithCancel(c.Context); c.over {
+			c.cancel()
+		}
+	}
+	return c.made.Done()
+}
+
+// Err implements [context.Context].
+func (c *requestContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.made != nil:
+		return c.made.Err()
+	case c.over:
+		return context.Canceled
+	}
+	return c.Context.Err()
+}
+
+// Value implements [context.Context]. Package context finds by it that it made c.made,
+// and then needs no goroutine for a context below.
+func (c *requestContext) Value(key any) any {
+	c.mu.Lock()
+	ctx := c.made
+	c.mu.Unlock()
+	if ctx == nil {
+		ctx = c.Context
+	}
+	return ctx.Value(key)
+}
+
+func (c *requestContext) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over = true; c.cancel != nil {
+		c.cancel()
+	}
 }
 
 // ownContext is the context of a connection with the values that net/http puts

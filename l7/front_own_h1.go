@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 )
@@ -24,7 +25,7 @@ func (c *byteConn) mayOwn() bool {
 }
 
 // ownRequest makes r the request that net/http makes from the same head.
-func (c *byteConn) ownRequest(r *http.Request) {
+func (c *byteConn) ownRequest(r *http.Request, ctx *requestContext) {
 	x := &c.x
 	line, fields, _ := cutLine(c.req.head)
 	_, target, _ := strings.Cut(line, " ")
@@ -50,7 +51,8 @@ func (c *byteConn) ownRequest(r *http.Request) {
 		delete(r.Header, "Trailer")
 	}
 	delete(r.Header, "Host")
-	*r = *r.WithContext(c.ctx)
+	ctx.Context = c.ctx
+	*r = *r.WithContext(ctx)
 }
 
 // headerOf makes a header map of the lines of a head, which have been validated
@@ -77,9 +79,16 @@ func headerOf(lines string, n int) http.Header {
 }
 
 func (c *byteConn) server() *Server { return c.srv }
-func (c *byteConn) wrote()          {}
-func (c *byteConn) lastReply()      { c.mustClose() }
-func (c *byteConn) heldBack() int   { return 2 << 10 } // as net/http
+
+// wrote sends what net/http would have sent by now: it buffers 4 KiB.
+func (c *byteConn) wrote() {
+	if c.out != nil && len(c.out.B) >= 4<<10 {
+		_ = c.flush()
+	}
+}
+
+func (c *byteConn) lastReply()    { c.mustClose() }
+func (c *byteConn) heldBack() int { return 2 << 10 } // as net/http
 
 // setReadDeadline bounds reads of the request body.
 func (c *byteConn) setReadDeadline(t time.Time) error {
@@ -91,6 +100,28 @@ func (c *byteConn) setReadDeadline(t time.Time) error {
 func (c *byteConn) setWriteDeadline(t time.Time) error {
 	c.own.write.set(t)
 	return c.c.SetWriteDeadline(t)
+}
+
+// sendFile sends n bytes of a file behind the head, with sendfile(2). It reports false if
+// it cannot.
+func (c *byteConn) sendFile(f *os.File, n int64) (done int64, err error, ok bool) {
+	to, ok := c.c.NetConn().(*net.TCPConn)
+	if !ok || c.nc != c.raw {
+		return 0, nil, false
+	}
+	if err := c.push(true); err != nil {
+		return 0, err, true
+	}
+	var b writeBound
+	if !c.own.write.stands() {
+		b.set(orDefault(c.srv.SendTimeout, defaultSendTimeout))
+	}
+	if done, err = b.sendFile(to, f, n); err != nil {
+		c.ends.atLeast(endsBroken)
+	}
+	c.sendAt.forget()
+	c.rep.left -= done
+	return done, err, true
 }
 
 // resetDeadlines puts the server's own deadlines in force again.

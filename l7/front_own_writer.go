@@ -4,7 +4,7 @@ package l7
 
 import (
 	"bufio"
-	"maps"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -92,7 +92,7 @@ func (w *ownWriter) WriteHeader(status int) {
 }
 
 func (w *ownWriter) writeHeader(status int) {
-	if w.status != 0 {
+	if w.status != 0 || w.hijacked {
 		w.under.logger().Debug("l7: superfluous WriteHeader", "status", status, "path", w.x.Path)
 		return
 	}
@@ -114,12 +114,19 @@ func checkCode(status int) {
 }
 
 // Write implements [http.ResponseWriter].
-func (w *ownWriter) Write(p []byte) (int, error) {
+func (w *ownWriter) Write(p []byte) (int, error) { return w.write(p, true) }
+
+func (w *ownWriter) write(p []byte, direct bool) (int, error) {
 	if !w.loan.begin() {
 		return 0, errReturned
 	}
 	defer w.loan.end()
-	if w.status == 0 {
+	switch {
+	case w.hijacked:
+		return 0, http.ErrHijacked
+	case w.err != nil:
+		return 0, w.err
+	case w.status == 0:
 		w.writeHeader(http.StatusOK)
 	}
 	if !bodyAllowed(w.status) {
@@ -130,26 +137,60 @@ func (w *ownWriter) Write(p []byte) (int, error) {
 		return 0, http.ErrContentLength
 	}
 	w.written += int64(len(p))
-	if len(w.buf)+len(p) <= w.under.heldBack() {
-		w.buf = append(w.buf, p...)
-		return len(p), nil
-	}
-	if err := w.push(p, false); err != nil {
-		return 0, err
-	}
-	if len(p) < w.under.heldBack() {
-		w.buf = append(w.buf, p...)
-		return len(p), nil
-	}
-	if err := w.under.writeBody(p); err != nil {
-		return 0, err
-	}
-	w.under.wrote()
-	return len(p), nil
+	return w.fill(p, direct)
 }
 
 // WriteString implements [io.StringWriter] without a copy.
-func (w *ownWriter) WriteString(s string) (int, error) { return w.Write(unsafeBytes(s)) }
+func (w *ownWriter) WriteString(s string) (int, error) {
+	return w.write(unsafeBytes(s), false)
+}
+
+// fill buffers p. It cuts a reply as the [bufio.Writer] of net/http does, so that its
+// chunks are the same: only a piece that finds the buffer empty may pass it directly.
+func (w *ownWriter) fill(p []byte, direct bool) (n int, err error) {
+	for size := w.under.heldBack(); len(p) > size-len(w.buf); {
+		m := min(len(p), size-len(w.buf))
+		if direct && len(w.buf) == 0 {
+			m = len(p)
+			if err = w.push(p, false); err == nil {
+				w.err = w.under.writeBody(p)
+				err = w.err
+			}
+		} else {
+			w.buf = append(w.buf, p[:m]...)
+			err = w.push(nil, false)
+		}
+		if err != nil {
+			return n, err
+		}
+		w.under.wrote()
+		n, p = n+m, p[m:]
+	}
+	w.buf = append(w.buf, p...)
+	return n + len(p), nil
+}
+
+// ReadFrom implements [io.ReaderFrom] for the sake of sendfile.
+func (w *ownWriter) ReadFrom(src io.Reader) (int64, error) {
+	if c, ok := w.under.(*byteConn); ok {
+		if f, n := regularFile(src); f != nil && w.loan.begin() {
+			defer w.loan.end()
+			if w.status != 0 && bodyAllowed(w.status) && w.x.asked.method != http.MethodHead && n <= w.length()-w.written {
+				if err := w.push(nil, false); err != nil {
+					return 0, err
+				}
+				if done, err, ok := c.sendFile(f, n); ok {
+					w.written += done
+					if l, ok := src.(*io.LimitedReader); ok {
+						l.N -= done
+					}
+					return done, err
+				}
+			}
+		}
+	}
+	return io.Copy(struct{ io.Writer }{w}, src)
+}
 
 // length returns the Content-Length that the handler has set, or -1.
 func (w *ownWriter) length() int64 {
@@ -164,7 +205,7 @@ func (w *ownWriter) length() int64 {
 // push sends the head if it has not been sent, and the buffered bytes. Next is
 // the piece that follows at once, and last says that none will.
 func (w *ownWriter) push(next []byte, last bool) error {
-	if w.status == http.StatusSwitchingProtocols {
+	if w.status == http.StatusSwitchingProtocols && w.x.proto > 1 {
 		return errNot101
 	}
 	if !w.sent {
@@ -173,10 +214,15 @@ func (w *ownWriter) push(next []byte, last bool) error {
 		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && (w.x.proto > 1 || !w.trailers()) && !w.setsNo("Content-Length") {
 			r.ContentLength = int64(len(w.buf))
 		}
-		w.guessType(next)
-		r.Header = ownFields(w.frozen)
-		r.undated = w.setsNo("Date")
-		r.tunnel = w.x.proto > 1 && w.x.opensTunnel(w.status)
+		r.guessed = w.guessType(next)
+		if w.x.proto > 1 {
+			r.Header = ownFields(w.frozen)
+			r.undated = w.setsNo("Date")
+			r.tunnel = w.x.opensTunnel(w.status)
+		} else {
+			r.own = w.frozen
+			w.ownFraming(&r)
+		}
 		if saysClose(w.frozen) {
 			w.under.lastReply()
 		}
@@ -198,12 +244,15 @@ func (w *ownWriter) setsNo(name string) bool {
 	return set && len(v) == 0
 }
 
-// guessType sets a Content-Type as net/http does.
-func (w *ownWriter) guessType(next []byte) {
-	if _, ok := w.frozen["Content-Type"]; ok || !bodyAllowed(w.status) || len(w.buf)+len(next) == 0 || w.frozen.Get("Content-Encoding") != "" {
-		return
+// guessType returns the Content-Type that net/http would add, "" for none.
+func (w *ownWriter) guessType(next []byte) string {
+	if _, ok := w.frozen["Content-Type"]; ok || !bodyAllowed(w.status) || len(w.buf)+len(next) == 0 || w.frozen.Get("Content-Encoding") != "" || w.x.proto < 2 && w.frozen.Get("Transfer-Encoding") != "" {
+		return ""
 	}
-	w.frozen.Set("Content-Type", http.DetectContentType(slices.Concat(w.buf[:min(len(w.buf), sniffLen)], next[:min(len(next), sniffLen)])))
+	if len(w.buf) > 0 {
+		next = w.buf
+	}
+	return http.DetectContentType(next)
 }
 
 // trailers reports whether there may be a trailer.
@@ -234,7 +283,8 @@ func (w *ownWriter) FlushError() error {
 	if err := w.push(nil, false); err != nil {
 		return err
 	}
-	return w.under.flush()
+	w.err = w.under.flush()
+	return w.err
 }
 
 // Hijack gives the connection to the handler.
@@ -318,8 +368,8 @@ func saysClose(h http.Header) (yes bool) {
 	return yes
 }
 
-// trailersOf lists the trailer that a foreign handler has set: fields that the
-// head has announced, and those with [http.TrailerPrefix].
+// trailersOf lists the trailer that a foreign handler has set, sorted by name: fields that
+// the head has announced, and those with [http.TrailerPrefix].
 func trailersOf(head, now http.Header) (f Fields) {
 	add := func(name string, values []string) {
 		for _, v := range values {
@@ -331,10 +381,11 @@ func trailersOf(head, now http.Header) (f Fields) {
 	for _, v := range head["Trailer"] {
 		eachItem(v, func(name string) { name = http.CanonicalHeaderKey(name); add(name, now[name]) })
 	}
-	for _, name := range slices.Sorted(maps.Keys(now)) {
+	for name, values := range now {
 		if short, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
-			add(short, now[name])
+			add(short, values)
 		}
 	}
+	slices.SortStableFunc(f.list, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	return f
 }

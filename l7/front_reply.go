@@ -58,33 +58,29 @@ func (c *byteConn) writeHead(r *Reply) error {
 	*rep = repBody{begun: true, left: r.ContentLength}
 	rep.none = c.x.bodiless(r.Status)
 	if !rep.none && rep.left < 0 {
-		rep.chunked = c.x.proto > 0
+		rep.chunked = c.x.proto > 0 && !r.toClose
 		rep.toClose = !rep.chunked
 		if rep.toClose {
 			c.ends.atLeast(endsClosed)
 		}
 	}
 	b := c.room()
+	if r.own != nil {
+		b.B = c.appendOwnHead(b.B, r)
+		return nil
+	}
 	b.B = appendStatus(b.B, r.Status)
 	b.B = appendFields(b.B, &r.Header)
-	if !r.undated && !r.Header.dated() {
-		b.B = append(b.B, "Date: "...)
-		b.B = append(time.Now().UTC().AppendFormat(b.B, http.TimeFormat), "\r\n"...)
+	if !r.Header.dated() {
+		b.B = appendDate(b.B)
 	}
 	switch {
 	case rep.chunked:
 		b.B = append(b.B, "Transfer-Encoding: chunked\r\n"...)
 	case r.ContentLength >= 0 && r.Status != http.StatusNoContent && !tunnel:
-		b.B = append(b.B, "Content-Length: "...)
-		b.B = append(strconv.AppendInt(b.B, r.ContentLength, 10), "\r\n"...)
+		b.B = appendLength(b.B, r.ContentLength)
 	}
-	switch {
-	case c.ends.closes():
-		b.B = append(b.B, "Connection: close\r\n"...)
-	case c.x.proto == 0:
-		b.B = append(b.B, "Connection: keep-alive\r\n"...)
-	}
-	b.B = append(b.B, "\r\n"...)
+	b.B = append(c.appendConnection(b.B), "\r\n"...)
 	return nil
 }
 

@@ -23,9 +23,10 @@ import (
 // A Server serves HTTP on any number of listeners. Its byte front speaks
 // HTTP/1.0, HTTP/1.1 and HTTP/2, the latter over TLS and by prior knowledge, and
 // runs native handlers ([Handler]) on the bytes of the connection. An embedded
-// [http.Server], the standard front, takes over the connections of HTTP/1 whose
-// handler turns out not to be native; over HTTP/2 such a handler gets its (w, r)
-// from the byte front.
+// [http.Server], the standard front, takes over a connection of HTTP/1 if a handler
+// that is not native gets a request whose body is still to come, or one that asks for an
+// upgrade or waits for a 100 (Continue). Otherwise, and over HTTP/2, such a handler gets
+// its (w, r) from the byte front.
 //
 // Methods and fields have the names of those of [http.Server] where the meaning is
 // the same, so changing from one to the other is one word. The differences: no

@@ -24,6 +24,8 @@ type through struct {
 	open bool        // the end of the reply is postponed
 	over bool        // except for its end, the reply is written
 
+	bypassed bool // a handler inside replies by the writer of the foreign handler
+
 	behind Fields // the trailer of the reply
 }
 
@@ -35,8 +37,8 @@ func (t *through) endedByHandler() bool {
 
 func (t *through) request() *http.Request { return t.ownFront.request().WithContext(t.ctx) }
 
-func (t *through) ownRequest(r *http.Request) {
-	t.ownFront.ownRequest(r)
+func (t *through) ownRequest(r *http.Request, ctx *requestContext) {
+	t.ownFront.ownRequest(r, ctx)
 	*r = *r.WithContext(t.ctx)
 }
 
@@ -59,11 +61,24 @@ func (t *through) EditReply(x *Exchange, r *Reply) {
 }
 
 func (t *through) writeHead(r *Reply) error {
+	if t.bypassed {
+		return nil
+	}
 	t.open = r.ContentLength < 0 && !t.x.bodiless(r.Status)
 	return t.ownFront.writeHead(r)
 }
 
+func (t *through) writeBody(p []byte) error {
+	if t.bypassed {
+		return nil
+	}
+	return t.ownFront.writeBody(p)
+}
+
 func (t *through) finish(trailer *Fields) error {
+	if t.bypassed {
+		return nil
+	}
 	if !t.open {
 		return t.ownFront.finish(trailer)
 	}
@@ -131,7 +146,9 @@ func (w *editingWriter) goThrough(h Handler, r *http.Request) bool {
 	clean := false
 	defer func() {
 		x.down = s
-		if w.wrote = x.replied; !x.replied { // after a panic, the foreign handler may reply
+		if t.bypassed {
+			s.through = nil
+		} else if w.wrote = x.replied; !x.replied { // after a panic, the foreign handler may reply
 			x.editors, s.through, x.Record.Front = slices.Delete(x.editors, min(editors, len(x.editors)), len(x.editors)), nil, FrontStandard
 		}
 		if !clean {
@@ -155,8 +172,10 @@ func (w *editingWriter) goThrough(h Handler, r *http.Request) bool {
 // over the target and Host of r.
 func (s *standard) fits(l *carried, r *http.Request) bool {
 	x := s.x
-	if c, ok := r.Context().Value(carriedKey{}).(*carried); !ok || c != l || r.Context().Done() != s.under.context().Done() {
-		return false
+	if ctx := r.Context(); ctx != context.Context(&l.ctx) {
+		if c, ok := ctx.Value(carriedKey{}).(*carried); !ok || c != l || ctx.Done() != l.ctx.Done() {
+			return false
+		}
 	}
 	if r.Method != x.Method || r.Body != l.body || r.ContentLength != l.length || r.URL == nil {
 		return false

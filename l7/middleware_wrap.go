@@ -13,8 +13,10 @@ import (
 //	&l7.Wrap{With: http.NewCrossOriginProtection().Handler, Next: proxy}
 //
 // Such middleware works without Wrap as well: around a handler of this package it is
-// an [http.Handler] like any other. But then an embedded [http.Server] takes over the
-// HTTP/1 connection for good. With Wrap the connection stays on the byte front.
+// an [http.Handler] like any other. But then an embedded [http.Server] takes over an
+// HTTP/1 connection for good when a request comes whose body has not arrived with its
+// head. With Wrap the connection stays on the byte front, and the body can be relayed
+// while it comes.
 //
 // The exchange stays native where the middleware only looks at the request, sets
 // fields of the reply, gives the request another target or a context with values, and
@@ -28,9 +30,7 @@ import (
 // itself.
 //
 // When the next handler returns, the reply may have been sent already, except for the
-// end of one of unknown length. The middleware does not notice. A handler further inside
-// that writes to the ResponseWriter of this middleware in place of its own loses what it
-// writes, as it does over HTTP/2 without Wrap too. Requests that ask for
+// end of one of unknown length. The middleware does not notice. Requests that ask for
 // an upgrade or wait for a 100 (Continue), and all requests under an http.Server of
 // the host's, are handled as without Wrap.
 type Wrap struct {

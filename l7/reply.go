@@ -25,8 +25,13 @@ type Reply struct {
 
 	filters []BodyFilter
 	refused error // by an editor; nil if it was not
-	undated bool  // we add no Date
 	tunnel  bool  // what a handler of net/http writes behind it belongs to a tunnel
+
+	// Of a handler of net/http.
+	own     http.Header // its fields, over HTTP/1, in place of Header; nil if it is not such a reply
+	guessed string      // Content-Type that is added; "" if none is
+	toClose bool        // the end of the connection ends the body
+	undated bool        // no Date is added
 }
 
 // Refuse replaces the reply by a 502, with the error page if there is one. A reply

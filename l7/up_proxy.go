@@ -29,8 +29,7 @@ import (
 // would. Calls are balanced one by one.
 //
 // If the Value of a server of the pool is an [http.Handler], it is called in this
-// process. Unless it is a native [Handler], the standard front of the Server takes over
-// the HTTP/1 connections that reach it, which costs more.
+// process.
 //
 // Timeout and TryTimeout are exact. HeaderTimeout, BodyTimeout and StreamTimeout are
 // coarse, which saves a system call per request: each may take up to a half longer than

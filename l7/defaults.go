@@ -21,9 +21,10 @@ const (
 	defaultMaxHeader        = 32 << 10
 	defaultMaxFields        = 128
 
-	headBuffer = 16 << 10                    // for most heads, and for short bodies
-	bulkBuffer = 4 * (16<<10 - h2.HeaderLen) // for long bodies: with HTTP/2, four frames that fill a TLS record each
-	maxUnread  = 64 << 10                    // of a request body that is read and discarded to keep the connection
+	shortBuffer = 2 << 10                     // for what is held while a server works on its reply
+	headBuffer  = 16 << 10                    // for most heads, and for short bodies
+	bulkBuffer  = 4 * (16<<10 - h2.HeaderLen) // for long bodies: with HTTP/2, four frames that fill a TLS record each
+	maxUnread   = 64 << 10                    // of a request body that is read and discarded to keep the connection
 
 	// After an early reply a client that is still sending is read for so long, and so
 	// much: by then it has had the time to read the reply. The bytes must be more than a

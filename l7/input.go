@@ -6,11 +6,14 @@ import "github.com/penstock-lb/penstock/l4"
 
 // buffers are the buffer pools of a Server or an Upstream.
 type buffers struct {
-	pool l4.BufferPool // of headBuffer bytes
-	bulk l4.BufferPool // of bulkBuffer bytes
+	short l4.BufferPool // of shortBuffer bytes
+	pool  l4.BufferPool // of headBuffer bytes
+	bulk  l4.BufferPool // of bulkBuffer bytes
 }
 
-func (b *buffers) setSizes() { b.pool.Size, b.bulk.Size = headBuffer, bulkBuffer }
+func (b *buffers) setSizes() {
+	b.short.Size, b.pool.Size, b.bulk.Size = shortBuffer, headBuffer, bulkBuffer
+}
 
 // An input holds the bytes that have been read from a connection and not yet used.
 // The zero value is empty and has no buffer. One goroutine at a time may use it.

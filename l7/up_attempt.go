@@ -45,10 +45,27 @@ type attempt struct {
 	}
 }
 
+// room returns a buffer for the request. It is held until the reply comes, so it is a
+// short one for a short head, unless a body may follow it.
+func (t *attempt) room() *l4.Buffer {
+	x := t.x
+	if 0 < x.ContentLength && x.ContentLength <= headBuffer {
+		return t.up.pool.Get()
+	}
+	n := len(x.Path) + len(x.Query) + shortBuffer/4 // for what is added
+	for i := range x.Header.list {
+		n += len(x.Header.list[i].Name) + len(x.Header.list[i].Value) + len(": \r\n")
+	}
+	if n > shortBuffer {
+		return t.up.pool.Get()
+	}
+	return t.up.short.Get()
+}
+
 // begin writes the request into its buffer.
 func (t *attempt) begin() {
 	x, p := t.x, t.p
-	t.req = t.up.pool.Get()
+	t.req = t.room()
 	b := appendRequest(t.req.B[:0], x, p)
 	t.headLen, t.asked = len(b), x.Balance
 	t.use = x.down.session(t.up.Reuse != ReuseAlways)
@@ -89,6 +106,7 @@ func (t *attempt) end() {
 	if t.mirroring != nil {
 		t.mirroring.finish(t)
 	}
+	t.up.short.Put(t.req) // the one that has lent it takes it
 	t.up.pool.Put(t.req)
 	t.giveShare()
 }

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A request is held until its reply comes, so it is held in little memory, and grows no
+// buffer.
+func TestRequestsAreHeldInLittleMemory(t *testing.T) {
+	up := new(Upstream)
+	up.setSizes()
+	for name, c := range map[string]struct {
+		length int64
+		field  string
+		want   int
+	}{
+		"no body":             {0, "a", shortBuffer},
+		"a long head":         {0, strings.Repeat("a", shortBuffer), headBuffer},
+		"a body that may fit": {100, "a", headBuffer},
+		"a long body":         {headBuffer + 1, "a", shortBuffer},
+		"an unknown length":   {-1, "a", shortBuffer},
+	} {
+		x := &Exchange{Method: "GET", Host: "a.test", Path: "/", ContentLength: c.length, Header: MakeFields("X-A", c.field)}
+		x.down = &noClient{}
+		at := &attempt{x: x, p: &Proxy{}, up: up}
+		require.Equal(t, c.want, cap(at.room().B), name)
+		require.LessOrEqual(t, len(appendRequest(nil, x, at.p)), c.want, name)
+	}
+}

@@ -223,7 +223,8 @@ func (s *h2Exchange) check() string {
 		if h.frame.length > 0 {
 			return "CONNECT with a Content-Length"
 		}
-		return "" // DATA of a tunnel is not a body
+		h.frame.length = -1 // DATA of a tunnel is not a body, so that a length of 0 does not bound it
+		return ""
 	case h.scheme == "" || h.path == "":
 		return "no scheme or path"
 	}

@@ -71,7 +71,11 @@ func (c *h2Client) ask(id uint32, end bool, target string, more ...string) {
 	if !end {
 		method = "POST"
 	}
-	fields := append([]string{":method", method, ":scheme", "http", ":authority", "a.test", ":path", target}, more...)
+	c.head(id, end, append([]string{":method", method, ":scheme", "http", ":authority", "a.test", ":path", target}, more...)...)
+}
+
+// head sends fields, the names of which alternate with their values.
+func (c *h2Client) head(id uint32, end bool, fields ...string) {
 	c.buf.Reset()
 	for i := 0; i < len(fields); i += 2 {
 		require.NoError(c, c.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}))

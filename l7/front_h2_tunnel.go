@@ -25,6 +25,7 @@ func (s *h2Exchange) extend() string {
 	case h.frame.length > 0:
 		return "extended CONNECT with a Content-Length"
 	}
+	h.frame.length = -1 // Envoy sends a length of 0, which does not bound the DATA of a tunnel
 	x.Method, x.upgrade, x.ContentLength = http.MethodGet, h.protocol, 0
 	var nonce [16]byte
 	_, _ = rand.Read(nonce[:]) // never fails

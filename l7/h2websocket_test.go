@@ -185,3 +185,31 @@ func TestMalformedExtendedConnect(t *testing.T) {
 		})
 	}
 }
+
+// A tunnel is opened by a request without content, which Envoy says by a
+// Content-Length of 0. DATA is not content there (RFC 9113, section 8.5).
+func TestTunnelOverHTTP2BehindALengthOfZero(t *testing.T) {
+	for name, fields := range map[string][]string{
+		"CONNECT":   {":method", "CONNECT", ":authority", "b.test:443"},
+		"WebSocket": {":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":path", "/chat", ":authority", "a.test", "sec-websocket-version", "13"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onHTTP2(t, new(l7.Server), tunnelTo("1"), func(t *testing.T, f *front) {
+				if name == "CONNECT" {
+					echoConnect(t, f.network, one)
+				} else {
+					echoSocket(t, f.network, one, nil)
+				}
+				c := newH2Client(t, f.network)
+				c.head(1, false, append(fields, "content-length", "0")...)
+				_ = c.WriteData(1, false, []byte("hello, "))
+				c.read(time.Second, func() bool { return c.body[1] != nil })
+				_ = c.WriteData(1, true, []byte("tunnel"))
+				c.read(time.Second, func() bool { return c.ended[1] })
+				if body := c.body[1]; c.status[1] != "200 " || body == nil || body.String() != "hello, tunnel" || len(c.reset) != 0 {
+					t.Errorf("status %q, body %v, resets %v", c.status[1], body, c.reset)
+				}
+			})
+		})
+	}
+}

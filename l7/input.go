@@ -15,6 +15,27 @@ func (b *buffers) setSizes() {
 	b.short.Size, b.pool.Size, b.bulk.Size = shortBuffer, headBuffer, bulkBuffer
 }
 
+// giveBack returns b to the pool that it is from.
+func (b *buffers) giveBack(buf *l4.Buffer) {
+	b.short.Put(buf) // each takes its own only
+	b.pool.Put(buf)
+	b.bulk.Put(buf)
+}
+
+// fitting returns buf, or another for the next read of a body, after one of n bytes: a
+// long one if they filled it. A body that comes slowly holds little memory.
+func (b *buffers) fitting(buf *l4.Buffer, n int) *l4.Buffer {
+	switch long := cap(buf.B) == bulkBuffer; {
+	case !long && n == headBuffer-chunkRoomBefore-chunkRoomAfter:
+		b.giveBack(buf)
+		return b.bulk.Get()
+	case long && n < headBuffer/4:
+		b.giveBack(buf)
+		return b.pool.Get()
+	}
+	return buf
+}
+
 // An input holds the bytes that have been read from a connection and not yet used.
 // The zero value is empty and has no buffer. One goroutine at a time may use it.
 type input struct {

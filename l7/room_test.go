@@ -32,3 +32,18 @@ func TestRequestsAreHeldInLittleMemory(t *testing.T) {
 		require.LessOrEqual(t, len(appendRequest(nil, x, at.p)), c.want, name)
 	}
 }
+
+// A body that comes fast is read into long buffers, and one that comes slowly holds little.
+func TestBodiesAreReadIntoFittingBuffers(t *testing.T) {
+	b := new(buffers)
+	b.setSizes()
+	const full = headBuffer - chunkRoomBefore - chunkRoomAfter
+	buf := b.pool.Get()
+	for i, c := range []struct{ n, want int }{
+		{100, headBuffer}, {full - 1, headBuffer}, {full, bulkBuffer}, {full, bulkBuffer}, {bulkBuffer - 100, bulkBuffer},
+		{headBuffer/4 - 1, headBuffer}, {full, bulkBuffer}, {headBuffer / 4, bulkBuffer},
+	} {
+		buf = b.fitting(buf, c.n)
+		require.Equal(t, c.want, cap(buf.B), i)
+	}
+}

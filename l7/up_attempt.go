@@ -106,8 +106,7 @@ func (t *attempt) end() {
 	if t.mirroring != nil {
 		t.mirroring.finish(t)
 	}
-	t.up.short.Put(t.req) // the one that has lent it takes it
-	t.up.pool.Put(t.req)
+	t.up.giveBack(t.req)
 	t.giveShare()
 }
 

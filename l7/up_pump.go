@@ -9,8 +9,6 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
-
-	"github.com/penstock-lb/penstock/l4"
 )
 
 // A pump sends a request body to a server while the exchange waits for the
@@ -52,7 +50,7 @@ func newPump(t *attempt, to bodySink, trailer bool) *pump {
 		w.limit = w.stream
 	}
 	p := &pump{x: t.x, to: to, limit: w.limit, toEnd: t.toEnd(trailer), body: t.stream(), trace: t.trace, done: make(chan struct{}), begun: time.Now()}
-	go p.run(&t.up.bulk)
+	go p.run(&t.up.buffers)
 	return p
 }
 
@@ -73,18 +71,18 @@ func (p *pump) tell() {
 	_ = quietly(slog.Default(), func() { p.trace.wroteAll(err) })
 }
 
-func (p *pump) run(pool *l4.BufferPool) {
+func (p *pump) run(from *buffers) {
 	defer func() {
 		p.ended = time.Now()
 		p.to.bodyEnded(p.clientError() != nil)
 		p.tell()
 		close(p.done)
 	}()
-	b := pool.Get()
-	defer pool.Put(b)
-	buf := b.B[:cap(b.B)]
+	b := from.pool.Get()
+	defer func() { from.giveBack(b) }()
 	left := p.x.ContentLength
 	for {
+		buf := b.B[:cap(b.B)]
 		room := buf[chunkRoomBefore : len(buf)-chunkRoomAfter]
 		if left >= 0 && int64(len(room)) > left {
 			room = room[:left]
@@ -105,6 +103,7 @@ func (p *pump) run(pool *l4.BufferPool) {
 				return // the server's side has the reason
 			}
 			p.moved.Store(int64(time.Since(p.begun)))
+			b = from.fitting(b, n)
 			if left > 0 {
 				left -= int64(n)
 			}

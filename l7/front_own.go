@@ -50,11 +50,14 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 	})
 	std, w, r := &own.std, &own.w, &own.r
 	under.ownRequest(r, &own.ctx)
+	*w = ownWriter{x: x, under: under, header: make(http.Header)}
 	r.Body = http.NoBody
 	if r.ContentLength != 0 {
-		r.Body = &ownBody{x: x, under: under, r: r}
+		b := &ownBody{x: x, under: under, r: r}
+		if r.Body = b; x.proto < 2 {
+			w.body = b
+		}
 	}
-	*w = ownWriter{x: x, under: under, header: make(http.Header)}
 	*std = standard{x: x, w: w, r: r, srv: under.server(), under: under, front: x.Record.Front}
 	if t, ok := under.(*through); ok {
 		std.around = t.lent

@@ -51,6 +51,9 @@ func (c *byteConn) ownRequest(r *http.Request, ctx *requestContext) {
 		delete(r.Header, "Trailer")
 	}
 	delete(r.Header, "Host")
+	if p := r.Header["Pragma"]; len(p) > 0 && p[0] == "no-cache" && r.Header["Cache-Control"] == nil {
+		r.Header["Cache-Control"] = []string{"no-cache"} // RFC 9111, section 5.4
+	}
 	ctx.Context = c.ctx
 	*r = *r.WithContext(ctx)
 }
@@ -140,6 +143,7 @@ func (c *byteConn) resetDeadlines() {
 // has sent after its request.
 func (c *byteConn) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
 	if w.status != 0 {
+		w.buf = nil // net/http loses what it has buffered, and the handler may write it itself
 		if err := w.push(nil, false); err != nil {
 			return nil, nil, err
 		}
@@ -155,6 +159,10 @@ func (c *byteConn) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
 	c.ends.atLeast(endsHanded)
 	_ = c.c.SetDeadline(time.Time{})
 	nc := c.withTLS(hc)
+	if b := w.body; b != nil && b.closed.Load() && c.bodyReady() { // net/http has read it
+		c.in.use(int(max(c.req.left, 0)))
+		c.req.left = 0
+	}
 	early := string(c.in.bytes())
 	br := bufio.NewReaderSize(io.MultiReader(strings.NewReader(early), nc), max(len(early), 4<<10))
 	if early != "" {

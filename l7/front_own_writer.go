@@ -77,6 +77,9 @@ type ownWriter struct {
 	written int64
 	err     error
 
+	body   *ownBody // that the head ends over HTTP/1; nil if there is none
+	duplex bool     // the head does not end it
+
 	over     bool // the handler has written more than its Content-Length
 	hijacked bool
 }
@@ -128,6 +131,9 @@ func (w *ownWriter) write(p []byte, direct bool) (int, error) {
 		return 0, w.err
 	case w.status == 0:
 		w.writeHeader(http.StatusOK)
+	}
+	if len(p) == 0 {
+		return 0, nil
 	}
 	if !bodyAllowed(w.status) {
 		return 0, http.ErrBodyNotAllowed
@@ -211,7 +217,7 @@ func (w *ownWriter) push(next []byte, last bool) error {
 	if !w.sent {
 		w.sent = true
 		r := Reply{Status: w.status, ContentLength: w.length(), Local: true}
-		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && (w.x.proto > 1 || !w.trailers()) && !w.setsNo("Content-Length") {
+		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && (w.x.proto > 1 || !w.trailers() && w.frozen.Get("Transfer-Encoding") == "") && !w.setsNo("Content-Length") {
 			r.ContentLength = int64(len(w.buf))
 		}
 		r.guessed = w.guessType(next)
@@ -229,12 +235,22 @@ func (w *ownWriter) push(next []byte, last bool) error {
 		if w.err = w.under.writeHead(&r); w.err != nil {
 			return w.err
 		}
+		if w.endsBody(&r) {
+			w.body.closed.Store(true)
+		}
 	}
 	if len(w.buf) > 0 && w.err == nil {
 		w.err = w.under.writeBody(w.buf)
 		w.buf = w.buf[:0]
 	}
 	return w.err
+}
+
+// endsBody reports whether the rest of the body of the request cannot be read any more now
+// that the reply begins. Net/http reads and closes it by then if the connection goes on.
+func (w *ownWriter) endsBody(r *Reply) bool {
+	return w.body != nil && !w.duplex && !w.body.r.Close && !saysClose(w.frozen) &&
+		(w.x.proto > 0 || r.ContentLength >= 0 || w.x.bodiless(w.status))
 }
 
 // setsNo reports whether the handler has suppressed the field by a value of
@@ -255,12 +271,13 @@ func (w *ownWriter) guessType(next []byte) string {
 	return http.DetectContentType(next)
 }
 
-// trailers reports whether there may be a trailer.
+// trailers reports whether there may be a trailer. As with net/http, a field that is set
+// after WriteHeader or the first Write does not announce one.
 func (w *ownWriter) trailers() bool {
 	if len(w.frozen["Trailer"]) > 0 {
 		return true
 	}
-	for name := range w.header {
+	for name := range w.frozen {
 		if strings.HasPrefix(name, http.TrailerPrefix) {
 			return true
 		}
@@ -320,7 +337,14 @@ func (w *ownWriter) SetWriteDeadline(t time.Time) error {
 }
 
 // EnableFullDuplex is for http.ResponseController: streams always are.
-func (w *ownWriter) EnableFullDuplex() error { return nil }
+func (w *ownWriter) EnableFullDuplex() error {
+	if !w.loan.begin() {
+		return errReturned
+	}
+	defer w.loan.end()
+	w.duplex = true
+	return nil
+}
 
 // end sends what is left, with the trailer.
 func (w *ownWriter) end() {
@@ -338,9 +362,14 @@ func (w *ownWriter) end() {
 		w.under.abort()
 		return
 	}
-	if l := w.length(); l >= 0 && w.written < l && !w.x.bodiless(w.status) {
-		w.under.abort() // the handler wrote less than it announced
-		return
+	if l := w.length(); l >= 0 && (w.over || w.written < l) && !w.x.bodiless(w.status) {
+		if w.written < l && (w.x.proto > 1 || w.frozen.Get("Transfer-Encoding") == "") {
+			w.under.abort() // the handler wrote less than it announced
+			return
+		}
+		if w.x.proto < 2 {
+			w.under.lastReply() // as net/http: the handler has not sent what it meant to
+		}
 	}
 	f := trailersOf(w.frozen, w.header)
 	_ = w.under.finish(&f)

@@ -255,7 +255,12 @@ func appendStatus(b []byte, status int) []byte {
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, ' ')
-	b = append(b, http.StatusText(status)...)
+	if text := http.StatusText(status); text != "" {
+		b = append(b, text...)
+	} else {
+		b = append(b, "status code "...) // as net/http
+		b = strconv.AppendInt(b, int64(status), 10)
+	}
 	return append(b, "\r\n"...)
 }
 

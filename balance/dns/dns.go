@@ -97,6 +97,7 @@ type watcher struct {
 	rng    *rand.Rand
 	mem    memory
 
+	wrong error     // in an SRV record of the last answer
 	known bool      // a set has been told that still holds
 	good  time.Time // when a question was answered last
 	last  []balance.Endpoint
@@ -130,7 +131,9 @@ func (w *watcher) look(ctx context.Context) time.Duration {
 	for i := range eps { // Edit may change them
 		eps[i].Labels = maps.Clone(eps[i].Labels)
 	}
-	w.tell(eps)
+	if w.tell(eps); w.wrong != nil {
+		w.update(nil, w.wrong)
+	}
 	ttl = min(max(ttl, or(w.src.MinTTL, time.Second)), w.src.maxTTL())
 	if n := w.mem.fails; n > 0 {
 		ttl = min(ttl, w.src.retry()<<min(n-1, 10))

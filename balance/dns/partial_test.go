@@ -174,6 +174,32 @@ func TestTwoRecordsOfOneServer(t *testing.T) {
 	}
 }
 
+// A record that names no port is told of, and costs a pool none of the others.
+func TestAServerWithoutPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ns := newNameServers()
+		ns.zone(t, "a.example. 60 A 10.0.0.1", "b.example. 60 A 10.0.0.2", "_http._tcp.example. 60 SRV 10 1 80 a.example.", "_http._tcp.example. 60 SRV 10 1 0 b.example.")
+		p := &balance.Pool{OnEvent: func(balance.Event) {}, AllowEmpty: true}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		src := &dns.Source{Name: "example", Service: "http", Network: "ip4", Servers: []string{"ns1:53"}, DialContext: ns.dial, Hold: time.Minute}
+		go func() { defer close(done); _ = p.Follow(ctx, src) }()
+		defer func() { cancel(); <-done }()
+		const told = "dns: an SRV record of _http._tcp.example names port 0 of b.example., which is left out"
+		for range 3 {
+			synctest.Wait()
+			st, _ := p.SourceState()
+			require.EqualError(t, st.Err, told)
+			require.NotNil(t, p.Server("10.0.0.1:80"))
+			require.Equal(t, 1, p.Usable())
+			time.Sleep(time.Minute)
+		}
+		ns.zone(t, "_http._tcp.example. 60 SRV 10 1 0 b.example.")
+		time.Sleep(5 * time.Minute)
+		require.Equal(t, 0, p.Usable(), "after Hold")
+	})
+}
+
 // A server that cannot be reached, or is found down, has the source look before the TTL
 // is over, but not more often than Retry, and ever less while that shows nothing new.
 func TestFailingServersHaveItLookAgain(t *testing.T) {

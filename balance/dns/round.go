@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -56,6 +57,7 @@ func (w *watcher) round(ctx context.Context) ([]balance.Endpoint, time.Duration,
 		}
 		targets, ttl = targetsOf(ans), ans.ttl
 	}
+	targets = w.withPort(targets)
 	var questions []subject
 	seen := make(map[subject]bool)
 	for _, t := range targets {
@@ -86,7 +88,7 @@ func (w *watcher) round(ctx context.Context) ([]balance.Endpoint, time.Duration,
 	}
 	eps, addrTTL := assemble(targets, got)
 	if len(eps) == 0 {
-		return nil, 0, cmp.Or(failed, absent, ErrNoName)
+		return nil, 0, cmp.Or(failed, absent, w.wrong, ErrNoName)
 	}
 	if ttl < 0 || addrTTL < ttl {
 		ttl = addrTTL
@@ -158,6 +160,18 @@ func targetsOf(ans answer) []target {
 		targets[i] = target{strings.ToLower(r.Target.String()), int(r.Port), true, int(r.Weight), tier}
 	}
 	return targets
+}
+
+// withPort returns the targets that can be connected to. One that cannot must not keep a
+// pool from the others, since it refuses a set with a mistake as a whole.
+func (w *watcher) withPort(targets []target) []target {
+	w.wrong = nil
+	return slices.DeleteFunc(targets, func(t target) bool {
+		if t.port == 0 && w.wrong == nil {
+			w.wrong = fmt.Errorf("dns: an SRV record of %s names port 0 of %s, which is left out", w.src.service(), t.name)
+		}
+		return t.port == 0
+	})
 }
 
 // assemble makes the endpoints of what is known of the targets, and the shortest TTL.

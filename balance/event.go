@@ -20,6 +20,9 @@ func (k EventKind) String() string {
 	return word(k, "joined", "left", "state changed", "panic began", "panic ended", "source failed")
 }
 
+// MarshalText returns what String does, for JSON and slog.
+func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
 // An Event is a change that an operator wants to know about.
 type Event struct {
 	Kind     EventKind

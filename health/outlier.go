@@ -89,6 +89,9 @@ func (k EjectionKind) String() string {
 	return word(k, "ejected", "on trial", "returned", "kept")
 }
 
+// MarshalText returns what String does, for JSON and slog.
+func (k EjectionKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
 // word returns the name of i, or its number if it has none.
 func word[T ~uint8](i T, names ...string) string {
 	if int(i) < len(names) {

@@ -70,9 +70,15 @@ func (c Cause) String() string {
 		"denied", "local", "resource", "internal", "server down", "killed")
 }
 
+// MarshalText returns what String does, for JSON and slog.
+func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 func (p Phase) String() string {
 	return word(p, "none", "request", "queue", "connect", "headers", "data", "last", "tarpit")
 }
+
+// MarshalText returns what String does, for JSON and slog.
+func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // word returns the name of i, or its number if it has none.
 func word[T ~uint8](i T, names ...string) string {

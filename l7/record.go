@@ -75,6 +75,9 @@ const (
 
 func (f Front) String() string { return word(f, "standard", "byte", "transport", "http2", "http3") }
 
+// MarshalText returns what String does, for JSON and slog.
+func (f Front) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
 // word returns the name of i, or its number if it has none.
 func word[T ~uint8](i T, names ...string) string {
 	if int(i) < len(names) {

@@ -75,6 +75,9 @@ func (s BreakerState) String() string {
 	return strconv.Itoa(int(s))
 }
 
+// MarshalText returns what String does, for JSON and slog.
+func (s BreakerState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // A BreakerChange is a change of the state of a [Breaker].
 type BreakerChange struct {
 	From, To BreakerState

@@ -121,11 +121,12 @@ func TestGRPCTimeoutEndsTheRequest(t *testing.T) {
 		asked string
 		bound time.Duration
 		want  time.Duration
+		field string
 	}{
-		{"2S", 0, 2 * time.Second},
-		{"2S", time.Second, time.Second},
-		{"2S", time.Minute, 2 * time.Second},
-		{"50S", 0, 50 * time.Second}, // beyond the default of HeaderTimeout
+		{"2S", 0, 2 * time.Second, "grpc-timeout"},
+		{"2S", time.Second, time.Second, "Proxy.Timeout"},
+		{"2S", time.Minute, 2 * time.Second, "grpc-timeout"},
+		{"50S", 0, 50 * time.Second, "grpc-timeout"}, // beyond the default of HeaderTimeout
 	} {
 		callers(t, func(p *l7.Proxy) { p.Timeout = tc.bound }, func(t *testing.T, f *front) {
 			startOrigin(t, f.network, one, nil, true, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
@@ -136,6 +137,8 @@ func TestGRPCTimeoutEndsTheRequest(t *testing.T) {
 			}
 			if r := f.last(t); r.Termination.String() != "sH" {
 				t.Errorf("the record says %v", r.Termination)
+			} else if e, _ := errors.AsType[*l7.TimeoutError](r.Err); e == nil || e.Field != tc.field || e.Limit != tc.want {
+				t.Errorf("%s within %v: %v; want %s of %v", tc.asked, tc.bound, r.Err, tc.field, tc.want)
 			}
 		})
 	}

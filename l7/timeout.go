@@ -13,7 +13,7 @@ import (
 // is, or is wrapped in, Record.Err or the error of a Transport. It matches
 // [os.ErrDeadlineExceeded].
 type TimeoutError struct {
-	Field string        // "Proxy.HeaderTimeout", "Server.SendTimeout", ...
+	Field string        // "Proxy.HeaderTimeout", "Server.SendTimeout", ...; "grpc-timeout" is that of the client's call
 	Limit time.Duration // the value of the field, or its default
 	Err   error         // the error of the operation that was ended; may be nil
 }

@@ -28,6 +28,7 @@ type attempt struct {
 	refusable bool       // a server may refuse the request unprocessed
 	tries     int
 	deadline  time.Time       // of the whole exchange; zero means none
+	byCall    bool            // deadline is that of the client's grpc-timeout
 	distrust  *tlsError       // of the first server with an invalid certificate; nil if there was none
 	method    string          // of the request as sent: it decides the framing of the server's reply
 	forceOne  bool            // use HTTP/1, if allowed: the request asks for an upgrade

@@ -48,7 +48,8 @@ func (t *attempt) noServer(err error, last *failure) *failure {
 		f.by, f.phase = l4.ServerTimeout, l4.PhaseQueue
 	case errors.Is(err, context.DeadlineExceeded):
 		f.by, f.phase, f.status = l4.ServerTimeout, l4.PhaseQueue, http.StatusGatewayTimeout
-		f.err = &TimeoutError{t.name("Timeout"), t.p.Timeout, err}
+		name, limit := t.wholeLimit()
+		f.err = &TimeoutError{name, limit, err}
 	case last != nil:
 		last.err = errors.Join(last.err, err)
 		return last

@@ -53,8 +53,16 @@ func (t *attempt) boundByGRPC() {
 		return
 	}
 	if at := t.x.Record.Start.Add(d); t.deadline.IsZero() || at.Before(t.deadline) {
-		t.deadline = at
+		t.deadline, t.byCall = at, true
 	}
+}
+
+// wholeLimit returns the name and the length of the limit that deadline is.
+func (t *attempt) wholeLimit() (string, time.Duration) {
+	if t.byCall {
+		return "grpc-timeout", t.deadline.Sub(t.x.Record.Start)
+	}
+	return t.name("Timeout"), t.p.Timeout
 }
 
 // headerTimeout returns how long the head of a reply may take; 0 means no

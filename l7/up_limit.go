@@ -66,7 +66,7 @@ func (t *attempt) late(deadline time.Time, field string, limit time.Duration, er
 	now := time.Now()
 	switch {
 	case !t.deadline.IsZero() && !now.Before(t.deadline):
-		return timedOut(t.name("Timeout"), t.p.Timeout, err)
+		field, limit = t.wholeLimit()
 	case !deadline.IsZero() && !now.Before(deadline):
 		return timedOut(t.name("TryTimeout"), t.p.TryTimeout, err)
 	}

@@ -98,6 +98,7 @@ func TestMistakes(t *testing.T) {
 		"Proxy.Upgrades[1]":                          &Proxy{Pool: pool, Upgrades: []string{"TLS/1.3", "TLS/"}},
 		"Proxy.Retry.Statuses[0]":                    &Proxy{Pool: pool, Retry: Retry{Statuses: []int{302}}},
 		"Proxy.Retry.Classes[0]":                     &Proxy{Pool: pool, Retry: Retry{Classes: []balance.Class{balance.OK}}},
+		"Proxy.Retry.Classes[1]":                     &Proxy{Pool: pool, Retry: Retry{Classes: []balance.Class{balance.Reset, balance.StatusError}}},
 		"Proxy.Hedge.Quantile":                       &Proxy{Pool: pool, Hedge: Hedge{Quantile: 95}},
 		"Proxy.Mirror.To":                            &Proxy{Pool: pool, Mirror: &Mirror{}},
 		"Proxy.Mirror.Share":                         &Proxy{Pool: pool, Mirror: &Mirror{To: next, Share: 5}},

@@ -32,7 +32,9 @@ func (p *Proxy) check(c *checks) {
 func (r Retry) Check() error {
 	var m penstock.Mistakes
 	for i, class := range r.Classes {
-		m.If(class == balance.OK || class > balance.Stale, fmt.Sprintf("Retry.Classes[%d]", i), uint8(class), "must be a constant of type balance.Class other than OK")
+		field := fmt.Sprintf("Retry.Classes[%d]", i)
+		m.If(class == balance.OK || class > balance.Stale, field, uint8(class), "must be a constant of type balance.Class other than OK")
+		m.If(class == balance.StatusError, field, class, "has no effect here: list the statuses in Retry.Statuses")
 	}
 	for i, st := range r.Statuses {
 		m.If(st < 400 || st > 599, fmt.Sprintf("Retry.Statuses[%d]", i), st, "must be the status of an error, from 400 to 599")

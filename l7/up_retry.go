@@ -27,13 +27,17 @@ type Retry struct {
 	// reached the server, and connections that ended without a reply. It does not
 	// mean balance.Timeout: a server that is slow would get the same work twice. A
 	// server that goes down or is cut while it is connected to counts as
-	// balance.ConnectFailed.
+	// balance.ConnectFailed. Replies are listed in Statuses: balance.StatusError
+	// may not be among the classes.
 	Classes []balance.Class
 	// Statuses lists the statuses to retry; after the last try such a reply is
-	// relayed.
+	// relayed. A gRPC call that ends without a message has the status that stands for
+	// its grpc-status: UNAVAILABLE 503, DEADLINE_EXCEEDED 504, UNKNOWN, INTERNAL and
+	// DATA_LOSS 500, UNIMPLEMENTED 501; other codes are not retried.
 	Statuses []int
 	// Repeatable reports whether a request may be sent twice; nil means those
-	// whose method is idempotent (RFC 9110, section 9.2.2).
+	// whose method is idempotent (RFC 9110, section 9.2.2). Calls of gRPC are POST:
+	// the func names the ones that may.
 	Repeatable func(x *Exchange) bool
 
 	// BodyBytes is how much of a request body is kept, while it is sent, so that it

@@ -5,7 +5,6 @@ package l4
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -58,7 +57,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	for try := 1; ; try++ {
 		lease, err := d.Pool.Acquire(ctx, req)
 		if err != nil {
-			return nil, errors.Join(failed, fmt.Errorf("l4: %w", err))
+			return nil, errors.Join(failed, noLease(d.Pool, err))
 		}
 		server := lease.Server()
 		before := time.Now()

@@ -94,5 +94,13 @@ func (s *session) acquire(ctx context.Context, req balance.Request) (end Termina
 	default:
 		end = Termination{Resource, PhaseQueue}
 	}
-	return end, fmt.Errorf("l4: %w", err)
+	return end, noLease(s.p.Pool, err)
+}
+
+// noLease says which pool has given no lease.
+func noLease(p *balance.Pool, err error) error {
+	if p.Name == "" {
+		return fmt.Errorf("l4: %w", err)
+	}
+	return fmt.Errorf("l4: pool %q: %w", p.Name, err)
 }

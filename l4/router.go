@@ -86,12 +86,13 @@ func (r *Router) Handler(ctx context.Context, c *Conn) (Handler, error) {
 	p := &Peeked{Conn: c}
 	h, err := r.decide(p)
 	if err != errUndecided {
-		return h, err
+		return h, noRoute(p, err)
 	}
 	stop := context.AfterFunc(ctx, func() {
 		guard(nil, "connection", func() { c.SetReadDeadline(time.Unix(1, 0)) })
 	})
 	h, err = r.wait(p)
+	err = noRoute(p, err)
 	if !stop() && ctx.Err() != nil { // the deadline is spoilt
 		return nil, ctx.Err()
 	}
@@ -99,6 +100,21 @@ func (r *Router) Handler(ctx context.Context, c *Conn) (Handler, error) {
 		return nil, cleared
 	}
 	return h, err
+}
+
+// noRoute adds to an ErrNoRoute what the client has asked for, if it has begun with TLS.
+func noRoute(p *Peeked, err error) error {
+	if !errors.Is(err, ErrNoRoute) {
+		return err
+	}
+	switch name, v := serverName(p); {
+	case v != Yes:
+		return err
+	case name == "":
+		return fmt.Errorf("%w: TLS without a server name", err)
+	default:
+		return fmt.Errorf("%w: TLS for %q", err, name)
+	}
 }
 
 // errUndecided says that a route needs more bytes.

@@ -190,9 +190,9 @@ func (f *udpFlow) try(try int) (again bool, end Termination, err error) {
 	lease, err := f.pool.Acquire(f.l.st.ctx, f.req)
 	if err != nil {
 		if errors.Is(err, balance.ErrNoServer) {
-			return false, Termination{ServerAborted, PhaseConnect}, err
+			return false, Termination{ServerAborted, PhaseConnect}, noLease(f.pool, err)
 		}
-		return false, Termination{Resource, PhaseQueue}, err
+		return false, Termination{Resource, PhaseQueue}, noLease(f.pool, err)
 	}
 	server := lease.Server()
 	f.record.Server, f.record.Tries = server.Name(), try

@@ -58,7 +58,7 @@ func (f *udpFlow) findPool() (pool *balance.Pool, err error) {
 		case pool == nil && peeked.Final && bad != nil:
 			return nil, fmt.Errorf("%w: %w", ErrNoRoute, bad)
 		case pool == nil:
-			return nil, ErrNoRoute
+			return nil, noRoute(peeked, ErrNoRoute)
 		default:
 			f.record.JA4 = JA4Of(peeked.Conn)
 			return pool, nil

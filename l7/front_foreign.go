@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -113,8 +114,17 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 // because of a handler.
 func (s *Server) warnForeign(h http.Handler) {
 	if _, told := s.warned.LoadOrStore(reflect.TypeOf(h), true); !told {
-		s.logger().Info("l7: handler is not native: it works, and HTTP/1 connections on which it gets a long body or an upgrade move to the standard front, which costs more; see l7.Handler and l7.Wrap", "handler", fmt.Sprintf("%T", h))
+		s.logger().Info("l7: handler is not native: it works, and HTTP/1 connections on which it gets a long body or an upgrade move to the standard front, which costs more; see l7.Handler and l7.Wrap", "handler", handlerName(h))
 	}
+}
+
+// handlerName returns the type of h, and of a func its name as well: most are of one type.
+func handlerName(h http.Handler) string {
+	name := fmt.Sprintf("%T", h)
+	if v := reflect.ValueOf(h); v.Kind() == reflect.Func {
+		name += " " + runtime.FuncForPC(v.Pointer()).Name()
+	}
+	return name
 }
 
 // headWithout returns the request line and the fields as they came, without

@@ -6,6 +6,10 @@ package balance
 // hot path, and returns the Picker that serves until the next one. It runs under the
 // lock of the pool: the package comment says what it and its Picker may call.
 //
+// [Pool.Explain] says which servers are used and why, and not which of them the Picker
+// prefers. To explain that as well, keep what Pick compares in a func of the server, and
+// call it for each of [Pool.All].
+//
 // The policies of this package are plain values: RoundRobin{}, LeastConn{},
 // TwoChoices{}, and so on. They may be shared by pools.
 //

@@ -9,13 +9,18 @@ import (
 
 // RelayOptions has the timeouts of a relay, and the buffers and the Parker that it uses.
 // Data in either direction restarts the timeouts of both, except for the two that concern
-// one side.
+// one side. A timeout resets both connections, so that neither side takes what it has got
+// for the whole.
 type RelayOptions struct {
-	IdleTimeout       time.Duration // neither side sends; 0 means 1h, negative means none
-	ClientTimeout     time.Duration // a does not send; 0 or negative means none but IdleTimeout
-	ServerTimeout     time.Duration // b does not send; 0 or negative means none but IdleTimeout
-	HalfClosedTimeout time.Duration // silence once one side has ended its stream, instead of those above; 0 means those of a relay that is open while a waits for b's answer, and 30s once b has ended; negative means none
-	Lifetime          time.Duration // in all; 0 or negative means no limit
+	IdleTimeout   time.Duration // neither side sends; 0 means 1h, negative means none
+	ClientTimeout time.Duration // a does not send; 0 or negative means none but IdleTimeout
+	ServerTimeout time.Duration // b does not send; 0 or negative means none but IdleTimeout
+	Lifetime      time.Duration // in all; 0 or negative means no limit
+
+	// HalfClosedTimeout is how long neither side may send once one of them has ended its
+	// stream; it replaces those above but for Lifetime. 0 means 30s if b has ended it, and
+	// IdleTimeout and ServerTimeout if a has, which waits for b's answer; negative means none.
+	HalfClosedTimeout time.Duration
 
 	Buffers *BufferPool // to borrow from while there is something to move; nil means a pool of its own
 	Parker  *Parker     // moves data between plain sockets, by splice if it is much; nil means the one that looks after a, or that of the Server that accepted a, else goroutines do

@@ -29,6 +29,11 @@ import (
 //	err = restart.HandOver(ctx) // starts the next one; after it:
 //	err = server.Shutdown(ctx)
 //
+// A program takes its share of new connections from Serve on, and not from Ready. Where
+// its pools have no server before the first health checks (Unproven of a balance.Pool), it
+// calls Serve after them (balance.Pool.Watch, Usable); until then all connections go to the
+// previous one.
+//
 // Connections stay with the program that accepted them; LameDuck of [Server] and of
 // l7.Server lets them end without a loss.
 //

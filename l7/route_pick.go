@@ -83,7 +83,7 @@ type Split struct {
 	// arm, on every gateway.
 	Key func(x *Exchange) (key string, ok bool)
 
-	Cookie string   // name of a session cookie that keeps clients on their arm; "" sets none
+	Cookie string   // name of a session cookie that keeps clients on their arm, and that servers do not see; "" sets none
 	Keys   [][]byte // seal the cookie, as in Persist
 
 	Field string // reply field with the name of the arm; "" means none

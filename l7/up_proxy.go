@@ -68,7 +68,7 @@ type Proxy struct {
 	Timeout       time.Duration // of the whole exchange, from the head of the request to the end of the reply, including the queue and retries, but not of a tunnel; 0 or negative means none
 	TryTimeout    time.Duration // of one try, from the choice of the server to the head of its reply; 0 or negative means none beyond the connect timeout and HeaderTimeout. A try that ends by it is repeated only if Retry.Classes names balance.Timeout
 	HeaderTimeout time.Duration // until the head of a reply, from the end of the request; 0 means 60s, or StreamTimeout if that asks for a stream and StreamTimeout is longer; negative means none
-	BodyTimeout   time.Duration // of each wait for the server in a body, in either direction; 0 means 60s, or StreamTimeout if that is a stream and StreamTimeout is longer; negative means none. Under a server of the host's, also of a request body that the client does not move on, and 0 means 30s
+	BodyTimeout   time.Duration // of each wait for the server in a body, in either direction; 0 means 60s, or StreamTimeout if that is a stream and StreamTimeout is longer; negative means none. Under an http.Server it also bounds each wait for the client in a request body, where 0 means 30s
 
 	// StreamTimeout is how long a stream may be quiet in both directions. Streams
 	// are server-sent events (replies of text/event-stream, and requests that

@@ -18,7 +18,7 @@ import (
 // transports may share one. The zero value is ready to use; the fields must not
 // change once it is used.
 //
-// A connection is reused, for whom Reuse says, the one that was used last first. A request
+// Idle connections are reused as Reuse says, the most recently used one first. A request
 // for which one is being opened waits for that one.
 // Two requests may share a connection only if it would be opened in the same
 // way for both: to the same server, the same address, under the same TLS name

@@ -17,9 +17,9 @@ import (
 // key (an address or a string, and the text of the string): 100 000 addresses
 // with a Max of 200 000 take 6.7 MB. A key is forgotten only when its place is
 // wanted for another. Then one goes whose state is as good as none (a full
-// bucket, an empty window), so that nothing is lost; if there is none, the one
-// that gains least by it, as told by [Stats].Lost: a flood of keys that take
-// little does not forgive one that has used up its limit. Keys are spread over
+// bucket, an empty window), so that nothing is lost. If there is none, the key
+// goes that has used up the least of its limit, and [Stats].Lost counts it: a
+// flood of new keys does not reset one that has used up its limit. Keys are spread over
 // sets of sixteen, so some of those sets
 // are full before the table is: with Max/2 live keys about one in a thousand
 // is lost, with Max about one in ten. Under a law that waits for a release

@@ -39,9 +39,9 @@ var ErrLaw = errors.New("ratelimit: the store does not know this law")
 // All methods may be called at once; the fields must not change after first
 // use.
 type Shared[K comparable] struct {
-	Store Store // nil means that limits are local
-	Law   Law   // for every key; nil refuses everything
-	LawOf func(K) Law
+	Store Store       // nil means that limits are local
+	Law   Law         // for every key; nil refuses everything
+	LawOf func(K) Law // if set, for one key; nil of it means Law. As in Keyed
 
 	Prefix string         // of keys in the store, to tell limits apart
 	Key    func(K) string // the key in the store; nil means the text of it

@@ -251,7 +251,7 @@ func (f *h2Front) fail(err error) {
 		return
 	}
 	f.closed, f.err = true, err
-	f.h2.Streams(func(s *h2.Stream) {
+	f.each(func(s *h2.Stream) {
 		if x, ok := s.Owner.(*h2Exchange); ok {
 			x.lose(err)
 		}

@@ -47,7 +47,7 @@ type h2Link struct {
 	apart bool              // writing is always left to a goroutine of spawn
 	all   func()            // the method value of writeAll, made once
 	names map[string]h2Name // of fields, by their spelling
-	ev    h2.Event          // the event that is being handled
+	ev    h2.Event          // the event that is being handled, or whose handling has failed
 	units uint64            // frames that have come and left no head incomplete
 	pause bool              // set by the owner's handle: others run before the next head
 
@@ -187,10 +187,20 @@ func (k *h2Link) receive(in *input, b *buffers, now time.Time, handle func(*h2.E
 	return nil
 }
 
+// each calls f for each stream that has not ended, and for that of an event whose handling
+// has failed: it may have ended by that event, and what waits for it has not heard of it.
+// The lock is held.
+func (k *h2Link) each(f func(*h2.Stream)) {
+	k.h2.Streams(f)
+	if s := k.ev.Stream; s != nil && s.State() == h2.Closed {
+		f(s)
+	}
+}
+
 // paused lets other goroutines run, without the lock, and reports whether the connection
 // has ended meanwhile.
 func (k *h2Link) paused() (ended bool) {
-	k.pause = false
+	k.pause, k.ev = false, h2.Event{}
 	k.mu.Unlock()
 	runtime.Gosched()
 	k.mu.Lock()

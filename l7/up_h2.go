@@ -382,7 +382,7 @@ func (c *h2Conn) end(err error) {
 	if c.closed = true; c.err == nil { // leaving may have set a more specific one
 		c.err = err
 	}
-	c.h2.Streams(func(st *h2.Stream) { st.Owner.(*h2Stream).wake() })
+	c.each(func(st *h2.Stream) { st.Owner.(*h2Stream).wake() })
 	c.sleep.stop()
 	if polite {
 		c.h2.Leave(false, h2.NoError, "")

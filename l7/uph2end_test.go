@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -153,4 +154,47 @@ func TestHTTP2ServerOfNoStreams(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A server whose last frame of a reply cannot be decoded ends the connection, and with it
+// the request of that reply, whose stream has ended by then.
+func TestHTTP2ReplyThatCannotBeDecoded(t *testing.T) {
+	noBlock := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff} // an index above all
+	head := func(c *l4test.Conn, fr *http2.Framer, id uint32) {
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: noBlock, EndHeaders: true, EndStream: true})
+	}
+	trailer := func(c *l4test.Conn, fr *http2.Framer, id uint32) {
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: okHead, EndHeaders: true})
+		fr.WriteData(id, false, []byte("body"))
+		time.Sleep(time.Millisecond) // the body is waited for
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: noBlock, EndHeaders: true, EndStream: true})
+	}
+	t.Run("head", func(t *testing.T) {
+		withStreams(t, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+			serveStreams(t, n, one, head)
+			start := time.Now()
+			res, err := tr.RoundTrip(get("http://a.test/"))
+			if err == nil || !strings.Contains(err.Error(), "COMPRESSION_ERROR") || time.Since(start) > time.Second {
+				t.Errorf("%v, %v after %v", res, err, time.Since(start))
+			}
+			if n := tr.Pool.Server(one).InFlight(); n != 0 {
+				t.Errorf("%d leases are held", n)
+			}
+		})
+	})
+	t.Run("trailer", func(t *testing.T) {
+		withStreams(t, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+			serveStreams(t, n, one, trailer)
+			start := time.Now()
+			res, err := tr.RoundTrip(get("http://a.test/"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			if string(b) != "body" || err == nil || !strings.Contains(err.Error(), "COMPRESSION_ERROR") || time.Since(start) > time.Second {
+				t.Errorf("%q, %v after %v", b, err, time.Since(start))
+			}
+		})
+	})
 }

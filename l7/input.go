@@ -15,11 +15,18 @@ func (b *buffers) setSizes() {
 	b.short.Size, b.pool.Size, b.bulk.Size = shortBuffer, headBuffer, bulkBuffer
 }
 
-// giveBack returns b to the pool that it is from.
+// giveBack returns buf, which may be nil, to the pool that it is from. It is not looked at
+// after that, since it may have another owner by then.
 func (b *buffers) giveBack(buf *l4.Buffer) {
-	b.short.Put(buf) // each takes its own only
-	b.pool.Put(buf)
-	b.bulk.Put(buf)
+	switch {
+	case buf == nil:
+	case cap(buf.B) == shortBuffer:
+		b.short.Put(buf)
+	case cap(buf.B) == headBuffer:
+		b.pool.Put(buf)
+	default:
+		b.bulk.Put(buf) // which keeps only buffers of its size
+	}
 }
 
 // fitting returns buf, or another for the next read of a body, after one of n bytes: a
@@ -128,11 +135,5 @@ func (in *input) consumed(b *buffers) {
 func (in *input) release(b *buffers) {
 	buf := in.buf
 	in.set(nil)
-	switch {
-	case buf == nil:
-	case cap(buf.B) == headBuffer:
-		b.pool.Put(buf) // once only: it may have another owner now
-	default:
-		b.bulk.Put(buf) // which keeps only buffers of its size
-	}
+	b.giveBack(buf)
 }

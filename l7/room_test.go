@@ -4,9 +4,12 @@ package l7
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // A request is held until its reply comes, so it is held in little memory, and grows no
@@ -46,4 +49,24 @@ func TestBodiesAreReadIntoFittingBuffers(t *testing.T) {
 		buf = b.fitting(buf, c.n)
 		require.Equal(t, c.want, cap(buf.B), i)
 	}
+}
+
+// A buffer that has been given back may have another owner, so it is not looked at again.
+// The race detector sees that.
+func TestBufferIsLeftAloneOnceGivenBack(t *testing.T) {
+	b := new(buffers)
+	b.setSizes()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 1000 {
+				for _, pool := range []*l4.BufferPool{&b.short, &b.pool, &b.bulk} {
+					buf := pool.Get()
+					buf.B = buf.B[:1]
+					b.giveBack(buf)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

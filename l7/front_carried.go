@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"sync"
@@ -56,7 +57,7 @@ type carried struct {
 	idle   chan struct{} // closed when the last of them leaves; nil while no goroutine waits for that
 	closed bool          // the foreign handler has returned
 
-	after     *Exchange // the exchange inside as it is now; nil if nothing has changed
+	news      *news // of the exchange inside; nil until there are any
 	server    *balance.Server
 	status    int    // of the reply of the exchange inside; 0 if there is none yet
 	local     bool   // that reply was made by the gateway
@@ -65,6 +66,17 @@ type carried struct {
 	chunked   bool   // and the length of the body is not known
 	refused   bool   // an editor has refused the reply, and another has been sent
 	cut       bool   // the exchange inside has cut the reply, and its record says why
+}
+
+// news are what the lent exchange takes over from the one inside.
+type news struct {
+	fresh            bool // they have not been taken over
+	client           netip.Addr
+	scheme           string
+	trusted, rfc7239 bool
+	balance          balance.Request
+	values           []value
+	record           Record
 }
 
 type carriedKey struct{}
@@ -188,7 +200,7 @@ func (l *carried) enter() bool {
 func (l *carried) enterAlone() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.users > 0 || l.after != nil {
+	if l.closed || l.users > 0 || l.news != nil && l.news.fresh {
 		return false
 	}
 	l.users++
@@ -199,7 +211,9 @@ func (l *carried) enterAlone() bool {
 func (l *carried) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.after = nil
+	if l.news != nil {
+		l.news.fresh = false
+	}
 }
 
 func (l *carried) leave() {
@@ -265,13 +279,19 @@ func (l *carried) takeBack() {
 func (l *carried) tell(x *Exchange, r *Reply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := *x
-	now.values = slices.Clone(x.values)
-	now.Record.Captured = slices.Clone(x.Record.Captured)
 	if l.closed {
 		return
 	}
-	l.after = &now
+	if l.news == nil {
+		l.news = new(news)
+	}
+	n := l.news
+	captured := append(n.record.Captured[:0], x.Record.Captured...)
+	*n = news{
+		fresh: true, client: x.Client, scheme: x.Scheme, trusted: x.trusted, rfc7239: x.rfc7239,
+		balance: x.Balance, values: append(n.values[:0], x.values...), record: x.Record,
+	}
+	n.record.Captured = captured
 	if r != nil {
 		l.server, l.status, l.local = r.Server, r.Status, r.Local
 	}
@@ -300,17 +320,17 @@ func (l *carried) isRefused() bool {
 // collect takes over what was recorded into the lent exchange.
 func (l *carried) collect() {
 	l.mu.Lock()
-	now := l.after
-	l.after = nil
+	defer l.mu.Unlock()
 	l.s.cutInside = l.cut
-	l.mu.Unlock()
-	if now == nil {
+	now := l.news
+	if now == nil || !now.fresh {
 		return
 	}
+	now.fresh = false
 	x := l.s.x
-	x.Client, x.Scheme, x.trusted, x.rfc7239 = now.Client, now.Scheme, now.trusted, now.rfc7239
+	x.Client, x.Scheme, x.trusted, x.rfc7239 = now.client, now.scheme, now.trusted, now.rfc7239
 	if !x.replied {
-		x.Balance, x.values = now.Balance, append(x.values[:0], now.values...)
+		x.Balance, x.values = now.balance, append(x.values[:0], now.values...)
 	}
 	for _, v := range now.values { // editors may have set others since
 		if !slices.ContainsFunc(x.values, func(o value) bool { return o.key == v.key }) {
@@ -318,11 +338,11 @@ func (l *carried) collect() {
 		}
 	}
 	was := x.Record
-	x.Record = now.Record
+	x.Record = now.record
 	r := &x.Record
 	r.Front, r.Status, r.BytesIn, r.BytesOut = was.Front, was.Status, was.BytesIn, was.BytesOut
 	r.Captured = was.Captured
-	if all := now.Record.Captured; len(all) > len(l.from.Record.Captured)+l.captured {
+	if all := now.record.Captured; len(all) > len(l.from.Record.Captured)+l.captured {
 		more := all[len(l.from.Record.Captured):]
 		r.Captured = append(r.Captured, more[l.captured:]...)
 		l.captured = len(more)

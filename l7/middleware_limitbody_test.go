@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -152,6 +153,7 @@ func TestLimitBodyIsTold(t *testing.T) {
 		require.NoError(s.T, err)
 		resp.Body.Close()
 		require.Equal(s.T, 413, resp.StatusCode)
+		synctest.Wait() // another goroutine may have sent the reply while the handler still runs
 		require.Zero(s.T, asked)
 		require.Len(s.T, told, 1)
 		require.ErrorContains(s.T, told[0].Err, "too large")

@@ -157,6 +157,26 @@ func TestIndexOfExamples(t *testing.T) {
 	}
 }
 
+// TestExamplesAreWrittenFromOutside keeps examples in files of package x_test. Readers see
+// an example as it is written: in package x it has no x. before a name and does not compile
+// in their program.
+func TestExamplesAreWrittenFromOutside(t *testing.T) {
+	example, outside := regexp.MustCompile(`(?m)^func Example`), regexp.MustCompile(`(?m)^package \w+_test$`)
+	seen := 0
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err == nil && example.Match(text) {
+			seen++
+			require.Regexp(t, outside, string(text), path)
+		}
+		return err
+	}))
+	require.Greater(t, seen, 40)
+}
+
 // declaredIn returns the names of the types, funcs and constants of a package of the root
 // module, and some that are none.
 func declaredIn(t *testing.T, pkg string) map[string]bool {

@@ -4,9 +4,7 @@ package l4
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"net"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4/l4test"
 )
 
@@ -104,33 +101,4 @@ func TestAttachLeft(t *testing.T) {
 		require.Equal(t, []string{"KQ", "KQ"}, []string{<-ends, <-ends})
 		require.ErrorIs(t, wait(), ErrServerClosed)
 	})
-}
-
-func ExampleAttach() {
-	n := l4test.NewNetwork()
-	home := new(Attach)
-	pool := new(balance.Pool)
-	pool.Set(balance.Endpoint{Addr: "behind-nat:1"}) // not dialled
-	for addr, h := range map[string]Handler{
-		"10.0.0.1:99": home, // servers connect here
-		"10.0.0.1:80": &Proxy{Pool: pool, Dial: home.DialContext},
-	} {
-		ln, _ := n.Listen("tcp", addr)
-		s := &Server{Handler: h}
-		go s.Serve(ln)
-		defer s.Close()
-	}
-	work, _ := n.DialContext(context.Background(), "tcp", "10.0.0.1:99")
-	go func(c net.Conn) { // the server: waits to be given a client
-		defer c.Close()
-		b, _ := io.ReadAll(c)
-		fmt.Fprintf(c, "hello %s", b)
-	}(work)
-
-	client, _ := n.DialContext(context.Background(), "tcp", "10.0.0.1:80")
-	io.WriteString(client, "client")
-	client.(*l4test.Conn).CloseWrite()
-	b, _ := io.ReadAll(client)
-	fmt.Println(string(b))
-	// Output: hello client
 }

@@ -155,14 +155,6 @@ func TestJA4MatcherWaits(t *testing.T) {
 	require.Equal(t, No, m(&Peeked{Conn: NewConn(&scriptConn{}), Data: []byte("GET / HTTP/1.1\r\n\r\n")}))
 }
 
-func ExampleClientHello_JA4() {
-	c := &scriptConn{}
-	_ = tls.Client(c, &tls.Config{ServerName: "www.example.com", NextProtos: []string{"h2"}, MaxVersion: tls.VersionTLS12}).Handshake()
-	h, _ := ParseClientHello(c.out.Bytes())
-	fmt.Println(h.JA4()[:4])
-	// Output: t12d
-}
-
 func BenchmarkJA4(b *testing.B) {
 	h := chrome()
 	b.ReportAllocs()

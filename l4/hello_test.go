@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -260,14 +259,6 @@ func oddRecords(b []byte) bool {
 		b = b[min(recordHeaderBytes+int(binary.BigEndian.Uint16(b[3:])), len(b)):]
 	}
 	return false
-}
-
-func ExampleParseClientHello() {
-	c := &scriptConn{}
-	_ = tls.Client(c, &tls.Config{ServerName: "www.example.com", NextProtos: []string{"h2"}}).Handshake()
-	h, err := ParseClientHello(c.out.Bytes())
-	fmt.Println(h.ServerName, h.ALPN, tls.VersionName(h.MaxVersion()), err)
-	// Output: www.example.com [h2] TLS 1.3 <nil>
 }
 
 // BenchmarkClientHello holds the parser against the rival: a handshake of

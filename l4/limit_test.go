@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -325,47 +324,6 @@ func TestOnClose(t *testing.T) {
 	require.Equal(t, []int{2, 1}, order)
 	inner.OnClose(func() { order = append(order, 3) })
 	require.Equal(t, []int{2, 1, 3}, order, "at once if it is closed already")
-}
-
-func ExampleThrottle() {
-	th := &Throttle{
-		Next: HandlerFunc(func(_ context.Context, c net.Conn) error {
-			defer c.Close()
-			_, err := c.Write(make([]byte, 300<<10))
-			return err
-		}),
-		Out: Bandwidth{PerConn: func(netip.Addr) Limiter {
-			return &ratelimit.Limiter{Law: ratelimit.GCRA{Rate: ratelimit.PerSecond(1 << 20), Burst: 64 << 10}}
-		}},
-	}
-	client, server := l4test.Pipe()
-	start := time.Now()
-	go th.ServeConn(context.Background(), server)
-	n, err := io.Copy(io.Discard, client)
-	fmt.Println(n, err, time.Since(start) > 200*time.Millisecond)
-	// Output: 307200 <nil> true
-}
-
-func ExampleLimit() {
-	h := &Limit{
-		PerClient: &ratelimit.Keyed[netip.Addr]{Law: ratelimit.GCRA{Rate: ratelimit.PerMinute(60), Burst: 2}},
-		Next: HandlerFunc(func(_ context.Context, c net.Conn) error {
-			fmt.Println("served")
-			return c.Close()
-		}),
-		Refuse: HandlerFunc(func(_ context.Context, c net.Conn) error {
-			fmt.Println("too many from", c.RemoteAddr().(*net.TCPAddr).IP)
-			return c.Close()
-		}),
-	}
-	for range 3 {
-		_, server := l4test.Pipe()
-		h.ServeConn(context.Background(), server)
-	}
-	// Output:
-	// served
-	// served
-	// too many from 192.0.2.1
 }
 
 // One client has all addresses of a 64-bit network of IPv6, unless it is said

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package l4
+package l4_test
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"net"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
 )
 
@@ -17,7 +18,7 @@ import (
 // which one it gets.
 func ExampleAcceptPostgreSQL() {
 	n := l4test.NewNetwork()
-	database := func(addr, greeting string) *Proxy {
+	database := func(addr, greeting string) *l4.Proxy {
 		ln, _ := n.Listen("tcp", addr)
 		go func() {
 			c, _ := ln.Accept()
@@ -26,15 +27,15 @@ func ExampleAcceptPostgreSQL() {
 		}()
 		pool := new(balance.Pool)
 		pool.Set(balance.Endpoint{Addr: addr})
-		return &Proxy{Pool: pool, Dial: n.DialContext}
+		return &l4.Proxy{Pool: pool, Dial: n.DialContext}
 	}
-	certs := new(Certificates)
-	certs.Set(exampleCertificate("*.db.test"))
-	h := &AcceptPostgreSQL{Next: &TerminateTLS{
+	certs := new(l4.Certificates)
+	certs.Set(l4test.NewAuthority("authority").Issue("*.db.test"))
+	h := &l4.AcceptPostgreSQL{Next: &l4.TerminateTLS{
 		Config: &tls.Config{GetCertificate: certs.Get, NextProtos: []string{"postgresql"}},
-		Next: &Router{Routes: []Route{
-			{Match: SNI("orders.db.test"), Handler: database("10.0.0.1:5432", "these are the orders")},
-			{Match: SNI("users.db.test"), Handler: database("10.0.0.2:5432", "these are the users")},
+		Next: &l4.Router{Routes: []l4.Route{
+			{Match: l4.SNI("orders.db.test"), Handler: database("10.0.0.1:5432", "these are the orders")},
+			{Match: l4.SNI("users.db.test"), Handler: database("10.0.0.2:5432", "these are the users")},
 		}},
 	}}
 

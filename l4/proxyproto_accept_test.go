@@ -5,7 +5,6 @@ package l4
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -253,27 +252,4 @@ func TestAcceptProxyUnix(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "203.0.113.9:51234", remote)
 	}
-}
-
-func ExampleAcceptProxy() {
-	h := &AcceptProxy{
-		Trusted: MustParsePrefixes("192.0.2.0/24"), // the load balancer of the cloud
-		Next: HandlerFunc(func(_ context.Context, c net.Conn) error {
-			defer c.Close()
-			authority, _ := ProxyHeaderOf(c).TLV(TLVAuthority)
-			fmt.Printf("%v asks for %s\n", c.RemoteAddr(), authority)
-			return nil
-		}),
-	}
-	lb, us := l4test.Pipe() // from 192.0.2.1
-	header, _ := (&ProxyHeader{
-		Source:      &net.TCPAddr{IP: net.IPv4(203, 0, 113, 9), Port: 51234},
-		Destination: &net.TCPAddr{IP: net.IPv4(198, 51, 100, 1), Port: 443},
-		TLVs:        []TLV{{TLVAuthority, []byte("a.test")}, {Type: TLVCRC32C}},
-	}).AppendBinary(nil)
-	lb.Write(header)
-	fmt.Println(h.ServeConn(context.Background(), us))
-	// Output:
-	// 203.0.113.9:51234 asks for a.test
-	// <nil>
 }

@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -303,27 +302,6 @@ func FuzzParseProxyHeader(f *testing.F) {
 		}
 		require.Equal(t, h, again)
 	})
-}
-
-func ExampleParseProxyHeader() {
-	wire := []byte("PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\nSSH-2.0-OpenSSH_9.2\r\n")
-	h, n, err := ParseProxyHeader(wire)
-	fmt.Println(h.Source, h.Destination, err)
-	fmt.Printf("%q\n", wire[n:])
-	// Output:
-	// 192.0.2.7:51234 198.51.100.1:443 <nil>
-	// "SSH-2.0-OpenSSH_9.2\r\n"
-}
-
-func ExampleProxyHeader_AppendBinary() {
-	h := ProxyHeader{
-		Version:     1,
-		Source:      &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 51234},
-		Destination: &net.TCPAddr{IP: net.IPv4(198, 51, 100, 1), Port: 443},
-	}
-	b, err := h.AppendBinary(nil)
-	fmt.Printf("%q %v\n", b, err)
-	// Output: "PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n" <nil>
 }
 
 func BenchmarkParseProxyHeader(b *testing.B) {

@@ -3,7 +3,6 @@
 package l4
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -95,24 +94,4 @@ func TestListenerClose(t *testing.T) {
 		_, b = l4test.Pipe()
 		require.ErrorIs(t, l.ServeConn(ctx, b), context.Canceled)
 	})
-}
-
-func ExampleListener() {
-	web := new(Listener)
-	go http.Serve(web, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello from ", r.URL.Path) }))
-	defer web.Close()
-	router := &Router{Routes: []Route{{Match: HTTP1, Handler: web}}}
-
-	client, server := l4test.Pipe()
-	defer client.Close()
-	go router.ServeConn(context.Background(), server)
-	fmt.Fprint(client, "GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(client), nil)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	b, _ := io.ReadAll(resp.Body)
-	fmt.Printf("%s: %s\n", resp.Status, b)
-	// Output: 200 OK: hello from /a
 }

@@ -5,15 +5,12 @@ package l4
 import (
 	"crypto/tls"
 	"encoding/binary"
-	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/penstock-lb/penstock/balance"
 )
 
 // startup is a PostgreSQL packet: its length and its body.
@@ -249,33 +246,6 @@ func FuzzSniffers(f *testing.F) {
 			last = v
 		}
 	})
-}
-
-func ExamplePrefixes() {
-	denied := MustParsePrefixes("203.0.113.0/24", "2001:db8::/32", "192.0.2.7")
-	fmt.Println(denied.Contains(netip.MustParseAddr("203.0.113.9")), denied.Contains(netip.MustParseAddr("::ffff:192.0.2.7")))
-	h := &Router{
-		Routes: []Route{
-			{Match: RemoteIn(denied), Handler: Reject{}},
-			{Match: Not(LocalPorts(5432, 5433)), Handler: &Tarpit{}},
-		},
-		Default: &Proxy{},
-	}
-	fmt.Println(len(h.Routes), "rules, tried in order")
-	// Output:
-	// true true
-	// 2 rules, tried in order
-}
-
-func ExampleRDPCookie() {
-	request := "\x03\x00\x00\x21\x1c\xe0\x00\x00\x00\x00\x00Cookie: mstshash=ann\r\n"
-	fmt.Println(RDPCookie([]byte(request)))
-	// A Proxy can hash by what a Router has read ahead.
-	_ = &Proxy{Key: func(client net.Conn) uint64 {
-		_, user, _ := RDPCookie(client.(*Conn).Buffered())
-		return balance.Hash(user)
-	}}
-	// Output: mstshash ann yes
 }
 
 // A request line that trickles in is looked at once: bytes that were seen are

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -283,32 +282,6 @@ func BenchmarkRouter(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-func ExampleRouter() {
-	say := func(s string) Handler {
-		return HandlerFunc(func(_ context.Context, c net.Conn) error {
-			defer c.Close()
-			b, err := io.ReadAll(c)
-			fmt.Printf("%s reads %q\n", s, b)
-			return err
-		})
-	}
-	r := &Router{
-		Routes: []Route{
-			{Match: SNI("www.example.com"), Handler: say("web")},
-			{Match: SSH, Handler: say("bastion")},
-		},
-		Default: say("mail"),
-		Silence: 10 * time.Millisecond,
-	}
-	client, server := l4test.Pipe()
-	io.WriteString(client, "SSH-2.0-client\r\n")
-	client.CloseWrite()
-	fmt.Println(r.ServeConn(context.Background(), server))
-	// Output:
-	// bastion reads "SSH-2.0-client\r\n"
-	// <nil>
 }
 
 // TestRouterRecord shows what the record of a connection says that found no

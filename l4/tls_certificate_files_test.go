@@ -5,7 +5,6 @@ package l4
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -259,40 +258,4 @@ func (l *lockedLog) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
-}
-
-func ExampleCertificateFiles() {
-	dir, _ := os.MkdirTemp("", "example")
-	defer os.RemoveAll(dir)
-	ca := l4test.NewAuthority("authority")
-	deploy := func(name string) {
-		certs, key := l4test.CertificatePEM(ca.Issue(name))
-		_ = os.WriteFile(filepath.Join(dir, "new"), append(certs, key...), 0o600)
-		_ = os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "gateway.pem"))
-	}
-	deploy("a.test")
-
-	certs := new(Certificates)
-	read := make(chan Reload)
-	files := &CertificateFiles{
-		Pairs: []KeyPair{{CertFile: filepath.Join(dir, "gateway.pem")}}, Certificates: certs,
-		Interval: 10 * time.Millisecond, OnReload: func(r Reload) { read <- r },
-	}
-	fmt.Println(files.Load())
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go files.Run(ctx)
-	show := func() {
-		for c := range certs.All() {
-			fmt.Println(c.Leaf.DNSNames)
-		}
-	}
-	show()
-	deploy("b.test")
-	<-read
-	show()
-	// Output:
-	// <nil>
-	// [a.test]
-	// [b.test]
 }

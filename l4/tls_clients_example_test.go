@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package l4
+package l4_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
 )
 
@@ -22,13 +23,13 @@ func ExampleClientVerifier() {
 	_ = os.WriteFile(filepath.Join(dir, "ca.pem"), ca.PEM(), 0o600)
 	_ = os.WriteFile(filepath.Join(dir, "ca.crl"), ca.RevocationList(nil, eve), 0o600)
 
-	clients := &ClientVerifier{CAFiles: []string{filepath.Join(dir, "ca.pem")}, CRLFiles: []string{filepath.Join(dir, "ca.crl")}}
+	clients := &l4.ClientVerifier{CAFiles: []string{filepath.Join(dir, "ca.pem")}, CRLFiles: []string{filepath.Join(dir, "ca.crl")}}
 	_ = clients.Load() // and in the background: clients.Run(ctx)
-	h := &TerminateTLS{
+	h := &l4.TerminateTLS{
 		Config: clients.Config(&tls.Config{Certificates: []tls.Certificate{ca.Issue("a.test")}}),
-		Next: HandlerFunc(func(_ context.Context, c net.Conn) error {
+		Next: l4.HandlerFunc(func(_ context.Context, c net.Conn) error {
 			defer c.Close()
-			_, err := fmt.Fprint(c, "hello, ", c.(*Conn).TLS().VerifiedChains[0][0].Subject.CommonName)
+			_, err := fmt.Fprint(c, "hello, ", c.(*l4.Conn).TLS().VerifiedChains[0][0].Subject.CommonName)
 			return err
 		}),
 	}
@@ -40,7 +41,7 @@ func ExampleClientVerifier() {
 		b, _ := io.ReadAll(c)
 		fmt.Printf("%q", b)
 		c.Close()
-		if e := ClientCertErrorOf(<-served); e != nil {
+		if e := l4.ClientCertErrorOf(<-served); e != nil {
 			fmt.Print(" ", e.Cert.Subject, " is refused")
 		}
 		fmt.Println()

@@ -1,34 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package l4
+package l4_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
-	"time"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
 )
 
-// exampleCertificate is a self-signed certificate for name.
-func exampleCertificate(name string) tls.Certificate {
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}
-	der, _ := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 func ExampleCertificates() {
-	certs := &Certificates{Strict: true}
+	certs := &l4.Certificates{Strict: true}
 	config := &tls.Config{GetCertificate: certs.Get}
 	show := func(name string) {
 		client, server := l4test.Pipe()
@@ -41,11 +29,11 @@ func ExampleCertificates() {
 		}
 		fmt.Println(name, "is shown", c.ConnectionState().PeerCertificates[0].DNSNames)
 	}
-	certs.Set(exampleCertificate("a.test"), exampleCertificate("*.a.test"))
+	certs.Set(l4test.NewAuthority("authority").Issue("a.test"), l4test.NewAuthority("authority").Issue("*.a.test"))
 	show("a.test")
 	show("b.a.test")
 	show("c.test")
-	certs.Set(exampleCertificate("c.test")) // all at once, while it serves
+	certs.Set(l4test.NewAuthority("authority").Issue("c.test")) // all at once, while it serves
 	show("c.test")
 	show("a.test")
 	// Output:
@@ -57,14 +45,14 @@ func ExampleCertificates() {
 }
 
 func ExampleTerminateTLS() {
-	certs := new(Certificates)
-	certs.Set(exampleCertificate("a.test"))
-	h := &TerminateTLS{
+	certs := new(l4.Certificates)
+	certs.Set(l4test.NewAuthority("authority").Issue("a.test"))
+	h := &l4.TerminateTLS{
 		Config: &tls.Config{GetCertificate: certs.Get},
-		Next: HandlerFunc(func(_ context.Context, c net.Conn) error {
+		Next: l4.HandlerFunc(func(_ context.Context, c net.Conn) error {
 			defer c.Close()
 			b, err := io.ReadAll(c)
-			fmt.Printf("%s, in the clear, for %s\n", b, c.(*Conn).TLS().ServerName)
+			fmt.Printf("%s, in the clear, for %s\n", b, c.(*l4.Conn).TLS().ServerName)
 			return err
 		}),
 	}
@@ -84,7 +72,7 @@ func ExampleOriginateTLS() {
 	n := l4test.NewNetwork()
 	ln, _ := n.Listen("tcp", "10.0.0.1:443")
 	defer ln.Close()
-	origin := tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{exampleCertificate("a.test")}})
+	origin := tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{l4test.NewAuthority("authority").Issue("a.test")}})
 	go func() {
 		c, _ := origin.Accept()
 		b, _ := io.ReadAll(c)
@@ -94,9 +82,9 @@ func ExampleOriginateTLS() {
 
 	pool := new(balance.Pool)
 	pool.Set(balance.Endpoint{Addr: "10.0.0.1:443"})
-	proxy := &Proxy{
+	proxy := &l4.Proxy{
 		Pool: pool, Dial: n.DialContext,
-		Handshake: (&OriginateTLS{Config: &tls.Config{InsecureSkipVerify: true}}).Handshake,
+		Handshake: (&l4.OriginateTLS{Config: &tls.Config{InsecureSkipVerify: true}}).Handshake,
 	}
 	client, server := l4test.Pipe()
 	go proxy.ServeConn(context.Background(), server)
@@ -107,37 +95,14 @@ func ExampleOriginateTLS() {
 	// Output: the server reads "hello" over TLS <nil>
 }
 
-func ExampleSendProxy() {
-	n := l4test.NewNetwork()
-	ln, _ := n.Listen("tcp", "10.0.0.1:80")
-	defer ln.Close()
-	go func() {
-		c, _ := ln.Accept()
-		b, _ := io.ReadAll(c)
-		fmt.Fprintf(c, "%q", b)
-		c.Close()
-	}()
-
-	pool := new(balance.Pool)
-	pool.Set(balance.Endpoint{Addr: "10.0.0.1:80"})
-	proxy := &Proxy{Pool: pool, Dial: n.DialContext, Handshake: (&SendProxy{Version: 1}).Handshake}
-	client, server := l4test.Pipe()
-	go proxy.ServeConn(context.Background(), server)
-	io.WriteString(client, "hello")
-	client.CloseWrite()
-	b, err := io.ReadAll(client)
-	fmt.Println(string(b), err)
-	// Output: "PROXY TCP4 192.0.2.1 192.0.2.2 49152 80\r\nhello" <nil>
-}
-
 // Two gateways that share nothing but a secret resume each other's sessions.
 func ExampleTicketKeys() {
 	secret := make([]byte, 32)
 	rand.Read(secret) // in life it comes from a secret store, the same for all gateways
 	gateway := func() *tls.Config {
-		tickets := &TicketKeys{Keys: [][]byte{secret}}
+		tickets := &l4.TicketKeys{Keys: [][]byte{secret}}
 		return &tls.Config{
-			Certificates: []tls.Certificate{exampleCertificate("a.test")},
+			Certificates: []tls.Certificate{l4test.NewAuthority("authority").Issue("a.test")},
 			WrapSession:  tickets.Wrap, UnwrapSession: tickets.Unwrap,
 		}
 	}

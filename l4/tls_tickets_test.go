@@ -27,7 +27,7 @@ func resumes(t *testing.T, keys *TicketKeys, version uint16, cache tls.ClientSes
 	t.Helper()
 	client, server := l4test.Pipe()
 	config := &tls.Config{
-		Certificates: []tls.Certificate{exampleCertificate("a.test")}, MaxVersion: version,
+		Certificates: []tls.Certificate{l4test.NewAuthority("authority").Issue("a.test")}, MaxVersion: version,
 		WrapSession: keys.Wrap, UnwrapSession: keys.Unwrap,
 	}
 	go func() {
@@ -75,7 +75,7 @@ func TestTicketsWithOpenSSL(t *testing.T) {
 	gateway := func() string {
 		keys := &TicketKeys{Keys: [][]byte{ticketSecret('a')}}
 		ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
-			Certificates: []tls.Certificate{exampleCertificate("a.test")},
+			Certificates: []tls.Certificate{l4test.NewAuthority("authority").Issue("a.test")},
 			WrapSession:  keys.Wrap, UnwrapSession: keys.Unwrap,
 		})
 		require.NoError(t, err)
@@ -142,7 +142,7 @@ func sessionBytes(t testing.TB) []byte {
 	client, server := l4test.Pipe()
 	go func() {
 		s := tls.Server(server, &tls.Config{
-			Certificates: []tls.Certificate{exampleCertificate("a.test")},
+			Certificates: []tls.Certificate{l4test.NewAuthority("authority").Issue("a.test")},
 			WrapSession: func(_ tls.ConnectionState, s *tls.SessionState) (_ []byte, err error) {
 				plain, err = s.Bytes()
 				return nil, err

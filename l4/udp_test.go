@@ -275,29 +275,6 @@ func BenchmarkUDP(b *testing.B) {
 	}
 }
 
-func ExampleUDPProxy() {
-	pool := new(balance.Pool)
-	if err := pool.Set(balance.Endpoint{Addr: "127.0.0.1:5301"}, balance.Endpoint{Addr: "127.0.0.1:5302"}); err != nil {
-		fmt.Println(err)
-		return
-	}
-	dns := &UDPProxy{
-		Pool:        pool,
-		Replies:     1, // each query has one answer
-		IdleTimeout: 5 * time.Second,
-		Accept:      func(c netip.AddrPort) bool { return c.Addr().IsLoopback() },
-	}
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	done := make(chan error)
-	go func() { done <- dns.Serve(pc) }()
-	fmt.Println(dns.Shutdown(context.Background()), <-done)
-	// Output: <nil> l4: server closed
-}
-
 // TestUDPOneWay: a server that takes datagrams and never replies is believed
 // after a second. Should it refuse later, what it has taken goes to no other,
 // and the datagram that finds out does.

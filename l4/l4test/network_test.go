@@ -5,7 +5,6 @@ package l4test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -287,20 +286,4 @@ func TestDialedAndFailAccept(t *testing.T) {
 		wantRead(t, c, "cu")
 		wantError(t, c, syscall.ECONNRESET)
 	})
-}
-
-func ExampleNetwork() {
-	n := NewNetwork()
-	ln, _ := n.Listen("tcp", "echo.test:7")
-	go func() {
-		c, _ := ln.Accept()
-		io.Copy(c, c)
-		c.Close()
-	}()
-	c, _ := n.DialContext(context.Background(), "tcp", "echo.test:7")
-	io.WriteString(c, "hello")
-	c.(*Conn).CloseWrite()
-	echo, _ := io.ReadAll(c)
-	fmt.Println(string(echo), "from", c.RemoteAddr())
-	// Output: hello from 198.18.0.1:7
 }

@@ -159,11 +159,14 @@ func (w *editingWriter) Write(p []byte) (int, error) {
 // WriteString implements [io.StringWriter] without a copy. What goes to net/http as
 // it is goes as a string, which it cuts into other chunks.
 func (w *editingWriter) WriteString(s string) (int, error) {
-	to, ok := w.ResponseWriter.(io.StringWriter)
-	if !ok || w.s.through != nil || w.filtered != nil || w.refused != nil || !w.lent.enter() {
-		return w.Write(unsafeBytes(s))
+	if !w.lent.enter() {
+		return 0, errReturned
 	}
 	defer w.lent.leave()
+	to, ok := w.ResponseWriter.(io.StringWriter)
+	if !ok || w.s.through != nil || w.filtered != nil || w.refused != nil {
+		return w.Write(unsafeBytes(s))
+	}
 	if !w.wrote {
 		w.bypass()
 		if w.guesses() {
@@ -267,14 +270,16 @@ func (w *editingWriter) open() error {
 // ReadFrom implements [io.ReaderFrom] for the sake of sendfile. Any other
 // source may block between pieces, so it is copied piece by piece.
 func (w *editingWriter) ReadFrom(src io.Reader) (int64, error) {
-	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && w.wrote && w.refused == nil && w.filtered == nil && isFile(src) {
+	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok && isFile(src) {
 		if !w.lent.enter() {
 			return 0, errReturned
 		}
 		defer w.lent.leave()
-		n, err := rf.ReadFrom(src)
-		w.s.x.Record.BytesOut += n
-		return n, err
+		if w.wrote && w.refused == nil && w.filtered == nil {
+			n, err := rf.ReadFrom(src)
+			w.s.x.Record.BytesOut += n
+			return n, err
+		}
 	}
 	return io.Copy(struct{ io.Writer }{w}, src)
 }

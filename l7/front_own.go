@@ -53,7 +53,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 	*w = ownWriter{x: x, under: under, header: make(http.Header)}
 	r.Body = http.NoBody
 	if r.ContentLength != 0 {
-		b := &ownBody{x: x, under: under, r: r}
+		b := &ownBody{x: x, under: under, r: r, turn: make(chan struct{}, 1)}
 		if r.Body = b; x.proto < 2 {
 			w.body = b
 		}

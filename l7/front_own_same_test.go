@@ -3,11 +3,16 @@
 package l7
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -150,4 +155,77 @@ func TestOwnWriterAnswersAsNetHTTP(t *testing.T) {
 			require.Equal(t, said[0].String(), said[1].String())
 		})
 	}
+}
+
+// A goroutine of the middleware may read the body while the handler inside does, as with
+// net/http: each byte goes to one of the two, and the next request is whole.
+func TestOwnBodyIsReadByTwo(t *testing.T) {
+	body := strings.Repeat("0123456789", 1000)
+	var inside, outside int
+	reply, _ := rawReply(t, fmt.Sprintf("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: %d\r\n\r\n%sGET /next HTTP/1.1\r\nHost: a.test\r\n\r\n", len(body), body), func(*l4test.Network) (http.Handler, bool) {
+		begun := make(chan struct{}, 2)
+		next := HandlerFunc(func(x *Exchange) {
+			begun <- struct{}{}
+			b := make([]byte, 7)
+			for n, err := 0, error(nil); err == nil; inside += n {
+				n, err = x.Body().Read(b)
+			}
+			x.Respond(200, nil, x.Path)
+		})
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var wg sync.WaitGroup
+			if r.ContentLength > 0 {
+				wg.Go(func() {
+					<-begun
+					b := make([]byte, 5)
+					for {
+						n, err := r.Body.Read(b)
+						if outside += n; err != nil {
+							return
+						}
+					}
+				})
+			}
+			next.ServeHTTP(w, r)
+			wg.Wait()
+		}), true
+	})
+	require.Equal(t, len(body), inside+outside)
+	require.Contains(t, reply, "\r\n\r\n/next")
+}
+
+// What a goroutine of the handler still calls when that has returned touches nothing; until
+// then it is the handler's.
+func TestOwnWriterIsOverWhenTheHandlerReturns(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "late")
+	require.NoError(t, os.WriteFile(name, []byte("late"), 0o600))
+	const requests = 200
+	reply, _ := rawReply(t, strings.Repeat("GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n", requests), func(*l4test.Network) (http.Handler, bool) {
+		n := 0
+		return &EditHeader{Reply: []FieldEdit{SetField{Name: "X-Edit", Value: "1"}}, Next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n++
+			times := n
+			go func() {
+				for range times {
+					runtime.Gosched()
+				}
+				f, err := os.Open(name)
+				if err != nil {
+					return
+				}
+				defer f.Close()
+				_, _ = w.(io.ReaderFrom).ReadFrom(f)
+				_, _ = io.WriteString(w, "late")
+			}()
+		})}, true
+	})
+	br := bufio.NewReader(strings.NewReader(reply))
+	for range requests {
+		resp, err := http.ReadResponse(br, nil)
+		require.NoError(t, err)
+		b, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Contains(t, []string{"", "late", "latelate"}, string(b))
+	}
+	require.Zero(t, br.Buffered())
 }

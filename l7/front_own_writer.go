@@ -35,13 +35,16 @@ type ownBody struct {
 	x      *Exchange
 	under  ownFront
 	r      *http.Request
-	closed atomic.Bool // by the goroutine that ends the exchange
+	turn   chan struct{} // held by the goroutine that reads, here or through the handler
+	closed atomic.Bool   // by the goroutine that ends the exchange
 }
 
 func (b *ownBody) Read(p []byte) (int, error) {
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
+	b.turn <- struct{}{}
+	defer func() { <-b.turn }()
 	n, err := b.under.readBody(p)
 	if err != nil {
 		if t := b.x.Header.withoutOwn(b.under.trailer()); t != nil {

@@ -43,9 +43,26 @@ func (t *through) ownRequest(r *http.Request, ctx *requestContext) {
 }
 
 func (t *through) readBody(p []byte) (int, error) {
+	defer t.readAlone()()
 	n, err := t.ownFront.readBody(p)
 	t.x.Record.BytesIn += int64(n)
 	return n, err
+}
+
+func (t *through) bodyReady() bool {
+	defer t.readAlone()()
+	return t.ownFront.bodyReady()
+}
+
+// readAlone keeps the foreign handler from reading the body until the result is called: a
+// goroutine of it may do so at the same time.
+func (t *through) readAlone() (end func()) {
+	b, ok := t.lent.s.r.Body.(*ownBody)
+	if !ok {
+		return func() {}
+	}
+	b.turn <- struct{}{}
+	return func() { <-b.turn }
 }
 
 func (t *through) serveForeign(h http.Handler, _ bool) { serveOwn(t.x, t, h) }

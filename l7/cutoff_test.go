@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,6 +143,34 @@ func TestCutOffDoesNotLookComplete(t *testing.T) {
 					if last.data[0] == 21 {
 						t.Error("close_notify was sent")
 					}
+				})
+			})
+		}
+	}
+}
+
+// A reply that is cut ends its connection at once, also if the request body has not come:
+// net/http would wait for that before it closes.
+func TestCutOffDoesNotAwaitTheBody(t *testing.T) {
+	through := func(n *l4test.Network) http.Handler {
+		p := newProxy(n, one)
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.ServeHTTP(w, r) })
+	}
+	abort := fixed(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	for name, site := range map[string]func(*l4test.Network) http.Handler{"server": through, "handler": abort} {
+		for _, fields := range []string{"Content-Length: 10\r\nExpect: 100-continue\r\n", "Transfer-Encoding: chunked\r\n"} {
+			t.Run(name+", "+fields, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					byteFront(t, site, new(l7.Server), func(t *testing.T, f *front) {
+						if name == "server" {
+							origin(t, f.network, one, l7test.Script{l7test.Early(), l7test.Send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"), l7test.Reset()})
+						}
+						start := time.Now()
+						c := f.dial(t).send("PUT / HTTP/1.1\r\nHost: a.test\r\n" + fields + "\r\n")
+						if got := c.rest(); strings.Contains(got, "hello") || time.Since(start) > time.Second {
+							t.Errorf("%q after %v", got, time.Since(start))
+						}
+					})
 				})
 			})
 		}

@@ -206,11 +206,13 @@ func (s *standard) resumeBody() {}
 // keeps reading for a moment: a client that is still sending when the
 // connection is closed might never see the reply.
 func (s *standard) lingerBody() {
-	if s.lent != nil || s.hijacked || s.aborted || !s.unread() {
+	if s.lent != nil || s.hijacked || !s.unread() {
 		return
 	}
 	rc := http.NewResponseController(s.w)
 	switch {
+	case s.aborted: // net/http drains it before it closes the connection
+		_ = rc.SetReadDeadline(past)
 	case !s.duplex: // net/http drains it before the head
 		if s.srv != nil {
 			_ = rc.SetReadDeadline(time.Now().Add(lingerTime))

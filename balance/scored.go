@@ -35,9 +35,9 @@ import (
 // A server is drawn by weight, and gives way to another one only if that would not cost
 // more even with this request. So with little to do each server has its share by weight,
 // differences of less than a request are left to chance, and a number that is a second old
-// does not send all requests of that second to one server: those on their way count. As it
-// compares whole requests, a server whose share of all that is in flight is near one request
-// may get half less or two fifths more than that share.
+// does not send all requests of that second to one server: those on their way count. Since
+// whole requests are compared, a server whose share by weight is about one request at a time
+// may get up to half less or two fifths more than that.
 // Servers of the same cost are chosen from at random.
 //
 // With Affinity, a request with a key goes to the key's own server, found on a [Ring],

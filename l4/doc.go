@@ -23,16 +23,16 @@
 // losing a byte and waits without holding a buffer. On Linux a relay between
 // plain sockets has no goroutine of its own: a Parker, one for each processor,
 // moves the data when epoll says so. Everything else (TLS, other systems, the
-// in-memory network of package l4test) has two goroutines a relay. Idle, the one
-// takes 2.5 KB of the process, and one with TLS on the client's side 28 KB
-// (proportional set size of a process that held 9 000, and 2 000 with TLS, over
-// loopback, each of which had sent and got a few bytes).
+// in-memory network of package l4test) has two goroutines a relay. An idle relay
+// between plain sockets takes 2.5 KB of memory, one with TLS on the client's side
+// 28 KB (proportional set size of a process with 9 000 relays, and 2 000 with TLS,
+// over loopback, each of which had sent and received a few bytes).
 //
-// What the host gives (handlers, matchers, DialFunc, Key, Handshake, OnDone) is
-// called without a lock, and may call back whatever it likes; [Record.Note] is
-// the exception that says so. The connections and listeners that it gives are
-// used as [net] has them, and deadlines of theirs are set, and datagrams written,
-// while locks are held: those methods must neither wait nor call back.
+// Handlers, matchers, DialFunc, Key, Handshake, OnDone and other code of the host
+// are called without a lock and may call any function of this package, but for the
+// func given to [Record.Note]. Deadlines of the host's connections and listeners are
+// set, and datagrams written, while locks are held: those methods must neither wait
+// nor call back.
 //
 // # MySQL
 //

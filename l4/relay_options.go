@@ -23,7 +23,7 @@ type RelayOptions struct {
 	HalfClosedTimeout time.Duration
 
 	Buffers *BufferPool // to borrow from while there is something to move; nil means a pool of its own
-	Parker  *Parker     // moves data between plain sockets, by splice if it is much; nil means the one that looks after a, or that of the Server that accepted a, else goroutines do
+	Parker  *Parker     // moves data between plain sockets, by splice if it is much; nil means the one that a is parked with, or that of the Server that accepted a; if there is none, goroutines move it
 }
 
 const (

@@ -35,9 +35,9 @@ type Upstream struct {
 	// what is idle, sooner than TCP would find a dead server. A connection gets its
 	// probes when it becomes a stream or a tunnel, which may be quiet for long;
 	// HTTP/2 has PING. It must end when its context does; deadlines that it has set are
-	// replaced. Over a [*tls.Conn] that it
-	// returns, with TLS nil, what is spoken is what its handshake has agreed on. A
-	// wrapper of a socket should have the method NetConn of a [*tls.Conn]: what a server
+	// replaced. If it
+	// returns a [*tls.Conn], and TLS is nil, the protocol is the one that the handshake
+	// has agreed on (ALPN). A wrapper of a socket should have the method NetConn of a [*tls.Conn]: what a server
 	// sends between two requests, such as a second reply to the first, is seen through
 	// it, and the connection is not used again.
 	Dial l4.DialFunc

@@ -324,6 +324,19 @@ func TestTransportNamesItsMistake(t *testing.T) {
 	}
 }
 
+func TestTransportNamesThePoolThatHasNoServer(t *testing.T) {
+	for name, want := range map[string]string{
+		"users": `l7: no reply: pool "users": balance: no usable server`,
+		"":      "l7: no reply: balance: no usable server",
+	} {
+		req, err := http.NewRequest("GET", "http://a.example/", nil)
+		require.NoError(t, err)
+		_, err = (&Transport{Pool: &balance.Pool{Name: name}}).RoundTrip(req)
+		require.ErrorIs(t, err, balance.ErrNoServer)
+		require.EqualError(t, err, want)
+	}
+}
+
 type closing struct {
 	io.Reader
 	closed bool

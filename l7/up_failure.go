@@ -5,6 +5,7 @@ package l7
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"time"
@@ -37,6 +38,9 @@ func (f *failure) cutConnecting() bool {
 // noServer returns the failure for an error of Acquire. Last is the failure of
 // the previous try, or nil.
 func (t *attempt) noServer(err error, last *failure) *failure {
+	if t.p.of != "" && t.p.Pool.Name != "" { // a Transport; the record of a Proxy, and its log, name the pool
+		err = fmt.Errorf("pool %q: %w", t.p.Pool.Name, err)
+	}
 	f := &failure{class: balance.Canceled, status: http.StatusServiceUnavailable, by: l4.ServerAborted, phase: l4.PhaseConnect, err: err}
 	switch {
 	case t.x.Context().Err() != nil:

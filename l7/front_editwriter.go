@@ -28,6 +28,8 @@ type editingWriter struct {
 	refused  error         // why the handler's writes are dropped; nil if they are not
 	taken    *handedConn   // the hijacked connection; nil if none was, or it is not ours
 	filtered *filteredBody // nil if no filter changes the body
+	out      bool          // net/http has sent the head
+	duplex   bool          // the handler has called EnableFullDuplex
 
 	early []byte      // written, and held back until the type can be guessed
 	was   http.Header // the fields at the first write
@@ -177,8 +179,10 @@ func (w *editingWriter) WriteString(s string) (int, error) {
 			return w.pass(unsafeBytes(s))
 		}
 	}
+	w.drains()
 	n, err := to.WriteString(s)
 	w.s.x.Record.BytesOut += int64(n)
+	w.sent(false)
 	return n, err
 }
 
@@ -193,8 +197,10 @@ func (w *editingWriter) pass(p []byte) (int, error) {
 	if w.filtered != nil {
 		return w.filtered.w.Write(p)
 	}
+	w.drains()
 	n, err := w.ResponseWriter.Write(p)
 	w.s.x.Record.BytesOut += int64(n)
+	w.sent(false)
 	return n, err
 }
 
@@ -276,8 +282,10 @@ func (w *editingWriter) ReadFrom(src io.Reader) (int64, error) {
 		}
 		defer w.lent.leave()
 		if w.wrote && w.refused == nil && w.filtered == nil {
+			w.drains()
 			n, err := rf.ReadFrom(src)
 			w.s.x.Record.BytesOut += n
+			w.sent(true)
 			return n, err
 		}
 	}
@@ -313,7 +321,10 @@ func (w *editingWriter) FlushError() error {
 	if w.filtered != nil {
 		return nil // filtered bytes are flushed as they come
 	}
-	return http.NewResponseController(w.ResponseWriter).Flush()
+	w.drains()
+	err := http.NewResponseController(w.ResponseWriter).Flush()
+	w.sent(true)
+	return err
 }
 
 // Hijack gives the connection to the handler.

@@ -18,6 +18,7 @@ type standardBody struct {
 	bounded bool        // the body bounds its waits itself, as that of a stream does
 	own     hostDeadline
 	readAt  deadline
+	moved   atomic.Bool  // another deadline is in force than that of readAt
 	due     atomic.Int64 // readAt in nanoseconds of Unix time; 0 until a bound is set
 	limit   atomic.Int64 // of each wait, in nanoseconds, under an http.Server of the host's; 0 means none
 	both    atomic.Bool  // the limit is of the silence of both sides, under an http.Server of the host's
@@ -33,6 +34,9 @@ func (s *standard) readBody(p []byte) (int, error) {
 	}
 	if !b.ended.Load() && !b.bounded {
 		limit, _ := s.bodyLimit()
+		if b.moved.Swap(false) {
+			b.readAt.forget()
+		}
 		if b.readAt.bound(time.Now(), limit, s.setReadDeadline, b.instead) && !b.readAt.at.IsZero() {
 			b.due.Store(b.readAt.at.UnixNano())
 		}

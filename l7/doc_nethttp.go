@@ -23,8 +23,10 @@
 // that one which panics before its reply has begun is answered 500 and not cut off,
 // that [http.MaxBytesReader] cannot end the connection, that a Content-Length outside the
 // grammar (RFC 9110, section 8.6) is not sent, that HTTP/1.0 gets no interim replies
-// (section 15.2), that control characters in values become spaces (section 5.5), and that
-// Connection and Upgrade are not sent over HTTP/2 (RFC 9113, section 8.2.2). Closing the body of a request does
+// (section 15.2), that control characters in values become spaces (section 5.5), that
+// what [io.Copy] writes over TCP is not sent after 512 bytes and then in chunks, and that
+// Connection and Upgrade are not sent over HTTP/2 (RFC 9113, section 8.2.2). A target in
+// absolute form is path and query in Request.RequestURI. Closing the body of a request does
 // not read it: what is left of it is read when the handler has returned.
 //
 // # From httputil.ReverseProxy

@@ -180,25 +180,32 @@ func (w *ownWriter) fill(p []byte, direct bool) (n int, err error) {
 }
 
 // ReadFrom implements [io.ReaderFrom] for the sake of sendfile.
-func (w *ownWriter) ReadFrom(src io.Reader) (int64, error) {
+func (w *ownWriter) ReadFrom(src io.Reader) (done int64, err error) {
 	if c, ok := w.under.(*byteConn); ok {
 		if f, n := regularFile(src); f != nil && w.loan.begin() {
 			defer w.loan.end()
 			if w.status != 0 && bodyAllowed(w.status) && w.x.asked.method != http.MethodHead && n <= w.length()-w.written {
-				if err := w.push(nil, false); err != nil {
-					return 0, err
-				}
-				if done, err, ok := c.sendFile(f, n); ok {
-					w.written += done
-					if l, ok := src.(*io.LimitedReader); ok {
-						l.N -= done
+				if _, typed := w.frozen["Content-Type"]; !typed && !w.sent { // it is guessed by these bytes, as net/http does
+					done, err = io.Copy(struct{ io.Writer }{w}, io.LimitReader(src, sniffLen))
+					if n -= done; err != nil || done < sniffLen || n == 0 {
+						return done, err
 					}
+				}
+				if err := w.push(nil, false); err != nil {
 					return done, err
+				}
+				if m, err, ok := c.sendFile(f, n); ok {
+					w.written += m
+					if l, ok := src.(*io.LimitedReader); ok {
+						l.N -= m
+					}
+					return done + m, err
 				}
 			}
 		}
 	}
-	return io.Copy(struct{ io.Writer }{w}, src)
+	rest, err := io.Copy(struct{ io.Writer }{w}, src)
+	return done + rest, err
 }
 
 // length returns the Content-Length that the handler has set, or -1.

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,4 +92,55 @@ func TestHandedConnReadsFromFiles(t *testing.T) {
 	require.EqualValues(t, 2, n)
 	_ = nc.Close()
 	require.Equal(t, "23456789ab", <-got)
+}
+
+// The type of a file is guessed by its first bytes, after those that the handler has
+// written before, as net/http does.
+func TestTypeOfAFileIsGuessed(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	page := "<html>" + strings.Repeat("a page ", 1000)
+	require.NoError(t, os.WriteFile(name, []byte(page), 0o600))
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f, err := os.Open(name)
+		if err != nil {
+			panic(err)
+		}
+		defer f.Close()
+		before := r.URL.Query().Get("before")
+		n, _ := strconv.Atoi(r.URL.Query().Get("n"))
+		w.Header().Set("Content-Length", strconv.Itoa(len(before)+n))
+		w.WriteHeader(200)
+		_, _ = io.WriteString(w, before)
+		m, err := io.Copy(w, io.LimitReader(f, int64(n)))
+		if err != nil || m != int64(n) {
+			panic("not all")
+		}
+	})
+	replies := make(map[string]string)
+	for _, srv := range []interface {
+		Serve(net.Listener) error
+		Close() error
+	}{&http.Server{Handler: h}, &Server{Handler: h}} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() { done <- srv.Serve(ln) }()
+		for _, target := range []string{"/?n=7000", "/?n=512", "/?n=10", "/?n=0", "/?n=7000&before=plain+text"} {
+			c, err := net.Dial("tcp", ln.Addr().String())
+			require.NoError(t, err)
+			_, _ = io.WriteString(c, "GET "+target+" HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+			b, err := io.ReadAll(c)
+			require.NoError(t, err)
+			_ = c.Close()
+			reply := dateLine.ReplaceAllString(string(b), "")
+			if want, ok := replies[target]; ok {
+				require.Equal(t, want, reply)
+			}
+			replies[target] = reply
+		}
+		require.NoError(t, srv.Close())
+		require.ErrorIs(t, <-done, http.ErrServerClosed)
+	}
+	require.Contains(t, replies["/?n=7000"], "Content-Type: text/html")
+	require.Contains(t, replies["/?n=7000&before=plain+text"], "Content-Type: text/plain")
 }

@@ -157,6 +157,30 @@ func TestOwnWriterAnswersAsNetHTTP(t *testing.T) {
 	}
 }
 
+// A trailer is there once, however often the end of the body is read.
+func TestOwnBodyTellsTheTrailerOnce(t *testing.T) {
+	onBoth(t, func(*site) http.Handler {
+		return &Wrap{Next: &FixedReply{}, With: func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				for range 3 {
+					_, _ = io.Copy(io.Discard, r.Body)
+				}
+				fmt.Fprint(w, r.Trailer)
+			})
+		}}
+	}, func(s *site) {
+		req, err := http.NewRequest("POST", "http://10.0.0.1/", io.MultiReader(strings.NewReader("body")))
+		require.NoError(s, err)
+		req.Trailer = http.Header{"X-Sum": {"7"}}
+		resp, err := s.client.Do(req)
+		require.NoError(s, err)
+		b, err := io.ReadAll(resp.Body)
+		require.NoError(s, err)
+		resp.Body.Close()
+		require.Equal(s, "map[X-Sum:[7]]", string(b))
+	})
+}
+
 // A goroutine of the middleware may read the body while the handler inside does, as with
 // net/http: each byte goes to one of the two, and the next request is whole.
 func TestOwnBodyIsReadByTwo(t *testing.T) {

@@ -36,6 +36,7 @@ type ownBody struct {
 	under  ownFront
 	r      *http.Request
 	turn   chan struct{} // held by the goroutine that reads, here or through the handler
+	told   bool          // r has the trailer; guarded by turn
 	closed atomic.Bool   // by the goroutine that ends the exchange
 }
 
@@ -46,8 +47,9 @@ func (b *ownBody) Read(p []byte) (int, error) {
 	b.turn <- struct{}{}
 	defer func() { <-b.turn }()
 	n, err := b.under.readBody(p)
-	if err != nil {
+	if err != nil && !b.told {
 		if t := b.x.Header.withoutOwn(b.under.trailer()); t != nil {
+			b.told = true // a read behind the end must not add it again
 			if b.r.Trailer == nil {
 				b.r.Trailer = make(http.Header)
 			}

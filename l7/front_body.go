@@ -41,6 +41,15 @@ func (c *byteConn) rewindable() bool   { return false }
 
 func (c *byteConn) trailer() *Fields { return c.req.fields }
 
+// goOn implements downstream.
+func (c *byteConn) goOn() error {
+	if !c.x.expect || c.rep.begun {
+		return nil
+	}
+	c.x.expect = false
+	return c.send([]byte("HTTP/1.1 100 Continue\r\n\r\n"), false)
+}
+
 // readBody reads the body that the client sends, without its framing.
 func (c *byteConn) readBody(p []byte) (int, error) {
 	b := &c.req
@@ -53,11 +62,8 @@ func (c *byteConn) readBody(p []byte) (int, error) {
 	if b.failed {
 		return 0, cmp.Or(b.err, errStopped)
 	}
-	if c.x.expect && !c.rep.begun {
-		c.x.expect = false
-		if err := c.send([]byte("HTTP/1.1 100 Continue\r\n\r\n"), false); err != nil {
-			return 0, err
-		}
+	if err := c.goOn(); err != nil {
+		return 0, err
 	}
 	b.touched = true
 	var n int

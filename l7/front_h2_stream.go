@@ -256,13 +256,19 @@ func (s *h2Exchange) request() *http.Request {
 	return s.x.newRequest(s.context())
 }
 
+// goOn implements downstream.
+func (s *h2Exchange) goOn() error {
+	if !s.x.expect || s.told {
+		return nil
+	}
+	s.x.expect = false
+	return s.writeInterim(&Reply{Status: http.StatusContinue})
+}
+
 func (s *h2Exchange) readBody(p []byte) (int, error) {
 	f, x := s.f, &s.x
-	if x.expect && !s.told {
-		x.expect = false
-		if err := s.writeInterim(&Reply{Status: http.StatusContinue}); err != nil {
-			return 0, err
-		}
+	if err := s.goOn(); err != nil {
+		return 0, err
 	}
 	var wait time.Duration
 	f.mu.Lock()
@@ -384,7 +390,7 @@ var errStreamOver = errors.New("l7: the reply has ended")
 
 func (s *h2Exchange) writeInterim(r *Reply) error {
 	f := s.f
-	if r.Status == http.StatusContinue {
+	if r.Status == http.StatusContinue && s.x.expect { // a pump may be looking, if not
 		s.x.expect = false
 	}
 	f.mu.Lock()

@@ -36,7 +36,7 @@ func (c *byteConn) writeInterim(r *Reply) error {
 	if c.x.proto == 0 {
 		return nil
 	}
-	if r.Status == http.StatusContinue {
+	if r.Status == http.StatusContinue && c.x.expect { // a pump may be looking, if not
 		c.x.expect = false
 	}
 	b := c.room()

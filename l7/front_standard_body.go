@@ -82,6 +82,14 @@ func (s *standard) lateBody(err error) error {
 	return timedOut("Proxy.BodyTimeout", time.Duration(s.root().body.limit.Load()), err)
 }
 
+// goOn implements downstream. Net/http sends a 100 by itself, when the body is read.
+func (s *standard) goOn() error {
+	if under := s.root().under; under != nil {
+		return under.goOn()
+	}
+	return nil
+}
+
 // boundBody bounds the waits for the body under an http.Server of the host's,
 // which can only bound the body as a whole.
 func (s *standard) boundBody(d time.Duration, both bool) {

@@ -50,6 +50,10 @@ type requestBody interface {
 type replyWriter interface {
 	// writeInterim sends a 1xx reply, or nothing if the client is HTTP/1.0.
 	writeInterim(r *Reply) error
+	// goOn asks a client that waits for a 100 (Continue) for its body, unless the reply
+	// has begun. It is called before another goroutine reads the body, since that could
+	// not know whether it has.
+	goOn() error
 	// writeHead sends the head of the final reply and fixes the framing of
 	// what follows: r.ContentLength bytes, -1 meaning until finish.
 	writeHead(r *Reply) error
@@ -152,6 +156,7 @@ type unwritten struct{}
 func (unwritten) writeHead(*Reply) error    { return nil }
 func (unwritten) writeBody([]byte) error    { return nil }
 func (unwritten) flush() error              { return nil }
+func (unwritten) goOn() error               { return nil }
 func (unwritten) direct(int64) directWriter { return nil }
 func (unwritten) finish(*Fields) error      { return nil }
 func (unwritten) abort()                    {}

@@ -108,6 +108,9 @@ func (c *upConn) awaitHead(t *attempt, l *try, now time.Time) error {
 			}
 			if waiting && !c.gotHead { // no 100 in time: send the body
 				waiting = false
+				if err := x.down.goOn(); err != nil {
+					return &clientError{err}
+				}
 				c.startPump(t)
 				continue
 			}

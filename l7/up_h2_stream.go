@@ -211,6 +211,9 @@ func (s *h2Stream) awaitHead(t *attempt, l *try) error {
 			now = time.Now()
 			if waiting && !s.gotHead { // no 100 in time: send the body
 				waiting = false
+				if err := t.x.down.goOn(); err != nil {
+					return &clientError{err}
+				}
 				s.pump = newPump(t, s, true)
 				continue
 			}

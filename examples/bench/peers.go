@@ -144,6 +144,10 @@ func revision() string {
 }
 
 func firstLine(text []byte) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-	return line
+	for line := range strings.Lines(strings.TrimSpace(string(text))) {
+		if !strings.HasPrefix(line, "[NOTICE]") { // what HAProxy says before
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
 }

@@ -41,7 +41,7 @@ var ErrLaw = errors.New("ratelimit: the store does not know this law")
 type Shared[K comparable] struct {
 	Store Store       // nil means that limits are local
 	Law   Law         // for every key; nil refuses everything
-	LawOf func(K) Law // if set, for one key; nil of it means Law. As in Keyed
+	LawOf func(K) Law // if set, the law of one key; Law applies where it returns nil, as in Keyed
 
 	Prefix string         // of keys in the store, to tell limits apart
 	Key    func(K) string // the key in the store; nil means the text of it

@@ -4,15 +4,14 @@ package l7
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
 // ownFraming decides by the fields of a foreign handler, as net/http does, how long the
-// body of an HTTP/1 reply is. Length is what the handler has announced, or has written
-// in all; -1 if it is not known.
+// body of an HTTP/1 reply is. r.ContentLength is what the handler has announced, or has
+// written in all; -1 if it is not known.
 func (w *ownWriter) ownFraming(r *Reply) {
 	switch te := w.frozen.Get("Transfer-Encoding"); {
 	case te == "identity":
@@ -30,14 +29,9 @@ func (c *byteConn) appendOwnHead(b []byte, r *Reply) []byte {
 	if b = appendStatus(b, r.Status); c.x.proto == 0 {
 		b[at+len("HTTP/1.")] = '0'
 	}
-	var few [16]string // on the stack
-	names := few[:0]
-	for name := range r.own {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	var few [16]string    // on the stack
 	var length, told bool // set by the handler
-	for _, name := range names {
+	for _, name := range sortedNames(few[:0], r.own) {
 		values := r.own[name]
 		switch name {
 		case "Content-Length":

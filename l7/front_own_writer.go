@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -182,32 +183,47 @@ func (w *ownWriter) fill(p []byte, direct bool) (n int, err error) {
 }
 
 // ReadFrom implements [io.ReaderFrom] for the sake of sendfile.
-func (w *ownWriter) ReadFrom(src io.Reader) (done int64, err error) {
-	if c, ok := w.under.(*byteConn); ok {
-		if f, n := regularFile(src); f != nil && w.loan.begin() {
-			defer w.loan.end()
-			if w.status != 0 && bodyAllowed(w.status) && w.x.asked.method != http.MethodHead && n <= w.length()-w.written {
-				if _, typed := w.frozen["Content-Type"]; !typed && !w.sent { // it is guessed by these bytes, as net/http does
-					done, err = io.Copy(struct{ io.Writer }{w}, io.LimitReader(src, sniffLen))
-					if n -= done; err != nil || done < sniffLen || n == 0 {
-						return done, err
-					}
-				}
-				if err := w.push(nil, false); err != nil {
-					return done, err
-				}
-				if m, err, ok := c.sendFile(f, n); ok {
-					w.written += m
-					if l, ok := src.(*io.LimitedReader); ok {
-						l.N -= m
-					}
-					return done + m, err
-				}
-			}
+func (w *ownWriter) ReadFrom(src io.Reader) (int64, error) {
+	c, ok := w.under.(*byteConn)
+	if !ok {
+		return w.copyFrom(src)
+	}
+	f, n := regularFile(src)
+	if f == nil || !w.loan.begin() {
+		return w.copyFrom(src)
+	}
+	defer w.loan.end()
+	if w.status == 0 || !bodyAllowed(w.status) || w.x.asked.method == http.MethodHead || n > w.length()-w.written {
+		return w.copyFrom(src)
+	}
+	return w.readFile(c, src, f, n)
+}
+
+func (w *ownWriter) copyFrom(src io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{w}, src)
+}
+
+// readFile sends n bytes of f, which src reads, as the body or a part of it.
+func (w *ownWriter) readFile(c *byteConn, src io.Reader, f *os.File, n int64) (done int64, err error) {
+	if _, typed := w.frozen["Content-Type"]; !typed && !w.sent { // it is guessed by these bytes, as net/http does
+		done, err = w.copyFrom(io.LimitReader(src, sniffLen))
+		if n -= done; err != nil || done < sniffLen || n == 0 {
+			return done, err
 		}
 	}
-	rest, err := io.Copy(struct{ io.Writer }{w}, src)
-	return done + rest, err
+	if err := w.push(nil, false); err != nil {
+		return done, err
+	}
+	m, err, ok := c.sendFile(f, n)
+	if !ok {
+		m, err = w.copyFrom(src)
+		return done + m, err
+	}
+	w.written += m
+	if l, ok := src.(*io.LimitedReader); ok {
+		l.N -= m
+	}
+	return done + m, err
 }
 
 // length returns the Content-Length that the handler has set, or -1.

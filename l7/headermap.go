@@ -15,12 +15,7 @@ func fieldsOf(h http.Header) Fields {
 // appendFieldsOf appends what fieldsOf lists.
 func appendFieldsOf(list []Field, h http.Header) []Field {
 	var few [16]string // on the stack
-	names := few[:0]
-	for name := range h {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range sortedNames(few[:0], h) {
 		k := kindOf(name)
 		if k.owned() || !isToken(name) {
 			continue
@@ -30,6 +25,15 @@ func appendFieldsOf(list []Field, h http.Header) []Field {
 		}
 	}
 	return list
+}
+
+// sortedNames appends the names of h and returns them sorted.
+func sortedNames(names []string, h http.Header) []string {
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // trailerOf lists the trailer fields that may be forwarded, nil if there are

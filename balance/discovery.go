@@ -46,12 +46,12 @@ var errEmpty = errors.New("balance: empty set not followed: the source has no en
 // Check of src, or with a [*penstock.ConfigError] if p is a subset.
 //
 // An error does not empty p: the last good set stays, and the event SourceFailed,
-// [Pool.SourceState] and [Pool.Explain] report the error. The same applies to a set that is
-// refused, and to an empty one unless [Pool.AllowEmpty] is set. (Without OnEvent the error is
-// logged to slog.Default.) An error that comes within 100 ms after a good set and is the one
-// that was reported last, as of a source with an entry that is wrong and stays so while others
-// change, is not reported again, but by SourceState and Explain. A source that fails is watched again after 100 ms, with pauses that grow
-// up to 30 s.
+// [Pool.SourceState] and [Pool.Explain] report the error. The same applies to a set that
+// is refused, and to an empty one unless [Pool.AllowEmpty] is set. (Without OnEvent the
+// error is logged to slog.Default.) An error that comes within 100 ms after a good set and
+// is the one that was reported last, as of a source with an entry that is wrong and stays
+// so while others change, is not reported again, but by SourceState and Explain. A source
+// that fails is watched again after 100 ms, with pauses that grow up to 30 s.
 func (p *Pool) Follow(ctx context.Context, src Source) error {
 	p.init()
 	if p.core.conf != p {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/l4"
 )
 
@@ -271,6 +272,22 @@ func (s *standard) serveForeign(h http.Handler, _ bool) {
 	if s.srv != nil && s.srv.cutting.Load() && r.Context().Err() != nil {
 		s.x.Record.Termination = endOf(l4.Killed, l4.PhaseData)
 	}
+}
+
+// HandlerFunc is a func as a [Handler].
+type HandlerFunc func(x *Exchange)
+
+// ServeExchange calls f.
+func (f HandlerFunc) ServeExchange(x *Exchange) { f(x) }
+
+// ServeHTTP implements [http.Handler].
+func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
+
+// Check returns what is wrong with f.
+func (f HandlerFunc) Check() error {
+	var m penstock.Mistakes
+	m.Need("HandlerFunc", f, "must be a func")
+	return m.Err()
 }
 
 func (s *standard) limits() (l clientLimits, ok bool) {

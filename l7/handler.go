@@ -5,8 +5,6 @@ package l7
 import (
 	"errors"
 	"net/http"
-
-	"github.com/penstock-lb/penstock"
 )
 
 // A Handler is a native [http.Handler]: ServeExchange does the work on both
@@ -61,20 +59,4 @@ func Serve(h http.Handler, x *Exchange) {
 		}
 	}
 	x.down.serveForeign(h, false)
-}
-
-// HandlerFunc is a func as a [Handler].
-type HandlerFunc func(x *Exchange)
-
-// ServeExchange calls f.
-func (f HandlerFunc) ServeExchange(x *Exchange) { f(x) }
-
-// ServeHTTP implements [http.Handler].
-func (f HandlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
-
-// Check returns what is wrong with f.
-func (f HandlerFunc) Check() error {
-	var m penstock.Mistakes
-	m.Need("HandlerFunc", f, "must be a func")
-	return m.Err()
 }

@@ -172,7 +172,7 @@ func lookers(t testing.TB) []looker {
 	return []looker{
 		{"Proxy", HandlerFunc(func(x *Exchange) {
 			c := &h2Conn{host: new(upHost)}
-			c.names, c.h2 = make(map[string]h2Name), h2.New(h2ClientConfig())
+			c.names, c.h2 = make(map[string]h2Name), h2.New(h2ClientConfig(defaultUpStreams))
 			two := &h2Stream{conn: c, method: "GET"}
 			if err := c.begin(two); err != nil {
 				t.Fatal(err)

@@ -26,12 +26,12 @@ const (
 	h2Begins       = 32       // streams that a connection begins before it is the turn of others; 8 cost a tenth of small requests, as their replies are written in more pieces
 	h2OutLimit     = 1 << 20  // of frames that a peer causes and does not read
 	h2PingTimeout  = 15 * time.Second
+	h2MostWindows  = (h2.MaxWindow - h2ConnSpare) / h2StreamWindow // that the window of a connection can hold
 )
 
-// h2ConnWindow returns the window of a connection that has so many streams, which a
-// connection cannot have larger than h2.MaxWindow.
+// h2ConnWindow returns the window of a connection that has so many streams.
 func h2ConnWindow(streams int) int {
-	return min(streams, (h2.MaxWindow-h2ConnSpare)/h2StreamWindow)*h2StreamWindow + h2ConnSpare
+	return min(streams, h2MostWindows)*h2StreamWindow + h2ConnSpare
 }
 
 // An h2Link is the layer below the streams, used on both sides of HTTP/2: the

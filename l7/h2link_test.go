@@ -25,7 +25,7 @@ func TestTurnWithoutRoom(t *testing.T) {
 		defer a.Close()
 		defer b.Close()
 		k := new(h2Link)
-		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(), func(error) {}, func(f func()) { go f() })
+		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(defaultUpStreams), func(error) {}, func(f func()) { go f() })
 		// The server's SETTINGS, as it must say them first.
 		f, _, err := k.h2.Parse([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0})
 		require.NoError(t, err)
@@ -74,7 +74,7 @@ func TestWriterTakesItsTurns(t *testing.T) {
 		k := new(h2Link)
 		var gone error
 		writer := new(h2Sender)
-		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(), func(err error) {
+		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(defaultUpStreams), func(err error) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			gone = err
@@ -128,7 +128,7 @@ func TestBodyEndsBetweenFailedWriteAndLoss(t *testing.T) {
 		k := new(h2Link)
 		var s *h2.Stream
 		lost := make(chan error, 1)
-		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(), func(err error) {
+		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(defaultUpStreams), func(err error) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			k.h2.Finish(s)

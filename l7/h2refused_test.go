@@ -7,11 +7,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -246,4 +248,47 @@ func TestHTTP2EndBeforeSettings(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A connection takes as many streams as MaxStreams says, and another is opened for
+// more: a server works on one connection with one thread, and its window bounds all.
+func TestHTTP2StreamsOfAConnection(t *testing.T) {
+	for name, c := range map[string]struct{ most, conns int }{"default": {0, 3}, "few": {30, 9}, "as many as the server allows": {-1, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network := l4test.NewNetwork()
+				ln, err := network.Listen("tcp", one)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var conns atomic.Int32
+				srv := &http.Server{Protocols: protocols("h2c"), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000},
+					ConnState: func(_ net.Conn, st http.ConnState) {
+						if st == http.StateNew {
+							conns.Add(1)
+						}
+					},
+					Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { time.Sleep(time.Second) })}
+				go srv.Serve(ln)
+				defer srv.Close()
+				tr := &l7.Transport{Pool: newPool(one), Upstream: &l7.Upstream{Dial: network.DialContext, Protocols: protocols("h2c"), MaxStreams: c.most}}
+				var wg sync.WaitGroup
+				for range 256 {
+					wg.Go(func() {
+						res, err := (&http.Client{Transport: tr}).Get("http://" + one)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						res.Body.Close()
+					})
+				}
+				wg.Wait()
+				tr.Upstream.CloseIdle()
+				if n := int(conns.Load()); n != c.conns {
+					t.Errorf("%d connections, want %d", n, c.conns)
+				}
+			})
+		})
+	}
 }

@@ -100,7 +100,7 @@ func TestInputHoldsNothing(t *testing.T) {
 func TestFramesLeaveNoBuffer(t *testing.T) {
 	var b buffers
 	b.setSizes()
-	k := &h2Link{h2: h2.New(h2ClientConfig())}
+	k := &h2Link{h2: h2.New(h2ClientConfig(defaultUpStreams))}
 	const settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 	var in input
 	require.NoError(t, in.fill(l4.NewConn(&piecesConn{pieces: []string{settings + settings[:5]}}), &b))
@@ -119,7 +119,7 @@ func TestFramesLeaveNoBuffer(t *testing.T) {
 func TestAnswersThatAreNotReadEnd(t *testing.T) {
 	var b buffers
 	b.setSizes()
-	k := &h2Link{h2: h2.New(h2ClientConfig())}
+	k := &h2Link{h2: h2.New(h2ClientConfig(defaultUpStreams))}
 	const settings, ping = "\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x08\x06\x00\x00\x00\x00\x00" + "12345678"
 	in := input{buf: &l4.Buffer{B: []byte(settings)}}
 	now := time.Now()

@@ -18,9 +18,9 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// An HTTP/2 connection takes streams up to the server's limit, then another one
-// is opened. Only one is opened at a time, so that a burst does not open one
-// for each request.
+// An HTTP/2 connection takes streams up to MaxStreams and the server's limit, then
+// another one is opened. Only one is opened at a time, so that a burst does not open
+// one for each request.
 
 // h2Conn is an HTTP/2 connection to a server. One goroutine reads it until it
 // ends.
@@ -207,7 +207,7 @@ func (h *upHost) speak(nc net.Conn, d *dialing, id identity, owner *session, onc
 	// A write may block on a server that does not read, for longer than a request
 	// may take. So a request never writes for others.
 	c.apart = true
-	c.start(l4.NewConn(nc), false, defaultSendTimeout, h2ClientConfig(), c.unwritable, func(f func()) { go f() })
+	c.start(l4.NewConn(nc), false, defaultSendTimeout, h2ClientConfig(h.up.maxStreams()), c.unwritable, func(f func()) { go f() })
 	cut := h.replace(d, func() {
 		h.twos = append(slices.Clip(h.twos), c)
 		once = once || h.gone
@@ -267,7 +267,7 @@ func (c *h2Conn) reserve(now time.Time, use usage) bool {
 		return false
 	}
 	c.mu.Lock()
-	ok := !c.closed && c.h2.Room() > c.reserved
+	ok := !c.closed && c.h2.Room() > c.reserved && c.h2.Open()+c.reserved < c.host.up.maxStreams()
 	if ok {
 		c.reserved++
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
 	"time"
@@ -16,9 +17,18 @@ import (
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
-// h2ClientConfig holds the settings for servers.
-func h2ClientConfig() *h2.Config {
-	const streams = 128 // the number of stream windows in that of the connection
+// maxStreams returns MaxStreams without its special values.
+func (u *Upstream) maxStreams() int {
+	if u.MaxStreams < 0 {
+		return math.MaxInt32
+	}
+	return orDefault(u.MaxStreams, defaultUpStreams)
+}
+
+// h2ClientConfig holds the settings for servers. The window of a connection holds
+// those of so many streams, or a stream that is not read would stall others.
+func h2ClientConfig(streams int) *h2.Config {
+	streams = min(streams, h2MostWindows)
 	return &h2.Config{
 		Client: true, MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: 2 * maxReplyHead, MaxHeaders: maxReplyHead,
 		StreamWindow: h2StreamWindow, MaxWindow: h2MaxWindow, ConnWindow: h2ConnWindow(streams),

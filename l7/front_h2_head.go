@@ -277,7 +277,7 @@ func (s *h2Exchange) target() *headError {
 		return bad("more than one Host")
 	case f.hosts == 1 && !validHost(f.host):
 		return bad("malformed Host")
-	case f.hosts == 1 && h.authority && !sameAuthority(f.host, authority, h.scheme):
+	case f.hosts == 1 && h.authority && !sameHost(x.Method, f.host, authority, h.scheme):
 		return bad("Host is not the authority") // section 8.3.1
 	case f.hosts == 1 && !h.authority:
 		x.Host = f.host

@@ -136,7 +136,7 @@ func (s *standard) parseHeader() *headError {
 		// In HTTP/2 the length must match the field (RFC 9113, section 8.1.1). In
 		// HTTP/1 another length means that an outer handler has replaced the body.
 		return bad("Content-Length is not that of the body")
-	case f.hosts > 1 || f.hosts == 1 && !sameAuthority(f.host, x.Host, x.Scheme):
+	case f.hosts > 1 || f.hosts == 1 && !sameHost(x.Method, f.host, x.Host, x.Scheme):
 		return bad("Host is not the authority") // HTTP/2
 	}
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && x.ContentLength > s.srv.MaxBodyBytes {

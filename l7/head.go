@@ -323,7 +323,7 @@ func (f *framing) request(x *Exchange) *headError {
 		return bad("malformed Host")
 	case x.Host == "":
 		x.Host = f.host
-	case x.Method == http.MethodConnect && !sameTarget(f.host, x.Host):
+	case x.Method == http.MethodConnect && !sameHost(x.Method, f.host, x.Host, ""):
 		return bad("CONNECT to another authority than Host")
 	}
 	if x.proto > 0 && f.upgrade && x.ContentLength == 0 {

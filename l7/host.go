@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"net/http"
 	"net/netip"
 	"strings"
 )
@@ -81,9 +82,19 @@ func withoutDefaultPort(s, scheme string) string {
 	return s
 }
 
+// sameHost reports whether the Host field of a request names the authority that its
+// target, or :authority, gives: only then is the request for one entity (RFC 9110,
+// section 7.2; RFC 9113, section 8.3.1). It is the same over HTTP/1 and HTTP/2.
+func sameHost(method, host, authority, scheme string) bool {
+	if method == http.MethodConnect {
+		return sameTarget(host, authority)
+	}
+	return sameAuthority(host, authority, scheme)
+}
+
 // sameTarget reports whether the Host of a CONNECT is that of its target, which
-// has a port. CONNECT has no default port, but clients leave out those that are
-// the defaults of http and https.
+// has a port (RFC 9110, section 9.3.6). CONNECT has no scheme, and so no default port,
+// but clients leave out of Host those that are the defaults of http and https.
 func sameTarget(host, target string) bool {
 	return equalFold(host, target) || equalFold(withoutDefaultPort(host, "http"), withoutDefaultPort(target, "http")) ||
 		equalFold(withoutDefaultPort(host, "https"), withoutDefaultPort(target, "https"))

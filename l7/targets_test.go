@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
@@ -110,5 +111,48 @@ func TestUnusualTargets(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// The Host of a CONNECT may leave out the port of its target if that is a default of
+// http or https, over HTTP/1 as over HTTP/2. Any other difference is refused.
+func TestHostOfCONNECT(t *testing.T) {
+	h := l7.HandlerFunc(func(x *l7.Exchange) { x.Respond(403, nil, x.Host) })
+	for _, c := range []struct {
+		target, host string
+		ok           bool
+	}{
+		{"a.test:443", "a.test:443", true},
+		{"a.test:443", "A.test", true},
+		{"a.test:443", "a.test:", true},
+		{"a.test:80", "a.test", true},
+		{"[::1]:443", "[::1]", true},
+		{"a.test:443", "a.test:80", false},
+		{"a.test:443", "b.test", false},
+		{"a.test:8443", "a.test", false},
+		{"a.test:443", "b.test:443", false},
+	} {
+		t.Run(c.target+" and "+c.host, func(t *testing.T) {
+			fronts(t, fixed(h), func(t *testing.T, f *front) {
+				want := "403"
+				if !c.ok {
+					want = "400"
+				}
+				got, _, err := f.dial(t).send("CONNECT " + c.target + " HTTP/1.1\r\nHost: " + c.host + "\r\n\r\n").reply("GET")
+				switch {
+				case err != nil:
+					t.Error(err)
+				case f.name == "standard": // net/http does not tell what Host was
+				case got.Status[:3] != want:
+					t.Errorf("HTTP/1: %s; want %s", got.Status, want)
+				}
+				client := newH2Client(t, f.network)
+				client.head(1, true, ":method", "CONNECT", ":authority", c.target, "host", c.host)
+				client.read(time.Second, func() bool { return client.ended[1] })
+				if got := client.status[1]; got != want+" " {
+					t.Errorf("HTTP/2: %q; want %s", got, want)
+				}
+			})
+		})
 	}
 }

@@ -62,7 +62,8 @@ type Proxy struct {
 	// Connect allows CONNECT over HTTP/1.1, and over HTTP/2 under a [Server] without
 	// net/http middleware around (RFC 9113, section 8.5). It is forwarded to a server
 	// of the pool, which is a proxy itself, and a 2xx opens a tunnel; on a side with
-	// HTTP/2 the tunnel is a stream. By default CONNECT is answered 405.
+	// HTTP/2 the tunnel is a stream. By default CONNECT is answered 405. A Host that is
+	// not the target is answered 400, but for a port 80 or 443 that it leaves out.
 	Connect bool
 
 	Timeout       time.Duration // of the whole exchange, from the head of the request to the end of the reply, including the queue and retries, but not of a tunnel; 0 or negative means none

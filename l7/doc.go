@@ -56,8 +56,9 @@
 // ignores Content-Length next to Transfer-Encoding, and refuses empty lines
 // before a request. The request to the server is well-formed all the same. Where
 // net/http does not reveal what the client sent, the connection is closed after
-// the reply. Its HTTP/2 answers 400 to connection-specific fields where RFC 9113,
-// section 8.2.2, has the stream reset, as the byte front does.
+// the reply: after a chunked body, and after any request of HTTP/1.0. Its HTTP/2
+// answers 400 to connection-specific fields where RFC 9113, section 8.2.2, has the
+// stream reset, as the byte front does.
 //
 // # What callbacks may do
 //

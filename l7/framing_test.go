@@ -47,3 +47,37 @@ func TestEarlyReplyLeavesNoRequest(t *testing.T) {
 		})
 	}
 }
+
+// A Transfer-Encoding in HTTP/1.0 leaves the end of the request in doubt, whatever the
+// method and the Content-Length (RFC 9112, section 6.1): the connection ends.
+func TestTransferEncodingInHTTP10(t *testing.T) {
+	const coded = "Host: a\r\nConnection: keep-alive\r\nTransfer-Encoding: "
+	for name, request := range map[string]string{
+		"no length":        "GET / HTTP/1.0\r\n" + coded + "chunked\r\n\r\n0\r\n\r\n",
+		"DELETE":           "DELETE / HTTP/1.0\r\n" + coded + "chunked\r\n\r\n0\r\n\r\n",
+		"gzip":             "GET / HTTP/1.0\r\n" + coded + "gzip\r\n\r\n",
+		"length":           "POST / HTTP/1.0\r\n" + coded + "chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"length 0":         "POST / HTTP/1.0\r\n" + coded + "chunked\r\nContent-Length: 0\r\n\r\n",
+		"length 0 and GET": "GET / HTTP/1.0\r\n" + coded + "chunked\r\nContent-Length: 0\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			fronts(t, proxyTo("10.0.0.1:80"), func(t *testing.T, f *front) {
+				o := origin(t, f.network, "10.0.0.1:80")
+				c := f.dial(t).send(request + smuggled)
+				res, _, err := c.reply("GET")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !res.Close || f.name != "standard" && res.StatusCode != 400 {
+					t.Errorf("%d, close %v", res.StatusCode, res.Close)
+				}
+				c.wantEnd()
+				for _, r := range o.Requests() {
+					if r.Target != "/" || f.name != "standard" {
+						t.Errorf("the server got %s %s", r.Method, r.Target)
+					}
+				}
+			})
+		})
+	}
+}

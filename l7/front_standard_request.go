@@ -142,10 +142,11 @@ func (s *standard) parseHeader() *headError {
 	if s.srv != nil && s.srv.MaxBodyBytes > 0 && x.ContentLength > s.srv.MaxBodyBytes {
 		return &headError{http.StatusRequestEntityTooLarge, "body too long"}
 	}
-	if s.lent == nil && (x.ContentLength < 0 && x.proto == 1 || x.proto == 0 && (x.ContentLength != 0 || f.length < 0 && bodyExpected(x.Method))) {
+	if s.lent == nil && (x.ContentLength < 0 && x.proto == 1 || x.proto == 0) {
 		// net/http removes a Content-Length that came with a Transfer-Encoding, and
-		// in HTTP/1.0 the Transfer-Encoding, so what the client sent is not known.
-		// The connection must not be read after such a request (golang/go#80942).
+		// in HTTP/1.0 the Transfer-Encoding of any request, so what the client sent is
+		// not known. The connection must not be read after a request that may have had
+		// one (RFC 9112, section 6.1; golang/go#80942).
 		s.w.Header().Set("Connection", "close")
 	}
 	x.upgrade = ""

@@ -63,13 +63,14 @@ type Exchange struct {
 	// Record is the record of the exchange so far.
 	Record Record
 
-	asked    asked
-	proto    int8 // minor version of HTTP/1, or 2 for HTTP/2
-	upgrade  string
-	wsKey    string // of an extended CONNECT: the key that we made and the server has to answer
-	trailers bool   // TE: trailers
-	lastOne  bool   // of its connection to the server: it is sent with Connection: close
-	expect   bool   // Expect: 100-continue, not answered yet
+	asked     asked
+	proto     int8 // minor version of HTTP/1, or 2 for HTTP/2
+	upgrade   string
+	wsKey     string // of an extended CONNECT: the key that we made and the server has to answer
+	trailers  bool   // TE: trailers
+	sensitive bool   // Header has fields that are
+	lastOne   bool   // of its connection to the server: it is sent with Connection: close
+	expect    bool   // Expect: 100-continue, not answered yet
 
 	now      time.Time // the time as read after the last wait; zero if it has to be read again
 	down     downstream

@@ -13,8 +13,9 @@ type Field struct {
 	Name  string // as sent; compared without regard to case
 	Value string // without leading and trailing white space
 
-	kind    kind
-	checked bool // fit to be sent: parsed, or cleaned
+	kind      kind
+	checked   bool // fit to be sent: parsed, or cleaned
+	sensitive bool // must enter no table of HTTP/2 (RFC 7541, section 7.1.3)
 }
 
 // named reports whether f has that name. Most fields have another length, which
@@ -147,7 +148,7 @@ func (f *Fields) Add(name, value string) {
 		panic("l7: field name " + quote(name) + " is not a token")
 	}
 	f.edited = true
-	f.list = append(f.list, Field{name, cleanValue(value), f.kindSet(name), true})
+	f.list = append(f.list, Field{Name: name, Value: cleanValue(value), kind: f.kindSet(name), checked: true})
 }
 
 // Del removes all lines of that name, in both spellings as Set does.

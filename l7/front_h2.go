@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http2/hpack"
-
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
@@ -30,11 +28,11 @@ type h2Front struct {
 	srv    *Server
 	conn   *byteConn
 	from   origin
-	emit   func(hpack.HeaderField) // the method value of field, made once
-	cur    *h2Exchange             // the exchange whose head or trailer is being decoded
-	dec    *h2Head                 // the result of the decoding
-	pinged bool                    // a PING of ours is not answered yet
-	part   h2Part                  // of a head that has come in part
+	emit   func(*h2.HeaderField) // the method value of field, made once
+	cur    *h2Exchange           // the exchange whose head or trailer is being decoded
+	dec    *h2Head               // the result of the decoding
+	pinged bool                  // a PING of ours is not answered yet
+	part   h2Part                // of a head that has come in part
 
 	hosts   misdirected
 	workers sync.WaitGroup

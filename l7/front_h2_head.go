@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/net/http2/hpack"
-
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
@@ -90,7 +88,7 @@ func (f *h2Front) trailer(ev *h2.Event, now time.Time) error {
 }
 
 // field handles one field of the head or trailer that is being decoded.
-func (f *h2Front) field(hf hpack.HeaderField) {
+func (f *h2Front) field(hf *h2.HeaderField) {
 	s, h := f.cur, f.dec
 	h.n++
 	h.size += len(hf.Name) + len(hf.Value) + 4
@@ -110,19 +108,23 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 		return
 	}
 	h.regular = true
-	fd := Field{hf.Name, hf.Value, kindOf(hf.Name), true}
-	if h.malformed = fieldFault(&hf, fd.kind); h.malformed != "" {
-		return
+	k, fine := knownField(hf)
+	if !fine {
+		if h.malformed = fieldFault(hf, k); h.malformed != "" {
+			return
+		}
+		switch fault := valueFault(hf); {
+		case fault == "":
+		case h.fields != nil:
+			h.malformed = fault
+			return
+		default: // of which a 400 is to tell (section 8.2.1)
+			h.refused = bad(fault)
+			return
+		}
+		noteField(hf, k)
 	}
-	switch fault := valueFault(&hf); {
-	case fault == "":
-	case h.fields != nil:
-		h.malformed = fault
-		return
-	default: // of which a 400 is to tell (section 8.2.1)
-		h.refused = bad(fault)
-		return
-	}
+	fd := Field{Name: hf.Name, Value: hf.Value, kind: k, checked: true, sensitive: hf.Sensitive}
 	if hf.Name == "priority" && h.fields == nil {
 		s.st.Urgency, s.st.Incremental = h2.ParsePriority(hf.Value)
 	}
@@ -133,10 +135,13 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 		return
 	}
 	list := &s.x.Header
-	if fd.kind == kindOther {
+	s.x.sensitive = s.x.sensitive || hf.Sensitive
+	if k == kindOther {
 		if hf.Name == "cookie" {
 			if h.cookies > 0 {
 				h.crumbs = append(h.crumbs, hf.Value)
+				first := &list.list[h.cookies-1]
+				first.sensitive = first.sensitive || hf.Sensitive
 				if limit > 0 {
 					h.n-- // together they are one field, as long as the bytes are bounded
 				}
@@ -146,7 +151,7 @@ func (f *h2Front) field(hf hpack.HeaderField) {
 		}
 		list.list = append(list.list, fd)
 	} else if err := h.frame.field(list, fd); err != nil {
-		if fd.kind == kindContentLength {
+		if k == kindContentLength {
 			h.malformed = err.reason
 			return
 		}

@@ -126,7 +126,7 @@ func (s *standard) parseHeader() *headError {
 	}
 	if len(r.Trailer) > 0 { // net/http has removed the field
 		names := strings.Join(slices.Sorted(maps.Keys(r.Trailer)), ", ")
-		x.Header.list = append(x.Header.list, Field{"Trailer", names, kindTrailer, true})
+		x.Header.list = append(x.Header.list, Field{Name: "Trailer", Value: names, kind: kindTrailer, checked: true})
 	}
 	switch {
 	case f.unmet != "":

@@ -5,8 +5,6 @@ package l7
 import (
 	"strings"
 
-	"golang.org/x/net/http2/hpack"
-
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
@@ -19,7 +17,10 @@ func (k *h2Link) fields(b h2.Block, list *Fields) (dated bool) {
 			continue
 		}
 		dated = dated || fd.kind == kindDate
-		if !b.Again(fd.Name, fd.Value) {
+		if fd.sensitive {
+			_, name := k.name(fd.Name)
+			b.Field(name, fd.Value, true)
+		} else if !b.Again(fd.Name, fd.Value) {
 			raw, name := k.name(fd.Name)
 			b.FieldAs(raw, name, fd.Value)
 		}
@@ -73,9 +74,36 @@ func lowerString(s string) string {
 	return string(b)
 }
 
+// sensitive reports whether a field with that name and value came as one that must
+// enter no table on its way (RFC 7541, section 7.1.3).
+func (f *Fields) sensitive(name, value string) bool {
+	for i := range f.list {
+		if fd := &f.list[i]; fd.sensitive && fd.Value == value && fd.named(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// knownField returns the kind of a field, and whether the field has been found to be
+// well-formed before: most come from the table again and again.
+func knownField(hf *h2.HeaderField) (k kind, fine bool) {
+	if hf.Note != nil && *hf.Note != 0 {
+		return kind(*hf.Note - 1), true
+	}
+	return kindOf(hf.Name), false
+}
+
+// noteField notes that a field is well-formed.
+func noteField(hf *h2.HeaderField, k kind) {
+	if hf.Note != nil {
+		*hf.Note = uint8(k) + 1
+	}
+}
+
 // fieldFault returns what makes a field of HTTP/2 malformed, pseudo fields aside
 // (RFC 9113, sections 8.2.1 and 8.2.2).
-func fieldFault(hf *hpack.HeaderField, k kind) string {
+func fieldFault(hf *h2.HeaderField, k kind) string {
 	if !isToken(hf.Name) || !isLower(hf.Name) {
 		return "malformed field name"
 	}
@@ -96,7 +124,7 @@ func fieldFault(hf *hpack.HeaderField, k kind) string {
 
 // valueFault is fieldFault for the value, which neither begins nor ends with white
 // space (RFC 9113, section 8.2.1).
-func valueFault(hf *hpack.HeaderField) string {
+func valueFault(hf *h2.HeaderField) string {
 	if !validValue(hf.Value) || len(trimOWS(hf.Value)) != len(hf.Value) {
 		return "malformed value of field " + hf.Name
 	}

@@ -21,7 +21,7 @@ func appendFieldsOf(list []Field, h http.Header) []Field {
 			continue
 		}
 		for _, v := range h[name] {
-			list = append(list, Field{name, cleanValue(v), k, true})
+			list = append(list, Field{Name: name, Value: cleanValue(v), kind: k, checked: true})
 		}
 	}
 	return list

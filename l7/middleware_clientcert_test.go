@@ -375,7 +375,7 @@ func TestForwardClientCertTrust(t *testing.T) {
 func parsedExchange(t *testing.T, fields ...string) *Exchange {
 	x := &Exchange{}
 	for i := 0; i < len(fields); i += 2 {
-		x.Header.list = append(x.Header.list, Field{fields[i], fields[i+1], kindOf(fields[i]), true})
+		x.Header.list = append(x.Header.list, Field{Name: fields[i], Value: fields[i+1], kind: kindOf(fields[i]), checked: true})
 	}
 	return x
 }

@@ -216,7 +216,7 @@ func (c *caller) parseHeader() error {
 		}
 		k := kindOf(name)
 		for _, v := range req.Header[name] {
-			fd := Field{name, trimOWS(v), k, true}
+			fd := Field{Name: name, Value: trimOWS(v), kind: k, checked: true}
 			if k == kindContentLength || k == kindTransferEncoding || k == kindHost {
 				continue // the Request has fields for them
 			}

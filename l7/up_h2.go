@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http2/hpack"
-
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
@@ -47,7 +45,7 @@ type h2Conn struct {
 	in      input
 	readOn  time.Time // time of the last read
 	pinged  bool      // a PING is not answered yet
-	emit    func(hpack.HeaderField)
+	emit    func(*h2.HeaderField)
 	cur     *h2Stream // the stream whose head or trailer is being decoded
 	decoded Reply     // the head that is being decoded
 	dec     h2ReplyHead

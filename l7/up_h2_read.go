@@ -12,8 +12,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/net/http2/hpack"
-
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
@@ -91,7 +89,10 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 		case s.asks && equalFold(name, "sec-websocket-key"): // section 5
 			s.key = value
 		case !k.owned():
-			if !b.Again(name, value) {
+			if x.sensitive && x.Header.sensitive(name, value) {
+				_, lower := c.name(name)
+				b.Field(lower, value, true)
+			} else if !b.Again(name, value) {
 				raw, lower := c.name(name)
 				b.FieldAs(raw, lower, value)
 			}
@@ -442,7 +443,7 @@ func (c *h2Conn) trailer(ev *h2.Event) error {
 }
 
 // field handles one field of the head or trailer that is being decoded.
-func (c *h2Conn) field(hf hpack.HeaderField) {
+func (c *h2Conn) field(hf *h2.HeaderField) {
 	d := &c.dec
 	d.n++
 	d.size += len(hf.Name) + len(hf.Value) + 4
@@ -462,9 +463,12 @@ func (c *h2Conn) field(hf hpack.HeaderField) {
 		return
 	}
 	d.regular = true
-	k := kindOf(hf.Name)
-	if d.malformed = cmpOr(fieldFault(&hf, k), valueFault(&hf)); d.malformed != "" {
-		return
+	k, fine := knownField(hf)
+	if !fine {
+		if d.malformed = cmpOr(fieldFault(hf, k), valueFault(hf)); d.malformed != "" {
+			return
+		}
+		noteField(hf, k)
 	}
 	switch {
 	case k == kindContentLength:
@@ -475,6 +479,6 @@ func (c *h2Conn) field(hf hpack.HeaderField) {
 		d.length = n
 	case d.trailer && forbiddenTrailer(hf.Name):
 	case !k.owned():
-		d.list.list = append(d.list.list, Field{hf.Name, hf.Value, k, true})
+		d.list.list = append(d.list.list, Field{Name: hf.Name, Value: hf.Value, kind: k, checked: true, sensitive: hf.Sensitive})
 	}
 }

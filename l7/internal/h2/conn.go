@@ -2,11 +2,7 @@
 
 package h2
 
-import (
-	"math"
-
-	"golang.org/x/net/http2/hpack"
-)
+import "math"
 
 // A Config configures a Conn. All fields must be set.
 type Config struct {
@@ -61,7 +57,7 @@ type Conn struct {
 	block    []byte
 	inBlock  uint32 // the stream whose head is not complete; 0 if there is none
 	blockEnd bool   // it ends its stream
-	dec      *hpack.Decoder
+	dec      decoder
 }
 
 // New returns a Conn whose first frames are in its Out.
@@ -86,7 +82,7 @@ func New(cfg *Config) *Conn {
 		c.skip = len(Preface)
 	}
 	c.enc = encoder{max: firstTable, least: firstTable}
-	c.dec = hpack.NewDecoder(firstTable, nil)
+	c.dec.max = firstTable
 	c.Out = c.local.append(c.Out, c.client)
 	c.unacked, c.allowed = 1, c.local.MaxStreams
 	if c.most > c.recv {
@@ -112,8 +108,7 @@ func (c *Conn) InHead() bool { return c.inBlock != 0 }
 // reading side and the lock.
 func (c *Conn) Rest() {
 	if c.inBlock == 0 {
-		c.block = nil
-		_ = c.Decode([]byte{0x82}, nil) // a field of the static table: the decoder refers to the last block that it was given
+		c.block, c.dec.strings = nil, nil
 	}
 	if c.opened == 0 {
 		c.streams, c.free = make(map[uint32]*Stream), nil

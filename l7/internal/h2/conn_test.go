@@ -66,7 +66,7 @@ func (p *pair) pass(from, to *Conn) {
 		ev, err := to.Receive(f, start)
 		require.NoError(p.t, err)
 		if ev.Kind == Head || ev.Kind == Trailer {
-			require.NoError(p.t, to.Decode(ev.Block, func(f hpack.HeaderField) { p.heads = append(p.heads, f.Name+"="+f.Value) }))
+			require.NoError(p.t, to.Decode(ev.Block, func(f *HeaderField) { p.heads = append(p.heads, f.Name+"="+f.Value) }))
 		}
 		ev.Data = bytes.Clone(ev.Data)
 		if ev.Kind != Nothing && ev.Kind != Configured && ev.Kind != Acknowledged && ev.Kind != Writable {

@@ -177,7 +177,7 @@ func (e *encoder) insert(o entry) {
 
 // hashOf is a fast hash that distinguishes most strings: it uses the length and
 // the bytes at both ends and in the middle.
-func hashOf(s string) uint32 {
+func hashOf[T string | []byte](s T) uint32 {
 	n := len(s)
 	h := uint64(n) * 0x9e3779b97f4a7c15
 	switch {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 // FuzzReceive gives a server any bytes behind a preface. Whatever x/net's
@@ -54,7 +53,7 @@ func FuzzReceive(f *testing.F) {
 				require.Equal(t, d.StreamEnded(), ev.End)
 			}
 			if ev.Kind == Head || ev.Kind == Trailer {
-				if s.Decode(ev.Block, func(hpack.HeaderField) { fields++ }) != nil {
+				if s.Decode(ev.Block, func(*HeaderField) { fields++ }) != nil {
 					break
 				}
 			}

@@ -5,8 +5,6 @@ package h2
 import (
 	"encoding/binary"
 	"time"
-
-	"golang.org/x/net/http2/hpack"
 )
 
 // A Kind is the kind of an Event.
@@ -67,18 +65,11 @@ func (c *Conn) Parse(b []byte) (f Frame, n int, err error) {
 // Decode calls emit for each field of a block, in order; a nil emit discards
 // them. Each block must be decoded, in the order of the events, since
 // compression is stateful. An error ends the connection.
-func (c *Conn) Decode(block []byte, emit func(hpack.HeaderField)) error {
+func (c *Conn) Decode(block []byte, emit func(*HeaderField)) error {
 	if emit == nil {
-		emit = func(hpack.HeaderField) {}
+		emit = func(*HeaderField) {}
 	}
-	c.dec.SetEmitFunc(emit)
-	if _, err := c.dec.Write(block); err != nil {
-		return connError(CompressionError, err.Error())
-	}
-	if err := c.dec.Close(); err != nil {
-		return connError(CompressionError, err.Error())
-	}
-	return nil
+	return c.dec.decode(block, emit)
 }
 
 // Receive returns the meaning of a frame that was received at now. An error is

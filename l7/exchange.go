@@ -306,7 +306,7 @@ func (x *Exchange) begin(front Front) {
 	r.Front, r.Remote, r.Local, r.JA4 = front, x.Remote, x.Local, x.ja4
 	r.Method, r.Host, r.Path, r.Query, r.Proto = x.Method, x.Host, x.Path, x.Query, x.protoName()
 	x.grpc = x.isGRPC()
-	x.asked = asked{x.Method, x.Scheme, x.Host, x.Path, x.Query}
+	x.asked = asked{x.Method, x.Scheme, x.Host, x.Path, x.Query, x.ContentLength != 0}
 }
 
 // end completes the record and calls hook with it. Hook may be nil, and may panic.
@@ -362,14 +362,30 @@ func (x *Exchange) from(o *origin) {
 
 // writeHead runs the editors and sends the head.
 func (x *Exchange) writeHead(r *Reply) error {
+	if err := x.prepare(r); err != nil {
+		return x.instead(r, err)
+	}
+	return x.down.writeHead(r)
+}
+
+// prepare runs the editors, and returns why the reply must not be sent, if so.
+func (x *Exchange) prepare(r *Reply) error {
 	if err := x.edit(r); err != nil {
-		x.refuseReply(err)
 		return err
 	}
 	if bad := r.unsendable(); bad != nil {
+		return bad
+	}
+	return nil
+}
+
+// instead answers in place of a reply that must not be sent.
+func (x *Exchange) instead(r *Reply, err error) error {
+	if bad, ok := err.(*unsendableError); ok {
 		return x.replace(r, bad)
 	}
-	return x.down.writeHead(r)
+	x.refuseReply(err)
+	return err
 }
 
 // edit runs the editors once, last registered first. It returns an error if one of

@@ -25,6 +25,7 @@ type Reply struct {
 
 	filters []BodyFilter
 	refused error // by an editor; nil if it was not
+	unread  bool  // nothing reads the request body any more, although it is not Local
 	tunnel  bool  // what a handler of net/http writes behind it belongs to a tunnel
 
 	// Of a handler of net/http.

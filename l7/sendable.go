@@ -14,8 +14,11 @@ import (
 // another request, or another reply, on the wire. Values from the parsers and
 // from the methods of Fields are marked as checked and cost only a comparison.
 
-// asked is the client's request line as it was parsed.
-type asked struct{ method, scheme, host, path, query string }
+// asked is the client's request line as it was parsed, and whether a body came with it.
+type asked struct {
+	method, scheme, host, path, query string
+	body                              bool
+}
 
 // An unsendableError says which value, written by a handler, cannot be sent, and what to
 // write.

@@ -181,6 +181,27 @@ func (c *upConn) tlsState() *tls.ConnectionState { return c.c.TLS() }
 
 func (c *upConn) expectBody(x *Exchange, w bodyWait) { c.x, c.bodyWait = x, w }
 
+// received implements source.
+func (c *upConn) received() bool {
+	switch rest := c.in.bytes(); {
+	case c.ended():
+		return true
+	case c.left == untilClose:
+		return false
+	case c.left > 0:
+		return int64(len(rest)) >= c.left
+	default:
+		d := c.chunk // a copy: next reads the same bytes
+		for len(rest) > 0 && d.state != chunkDone {
+			_, used, bad := d.decode(rest)
+			if rest = rest[used:]; bad != nil {
+				return false
+			}
+		}
+		return d.state == chunkDone
+	}
+}
+
 // awaitBody bounds a wait for the body. It checks only now whether the reply is
 // a stream, since most replies come complete with their head.
 func (c *upConn) awaitBody(now time.Time) {

@@ -81,6 +81,14 @@ func (s *h2Stream) tlsState() *tls.ConnectionState { return s.conn.state }
 func (s *h2Stream) trailers() *Fields              { return s.trailing }
 func (s *h2Stream) netConn() (net.Conn, time.Time) { return s.conn.nc, time.Time{} }
 func (s *h2Stream) ended() bool                    { return s.bodyErr == io.EOF }
+func (s *h2Stream) sending() bool                  { return s.pump.sending() }
+
+// received implements source.
+func (s *h2Stream) received() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.all
+}
 
 func (s *h2Stream) splice(replyWriter) (tried bool, err error) { return true, nil }
 

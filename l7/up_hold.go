@@ -108,7 +108,7 @@ func (t *attempt) failHeld(src source, err error, start time.Time) {
 func (t *attempt) deliverHeld(src source, h *held) {
 	defer h.give() // also if a filter of the host's panics
 	x, r, body := t.x, *src.reply(), h.body
-	r.Header = r.Header.Clone()
+	r.Header, r.unread = r.Header.Clone(), true
 	trailer := x.behind(r.Server, src.trailers())
 	if trailer != nil {
 		f := trailer.Clone()

@@ -175,6 +175,18 @@ func (p *pump) running() (bool, time.Time) {
 	}
 }
 
+// sending implements source.
+func (c *upConn) sending() bool { return c.pump.sending() }
+
+// sending reports whether the body is still being sent.
+func (p *pump) sending() bool {
+	if p == nil {
+		return false
+	}
+	on, _ := p.running()
+	return on
+}
+
 // stopSending implements source.
 func (c *upConn) stopSending(t *attempt, keep bool) bool {
 	if c.pump == nil {

@@ -79,8 +79,8 @@ func (t *attempt) relay(src source) {
 	x, l := t.x, &t.try
 	r := src.reply()
 	x.down.boundReply(orDefault(t.p.BodyTimeout, defaultBodyTimeout))
-	if t.body == nil && !t.whole {
-		x.down.mustClose() // the client was not asked for its body
+	if !t.whole {
+		t.endEarly(src)
 	}
 	if t.method == http.MethodHead && x.asked.method != http.MethodHead && bodyAllowed(r.Status) {
 		r.ContentLength = 0 // the reply to a HEAD has no body, but the client expects one
@@ -93,7 +93,13 @@ func (t *attempt) relay(src source) {
 		defer held.give()
 	}
 	waited := len(x.editors) > 0 || l.raced || held.of != nil // the host's code may have waited
-	err := x.writeHead(r)
+	err := x.prepare(r)
+	if err == nil {
+		err = x.down.writeHead(r)
+	} else { // a reply of our own depends on how far the body has been read
+		src.stopSending(t, false)
+		err = x.instead(r, err)
+	}
 	if !waited {
 		x.now = l.headAt // nothing has waited since
 	}
@@ -134,6 +140,22 @@ func (t *attempt) relay(src source) {
 	}
 	t.cut(src, err)
 	src.close()
+}
+
+// endEarly prepares for a reply that comes before the request body has been sent. If it
+// is clear that the client's connection ends behind it, its head says so (RFC 9112,
+// section 9.6). It is not as long as server and client may go on, each in its direction,
+// and a body that a handler has set in place of the client's says nothing of the client.
+func (t *attempt) endEarly(src source) {
+	if t.body == nil { // the client was not asked for its body
+		t.x.down.mustClose()
+		return
+	}
+	sending := src.sending()
+	src.reply().unread = !sending
+	if sending && (src.closes() || src.received()) && t.x.asked.body && t.x.buffered == nil {
+		t.x.down.mustClose()
+	}
 }
 
 // cut records why a reply that had begun ended early.

@@ -46,6 +46,8 @@ type source interface {
 type requestSender interface {
 	// roundTrip sends the request and waits for the head of the final reply.
 	roundTrip(t *attempt, l *try, now time.Time) error
+	// sending reports whether the request body is still being sent.
+	sending() bool
 	// stopSending ends the sending of the request body and reports whether the
 	// whole body had been sent. With keep, it waits for a read in progress, so
 	// that the rest can be read later.
@@ -63,10 +65,11 @@ type replyReader interface {
 	// expectBody is called before the first next. Waits are bounded by w. If x is
 	// not nil, its buffered reply is flushed before each wait.
 	expectBody(x *Exchange, w bodyWait)
+	// received reports whether the whole rest of the body is here, as far as that is known.
+	received() bool
 	// chunked reports whether the body is chunked, for the Response of a Transport.
 	chunked() bool
-	// closes reports whether the connection ends with the reply, for the Response of
-	// a Transport.
+	// closes reports whether the connection ends with the reply.
 	closes() bool
 	// next returns the next piece of the body, valid until the next call, and
 	// io.EOF at the end of a complete one.

@@ -45,6 +45,11 @@ var (
 // set is kept for Hold, and after that the set is empty. A pool follows an empty set only with
 // [balance.Pool.AllowEmpty]: without it the addresses of a removed name stay for ever.
 // [balance.Pool.SourceState] and Explain report that, and since when.
+//
+// A record that no server can be reached by is left out, and reported: an SRV record with
+// port 0, and an address that is 0.0.0.0 or ::, as name servers with a blocklist answer. A
+// connection to such an address reaches this machine (RFC 1122, section 3.2.1.3, and RFC 4291,
+// section 2.5.2, have it only as a source). If nothing is left, that counts as no answer.
 type Source struct {
 	Name    string // a full domain name: there is no search list
 	Port    int    // of all servers; SRV records bring their own
@@ -97,7 +102,7 @@ type watcher struct {
 	rng    *rand.Rand
 	mem    memory
 
-	wrong error     // in an SRV record of the last answer
+	wrong error     // in a record of the last answer
 	known bool      // a set has been told that still holds
 	good  time.Time // when a question was answered last
 	last  []balance.Endpoint

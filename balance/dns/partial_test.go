@@ -200,6 +200,52 @@ func TestAServerWithoutPort(t *testing.T) {
 	})
 }
 
+// Name servers with a blocklist answer 0.0.0.0 or ::, by which this machine is reached. That
+// is no server. While there is no other, the last set stays, and after Hold there is none.
+func TestUnspecifiedAddressIsLeftOut(t *testing.T) {
+	for zero, kind := range map[string]string{"0.0.0.0": "A", "::": "AAAA", "::ffff:0.0.0.0": "AAAA"} {
+		synctest.Test(t, func(t *testing.T) {
+			blocked := "web.example. 60 " + kind + " " + zero
+			ns := newNameServers()
+			ns.zone(t, "web.example. 60 A 10.0.0.1", blocked)
+			p := &balance.Pool{AllowEmpty: true, OnEvent: func(balance.Event) {}}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			src := &dns.Source{Name: "web.example", Port: 80, Servers: []string{"ns1:53"}, DialContext: ns.dial, Hold: 10 * time.Minute}
+			go func() { defer close(done); _ = p.Follow(ctx, src) }()
+			defer func() { cancel(); <-done }()
+			shown := strings.TrimPrefix(zero, "::ffff:")
+			told := func() {
+				t.Helper()
+				st, _ := p.SourceState()
+				require.EqualError(t, st.Err, "dns: an address of web.example is "+shown+", which is left out: it names no server, and a connection to it reaches this machine")
+			}
+			servers := func() (names []string) {
+				for s := range p.All() {
+					names = append(names, s.Name())
+				}
+				return names
+			}
+			time.Sleep(time.Second)
+			told()
+			require.Equal(t, []string{"10.0.0.1:80"}, servers())
+
+			ns.zone(t, blocked)
+			time.Sleep(5 * time.Minute)
+			told()
+			require.Equal(t, []string{"10.0.0.1:80"}, servers())
+			time.Sleep(10 * time.Minute)
+			require.Empty(t, servers(), "after Hold")
+
+			ns.zone(t, "web.example. 60 A 10.0.0.2")
+			time.Sleep(time.Minute)
+			require.Equal(t, []string{"10.0.0.2:80"}, servers())
+			st, _ := p.SourceState()
+			require.NoError(t, st.Err)
+		})
+	}
+}
+
 // A server that cannot be reached, or is found down, has the source look before the TTL
 // is over, but not more often than Retry, and ever less while that shows nothing new.
 func TestFailingServersHaveItLookAgain(t *testing.T) {

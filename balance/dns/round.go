@@ -69,7 +69,7 @@ func (w *watcher) round(ctx context.Context) ([]balance.Endpoint, time.Duration,
 		}
 	}
 	got := w.askAll(ctx, questions, func(got map[subject]reply) {
-		if eps, _ := assemble(targets, got); len(eps) > 0 {
+		if eps, _, _ := assemble(targets, got); len(eps) > 0 {
 			w.tell(eps)
 		}
 	})
@@ -86,9 +86,10 @@ func (w *watcher) round(ctx context.Context) ([]balance.Endpoint, time.Duration,
 			failed = errors.Join(failed, r.err)
 		}
 	}
-	eps, addrTTL := assemble(targets, got)
+	eps, addrTTL, wrong := assemble(targets, got)
+	w.wrong = cmp.Or(w.wrong, wrong)
 	if len(eps) == 0 {
-		return nil, 0, cmp.Or(failed, absent, w.wrong, ErrNoName)
+		return nil, 0, cmp.Or(failed, w.wrong, absent, ErrNoName)
 	}
 	if ttl < 0 || addrTTL < ttl {
 		ttl = addrTTL
@@ -174,8 +175,9 @@ func (w *watcher) withPort(targets []target) []target {
 	})
 }
 
-// assemble makes the endpoints of what is known of the targets, and the shortest TTL.
-func assemble(targets []target, got map[subject]reply) (eps []balance.Endpoint, ttl time.Duration) {
+// assemble makes the endpoints of what is known of the targets, and the shortest TTL. Wrong
+// names the first address that is left out.
+func assemble(targets []target, got map[subject]reply) (eps []balance.Endpoint, ttl time.Duration, wrong error) {
 	ttl = -1
 	scale := scaleOf(targets)
 	seen := make(map[string]bool)
@@ -191,6 +193,12 @@ func assemble(targets []target, got map[subject]reply) (eps []balance.Endpoint, 
 				ttl = r.answer.ttl
 			}
 		}
+		addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool {
+			if a.IsUnspecified() && wrong == nil {
+				wrong = fmt.Errorf("dns: an address of %s is %v, which is left out: it names no server, and a connection to it reaches this machine", t.name, a)
+			}
+			return a.IsUnspecified()
+		})
 		slices.SortFunc(addrs, netip.Addr.Compare)
 		addrs = slices.Compact(addrs)
 		for _, a := range addrs {
@@ -207,7 +215,7 @@ func assemble(targets []target, got map[subject]reply) (eps []balance.Endpoint, 
 		}
 	}
 	slices.SortStableFunc(eps, func(a, b balance.Endpoint) int { return cmp.Compare(a.Tier, b.Tier) })
-	return eps, ttl
+	return eps, ttl, wrong
 }
 
 // weightScale leaves room to divide the weight of a target among its addresses.

@@ -48,10 +48,13 @@ var errEmpty = errors.New("balance: empty set not followed: the source has no en
 // An error does not empty p: the last good set stays, and the event SourceFailed,
 // [Pool.SourceState] and [Pool.Explain] report the error. The same applies to a set that
 // is refused, and to an empty one unless [Pool.AllowEmpty] is set. (Without OnEvent the
-// error is logged to slog.Default.) An error that comes within 100 ms after a good set and
-// is the one that was reported last, as of a source with an entry that is wrong and stays
-// so while others change, is not reported again, but by SourceState and Explain. A source
-// that fails is watched again after 100 ms, with pauses that grow up to 30 s.
+// error is logged to slog.Default.) A source that fails is watched again after 100 ms, with
+// pauses that grow up to 30 s.
+//
+// An error that goes on is reported at first and then once a minute, until a good set has
+// come. (Local ports in its text do not make it another.) One that comes within 100 ms after
+// a good set and is the one before, as of a source with an entry that is wrong and stays so
+// while others change, is not reported again. SourceState and Explain tell of both all the time.
 func (p *Pool) Follow(ctx context.Context, src Source) error {
 	p.init()
 	if p.core.conf != p {
@@ -66,13 +69,10 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 	}
 	ctx = context.WithValue(ctx, followed{}, p.core) // see Doubts
 	rnd := seeded(p.Seed)
-	var good time.Time // when the last set that was good came
-	told := ""         // what was told last of a failure
+	var told reports
 	fail := func(err error) {
 		err = shortened(err)
-		again := err.Error() == told && time.Since(good) < shortestPause
-		told = err.Error()
-		p.sourceFailed(err, again)
+		p.sourceFailed(err, told.again(err.Error(), time.Now()))
 	}
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		err := watchSource(ctx, src, func(eps []Endpoint, err error) {
@@ -86,8 +86,9 @@ func (p *Pool) Follow(ctx context.Context, src Source) error {
 				fail(err)
 				return
 			}
-			good = time.Now()
-			p.core.sourceWorks(good)
+			now := time.Now()
+			told.works(now)
+			p.core.sourceWorks(now)
 			pause = shortestPause
 		})
 		if ctx.Err() != nil {
@@ -109,8 +110,7 @@ func watchSource(ctx context.Context, src Source, update func([]Endpoint, error)
 	return src.Watch(ctx, update)
 }
 
-// sourceFailed reports err: to the log if there is no OnEvent. Again says that this was told
-// before and is still so.
+// sourceFailed reports err: to the log if there is no OnEvent. Again says that it is no news.
 func (p *Pool) sourceFailed(err error, again bool) {
 	p.core.sourceFails(err, time.Now())
 	switch {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,12 @@ func (r *record) failures(e balance.Event) {
 	if e.Kind == balance.SourceFailed {
 		r.add(e.Reason)
 	}
+}
+
+// Write makes it the output of a logger.
+func (r *record) Write(p []byte) (int, error) {
+	r.add(string(p))
+	return len(p), nil
 }
 
 func (r *record) len() int {
@@ -286,4 +293,61 @@ func TestFollowWrongEntry(t *testing.T) {
 		update(nil, wrong)
 		require.Equal(t, 5, told.len())
 	})
+}
+
+// A failure that goes on is reported at once, and then once a minute, however often the
+// source tries; another one, and the same after a good set, at once.
+func TestFollowReportsAnOutageOnceAMinute(t *testing.T) {
+	for name, pool := range map[string]func(told *record) *balance.Pool{
+		"event": func(told *record) *balance.Pool { return &balance.Pool{OnEvent: told.failures} },
+		"log": func(told *record) *balance.Pool {
+			before := slog.Default()
+			t.Cleanup(func() { slog.SetDefault(before) })
+			slog.SetDefault(slog.New(slog.NewTextHandler(told, nil)))
+			return new(balance.Pool)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var told record
+				p := pool(&told)
+				var update func([]balance.Endpoint, error)
+				follow(t, p, balance.SourceFunc(func(ctx context.Context, u func([]balance.Endpoint, error)) error {
+					update = u
+					<-ctx.Done()
+					return context.Cause(ctx)
+				}))
+				port := 40000
+				away := func(why string) error {
+					port++
+					return fmt.Errorf("read udp 10.0.0.1:%d->10.0.0.2:53: %s", port, why)
+				}
+				for range 120 { // ten minutes
+					update(nil, away("timeout"))
+					time.Sleep(5 * time.Second)
+				}
+				require.Equal(t, 10, told.len())
+				for range 24 { // two by turns
+					update(nil, away("timeout"))
+					update(nil, away("refused"))
+					time.Sleep(5 * time.Second)
+				}
+				require.Equal(t, 10+4, told.len())
+				require.Contains(t, told.last(), fmt.Sprint(port-22), "the text is as it came")
+				update(nil, away("reset"))
+				require.Equal(t, 15, told.len())
+				update([]balance.Endpoint{{Addr: "a:1"}}, nil)
+				time.Sleep(time.Second)
+				update(nil, away("reset"))
+				update(nil, away("reset"))
+				require.Equal(t, 16, told.len())
+				for i := range 100 { // what differs each time is told each time
+					update(nil, fmt.Errorf("failure %d", i))
+				}
+				require.Equal(t, 116, told.len())
+				st, _ := p.SourceState()
+				require.EqualError(t, st.Err, "failure 99")
+			})
+		})
+	}
 }

@@ -93,4 +93,4 @@ package balance
 //
 // sources: sources of endpoints
 //
-//	discovery portion
+//	discovery discovery_* portion

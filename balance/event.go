@@ -13,7 +13,7 @@ const (
 	StateChanged                  // a server changed from Event.From to Event.To
 	PanicBegan                    // too few servers are usable: a tier uses all of them
 	PanicEnded
-	SourceFailed // the source of Follow has an error, or an invalid set: the last good set stays
+	SourceFailed // the source of Follow has an error, or an invalid set: the last good set stays; once a minute while it is so
 )
 
 func (k EventKind) String() string {

@@ -57,6 +57,8 @@ type Server struct {
 	totals    Stats        // of connections accepted, and of those that are closed
 
 	acceptErrors, atLimit, handshakes, handshakeErrors atomic.Uint64
+
+	failures failureLog
 }
 
 // serverState is what exists once a Server is in use.
@@ -91,6 +93,8 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	defer s.leave(ln)
 	var pause time.Duration
+	var said string // of Accept, and when: it may fail often
+	var at time.Time
 	for {
 		if !st.acquire(&s.atLimit) {
 			return ErrServerClosed
@@ -106,11 +110,12 @@ func (s *Server) Serve(ln net.Listener) error {
 			return ErrServerClosed
 		}
 		s.acceptErrors.Add(1)
-		first, again := pause == 0, false
+		var again bool
 		if pause, again = AcceptPause(err, pause); !again {
 			return fmt.Errorf("l4: accept: %w", err)
 		}
-		if first {
+		if now := time.Now(); err.Error() != said || now.Sub(at) >= time.Minute {
+			said, at = err.Error(), now
 			logger(s.Logger).Warn("l4: cannot accept, retrying", "addr", ln.Addr(), "err", err)
 		}
 		if !st.sleep(pause) {
@@ -224,7 +229,7 @@ func (s *Server) serveConn(st *serverState, c *Conn) {
 		ctx = s.ConnContext(ctx, c)
 	}
 	if err := s.Handler.ServeConn(ctx, c); err != nil {
-		logger(s.Logger).Info("l4: connection not served", "remote", c.RemoteAddr(), "err", err)
+		s.failures.add(s.Logger, time.Now(), "l4: connection not served", "remote", c.RemoteAddr(), "err", err)
 	}
 }
 

@@ -85,6 +85,7 @@ type UDPProxy struct {
 	dropped   atomic.Uint64
 	kept      atomic.Int64 // bytes kept for another server, by all flows
 	lastPanic atomic.Int64 // when one was logged, in ns since 1970
+	failures  failureLog
 }
 
 // udpState is what exists once a UDPProxy is in use.

@@ -180,7 +180,7 @@ func (f *udpFlow) run() {
 		guard(p.Logger, "OnDone", func() { p.OnDone(&f.record) })
 	}
 	if f.record.Termination.Cause == ServerAborted || f.record.Termination.Cause == Resource {
-		logger(p.Logger).Info("l4: flow not served", "client", f.record.Remote, "server", f.record.Server, "err", f.record.Err)
+		p.failures.add(p.Logger, time.Now(), "l4: flow not served", "client", f.record.Remote, "server", f.record.Server, "err", f.record.Err)
 	}
 }
 

@@ -3,10 +3,12 @@
 package l7
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -51,4 +53,32 @@ func TestAcceptGoesOn(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Where the descriptors have run out, Accept fails again and again, with a connection now
+// and then: the log has a line at once and then one a minute.
+func TestAcceptFailuresAreLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := l4test.NewNetwork()
+		ln, err := n.Listen("tcp", "10.0.0.1:80")
+		require.NoError(t, err)
+		failing := ln.(*l4test.Listener)
+		var log bytes.Buffer
+		s := &Server{Logger: slog.New(slog.NewTextHandler(&log, nil)), Handler: &FixedReply{}}
+		ended := make(chan error, 1)
+		failing.FailAccept(3, syscall.EMFILE)
+		go func() { ended <- s.Serve(ln) }()
+		for range 299 { // five minutes
+			time.Sleep(time.Second)
+			failing.FailAccept(3, syscall.EMFILE)
+			c, err := n.DialContext(t.Context(), "tcp", "10.0.0.1:80")
+			require.NoError(t, err)
+			c.Close()
+		}
+		synctest.Wait()
+		require.Equal(t, 5, strings.Count(log.String(), "\n"), log.String())
+		require.Contains(t, log.String(), "too many open files")
+		require.NoError(t, s.Close())
+		require.ErrorIs(t, <-ended, ErrServerClosed)
+	})
 }

@@ -276,6 +276,8 @@ func (s *Server) serve(given net.Listener, cfg *tls.Config) error {
 		base = s.BaseContext(given)
 	}
 	var pause time.Duration
+	var said string // of Accept, and when: it may fail often
+	var at time.Time
 	for s.slot() {
 		nc, err := s.accept(ln)
 		if err != nil {
@@ -288,7 +290,10 @@ func (s *Server) serve(given net.Listener, cfg *tls.Config) error {
 				return err
 			}
 			s.totals.acceptErrors.Add(1)
-			s.logger().Error("l7: accept failed, retrying", "error", err, "after", pause)
+			if now := time.Now(); err.Error() != said || now.Sub(at) >= time.Minute {
+				said, at = err.Error(), now
+				s.logger().Error("l7: accept failed, retrying", "error", err, "after", pause)
+			}
 			select {
 			case <-time.After(pause):
 			case <-s.done:

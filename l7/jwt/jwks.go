@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,7 +42,7 @@ type JWKS struct {
 	MaxBytes int // of a set; 0 means 256 KiB
 	MaxKeys  int // of a set, the first ones; 0 means 100
 
-	Logger *slog.Logger // is told of fetches that failed and of keys that were left out; nil means slog.Default()
+	Logger *slog.Logger // is told of fetches that failed, once a minute while they fail alike, and of keys that were left out, if others were before; nil means slog.Default()
 
 	mu       sync.Mutex
 	keys     Static
@@ -49,6 +50,11 @@ type JWKS struct {
 	tried    time.Time     // when the last fetch ended; zero if none has
 	err      error         // of the last fetch
 	fetching chan struct{} // closed at the end of the fetch under way; nil if there is none
+
+	// Of the fetch under way.
+	said string    // why the last one failed, as it was logged; empty if it did not
+	at   time.Time // when
+	left string    // why keys of the last set were left out, as it was logged
 }
 
 // ErrNoKeys is why a token could not be verified where there is no key at all: the
@@ -140,9 +146,7 @@ func (j *JWKS) load(ctx context.Context) (keys Static, err error) {
 		if p := recover(); p != nil { // the Transport is the host's
 			err = fmt.Errorf("jwt: fetching %s panicked: %v", j.URL, p)
 		}
-		if err != nil {
-			j.logger().Warn("jwt: keys were not fetched", "url", j.URL, "error", err)
-		}
+		j.tell(err, time.Now())
 	}()
 	if d := orDefault(j.Timeout, 5*time.Second); d > 0 {
 		var cancel context.CancelFunc
@@ -178,10 +182,31 @@ func (j *JWKS) load(ctx context.Context) (keys Static, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, why := range skipped {
-		j.logger().Info("jwt: a key was left out", "url", j.URL, "reason", why)
+	if left := fmt.Sprint(skipped); left != j.left {
+		j.left = left
+		for _, why := range skipped {
+			j.logger().Info("jwt: a key was left out", "url", j.URL, "reason", why)
+		}
 	}
 	return keys[:min(len(keys), positive(j.MaxKeys, 100))], nil
+}
+
+// tell logs why a fetch failed, unless it was logged less than a minute ago and none has
+// succeeded since.
+func (j *JWKS) tell(err error, now time.Time) {
+	if err == nil {
+		j.said = ""
+		return
+	}
+	text := err.Error()
+	if local, rest, ok := strings.Cut(text, "->"); ok { // of a net.OpError: another port each time
+		text = strings.TrimRight(local, "0123456789") + "->" + rest
+	}
+	if text == j.said && now.Sub(j.at) < time.Minute {
+		return
+	}
+	j.said, j.at = text, now
+	j.logger().Warn("jwt: keys were not fetched", "url", j.URL, "error", err)
 }
 
 // Run fetches the keys at once, and whenever they are to be fetched anew, until ctx

@@ -294,3 +294,87 @@ func FuzzParseJWKS(f *testing.F) {
 		}
 	})
 }
+
+// lineLog keeps lines of a log, from any goroutine.
+type lineLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lineLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// count counts the lines with a text since it was called last.
+func (l *lineLog) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.text.Reset()
+	return strings.Count(l.text.String(), text)
+}
+
+// While the URL does not answer, the log has a line at once and then one a minute, and
+// again at once after a fetch that succeeded.
+func TestJWKSOutageIsLoggedOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newIssuer(t)
+		var log lineLog
+		p := &publisher{keys: []map[string]any{i.jwk("1")}, err: errors.New("refused")}
+		j := jwks(p)
+		j.Refresh = 20 * time.Second
+		j.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- j.Run(ctx) }()
+		lines := func(after time.Duration, want int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			require.Equal(t, want, log.count("not fetched"))
+		}
+		lines(5*time.Second, 1)
+		lines(5*time.Minute, 5)
+		for n := range 10 { // each from another port
+			p.set(func() { p.err = fmt.Errorf("read tcp 10.0.0.1:%d->10.0.0.2:443: reset", 40000+n) })
+			time.Sleep(3 * time.Second)
+		}
+		lines(0, 1)
+		p.set(func() { p.err = nil })
+		lines(15*time.Second, 0)
+		p.set(func() { p.err = errors.New("read tcp 10.0.0.1:50000->10.0.0.2:443: reset") })
+		lines(20*time.Second, 1)
+		cancel()
+		require.ErrorIs(t, <-ended, context.Canceled)
+	})
+}
+
+// A key that is left out is logged once, however often the set is fetched.
+func TestJWKSKeysLeftOutAreLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newIssuer(t)
+		var log lineLog
+		enc, other := i.jwk("2"), i.jwk("3")
+		enc["use"], other["kty"] = "enc", "other"
+		p := &publisher{keys: []map[string]any{i.jwk("1"), enc}}
+		j := jwks(p)
+		j.MinWait = -1
+		j.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		told := func() int {
+			for range 10 {
+				_, err := j.Keys(t.Context(), "made up")
+				require.NoError(t, err)
+			}
+			return log.count("left out")
+		}
+		require.Equal(t, 1, told())
+		require.Equal(t, 10, p.requests())
+		p.set(func() { p.keys = append(p.keys, other) })
+		require.Equal(t, 2, told())
+		p.set(func() { p.keys = p.keys[:1] })
+		require.Equal(t, 0, told())
+		p.set(func() { p.keys = append(p.keys, enc) })
+		require.Equal(t, 1, told())
+	})
+}

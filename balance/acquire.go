@@ -16,6 +16,11 @@ type Request struct {
 	tried Filter
 }
 
+// IsZero reports whether r asks for nothing in particular and excludes no server.
+func (r *Request) IsZero() bool {
+	return r.Key == 0 && r.Prefer == "" && r.Priority == 0 && r.Tenant == 0 && r.TenantWeight == 0 && r.tried.a == nil
+}
+
 // Avoid excludes s, which was tried. When all usable servers are excluded, Acquire
 // returns ErrNoServer. It does not allocate for the first three servers.
 func (r *Request) Avoid(s *Server) { r.tried.avoid(s) }

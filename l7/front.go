@@ -65,6 +65,7 @@ type byteConn struct {
 type work struct {
 	x     Exchange
 	from  origin
+	name  string // of the client, as net/http writes it; "" until it is needed
 	hosts misdirected
 	frame framing
 	req   reqBody
@@ -79,7 +80,7 @@ func (c *byteConn) takeWork() {
 		w = new(work)
 	}
 	c.work = w
-	w.x.down = c
+	w.x.down, w.name = c, ""
 	w.from = origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}
 	if w.from.tls != nil {
 		w.from.scheme = "https"
@@ -88,10 +89,14 @@ func (c *byteConn) takeWork() {
 
 // remoteName returns the client's address as net/http writes it.
 func (c *byteConn) remoteName() string {
-	if c.from.remote.IsValid() {
-		return c.from.remote.String() // of fewer allocations
+	if c.name == "" {
+		if c.from.remote.IsValid() {
+			c.name = c.from.remote.String() // of fewer allocations
+		} else {
+			c.name = c.remoteAddr().String()
+		}
 	}
-	return c.remoteAddr().String()
+	return c.name
 }
 
 // remoteAddr returns the client's address. It belongs to the goroutine of c.

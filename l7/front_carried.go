@@ -29,17 +29,15 @@ import (
 // the lent exchange: reads fail, and writes are dropped.
 type carried struct {
 	s      *standard // the lent exchange; used only between enter and leave
-	from   Exchange  // the exchanges inside begin as copies of it
+	from   snapshot  // of it, with which the exchanges inside begin
 	around *carried  // the lending that this one is inside; nil if there is none
 
-	// What the foreign handler gets, in one allocation with the rest.
+	// What the foreign handler gets besides the request, in one allocation with the rest.
 	ctx     carriedContext
 	writer  editingWriter
-	request http.Request
-	lentURL url.URL
 	through through // the native continuation, once there is one
 
-	url    url.URL // of the request as it was handed over
+	url    urlMark // of the request as it was handed over
 	target string  // RequestURI
 	host   string
 	body   io.ReadCloser
@@ -49,23 +47,46 @@ type carried struct {
 	connection []string  // its Connection field
 	nominated  nominated // what that names
 
-	captured int // number of fields captured inside that the lent exchange has taken over
-
-	mu     sync.Mutex
-	users  int           // number of callers between enter and leave
-	reads  int           // reads of the body in progress
-	idle   chan struct{} // closed when the last of them leaves; nil while no goroutine waits for that
-	closed bool          // the foreign handler has returned
+	mu       sync.Mutex
+	captured int32         // number of fields captured inside that the lent exchange has taken over
+	users    int32         // number of callers between enter and leave
+	reads    int32         // reads of the body in progress
+	idle     chan struct{} // closed when the last of them leaves; nil while no goroutine waits for that
 
 	news      *news // of the exchange inside; nil until there are any
 	server    *balance.Server
-	status    int    // of the reply of the exchange inside; 0 if there is none yet
-	local     bool   // that reply was made by the gateway
 	switching *Reply // the reply to an upgrade that is about to take the connection
+	status    int16  // of the reply of the exchange inside; 0 if there is none yet
+	local     bool   // that reply was made by the gateway
+	closed    bool   // the foreign handler has returned
 	duplex    bool   // the reply began before the end of the request body
 	chunked   bool   // and the length of the body is not known
 	refused   bool   // an editor has refused the reply, and another has been sent
 	cut       bool   // the exchange inside has cut the reply, and its record says why
+}
+
+// A urlMark notes a URL, to see later whether it has been changed. Nearly all have no
+// other parts than these three.
+type urlMark struct {
+	path, raw, query string
+	whole            *url.URL // a copy of one that has other parts
+}
+
+func markOf(u *url.URL) urlMark {
+	m := urlMark{u.Path, u.RawPath, u.RawQuery, nil}
+	if !m.is(u) {
+		whole := *u
+		m.whole = &whole
+	}
+	return m
+}
+
+// is reports whether u is as it was.
+func (m *urlMark) is(u *url.URL) bool {
+	if m.whole != nil {
+		return *u == *m.whole
+	}
+	return *u == url.URL{Path: m.path, RawPath: m.raw, RawQuery: m.query}
 }
 
 // news are what the lent exchange takes over from the one inside.
@@ -101,13 +122,23 @@ var errReturned = errors.New("l7: the handler of this request has returned")
 // lend returns the request for a foreign handler, with the exchange in its
 // context.
 func (s *standard) lend() (*carried, *http.Request) {
-	x := s.x
-	l := &carried{s: s, ctx: carriedContext{Context: s.r.Context()}, lentURL: *s.r.URL}
-	l.ctx.l = l
+	x, l := s.x, s.room
+	if l == nil {
+		l = new(carried)
+	}
+	l.s, l.ctx = s, carriedContext{s.r.Context(), l}
 	l.writer = editingWriter{ResponseWriter: s.w, s: s, lent: l}
-	l.request = *s.r.WithContext(&l.ctx)
-	r := &l.request
-	r.URL = &l.lentURL
+	r := s.r
+	if s.under != nil && r.ContentLength == 0 { // made for this handler, and not needed besides
+		*r = *r.WithContext(&l.ctx)
+	} else {
+		c := &struct {
+			r   http.Request
+			url url.URL
+		}{*r.WithContext(&l.ctx), *r.URL}
+		r = &c.r
+		r.URL = &c.url
+	}
 	var body io.Reader
 	if r.ContentLength != 0 {
 		body = standardReader{s}
@@ -119,7 +150,7 @@ func (s *standard) lend() (*carried, *http.Request) {
 	if body != nil {
 		r.Body = &carriedBody{l: l, src: body, r: r, turn: make(chan struct{}, 1)}
 	}
-	l.url, l.target, l.host, l.body, l.length = *r.URL, r.RequestURI, r.Host, r.Body, r.ContentLength
+	l.url, l.target, l.host, l.body, l.length = markOf(r.URL), r.RequestURI, r.Host, r.Body, r.ContentLength
 	l.connection, l.around = r.Header["Connection"], s.around
 	if s.lent != nil {
 		l.around, l.nominated = s.lent, s.lent.nominated
@@ -131,11 +162,7 @@ func (s *standard) lend() (*carried, *http.Request) {
 			l.sent = append(l.sent, fd)
 		}
 	}
-	l.from = *x
-	l.from.down, l.from.lent, l.from.Header = nil, nil, Fields{own: slices.Clone(x.Header.own)}
-	l.from.editors, l.from.filters = nil, nil
-	l.from.values = slices.Clone(x.values)
-	l.from.Record.Captured = slices.Clone(x.Record.Captured)
+	l.from.take(x)
 	return l, r
 }
 
@@ -293,7 +320,7 @@ func (l *carried) tell(x *Exchange, r *Reply) {
 	}
 	n.record.Captured = captured
 	if r != nil {
-		l.server, l.status, l.local = r.Server, r.Status, r.Local
+		l.server, l.status, l.local = r.Server, int16(r.Status), r.Local
 	}
 }
 
@@ -342,10 +369,10 @@ func (l *carried) collect() {
 	r := &x.Record
 	r.Front, r.Status, r.BytesIn, r.BytesOut = was.Front, was.Status, was.BytesIn, was.BytesOut
 	r.Captured = was.Captured
-	if all := now.record.Captured; len(all) > len(l.from.Record.Captured)+l.captured {
-		more := all[len(l.from.Record.Captured):]
+	if all, n := now.record.Captured, l.from.captured(); len(all) > n+int(l.captured) {
+		more := all[n:]
 		r.Captured = append(r.Captured, more[l.captured:]...)
-		l.captured = len(more)
+		l.captured = int32(len(more))
 	}
 	if r.FirstByte == 0 {
 		r.FirstByte = was.FirstByte
@@ -360,7 +387,7 @@ func (l *carried) collect() {
 func (l *carried) origin(r *Reply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.status == r.Status {
+	if int(l.status) == r.Status {
 		r.Server, r.Local = l.server, l.local
 	}
 }

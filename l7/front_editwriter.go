@@ -23,16 +23,15 @@ type editingWriter struct {
 	http.ResponseWriter
 	s        *standard
 	lent     *carried
-	wrote    bool
-	hijacked bool
 	refused  error         // why the handler's writes are dropped; nil if they are not
 	taken    *handedConn   // the hijacked connection; nil if none was, or it is not ours
 	filtered *filteredBody // nil if no filter changes the body
-	out      bool          // net/http has sent the head
-	duplex   bool          // the handler has called EnableFullDuplex
-
-	early []byte      // written, and held back until the type can be guessed
-	was   http.Header // the fields at the first write
+	early    []byte        // written, and held back until the type can be guessed
+	was      http.Header   // the fields at the first write
+	wrote    bool
+	hijacked bool
+	out      bool // net/http has sent the head
+	duplex   bool // the handler has called EnableFullDuplex
 }
 
 // Header implements [http.ResponseWriter]. Once the handler has returned, the

@@ -55,10 +55,8 @@ func (s *standard) serveInside(h Handler) {
 // foreign handler has made in the request.
 func (s *standard) resume() *headError {
 	x, l, r := s.x, s.lent, s.r
-	*x = l.from
+	l.from.begin(x)
 	x.down = s
-	x.values = slices.Clone(x.values)
-	x.Record.Captured = slices.Clone(x.Record.Captured)
 	if !isToken(r.Method) {
 		return bad("malformed method")
 	}
@@ -87,7 +85,7 @@ func (s *standard) resume() *headError {
 func (s *standard) ownEdits() {
 	l := s.lent
 	header := &s.x.Header
-	header.own = slices.Clone(l.from.Header.own)
+	header.own = l.from.own()
 	if s.x.ContentLength == 0 || !l.enter() { // there is no trailer without a body
 		return
 	}
@@ -108,7 +106,7 @@ func (s *standard) ownEdits() {
 
 // retarget sets the target of x to that of r, which the foreign handler has changed.
 func (l *carried) retarget(x *Exchange, r *http.Request) *headError {
-	if *r.URL == l.url {
+	if l.url.is(r.URL) {
 		return nil
 	}
 	target := r.URL.RequestURI()

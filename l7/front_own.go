@@ -47,6 +47,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 		w   ownWriter
 		r   http.Request
 		ctx requestContext
+		l   carried
 	})
 	std, w, r := &own.std, &own.w, &own.r
 	under.ownRequest(r, &own.ctx)
@@ -58,7 +59,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 			w.body = b
 		}
 	}
-	*std = standard{x: x, w: w, r: r, srv: under.server(), under: under, front: x.Record.Front}
+	*std = standard{x: x, w: w, r: r, srv: under.server(), under: under, front: x.Record.Front, room: &own.l}
 	if t, ok := under.(*through); ok {
 		std.around = t.lent
 	}

@@ -39,8 +39,8 @@ func (c *byteConn) ownRequest(r *http.Request, ctx *requestContext) {
 	if c.req.ended() {
 		r.ContentLength = 0
 	}
-	var err error
-	if r.URL, err = url.ParseRequestURI(target); err != nil {
+	r.URL = urlOf(target)
+	if r.URL == nil {
 		r.URL = &url.URL{Path: x.asked.path, RawQuery: strings.TrimPrefix(x.asked.query, "?")}
 	}
 	r.Header = headerOf(fields, len(x.Header.list)+4)
@@ -56,6 +56,20 @@ func (c *byteConn) ownRequest(r *http.Request, ctx *requestContext) {
 	}
 	ctx.Context = c.ctx
 	*r = *r.WithContext(ctx)
+}
+
+// urlOf returns what [url.ParseRequestURI] makes of a target of the bytes that one may
+// have, and nil for an error. It needs no parser for a path of bytes that mean themselves.
+func urlOf(target string) *url.URL {
+	path, query, asks := strings.Cut(target, "?")
+	if path != "" && path[0] == '/' && all(path, isPlainByte) {
+		return &url.URL{Path: path, RawQuery: query, ForceQuery: asks && query == ""}
+	}
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		return nil
+	}
+	return u
 }
 
 // headerOf makes a header map of the lines of a head, which have been validated

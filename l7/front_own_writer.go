@@ -78,14 +78,13 @@ type ownWriter struct {
 	header  http.Header
 	status  int         // 0 before WriteHeader
 	frozen  http.Header // the header at WriteHeader
-	sent    bool        // the head has been sent
 	buf     []byte
 	written int64
 	err     error
+	body    *ownBody // that the head ends over HTTP/1; nil if there is none
 
-	body   *ownBody // that the head ends over HTTP/1; nil if there is none
-	duplex bool     // the head does not end it
-
+	sent     bool // the head has been sent
+	duplex   bool // it does not end the body
 	over     bool // the handler has written more than its Content-Length
 	hijacked bool
 }

@@ -34,19 +34,20 @@ type standard struct {
 	r         *http.Request
 	srv       *Server      // nil if the http.Server is the host's
 	conn      *clientConn  // nil if it is not known
-	first     bool         // the first request on conn
 	attached  *Attachment  // of the front that conn belongs to; nil under an http.Server
 	refused   *headError   // why that front does not accept the request; nil if it does
 	under     ownFront     // the front that has made w and r; nil under an http.Server
-	front     Front        // of under
 	through   *through     // the native continuation of under; nil if there is none
 	lent      *carried     // lent to the foreign handler around; nil if there is none
 	around    *carried     // likewise, if this is that exchange itself, which has gone through
-	lending   bool         // the exchange is lent to a foreign handler inside
+	room      *carried     // to lend it with; nil means a new one
 	body      standardBody // of the request
 	stopGone  func() bool  // undoes attach
 	writes    writeLimit
-	noBody    bool // the reply has no body
+	front     Front // of under
+	first     bool  // the first request on conn
+	lending   bool  // the exchange is lent to a foreign handler inside
+	noBody    bool  // the reply has no body
 	chunked   bool
 	aborted   bool
 	cutInside bool // an exchange inside has cut the reply, and told why

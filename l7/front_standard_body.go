@@ -15,13 +15,13 @@ type standardBody struct {
 	read    int64
 	ended   atomic.Bool // has been read to its end
 	stopped atomic.Bool // the rest is not needed
+	moved   atomic.Bool // another deadline is in force than that of readAt
+	both    atomic.Bool // the limit is of the silence of both sides, under an http.Server of the host's
 	bounded bool        // the body bounds its waits itself, as that of a stream does
 	own     hostDeadline
 	readAt  deadline
-	moved   atomic.Bool  // another deadline is in force than that of readAt
 	due     atomic.Int64 // readAt in nanoseconds of Unix time; 0 until a bound is set
 	limit   atomic.Int64 // of each wait, in nanoseconds, under an http.Server of the host's; 0 means none
-	both    atomic.Bool  // the limit is of the silence of both sides, under an http.Server of the host's
 }
 
 func (s *standard) readBody(p []byte) (int, error) {

@@ -17,6 +17,7 @@ const (
 	isHostByte
 	isDigitByte
 	isHexByte
+	isPlainByte // package url escapes it neither in a path that it parses nor in one that it writes
 )
 
 var class = func() (t [256]uint8) {
@@ -28,11 +29,14 @@ var class = func() (t [256]uint8) {
 	}
 	t['#'] &^= isTargetByte // a fragment is never sent (RFC 9112, section 3.2)
 	for c := 'a'; c <= 'z'; c++ {
-		t[c] |= isHostByte
-		t[c-32] |= isHostByte
+		t[c] |= isHostByte | isPlainByte
+		t[c-32] |= isHostByte | isPlainByte
 	}
 	for c := '0'; c <= '9'; c++ {
-		t[c] |= isHostByte | isDigitByte | isHexByte
+		t[c] |= isHostByte | isPlainByte | isDigitByte | isHexByte
+	}
+	for _, c := range "-_.~/$&+,:;=@" {
+		t[c] |= isPlainByte
 	}
 	for c := 'a'; c <= 'f'; c++ {
 		t[c] |= isHexByte

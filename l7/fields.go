@@ -34,7 +34,8 @@ func sameName(a, b string) bool { return a == b || equalFold(a, b) }
 // Fields that are about one connection or about framing (Connection,
 // Keep-Alive, Proxy-Connection, TE, Transfer-Encoding, Content-Length,
 // Upgrade) and Host are never in the list of an [Exchange] or a [Reply]: the
-// engine owns them, and adding them has no effect on what is sent.
+// engine owns them, and adding them has no effect on what is sent. The one exception is
+// Upgrade in a reply of status 426, which goes to clients of HTTP/1.1.
 //
 // Fields may not be used by several goroutines at once.
 type Fields struct {

@@ -80,7 +80,13 @@ func (c *byteConn) writeHead(r *Reply) error {
 	case r.ContentLength >= 0 && r.Status != http.StatusNoContent && !tunnel:
 		b.B = appendLength(b.B, r.ContentLength)
 	}
-	b.B = append(c.appendConnection(b.B), "\r\n"...)
+	b.B = c.appendConnection(b.B)
+	if protocols := r.requires(); protocols != "" && c.x.proto > 0 {
+		b.B = append(b.B, "Connection: upgrade\r\nUpgrade: "...)
+		b.B = append(b.B, protocols...)
+		b.B = append(b.B, "\r\n"...)
+	}
+	b.B = append(b.B, "\r\n"...)
 	return nil
 }
 

@@ -52,6 +52,13 @@ func (s *standard) writeHead(r *Reply) error {
 		h.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	}
 	s.beforeHead(r.Server != nil)
+	if protocols := r.requires(); protocols != "" && s.r.ProtoAtLeast(1, 1) && s.r.ProtoMajor == 1 {
+		if s.r.Close {
+			h.Set("Connection", "close") // which net/http would write in place of what is here
+		}
+		h.Add("Connection", "upgrade")
+		h.Set("Upgrade", protocols)
+	}
 	s.begun = true
 	s.w.WriteHeader(r.Status)
 	return nil

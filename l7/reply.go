@@ -63,6 +63,20 @@ func (r *Reply) FilterBody(f BodyFilter) {
 	r.ContentLength = -1
 }
 
+// requires returns the protocols of a 426, which has to name them (RFC 9110, section
+// 15.5.22), and "" for any other reply. Upgrade concerns one connection, and in another
+// reply it would offer what the gateway does not have, so it is not passed on (section
+// 7.6.1). In a 426 it says why the request was refused. That is true whether or not
+// Proxy.Upgrades lets a request for one of them through; HAProxy and nginx pass it on, too.
+// Clients of HTTP/1.0 and HTTP/2 cannot upgrade, and get no such field (section 7.8, and
+// RFC 9113, section 8.2.2).
+func (r *Reply) requires() string {
+	if r.Status != http.StatusUpgradeRequired {
+		return ""
+	}
+	return r.Header.Get("Upgrade")
+}
+
 // filter returns body with the filters applied, in the order they were added.
 func (r *Reply) filter(body io.Reader) io.Reader {
 	for _, f := range r.filters {

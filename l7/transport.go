@@ -347,6 +347,10 @@ func (c *caller) response() *http.Response {
 	}
 	addFields(resp.Header, &r.Header)
 	delete(resp.Header, "Trailer") // its names are in resp.Trailer
+	if protocols := r.requires(); protocols != "" {
+		resp.Header.Set("Connection", "Upgrade")
+		resp.Header.Set("Upgrade", protocols)
+	}
 	if r.ContentLength >= 0 {
 		resp.Header.Set("Content-Length", formatInt(r.ContentLength))
 	}

@@ -172,6 +172,9 @@ func (c *upConn) parseHead(n int, method string) error {
 	c.keep = !f.close && (minor > 0 || f.keepAlive)
 	c.private = c.private || logsIn(r)
 	c.protocol = f.protocol.join()
+	if r.Status == http.StatusUpgradeRequired && c.protocol != "" {
+		r.Header.list = append(r.Header.list, Field{Name: "Upgrade", Value: c.protocol, kind: kindUpgrade, checked: true})
+	}
 	c.trailer, c.waited = nil, false
 	clear(r.filters)
 	r.Local, r.Server, r.ContentLength, r.filters = false, nil, f.length, r.filters[:0]

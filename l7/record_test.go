@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -162,6 +163,40 @@ func TestMirrorShare(t *testing.T) {
 				t.Errorf("%d copies of 2000 requests; want about 500", n)
 			}
 		})
+	})
+}
+
+// The connections of a burst are kept for the next one, however many.
+func TestUpstreamKeepsTheConnectionsOfABurst(t *testing.T) {
+	withTransport(t, []string{one}, func(t *testing.T, n *l4test.Network, tr *l7.Transport) {
+		const burst = 700
+		var c counter
+		o := startOrigin(t, n, one, nil, false, c.ServeHTTP)
+		for range 3 {
+			var wg sync.WaitGroup
+			for range burst {
+				wg.Go(func() {
+					if got := fetch(t, tr, "http://a/?wait=1s"); !strings.HasPrefix(got, "200 ") {
+						t.Error(got)
+					}
+				})
+			}
+			wg.Wait()
+			synctest.Wait()
+			if o.open() != burst {
+				t.Errorf("%d connections are open; want %d", o.open(), burst)
+			}
+		}
+		for _, st := range tr.Upstream.Stats() {
+			if st.Dials != burst {
+				t.Errorf("%d connections were opened; want %d", st.Dials, burst)
+			}
+		}
+		time.Sleep(46 * time.Second)
+		synctest.Wait()
+		if o.open() != 0 {
+			t.Errorf("%d connections are open after IdleTimeout; want none", o.open())
+		}
 	})
 }
 

@@ -246,11 +246,15 @@ func (h *upHost) takeOwned(id identity, s *session) *upConn {
 	return nil
 }
 
+// mostLooked is how many of the idle connections takeShared looks at, those used last: more
+// would cost more than to open one, if each client has its own (by its PROXY header).
+const mostLooked = 512
+
 // takeShared takes the most recently used connection among those that the reuse
 // mode prefers.
 func (h *upHost) takeShared(id identity, use usage) *upConn {
 	best, bestRank := -1, 0
-	for i := len(h.idle) - 1; i >= 0; i-- {
+	for i := len(h.idle) - 1; i >= max(0, len(h.idle)-mostLooked); i-- {
 		if c := h.idle[i]; c.id == id {
 			if rank := h.up.Reuse.rank(use.first, c.requests > 1); rank > bestRank {
 				if best, bestRank = i, rank; rank == rankBest {

@@ -4,6 +4,7 @@ package l7
 
 import (
 	"crypto/tls"
+	"math"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -92,7 +93,7 @@ type Upstream struct {
 
 	ConnectTimeout time.Duration // of dial and TLS handshake together; 0 means 3s, negative means none
 
-	MaxIdle     int           // idle HTTP/1 connections kept per server; 0 means 512, negative means none
+	MaxIdle     int           // idle HTTP/1 connections kept per server; 0 means as many as IdleTimeout lets live, negative means none
 	IdleTimeout time.Duration // of an idle connection, which is closed up to half of that later; 0 means 30s, less than most servers allow, negative means none
 	MaxAge      time.Duration // of a connection, minus up to a tenth at random; 0 or negative means no limit
 	Seed        uint64        // for that random part; 0 means at random
@@ -111,7 +112,7 @@ type Upstream struct {
 
 const (
 	defaultConnectTimeout = 3 * time.Second
-	defaultMaxIdle        = 512
+	defaultMaxIdle        = math.MaxInt
 	defaultUpStreams      = 100
 	defaultKeepIdle       = 30 * time.Second
 	defaultPingTimeout    = 15 * time.Second

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -37,7 +38,7 @@ func ExampleChecker() {
 		Probe:    health.HTTP{Path: "/healthz", Status: []health.StatusRange{{From: 404}}},
 		Interval: 5 * time.Second,
 		OnResult: func(r health.Result) { results <- r },
-		Logger:   quiet,
+		Logger:   slog.New(slog.DiscardHandler),
 	}
 	go checker.Run(ctx)
 	for range 2 {
@@ -94,7 +95,7 @@ func ExampleOutlier() {
 	outlier := &health.Outlier{
 		Pool:        pool,
 		Consecutive: 3,
-		Logger:      quiet,
+		Logger:      slog.New(slog.DiscardHandler),
 		OnEjection:  func(e health.Ejection) { said <- fmt.Sprintf("%v %v for %v: %s", e.Server, e.Kind, e.For, e.Reason) },
 	}
 	pool.OnOutcome = append(pool.OnOutcome, outlier.Observe)

@@ -18,7 +18,7 @@ import (
 // to an l7.Server. The two are shut down in any order, or at once.
 func ExampleServer_behindL4() {
 	local := new(l4.Listener) // the way from one to the other
-	web := &l7.Server{Handler: app, LameDuck: 10 * time.Millisecond}
+	web := &l7.Server{Handler: &l7.FixedReply{Body: "hello"}, LameDuck: 10 * time.Millisecond}
 	port := &l4.Server{
 		Handler:  &l4.Router{Routes: []l4.Route{{Match: l4.HTTP1, Handler: local}}},
 		LameDuck: 10 * time.Millisecond,

@@ -10,7 +10,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -122,13 +124,37 @@ func wellFormed(t *testing.T, svg string) {
 }
 
 func TestSummary(t *testing.T) {
-	ours := []round{{10, 100, 1}, {20, 50, 2}, {12, 90, 3}}
-	theirs := []round{{20, 60, 5}, {30, 40, 4}, {30, 45, 6}}
-	require.Equal(t, Result{CPU: 30, Low: 20, High: 30, Times: 2, Rate: 45, P99: 5}, summary(theirs, ours))
-	require.Equal(t, 1.0, summary(ours, ours).Times)
+	rounds := []round{{20, 60, 5}, {30, 40, 4}, {30, 45, 6}}
+	require.Equal(t, Result{CPU: 30, Low: 20, High: 30, Rate: 45, P99: 5}, summary(rounds))
 	require.Equal(t, 2.5, median([]float64{4, 1, 3, 2}))
 	require.Zero(t, median(nil))
-	require.Zero(t, summary(theirs, []round{{}, {}, {}}).Times)
+}
+
+// TestRatiosAreOfTheFiguresShown divides, as a reader does, each CPU time by that of
+// penstock in its row.
+func TestRatiosAreOfTheFiguresShown(t *testing.T) {
+	compared := regexp.MustCompile(`^([0-9.]+) \(([0-9.]+)×\)`)
+	for _, file := range []string{"results/record.json", "testdata/record.json"} {
+		r, err := readRecord(file)
+		require.NoError(t, err)
+		found := 0
+		for line := range strings.Lines(r.markdown()) {
+			cells := strings.Split(line, " | ")
+			for _, cell := range cells[1:] {
+				m := compared.FindStringSubmatch(cell)
+				if m == nil {
+					continue
+				}
+				found++
+				first, err := strconv.ParseFloat(cells[1], 64)
+				require.NoError(t, err, line)
+				theirs, err := strconv.ParseFloat(m[1], 64)
+				require.NoError(t, err, line)
+				require.Equal(t, number3(theirs/first), m[2], "%s: %s", file, line)
+			}
+		}
+		require.GreaterOrEqual(t, found, 4, file)
+	}
 }
 
 func TestSplit(t *testing.T) {

@@ -216,7 +216,7 @@ func (b *Bench) measure(ctx context.Context, mode string, size int, w Scenario, 
 		if out[i] {
 			continue
 		}
-		r := summary(rounds[i], rounds[0])
+		r := summary(rounds[i])
 		r.Mode, r.Size, r.Scenario, r.Peer, r.Failed = mode, size, w.Name, p.Peer.Name, failed[i]
 		r.Memory = float64(memory(p.pid()))
 		b.Record.Results = append(b.Record.Results, r)
@@ -240,17 +240,13 @@ func failures(n int) string {
 	return fmt.Sprintf(" (%d failed)", n)
 }
 
-// summary takes the medians of the rounds of a peer. Its cost is compared with that of
-// the first peer round by round, because the speed of a shared machine changes.
-func summary(rounds, first []round) (r Result) {
-	var cpu, rate, late, times []float64
-	for i, x := range rounds {
+// summary takes the medians of the rounds of a peer.
+func summary(rounds []round) (r Result) {
+	var cpu, rate, late []float64
+	for _, x := range rounds {
 		cpu, rate, late = append(cpu, x.cpu), append(rate, x.rate), append(late, x.p99)
-		if i < len(first) && first[i].cpu > 0 {
-			times = append(times, x.cpu/first[i].cpu)
-		}
 	}
-	r.CPU, r.Rate, r.P99, r.Times = median(cpu), median(rate), median(late), median(times)
+	r.CPU, r.Rate, r.P99 = median(cpu), median(rate), median(late)
 	r.Low, r.High = slices.Min(cpu), slices.Max(cpu)
 	return r
 }

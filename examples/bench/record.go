@@ -48,7 +48,6 @@ type Result struct {
 	CPU      float64 `json:",omitempty"` // µs a unit of work
 	Low      float64 `json:",omitempty"` // the least and the most CPU of a round
 	High     float64 `json:",omitempty"`
-	Times    float64 `json:",omitempty"` // CPU by that of the first peer, the median round by round
 	Rate     float64 `json:",omitempty"` // units a second
 	P99      float64 `json:",omitempty"` // ms; 99 of 100 replies came within it
 	Memory   float64 `json:",omitempty"` // bytes after the rounds; in mode "idle", of each connection

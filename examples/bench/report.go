@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -138,7 +139,7 @@ func (r *Record) markdown() string {
 	}
 	fmt.Fprintf(b, "Each peer does the same work on one processor, by turns with the others; clients (%s) and origin (%s) have another one. "+
 		"A figure is the median of %d rounds of %s s (by size: of %d, longer ones if there is much to connect). CPU time is that of all processes of a peer, in user mode and in the kernel, for each unit of work. "+
-		"In brackets: how many times the CPU time of %s, the median round by round.\n\n",
+		"In brackets: the CPU time shown, divided by that of %s in the same row.\n\n",
 		r.Load, r.Origin, r.Rounds, fmt.Sprint(r.Seconds), r.Sized, title(peers[0].Name))
 	for _, p := range r.Peers {
 		if p.Missing != "" {
@@ -206,7 +207,7 @@ func (r *Record) short() string {
 	r.header(b, "CPU time, µs")
 	for _, s := range scenarios {
 		if r.has("peers", s.Name) {
-			r.row(b, s.Title, "peers", s.Name, 0, cost)
+			r.row(b, s.Title, "peers", s.Name, 0, r.cost)
 		}
 	}
 	for _, front := range []Front{HTTP, TLS} {
@@ -222,13 +223,21 @@ func (r *Record) has(mode, scenario string) bool {
 	return slices.ContainsFunc(r.Results, func(x Result) bool { return x.Mode == mode && x.Scenario == scenario })
 }
 
-// cost is the CPU time, and how it compares.
-func cost(x *Result) string {
+// cost is the CPU time, and how many times that of penstock it is: the quotient of the two
+// figures as they are shown, so that a reader who divides them finds the same.
+func (r *Record) cost(x *Result) string {
 	text := number3(x.CPU)
-	if x.Peer != peers[0].Name && x.Times > 0 {
-		text += fmt.Sprintf(" (%s×)", number3(x.Times))
+	first := r.of(x.Mode, x.Scenario, x.Size, peers[0].Name)
+	if first != nil && first.Peer != x.Peer && asShown(first.CPU) > 0 {
+		text += fmt.Sprintf(" (%s×)", number3(asShown(x.CPU)/asShown(first.CPU)))
 	}
 	return text + failures(x.Failed)
+}
+
+// asShown rounds v as number3 does.
+func asShown(v float64) float64 {
+	v, _ = strconv.ParseFloat(number3(v), 64) // "-" is 0
+	return v
 }
 
 // timed reports whether there are latencies. A record may be without, if they
@@ -284,7 +293,7 @@ func (r *Record) scaling(b *strings.Builder, m Mode) {
 			unit  string
 			value func(*Result) string
 		}{
-			{"CPU time, µs", cost},
+			{"CPU time, µs", r.cost},
 			{s.Unit + "s a second", func(x *Result) string { return fmt.Sprintf("%.0f", x.Rate) }},
 			{"p99, ms", func(x *Result) string { return number3(x.P99) }},
 			{"memory, MiB", func(x *Result) string { return number3(x.Memory / (1 << 20)) }},

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -37,6 +38,29 @@ func TestTunnelOpenedBehindAnInterrupt(t *testing.T) {
 	_, err := c.read(make([]byte, 1), 0) // no limit: nothing else sets a deadline
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.ErrorIs(t, c.write([]byte("x"), 0), os.ErrDeadlineExceeded)
+}
+
+// The pump may give up on a server just after the wait for a head has looked at it. The
+// next wait, which has no limit of its own, sees that.
+func TestPumpGivesUpBetweenTwoLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := looseUpConn(t)
+		c.pump = &pump{limit: time.Minute, done: make(chan struct{})}
+		c.pump.stuck.Store(true)
+		close(c.pump.done)
+		x := new(Exchange)
+		x.down = &noClient{ctx: t.Context(), x: x}
+		ended := make(chan error, 1)
+		go func() {
+			ended <- c.awaitHead(&attempt{x: x, p: &Proxy{HeaderTimeout: -1}, up: c.host.up}, new(try), time.Now())
+		}()
+		select {
+		case err := <-ended:
+			require.Equal(t, errStuck, err)
+		case <-time.After(time.Hour):
+			t.Error("it waits for ever")
+		}
+	})
 }
 
 // What was read behind the head is given away once, and its buffer with it.

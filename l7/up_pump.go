@@ -259,8 +259,11 @@ func (p *pump) look(left time.Duration) time.Duration {
 	if p == nil || p.limit <= 0 || left > 0 && left < p.limit {
 		return left
 	}
-	if on, _ := p.running(); on {
+	switch on, _ := p.running(); {
+	case on:
 		return p.limit
+	case p.stuck.Load():
+		return time.Millisecond // it has ended since the caller looked, who looks again
 	}
 	return left
 }

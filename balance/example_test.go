@@ -155,6 +155,30 @@ func ExampleServer_Drain() {
 	// Output: drain 0
 }
 
+// Before a deploy: in Drain persistent clients still come, in Maint they do not, and what is in
+// flight goes on.
+func ExampleServer_WaitIdle() {
+	pool := &balance.Pool{}
+	_ = pool.Set(balance.Endpoint{Name: "a", Addr: "a:80"}, balance.Endpoint{Name: "b", Addr: "b:80"})
+	sticky := balance.Request{Prefer: "a"} // as l7.Persist and l7.Stick ask
+	ctx := context.Background()
+	a := pool.Server("a")
+	_ = a.Drain(ctx)
+	lease, _ := pool.Acquire(ctx, sticky)
+	fmt.Println("in drain:", lease.Server())
+	lease.Done(balance.Outcome{})
+
+	a.SetAdmin(balance.Maint, "deploy")
+	fmt.Println(a.WaitIdle(ctx))
+	lease, _ = pool.Acquire(ctx, sticky)
+	fmt.Println("in maintenance:", lease.Server())
+	lease.Done(balance.Outcome{})
+	// Output:
+	// in drain: a
+	// <nil>
+	// in maintenance: b
+}
+
 // Servers with models in memory report how many requests wait and how full their cache is;
 // here a loop of the host's would read them from the metrics of each.
 func ExampleScored() {

@@ -298,8 +298,21 @@ func (s *Server) SetMaxConns(n int) error {
 //	if err := s.Drain(ctx); err != nil {
 //		s.Cut(true, "drain deadline")
 //	}
+//
+// Persistent clients (l7.Persist, l7.Stick, l4.Sticky) still come to a server in Drain, also
+// after Drain has returned. Before it is stopped, move them to others, without the loss of a
+// request:
+//
+//	s.SetAdmin(balance.Maint, "deploy")
+//	err := s.WaitIdle(ctx)
 func (s *Server) Drain(ctx context.Context) error {
 	s.SetAdmin(Drain, "draining")
+	return s.WaitIdle(ctx)
+}
+
+// WaitIdle waits for the last lease to end, and returns ctx's error if ctx ends first. It
+// keeps no new leases from being taken: that is for [Server.SetAdmin].
+func (s *Server) WaitIdle(ctx context.Context) error {
 	for {
 		ch := s.drainers.Load()
 		if ch == nil {

@@ -139,7 +139,11 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "server?"+url.Values{"pool": {a.Pool}, "name": {a.Server}}.Encode(), http.StatusSeeOther)
 		return
 	}
-	h.answerServer(w, r, a.Pool, s, r.PostForm, atOnce)
+	var proof func(*balance.Server) bool
+	if a.Do == "ready" && r.PostForm.Get("wait") == "up" {
+		proof = h.proof(s)
+	}
+	h.answerServer(w, r, a.Pool, s, r.PostForm, proof, atOnce)
 }
 
 // allowed returns why r may not act, or nil.

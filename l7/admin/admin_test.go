@@ -24,6 +24,7 @@ import (
 
 	"github.com/penstock-lb/penstock"
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/health"
 	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
@@ -525,5 +526,42 @@ func TestFullFrontIsAProblem(t *testing.T) {
 		require.NoError(t, streams.Close())
 		<-done
 		<-done
+	})
+}
+
+// TestReadyWaitsForAProbe pins that a server which comes back from maintenance is not taken
+// for up because it was up before: a deploy script would go on to the next server.
+func TestReadyWaitsForAProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		var broken atomic.Bool
+		checker := &health.Checker{Pools: []*balance.Pool{w.web}, Interval: time.Minute, Probe: health.Func(func(context.Context, balance.Endpoint) error {
+			time.Sleep(time.Second)
+			if broken.Load() {
+				return errors.New("broken")
+			}
+			return nil
+		})}
+		w.h.Checks = []admin.Prober{checker}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- checker.Run(ctx) }()
+		time.Sleep(10 * time.Second)
+		for _, b := range []bool{false, true} {
+			require.Equal(t, 200, w.act("action", "maint", "wait", "drained").Code)
+			time.Sleep(3 * time.Minute)
+			broken.Store(b)
+			start := time.Now()
+			rec := w.act("action", "ready", "wait", "up", "timeout", "30s")
+			if b {
+				require.Equal(t, 504, rec.Code)
+				continue
+			}
+			require.Equal(t, 200, rec.Code)
+			require.Equal(t, time.Second, time.Since(start).Truncate(time.Second))
+		}
+		require.Equal(t, 200, w.do("GET", "/server?pool=web&name=two&wait=up", "").Code, "without an action the state alone counts")
+		cancel()
+		<-ended
 	})
 }

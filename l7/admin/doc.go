@@ -44,7 +44,7 @@
 //	action    does                                                      takes
 //	ready     serve, if nobody reports otherwise
 //	drain     no new work except for persistent clients                 deadline: then the remaining work is cut
-//	maint     no work at all, no probes
+//	maint     no new work at all, no probes; work in flight goes on
 //	weight    balance.Server.SetWeight                                  value
 //	maxconns  balance.Server.SetMaxConns                                value; 0 means no limit
 //	cut       closes all connections to the server, also those in use
@@ -58,7 +58,10 @@
 //
 // GET .../server and POST .../action take wait=drained, wait=up or wait=down, and
 // timeout=30s: the answer comes when the server is in that state, or is 504 after the
-// timeout. Drained means that the server takes no new work and has none.
+// timeout. Drained means that the server is picked for no new work and has none; persistent
+// clients still come to one in drain, and only maint moves them. With action=ready, up means
+// up by a probe that has ended since, if the server is probed. A rolling deploy is drain, maint
+// with wait=drained, and ready with wait=up: examples/gateway/deploy.sh.
 //
 // # What it costs
 //

@@ -89,15 +89,15 @@ func (h *Handler) serveServer(w http.ResponseWriter, r *http.Request) {
 		h.servePage(w, r)
 		return
 	}
-	h.answerServer(w, r, q.Get("pool"), s, q, h.turn)
+	h.answerServer(w, r, q.Get("pool"), s, q, nil, h.turn)
 }
 
 // atOnce is a turn of operators who act: they do not queue up behind those who look.
 func atOnce(context.Context) (done func(), ok bool) { return func() {}, true }
 
-// answerServer serves a server as JSON, after the wait that the request asks for, and in
-// its turn.
-func (h *Handler) answerServer(w http.ResponseWriter, r *http.Request, pool string, s *balance.Server, q url.Values, turn func(context.Context) (func(), bool)) {
+// answerServer serves a server as JSON, after the wait that the request asks for, which lasts
+// until proof is true too, unless that is nil, and in its turn.
+func (h *Handler) answerServer(w http.ResponseWriter, r *http.Request, pool string, s *balance.Server, q url.Values, proof func(*balance.Server) bool, turn func(context.Context) (func(), bool)) {
 	status := http.StatusOK
 	if what := q.Get("wait"); what != "" {
 		until, timeout, err := parseWait(what, q.Get("timeout"))
@@ -110,6 +110,10 @@ func (h *Handler) answerServer(w http.ResponseWriter, r *http.Request, pool stri
 			return
 		}
 		defer leave()
+		if proof != nil {
+			state := until
+			until = func(s *balance.Server) bool { return state(s) && proof(s) }
+		}
 		if !h.wait(r, s, until, timeout) {
 			status = http.StatusGatewayTimeout
 		}
@@ -195,6 +199,25 @@ func parseWait(what, timeout string) (until func(*balance.Server) bool, d time.D
 		}
 	}
 	return until, d, nil
+}
+
+// proof asks for a probe of s, and returns a func that reports whether one that ended after
+// that has passed; always, where s is not probed. Being up is no proof by itself: a server
+// that comes back from maintenance is what it was before, or what Initial of the checker says.
+func (h *Handler) proof(s *balance.Server) func(*balance.Server) bool {
+	since := time.Now()
+	var asked []Prober
+	for _, c := range h.Checks {
+		if c.ProbeNow(s) {
+			asked = append(asked, c)
+		}
+	}
+	return func(s *balance.Server) bool {
+		return !slices.ContainsFunc(asked, func(c Prober) bool {
+			last, _, _, err := c.Probed(s)
+			return err != nil || !last.After(since)
+		})
+	}
 }
 
 // wait waits until s is in that state; it is false if the timeout passes first.

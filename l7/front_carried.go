@@ -123,15 +123,19 @@ var errReturned = errors.New("l7: the handler of this request has returned")
 // context.
 func (s *standard) lend() (*carried, *http.Request) {
 	x, l := s.x, s.room
-	if l == nil {
+	if s.room = nil; l == nil {
 		l = new(carried)
 	}
-	l.s, l.ctx = s, carriedContext{s.r.Context(), l}
+	l.s, l.ctx = s, carriedContext{s.context(), l}
 	l.writer = editingWriter{ResponseWriter: s.w, s: s, lent: l}
 	r := s.r
-	if s.under != nil && r.ContentLength == 0 { // made for this handler, and not needed besides
+	if s.under != nil && s.given == nil && r.ContentLength == 0 {
+		s.give()
 		*r = *r.WithContext(&l.ctx)
 	} else {
+		if s.given != nil {
+			r = s.request()
+		}
 		c := &struct {
 			r   http.Request
 			url url.URL

@@ -378,7 +378,7 @@ func (w *editingWriter) SetReadDeadline(t time.Time) error {
 // CloseNotify implements [http.CloseNotifier], which gin needs.
 func (w *editingWriter) CloseNotify() <-chan bool {
 	gone := make(chan bool, 1)
-	context.AfterFunc(w.s.r.Context(), func() { gone <- true })
+	context.AfterFunc(w.s.context(), func() { gone <- true })
 	return gone
 }
 

@@ -32,17 +32,18 @@ type standard struct {
 	x         *Exchange
 	w         http.ResponseWriter
 	r         *http.Request
-	srv       *Server      // nil if the http.Server is the host's
-	conn      *clientConn  // nil if it is not known
-	attached  *Attachment  // of the front that conn belongs to; nil under an http.Server
-	refused   *headError   // why that front does not accept the request; nil if it does
-	under     ownFront     // the front that has made w and r; nil under an http.Server
-	through   *through     // the native continuation of under; nil if there is none
-	lent      *carried     // lent to the foreign handler around; nil if there is none
-	around    *carried     // likewise, if this is that exchange itself, which has gone through
-	room      *carried     // to lend it with; nil means a new one
-	body      standardBody // of the request
-	stopGone  func() bool  // undoes attach
+	srv       *Server         // nil if the http.Server is the host's
+	conn      *clientConn     // nil if it is not known
+	attached  *Attachment     // of the front that conn belongs to; nil under an http.Server
+	refused   *headError      // why that front does not accept the request; nil if it does
+	under     ownFront        // the front that has made w and r; nil under an http.Server
+	through   *through        // the native continuation of under; nil if there is none
+	lent      *carried        // lent to the foreign handler around; nil if there is none
+	around    *carried        // likewise, if this is that exchange itself, which has gone through
+	room      *carried        // to lend it with; nil means a new one
+	given     context.Context // of the request, if the foreign handler has got that itself; nil if not
+	body      standardBody    // of the request
+	stopGone  func() bool     // undoes attach
 	writes    writeLimit
 	front     Front // of under
 	first     bool  // the first request on conn
@@ -160,9 +161,33 @@ func (s *standard) logger() *slog.Logger {
 	return slog.Default()
 }
 
-func (s *standard) context() context.Context { return s.r.Context() }
+// givenRequests stand in for a request of HTTP/1 and of HTTP/2 that has been given away.
+// Nothing changes them.
+var givenRequests = [...]http.Request{{ProtoMajor: 1, Body: http.NoBody}, {ProtoMajor: 2, Body: http.NoBody}}
+
+// give gives the request, which has no body, to the foreign handler itself. It may change
+// it as it likes and at any time, so it is not looked at any more.
+func (s *standard) give() {
+	s.given = s.r.Context()
+	if s.r = &givenRequests[0]; s.x.proto > 1 {
+		s.r = &givenRequests[1]
+	}
+}
+
+func (s *standard) context() context.Context {
+	if s.given != nil {
+		return s.given
+	}
+	return s.r.Context()
+}
 
 func (s *standard) request() *http.Request {
+	if s.given != nil {
+		r := new(http.Request)
+		s.under.ownRequest(r, new(requestContext))
+		r.Body, r.ContentLength = http.NoBody, 0
+		return r.WithContext(s.given)
+	}
 	r := *s.r
 	u := *s.r.URL
 	r.URL = &u
@@ -170,7 +195,7 @@ func (s *standard) request() *http.Request {
 }
 
 func (s *standard) attach(u interrupter) {
-	s.stopGone = context.AfterFunc(s.r.Context(), func() {
+	s.stopGone = context.AfterFunc(s.context(), func() {
 		if !s.overdue() { // the reader of the body reports that
 			u.interrupt()
 		}
@@ -205,7 +230,7 @@ func (s *standard) mustClose() {
 	}
 }
 
-func (s *standard) present() bool { return s.lent != nil && s.root().r.Context().Err() == nil }
+func (s *standard) present() bool { return s.lent != nil && s.root().context().Err() == nil }
 
 func (s *standard) hijackable() bool { return hijackable(s.w) }
 

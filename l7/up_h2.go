@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"sync/atomic"
@@ -18,7 +19,8 @@ import (
 
 // An HTTP/2 connection takes streams up to MaxStreams and the server's limit, then
 // another one is opened. Only one is opened at a time, so that a burst does not open
-// one for each request.
+// one for each request. Those that wait for it take the place of a stream that ends
+// meanwhile. If it cannot be opened, MaxStreams is exceeded.
 
 // h2Conn is an HTTP/2 connection to a server. One goroutine reads it until it
 // ends.
@@ -75,6 +77,9 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 		key.owner = t.use.session
 	}
 	alone := h.up.Reuse != ReuseAlways && key.owner == nil
+	w := h2Wait{host: h, key: key}
+	defer w.end()
+	var failed error // of a dial
 	for h.two.Load() {
 		h.mu.Lock()
 		twos := h.twos
@@ -88,13 +93,20 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 				if h.up.Reuse == ReuseAlways || c.ownedBy(key.owner) {
 					young = c
 				}
-			case c.reserve(now, t.use):
+			case c.reserve(now, t.use, h.up.maxStreams()), failed != nil && c.reserve(now, t.use, math.MaxInt):
 				h.counts.reuses.Add(1)
+				w.took()
 				return newH2Stream(c, true), false, nil
 			}
 		}
+		if failed != nil {
+			return nil, false, failed
+		}
 		if young != nil && !alone {
-			if err := young.awaitSettings(ctx, l); err != nil {
+			if w.begin() {
+				continue
+			}
+			if err := young.awaitSettings(ctx, &w, l); err != nil {
 				return nil, false, err
 			}
 			continue
@@ -115,29 +127,26 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 			}
 			h.dialing[key] = d
 			h.mu.Unlock()
-			return h.dialForAll(ctx, key, d, t, l)
+			src, dialed, err := h.dialForAll(ctx, key, d, t, l)
+			if failed = d.err; failed == nil {
+				return src, dialed, err
+			}
+			continue
 		}
 		h.mu.Unlock()
-		if err := d.await(ctx, h, l); err != nil {
+		if w.begin() {
+			continue
+		}
+		switch done, err := w.wait(ctx, d.done, l); {
+		case err == errConnectTimeout:
+			return nil, false, errors.Join(err, errors.New("l7: still connecting for another request"))
+		case err != nil:
 			return nil, false, err
+		case done:
+			failed = d.err
 		}
 	}
 	return nil, false, nil
-}
-
-// await waits for the dial of another request, which may have a later deadline
-// than this one.
-func (d *h2Dial) await(ctx context.Context, h *upHost, l *try) error {
-	late, stop := h.connectTimer(l)
-	defer stop()
-	select {
-	case <-d.done:
-		return d.err
-	case <-late:
-		return errors.Join(errConnectTimeout, errors.New("l7: still connecting for another request"))
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // connectTimer fires when the request's time for a connection is over.
@@ -232,28 +241,24 @@ func (c *h2Conn) hasSettled() bool {
 	}
 }
 
-// awaitSettings waits for the server's SETTINGS.
-func (c *h2Conn) awaitSettings(ctx context.Context, l *try) error {
-	late, stop := c.host.connectTimer(l)
-	defer stop()
-	select {
-	case <-c.settled:
-		if r := c.reason.Load(); r != nil {
-			return &cutError{*r}
-		}
-		return nil
-	case <-late:
+// awaitSettings waits for the server's SETTINGS, or for room on another connection.
+func (c *h2Conn) awaitSettings(ctx context.Context, w *h2Wait, l *try) error {
+	done, err := w.wait(ctx, c.settled, l)
+	if err == errConnectTimeout {
 		if l.deadline.IsZero() || time.Now().Before(l.deadline) {
 			c.retire() // so that others do not wait
 		}
-		return errors.Join(errConnectTimeout, errors.New("l7: no SETTINGS from the server"))
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		return errors.Join(err, errors.New("l7: no SETTINGS from the server"))
 	}
+	if r := c.reason.Load(); done && r != nil {
+		return &cutError{*r}
+	}
+	return err
 }
 
-// reserve reserves a stream, if the connection has room for one.
-func (c *h2Conn) reserve(now time.Time, use usage) bool {
+// reserve reserves a stream, if the server allows it and the connection has fewer than
+// most.
+func (c *h2Conn) reserve(now time.Time, use usage, most int) bool {
 	switch m := c.host.up.MaxRequests; {
 	case c.retired.Load():
 		return false
@@ -265,7 +270,7 @@ func (c *h2Conn) reserve(now time.Time, use usage) bool {
 		return false
 	}
 	c.mu.Lock()
-	ok := !c.closed && c.h2.Room() > c.reserved && c.h2.Open()+c.reserved < c.host.up.maxStreams()
+	ok := !c.closed && c.h2.Room() > c.reserved && c.h2.Open()+c.reserved < most
 	if ok {
 		c.reserved++
 	}

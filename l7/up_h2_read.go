@@ -136,6 +136,7 @@ func (c *h2Conn) read() {
 			c.end(err)
 			return
 		}
+		c.host.room(c.id)
 		c.flushSoon()
 	}
 }

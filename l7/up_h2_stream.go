@@ -446,6 +446,7 @@ func (s *h2Stream) close() {
 	c.mu.Unlock()
 	c.flush()
 	c.giveBack()
+	c.host.room(c.id)
 	if last && c.retired.Load() {
 		c.end(errRetired)
 	}

@@ -20,7 +20,9 @@ func (s *h2Stream) ask(t *attempt, l *try) error {
 		return nil
 	}
 	c := s.conn
-	if err := c.awaitSettings(t.x.Context(), l); err != nil {
+	w := h2Wait{host: c.host}
+	defer w.end()
+	if err := c.awaitSettings(t.x.Context(), &w, l); err != nil {
 		return &unsentError{error: err}
 	}
 	c.mu.Lock()

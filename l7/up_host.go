@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
@@ -35,6 +36,8 @@ type upHost struct {
 	sessionsOf string                 // the client certificate of these sessions
 	twos       []*h2Conn              // copied on write
 	dialing    map[h2Key]*h2Dial      // HTTP/2 dials that other requests wait for
+	rooms      map[h2Key]*h2Room      // for requests that wait for HTTP/2
+	waiting    atomic.Int32           // length of rooms
 	dials      map[*dialing]struct{}  // all dials in progress
 }
 

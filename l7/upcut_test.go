@@ -288,7 +288,7 @@ func TestReserveOfAClosedConnection(t *testing.T) {
 	_ = b.Close()
 	<-slow.begun
 	inTime(t, func() {
-		if c.reserve(time.Now(), usage{session: me}) {
+		if c.reserve(time.Now(), usage{session: me}, defaultUpStreams) {
 			t.Error("a closed connection takes a request")
 		}
 	})

@@ -98,7 +98,7 @@ type Upstream struct {
 	MaxAge      time.Duration // of a connection, minus up to a tenth at random; 0 or negative means no limit
 	Seed        uint64        // for that random part; 0 means at random
 	MaxRequests int           // over one connection; 0 or negative means no limit
-	MaxStreams  int           // HTTP/2 streams at once on a connection, above which another one is opened; 0 means 100, negative means none: as many as the server allows
+	MaxStreams  int           // HTTP/2 streams at once on a connection, above which another one is opened if that is possible; 0 means 100, negative means none: as many as the server allows
 	PingTimeout time.Duration // of an HTTP/2 connection that is silent: after it a PING is sent, and after as long again without an answer the connection is closed; 0 means 15s, negative means none
 
 	chance chance

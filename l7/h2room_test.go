@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/l4/l4test"
+	"github.com/penstock-lb/penstock/l7"
+)
+
+// Requests that wait for a second connection take the streams that end on the first
+// one meanwhile: only the one that dials waits for the dial.
+func TestHTTP2RoomWhileConnecting(t *testing.T) {
+	const streams, requests, takes = 100, 350, 100 * time.Millisecond
+	refused := errors.New("refused")
+	for name, second := range map[string]func(*l4test.Network, context.Context) (net.Conn, error){
+		"slow dial": func(n *l4test.Network, ctx context.Context) (net.Conn, error) {
+			time.Sleep(2 * time.Second)
+			return n.DialContext(ctx, "tcp", one)
+		},
+		"failed dial": func(*l4test.Network, context.Context) (net.Conn, error) {
+			time.Sleep(takes + takes/2)
+			return nil, refused
+		},
+		"no SETTINGS": func(n *l4test.Network, ctx context.Context) (net.Conn, error) {
+			return n.DialContext(ctx, "tcp", two)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				network := l4test.NewNetwork()
+				ln, err := network.Listen("tcp", one)
+				require.NoError(t, err)
+				silent, err := network.Listen("tcp", two)
+				require.NoError(t, err)
+				defer silent.Close()
+				srv := &http.Server{Protocols: protocols("h2c"), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000},
+					Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { time.Sleep(takes) })}
+				go srv.Serve(ln)
+				defer srv.Close()
+				var dials atomic.Int32
+				tr := &l7.Transport{Pool: newPool(one), Upstream: &l7.Upstream{Protocols: protocols("h2c"),
+					Dial: func(ctx context.Context, nw, addr string) (net.Conn, error) {
+						if dials.Add(1) == 1 {
+							return network.DialContext(ctx, nw, addr)
+						}
+						return second(network, ctx)
+					}}}
+				tr.HeaderTimeout = 2 * time.Second
+				var wg sync.WaitGroup
+				var late atomic.Int32
+				for range requests {
+					wg.Go(func() {
+						start := time.Now()
+						res, err := (&http.Client{Transport: tr}).Get("http://" + one)
+						if time.Since(start) > requests/streams*takes+takes {
+							late.Add(1)
+						} else if err != nil {
+							t.Error(err)
+						}
+						if err == nil {
+							res.Body.Close()
+						}
+					})
+				}
+				wg.Wait()
+				if n := late.Load(); n > 1 {
+					t.Errorf("%d requests waited for the second connection; want the one that opens it at most", n)
+				}
+				if n := dials.Load(); n > 4 {
+					t.Errorf("%d dials", n)
+				}
+				tr.Upstream.CloseIdle()
+			})
+		})
+	}
+}

@@ -86,3 +86,43 @@ func TestHTTP2RoomWhileConnecting(t *testing.T) {
 		})
 	}
 }
+
+// MaxRequests holds when requests come at once.
+func TestHTTP2MaxRequestsAtOnce(t *testing.T) {
+	const most, requests = 10, 200
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			network := l4test.NewNetwork()
+			ln, err := network.Listen("tcp", one)
+			require.NoError(t, err)
+			var mu sync.Mutex
+			served := map[string]int{} // by connection
+			srv := &http.Server{Protocols: protocols("h2c"), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				defer mu.Unlock()
+				served[r.RemoteAddr]++
+			})}
+			go srv.Serve(ln)
+			defer srv.Close()
+			tr := &l7.Transport{Pool: newPool(one), Upstream: &l7.Upstream{Dial: network.DialContext, Protocols: protocols("h2c"), MaxRequests: most}}
+			var wg sync.WaitGroup
+			for range requests {
+				wg.Go(func() {
+					res, err := (&http.Client{Transport: tr}).Get("http://" + one)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					res.Body.Close()
+				})
+			}
+			wg.Wait()
+			tr.Upstream.CloseIdle()
+			for c, n := range served {
+				if n > most {
+					t.Errorf("%d requests over %s; want %d", n, c, most)
+				}
+			}
+		})
+	}
+}

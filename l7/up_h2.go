@@ -30,10 +30,10 @@ type h2Conn struct {
 	id       identity
 	nc       net.Conn
 	state    *tls.ConnectionState
-	expires  time.Time // zero means never
-	owner    *session  // the session that may use it, if Reuse restricts that; guarded by host.mu
-	users    int       // streams of the owner; guarded by host.mu
-	requests atomic.Int64
+	expires  time.Time              // zero means never
+	owner    *session               // the session that may use it, if Reuse restricts that; guarded by host.mu
+	users    int                    // streams of the owner; guarded by host.mu
+	requests atomic.Int64           // grows with the lock held
 	retired  atomic.Bool            // takes no more streams
 	reason   atomic.Pointer[string] // why it was cut
 	settled  chan struct{}          // closed when the server's SETTINGS have come, or the connection has ended
@@ -207,6 +207,7 @@ func (h *upHost) speak(nc net.Conn, d *dialing, id identity, owner *session, onc
 		}
 	}
 	c := &h2Conn{host: h, id: id, nc: nc, state: st, owner: owner, users: 1, expires: h.expiry(), settled: make(chan struct{}), reserved: 1}
+	c.requests.Store(1)
 	once = once || !h.open()
 	if h.up.Reuse == ReuseNever && (owner == nil || !owner.note(h)) {
 		once = true
@@ -259,10 +260,11 @@ func (c *h2Conn) awaitSettings(ctx context.Context, w *h2Wait, l *try) error {
 // reserve reserves a stream, if the server allows it and the connection has fewer than
 // most.
 func (c *h2Conn) reserve(now time.Time, use usage, most int) bool {
-	switch m := c.host.up.MaxRequests; {
+	m := int64(c.host.up.MaxRequests)
+	switch {
 	case c.retired.Load():
 		return false
-	case !c.expires.IsZero() && now.After(c.expires), m > 0 && c.requests.Load() >= int64(m):
+	case !c.expires.IsZero() && now.After(c.expires), m > 0 && c.requests.Load() >= m:
 		c.retire()
 		return false
 	}
@@ -270,9 +272,10 @@ func (c *h2Conn) reserve(now time.Time, use usage, most int) bool {
 		return false
 	}
 	c.mu.Lock()
-	ok := !c.closed && c.h2.Room() > c.reserved && c.h2.Open()+c.reserved < most
+	ok := !c.closed && c.h2.Room() > c.reserved && c.h2.Open()+c.reserved < most && (m <= 0 || c.requests.Load() < m)
 	if ok {
 		c.reserved++
+		c.requests.Add(1)
 	}
 	c.mu.Unlock()
 	if !ok {

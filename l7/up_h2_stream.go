@@ -53,7 +53,6 @@ type h2Stream struct {
 func newH2Stream(c *h2Conn, reused bool) *h2Stream {
 	s := &h2Stream{conn: c}
 	s.reused = reused
-	c.requests.Add(1)
 	return s
 }
 

@@ -68,7 +68,7 @@ type Exchange struct {
 	upgrade   string
 	wsKey     string // of an extended CONNECT: the key that we made and the server has to answer
 	trailers  bool   // TE: trailers
-	sensitive bool   // Header has fields that are
+	sensitive bool   // target and authority must enter no table of HTTP/2 (RFC 7541, section 7.1.3)
 	lastOne   bool   // of its connection to the server: it is sent with Connection: close
 	expect    bool   // Expect: 100-continue, not answered yet
 

@@ -104,6 +104,7 @@ func (f *h2Front) field(hf *h2.HeaderField) {
 		return
 	}
 	if hf.Name != "" && hf.Name[0] == ':' {
+		s.x.sensitive = s.x.sensitive || hf.Sensitive
 		h.malformed = s.pseudo(h, hf.Name, hf.Value)
 		return
 	}
@@ -135,7 +136,7 @@ func (f *h2Front) field(hf *h2.HeaderField) {
 		return
 	}
 	list := &s.x.Header
-	s.x.sensitive = s.x.sensitive || hf.Sensitive
+	s.x.sensitive = s.x.sensitive || hf.Sensitive && k == kindHost
 	if k == kindOther {
 		if hf.Name == "cookie" {
 			if h.cookies > 0 {

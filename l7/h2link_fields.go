@@ -85,6 +85,16 @@ func (f *Fields) sensitive(name, value string) bool {
 	return false
 }
 
+// anySensitive reports whether there are such fields.
+func (f *Fields) anySensitive() bool {
+	for i := range f.list {
+		if f.list[i].sensitive {
+			return true
+		}
+	}
+	return false
+}
+
 // knownField returns the kind of a field, and whether the field has been found to be
 // well-formed before: most come from the table again and again.
 func knownField(hf *h2.HeaderField) (k kind, fine bool) {

@@ -85,3 +85,59 @@ func TestSensitiveFieldsStayOutOfTables(t *testing.T) {
 		}
 	})
 }
+
+// The target is kept out of tables as well, whose query may be a secret, and all of
+// that in a mirrored copy too.
+func TestSensitiveTargetsAndCopies(t *testing.T) {
+	mirror := new(l7.Mirror)
+	onHTTP2(t, new(l7.Server), func(n *l4test.Network) http.Handler {
+		p, copies := newProxy(n, one), newProxy(n, two)
+		p.Upstream.Protocols, copies.Upstream.Protocols = protocols("h2c"), protocols("h2c")
+		mirror.To = copies
+		p.Mirror = mirror
+		return l7.HandlerFunc(func(x *l7.Exchange) {
+			x.Header.Set("X-Set", "by a handler")
+			p.ServeExchange(x)
+		})
+	}, func(t *testing.T, f *front) {
+		asked := make(chan []hpack.HeaderField, 2)
+		for _, addr := range []string{one, two} {
+			serveOrigin(t, f.network, addr, func(c *l4test.Conn, br *bufio.Reader) {
+				_, _ = io.ReadFull(br, make([]byte, len(http2.ClientPreface)))
+				fr := http2.NewFramer(c, br)
+				fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+				_ = fr.WriteSettings()
+				for {
+					fm, err := fr.ReadFrame()
+					if err != nil {
+						return
+					}
+					if h, ok := fm.(*http2.MetaHeadersFrame); ok {
+						asked <- h.Fields
+						_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: h.StreamID, EndHeaders: true, EndStream: true, BlockFragment: []byte{0x88}}) // :status 200
+					}
+				}
+			})
+		}
+		field := func(sensitive bool, name, value string) hpack.HeaderField {
+			return hpack.HeaderField{Name: name, Value: value, Sensitive: sensitive}
+		}
+		c := newH2Client(t, f.network)
+		for i, sensitive := range []bool{true, false, true} {
+			id := uint32(1 + 2*i)
+			c.buf.Reset()
+			for _, f := range []hpack.HeaderField{field(false, ":method", "GET"), field(false, ":scheme", "http"), field(false, ":authority", "a.test"), field(sensitive, ":path", "/?key=secret"), field(sensitive, "x-key", "secret"), field(sensitive, "x-set", "secret")} {
+				require.NoError(t, c.enc.WriteField(f))
+			}
+			require.NoError(t, c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.buf.Bytes(), EndHeaders: true, EndStream: true}))
+			c.read(time.Second, func() bool { return c.ended[id] })
+			for range 2 {
+				head := <-asked
+				require.Contains(t, head, field(sensitive, ":path", "/?key=secret"))
+				require.Contains(t, head, field(sensitive, "x-key", "secret"))
+				require.Contains(t, head, field(sensitive, "x-set", "by a handler"))
+			}
+		}
+		mirror.Wait()
+	})
+}

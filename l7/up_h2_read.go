@@ -62,7 +62,7 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 	switch {
 	case s.method == http.MethodConnect: // RFC 9113, section 8.5
 		b.Field(":method", s.method, false)
-		b.Field(":authority", authority, false)
+		b.Field(":authority", authority, x.sensitive)
 	case s.asks: // RFC 8441, section 4
 		b.Field(":method", http.MethodConnect, false)
 		b.Field(":protocol", x.upgrade, false)
@@ -71,10 +71,11 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 	}
 	if s.method != http.MethodConnect {
 		b.Field(":scheme", scheme, false)
-		b.Field(":authority", authority, false)
-		b.Field(":path", x.Path+x.Query, false)
+		b.Field(":authority", authority, x.sensitive)
+		b.Field(":path", x.Path+x.Query, x.sensitive)
 	}
 	_, rest, _ := cutLine(head)
+	secrets := x.Header.anySensitive()
 	for {
 		line, more, ok := cutLine(rest)
 		if !ok || line == "" {
@@ -89,7 +90,7 @@ func (c *h2Conn) writeRequest(s *h2Stream, x *Exchange, head string) {
 		case s.asks && equalFold(name, "sec-websocket-key"): // section 5
 			s.key = value
 		case !k.owned():
-			if x.sensitive && x.Header.sensitive(name, value) {
+			if secrets && x.Header.sensitive(name, value) {
 				_, lower := c.name(name)
 				b.Field(lower, value, true)
 			} else if !b.Again(name, value) {

@@ -87,7 +87,7 @@ func (m *Mirror) send(x *Exchange, body []byte) {
 		Method: x.Method, Scheme: x.Scheme, Host: x.Host, Path: x.Path, Query: x.Query,
 		Header: x.Header.Clone(), ContentLength: int64(len(body)),
 		Remote: x.Remote, Local: x.Local, Client: x.Client, TLS: x.TLS,
-		proto: x.proto, trailers: x.trailers, trusted: x.trusted, rfc7239: x.rfc7239,
+		proto: x.proto, trailers: x.trailers, sensitive: x.sensitive, trusted: x.trusted, rfc7239: x.rfc7239,
 	}
 	c.Balance.Key, c.Balance.Priority = x.Balance.Key, x.Balance.Priority
 	c.Balance.Tenant, c.Balance.TenantWeight = x.Balance.Tenant, x.Balance.TenantWeight

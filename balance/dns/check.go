@@ -28,7 +28,8 @@ func (s *Source) Check() error {
 	}
 	m.If(s.Service != "" && !isService(s.Service), "Source.Service", s.Service,
 		`must be the name of a service as in "http": letters, digits and hyphens, without the underscore`)
-	m.If(s.Service == "" && (s.Port <= 0 || s.Port > 65535), "Source.Port", s.Port, "must be a port from 1 to 65535")
+	_, _, _, named := splitSRV(s.Name)
+	m.If(s.Service == "" && !named && (s.Port <= 0 || s.Port > 65535), "Source.Port", s.Port, "must be a port from 1 to 65535")
 	m.If(s.Service != "" && s.Port != 0, "Source.Port", s.Port, "must be 0 with a Service: SRV records bring their own")
 	m.If(s.Proto != "" && s.Proto != "tcp" && s.Proto != "udp", "Source.Proto", s.Proto, `must be "tcp" or "udp"`)
 	m.If(s.Network != "" && s.Network != "ip" && s.Network != "ip4" && s.Network != "ip6",
@@ -82,7 +83,21 @@ func checkName(name string) string {
 	if _, err := dnsmessage.NewName(dot(name)); err != nil {
 		return "must be a domain name, of at most 254 bytes"
 	}
+	if service, proto, domain, ok := splitSRV(name); ok {
+		return fmt.Sprintf("must be the domain alone: write Service: %q, Proto: %q, Name: %q", service, proto, domain)
+	}
 	return ""
+}
+
+// splitSRV splits _service._proto.name, as SRV records are named (RFC 2782).
+func splitSRV(name string) (service, proto, domain string, ok bool) {
+	labels := strings.SplitN(name, ".", 3)
+	if len(labels) < 3 {
+		return "", "", "", false
+	}
+	service, found := strings.CutPrefix(labels[0], "_")
+	proto, both := strings.CutPrefix(strings.ToLower(labels[1]), "_")
+	return service, proto, labels[2], found && both && service != "" && isService(service) && (proto == "tcp" || proto == "udp")
 }
 
 // isService reports whether s may stand behind the underscore of an SRV record (RFC

@@ -39,6 +39,10 @@ var (
 // failed or a server is found down (see [balance.Doubts]); while that returns the same servers,
 // the pauses grow. The fields must not change once Watch is called.
 //
+// Of SRV records (RFC 2782), each priority is a tier, the lowest number Tier 0 and the next one
+// Tier 1, and weights are shares of their tier: the addresses of a target divide its own among
+// them. An endpoint is named by its address, and has the target as its label "target".
+//
 // If one query fails, such as that for the IPv6 addresses or for one target of a service, its
 // last answer is kept for Hold, and the answers of the others are not affected; its error is
 // reported once. If no name server answers, or they say that the name does not exist, the last

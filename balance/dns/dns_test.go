@@ -355,6 +355,18 @@ func TestBadSource(t *testing.T) {
 	}
 }
 
+// TestNameOfSRVRecords pins what a Source says that is given the name of SRV records as
+// zones and dig have it: it used to ask for a port.
+func TestNameOfSRVRecords(t *testing.T) {
+	for _, src := range []dns.Source{{Name: "_http._tcp.a.example."}, {Name: "_http._TCP.a.example.", Service: "http"}} {
+		require.EqualError(t, src.Check(), fmt.Sprintf(
+			`penstock: Source.Name: %q must be the domain alone: write Service: "http", Proto: "tcp", Name: "a.example."`, src.Name))
+	}
+	for _, name := range []string{"_http.example", "_tcp._http.example", "http._tcp.example", "_._tcp.example", "_http.tcp.example"} {
+		require.NoError(t, (&dns.Source{Name: name, Port: 80}).Check(), name)
+	}
+}
+
 // TestUDP asks a name server on a real socket.
 func TestUDP(t *testing.T) {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")

@@ -25,6 +25,8 @@ var ErrNoCertificate = errors.New("l4: no certificate for the client")
 //	err := certs.Set(a, b)
 //	config := &tls.Config{GetCertificate: certs.Get}
 //
+// Towards servers, it holds client certificates: see [Certificates.GetClient].
+//
 // First come the certificates that have the name, then those that have it with
 // * for the first label, then those that share the names of the first
 // certificate of all. Of several, an ECDSA one is preferred if the client can
@@ -150,6 +152,23 @@ func (s *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 		}
 	}
 	return list[len(list)-1], nil
+}
+
+// GetClient is the GetClientCertificate of a [tls.Config] towards servers, for a client
+// certificate that is renewed while it is in use, as by [CertificateFiles]: it returns the
+// first one, in the order of Set, that the server can verify by what it asks for. If there is
+// none, the server is shown none, as crypto/tls has it. Before the first Set it returns an error.
+func (s *Certificates) GetClient(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	set := s.set.Load()
+	if set == nil || len(set.all) == 0 {
+		return nil, errors.New("l4: Certificates has no client certificate: call its Set, or Load of its CertificateFiles, before")
+	}
+	for _, c := range set.all {
+		if info.SupportsCertificate(c) == nil {
+			return c, nil
+		}
+	}
+	return new(tls.Certificate), nil
 }
 
 // refusedKey is where the context of a handshake has room for the reason that

@@ -114,3 +114,44 @@ func TestT7_CertificatesSwap(t *testing.T) {
 	require.NoError(t, certs.Set())
 	require.Nil(t, ask("a.test"))
 }
+
+// TestClientCertificates has a server ask for a certificate of one authority: it is shown
+// the one that it can verify, the new one after Set, and none if there is none.
+func TestClientCertificates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, other := l4test.NewAuthority("authority"), l4test.NewAuthority("other")
+		certs := new(Certificates)
+		show := func() (string, error) {
+			client, server := l4test.Pipe()
+			seen := make(chan string)
+			go func() {
+				s := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{ca.Issue("a.test")}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: ca.Pool()})
+				name := "nothing"
+				if s.Handshake() == nil && len(s.ConnectionState().PeerCertificates) > 0 {
+					name = s.ConnectionState().PeerCertificates[0].DNSNames[0]
+				}
+				_ = s.Close()
+				seen <- name
+			}()
+			c := tls.Client(client, &tls.Config{ServerName: "a.test", RootCAs: ca.Pool(), GetClientCertificate: certs.GetClient})
+			err := c.Handshake()
+			_ = c.Close()
+			return <-seen, err
+		}
+		_, err := show()
+		require.ErrorContains(t, err, "no client certificate")
+		for _, step := range []struct {
+			set  []tls.Certificate
+			want string
+		}{
+			{[]tls.Certificate{other.Issue("other"), ca.Issue("one")}, "one"},
+			{[]tls.Certificate{other.Issue("other"), ca.Issue("two"), ca.Issue("three")}, "two"},
+			{[]tls.Certificate{other.Issue("other")}, "nothing"},
+		} {
+			require.NoError(t, certs.Set(step.set...))
+			got, err := show()
+			require.NoError(t, err)
+			require.Equal(t, step.want, got)
+		}
+	})
+}

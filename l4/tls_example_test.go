@@ -95,6 +95,18 @@ func ExampleOriginateTLS() {
 	// Output: the server reads "hello" over TLS <nil>
 }
 
+// mTLS to servers, with a client certificate in files: the next connection shows the new one.
+func ExampleCertificates_GetClient() {
+	certs := new(l4.Certificates)
+	files := &l4.CertificateFiles{Pairs: []l4.KeyPair{{CertFile: "gateway.crt", KeyFile: "gateway.key"}}, Certificates: certs}
+	// files.Load() before it serves, and go files.Run(ctx) while it does
+	config := &tls.Config{RootCAs: l4test.NewAuthority("authority").Pool(), GetClientCertificate: certs.GetClient}
+	proxy := &l4.Proxy{Pool: new(balance.Pool), Handshake: (&l4.OriginateTLS{Config: config}).Handshake}
+	// in l7: &l7.Upstream{TLS: func(*balance.Server) *tls.Config { return config }}
+	fmt.Println(files.Check(), proxy.Check())
+	// Output: <nil> <nil>
+}
+
 // Two gateways that share nothing but a secret resume each other's sessions.
 func ExampleTicketKeys() {
 	secret := make([]byte, 32)

@@ -53,7 +53,8 @@ type Upstream struct {
 	// server's address. Sessions are resumed: without a ClientSessionCache, each
 	// server gets one, for as long as the client certificate is the same.
 	// GetClientCertificate is called before each connection, whether a session is
-	// resumed or not, so it can renew a client certificate; open connections keep the
+	// resumed or not, so it can renew a client certificate, as [l4.Certificates.GetClient]
+	// does; open connections keep the
 	// old one until MaxAge or CloseIdle ends them. If the certificate of a server is
 	// not valid, there is no fallback to plain text, and no other server is tried
 	// under the same name.

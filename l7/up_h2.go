@@ -44,13 +44,15 @@ type h2Conn struct {
 	broken   error // why writing has failed; nil if it has not
 
 	// Owned by the goroutine that reads:
-	in      input
-	readOn  time.Time // time of the last read
-	pinged  bool      // a PING is not answered yet
-	emit    func(*h2.HeaderField)
-	cur     *h2Stream // the stream whose head or trailer is being decoded
-	decoded Reply     // the head that is being decoded
-	dec     h2ReplyHead
+	in        input
+	readOn    time.Time // time of the last read
+	idleAt    time.Time // since when there are no streams, as of the last look
+	idleAfter int64     // number of requests then
+	pinged    bool      // a PING is not answered yet
+	emit      func(*h2.HeaderField)
+	cur       *h2Stream // the stream whose head or trailer is being decoded
+	decoded   Reply     // the head that is being decoded
+	dec       h2ReplyHead
 }
 
 // h2Key selects the requests that may share a connection that is being opened.
@@ -147,16 +149,6 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 		}
 	}
 	return nil, false, nil
-}
-
-// connectTimer fires when the request's time for a connection is over.
-func (h *upHost) connectTimer(l *try) (late <-chan time.Time, stop func()) {
-	d := until(time.Now(), orDefault(h.up.ConnectTimeout, defaultConnectTimeout), l.deadline)
-	if d <= 0 {
-		return nil, func() {}
-	}
-	timer := time.NewTimer(d)
-	return timer.C, func() { timer.Stop() }
 }
 
 // dialForAll is dialStream while other requests wait for it. If the dialer

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/penstock-lb/penstock/l7/internal/h2"
@@ -154,82 +153,6 @@ func (c *h2Conn) settle() {
 		close(c.settled)
 	}
 }
-
-// fill reads more. A silent connection is sent a PING if it has streams, and is
-// closed after IdleTimeout if it has none.
-func (c *h2Conn) fill() error {
-	ping, keep := orDefault(c.host.up.PingTimeout, defaultPingTimeout), orDefault(c.host.up.IdleTimeout, defaultKeepIdle)
-	look := ping // how often to look; 0 means never
-	if look == 0 || keep > 0 && keep < look {
-		look = keep
-	}
-	from := c.readOn
-	for {
-		closed, broken, err := c.boundRead(deadlineIn(from, look))
-		if closed {
-			return err
-		}
-		err = c.in.fillBulk(c.c, &c.host.up.buffers)
-		if err == nil {
-			c.readOn, c.pinged = time.Now(), false
-			return nil
-		}
-		if broken != nil {
-			return broken
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
-		if err = c.silent(ping, keep); err != nil {
-			return err
-		}
-		from = time.Now()
-	}
-}
-
-// boundRead bounds the next read, and returns the state of the connection. It holds
-// the lock until the deadline is set, or it could overwrite that of unwritable.
-func (c *h2Conn) boundRead(at time.Time) (closed bool, broken, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.broken != nil { // received bytes may still be read
-		at = time.Now().Add(time.Second)
-	}
-	if !c.closed {
-		_ = c.nc.SetReadDeadline(at)
-	}
-	return c.closed, c.broken, c.err
-}
-
-// silent is called when nothing has come for a while. It returns an error if
-// the connection has to end.
-func (c *h2Conn) silent(ping, keep time.Duration) error {
-	since := time.Since(c.readOn)
-	c.mu.Lock()
-	idle, broken := c.idle(), c.broken
-	c.mu.Unlock()
-	switch {
-	case broken != nil:
-		return nil
-	case idle:
-		if keep > 0 && since >= keep {
-			c.retire()
-			return errRetired
-		}
-	case ping == 0:
-	case c.pinged:
-		return errNoPong
-	default:
-		c.pinged = true
-		c.mu.Lock()
-		c.h2.WritePing([8]byte{})
-		c.mu.Unlock()
-		c.flush()
-	}
-	return nil
-}
-
-var errNoPong = errors.New("l7: Upstream.PingTimeout exceeded: no answer to a PING")
 
 // unwritable is called when writing has failed. The server may have sent the
 // reason.

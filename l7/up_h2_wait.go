@@ -117,3 +117,13 @@ func (w *h2Wait) end() {
 		h.waiting.Add(-1)
 	}
 }
+
+// connectTimer fires when the request's time for a connection is over.
+func (h *upHost) connectTimer(l *try) (late <-chan time.Time, stop func()) {
+	d := until(time.Now(), orDefault(h.up.ConnectTimeout, defaultConnectTimeout), l.deadline)
+	if d <= 0 {
+		return nil, func() {}
+	}
+	timer := time.NewTimer(d)
+	return timer.C, func() { timer.Stop() }
+}

@@ -441,8 +441,8 @@ func (b *carriedBody) Read(p []byte) (int, error) {
 	}
 	b.read = true
 	n, err := b.src.Read(p)
-	if err == io.EOF {
-		b.r.Trailer = b.l.s.x.Header.withoutOwnMap(b.l.s.r.Trailer) // which has been read by now
+	if t := b.l.s.r.Trailer; err == io.EOF && len(t) > 0 { // read by now; without one, r is left alone
+		b.r.Trailer = b.l.s.x.Header.withoutOwnMap(t)
 	}
 	return n, err
 }

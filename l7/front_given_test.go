@@ -174,3 +174,32 @@ func TestGivenRequestIsAskedForAgain(t *testing.T) {
 		}
 	})
 }
+
+// The request of a handler around belongs to that, and it may use it while another handler
+// inside filters the body.
+func TestRequestAroundIsNotChanged(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		filter := HandlerFunc(func(x *Exchange) {
+			x.FilterBody(func(r io.Reader) io.Reader { return r })
+			Serve(http.HandlerFunc(echoBody), x)
+		})
+		return &Capture{Next: middleware(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			var wg sync.WaitGroup
+			mine := http.Header{"X-Mine": {"1"}}
+			r.Trailer = mine
+			inside := *r
+			wg.Go(func() { next.ServeHTTP(w, &inside) })
+			for range 1000 {
+				assert.Equal(s, "7", r.Header.Get("Content-Length"))
+				*r = *r.WithContext(r.Context())
+			}
+			wg.Wait()
+			assert.Equal(s, "7", r.Header.Get("Content-Length"))
+			assert.Equal(s, mine, r.Trailer)
+		})(filter)}
+	}, func(s *site) {
+		a, err := s.ask(s.client, "/", "content")
+		require.NoError(s, err)
+		require.Equal(s, "content -1 <nil>", a.body)
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -66,7 +67,10 @@ func (x *Exchange) applyTo(r *http.Request, body io.Reader) {
 	}
 	if len(x.filters) > 0 {
 		r.Body, r.ContentLength = io.NopCloser(x.filtered(body)), x.ContentLength
-		delete(r.Header, "Content-Length")
+		if r.Header["Content-Length"] != nil { // the map is that of a handler around
+			r.Header = maps.Clone(r.Header)
+			delete(r.Header, "Content-Length")
+		}
 	}
 }
 

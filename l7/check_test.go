@@ -4,6 +4,7 @@ package l7
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -220,6 +221,22 @@ func TestCheckOfATreeThatLeadsBack(t *testing.T) {
 	require.NoError(t, r.Check())
 	f[1].Handler = (*Proxy)(nil)
 	require.Equal(t, []string{"Router.Routes[0].Handler.Fallback[1].Handler"}, wrongFields(r.Check()))
+}
+
+// TestProtocolsThatNeedTLS pins that HTTP2 for servers without TLS is found: they would get
+// HTTP/1, although the caller has most likely meant h2c.
+func TestProtocolsThatNeedTLS(t *testing.T) {
+	over := new(http.Protocols)
+	over.SetHTTP2(true)
+	require.EqualError(t, (&Upstream{Protocols: over}).Check(),
+		`penstock: Upstream.Protocols: "{HTTP2}" must have UnencryptedHTTP2 where TLS is nil (h2c): HTTP2 is that over TLS, and servers would get HTTP/1`)
+	for _, u := range []*Upstream{
+		{Protocols: over, TLS: func(*balance.Server) *tls.Config { return new(tls.Config) }},
+		{Protocols: over, Dial: l4test.NewNetwork().DialContext}, // which may return a tls.Conn
+		{Protocols: over, ProtocolsOf: func(*balance.Server) *http.Protocols { return nil }},
+	} {
+		require.NoError(t, u.Check())
+	}
 }
 
 func TestRouterSetNamesItsMistakes(t *testing.T) {

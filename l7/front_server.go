@@ -252,7 +252,7 @@ func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 	}
 	if len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
 		_ = ln.Close()
-		return errors.New("l7: ServeTLS: TLSConfig has no certificate")
+		return errors.New("l7: ServeTLS: TLSConfig has no certificate: set its Certificates or GetCertificate, or name the files")
 	}
 	if s.JA4 {
 		cfg.GetConfigForClient = keepJA4(cfg.GetConfigForClient)

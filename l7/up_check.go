@@ -65,5 +65,10 @@ func (u *Upstream) Check() error {
 	m.If(u.Reuse > ReuseNever, "Upstream.Reuse", uint8(u.Reuse), "must be a constant of type l7.Reuse")
 	p := u.Protocols
 	m.If(p != nil && !p.HTTP1() && !p.HTTP2() && !p.UnencryptedHTTP2(), "Upstream.Protocols", nil, "must have a protocol, or be nil for HTTP/1")
+	if p != nil && p.HTTP2() && !p.HTTP1() && !p.UnencryptedHTTP2() {
+		// A Dial may return a tls.Conn, and ProtocolsOf may have others for every server.
+		m.If(u.TLS == nil && u.Dial == nil && u.ProtocolsOf == nil, "Upstream.Protocols", p.String(),
+			"must have UnencryptedHTTP2 where TLS is nil (h2c): HTTP2 is that over TLS, and servers would get HTTP/1")
+	}
 	return m.Err()
 }

@@ -240,7 +240,7 @@ func tlsConfig(given *tls.Config, certFile, keyFile string) (*tls.Config, error)
 		cfg.Certificates = append(slices.Clip(cfg.Certificates), cert)
 	}
 	if len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
-		return nil, errors.New("h3: ServeTLS: Server.TLSConfig has no certificate")
+		return nil, errors.New("h3: ServeTLS: Server.TLSConfig has no certificate: set its Certificates or GetCertificate, or name the files")
 	}
 	return cfg, nil
 }

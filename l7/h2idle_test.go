@@ -26,9 +26,10 @@ func TestHTTP2IdleInSpiteOfPings(t *testing.T) {
 			_, _ = io.ReadFull(br, make([]byte, len(http2.ClientPreface)))
 			fr := http2.NewFramer(c, br)
 			_ = fr.WriteSettings()
-			var last time.Time
+			var last time.Time // of the replies
+			pings := http2.NewFramer(c, nil)
 			go func() {
-				for fr.WritePing(false, [8]byte{}) == nil {
+				for pings.WritePing(false, [8]byte{}) == nil {
 					time.Sleep(4 * time.Second)
 				}
 			}()

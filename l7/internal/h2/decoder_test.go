@@ -4,6 +4,7 @@ package h2
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -76,6 +77,17 @@ func FuzzDecoder(f *testing.F) {
 	f.Add([]byte{0x82, 0x86, 0x84, 0x41, 0x0f, 'w', 'w', 'w', '.', 'e', 'x', 'a', 'm', 'p', 'l', 'e', '.', 'c', 'o', 'm', 0xff, 0x82, 0xbe, 0x58, 0x08, 'n', 'o', '-', 'c', 'a', 'c', 'h', 'e'})
 	f.Add([]byte{0x40, 0x88, 0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xa9, 0x7d, 0x7f, 0x89, 0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xb8, 0xe8, 0xb4, 0xbf})
 	f.Add([]byte{0x20, 0x3f, 0xe1, 0x1f, 0x10, 1, 'a', 1, 'b', 0x0f, 0x10, 0, 0x7f, 0x80, 0x80, 0x01})
+	// A table of one entry, whose name the next takes as it evicts it.
+	f.Add([]byte{0x3f, 0x03, 0x40, 1, 'a', 1, 'b', 0x7e, 1, 'c', 0xbe, 0x7e, 2, 'd', 'd', 0xbe})
+	// One string in both forms, at its first, second and third time.
+	f.Add([]byte{0, 0x81, 0x1f, 1, 0x1f, 0, 1, 0x1f, 0x81, 0x1f, 0, 0x81, 0x1f, 1, 0x1f, 0xff, 0xff, 0, 1, 0x1f, 0x81, 0x1f, 0x50, 0, 0x90})
+	// An entry that is larger than the table, and one that fills it.
+	f.Add([]byte{0x3f, 0x02, 0x40, 1, 'a', 1, 'b', 0xff, 0xff, 0x40, 0, 1, 'b', 0xbe, 0x40, 1, 'a', 1, 'b', 0xff, 0xff, 0xbe})
+	var many []byte // enough that entries are moved
+	for i := range byte(200) {
+		many = append(many, 0x40, 1, 'a'+i%3, 1, 'b'+i%5, 0xbe, 0xbf)
+	}
+	f.Add(append(many, 0xc0, 0x3e, 0x20, 0xff, 0xff, 0x20, 0x3f, 0xe1, 0x1f, 0x40, 1, 'a', 1, 'b', 0xbe))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		p := newPairOf()
 		for b := range bytes.SplitSeq(in, []byte{0xff, 0xff}) {
@@ -126,6 +138,41 @@ func TestDecoderAgreesWithXNet(t *testing.T) {
 				t.Fatalf("seed %d: refused", seed)
 			}
 		}
+	}
+}
+
+// The replies of RFC 7541, appendix C.5 and C.6, in a table of 256 bytes.
+func TestDecoderReadsTheExamples(t *testing.T) {
+	for name, blocks := range map[string][3]string{
+		"plain": {
+			"4803333032580770726976617465611d4d6f6e2c203231204f637420323031332032303a31333a323120474d546e1768747470733a2f2f7777772e6578616d706c652e636f6d",
+			"4803333037c1c0bf",
+			"88c1611d4d6f6e2c203231204f637420323031332032303a31333a323220474d54c05a04677a69707738666f6f3d4153444a4b48514b425a584f5157454f50495541585157454f49553b206d61782d6167653d333630303b2076657273696f6e3d31",
+		},
+		"Huffman": {
+			"488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff6e919d29ad171863c78f0b97c8e9ae82ae43d3",
+			"4883640effc1c0bf",
+			"88c16196d07abe941054d444a8200595040b8166e084a62d1bffc05a839bd9ab77ad94e7821dd7f2e6c7b335dfdfcd5b3960d5af27087f3672c1ab270fb5291f9587316065c003ed4ee5b1063d5007",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := decoder{max: 256}
+			for i, want := range []struct {
+				fields string
+				size   uint32
+			}{
+				{":status: 302|cache-control: private|date: Mon, 21 Oct 2013 20:13:21 GMT|location: https://www.example.com|", 222},
+				{":status: 307|cache-control: private|date: Mon, 21 Oct 2013 20:13:21 GMT|location: https://www.example.com|", 222},
+				{":status: 200|cache-control: private|date: Mon, 21 Oct 2013 20:13:22 GMT|location: https://www.example.com|content-encoding: gzip|set-cookie: foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1|", 215},
+			} {
+				block, err := hex.DecodeString(blocks[i])
+				require.NoError(t, err)
+				got := ""
+				require.NoError(t, d.decode(block, func(f *HeaderField) { got += f.Name + ": " + f.Value + "|" }))
+				require.Equal(t, want.fields, got)
+				require.Equal(t, want.size, d.size)
+			}
+		})
 	}
 }
 

@@ -25,6 +25,7 @@ func main() {
 	n := flag.Int("n", 20, "how many requests, four at once")
 	flag.Parse()
 	if flag.NArg() != 1 || len(c.Servers) == 0 {
+		fmt.Fprintln(os.Stderr, "clientside: name a URL, and at least one server by -to")
 		flag.Usage()
 		os.Exit(2)
 	}

@@ -43,6 +43,9 @@ func main() {
 }
 
 func run(ctx context.Context, listen, dir string, rules []string) error {
+	if len(rules) == 0 {
+		return errors.New("name what to intercept: NAME=URL, as in api.example.com=https://api.example.com")
+	}
 	ca, err := authority(dir)
 	if err != nil {
 		return err
@@ -56,6 +59,7 @@ func run(ctx context.Context, listen, dir string, rules []string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Printf("TLS on %s for %d names; clients have to trust %s/ca.pem\n", ln.Addr(), len(rules), dir)
 	return serve(ctx, s, ln)
 }
 

@@ -13,6 +13,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -50,6 +51,7 @@ func listenAndServe(ctx context.Context, c *Cluster, write, read string) error {
 		return err
 	}
 	defer r.Close()
+	fmt.Printf("writes on %s, reads on %s\n", w.Addr(), r.Addr())
 	return c.Serve(ctx, w, r)
 }
 
@@ -72,7 +74,7 @@ func (c *Cluster) Serve(ctx context.Context, write, read net.Listener) error {
 	wg.Go(func() { _ = writes.Shutdown(drain) })
 	wg.Go(func() { _ = reads.Shutdown(drain) })
 	wg.Wait()
-	if err := context.Cause(ctx); err != context.Canceled {
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) { // a signal is a cause that is Canceled
 		return err // a part failed before the context ended
 	}
 	return nil

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -53,7 +54,7 @@ func TestSplit(t *testing.T) {
 		require.NoError(t, err)
 		read, err := n.Listen("tcp", "10.0.0.9:6433")
 		require.NoError(t, err)
-		ctx, stop := context.WithCancel(t.Context())
+		ctx, stop := context.WithCancelCause(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- c.Serve(ctx, write, read) }()
 
@@ -77,7 +78,7 @@ func TestSplit(t *testing.T) {
 		database(t, n, "10.0.0.2:5432")
 		time.Sleep(10 * time.Second)
 		require.Equal(t, "10.0.0.2:5432", query("10.0.0.9:6433"))
-		stop()
+		stop(fmt.Errorf("interrupt: %w", context.Canceled)) // such as the cause that signal.NotifyContext has
 		require.NoError(t, <-done)
 	})
 }

@@ -62,6 +62,7 @@ func (g *gateway) run(ctx context.Context) error {
 	if err := pool.Set(balance.Endpoint{Addr: g.to}); err != nil {
 		return err
 	}
+	log.Printf("HTTP on %s, TCP on %s; SIGHUP restarts process %d", requests.Addr(), streams.Addr(), os.Getpid())
 	web := &l7.Server{Handler: &l7.Proxy{Pool: pool}, LameDuck: g.lame}
 	raw := &l4.Server{Handler: &l4.Proxy{Pool: pool}} // nothing is said to clients of TCP
 	failed := make(chan error, 2)

@@ -11,6 +11,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -47,6 +48,9 @@ func main() {
 }
 
 func run(ctx context.Context, f *Front, listen, cert, key string) error {
+	if cert == "" || key == "" {
+		return errors.New("-cert and -key are needed: names that are not in a -pass end here, with that certificate")
+	}
 	c, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		return err
@@ -58,6 +62,7 @@ func run(ctx context.Context, f *Front, listen, cert, key string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Printf("TLS on %s, %d names pass through\n", ln.Addr(), len(f.Pass))
 	return f.Serve(ctx, ln)
 }
 
@@ -81,7 +86,7 @@ func (f *Front) Serve(ctx context.Context, ln net.Listener) error {
 	wg.Go(func() { _ = requests.Shutdown(drain) })
 	wg.Go(func() { _ = streams.Shutdown(drain) })
 	wg.Wait()
-	if err := context.Cause(ctx); err != context.Canceled {
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) { // a signal is a cause that is Canceled
 		return err // a part failed before the context ended
 	}
 	return nil

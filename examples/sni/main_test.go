@@ -47,7 +47,7 @@ func TestFront(t *testing.T) {
 		require.NoError(t, f.Certificates.Set(certificate(t, "local.test")))
 		ln, err := n.Listen("tcp", "10.0.0.9:443")
 		require.NoError(t, err)
-		ctx, stop := context.WithCancel(t.Context())
+		ctx, stop := context.WithCancelCause(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- f.Serve(ctx, ln) }()
 
@@ -75,7 +75,7 @@ func TestFront(t *testing.T) {
 			resp.Body.Close()
 			require.Contains(t, fmt.Sprintf("%s %d %s", b, resp.StatusCode, resp.Header.Get("Location")), want, url)
 		}
-		stop()
+		stop(fmt.Errorf("interrupt: %w", context.Canceled)) // such as the cause that signal.NotifyContext has
 		require.NoError(t, <-done)
 	})
 }

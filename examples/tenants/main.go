@@ -34,8 +34,9 @@ func main() {
 	flag.Parse()
 	var router l7.Router
 	if err := reload(&router, *file); err != nil {
-		log.Fatal(err)
+		log.Fatalf("-file: %v; it has lines such as: acme.example 100", err)
 	}
+	log.Printf("HTTP on %s; SIGHUP reads %s again", *addr, *file)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

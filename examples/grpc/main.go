@@ -51,6 +51,9 @@ func main() {
 }
 
 func run(ctx context.Context, g *Gateway, listen, files string) error {
+	if len(g.Servers) == 0 {
+		return errors.New("name at least one server by -to")
+	}
 	if files != "" {
 		b, err := os.ReadFile(files)
 		if err != nil {
@@ -65,6 +68,7 @@ func run(ctx context.Context, g *Gateway, listen, files string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Printf("gRPC on %s, for %d servers\n", ln.Addr(), len(g.Servers))
 	return g.Serve(ctx, ln)
 }
 

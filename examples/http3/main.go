@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -55,6 +56,9 @@ func serve(ctx context.Context, addr, cert, key string, to []string) error {
 	if err := pool.Set(servers...); err != nil {
 		return fmt.Errorf("-to: %w", err)
 	}
+	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+		return fmt.Errorf("-cert and -key: %w", err)
+	}
 	tcp, err := net.Listen("tcp", addr)
 	if err != nil {
 		return fmt.Errorf("-listen: %w", err)
@@ -66,6 +70,7 @@ func serve(ctx context.Context, addr, cert, key string, to []string) error {
 	_, port, _ := net.SplitHostPort(tcp.Addr().String())
 	gateway := &l7.Server{Handler: &l7.Proxy{Pool: pool}}
 	front := &h3.Front{Server: gateway, AltSvc: `h3=":` + port + `"; ma=3600`}
+	fmt.Printf("https://%s, over TCP and QUIC\n", tcp.Addr())
 	ended := make(chan error, 2)
 	go func() { ended <- gateway.ServeTLS(tcp, cert, key) }()
 	go func() { ended <- front.ServeTLS(udp, cert, key) }()

@@ -66,7 +66,9 @@ func (w *editingWriter) writeHeader(status int) {
 		return
 	}
 	w.wrote = true
-	w.s.root().sayLast()
+	if w.s.lent == nil {
+		w.s.sayLast()
+	}
 	w.lent.collect()
 	x := w.s.x
 	var r Reply

@@ -203,3 +203,48 @@ func TestRequestAroundIsNotChanged(t *testing.T) {
 		require.Equal(s, "content -1 <nil>", a.body)
 	})
 }
+
+// A handler two levels inside that goes on when the exchange has ended, and the connection
+// serves others, does not look at that exchange any more.
+func TestLateWritesLookAtNoOtherExchange(t *testing.T) {
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.0.1.1:80", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(http.StatusContinue)
+			_, _ = io.Copy(w, r.Body)
+		})
+		inside := []http.Handler{s.proxy("10.0.1.1:80"), &Capture{Next: http.HandlerFunc(echoBody)}}
+		leaves := make(chan struct{}, 1)
+		middle := middleware(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			leaves <- struct{}{}
+			for _, next := range append(inside, next) {
+				for range 200 {
+					time.Sleep(time.Millisecond)
+					q := r.Clone(context.WithoutCancel(r.Context()))
+					q.Body, q.ContentLength = io.NopCloser(strings.NewReader("again")), 5
+					next.ServeHTTP(w, q)
+				}
+			}
+		})(&Capture{Next: http.HandlerFunc(echoBody)})
+		var late sync.WaitGroup
+		s.Cleanup(late.Wait)
+		outer := middleware(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.URL.Path != "/late" {
+				next.ServeHTTP(w, r)
+				return
+			}
+			late.Go(func() { (&Capture{Next: middle}).ServeHTTP(discarding{}, r) })
+			<-leaves
+		})(http.HandlerFunc(echoBody))
+		return &Capture{Next: outer}
+	}, func(s *site) {
+		a, err := s.ask(s.client, "/late", strings.Repeat("x", 100_000))
+		require.NoError(s, err)
+		require.Empty(s, a.body)
+		for range 600 {
+			time.Sleep(time.Millisecond)
+			a, err := s.ask(s.client, "/", "mine")
+			require.NoError(s, err)
+			require.Equal(s, "mine 4 <nil>", a.body)
+		}
+	})
+}

@@ -84,8 +84,15 @@ func (s *standard) lateBody(err error) error {
 
 // goOn implements downstream. Net/http sends a 100 by itself, when the body is read.
 func (s *standard) goOn() error {
-	if under := s.root().under; under != nil {
-		return under.goOn()
+	switch {
+	case s.lent != nil:
+		if !s.lent.enter() {
+			return nil // the client does not wait for this one
+		}
+		defer s.lent.leave()
+		return s.lent.s.goOn()
+	case s.under != nil:
+		return s.under.goOn()
 	}
 	return nil
 }
@@ -110,6 +117,13 @@ func (s *standard) bodyLimit() (limit time.Duration, both bool) {
 // keepReading lets a wait for the body of a call go on, since its reply does. Net/http
 // fails a body for good at its deadline, so that is moved before.
 func (s *standard) keepReading() {
+	if s.lent != nil {
+		if s.lent.enter() {
+			s.lent.s.keepReading()
+			s.lent.leave()
+		}
+		return
+	}
 	b := &s.body
 	limit, both := s.bodyLimit()
 	now := time.Now()

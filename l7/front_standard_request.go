@@ -153,7 +153,7 @@ func (s *standard) parseHeader() *headError {
 	if s.attached != nil && f.upgrade && hijackable(s.w) {
 		x.wsKey = x.Header.Get("Sec-WebSocket-Key")
 	}
-	if f.upgrade && x.ContentLength == 0 && (x.proto == 1 || s.root().x.wsKey != "") {
+	if f.upgrade && x.ContentLength == 0 && (x.proto == 1 || x.wsKey != "") {
 		x.upgrade = f.protocol.join()
 	}
 	x.trailers = f.trailers || x.trailers && x.proto > 1 // a request made from a stream lacks the field

@@ -82,7 +82,7 @@ func (s *standard) direct(int64) directWriter { return nil }
 func (s *standard) sending() {
 	s.writes.renew(s.w)
 	if s.x.grpc {
-		s.root().keepReading()
+		s.keepReading()
 	}
 }
 

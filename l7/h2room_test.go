@@ -33,6 +33,13 @@ func TestHTTP2RoomWhileConnecting(t *testing.T) {
 			time.Sleep(takes + takes/2)
 			return nil, refused
 		},
+		"closed at once": func(n *l4test.Network, ctx context.Context) (net.Conn, error) {
+			c, err := n.DialContext(ctx, "tcp", two)
+			if err == nil {
+				c.(*l4test.Conn).Peer().Close()
+			}
+			return c, err
+		},
 		"no SETTINGS": func(n *l4test.Network, ctx context.Context) (net.Conn, error) {
 			return n.DialContext(ctx, "tcp", two)
 		},
@@ -125,4 +132,50 @@ func TestHTTP2MaxRequestsAtOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A server that leaves further connections in its queue gets more than MaxStreams over
+// the one that it has accepted, once ConnectTimeout has shown that.
+func TestHTTP2MaxStreamsIsExceeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := l4test.NewNetwork()
+		ln, err := network.Listen("tcp", one)
+		require.NoError(t, err)
+		queue, err := network.Listen("tcp", two)
+		require.NoError(t, err)
+		defer queue.Close()
+		srv := &http.Server{Protocols: protocols("h2c"), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000},
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { time.Sleep(10 * time.Second) })}
+		go srv.Serve(ln)
+		defer srv.Close()
+		var dials atomic.Int32
+		tr := &l7.Transport{Pool: newPool(one), HeaderTimeout: 15 * time.Second, Upstream: &l7.Upstream{Protocols: protocols("h2c"), ConnectTimeout: time.Second,
+			Dial: func(ctx context.Context, nw, addr string) (net.Conn, error) {
+				if dials.Add(1) > 1 {
+					addr = two
+				}
+				return network.DialContext(ctx, nw, addr)
+			}}}
+		var wg sync.WaitGroup
+		var failed, late atomic.Int32
+		for range 300 {
+			wg.Go(func() {
+				start := time.Now()
+				res, err := (&http.Client{Transport: tr}).Get("http://" + one)
+				if err != nil {
+					failed.Add(1)
+					return
+				}
+				res.Body.Close()
+				if time.Since(start) > 11*time.Second {
+					late.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if f, l, d := failed.Load(), late.Load(), dials.Load(); f+l > 1 || d > 2 {
+			t.Errorf("%d requests failed, %d were late, %d dials; want the one that opens the second connection at most", f, l, d)
+		}
+		tr.Upstream.CloseIdle()
+	})
 }

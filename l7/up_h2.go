@@ -20,7 +20,7 @@ import (
 // An HTTP/2 connection takes streams up to MaxStreams and the server's limit, then
 // another one is opened. Only one is opened at a time, so that a burst does not open
 // one for each request. Those that wait for it take the place of a stream that ends
-// meanwhile. If it cannot be opened, MaxStreams is exceeded.
+// meanwhile. If it cannot be opened, MaxStreams is exceeded for a while.
 
 // h2Conn is an HTTP/2 connection to a server. One goroutine reads it until it
 // ends.
@@ -81,12 +81,16 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 	alone := h.up.Reuse != ReuseAlways && key.owner == nil
 	w := h2Wait{host: h, key: key}
 	defer w.end()
-	var failed error // of a dial
+	var failed error // why there is no other connection; then this is the last look
 	for h.two.Load() {
 		h.mu.Lock()
 		twos := h.twos
 		h.mu.Unlock()
 		now := time.Now()
+		most := h.up.maxStreams()
+		if h.crowded(now) {
+			most = math.MaxInt
+		}
 		var young *h2Conn
 		for _, c := range twos {
 			switch {
@@ -95,7 +99,7 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 				if h.up.Reuse == ReuseAlways || c.ownedBy(key.owner) {
 					young = c
 				}
-			case c.reserve(now, t.use, h.up.maxStreams()), failed != nil && c.reserve(now, t.use, math.MaxInt):
+			case c.reserve(now, t.use, most):
 				h.counts.reuses.Add(1)
 				w.took()
 				return newH2Stream(c, true), false, nil
@@ -108,8 +112,8 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 			if w.begin() {
 				continue
 			}
-			if err := young.awaitSettings(ctx, &w, l); err != nil {
-				return nil, false, err
+			if failed = young.awaitSettings(ctx, &w, l); failed != nil && !errors.Is(failed, errConnectTimeout) {
+				return nil, false, failed
 			}
 			continue
 		}
@@ -141,7 +145,7 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 		}
 		switch done, err := w.wait(ctx, d.done, l); {
 		case err == errConnectTimeout:
-			return nil, false, errors.Join(err, errors.New("l7: still connecting for another request"))
+			failed = errors.Join(err, errors.New("l7: still connecting for another request"))
 		case err != nil:
 			return nil, false, err
 		case done:
@@ -155,12 +159,13 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 // panics, they dial themselves.
 func (h *upHost) dialForAll(ctx context.Context, key h2Key, d *h2Dial, t *attempt, l *try) (src source, dialed bool, err error) {
 	defer func() {
+		if err != nil && !l.ownFailure(ctx, err) {
+			d.err = err
+			h.crowd()
+		}
 		h.mu.Lock()
 		delete(h.dialing, key)
 		h.mu.Unlock()
-		if !l.ownFailure(ctx, err) {
-			d.err = err
-		}
 		close(d.done)
 	}()
 	return h.dialStream(ctx, key.id, t, l)
@@ -239,6 +244,7 @@ func (c *h2Conn) awaitSettings(ctx context.Context, w *h2Wait, l *try) error {
 	done, err := w.wait(ctx, c.settled, l)
 	if err == errConnectTimeout {
 		if l.deadline.IsZero() || time.Now().Before(l.deadline) {
+			c.host.crowd()
 			c.retire() // so that others do not wait
 		}
 		return errors.Join(err, errors.New("l7: no SETTINGS from the server"))
@@ -370,6 +376,9 @@ func (c *h2Conn) closeIfIdle() {
 
 // end closes the connection and fails its streams.
 func (c *h2Conn) end(err error) {
+	if !c.hasSettled() {
+		c.host.crowd()
+	}
 	c.retired.Store(true)
 	c.mu.Lock()
 	if c.closed {

@@ -127,3 +127,12 @@ func (h *upHost) connectTimer(l *try) (late <-chan time.Time, stop func()) {
 	timer := time.NewTimer(d)
 	return timer.C, func() { timer.Stop() }
 }
+
+// crowd notes that another HTTP/2 connection could not be opened: for a second, those
+// that there are take more than MaxStreams.
+func (h *upHost) crowd() { h.crowds.Store(time.Now().Add(time.Second).UnixNano()) }
+
+func (h *upHost) crowded(now time.Time) bool {
+	until := h.crowds.Load()
+	return until != 0 && now.UnixNano() < until
+}

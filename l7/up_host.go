@@ -38,6 +38,7 @@ type upHost struct {
 	dialing    map[h2Key]*h2Dial      // HTTP/2 dials that other requests wait for
 	rooms      map[h2Key]*h2Room      // for requests that wait for HTTP/2
 	waiting    atomic.Int32           // length of rooms
+	crowds     atomic.Int64           // until when the server seems to take no more HTTP/2 connections, in Unix nanoseconds
 	dials      map[*dialing]struct{}  // all dials in progress
 }
 

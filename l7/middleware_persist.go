@@ -17,7 +17,8 @@ import (
 // cookie prefers that server, unless an outer handler has chosen one. The pool
 // uses the server while it is usable or draining. Once it is down or removed,
 // the pool picks another, and the reply sets the cookie of that one. A client
-// whose server was only slower than another ([Hedge]) stays with it.
+// whose server was only slower than another ([Hedge]) stays with it. To move clients away
+// from a server that is to be stopped, put it into maintenance, see [balance.Server.Drain].
 //
 //	&l7.Persist{Pool: pool, Keys: keys, Next: &l7.Proxy{Pool: pool}}
 //

@@ -45,7 +45,7 @@ func (h *HashBy[K]) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTT
 // Stick keeps all exchanges of one key on one server, by remembering in a table which server
 // answered. Key is called once, before Next. If an outer handler has chosen a server, for example
 // by a cookie, that choice stays. Stick needs no cookie, and pools whose servers have the same
-// names can share a table.
+// names can share a table. As with [Persist], a server in drain keeps its clients.
 type Stick struct {
 	Key func(x *Exchange) (key string, ok bool) // exchanges without one are not remembered
 

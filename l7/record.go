@@ -94,7 +94,7 @@ func reached(d time.Duration) time.Duration { return max(d, 1) }
 // host, path, status, remote, tries, in and out (bytes of the bodies), assigned, connected,
 // first_byte and total (since Start; in JSON a number of nanoseconds), end (the code of
 // [l4.Termination]) and front; and, if there are any, id, trace, ja4, user, route, pool,
-// server, persisted, decision, what was captured, and error.
+// server, persisted, decision, what was captured (as request.NAME and reply.NAME), and error.
 func (r *Record) LogValue() slog.Value {
 	attrs := make([]slog.Attr, 0, 19)
 	attrs = append(attrs,

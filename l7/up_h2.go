@@ -241,7 +241,7 @@ func (c *h2Conn) hasSettled() bool {
 
 // awaitSettings waits for the server's SETTINGS, or for room on another connection.
 func (c *h2Conn) awaitSettings(ctx context.Context, w *h2Wait, l *try) error {
-	done, err := w.wait(ctx, c.settled, l)
+	_, err := w.wait(ctx, c.settled, l)
 	if err == errConnectTimeout {
 		if l.deadline.IsZero() || time.Now().Before(l.deadline) {
 			c.host.crowd()
@@ -249,7 +249,9 @@ func (c *h2Conn) awaitSettings(ctx context.Context, w *h2Wait, l *try) error {
 		}
 		return errors.Join(err, errors.New("l7: no SETTINGS from the server"))
 	}
-	if r := c.reason.Load(); done && r != nil {
+	// A cut ends streams, which makes room, before it is known that no SETTINGS come. It
+	// is of all connections to the server: there is room on none.
+	if r := c.reason.Load(); err == nil && r != nil {
 		return &cutError{*r}
 	}
 	return err

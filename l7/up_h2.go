@@ -122,9 +122,9 @@ func (h *upHost) stream(ctx context.Context, id identity, t *attempt, l *try) (s
 		}
 		h.mu.Lock()
 		d := h.dialing[key]
-		if d == nil && !slices.Equal(h.twos, twos) {
+		if d == nil && (!slices.Equal(h.twos, twos) || most != math.MaxInt && h.crowded(now)) {
 			h.mu.Unlock()
-			continue // another request took the stream
+			continue // another request took the stream, or found that there is no other connection
 		}
 		if d == nil {
 			d = &h2Dial{done: make(chan struct{})}
@@ -378,10 +378,7 @@ func (c *h2Conn) closeIfIdle() {
 
 // end closes the connection and fails its streams.
 func (c *h2Conn) end(err error) {
-	if !c.hasSettled() {
-		c.host.crowd()
-	}
-	c.retired.Store(true)
+	c.retireFailed()
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()

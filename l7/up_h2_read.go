@@ -157,7 +157,7 @@ func (c *h2Conn) settle() {
 // unwritable is called when writing has failed. The server may have sent the
 // reason.
 func (c *h2Conn) unwritable(err error) {
-	c.retired.Store(true)
+	c.retireFailed()
 	c.mu.Lock()
 	if c.broken == nil {
 		c.broken = err

@@ -136,3 +136,15 @@ func (h *upHost) crowded(now time.Time) bool {
 	until := h.crowds.Load()
 	return until != 0 && now.UnixNano() < until
 }
+
+// retireFailed makes the connection take no more streams. If it ends before its
+// SETTINGS have come, the server seems to take no more connections: that is noted
+// before requests look for another one.
+func (c *h2Conn) retireFailed() {
+	select {
+	case <-c.settled:
+	default:
+		c.host.crowd()
+	}
+	c.retired.Store(true)
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -178,6 +179,20 @@ func (c *byteConn) stopBody() {
 	if quietly(c.srv.logger(), func() { _ = c.c.SetReadDeadline(past) }) != nil {
 		c.shut()
 	}
+}
+
+func (c *byteConn) pauseBody(on bool) bool {
+	if on {
+		c.stopBody()
+		return true
+	}
+	if c.stopped.Swap(false) {
+		c.readAt.forget()
+		if b := &c.req; b.failed && (errors.Is(b.err, os.ErrDeadlineExceeded) || errors.Is(b.err, errStopped)) {
+			b.failed, b.err = false, nil // nothing was read, so that nothing is lost
+		}
+	}
+	return true
 }
 
 func (c *byteConn) resumeBody() {

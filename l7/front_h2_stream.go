@@ -41,6 +41,7 @@ type h2Use struct {
 	read     int64 // bytes of the body read
 	bodyEnd  bool  // the whole body has been received
 	stopped  bool  // the rest of the body is not needed
+	paused   bool  // it is not to be read now
 	trailing *Fields
 	broken   error // what is malformed about the request: a reply ends with a reset; nil if nothing is
 	err      error // why the stream has ended early
@@ -260,7 +261,7 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 	f.mu.Lock()
 	for {
 		switch {
-		case s.stopped:
+		case s.stopped || s.paused:
 			f.mu.Unlock()
 			return 0, errStopped
 		case len(s.body.bufs) > 0:
@@ -343,6 +344,15 @@ func (s *h2Exchange) stopBody() {
 	s.stopped = true
 	s.recv.wake()
 	s.f.mu.Unlock()
+}
+
+func (s *h2Exchange) pauseBody(on bool) bool {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	if s.paused = on; on {
+		s.recv.wake()
+	}
+	return true
 }
 
 // resumeBody discards the rest of the body as it comes.

@@ -228,6 +228,8 @@ func isBodyOfNetHTTP(b io.ReadCloser) bool {
 
 func (s *standard) resumeBody() {}
 
+func (s *standard) pauseBody(bool) bool { return false }
+
 // lingerBody discards the rest of the request body. After an early reply it
 // keeps reading for a moment: a client that is still sending when the
 // connection is closed might never see the reply.

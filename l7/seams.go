@@ -38,6 +38,9 @@ type requestBody interface {
 	// next call; resumeBody is called when that goroutine is done.
 	stopBody()
 	resumeBody()
+	// pauseBody ends a read of the body in progress without losing any of it, and keeps
+	// others from beginning until it is called again. False means that it cannot.
+	pauseBody(on bool) bool
 	// rewindBody restarts the body from its beginning, if that is possible.
 	rewindBody() bool
 	// rewindable reports whether rewindBody can work, as far as that is known.

@@ -110,6 +110,8 @@ func (c *caller) bodyReady() bool { return c.body == nil || c.req.GetBody != nil
 func (c *caller) stopBody()   { c.closeBody() }
 func (c *caller) resumeBody() {}
 
+func (c *caller) pauseBody(bool) bool { return false }
+
 func (c *caller) closeBody() {
 	if c.body != nil && !c.closed.Swap(true) {
 		_ = c.body.Close()

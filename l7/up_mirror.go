@@ -144,6 +144,7 @@ func (n *noClient) rewindable() bool                    { return false }
 func (n *noClient) bodyReady() bool                     { return true }
 func (n *noClient) stopBody()                           {}
 func (n *noClient) resumeBody()                         {}
+func (n *noClient) pauseBody(bool) bool                 { return false }
 func (n *noClient) trailer() *Fields                    { return nil }
 func (n *noClient) writeInterim(*Reply) error           { return nil }
 func (n *noClient) attach(u interrupter)                { n.stop = context.AfterFunc(n.ctx, u.interrupt) }

@@ -201,24 +201,54 @@ func (c *upConn) stopSending(t *attempt, keep bool) bool {
 	})
 }
 
+// bodyPatience is how long a try that has failed waits for a read of the body that cannot
+// be paused, so that the body can be sent again.
+const bodyPatience = 100 * time.Millisecond
+
 // stop ends the pump, if it is running, and reports whether it has sent the
 // whole body. Enough(true) makes sends fail, and enough(false) ends that. With
-// keep, stop waits for a read in progress.
+// keep, the body can be read further, if that is possible: a client may send no more
+// before it has a reply.
 func (p *pump) stop(t *attempt, keep bool, enough func(on bool)) bool {
 	if on, _ := p.running(); !on {
 		return p.whole
 	}
+	pauses := keep && t.body.direct()
+	if pauses {
+		t.body.pause.Store(true)
+		pauses = t.x.down.pauseBody(true)
+		t.body.pause.Store(pauses)
+	}
+	enough(true)
+	if keep && !pauses {
+		keep = p.awaitEnd(bodyPatience)
+	}
 	if !keep {
 		t.x.down.stopBody()
 	}
-	enough(true)
 	<-p.done
 	enough(false)
+	if pauses {
+		t.x.down.pauseBody(false)
+		t.body.pause.Store(false)
+	}
 	if !keep {
 		t.x.down.resumeBody()
 		t.stuck = true
 	}
 	return p.whole
+}
+
+// awaitEnd waits for the end of the pump, and reports whether it came in time.
+func (p *pump) awaitEnd(limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 // headTime returns how much longer the head of the reply may take; 0 means no

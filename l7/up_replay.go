@@ -18,6 +18,7 @@ type replay struct {
 	kept  []byte      // the bytes read, unless over
 	pos   int         // read position in kept
 	over  atomic.Bool // more than limit has been read: the body cannot be repeated
+	pause atomic.Bool // the read in progress is to end, and its error is not that of src
 	err   error       // the error with which src ended
 }
 
@@ -32,6 +33,9 @@ func (r *replay) Read(p []byte) (int, error) {
 		return 0, r.err
 	}
 	n, err := r.src.Read(p)
+	if n == 0 && err != nil && r.pause.Load() {
+		return 0, errStopped
+	}
 	if r.left >= 0 {
 		if r.left = max(r.left-int64(n), 0); r.left == 0 && err == nil && !r.past {
 			r.err = io.EOF
@@ -50,6 +54,12 @@ func (r *replay) Read(p []byte) (int, error) {
 		r.pos += n
 	}
 	return n, err
+}
+
+// direct reports whether src reads from the front, and no code of the host's is in between.
+func (r *replay) direct() bool {
+	_, ok := r.src.(bodyReader)
+	return ok
 }
 
 // rewind goes back to the beginning, if all bytes read have been kept.

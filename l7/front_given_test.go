@@ -57,10 +57,10 @@ func TestGivenRequestGetsAContext(t *testing.T) {
 	onBoth(t, func(s *site) http.Handler {
 		s.origin("10.0.1.1:80", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		return &Capture{Next: middleware(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-			gone := w.(http.CloseNotifier).CloseNotify() //nolint:staticcheck // it is ours
+			gone := w.(http.CloseNotifier).CloseNotify() //lint:ignore SA1019 gin asks for it
 			ctx, cancel := context.WithCancel(r.Context())
 			*r = *r.WithContext(ctx)
-			after := w.(http.CloseNotifier).CloseNotify() //nolint:staticcheck
+			after := w.(http.CloseNotifier).CloseNotify() //lint:ignore SA1019 gin asks for it
 			defer time.AfterFunc(time.Second, cancel).Stop()
 			next.ServeHTTP(w, r)
 			time.Sleep(time.Second)

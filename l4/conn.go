@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -43,6 +44,7 @@ type Conn struct {
 	closing      atomic.Pointer[closeHook]   // the last that OnClose added
 	draining     atomic.Pointer[closeHook]   // of AfterDraining
 	more         atomic.Bool                 // TLS above it writes more at once
+	noReads      atomic.Bool                 // TLS above it takes what it holds, and no more
 	parker       atomic.Pointer[Parker]      // that has a slot for c, or nil
 	parked       parked
 	member       member
@@ -194,6 +196,9 @@ func (c *Conn) TryReadBuffer(p *BufferPool) (b *Buffer, err error) {
 // readBare reads from the bare connection and ignores what was read ahead.
 func (c *Conn) readBare(p []byte) (n int, err error) {
 	if c.raw != nil {
+		if c.noReads.Load() {
+			return 0, os.ErrDeadlineExceeded // as it is a timeout, it does not break the *tls.Conn
+		}
 		return c.readRaw(p)
 	}
 	n, err = c.nc.Read(p)

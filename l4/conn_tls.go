@@ -12,17 +12,18 @@ import (
 
 // A tlsReader lets a Conn wait for TLS data without a buffer. The descriptor below says
 // nothing about plaintext that is already decrypted, so it waits in a read of one byte,
-// then takes the rest of the record with the deadline in the past: a *tls.Conn returns
-// what it has decrypted without checking the deadline, and a timeout between two records
-// does not break it.
+// then takes the rest of the record while the socket below answers with a timeout: a
+// *tls.Conn returns what it has decrypted without asking it, and a timeout between two
+// records does not break it. Over what is not a socket of ours, the deadline is put into
+// the past for that, which takes longer.
 type tlsReader struct {
 	tls   *tls.Conn
-	under *Conn // to which tls writes, if that is a socket; else nil
+	under *Conn // which tls reads and writes, if that is a socket; else nil
 	one   [1]byte
 
 	mu       sync.Mutex
 	deadline time.Time // the one asked for
-	draining bool      // the deadline in force is in the past, whatever is asked for
+	draining bool      // the deadline in force is in the past, whatever is asked for; never with under
 }
 
 func (r *tlsReader) setReadDeadline(t time.Time) error {
@@ -48,10 +49,17 @@ func (r *tlsReader) setDraining(on bool) error {
 // drain reads what is available into p and does not wait. The error is nil if there is
 // nothing. One that lasts comes again.
 func (r *tlsReader) drain(p []byte) (n int, err error) {
-	if len(p) == 0 || r.setDraining(true) != nil {
+	switch {
+	case len(p) == 0:
 		return 0, nil
+	case r.under != nil:
+		r.under.noReads.Store(true)
+		defer r.under.noReads.Store(false) // also if a connection between the two, which may be the host's, panics
+	case r.setDraining(true) != nil:
+		return 0, nil
+	default:
+		defer r.setDraining(false)
 	}
-	defer r.setDraining(false)
 	if n, err = r.tls.Read(p); isTimeout(err) {
 		err = nil
 	}

@@ -6,7 +6,9 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,6 +20,8 @@ type between struct {
 	net.Conn
 	c    *Conn
 	more []bool
+
+	deadlines int // times that one was set
 }
 
 func (b *between) NetConn() net.Conn { return b.c }
@@ -65,6 +69,42 @@ func TestConnSendsRecordsTogether(t *testing.T) {
 	assert.EqualValues(t, total, c.BytesWritten())
 	require.NoError(t, c.CloseWrite())
 	assert.EqualValues(t, total, <-got)
+}
+
+func (b *between) SetReadDeadline(t time.Time) error {
+	b.deadlines++
+	return b.Conn.SetReadDeadline(t)
+}
+
+// What TLS holds is taken without a change of the deadline, which takes longer than to read
+// it, and without a wait for more.
+func TestConnDrainsTLSWithoutADeadline(t *testing.T) {
+	client, server := tcpPair(t)
+	defer client.Close()
+	under := NewConn(server)
+	w := &between{Conn: under, c: under}
+	c := NewConn(tls.Server(w, testConfig(t, "a.test")))
+	defer c.Close()
+	peer := tls.Client(client, &tls.Config{InsecureSkipVerify: true})
+	go peer.Handshake()
+	require.NoError(t, c.nc.(*tls.Conn).Handshake())
+
+	pool := &BufferPool{}
+	for _, word := range []string{"one", "more", "still"} {
+		_, err := peer.Write([]byte(word))
+		require.NoError(t, err)
+		b, err := c.ReadBuffer(pool)
+		require.NoError(t, err)
+		assert.Equal(t, word, string(b.B))
+		pool.Put(b)
+		b, err = c.TryReadBuffer(pool)
+		require.NoError(t, err)
+		assert.Nil(t, b)
+	}
+	assert.Zero(t, w.deadlines)
+	require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
+	_, err := c.ReadBuffer(pool)
+	assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
 // TLS over what is not a socket writes as before.

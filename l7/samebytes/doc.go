@@ -6,9 +6,9 @@
 // what a client gets must be the same: over HTTP/1 each byte but the value of Date,
 // over HTTP/2 the fields, the body and the trailer.
 //
-// BenchmarkProxyCPU has the cost of such middleware around a Proxy:
+// BenchmarkProxyCPU of package cpu below has the cost of such middleware around a Proxy:
 //
-//	go test -run '^$' -bench ProxyCPU -benchtime 20000x .
+//	go test -run '^$' -bench ProxyCPU -benchtime 20000x ./cpu
 //
 // [l7.Server]: https://pkg.go.dev/github.com/penstock-lb/penstock/l7#Server
 package samebytes

@@ -2,7 +2,7 @@
 
 //go:build unix
 
-package samebytes
+package cpu
 
 import (
 	"bufio"
@@ -116,6 +116,16 @@ func (t tree) serve(origin string) {
 	}
 }
 
+// Each tree serves what the benchmark asks for.
+func TestTrees(t *testing.T) {
+	origin := fixedOrigin(t)
+	for _, tr := range trees() {
+		t.Run(tr.name, func(t *testing.T) {
+			startProxy(t, tr.name, origin).trip(t)
+		})
+	}
+}
+
 // BenchmarkProxyCPU is what a request by keep-alive costs the process of the proxy, in
 // microseconds of CPU, user and system: with a tree of this library's handlers, with
 // middleware of others in it by Wrap and without, all of it under an http.Server, and
@@ -139,7 +149,7 @@ func BenchmarkProxyCPU(b *testing.B) {
 }
 
 // fixedOrigin is a server that sends the same reply for each request.
-func fixedOrigin(b *testing.B) string {
+func fixedOrigin(b testing.TB) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -175,7 +185,7 @@ type proxy struct {
 	buf  []byte
 }
 
-func startProxy(b *testing.B, name, origin string) *proxy {
+func startProxy(b testing.TB, name, origin string) *proxy {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), proxyVar+"="+name, originVar+"="+origin)
 	in, err := cmd.StdinPipe()
@@ -206,7 +216,7 @@ func startProxy(b *testing.B, name, origin string) *proxy {
 }
 
 // cpu returns the time that the proxy has spent, in nanoseconds.
-func (p *proxy) cpu(b *testing.B) (ns int64) {
+func (p *proxy) cpu(b testing.TB) (ns int64) {
 	if _, err := io.WriteString(p.in, "\n"); err != nil {
 		b.Fatal(err)
 	}
@@ -216,7 +226,7 @@ func (p *proxy) cpu(b *testing.B) (ns int64) {
 	return ns
 }
 
-func (p *proxy) trip(b *testing.B) {
+func (p *proxy) trip(b testing.TB) {
 	const req = "GET /some/path?q=1 HTTP/1.1\r\nHost: a.test\r\nUser-Agent: bench\r\nAccept: */*\r\nOrigin: http://a.test\r\n\r\n"
 	if _, err := io.WriteString(p.conn, req); err != nil {
 		b.Fatal(err)

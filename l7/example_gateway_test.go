@@ -100,6 +100,19 @@ func ExampleRetry() {
 	// Output: 200 I am a
 }
 
+// A server that is slow gets up to a second; then another one is asked as well. A list of
+// classes replaces the default, so Timeout is added to that.
+func ExampleDefaultRetryClasses() {
+	h := &l7.Proxy{Pool: poolOf("a", "b"), TryTimeout: time.Second, Retry: l7.Retry{
+		Classes: append(l7.DefaultRetryClasses(), balance.Timeout),
+	}}
+	fmt.Println(h.Retry.Classes)
+	ask(h, "/")
+	// Output:
+	// [connect failed connect timeout tls failed reset stale timeout]
+	// 200 I am a
+}
+
 // A login service, such as oauth2-proxy, decides about all requests but those for
 // itself.
 func ExampleForwardAuth() {

@@ -222,8 +222,8 @@ func (x *Exchange) OnReply(e ReplyEditor) { x.editors = append(x.editors, e) }
 // Replied reports whether the head of the final reply has been sent.
 func (x *Exchange) Replied() bool { return x.replied }
 
-// Respond answers the request locally. A nil or empty body is sent as length 0;
-// the body is not sent for HEAD. Header may be nil. If an exchange is answered
+// Respond answers the request locally. An empty body is sent as length 0; the body
+// is not sent for HEAD. Header may be nil. If an exchange is answered
 // twice, the first answer wins.
 func (x *Exchange) Respond(status int, header *Fields, body string) {
 	if x.replied {

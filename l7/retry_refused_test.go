@@ -118,3 +118,39 @@ func TestNoDescriptorIsNotTheServersFault(t *testing.T) {
 		}
 	})
 }
+
+// A list of classes that has ConnectFailed covers a connection that this machine has no
+// resource for, as nil does: it may have a port for another server.
+func TestRetryWithoutAPort(t *testing.T) {
+	for _, test := range []struct {
+		classes []balance.Class
+		want    int
+	}{
+		{nil, 200},
+		{l7.DefaultRetryClasses(), 200},
+		{[]balance.Class{balance.ConnectFailed}, 200},
+		{[]balance.Class{balance.Reset}, 503},
+	} {
+		fronts(t, func(n *l4test.Network) http.Handler {
+			p := newProxy(n, one, two)
+			p.Retry.Classes = test.classes
+			p.Upstream.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if addr == one {
+					return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}
+				}
+				return n.DialContext(ctx, network, addr)
+			}
+			return p
+		}, func(t *testing.T, f *front) {
+			serveHTTP(t, f.network, two, func(http.ResponseWriter, *http.Request) {})
+			worst := 0
+			for range 2 { // one of them begins at each server
+				got, _ := f.get(t, "/")
+				worst = max(worst, got)
+			}
+			if worst != test.want {
+				t.Errorf("%v: %d; want %d", test.classes, worst, test.want)
+			}
+		})
+	}
+}

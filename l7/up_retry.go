@@ -23,14 +23,20 @@ import (
 type Retry struct {
 	Tries int // in all, including the first; 0 means 2, negative means none but the first
 
-	// Classes lists the failures to retry; nil means failures before anything
-	// reached the server, and connections that ended without a reply. It does not
-	// mean balance.Timeout: a server that is slow would get the same work twice. A
-	// server that goes down or is cut while it is connected to counts as
-	// balance.ConnectFailed. Replies are listed in Statuses: balance.StatusError
-	// may not be among the classes.
+	// Classes lists the failures to retry. A list replaces the default and is not added
+	// to it; to add a class:
+	//
+	//	Classes: append(l7.DefaultRetryClasses(), balance.Timeout)
+	//
+	// Nil means failures before anything reached the server, and connections that ended
+	// without a byte of a reply. Neither nil nor DefaultRetryClasses has balance.Timeout,
+	// since a server that is slow would get the same work twice, nor balance.Protocol.
+	// A server that goes down or is cut while it is connected to counts as
+	// balance.ConnectFailed, and so does a connection for which this machine lacks a
+	// resource, such as a port. Replies are listed in Statuses: balance.StatusError may
+	// not be among the classes.
 	Classes []balance.Class
-	// Statuses lists the statuses to retry; after the last try such a reply is
+	// Statuses lists the statuses to retry; empty means none. After the last try such a reply is
 	// relayed. A gRPC call that ends without a message has the status that stands for
 	// its grpc-status: UNAVAILABLE 503, DEADLINE_EXCEEDED 504, UNKNOWN, INTERNAL and
 	// DATA_LOSS 500, UNIMPLEMENTED 501; other codes are not retried.
@@ -56,6 +62,14 @@ type Retry struct {
 	// a reply that asks for a longer wait is relayed. 0 means 10 times Backoff,
 	// negative means none: tries never wait.
 	MaxBackoff time.Duration
+}
+
+// DefaultRetryClasses returns a new list of the failures that a nil Retry.Classes retries:
+// ConnectFailed, ConnectTimeout, TLSFailed, Reset and Stale. As a list they also cover a
+// connection that ended within the head of a reply, which is balance.Reset too, and which
+// nil does not retry.
+func DefaultRetryClasses() []balance.Class {
+	return []balance.Class{balance.ConnectFailed, balance.ConnectTimeout, balance.TLSFailed, balance.Reset, balance.Stale}
 }
 
 const (
@@ -97,7 +111,7 @@ func (r *Retry) covers(f *failure) bool {
 		return true
 	case r.Classes == nil:
 		return f.unsent || f.quiet
-	case f.cutConnecting():
+	case f.unsent && f.class == balance.Canceled: // no class of the server's, yet there was no connection
 		return slices.Contains(r.Classes, balance.ConnectFailed)
 	}
 	return slices.Contains(r.Classes, f.class)

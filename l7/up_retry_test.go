@@ -79,6 +79,7 @@ func TestRetry(t *testing.T) {
 		{name: "Retry-After is honoured", retry: l7.Retry{Statuses: []int{503}, MaxBackoff: 5 * time.Second}, method: "GET", fail: status(503, "Retry-After", "2"), n: 1, want: "200 ok ", seen: 2, waited: 2 * time.Second},
 		{name: "or too long", retry: l7.Retry{Statuses: []int{503}}, method: "GET", fail: status(503, "Retry-After", "2"), n: 1, want: "503", seen: 1},
 		{name: "only listed failures", retry: l7.Retry{Classes: []balance.Class{balance.Timeout}}, method: "GET", fail: reset, n: 1, want: "502", seen: 1},
+		{name: "the default and more", retry: l7.Retry{Classes: append(l7.DefaultRetryClasses(), balance.Timeout)}, method: "GET", fail: reset, n: 1, want: "200 ok ", seen: 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := &fails{do: tc.fail}

@@ -39,7 +39,8 @@
 //	ProxyRequest.SetURL         Proxy.Pool chooses the server; Rewrite.AddPrefix and Rewrite.Host the rest
 //	ProxyRequest.SetXForwarded  Proxy.Forward, on by default; fields from the client are dropped unless TrustForwarded trusts them
 //	Transport                   Upstream: TLS, Dial, Protocols, Reuse and the limits of connections
-//	ModifyResponse              Exchange.OnReply; EditHeader for fields, Reply.FilterBody for the body
+//	ModifyResponse              Exchange.OnReply; EditHeader for fields, Reply.FilterBody for the body. An editor also sees
+//	                            the gateway's own replies, such as a 502: Reply.Local tells them
 //	ModifyResponse, an error    Reply.Refuse: the client gets 502 by the error page
 //	ErrorHandler                ErrorPages.Make, which gets the status and the cause and may choose another status;
 //	                            ErrorPages.Pages for fixed ones

@@ -408,7 +408,7 @@ func (x *Exchange) edit(r *Reply) error {
 func (x *Exchange) refuseReply(err error) {
 	x.replied = false
 	x.Record.Err = errors.Join(x.Record.Err, err)
-	x.Error(http.StatusBadGateway, endOf(l4.ServerAborted, l4.PhaseHeaders))
+	x.Error(http.StatusBadGateway, endOf(l4.Denied, l4.PhaseHeaders)) // as in HAProxy's log: PH
 }
 
 func (x *Exchange) writeBody(p []byte) error {

@@ -3,8 +3,10 @@
 package l7_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -139,6 +141,12 @@ func TestGRPCTimeoutEndsTheRequest(t *testing.T) {
 				t.Errorf("the record says %v", r.Termination)
 			} else if e, _ := errors.AsType[*l7.TimeoutError](r.Err); e == nil || e.Field != tc.field || e.Limit != tc.want {
 				t.Errorf("%s within %v: %v; want %s of %v", tc.asked, tc.bound, r.Err, tc.field, tc.want)
+			} else {
+				var log bytes.Buffer
+				l7.LogTo(slog.New(slog.NewTextHandler(&log, nil)))(&r)
+				if warns := strings.Contains(log.String(), "level=WARN"); warns != (tc.field != "grpc-timeout") {
+					t.Errorf("%s of %v: %s", tc.field, tc.want, log.String())
+				}
 			}
 		})
 	}

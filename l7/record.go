@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"strconv"
@@ -126,16 +127,35 @@ func (r *Record) LogValue() slog.Value {
 }
 
 // LogTo returns an OnDone hook that logs each record with l at level Info, or
-// Warn where the server or the gateway was at fault: as a group named request, with the
-// attributes of [Record.LogValue].
+// Warn where the server or the gateway was at fault or an editor has refused the reply:
+// as a group named request, with the attributes of [Record.LogValue]. The end of a gRPC
+// call by its own grpc-timeout is logged at Info, as a client that leaves is.
 func LogTo(l *slog.Logger) func(*Record) {
 	return func(r *Record) {
 		level := slog.LevelInfo
-		if atFault(r.Termination.Cause) {
+		if r.warns() {
 			level = slog.LevelWarn
 		}
 		l.Log(bg, level, "request", "request", r)
 	}
+}
+
+// warns reports whether logs show r as a failure: the server or the gateway was at fault,
+// but not for a call whose client wanted to wait no longer, or an editor did not want
+// what the server sent.
+func (r *Record) warns() bool {
+	if r.Err == nil {
+		return atFault(r.Termination.Cause)
+	}
+	switch r.Termination.Cause {
+	case l4.ServerTimeout:
+		e, ok := errors.AsType[*TimeoutError](r.Err)
+		return !ok || e.Field != callTimeout
+	case l4.Denied:
+		_, ok := errors.AsType[*RefusedError](r.Err)
+		return ok
+	}
+	return atFault(r.Termination.Cause)
 }
 
 func endOf(c l4.Cause, p l4.Phase) l4.Termination { return l4.Termination{Cause: c, Phase: p} }

@@ -117,15 +117,42 @@ func TestEditorsMayRefuseAReply(t *testing.T) {
 					require.Equal(s, []int{200, 502}, seen, "inside, then outside")
 					require.ErrorIs(s, rec.Err, errSecret)
 					require.Equal(s, 502, rec.Status)
-					if name != "foreign" {
-						require.Equal(s, endOf(l4.ServerAborted, l4.PhaseHeaders), rec.Termination)
-					}
+					require.Equal(s, endOf(l4.Denied, l4.PhaseHeaders), rec.Termination)
 					require.Equal(s, 502, s.get("/bad", "Method", "HEAD").StatusCode)
 					synctest.Wait()
 				}
 			})
 		})
 	}
+}
+
+// A refusal is no failure of the server: the pool hears what the server sent, and a
+// breaker nothing.
+func TestRefusedRepliesAreNotTheServersFault(t *testing.T) {
+	var heard []balance.Outcome
+	var failed, counts bool
+	onBoth(t, func(s *site) http.Handler {
+		s.origin("10.0.1.1:80", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(203) })
+		pool := &balance.Pool{OnOutcome: []func(*balance.Server, balance.Outcome){
+			func(_ *balance.Server, o balance.Outcome) { heard = append(heard, o) },
+		}}
+		require.NoError(s, pool.Set(balance.Endpoint{Addr: "10.0.1.1:80"}))
+		p := s.proxyTo(pool)
+		return HandlerFunc(func(x *Exchange) {
+			x.OnReply(ReplyFunc(func(_ *Exchange, r *Reply) { r.Refuse(errSecret) }))
+			Serve(p, x)
+			failed, counts = failedByServer(x)
+		})
+	}, func(s *site) {
+		heard, failed, counts = nil, true, true
+		require.Equal(s, 502, s.get("/").StatusCode)
+		synctest.Wait()
+		require.Len(s, heard, 1)
+		require.Equal(s, balance.OK, heard[0].Class)
+		require.Equal(s, 203, heard[0].Status)
+		require.False(s, failed)
+		require.False(s, counts)
+	})
 }
 
 // An upgrade can be refused, too.
@@ -152,6 +179,8 @@ func TestEditorsMayRefuseAnUpgrade(t *testing.T) {
 			a := s.get("/", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Key", "x3JJHMbDL1EzLkh9GBhXDw==", "Sec-WebSocket-Version", "13")
 			require.Equal(t, 502, a.StatusCode)
 			require.Equal(t, "refused", a.body)
+			synctest.Wait()
+			require.Equal(t, endOf(l4.Denied, l4.PhaseHeaders), rec.Termination)
 		})
 	}
 }

@@ -18,6 +18,9 @@ type TimeoutError struct {
 	Err   error         // the error of the operation that was ended; may be nil
 }
 
+// callTimeout is the Field for the client's deadline of a gRPC call.
+const callTimeout = "grpc-timeout"
+
 func (e *TimeoutError) Error() string {
 	s := fmt.Sprintf("l7: %s of %v exceeded", e.Field, e.Limit)
 	if e.Err != nil {

@@ -45,7 +45,7 @@ func (l *failureLog) allow(second int64) (ok bool, left int) {
 //go:noinline
 func (p *Proxy) tell(x *Exchange) {
 	r := &x.Record
-	if !atFault(r.Termination.Cause) || x.down.observed() {
+	if !r.warns() || x.down.observed() {
 		return
 	}
 	if _, ok := errors.AsType[*panicError](r.Err); ok {

@@ -4,6 +4,7 @@ package l7_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -74,6 +75,9 @@ func TestFailuresAreLoggedWithoutOnDone(t *testing.T) {
 					switch x.Path {
 					case "/gone":
 						l7.Serve(gone, x)
+					case "/refused":
+						x.OnReply(l7.ReplyFunc(func(_ *l7.Exchange, r *l7.Reply) { r.Refuse(errors.New("a secret")) }))
+						l7.Serve(good, x)
 					case "/empty":
 						l7.Serve(empty, x)
 					default:
@@ -95,6 +99,7 @@ func TestFailuresAreLoggedWithoutOnDone(t *testing.T) {
 						{"/gone", []string{"level=WARN", "server=10.0.0.9:80", "phase=connect", `cause="server aborted"`, "status=502", "path=/gone", "refused"}},
 						{"/empty", []string{`server=""`, "status=503", "pool=nobody", "no usable server"}},
 						{"/slow", []string{"server=10.0.0.1:80", "phase=headers", `cause="server timeout"`, "status=504"}},
+						{"/refused", []string{"level=WARN", "server=10.0.0.1:80", "phase=headers", "cause=denied", "status=502", "a secret"}},
 						{"/cut", []string{"server=10.0.0.1:80", "phase=data", `cause="server aborted"`, "status=200"}},
 					} {
 						if res, err := client.Get("http://a.test" + tc.path); err == nil {

@@ -60,7 +60,7 @@ func (t *attempt) boundByGRPC() {
 // wholeLimit returns the name and the length of the limit that deadline is.
 func (t *attempt) wholeLimit() (string, time.Duration) {
 	if t.byCall {
-		return "grpc-timeout", t.deadline.Sub(t.x.Record.Start)
+		return callTimeout, t.deadline.Sub(t.x.Record.Start)
 	}
 	return t.name("Timeout"), t.p.Timeout
 }

@@ -83,7 +83,7 @@ type Proxy struct {
 
 	checked
 	// Logger gets one line for each request that failed because of a server or the
-	// gateway, if there is no OnDone: under a [Server] without one and under an
+	// gateway, or whose reply was refused (Reply.Refuse), if there is no OnDone: under a [Server] without one and under an
 	// [http.Server] of the host's. There are at most ten lines a second; the next
 	// one says how many were left out. Nil means the Logger of the Server, or
 	// slog.Default().

@@ -3,6 +3,7 @@
 package penstock_test
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -266,6 +267,21 @@ func TestEnumsNameEveryValue(t *testing.T) {
 			seen[s] = n
 		}
 	}
+}
+
+// TestNamesDifferInMoreThanCase: go doc ignores the case of what it is asked for, and shows
+// both of two names that differ in nothing else.
+func TestNamesDifferInMoreThanCase(t *testing.T) {
+	seen := make(map[string]string)
+	sources(t, grammarDirs, func(dir string, f *ast.File, _ *token.FileSet) {
+		for name := range f.Scope.Objects {
+			if key := dir + "." + strings.ToLower(name); ast.IsExported(name) {
+				other := cmp.Or(seen[key], name) // the same in a file for another system
+				require.Equal(t, other, name, "go doc shows both where one is asked for")
+				seen[key] = name
+			}
+		}
+	})
 }
 
 // TestConstantsAreShownWithTheirType: go doc lists the constants of a type with the type,

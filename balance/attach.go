@@ -38,9 +38,13 @@ func (s *Server) Detach(a Attached) {
 	s.mu.Unlock()
 }
 
-// Cut calls the Cut of everything attached. The pool itself calls it with live false
-// when s goes down, goes into maintenance, changes its address or leaves, and at the
-// end of panic mode if s is down; live true is for the host.
+// Cut closes the idle connections to s; if live is true, also those in use, with what is
+// under way on them. It calls the Cut of everything attached, and returns before all
+// is closed. The reason is put into the errors of what is cut. The pool itself calls it
+// with live false when s goes down, goes into maintenance, changes its address or leaves,
+// and at the end of panic mode if s is down; live true is for the host, and for
+// health.Checker. It does not change the state of s: new connections are made at once
+// unless that forbids them.
 func (s *Server) Cut(live bool, reason string) {
 	s.mu.Lock()
 	all := make([]Attached, 0, len(s.attached))

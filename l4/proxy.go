@@ -51,12 +51,12 @@ type Proxy struct {
 	ConnectTimeout time.Duration // of one try; 0 means 3s, negative means none
 	Tries          int           // how many servers are tried; 0 means 3, negative means none but the first
 
-	// As in RelayOptions; negative means none.
-	IdleTimeout       time.Duration
-	ClientTimeout     time.Duration
-	ServerTimeout     time.Duration
-	HalfClosedTimeout time.Duration
-	Lifetime          time.Duration
+	// [RelayOptions] says more on these, and which Cause each gives.
+	IdleTimeout       time.Duration // neither side sends; 0 means 1h, negative means none
+	ClientTimeout     time.Duration // the client does not send; 0 or negative means none but IdleTimeout
+	ServerTimeout     time.Duration // the server does not send; 0 or negative means none but IdleTimeout
+	HalfClosedTimeout time.Duration // neither side sends, and one has ended its stream; 0 means 30s if that is the server, and IdleTimeout and ServerTimeout if it is the client; negative means none
+	Lifetime          time.Duration // in all; 0 or negative means no limit
 
 	// CutOnDown closes live connections of a server that goes down, goes into
 	// maintenance, or leaves the pool. Without it they stay open until the client or the

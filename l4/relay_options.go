@@ -11,6 +11,11 @@ import (
 // Data in either direction restarts the timeouts of both, except for the two that concern
 // one side. A timeout resets both connections, so that neither side takes what it has got
 // for the whole.
+//
+// ServerTimeout ends a relay with the Cause of that name, ClientTimeout likewise, Lifetime
+// with Local. IdleTimeout ends it with ServerTimeout if the client has sent last, or has
+// ended its stream, and else with ClientTimeout, also if neither has ever sent. HalfClosedTimeout
+// blames the side that has not ended its stream.
 type RelayOptions struct {
 	IdleTimeout   time.Duration // neither side sends; 0 means 1h, negative means none
 	ClientTimeout time.Duration // a does not send; 0 or negative means none but IdleTimeout

@@ -26,7 +26,7 @@ func rdp(variable string) string {
 }
 
 var sniffers = map[string]Matcher{
-	"TLS": TLS, "HTTP1": HTTP1, "HTTP2": HTTP2, "SSH": SSH, "PostgreSQL": PostgreSQL, "Redis": Redis, "RDP": RDP, "PROXY": PROXY,
+	"TLS": TLS, "HTTP1": HTTP1, "HTTP2": HTTP2, "SSH": SSH, "PostgreSQL": PostgreSQL, "Redis": Redis, "RDP": RDP, "PROXYProtocol": PROXYProtocol,
 }
 
 // TestSniffers gives every protocol to every sniffer, byte by byte: the right
@@ -49,8 +49,8 @@ func TestSniffers(t *testing.T) {
 		{"Redis", "*1048576\r\n$"},
 		{"RDP", rdp("")},
 		{"RDP", rdp("Cookie: mstshash=ann\r\n\x01\x00\x08\x00\x03\x00\x00\x00")},
-		{"PROXY", "PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n"},
-		{"PROXY", v2(0x21, 0x11, inet4)},
+		{"PROXYProtocol", "PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n"},
+		{"PROXYProtocol", v2(0x21, 0x11, inet4)},
 	} {
 		for name, sniff := range sniffers {
 			answer := NeedMore

@@ -37,10 +37,10 @@ func Redis(p *Peeked) Verdict { return sniffRedis(p.Data) }
 // packet ([MS-RDPBCGR], section 2.2.1.1). [RDPCookie] reads what is in it.
 func RDP(p *Peeked) Verdict { return sniffRDP(p.Data) }
 
-// PROXY matches a connection that begins with the signature of a PROXY header:
+// PROXYProtocol matches a connection that begins with the signature of a PROXY header:
 // to reject what only a trusted proxy may send. Headers are read by [AcceptProxy],
 // which is told where to expect them and does not guess.
-func PROXY(p *Peeked) Verdict {
+func PROXYProtocol(p *Peeked) Verdict {
 	return max(startsWith(p.Data, proxyV2Signature), startsWith(p.Data, "PROXY "))
 }
 

@@ -27,14 +27,14 @@ const (
 	Normal        Cause = iota // both ends closed as they should
 	ClientAborted              // reset or closed by the client
 	ServerAborted              // refused, reset or closed by the server
-	ClientTimeout              // the client was silent
-	ServerTimeout              // the server was silent, or the queue did not move
+	ClientTimeout              // the client was silent, or both were and the client did not send last
+	ServerTimeout              // the server was silent, or both were and the client did send last; or the queue did not move
 	Denied                     // refused by a rule or a limit
 	Local                      // answered or ended by the proxy itself, as planned
 	Resource                   // no memory, descriptor, port or slot
 	Internal                   // a fault of the proxy or its host
-	ServerDown                 // cut since its server went down or away
-	Killed                     // cut by the operator, or by shutting down
+	ServerDown                 // cut since its server went down or away, or by Cut of a balance.Server, whatever has called it
+	Killed                     // cut by shutting down, or by the end of its context
 )
 
 const causes = int(Killed) + 1

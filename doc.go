@@ -52,8 +52,9 @@
 //
 // which returns all mistakes at once, its own and those of what it holds, each
 // with the path to the field. A literal is checked where it is first used: a
-// server with a wrong tree of handlers fails in Serve, a pool in Set, a checker
-// in Run. A program that calls Check itself, in a test or for a new
+// server with a wrong tree of handlers fails in Serve (it cannot see into an
+// http.ServeMux: call Check of the handlers there), a pool in Set, a checker in
+// Run. A program that calls Check itself, in a test or for a new
 // configuration at run time, finds mistakes earlier. The root imports none of
 // the packages, and each of them may import it.
 //

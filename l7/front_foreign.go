@@ -46,13 +46,13 @@ func (c *byteConn) replay() ([]byte, error) {
 
 // serveForeign hands the connection over and continues, on this stack, with the
 // (w, r) that comes back.
-func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
-	if c.mayOwn() && (wraps || c.bodyReady()) {
+func (c *byteConn) serveForeign(h http.Handler, wraps wrapping) {
+	if c.mayOwn() && (wraps == wrapsNative || c.bodyReady()) {
 		serveOwn(&c.x, c, h)
 		c.resetDeadlines()
 		return
 	}
-	c.srv.warnForeign(h)
+	c.srv.warnForeign(h, wraps)
 	x := &c.x
 	replay, err := c.replay()
 	if err != nil {
@@ -106,16 +106,33 @@ func (c *byteConn) serveForeign(h http.Handler, wraps bool) {
 		std.lingerBody()
 		k.done <- p
 	}()
-	std.serveForeign(h, false)
+	std.serveForeign(h, wrapsNothing)
 	returned = true
 }
 
-// warnForeign logs, once for each type, that connections leave the byte front
+// warnForeign logs, once for each type and reason, that connections leave the byte front
 // because of a handler.
-func (s *Server) warnForeign(h http.Handler) {
-	if _, told := s.warned.LoadOrStore(reflect.TypeOf(h), true); !told {
-		s.logger().Info("l7: handler is not native: it works, and HTTP/1 connections on which it gets a long body or an upgrade move to the standard front, which costs more; see l7.Handler and l7.Wrap", "handler", handlerName(h))
+func (s *Server) warnForeign(h http.Handler, wraps wrapping) {
+	if _, told := s.warned.LoadOrStore(foreignType{reflect.TypeOf(h), wraps}, true); !told {
+		s.logger().Info(whyMoved(wraps), "handler", handlerName(h))
 	}
+}
+
+// foreignType is a key of Server.warned.
+type foreignType struct {
+	handler reflect.Type
+	wraps   wrapping
+}
+
+// whyMoved says why a connection moves, and what helps.
+func whyMoved(wraps wrapping) string {
+	switch wraps {
+	case wrapsNative: // a long body is no reason
+		return "l7: middleware in a Wrap is not native: it works, and HTTP/1 connections on which it gets a request that waits for a 100 (Continue) or asks for an upgrade move to the standard front, which costs more; instead of a logger use Server.OnDone and l7.LogTo, instead of other middleware a native one, see l7.Handler"
+	case wrapsForeign:
+		return "l7: middleware in a Wrap has a Next that is not native: it works, and HTTP/1 connections on which it gets a long body or an upgrade move to the standard front, which costs more; a Wrap helps where its Next is native, see l7.Handler"
+	}
+	return "l7: handler is not native: it works, and HTTP/1 connections on which it gets a long body or an upgrade move to the standard front, which costs more; see l7.Handler and l7.Wrap"
 }
 
 // handlerName returns the type of h, and of a func its name as well: most are of one type.

@@ -12,7 +12,7 @@ import (
 
 // serveForeign calls a handler that is not native, with a (w, r) made from the
 // stream.
-func (s *h2Exchange) serveForeign(h http.Handler, _ bool) { serveOwn(&s.x, s, h) }
+func (s *h2Exchange) serveForeign(h http.Handler, _ wrapping) { serveOwn(&s.x, s, h) }
 
 func (s *h2Exchange) ownRequest(r *http.Request, _ *requestContext) {
 	x := &s.x

@@ -98,7 +98,7 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 		}
 		x.replied = true
 	}()
-	std.serveForeign(h, false)
+	std.serveForeign(h, wrapsNothing)
 	returned = true
 }
 

@@ -146,7 +146,7 @@ type Server struct {
 	cutting      atomic.Bool   // the context of Shutdown has ended, or Close was called
 	done         chan struct{} // closed when stopping
 	wg           sync.WaitGroup
-	warned       sync.Map               // handler types that warnForeign has logged
+	warned       sync.Map               // of foreignType: what warnForeign has logged
 	attached     []*Attachment          // guarded by mu
 	altSvc       atomic.Pointer[altSvc] // what they announce; nil if nothing
 	outside      atomic.Int64           // open connections of attached fronts
@@ -502,7 +502,9 @@ func (s *Server) allHanded() []*handedConn {
 // Check returns what is wrong with s and its tree of handlers, each mistake a
 // [*penstock.ConfigError] whose Field is the path to it:
 // Server.Handler.Router.Routes[2].Handler.Proxy.Pool. The Serve methods call
-// it. A handler or matcher of the host's is checked too if it has a Check.
+// it. A handler or matcher of the host's is checked too if it has a Check. The handlers
+// in an [http.ServeMux] are not found: it does not list them. Call the Check of each that
+// you register there; otherwise one that is wrong answers its requests with 500.
 func (s *Server) Check() error { return checkAll(s) }
 
 func (s *Server) check(c *checks) {

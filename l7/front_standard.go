@@ -268,7 +268,7 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 }
 
 // serveForeign calls h with the edited request; the editors edit its reply.
-func (s *standard) serveForeign(h http.Handler, _ bool) {
+func (s *standard) serveForeign(h http.Handler, _ wrapping) {
 	l, r := s.lend()
 	ew := &l.writer
 	s.lending = true

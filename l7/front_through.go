@@ -65,7 +65,7 @@ func (t *through) readAlone() (end func()) {
 	return func() { <-b.turn }
 }
 
-func (t *through) serveForeign(h http.Handler, _ bool) { serveOwn(t.x, t, h) }
+func (t *through) serveForeign(h http.Handler, _ wrapping) { serveOwn(t.x, t, h) }
 
 // EditReply adds the fields that the foreign handler has set.
 func (t *through) EditReply(x *Exchange, r *Reply) {

@@ -58,5 +58,5 @@ func Serve(h http.Handler, x *Exchange) {
 			return
 		}
 	}
-	x.down.serveForeign(h, false)
+	x.down.serveForeign(h, wrapsNothing)
 }

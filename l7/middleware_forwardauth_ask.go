@@ -160,7 +160,7 @@ func (q *question) finish(*Fields) error {
 }
 
 // serveForeign has a service of this process answer.
-func (q *question) serveForeign(h http.Handler, _ bool) {
+func (q *question) serveForeign(h http.Handler, _ wrapping) {
 	w := &questionWriter{q: q, header: make(http.Header)}
 	// Whose context that is may be in an exchange, which this one is no part of.
 	h.ServeHTTP(w, q.x.newRequest(context.WithValue(q.ctx, carriedKey{}, (*carried)(nil))))

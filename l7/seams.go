@@ -11,6 +11,16 @@ import (
 	"github.com/penstock-lb/penstock/l4"
 )
 
+// wrapping says whether a handler that is not native is the middleware of a Wrap, and
+// what it wraps.
+type wrapping uint8
+
+const (
+	wrapsNothing wrapping = iota
+	wrapsForeign
+	wrapsNative
+)
+
 // A downstream is the client's side of an exchange: a connection of HTTP/1 or a
 // stream of HTTP/2 on the byte front, (w, r) on the standard front, the program
 // that calls a Transport. It has three roles; code that needs only one of them
@@ -75,9 +85,8 @@ type replyWriter interface {
 	// abort cuts the reply so that the client notices, or closes the connection if
 	// there is no reply yet.
 	abort()
-	// serveForeign calls a handler that is not native. Wraps says that there is a
-	// native one inside it.
-	serveForeign(h http.Handler, wraps bool)
+	// serveForeign calls a handler that is not native.
+	serveForeign(h http.Handler, wraps wrapping)
 }
 
 // directWriter writes a body without writeBody, straight to conn. sending

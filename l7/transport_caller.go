@@ -167,4 +167,4 @@ func (c *caller) detach() bool         { return c.unwatch() }
 
 func (c *caller) session(bool) usage { return usage{session: &c.t.session} }
 
-func (c *caller) serveForeign(http.Handler, bool) {} // the Transport does it
+func (c *caller) serveForeign(http.Handler, wrapping) {} // the Transport does it

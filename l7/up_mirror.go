@@ -134,23 +134,23 @@ func (n *noClient) readBody(p []byte) (int, error) {
 	return c, nil
 }
 
-func (n *noClient) observed() bool                      { return true } // no failures to report
-func (n *noClient) logger() *slog.Logger                { return n.log }
-func (n *noClient) bodyMayPanic() bool                  { return false }
-func (n *noClient) hijackable() bool                    { return true }
-func (n *noClient) present() bool                       { return false }
-func (n *noClient) rewindBody() bool                    { return false }
-func (n *noClient) rewindable() bool                    { return false }
-func (n *noClient) bodyReady() bool                     { return true }
-func (n *noClient) stopBody()                           {}
-func (n *noClient) resumeBody()                         {}
-func (n *noClient) pauseBody(bool) bool                 { return false }
-func (n *noClient) trailer() *Fields                    { return nil }
-func (n *noClient) writeInterim(*Reply) error           { return nil }
-func (n *noClient) attach(u interrupter)                { n.stop = context.AfterFunc(n.ctx, u.interrupt) }
-func (n *noClient) detach() bool                        { return n.stop() }
-func (n *noClient) session(bool) usage                  { return usage{first: true} }
-func (n *noClient) serveForeign(h http.Handler, _ bool) { h.ServeHTTP(noWriter{}, n.request()) }
+func (n *noClient) observed() bool                          { return true } // no failures to report
+func (n *noClient) logger() *slog.Logger                    { return n.log }
+func (n *noClient) bodyMayPanic() bool                      { return false }
+func (n *noClient) hijackable() bool                        { return true }
+func (n *noClient) present() bool                           { return false }
+func (n *noClient) rewindBody() bool                        { return false }
+func (n *noClient) rewindable() bool                        { return false }
+func (n *noClient) bodyReady() bool                         { return true }
+func (n *noClient) stopBody()                               {}
+func (n *noClient) resumeBody()                             {}
+func (n *noClient) pauseBody(bool) bool                     { return false }
+func (n *noClient) trailer() *Fields                        { return nil }
+func (n *noClient) writeInterim(*Reply) error               { return nil }
+func (n *noClient) attach(u interrupter)                    { n.stop = context.AfterFunc(n.ctx, u.interrupt) }
+func (n *noClient) detach() bool                            { return n.stop() }
+func (n *noClient) session(bool) usage                      { return usage{first: true} }
+func (n *noClient) serveForeign(h http.Handler, _ wrapping) { h.ServeHTTP(noWriter{}, n.request()) }
 
 // noWriter is an [http.ResponseWriter] that discards everything.
 type noWriter struct{}

@@ -51,6 +51,7 @@ func TestMistakes(t *testing.T) {
 		"Redirect.Status":                            &Redirect{Status: 200},
 		"Redirect.Host":                              &Redirect{Host: "a/b"},
 		"Redirect.Scheme":                            &Redirect{Scheme: "https:"},
+		"Redirect.Port":                              &Redirect{Port: 65536},
 		"Redirect.AddPrefix":                         &Redirect{AddPrefix: "old"},
 		"Redirect.To":                                &Redirect{},
 		"Redirect.Next":                              &Redirect{Host: "a.example", Next: next},

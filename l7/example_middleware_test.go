@@ -133,26 +133,34 @@ func ExampleLimit() {
 }
 
 // Several gateways keep one limit for each API key. A request without a key has no limit:
-// it passes, unless an Access before the limit refuses it.
+// it passes, unless an Access before the limit refuses it. A key that was made up would get
+// tokens of its own, so the Access lets only known ones pass.
 func ExampleLimit_sharedByAPIKey() {
+	known := map[string]bool{"one": true, "two": true}
+	key := l7.ByHeader("X-Api-Key")
 	h := &l7.Access{
-		Allow:  l7.Header{Name: "X-Api-Key"},
+		Allow: l7.MatchFunc(func(x *l7.Exchange) bool {
+			k, ok := key(x)
+			return ok && known[k]
+		}),
 		Refuse: &l7.Deny{Status: http.StatusUnauthorized},
 		Next: &l7.Limit[string]{
 			Limiter: &ratelimit.Shared[string]{
 				Store: &ratelimit.MemoryStore{}, // in production a redisstore.Store
 				Law:   ratelimit.GCRA{Rate: ratelimit.PerMinute(2)},
 			},
-			Key:  l7.ByHeader("X-Api-Key"),
+			Key:  key,
 			Next: app,
 		},
 	}
 	show(h, "/")
+	show(h, "/", "X-Api-Key", "made up")
 	for range 3 {
 		show(h, "/", "X-Api-Key", "one")
 	}
 	show(h, "/", "X-Api-Key", "two")
 	// Output:
+	// 401 401 Unauthorized
 	// 401 401 Unauthorized
 	// 200 GET example.com/
 	// 200 GET example.com/
@@ -259,6 +267,18 @@ func ExampleRedirect() {
 	// Output:
 	// 308
 	// https://example.com/a?b
+}
+
+// The gateway's HTTPS is not on port 443.
+func ExampleRedirect_port() {
+	h := &l7.Redirect{Scheme: "https", Port: 8443}
+	fmt.Println(show(h, "http://example.com:8080/a?b").Header.Get("Location"))
+	fmt.Println(show(h, "http://[2001:db8::1]/").Header.Get("Location"))
+	// Output:
+	// 302
+	// https://example.com:8443/a?b
+	// 302
+	// https://[2001:db8::1]:8443/
 }
 
 func ExampleAccess() {

@@ -212,9 +212,11 @@ func (h *Redirect) check(c *checks) {
 	const unused = "must be left out: To makes the whole location"
 	c.If(h.To != nil && h.Host != "", "Redirect.Host", h.Host, unused)
 	c.If(h.To != nil && h.Scheme != "", "Redirect.Scheme", h.Scheme, unused)
+	c.If(h.Port < 0 || h.Port > 65535, "Redirect.Port", h.Port, "must be a port, from 1 to 65535, or 0")
+	c.If(h.To != nil && h.Port != 0, "Redirect.Port", h.Port, unused)
 	c.If(h.To != nil && h.StripPrefix != "", "Redirect.StripPrefix", h.StripPrefix, unused)
 	c.If(h.To != nil && h.AddPrefix != "", "Redirect.AddPrefix", h.AddPrefix, unused)
-	c.If(h.To == nil && h.Host == "" && h.Scheme == "" && h.StripPrefix == "" && h.AddPrefix == "" && !h.AppendSlash && !h.DropQuery && h.Header.Len() == 0,
+	c.If(h.To == nil && h.Host == "" && h.Port == 0 && h.Scheme == "" && h.StripPrefix == "" && h.AddPrefix == "" && !h.AppendSlash && !h.DropQuery && h.Header.Len() == 0,
 		"Redirect.To", nil, "must be set, or another field that changes the location: otherwise clients are redirected to the same URL")
 	c.If(h.To == nil && h.Next != nil, "Redirect.Next", nil, "must be left out, or come with To: without it everything is sent elsewhere")
 	c.If(h.Header.Has("Location"), "Redirect.Header", "Location", "must not be there: the fields above make it")

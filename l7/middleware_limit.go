@@ -36,7 +36,9 @@ type Limit[K comparable] struct {
 	Limiter KeyLimiter[K]
 
 	// Key returns the key of an exchange. An exchange without a key passes; to refuse
-	// it, put an [Access] before the Limit (see the example by API key). Nil means the
+	// it, put an [Access] before the Limit (see the example by API key). Each key has
+	// tokens of its own, so a client that makes keys up is not limited: what it sends
+	// must be verified before the Limit. Nil means the
 	// client: its IPv4 address, or the first address of its IPv6 /64, and K must be
 	// netip.Addr. [ByClient] tells IPv6 addresses apart.
 	Key func(x *Exchange) (key K, ok bool)

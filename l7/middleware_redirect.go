@@ -4,6 +4,7 @@ package l7
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -14,12 +15,14 @@ import (
 // always an absolute URI, so that no path can lead to another host:
 //
 //	&l7.Redirect{Scheme: "https", Status: http.StatusPermanentRedirect}
+//	&l7.Redirect{Scheme: "https", Port: 8443}
 //	&l7.Redirect{Host: "www.example.com", StripPrefix: "/old"}
 type Redirect struct {
 	Status int // 301, 302, 303, 307 or 308; 0 means 302
 
 	Scheme      string // if it differs from the request's, the port of the host is removed too
 	Host        string // host or host:port
+	Port        int    // of the Location, in place of any other; 0 leaves it as it is, or as Scheme does
 	StripPrefix string // removed from the path, as in Rewrite
 	AddPrefix   string // put before the path
 	AppendSlash bool   // to a path that does not end in one
@@ -72,6 +75,9 @@ func (h *Redirect) location(x *Exchange) string {
 	}
 	if h.Host != "" {
 		host = h.Host
+	}
+	if h.Port != 0 {
+		host = dropPort(host) + ":" + strconv.Itoa(h.Port)
 	}
 	if path == "*" { // the host as a whole (RFC 9112, section 3.3)
 		return scheme + "://" + host

@@ -4,11 +4,16 @@
 # A rolling deploy without a lost request. Each server in turn is drained, replaced by
 # COMMAND, which gets its name and address, and used again; the next follows once its checks pass:
 #
-#     deploy.sh http://127.0.0.1:9090 web "one two" ./replace
+#     deploy.sh ADMIN_PAGE POOL "SERVER..." COMMAND [ARGUMENT...]
+#     deploy.sh http://127.0.0.1:9090 web "one two" echo "your command would replace"
 set -euo pipefail
-[ $# -ge 4 ] || { sed -n '4,7s/^# *//p' "$0" >&2; exit 2; }
+[ $# -ge 4 ] || { sed -n '4,8s/^# *//p' "$0" >&2; exit 2; }
 admin=${1%/} pool=$2 servers=$3
 shift 3
+type -P -- "$1" >/dev/null || { # before a server is drained for nothing
+	echo "deploy.sh: cannot run $1: give a program that replaces a server; it gets the server's name and address as its last arguments" >&2
+	exit 2
+}
 
 # act SERVER FIELD=VALUE...: does an action, and prints how the server is then.
 act() {

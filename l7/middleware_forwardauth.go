@@ -36,7 +36,7 @@ type ForwardAuth struct {
 	Target string // path and query that the service is asked for; "" means "/"
 
 	// Fields are the request fields that the service sees; nil means Authorization
-	// and Cookie, empty means none.
+	// and Cookie, empty means none. A list replaces these two and is not added to them.
 	Fields []string
 
 	// ToRequest are fields of an allowing reply that the request gets. What the client

@@ -98,6 +98,7 @@ func TestProxyStatusNamesTheError(t *testing.T) {
 		{l4.ServerTimeout, l4.PhaseQueue, balance.ErrQueueTimeout, "connection_limit_reached"},
 		{l4.ServerTimeout, l4.PhaseConnect, errConnectTimeout, "connection_timeout"},
 		{l4.ServerTimeout, l4.PhaseHeaders, late, "http_response_timeout"},
+		{l4.Denied, l4.PhaseHeaders, &RefusedError{}, "http_request_denied"}, // RFC 9209 has none for replies
 		{l4.ServerAborted, l4.PhaseConnect, balance.ErrNoServer, "destination_unavailable"},
 		{l4.ServerAborted, l4.PhaseConnect, errors.New("x"), "destination_unavailable"},
 		{l4.ServerAborted, l4.PhaseConnect, &net.OpError{Err: syscall.ECONNREFUSED}, "connection_refused"},

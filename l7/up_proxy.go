@@ -54,7 +54,8 @@ type Proxy struct {
 	Via string
 
 	// Upgrades are the protocols to which a client may upgrade, as it names them, with
-	// their version if it does ("TLS/1.3"); nil means "websocket" only, empty means none. Other requests for an upgrade are forwarded without it.
+	// their version if it does ("TLS/1.3"); nil means "websocket" only, empty means none. A list replaces that, and must
+	// name "websocket" too if it is to go on. Other requests for an upgrade are forwarded without it.
 	// A 426 of a server goes on with the protocols that it requires, whichever they are.
 	// In HTTP/2 an upgrade is an extended CONNECT (RFC 8441): clients of a [Server]
 	// may send it, and servers that offer it in their SETTINGS receive it, whichever

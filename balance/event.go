@@ -28,10 +28,26 @@ type Event struct {
 	Kind     EventKind
 	Pool     *Pool
 	Server   *Server // nil if it is about the pool
-	From, To State   // of the server
+	From, To State   // of the server; both StateUp, which means nothing, if Server is nil
 	Reason   string  // why, in words
 	Err      error   // of SourceFailed
 	Time     time.Time
+}
+
+// String returns a line for a log: the kind; the names of the pool and the server and the
+// states, where it has them; and the reason.
+func (e Event) String() string {
+	s := e.Kind.String()
+	if e.Pool != nil && e.Pool.Name != "" {
+		s += ": pool " + e.Pool.Name
+	}
+	if e.Server != nil {
+		s += ": server " + e.Server.Name() + ": " + e.From.String() + " to " + e.To.String()
+	}
+	if e.Reason != "" {
+		s += ": " + e.Reason
+	}
+	return s
 }
 
 // kindOf names a change of state.

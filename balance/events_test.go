@@ -41,6 +41,19 @@ func TestEvents(t *testing.T) {
 	}, log)
 }
 
+func TestEventAsLine(t *testing.T) {
+	p := &balance.Pool{Name: "web"}
+	require.NoError(t, p.Set(endpoints(1)...))
+	for want, e := range map[string]balance.Event{
+		"source failed: pool web: no such host":                             {Kind: balance.SourceFailed, Pool: p, Reason: "no such host"},
+		"state changed: pool web: server a: up to down: check says down: x": {Kind: balance.StateChanged, Pool: p, Server: p.Server("a"), To: balance.StateDown, Reason: "check says down: x"},
+		"joined: server a: left to up":                                      {Kind: balance.Joined, Pool: new(balance.Pool), Server: p.Server("a"), From: balance.StateLeft},
+		"panic ended":                                                       {Kind: balance.PanicEnded},
+	} {
+		require.Equal(t, want, e.String())
+	}
+}
+
 func TestExplain(t *testing.T) {
 	p := &balance.Pool{}
 	eps := endpoints(6)

@@ -396,9 +396,13 @@ func (s *session) finish(*relay) {
 	case ClientAborted, ClientTimeout:
 		outcome.Class = balance.ClientAborted
 	}
-	if first, ok := s.relay.firstByte(); ok {
-		s.record.Note(func(r *Record) { r.FirstByte = reached(first.Sub(r.Start)) })
-	}
+	first, came := s.relay.firstByte()
+	s.record.Note(func(r *Record) {
+		r.ToServer, r.FromServer = result.AtoB, result.BtoA
+		if came {
+			r.FirstByte = reached(first.Sub(r.Start))
+		}
+	})
 	endConn(s.client, result.Termination, result.Err)
 	defer s.client.Close() // whatever of the host's panics before
 	defer s.lease.Done(outcome)

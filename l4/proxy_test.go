@@ -301,7 +301,7 @@ func TestProxyRecord(t *testing.T) {
 		r.mu = nil
 		require.Equal(t, Record{
 			Remote: client.LocalAddr(), Local: client.RemoteAddr(), Start: r.Start,
-			Assigned: 1, Connected: 1, FirstByte: 2 * time.Second, Total: 2 * time.Second, BytesIn: 5, BytesOut: 7, Server: "10.0.1.1:80", Tries: 1,
+			Assigned: 1, Connected: 1, FirstByte: 2 * time.Second, Total: 2 * time.Second, BytesIn: 5, BytesOut: 7, ToServer: 5, FromServer: 7, Server: "10.0.1.1:80", Tries: 1,
 		}, r)
 	})
 }

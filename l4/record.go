@@ -23,8 +23,15 @@ type Record struct {
 	FirstByte time.Duration // the first byte of the server was there
 	Total     time.Duration // all was done
 
-	BytesIn  int64 // from the client, before TLS is taken off
+	// On the wire of the client, with the PROXY header, the ClientHello and all else of TLS.
+	// Of a flow of a [UDPProxy], the payload of its datagrams.
+	BytesIn  int64 // from the client, those read ahead and not passed on too
 	BytesOut int64 // to the client
+
+	// What a [Proxy] has relayed, without TLS where the gateway ends or begins it, and without
+	// PROXY headers: the payload. 0 before its relay is over, and of a flow.
+	ToServer   int64 // bytes
+	FromServer int64 // bytes
 
 	JA4         string // fingerprint of the client's TLS, if TerminateTLS.JA4 or a matcher has asked for it, or ""
 	Server      string // name of the server tried last; "" means none
@@ -67,6 +74,12 @@ func (r *Record) End(t Termination, err error) {
 			r.Termination, r.Err = t, err
 		}
 	})
+}
+
+// tells reports whether the record says why the connection was not served. Nil says nothing.
+func (r *Record) tells() (told bool) {
+	r.Note(func(r *Record) { told = r.Termination != (Termination{}) || r.Err != nil })
+	return told
 }
 
 // RecordOf returns the record of the connection that c is, or is a wrapper

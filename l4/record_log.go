@@ -4,11 +4,58 @@ package l4
 
 import (
 	"cmp"
+	"context"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
 	"time"
 )
+
+// LogValue implements [slog.LogValuer], for a record as a group of a log line: remote,
+// local, tries, in and out (bytes on the client's wire), to_server and from_server (payload),
+// assigned, connected, first_byte and total (since Start; in JSON a number of nanoseconds) and
+// end (the code of [Termination]); and, if there are any, ja4, server and error.
+func (r *Record) LogValue() slog.Value {
+	attrs := make([]slog.Attr, 0, 15)
+	attrs = append(attrs, slog.String("remote", addrText(r.Remote)), slog.String("local", addrText(r.Local)))
+	for _, a := range [...]slog.Attr{slog.String("ja4", r.JA4), slog.String("server", r.Server)} {
+		if a.Value.String() != "" {
+			attrs = append(attrs, a)
+		}
+	}
+	attrs = append(attrs,
+		slog.Int("tries", r.Tries), slog.Int64("in", r.BytesIn), slog.Int64("out", r.BytesOut),
+		slog.Int64("to_server", r.ToServer), slog.Int64("from_server", r.FromServer),
+		slog.Duration("assigned", r.Assigned), slog.Duration("connected", r.Connected),
+		slog.Duration("first_byte", r.FirstByte), slog.Duration("total", r.Total),
+		slog.String("end", r.Termination.String()))
+	if r.Err != nil {
+		attrs = append(attrs, slog.String("error", r.Err.Error()))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+func addrText(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
+}
+
+// LogTo returns an OnDone hook, of a [Server] or a [UDPProxy], that logs each record with l
+// at level Info, or Warn where the server or the gateway was at fault: as a group named
+// connection, with the attributes of [Record.LogValue].
+func LogTo(l *slog.Logger) func(*Record) {
+	return func(r *Record) {
+		level := slog.LevelInfo
+		switch r.Termination.Cause {
+		case ServerAborted, ServerTimeout, Resource, Internal, ServerDown:
+			level = slog.LevelWarn
+		}
+		l.Log(context.Background(), level, "connection", "connection", r)
+	}
+}
 
 // AppendHAProxy appends the record to b as a line of HAProxy's TCP log (option tcplog),
 // for tools that read such lines (halog, dashboards), without the syslog prefix:

@@ -29,8 +29,13 @@ const DefaultMaxConns = 1 << 16
 // logged with its stack and ends that connection.
 type Server struct {
 	Handler  Handler
-	MaxConns int          // open at once, over all listeners; more wait in the kernel's backlog; 0 means DefaultMaxConns, negative means no limit
-	Logger   *slog.Logger // nil means slog.Default()
+	MaxConns int // open at once, over all listeners; more wait in the kernel's backlog; 0 means DefaultMaxConns, negative means no limit
+
+	// Logger gets panics, with their stack; that Accept fails; and, if OnDone does not
+	// get a Termination or an Err of it, a line for each connection whose Handler returned an
+	// error, at most ten a second: the next one says how many were left out. Nil means
+	// slog.Default().
+	Logger *slog.Logger
 
 	// LameDuck is how long Shutdown keeps accepting after it has told the handlers
 	// that the server shuts down (Draining), so that no connection is refused while
@@ -228,7 +233,7 @@ func (s *Server) serveConn(st *serverState, c *Conn) {
 	if s.ConnContext != nil {
 		ctx = s.ConnContext(ctx, c)
 	}
-	if err := s.Handler.ServeConn(ctx, c); err != nil {
+	if err := s.Handler.ServeConn(ctx, c); err != nil && !c.member.record.tells() {
 		s.failures.add(s.Logger, time.Now(), "l4: connection not served", "remote", c.RemoteAddr(), "err", err)
 	}
 }

@@ -26,8 +26,8 @@ type Stats struct {
 	Handshakes      uint64 // of TLS, by [TerminateTLS]
 	HandshakeErrors uint64 // those that failed
 	Ends            Ends   // of connections that are closed; [Denied] are those that a limit or a rule refused
-	BytesIn         uint64 // from clients, before TLS is taken off
-	BytesOut        uint64 // to clients
+	BytesIn         uint64 // from clients, on the wire: with TLS and PROXY headers, as in Record
+	BytesOut        uint64 // to clients, likewise
 }
 
 // Stats returns the figures of s. It visits each open connection with the lock that

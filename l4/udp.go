@@ -74,7 +74,11 @@ type UDPProxy struct {
 	// OnDone, if not nil, is called once for each flow when it is over, and must
 	// not block. The record is valid only during the call.
 	OnDone func(*Record)
-	Logger *slog.Logger // nil means slog.Default()
+
+	// Logger gets panics, with their stack, and, if there is no OnDone, a line for each
+	// flow that failed because of a server or of this machine, at most ten a second: the next
+	// one says how many were left out. Nil means slog.Default().
+	Logger *slog.Logger
 
 	mu        sync.Mutex
 	state     *udpState // made by the first use

@@ -178,6 +178,7 @@ func (f *udpFlow) run() {
 	if p.OnDone != nil {
 		f.record.Total = time.Since(f.start)
 		guard(p.Logger, "OnDone", func() { p.OnDone(&f.record) })
+		return
 	}
 	if f.record.Termination.Cause == ServerAborted || f.record.Termination.Cause == Resource {
 		p.failures.add(p.Logger, time.Now(), "l4: flow not served", "client", f.record.Remote, "server", f.record.Server, "err", f.record.Err)

@@ -31,6 +31,7 @@ type Replies struct {
 	// Types are the media types that are compressed: "text/html", "text/*", or "*+json" for
 	// all that end so. Nil means those that are text of some kind, among them text/*, JSON,
 	// XML, JavaScript, SVG, WebAssembly, and fonts that are not compressed themselves.
+	// A list replaces these and is not added to them.
 	Types []string
 
 	MinBytes int // a reply known to be shorter goes out as it is; 0 means 1 KiB, negative means none

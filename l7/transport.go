@@ -60,12 +60,12 @@ type Transport struct {
 	// preferred server. Nil means none.
 	Balance func(*http.Request) balance.Request
 
-	// As in Proxy; negative means none.
-	Timeout       time.Duration
-	TryTimeout    time.Duration
-	HeaderTimeout time.Duration
-	BodyTimeout   time.Duration
-	StreamTimeout time.Duration // likewise, and of each Read and Write of a Body after 101
+	// [Proxy] says more on these.
+	Timeout       time.Duration // of the whole exchange; 0 or negative means none
+	TryTimeout    time.Duration // of one try, until the head of its reply; 0 or negative means none beyond the connect timeout and HeaderTimeout
+	HeaderTimeout time.Duration // until the head of a reply; 0 means 60s, or StreamTimeout for a stream if that is longer; negative means none
+	BodyTimeout   time.Duration // of each wait for the server in a body; 0 means 60s, or StreamTimeout for a stream if that is longer; negative means none
+	StreamTimeout time.Duration // of a stream that is quiet in both directions, and of each Read and Write of a Body after 101; 0 means 1h, negative means none
 
 	Seed uint64 // for the random waits between tries; 0 means at random
 

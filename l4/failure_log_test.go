@@ -109,7 +109,11 @@ func TestFlowsNotServedDoNotFillTheLog(t *testing.T) {
 		for i := range 100 {
 			send(1000 + i)
 		}
-		require.Len(t, log.take(), 10)
+		lines := log.take()
+		require.Len(t, lines, 10)
+		for i, l := range lines {
+			require.Contains(t, l, fmt.Sprintf(`client=192.0.2.1:%d server=10.0.0.1:53 err="connection refused"`, 1000+i))
+		}
 		time.Sleep(time.Second)
 		send(2000)
 		require.Contains(t, log.take()[0], "left_out=90")

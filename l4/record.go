@@ -23,8 +23,9 @@ type Record struct {
 	FirstByte time.Duration // the first byte of the server was there
 	Total     time.Duration // all was done
 
-	// On the wire of the client, with the PROXY header, the ClientHello and all else of TLS.
-	// Of a flow of a [UDPProxy], the payload of its datagrams.
+	// On the wire of the client, with the PROXY header, the ClientHello and all else of TLS,
+	// unless the listener has ended TLS, as that of [tls.NewListener] does. Of a flow of a
+	// [UDPProxy], the payload of its datagrams.
 	BytesIn  int64 // from the client, those read ahead and not passed on too
 	BytesOut int64 // to the client
 

@@ -5,6 +5,7 @@ package l4
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -105,6 +106,48 @@ func TestRecordHasPayload(t *testing.T) {
 		require.NoError(t, s.Close())
 		require.ErrorIs(t, wait(), ErrServerClosed)
 	})
+}
+
+// TestRecordHasPayloadWithinTLS: with TLS ended on one side and begun on the other, the
+// payload is that of neither wire.
+func TestRecordHasPayloadWithinTLS(t *testing.T) {
+	backend, err := tls.Listen("tcp", "127.0.0.1:0", testConfig(t, "a.test"))
+	require.NoError(t, err)
+	defer backend.Close()
+	go func() {
+		c, err := backend.Accept()
+		if err != nil {
+			return
+		}
+		io.ReadAll(c)
+		io.WriteString(c, "goodbye")
+		c.Close()
+	}()
+	pool := new(balance.Pool)
+	require.NoError(t, pool.Set(balance.Endpoint{Addr: backend.Addr().String()}))
+	records := make(chan Record, 1)
+	trusting := &tls.Config{InsecureSkipVerify: true}
+	s := &Server{
+		Handler: &TerminateTLS{Config: testConfig(t, "a.test"), Next: &Proxy{Pool: pool, Handshake: (&OriginateTLS{Config: trusting}).Handshake}},
+		OnDone:  func(r *Record) { records <- *r },
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	wait := serve(s, ln)
+	c, err := tls.Dial("tcp", ln.Addr().String(), trusting)
+	require.NoError(t, err)
+	defer c.Close()
+	io.WriteString(c, "hello")
+	require.NoError(t, c.CloseWrite())
+	reply, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Equal(t, "goodbye", string(reply))
+	r := <-records
+	require.Equal(t, [2]int64{5, 7}, [2]int64{r.ToServer, r.FromServer})
+	require.Greater(t, r.BytesIn, int64(100))
+	require.Greater(t, r.BytesOut, int64(100))
+	require.NoError(t, s.Close())
+	require.ErrorIs(t, wait(), ErrServerClosed)
 }
 
 // TestLogTo: what is not known is left out, and what the servers or the gateway did wrong is a

@@ -51,8 +51,8 @@ func (c *upConn) roundTrip(t *attempt, l *try, now time.Time) error {
 func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, error) {
 	rest, _ := t.request(l)
 	if t.whole && !t.x.expect && c.reused && t.trace == nil && c.quiet.bare() {
-		c.boundSend(now, l.within(now, t.bodyTimeout()))
-		c.wait(now, l.within(now, t.headerTimeout()))
+		c.boundRequest(rest, now, t.bodyTimeout(), l.deadline)
+		c.waitHead(now, t.headerTimeout(), l.deadline)
 		n, err := c.ask(rest)
 		if n == len(rest) && errors.Is(err, os.ErrDeadlineExceeded) && !c.lost() {
 			return now, nil // awaitHead knows whether the head may take longer
@@ -62,7 +62,7 @@ func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, erro
 		}
 		rest = rest[n:]
 	}
-	err := c.send(rest, now, l.within(now, t.bodyTimeout()))
+	err := c.send(rest, now, t.bodyTimeout(), l.deadline)
 	now = time.Now() // that may have been a wait
 	t.wrote(l, err)
 	if err != nil {
@@ -97,7 +97,7 @@ func (c *upConn) awaitHead(t *attempt, l *try, now time.Time) error {
 		if waiting {
 			c.readAt.boundAt(now.Add(expectWait), c.c.SetReadDeadline, c.readInstead)
 		} else {
-			c.wait(now, l.within(now, c.pump.look(left)))
+			c.waitHead(now, c.pump.look(left), l.deadline)
 		}
 		err := c.readHead(t.method)
 		switch {
@@ -219,5 +219,11 @@ func (c *upConn) awaitBody(now time.Time) {
 }
 
 func (c *upConn) waitBody(now time.Time, limit time.Duration) {
-	c.wait(now, until(now, limit, c.bodyWait.end))
+	end := c.bodyWait.end
+	switch {
+	case !endsFirst(now, limit, end):
+		c.wait(now, limit)
+	case !c.readAt.at.Equal(end):
+		c.readAt.boundAt(end, c.c.SetReadDeadline, c.readInstead)
+	}
 }

@@ -43,9 +43,9 @@ type badReply struct{ err error }
 func (e *badReply) Error() string { return "malformed reply: " + e.err.Error() }
 func (e *badReply) Unwrap() error { return e.err }
 
-// send writes p to the server within d.
-func (c *upConn) send(p []byte, now time.Time, d time.Duration) error {
-	c.boundSend(now, d)
+// send writes p, a request, to the server within d and by end.
+func (c *upConn) send(p []byte, now time.Time, d time.Duration, end time.Time) error {
+	c.boundRequest(p, now, d, end)
 	_, err := c.c.Write(p)
 	return err
 }
@@ -73,6 +73,19 @@ func (c *upConn) boundSend(now time.Time, d time.Duration) {
 	c.sendAt.bound(now, d, c.c.SetWriteDeadline, c.sendInstead)
 }
 
+// boundRequest bounds the write of p, which is all that is sent before a reply: within
+// about d, and by end. A short p fits into the buffers of the kernel, so that the time
+// at which its write would end does not matter.
+func (c *upConn) boundRequest(p []byte, now time.Time, d time.Duration, end time.Time) {
+	if len(p) > shortWrite && endsFirst(now, d, end) {
+		c.sendAt.boundAt(end, c.c.SetWriteDeadline, c.sendInstead)
+		return
+	}
+	c.boundSend(now, until(now, d, end))
+}
+
+const shortWrite = 4 << 10
+
 func (c *upConn) sendInstead() (time.Time, bool) { return past, c.sendOver() }
 func (c *upConn) sendOver() bool                 { return c.lost() || c.enough.Load() }
 
@@ -91,6 +104,25 @@ func (c *upConn) ask(req []byte) (n int, err error) {
 // wait bounds the next read.
 func (c *upConn) wait(now time.Time, d time.Duration) {
 	c.readAt.bound(now, d, c.c.SetReadDeadline, c.readInstead)
+}
+
+// waitHead bounds the next read of a head: within about d, and by end. The deadline may
+// pass before both, that of the last exchange for one, which saves setting one for each: the
+// caller has to look, and to wait again.
+func (c *upConn) waitHead(now time.Time, d time.Duration, end time.Time) {
+	if !endsFirst(now, d, end) {
+		c.wait(now, d)
+		return
+	}
+	if at := c.readAt.at; at.After(end) || at.Sub(now) < end.Sub(now)/2 {
+		c.readAt.boundAt(end, c.c.SetReadDeadline, c.readInstead)
+	}
+}
+
+// endsFirst reports whether end, if it is not zero, may come before a coarse bound of d.
+func endsFirst(now time.Time, d time.Duration, end time.Time) bool {
+	d = min(d, longest)
+	return !end.IsZero() && (d <= 0 || end.Sub(now) < d+d/2)
 }
 
 func (c *upConn) readInstead() (time.Time, bool) { return past, c.readOver() }

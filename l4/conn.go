@@ -324,9 +324,7 @@ func (c *Conn) afterClose(ready func()) {
 		go ready()
 	}
 	c.runCloseHooks()
-	if s := c.member.server; s != nil {
-		s.closed(c)
-	}
+	c.release()
 }
 
 // BytesRead returns the number of bytes read from the bare connection through c,

@@ -135,6 +135,7 @@ type session struct {
 	took   time.Duration // to connect
 	record *Record
 	stop   func() bool // of watching the context, or nil
+	held   *Conn       // of the server that waits for the end of the relay, or nil
 
 	connecting connecting
 }
@@ -350,6 +351,9 @@ func (s *session) serveLocally(ctx context.Context, h Handler) error {
 // start relays until the end.
 func (s *session) start(ctx context.Context) {
 	s.relay.init(s.client, s.server, &s.p.relay, s.finish)
+	if c := underlying(s.client); c.hold() {
+		s.held = c
+	}
 	switch {
 	case underlying(s.client) == nil: // no other code would close it
 		s.stop = context.AfterFunc(ctx, func() { s.relay.cut(Termination{Killed, PhaseData}, context.Cause(ctx)) })
@@ -375,6 +379,9 @@ func (s *session) Cut(live bool, reason string) {
 
 // finish is called when the relay has ended.
 func (s *session) finish(*relay) {
+	if s.held != nil {
+		defer s.held.release() // whatever of the host's panics before
+	}
 	if s.stop != nil {
 		s.stop()
 	}

@@ -136,10 +136,13 @@ func (r *relay) run(p *Parker) {
 
 // wake ends all waiting of goroutines.
 func (r *relay) wake() {
-	defer func() { recovered(recover(), r.log, "connection") }()
-	past := time.Unix(1, 0)
-	r.up.src.SetDeadline(past)
-	r.down.src.SetDeadline(past)
+	for _, c := range [...]*Conn{r.up.src, r.down.src} {
+		guard(r.log, "connection", func() {
+			if c.SetDeadline(time.Unix(1, 0)) != nil {
+				breakOff(c) // it has no deadlines, as a channel of SSH, or is closed already
+			}
+		})
+	}
 }
 
 // watch starts the timer.

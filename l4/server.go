@@ -42,8 +42,9 @@ type Server struct {
 	// load balancers before us learn of it; 0 or negative means none.
 	LameDuck time.Duration
 
-	// OnDone, if not nil, is called once for each connection when it ends, by the
-	// goroutine that closes it. It must not block. The record is not valid after.
+	// OnDone, if not nil, is called once for each connection when it is closed and the
+	// relay of a [Proxy], if it had one, is over; by the goroutine that sees to the last
+	// of both. It must not block. The record is not valid after.
 	// If it panics, that is logged.
 	OnDone func(*Record)
 
@@ -202,6 +203,7 @@ func (s *Server) start(st *serverState, bare net.Conn) {
 		c = &Conn{nc: c}
 	}
 	c.member.server = s
+	c.member.open.Store(1)
 	if s.OnDone != nil {
 		c.member.record = newRecord()
 	}
@@ -238,7 +240,7 @@ func (s *Server) serveConn(st *serverState, c *Conn) {
 	}
 }
 
-// closed is called by a member when it was closed.
+// closed is called by a member when it was closed and is not held any more.
 func (s *Server) closed(c *Conn) {
 	if r := c.member.record; r != nil {
 		s.finish(c, r)

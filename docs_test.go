@@ -202,7 +202,7 @@ func TestReadmeCompiles(t *testing.T) {
 	text, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	given := map[string]string{ // by how the block begins
-		"db := ":   "var inside []netip.Prefix; var static *balance.Pool\n@\n_, _, _ = tcp, www, err",
+		"db := ":   "var static *balance.Pool\n@\n_, _, _ = tcp, www, err",
 		"page := ": "var web *balance.Pool; var gateway *l7.Server; var checker *health.Checker\n@",
 	}
 	names := map[string]string{"netip": "net/netip", "http": "net/http", "admin": "github.com/penstock-lb/penstock/l7/admin"}

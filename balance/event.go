@@ -35,14 +35,23 @@ type Event struct {
 }
 
 // String returns a line for a log: the kind; the names of the pool and the server and the
-// states, where it has them; and the reason.
+// states, where it has them (of one that has joined or left, the one in the set); and the
+// reason.
 func (e Event) String() string {
 	s := e.Kind.String()
 	if e.Pool != nil && e.Pool.Name != "" {
 		s += ": pool " + e.Pool.Name
 	}
 	if e.Server != nil {
-		s += ": server " + e.Server.Name() + ": " + e.From.String() + " to " + e.To.String()
+		s += ": server " + e.Server.Name() + ": "
+		switch e.Kind {
+		case Joined:
+			s += e.To.String()
+		case Left:
+			s += "was " + e.From.String()
+		default:
+			s += e.From.String() + " to " + e.To.String()
+		}
 	}
 	if e.Reason != "" {
 		s += ": " + e.Reason

@@ -47,8 +47,9 @@ func TestEventAsLine(t *testing.T) {
 	for want, e := range map[string]balance.Event{
 		"source failed: pool web: no such host":                             {Kind: balance.SourceFailed, Pool: p, Reason: "no such host"},
 		"state changed: pool web: server a: up to down: check says down: x": {Kind: balance.StateChanged, Pool: p, Server: p.Server("a"), To: balance.StateDown, Reason: "check says down: x"},
-		"joined: server a: left to up":                                      {Kind: balance.Joined, Pool: new(balance.Pool), Server: p.Server("a"), From: balance.StateLeft},
-		"panic ended":                                                       {Kind: balance.PanicEnded},
+		"joined: server a: up":                                              {Kind: balance.Joined, Pool: new(balance.Pool), Server: p.Server("a"), From: balance.StateLeft},
+		"left: pool web: server a: was drain: left the set":                 {Kind: balance.Left, Pool: p, Server: p.Server("a"), From: balance.StateDrain, To: balance.StateLeft, Reason: "left the set"},
+		"panic ended": {Kind: balance.PanicEnded},
 	} {
 		require.Equal(t, want, e.String())
 	}

@@ -5,7 +5,9 @@ package balance
 // RoundRobin gives every server turns by weight. A cycle has as many picks as the sum
 // of the weights, divided by their greatest common divisor; in each aligned cycle
 // every server gets exactly its weight, spread over the cycle. With equal weights the
-// order is that of Set. Full servers are skipped.
+// order is that of Set. Full servers are skipped. A retry takes a turn too: if one of two
+// servers fails and calls come one at a time, each may go to that one first, as the retry of
+// the last has taken the other's turn.
 //
 // No weight that a server may have is rounded. Only during a slow start, when weights
 // count in hundredths, those that are more than 262144 (2^18) hundredths apart are, by

@@ -202,7 +202,7 @@ func (s *Server) ListenAndServe() error {
 }
 
 // ListenAndServeTLS listens on Addr and serves HTTPS there. The files may be
-// empty if TLSConfig has certificates.
+// empty if TLSConfig has Certificates, GetCertificate or GetConfigForClient.
 func (s *Server) ListenAndServeTLS(certFile, keyFile string) error {
 	ln, err := s.listen(":https")
 	if err != nil {
@@ -231,7 +231,7 @@ func (s *Server) Serve(ln net.Listener) error {
 }
 
 // ServeTLS is Serve over TLS: HTTP/2 where the client agrees, else HTTP/1.
-// The files may be empty if TLSConfig has certificates.
+// The files may be empty if TLSConfig has Certificates, GetCertificate or GetConfigForClient.
 func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 	var cfg *tls.Config
 	if s.TLSConfig != nil {

@@ -7,7 +7,8 @@
 //	err := pool.Follow(ctx, src)
 //
 // It queries the name servers itself, since the resolver of package net does not
-// return how long an answer is valid.
+// return how long an answer is valid. For a test, Servers of the Source names a name server
+// of its own, and DialContext reaches one in memory.
 package dns
 
 import (

@@ -206,7 +206,7 @@ func tryNext(http, tcp net.Addr, broken time.Duration) string {
 	text := `The gateway serves HTTP on HTTP and TCP on TCP. Try, in another terminal:
 
   curl http://HTTP/                                # one and two in turn
-  curl -H 'Host: api.localhost' http://HTTP/       # by host, two a second
+  curl -H 'Host: api.localhost' http://HTTP/       # by host, three at once, then two a second
   curl http://HTTP/docs/intro                      # by path, to three
   curl -H 'X-Beta: yes' http://HTTP/               # by header, to three
   curl -b beta=yes http://HTTP/                    # by cookie, to three

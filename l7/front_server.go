@@ -3,7 +3,6 @@
 package l7
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -424,7 +423,8 @@ func (s *Server) stop() []*byteConn {
 // connections, gives those that have not sent a request yet a second to do so, tells the clients
 // of the others that their connection ends after the current reply (Connection: close, GOAWAY), and
 // waits for these, including upgraded connections. When ctx ends, it cuts the remaining connections
-// and returns ctx's error.
+// and returns ctx's error: once their handlers have returned, or a quarter of a second later if
+// one goes on although the context of its request has ended.
 //
 // Connections that an [l4.Server] has accepted, and an [l4.Listener] has passed on,
 // are drained in the same way when that server shuts down. The two may be shut down
@@ -446,22 +446,31 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.wg.Wait()
 		_ = s.std.Shutdown(ctx)
 		late = wait()
+		s.parking.close()
 	}()
-	var err error
 	select {
 	case <-ended:
+		return late
 	case <-ctx.Done():
-		select {
-		case <-ended: // both have ended: it was in time
-		default:
-			err = ctx.Err()
-			s.cut()
-			<-ended
-		}
 	}
-	s.parking.close()
-	return cmp.Or(err, late)
+	select {
+	case <-ended: // both have ended: it was in time
+		return late
+	default:
+	}
+	s.cut()
+	patience := time.NewTimer(shutdownPatience)
+	defer patience.Stop()
+	select {
+	case <-ended:
+	case <-patience.C:
+	}
+	return ctx.Err()
 }
+
+// shutdownPatience is how long Shutdown waits for the handlers of connections that it has
+// cut, so that their records are told before a program ends.
+const shutdownPatience = time.Second / 4
 
 // Close cuts all connections at once and waits for their goroutines. Those that are in use
 // are reset where that is possible, so that no client takes a part for the whole.

@@ -50,7 +50,7 @@ func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
 		if a.Others != nil {
 			return a.Others.ServeConn(ctx, conn)
 		}
-		return giveUp(ctx, conn, fmt.Errorf("%w: not trusted to send a PROXY header", ErrRejected), false)
+		return giveUp(ctx, conn, fmt.Errorf("%w: AcceptProxy.Trusted has no prefix with the address of this peer, and there are no Others", ErrRejected), false)
 	}
 	stop := context.AfterFunc(ctx, func() {
 		guard(nil, "connection", func() { breakOff(conn) })

@@ -60,6 +60,14 @@ func (c *checks) name(field, name string, mayBeEmpty bool) {
 	c.If(!isToken(name) && !(name == "" && mayBeEmpty), field, name, "must be a name of letters, digits and !#$%&'*+-.^_`|~ (RFC 9110, section 5.6.2)")
 }
 
+// editable adds a mistake if a field is not the name of one that an edit has an effect on.
+func (c *checks) editable(field, name string) {
+	c.name(field, name, false)
+	k := kindOf(name)
+	c.If(k == kindHost, field, name, "has no effect as a field: set Rewrite.Host")
+	c.If(k.owned() && k != kindHost && k != kindUpgrade, field, name, "has no effect: the proxy writes this field itself, for each connection")
+}
+
 // status adds a mistake if a field is not the status of a final reply; 0 means a
 // default.
 func (c *checks) status(field string, status int) {

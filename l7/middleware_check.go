@@ -133,7 +133,7 @@ func (h *EditHeader) check(c *checks) {
 // Check returns what is wrong with s.
 func (s SetField) Check() error {
 	c := newChecks()
-	c.name("SetField.Name", s.Name, false)
+	c.editable("SetField.Name", s.Name)
 	c.If(!validValue(s.Value), "SetField.Value", s.Value, "must not hold control characters")
 	return c.Err()
 }
@@ -141,7 +141,7 @@ func (s SetField) Check() error {
 // Check returns what is wrong with a.
 func (a AddField) Check() error {
 	c := newChecks()
-	c.name("AddField.Name", a.Name, false)
+	c.editable("AddField.Name", a.Name)
 	c.If(!validValue(a.Value), "AddField.Value", a.Value, "must not hold control characters")
 	return c.Err()
 }
@@ -157,7 +157,7 @@ func (d DelField) Check() error {
 // Check returns what is wrong with e.
 func (e ReplaceField) Check() error {
 	c := newChecks()
-	c.name("ReplaceField.Name", e.Name, false)
+	c.editable("ReplaceField.Name", e.Name)
 	c.Need("ReplaceField.Regexp", e.Regexp, "must be an expression")
 	c.template("ReplaceField.With", e.Regexp, e.With)
 	return c.Err()

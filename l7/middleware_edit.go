@@ -60,7 +60,8 @@ func (h *EditHeader) EditReply(x *Exchange, r *Reply) {
 func (h *EditHeader) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(h, w, r) }
 
 // SetField replaces all lines of a field by one, in both spellings of its name
-// ([Fields.Set]).
+// ([Fields.Set]). Host is set by [Rewrite] instead; Check refuses it, and the other fields
+// that the proxy writes itself, since an edit of them has no effect (see [Fields]).
 type SetField struct {
 	Name  string
 	Value string

@@ -228,8 +228,20 @@ func (c TwoChoices) Check() error {
 }
 
 // HasOnOutcome reports whether OnOutcome is not empty; for a subset, that of
-// its pool.
+// its pool. From then on its funcs are called, also those added after the first Set.
 func (p *Pool) HasOnOutcome() bool {
 	p.init()
-	return len(p.core.conf.OnOutcome) > 0
+	c := p.core
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	funcs := c.conf.OnOutcome
+	var h hooks
+	if old := c.hooks.Load(); old != nil {
+		h = *old
+	}
+	if len(h.funcs) != len(funcs) {
+		h.funcs = funcs
+		c.hooks.Store(&h)
+	}
+	return len(funcs) > 0
 }

@@ -48,7 +48,7 @@ type Pool struct {
 	// time limit; SourceState and Explain report that. Set may always empty a pool.
 	AllowEmpty bool
 
-	OnOutcome []func(*Server, Outcome) // called by Lease.Done, without a lock; must not block
+	OnOutcome []func(*Server, Outcome) // called by Lease.Done, without a lock; must not block; funcs added after the first Set are called from the next HasOnOutcome on, as health.Outlier and health.Checker call it in Run
 	OnEvent   func(Event)              // called in order of events, without a lock; must not block
 
 	Seed uint64 // of all random choices, Follow's pauses too; 0 means seeded at random

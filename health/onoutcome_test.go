@@ -13,8 +13,8 @@ import (
 	"github.com/penstock-lb/penstock/health"
 )
 
-// An outlier and a checker learn of outcomes whether they come to OnOutcome before Set or
-// after it, with another func there or not.
+// An outlier learns of outcomes whether its func comes to OnOutcome before Set or after it,
+// with another one there or not.
 func TestOnOutcomeMayGrowBeforeRun(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		for _, first := range []bool{false, true} {

@@ -76,19 +76,22 @@ func TestFlowFailureIsToldOnce(t *testing.T) {
 	}
 }
 
+// sayGoodbye reads all that one client sends, and answers.
+func sayGoodbye(ln net.Listener) {
+	c, err := ln.Accept()
+	if err != nil {
+		return
+	}
+	io.ReadAll(c)
+	io.WriteString(c, "goodbye")
+	c.Close()
+}
+
 // TestRecordHasPayload: the wire of the client has a PROXY header, that of the server another.
 func TestRecordHasPayload(t *testing.T) {
 	world(t, func(t *testing.T, n *l4test.Network) {
 		backend := listen(t, n, "10.0.1.1:80")
-		go func() {
-			c, err := backend.Accept()
-			if err != nil {
-				return
-			}
-			io.ReadAll(c)
-			io.WriteString(c, "goodbye")
-			c.Close()
-		}()
+		go sayGoodbye(backend)
 		pool := new(balance.Pool)
 		require.NoError(t, pool.Set(balance.Endpoint{Addr: "10.0.1.1:80"}))
 		records := make(chan Record, 1)
@@ -114,15 +117,7 @@ func TestRecordHasPayloadWithinTLS(t *testing.T) {
 	backend, err := tls.Listen("tcp", "127.0.0.1:0", testConfig(t, "a.test"))
 	require.NoError(t, err)
 	defer backend.Close()
-	go func() {
-		c, err := backend.Accept()
-		if err != nil {
-			return
-		}
-		io.ReadAll(c)
-		io.WriteString(c, "goodbye")
-		c.Close()
-	}()
+	go sayGoodbye(backend)
 	pool := new(balance.Pool)
 	require.NoError(t, pool.Set(balance.Endpoint{Addr: backend.Addr().String()}))
 	records := make(chan Record, 1)

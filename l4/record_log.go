@@ -49,8 +49,7 @@ func addrText(a net.Addr) string {
 func LogTo(l *slog.Logger) func(*Record) {
 	return func(r *Record) {
 		level := slog.LevelInfo
-		switch r.Termination.Cause {
-		case ServerAborted, ServerTimeout, Resource, Internal, ServerDown:
+		if r.Termination.Cause.AtFault() {
 			level = slog.LevelWarn
 		}
 		l.Log(context.Background(), level, "connection", "connection", r)

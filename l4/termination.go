@@ -70,6 +70,16 @@ func (c Cause) String() string {
 		"denied", "local", "resource", "internal", "server down", "killed")
 }
 
+// AtFault reports whether a server or the gateway was the cause, and not a client, a rule
+// or the operator: what logs warn of.
+func (c Cause) AtFault() bool {
+	switch c {
+	case ServerAborted, ServerTimeout, Resource, Internal, ServerDown:
+		return true
+	}
+	return false
+}
+
 // MarshalText returns what String does, for JSON and slog.
 func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 

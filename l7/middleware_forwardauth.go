@@ -263,7 +263,7 @@ func (h *ForwardAuth) failed(x *Exchange, q *question, err error) {
 	}
 	x.Record.Decide("ForwardAuth: the service failed")
 	end := q.x.Record.Termination
-	if !atFault(end.Cause) {
+	if !end.Cause.AtFault() {
 		end.Cause = l4.ServerAborted
 	}
 	x.Error(http.StatusServiceUnavailable, endOf(end.Cause, l4.PhaseRequest))

@@ -144,9 +144,6 @@ func LogTo(l *slog.Logger) func(*Record) {
 // but not for a call whose client wanted to wait no longer, or an editor did not want
 // what the server sent.
 func (r *Record) warns() bool {
-	if r.Err == nil {
-		return atFault(r.Termination.Cause)
-	}
 	switch r.Termination.Cause {
 	case l4.ServerTimeout:
 		e, ok := errors.AsType[*TimeoutError](r.Err)
@@ -155,7 +152,7 @@ func (r *Record) warns() bool {
 		_, ok := errors.AsType[*RefusedError](r.Err)
 		return ok
 	}
-	return atFault(r.Termination.Cause)
+	return r.Termination.Cause.AtFault()
 }
 
 func endOf(c l4.Cause, p l4.Phase) l4.Termination { return l4.Termination{Cause: c, Phase: p} }
@@ -175,13 +172,4 @@ func (c Captured) attr() slog.Attr {
 		return slog.String("reply."+c.Name, c.Value)
 	}
 	return slog.String("request."+c.Name, c.Value)
-}
-
-// atFault reports whether a server or the gateway was the cause of the end.
-func atFault(c l4.Cause) bool {
-	switch c {
-	case l4.ServerAborted, l4.ServerTimeout, l4.Resource, l4.Internal, l4.ServerDown:
-		return true
-	}
-	return false
 }

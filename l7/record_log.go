@@ -210,4 +210,4 @@ func SampleRecords(n int, hook func(*Record)) func(*Record) {
 }
 
 // notable reports whether every sample includes an exchange that ended this way.
-func notable(c l4.Cause) bool { return atFault(c) || c == l4.Killed }
+func notable(c l4.Cause) bool { return c.AtFault() || c == l4.Killed }

@@ -34,7 +34,7 @@ type Checker struct {
 	Down     time.Duration // the same while a server is down and every probe fails; 0 means Interval
 	Timeout  time.Duration // of one probe; 0 means Interval, negative means none
 	Rise     int           // passes in a row that bring a server up; 0 means 2
-	Fall     int           // failures in a row that take it down; 0 means 3
+	Fall     int           // failures in a row that take it down; 0 means 3; at first Initial may need fewer
 	Initial  Initial       // what a server is before its first probe; 0 means InitialUp
 
 	// Jitter makes each interval longer or shorter by at most this share of

@@ -52,7 +52,7 @@ type Persist struct {
 	Secure   bool          // set Secure also for clients without TLS; with TLS it is always set
 	Script   bool          // leave out HttpOnly
 
-	Forward   bool // let the server see an inserted cookie
+	Forward   bool // let the server see an inserted cookie of this Name; those of other Persists pass in any case
 	Preserve  bool // a cookie of that name that the server sets wins
 	PostOnly  bool // insert in replies to POST only
 	Cacheable bool // do not add Cache-Control: private to replies that set the cookie

@@ -221,21 +221,22 @@ func sameHeader(f *Fields, h http.Header) bool {
 			n += len(values)
 		}
 	}
+	var seen uint64 // lengths of names, so that few are compared with those before
 	for i := range f.list {
 		fd := &f.list[i]
 		if fd.kind.owned() || fd.kind == kindTrailer {
 			continue
 		}
-		values := h[http.CanonicalHeaderKey(fd.Name)]
-		at := 0
-		if len(values) > 1 {
+		at, length := 0, uint64(1)<<(len(fd.Name)&63)
+		if seen&length != 0 {
 			for j := range i {
 				if f.list[j].named(fd.Name) {
 					at++
 				}
 			}
 		}
-		if at >= len(values) || values[at] != fd.Value {
+		seen |= length
+		if values := h[http.CanonicalHeaderKey(fd.Name)]; at >= len(values) || values[at] != fd.Value {
 			return false
 		}
 		n--

@@ -486,7 +486,7 @@ func TestSameHeader(t *testing.T) {
 		delete(h, "Host")
 		return f, h
 	}
-	const lines = "Host: a\r\nConnection: keep-alive\r\nx-a: 1\r\nX-B: 1\r\nX-A: 2\r\nContent-Length: 3\r\n"
+	const lines = "Host: a\r\nConnection: keep-alive\r\nx-a: 1\r\nX-B: 1\r\nX-A: 2\r\nX-D: 5\r\nx-d: 5\r\nContent-Length: 3\r\n"
 	cases := map[string]struct {
 		change func(h http.Header)
 		same   bool
@@ -503,6 +503,8 @@ func TestSameHeader(t *testing.T) {
 		"one of two":        {func(h http.Header) { h["X-A"] = []string{"1", "1"} }, false},
 		"emptied":           {func(h http.Header) { clear(h) }, false},
 		"not canonical":     {func(h http.Header) { h["x-b"] = h["X-B"]; delete(h, "X-B") }, false},
+		"one of two alike":  {func(h http.Header) { h["X-D"] = []string{"5"}; h.Set("X-C", "1") }, false},
+		"one more instead":  {func(h http.Header) { h["X-D"] = []string{"5"}; h.Add("X-A", "3") }, false},
 		"an empty one more": {func(h http.Header) { h["X-C"] = nil }, true}, // is not sent
 	}
 	for name, tc := range cases {

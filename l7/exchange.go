@@ -354,6 +354,11 @@ func (x *Exchange) clear() {
 	x.Header.reset()
 }
 
+// origin returns what from has noted.
+func (x *Exchange) origin() *origin {
+	return &origin{x.Scheme, x.Remote, x.Local, x.TLS, x.proxied, x.ja4}
+}
+
 // from notes the origin of a request in an empty x.
 func (x *Exchange) from(o *origin) {
 	x.Scheme, x.Remote, x.Local, x.Client, x.TLS = o.scheme, o.remote, o.local, o.remote.Addr(), o.tls

@@ -65,7 +65,8 @@ type byteConn struct {
 type work struct {
 	x     Exchange
 	from  origin
-	name  string // of the client, as net/http writes it; "" until it is needed
+	kept  *origin // a copy that outlives the connection; nil until it is needed
+	name  string  // of the client, as net/http writes it; "" until it is needed
 	hosts misdirected
 	frame framing
 	req   reqBody
@@ -80,7 +81,7 @@ func (c *byteConn) takeWork() {
 		w = new(work)
 	}
 	c.work = w
-	w.x.down, w.name = c, ""
+	w.x.down, w.name, w.kept = c, "", nil
 	w.from = origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}
 	if w.from.tls != nil {
 		w.from.scheme = "https"
@@ -114,7 +115,7 @@ func (c *byteConn) giveWork() {
 		return
 	}
 	c.work = nil
-	w.from, w.hosts = origin{}, misdirected{}
+	w.from, w.kept, w.hosts = origin{}, nil, misdirected{}
 	w.x.reset(&w.from)
 	w.x.down = nil
 	w.frame, w.req, w.rep = framing{}, reqBody{}, repBody{}

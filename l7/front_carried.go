@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -37,15 +38,10 @@ type carried struct {
 	writer  editingWriter
 	through through // the native continuation, once there is one
 
-	url    urlMark // of the request as it was handed over
-	target string  // RequestURI
-	host   string
-	body   io.ReadCloser
-	length int64
-	sent   []Field // forwarding fields sent by the client
-
-	connection []string  // its Connection field
-	nominated  nominated // what that names
+	was       *mark         // what else of the request as it was handed over; nil if it was as in from.asked
+	body      io.ReadCloser // of that
+	length    int64
+	nominated nominated // what its Connection field names
 
 	mu       sync.Mutex
 	captured int32         // number of fields captured inside that the lent exchange has taken over
@@ -53,40 +49,80 @@ type carried struct {
 	reads    int32         // reads of the body in progress
 	idle     chan struct{} // closed when the last of them leaves; nil while no goroutine waits for that
 
-	news      *news // of the exchange inside; nil until there are any
-	server    *balance.Server
-	switching *Reply // the reply to an upgrade that is about to take the connection
-	status    int16  // of the reply of the exchange inside; 0 if there is none yet
-	local     bool   // that reply was made by the gateway
-	closed    bool   // the foreign handler has returned
-	duplex    bool   // the reply began before the end of the request body
-	chunked   bool   // and the length of the body is not known
-	refused   bool   // an editor has refused the reply, and another has been sent
-	cut       bool   // the exchange inside has cut the reply, and its record says why
+	news    *news // of the exchange inside; nil until there are any
+	closed  bool  // the foreign handler has returned
+	duplex  bool  // the reply began before the end of the request body
+	chunked bool  // and the length of the body is not known
+	refused bool  // an editor has refused the reply, and another has been sent
+	cut     bool  // the exchange inside has cut the reply, and its record says why
 }
 
-// A urlMark notes a URL, to see later whether it has been changed. Nearly all have no
-// other parts than these three.
-type urlMark struct {
-	path, raw, query string
-	whole            *url.URL // a copy of one that has other parts
+// A mark notes a request, to see later what has been changed.
+type mark struct {
+	url          url.URL
+	target, host string
+	sent         []Field  // forwarding fields sent by the client
+	connection   []string // its Connection field
 }
 
-func markOf(u *url.URL) urlMark {
-	m := urlMark{u.Path, u.RawPath, u.RawQuery, nil}
-	if !m.is(u) {
-		whole := *u
-		m.whole = &whole
+// mark notes r and what the client has sent.
+func (l *carried) mark(r *http.Request, list []Field) {
+	l.body, l.length = r.Body, r.ContentLength
+	forwarded := func(fd Field) bool { return fd.kind == kindForwarded }
+	if l.from.all == nil && r.Host == l.from.asked.host && l.from.asked.isTarget(r.RequestURI) && l.from.asked.isURL(r.URL) &&
+		len(r.Header["Connection"]) == 0 && !slices.ContainsFunc(list, forwarded) {
+		return
 	}
-	return m
+	l.was = &mark{url: *r.URL, target: r.RequestURI, host: r.Host, connection: r.Header["Connection"]}
+	for _, fd := range list {
+		if forwarded(fd) {
+			l.was.sent = append(l.was.sent, fd)
+		}
+	}
 }
 
-// is reports whether u is as it was.
-func (m *urlMark) is(u *url.URL) bool {
-	if m.whole != nil {
-		return *u == *m.whole
+// isTarget reports whether s is the path and query.
+func (a *asked) isTarget(s string) bool {
+	path, ok := strings.CutSuffix(s, a.query)
+	return ok && path == a.path
+}
+
+// isURL reports whether u has the path and query, and nothing else.
+func (a *asked) isURL(u *url.URL) bool {
+	query := strings.TrimPrefix(a.query, "?")
+	return *u == url.URL{Path: a.path, RawQuery: query, ForceQuery: query == "" && a.query != ""}
+}
+
+// sameURL reports whether u is as it was handed over.
+func (l *carried) sameURL(u *url.URL) bool {
+	if l.was != nil {
+		return *u == l.was.url
 	}
-	return *u == url.URL{Path: m.path, RawPath: m.raw, RawQuery: m.query}
+	return l.from.asked.isURL(u)
+}
+
+// sameTarget does so for a RequestURI.
+func (l *carried) sameTarget(s string) bool {
+	if l.was != nil {
+		return s == l.was.target
+	}
+	return l.from.asked.isTarget(s)
+}
+
+// sameHost does so for a Host.
+func (l *carried) sameHost(s string) bool {
+	if l.was != nil {
+		return s == l.was.host
+	}
+	return s == l.from.asked.host
+}
+
+// sameConnection does so for a Connection field.
+func (l *carried) sameConnection(values []string) bool {
+	if l.was != nil {
+		return slices.Equal(l.was.connection, values)
+	}
+	return len(values) == 0
 }
 
 // news are what the lent exchange takes over from the one inside.
@@ -98,6 +134,11 @@ type news struct {
 	balance          balance.Request
 	values           []value
 	record           Record
+
+	server    *balance.Server
+	switching *Reply // the reply to an upgrade that is about to take the connection
+	status    int    // of its reply; 0 if there is none yet
+	local     bool   // that was made by the gateway
 }
 
 type carriedKey struct{}
@@ -154,19 +195,17 @@ func (s *standard) lend() (*carried, *http.Request) {
 	if body != nil {
 		r.Body = &carriedBody{l: l, src: body, r: r, turn: make(chan struct{}, 1)}
 	}
-	l.url, l.target, l.host, l.body, l.length = markOf(r.URL), r.RequestURI, r.Host, r.Body, r.ContentLength
-	l.connection, l.around = r.Header["Connection"], s.around
-	if s.lent != nil {
+	if l.around = s.around; s.lent != nil {
 		l.around, l.nominated = s.lent, s.lent.nominated
 	} else {
 		l.nominated = nominatedIn(r.Header, &x.Header)
 	}
-	for _, fd := range x.Header.list {
-		if fd.kind == kindForwarded {
-			l.sent = append(l.sent, fd)
-		}
+	if s.under != nil {
+		l.from.take(x, s.under.origin())
+	} else {
+		l.from.take(x, x.origin())
 	}
-	l.from.take(x)
+	l.mark(r, x.Header.list)
 	return l, r
 }
 
@@ -212,7 +251,7 @@ func (l *carried) inside(o *carried) bool {
 
 // wasSent reports whether the client has sent that line.
 func (l *carried) wasSent(name, value string) bool {
-	return slices.ContainsFunc(l.sent, func(fd Field) bool { return fd.named(name) && fd.Value == value })
+	return l.was != nil && slices.ContainsFunc(l.was.sent, func(fd Field) bool { return fd.named(name) && fd.Value == value })
 }
 
 // enter permits the use of the lent exchange until leave.
@@ -318,13 +357,11 @@ func (l *carried) tell(x *Exchange, r *Reply) {
 	}
 	n := l.news
 	captured := append(n.record.Captured[:0], x.Record.Captured...)
-	*n = news{
-		fresh: true, client: x.Client, scheme: x.Scheme, trusted: x.trusted, rfc7239: x.rfc7239,
-		balance: x.Balance, values: append(n.values[:0], x.values...), record: x.Record,
-	}
+	n.fresh, n.client, n.scheme, n.trusted, n.rfc7239 = true, x.Client, x.Scheme, x.trusted, x.rfc7239
+	n.balance, n.values, n.record = x.Balance, append(n.values[:0], x.values...), x.Record
 	n.record.Captured = captured
 	if r != nil {
-		l.server, l.status, l.local = r.Server, int16(r.Status), r.Local
+		n.server, n.status, n.local = r.Server, r.Status, r.Local
 	}
 }
 
@@ -391,8 +428,8 @@ func (l *carried) collect() {
 func (l *carried) origin(r *Reply) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if int(l.status) == r.Status {
-		r.Server, r.Local = l.server, l.local
+	if n := l.news; n != nil && n.status == r.Status {
+		r.Server, r.Local = n.server, n.local
 	}
 }
 
@@ -402,15 +439,20 @@ func (l *carried) switchTo(x *Exchange, r *Reply) {
 	l.tell(x, r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.switching = r
+	if l.news != nil { // or the foreign handler has returned
+		l.news.switching = r
+	}
 }
 
 // switches returns the reply that switchTo has announced, once.
 func (l *carried) switches() *Reply {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.switching
-	l.switching = nil
+	if l.news == nil {
+		return nil
+	}
+	r := l.news.switching
+	l.news.switching = nil
 	return r
 }
 

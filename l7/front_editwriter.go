@@ -26,12 +26,17 @@ type editingWriter struct {
 	refused  error         // why the handler's writes are dropped; nil if they are not
 	taken    *handedConn   // the hijacked connection; nil if none was, or it is not ours
 	filtered *filteredBody // nil if no filter changes the body
-	early    []byte        // written, and held back until the type can be guessed
-	was      http.Header   // the fields at the first write
+	held     *heldBody     // written, and held back until the type can be guessed; nil if nothing is
 	wrote    bool
 	hijacked bool
 	out      bool // net/http has sent the head
 	duplex   bool // the handler has called EnableFullDuplex
+}
+
+// A heldBody is the beginning of a body, and the fields at the first write.
+type heldBody struct {
+	early  []byte
+	header http.Header
 }
 
 // Header implements [http.ResponseWriter]. Once the handler has returned, the
@@ -53,7 +58,7 @@ func (w *editingWriter) WriteHeader(status int) {
 
 func (w *editingWriter) writeHeader(status int) {
 	w.bypass()
-	if w.early != nil {
+	if w.held != nil {
 		_ = w.release()
 	}
 	if w.wrote {
@@ -214,7 +219,7 @@ func (w *editingWriter) guesses() bool {
 	if len(w.s.x.editors) == 0 {
 		return false
 	}
-	if w.early != nil {
+	if w.held != nil {
 		return true
 	}
 	h := w.ResponseWriter.Header()
@@ -224,19 +229,20 @@ func (w *editingWriter) guesses() bool {
 
 // hold buffers writes until there is enough to guess by.
 func (w *editingWriter) hold(p []byte) (int, error) {
-	if w.early == nil {
-		w.was, w.early = w.ResponseWriter.Header().Clone(), make([]byte, 0, sniffLen)
-		if w.was == nil {
-			w.was = make(http.Header)
+	if w.held == nil {
+		w.held = &heldBody{make([]byte, 0, sniffLen), w.ResponseWriter.Header().Clone()}
+		if w.held.header == nil {
+			w.held.header = make(http.Header)
 		}
 	}
-	if n, ok := parseLength(w.was.Get("Content-Length")); ok && int64(len(w.early)+len(p)) > n {
+	held := w.held
+	if n, ok := parseLength(held.header.Get("Content-Length")); ok && int64(len(held.early)+len(p)) > n {
 		if err := w.release(); err != nil {
 			return 0, err
 		}
 		return w.pass(p) // net/http refuses it
 	}
-	if w.early = append(w.early, p...); len(w.early) < sniffLen {
+	if held.early = append(held.early, p...); len(held.early) < sniffLen {
 		return len(p), nil
 	}
 	if err := w.release(); err != nil {
@@ -249,24 +255,24 @@ func (w *editingWriter) hold(p []byte) (int, error) {
 // Fields set since then may be a trailer.
 func (w *editingWriter) release() error {
 	h := w.ResponseWriter.Header()
-	since, early := maps.Clone(h), w.early
-	maps.DeleteFunc(since, func(name string, values []string) bool { return slices.Equal(w.was[name], values) })
+	since, held := maps.Clone(h), w.held
+	maps.DeleteFunc(since, func(name string, values []string) bool { return slices.Equal(held.header[name], values) })
 	clear(h)
-	maps.Copy(h, w.was)
-	w.early, w.was = nil, nil
-	if len(early) > 0 {
-		h.Set("Content-Type", http.DetectContentType(early))
+	maps.Copy(h, held.header)
+	w.held = nil
+	if len(held.early) > 0 {
+		h.Set("Content-Type", http.DetectContentType(held.early))
 	}
 	w.writeHeader(http.StatusOK)
 	maps.Copy(h, since)
-	_, err := w.pass(early)
+	_, err := w.pass(held.early)
 	return err
 }
 
 // open sends the head if it has not been sent.
 func (w *editingWriter) open() error {
 	switch {
-	case w.early != nil:
+	case w.held != nil:
 		return w.release()
 	case !w.wrote:
 		w.writeHeader(http.StatusOK)

@@ -27,7 +27,7 @@ type h2Front struct {
 	h2Link // its mu guards the fields below, from waiting on
 	srv    *Server
 	conn   *byteConn
-	from   origin
+	from   *origin
 	emit   func(*h2.HeaderField) // the method value of field, made once
 	cur    *h2Exchange           // the exchange whose head or trailer is being decoded
 	dec    *h2Head               // the result of the decoding
@@ -62,7 +62,7 @@ var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
 // startHTTP2 begins HTTP/2 on the connection.
 func (c *byteConn) startHTTP2() {
 	streams := c.srv.maxStreams()
-	f := &h2Front{conn: c, srv: c.srv, from: origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}}
+	f := &h2Front{conn: c, srv: c.srv, from: &origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}}
 	if f.from.tls != nil {
 		f.from.scheme = "https"
 	}

@@ -33,6 +33,7 @@ func (s *h2Exchange) ownRequest(r *http.Request, _ *requestContext) {
 }
 
 func (s *h2Exchange) server() *Server { return s.f.srv }
+func (s *h2Exchange) origin() *origin { return s.f.from }
 
 // wrote sends what a handler has written, since the handler may wait for the
 // client to react.

@@ -38,7 +38,7 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 	ev.Stream.Owner = s
 	x := &s.x
 	x.down = s
-	x.from(&f.from)
+	x.from(f.from)
 	x.proto = 2
 	x.Record.Start = now
 	s.head.frame.length = -1

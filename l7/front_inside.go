@@ -66,7 +66,7 @@ func (s *standard) resume() *headError {
 	if err := l.retarget(x, r); err != nil {
 		return err
 	}
-	if x.Host = r.Host; r.Host != l.host && !validHost(r.Host) && (r.Host != "" || x.proto != 0) {
+	if x.Host = r.Host; !l.sameHost(r.Host) && !validHost(r.Host) && (r.Host != "" || x.proto != 0) {
 		return bad("malformed Host")
 	}
 	x.ContentLength = r.ContentLength
@@ -106,11 +106,11 @@ func (s *standard) ownEdits() {
 
 // retarget sets the target of x to that of r, which the foreign handler has changed.
 func (l *carried) retarget(x *Exchange, r *http.Request) *headError {
-	if l.url.is(r.URL) {
+	if l.sameURL(r.URL) {
 		return nil
 	}
 	target := r.URL.RequestURI()
-	if r.RequestURI != l.target { // both have been changed
+	if !l.sameTarget(r.RequestURI) { // both have been changed
 		target = requestTarget(r)
 	}
 	return x.setTarget(target)

@@ -18,6 +18,8 @@ type ownFront interface {
 	downstream
 
 	server() *Server
+	// origin returns that of the connection. Nothing changes it.
+	origin() *origin
 	// ownRequest makes r the request that net/http would make: as the client sent
 	// it, without the exchange's edits. The caller sets its Body. Over HTTP/1 its context
 	// is ctx.
@@ -40,18 +42,22 @@ type ownFront interface {
 	mayHijack() bool
 }
 
+// An ownExchange is what a foreign handler gets and may keep, so it can serve no other
+// request. What it costs is the collection of its memory, hence one allocation, and small.
+type ownExchange struct {
+	std standard
+	w   ownWriter
+	r   http.Request
+	ctx requestContext
+	l   carried
+}
+
 // serveOwn calls a foreign handler with a (w, r) that the front makes.
 func serveOwn(x *Exchange, under ownFront, h http.Handler) {
-	own := new(struct { // in one allocation
-		std standard
-		w   ownWriter
-		r   http.Request
-		ctx requestContext
-		l   carried
-	})
+	own := new(ownExchange)
 	std, w, r := &own.std, &own.w, &own.r
 	under.ownRequest(r, &own.ctx)
-	*w = ownWriter{x: x, under: under, header: make(http.Header)}
+	w.x, w.under, w.header = x, under, make(http.Header) // in place: literals would be made elsewhere and copied
 	r.Body = http.NoBody
 	if r.ContentLength != 0 {
 		b := &ownBody{x: x, under: under, r: r, turn: make(chan struct{}, 1)}
@@ -59,11 +65,10 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 			w.body = b
 		}
 	}
-	*std = standard{x: x, w: w, r: r, srv: under.server(), under: under, front: x.Record.Front, room: &own.l}
+	std.x, std.w, std.r, std.srv, std.under, std.front, std.room = x, w, r, under.server(), under, x.Record.Front, &own.l
 	if t, ok := under.(*through); ok {
 		std.around = t.lent
 	}
-	std.body.bounded = true
 	x.Record.Front = FrontStandard
 	x.down, x.replied = std, false
 	returned := false
@@ -108,10 +113,14 @@ func serveOwn(x *Exchange, under ownFront, h http.Handler) {
 type requestContext struct {
 	context.Context // of the connection
 
-	mu     sync.Mutex
-	made   context.Context // below that; nil until it is needed
+	mu   sync.Mutex
+	made *madeContext // below that; nil until it is needed
+	over bool
+}
+
+type madeContext struct {
+	context.Context
 	cancel func()
-	over   bool
 }
 
 // Done implements [context.Context].
@@ -119,8 +128,9 @@ func (c *requestContext) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.made == nil {
-		if c.made, c.cancel = context.WithCancel(c.Context); c.over {
-			c.cancel()
+		ctx, cancel := context.WithCancel(c.Context)
+		if c.made = (&madeContext{ctx, cancel}); c.over {
+			cancel()
 		}
 	}
 	return c.made.Done()
@@ -143,19 +153,19 @@ func (c *requestContext) Err() error {
 // and then needs no goroutine for a context below.
 func (c *requestContext) Value(key any) any {
 	c.mu.Lock()
-	ctx := c.made
+	made := c.made
 	c.mu.Unlock()
-	if ctx == nil {
-		ctx = c.Context
+	if made != nil {
+		return made.Context.Value(key)
 	}
-	return ctx.Value(key)
+	return c.Context.Value(key)
 }
 
 func (c *requestContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over = true; c.cancel != nil {
-		c.cancel()
+	if c.over = true; c.made != nil {
+		c.made.cancel()
 	}
 }
 

@@ -31,26 +31,23 @@ func (c *byteConn) ownRequest(r *http.Request, ctx *requestContext) {
 	_, target, _ := strings.Cut(line, " ")
 	target, _, _ = strings.Cut(target, " ")
 	major, minor := x.Proto()
-	*r = http.Request{
-		Method: x.asked.method, Proto: x.protoName(), ProtoMajor: major, ProtoMinor: minor,
-		Host: x.asked.host, RequestURI: target, RemoteAddr: c.remoteName(), TLS: c.from.tls,
-		ContentLength: c.req.left, Close: c.frame.close || x.proto == 0 && !c.frame.keepAlive,
-	}
-	if c.req.ended() {
-		r.ContentLength = 0
+	r.Method, r.Proto, r.ProtoMajor, r.ProtoMinor = x.asked.method, x.protoName(), major, minor
+	r.Host, r.RequestURI, r.RemoteAddr, r.TLS = x.asked.host, target, c.remoteName(), c.from.tls
+	r.Close = c.frame.close || x.proto == 0 && !c.frame.keepAlive
+	if !c.req.ended() {
+		r.ContentLength = c.req.left
 	}
 	r.URL = urlOf(target)
 	if r.URL == nil {
 		r.URL = &url.URL{Path: x.asked.path, RawQuery: strings.TrimPrefix(x.asked.query, "?")}
 	}
-	r.Header = headerOf(fields, len(x.Header.list)+4)
-	if r.Header["Transfer-Encoding"] != nil {
+	r.Header = headerOf(fields)
+	if c.frame.coded {
 		delete(r.Header, "Transfer-Encoding")
 		r.TransferEncoding = []string{"chunked"}
 		r.Trailer = announced(&x.Header)
 		delete(r.Header, "Trailer")
 	}
-	delete(r.Header, "Host")
 	if p := r.Header["Pragma"]; len(p) > 0 && p[0] == "no-cache" && r.Header["Cache-Control"] == nil {
 		r.Header["Cache-Control"] = []string{"no-cache"} // RFC 9111, section 5.4
 	}
@@ -73,8 +70,9 @@ func urlOf(target string) *url.URL {
 }
 
 // headerOf makes a header map of the lines of a head, which have been validated
-// before.
-func headerOf(lines string, n int) http.Header {
+// before, but for Host.
+func headerOf(lines string) http.Header {
+	n := max(0, strings.Count(lines, "\n")-1) // the last one is empty
 	h := make(http.Header, n)
 	all := make([]string, 0, n)
 	for {
@@ -83,9 +81,11 @@ func headerOf(lines string, n int) http.Header {
 			return h
 		}
 		lines = rest
-		name, v, _ := strings.Cut(l, ":")
-		name = http.CanonicalHeaderKey(name)
-		v = trimOWS(v)
+		colon := strings.IndexByte(l, ':')
+		name, v := http.CanonicalHeaderKey(l[:colon]), trimOWS(l[colon+1:])
+		if name == "Host" {
+			continue
+		}
 		if old, more := h[name]; more {
 			h[name] = append(old, v)
 			continue
@@ -96,6 +96,14 @@ func headerOf(lines string, n int) http.Header {
 }
 
 func (c *byteConn) server() *Server { return c.srv }
+
+func (c *byteConn) origin() *origin {
+	if c.kept == nil {
+		o := c.from
+		c.kept = &o
+	}
+	return c.kept
+}
 
 // wrote sends what net/http would have sent by now: it buffers 4 KiB.
 func (c *byteConn) wrote() {

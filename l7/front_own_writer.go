@@ -76,16 +76,16 @@ type ownWriter struct {
 	x       *Exchange
 	under   ownFront
 	header  http.Header
-	status  int         // 0 before WriteHeader
 	frozen  http.Header // the header at WriteHeader
 	buf     []byte
 	written int64
 	err     error
 	body    *ownBody // that the head ends over HTTP/1; nil if there is none
 
-	sent     bool // the head has been sent
-	duplex   bool // it does not end the body
-	over     bool // the handler has written more than its Content-Length
+	status   int16 // 0 before WriteHeader
+	sent     bool  // the head has been sent
+	duplex   bool  // it does not end the body
+	over     bool  // the handler has written more than its Content-Length
 	hijacked bool
 }
 
@@ -110,7 +110,7 @@ func (w *ownWriter) writeHeader(status int) {
 		_ = w.under.writeInterim(&Reply{Status: status, Header: f})
 		return
 	}
-	w.status = status
+	w.status = int16(status)
 	w.frozen = w.header.Clone()
 }
 
@@ -140,7 +140,7 @@ func (w *ownWriter) write(p []byte, direct bool) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if !bodyAllowed(w.status) {
+	if !bodyAllowed(int(w.status)) {
 		return 0, http.ErrBodyNotAllowed
 	}
 	if l := w.length(); l >= 0 && (w.over || w.written+int64(len(p)) > l) {
@@ -192,7 +192,7 @@ func (w *ownWriter) ReadFrom(src io.Reader) (int64, error) {
 		return w.copyFrom(src)
 	}
 	defer w.loan.end()
-	if w.status == 0 || !bodyAllowed(w.status) || w.x.asked.method == http.MethodHead || n > w.length()-w.written {
+	if w.status == 0 || !bodyAllowed(int(w.status)) || w.x.asked.method == http.MethodHead || n > w.length()-w.written {
 		return w.copyFrom(src)
 	}
 	return w.readFile(c, src, f, n)
@@ -243,15 +243,15 @@ func (w *ownWriter) push(next []byte, last bool) error {
 	}
 	if !w.sent {
 		w.sent = true
-		r := Reply{Status: w.status, ContentLength: w.length(), Local: true}
-		if last && r.ContentLength < 0 && bodyAllowed(w.status) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && (w.x.proto > 1 || !w.trailers() && w.frozen.Get("Transfer-Encoding") == "") && !w.setsNo("Content-Length") {
+		r := Reply{Status: int(w.status), ContentLength: w.length(), Local: true}
+		if last && r.ContentLength < 0 && bodyAllowed(int(w.status)) && (w.x.asked.method != http.MethodHead || len(w.buf) > 0) && (w.x.proto > 1 || !w.trailers() && w.frozen.Get("Transfer-Encoding") == "") && !w.setsNo("Content-Length") {
 			r.ContentLength = int64(len(w.buf))
 		}
 		r.guessed = w.guessType(next)
 		if w.x.proto > 1 {
 			r.Header = ownFields(w.frozen)
 			r.undated = w.setsNo("Date")
-			r.tunnel = w.x.opensTunnel(w.status)
+			r.tunnel = w.x.opensTunnel(int(w.status))
 		} else {
 			r.own = w.frozen
 			w.ownFraming(&r)
@@ -277,7 +277,7 @@ func (w *ownWriter) push(next []byte, last bool) error {
 // that the reply begins. Net/http reads and closes it by then if the connection goes on.
 func (w *ownWriter) endsBody(r *Reply) bool {
 	return w.body != nil && !w.duplex && !w.body.r.Close && !saysClose(w.frozen) &&
-		(w.x.proto > 0 || r.ContentLength >= 0 || w.x.bodiless(w.status))
+		(w.x.proto > 0 || r.ContentLength >= 0 || w.x.bodiless(int(w.status)))
 }
 
 // setsNo reports whether the handler has suppressed the field by a value of
@@ -289,7 +289,7 @@ func (w *ownWriter) setsNo(name string) bool {
 
 // guessType returns the Content-Type that net/http would add, "" for none.
 func (w *ownWriter) guessType(next []byte) string {
-	if _, ok := w.frozen["Content-Type"]; ok || !bodyAllowed(w.status) || len(w.buf)+len(next) == 0 || w.frozen.Get("Content-Encoding") != "" || w.x.proto < 2 && w.frozen.Get("Transfer-Encoding") != "" {
+	if _, ok := w.frozen["Content-Type"]; ok || !bodyAllowed(int(w.status)) || len(w.buf)+len(next) == 0 || w.frozen.Get("Content-Encoding") != "" || w.x.proto < 2 && w.frozen.Get("Transfer-Encoding") != "" {
 		return ""
 	}
 	if len(w.buf) > 0 {
@@ -381,7 +381,7 @@ func (w *ownWriter) end() {
 	if w.status == 0 {
 		w.writeHeader(http.StatusOK)
 	}
-	if w.x.proto > 1 && !w.sent && w.written == 0 && w.length() > 0 && !w.x.bodiless(w.status) { // not even the head, as with net/http
+	if w.x.proto > 1 && !w.sent && w.written == 0 && w.length() > 0 && !w.x.bodiless(int(w.status)) { // not even the head, as with net/http
 		w.under.abort()
 		return
 	}
@@ -389,7 +389,7 @@ func (w *ownWriter) end() {
 		w.under.abort()
 		return
 	}
-	if l := w.length(); l >= 0 && (w.over || w.written < l) && !w.x.bodiless(w.status) {
+	if l := w.length(); l >= 0 && (w.over || w.written < l) && !w.x.bodiless(int(w.status)) {
 		if w.written < l && (w.x.proto > 1 || w.frozen.Get("Transfer-Encoding") == "") {
 			w.under.abort() // the handler wrote less than it announced
 			return

@@ -3,8 +3,6 @@
 package l7
 
 import (
-	"crypto/tls"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -16,23 +14,20 @@ import (
 // of what a foreign handler costs was the memory of it. So it is a copy only if handlers
 // outside have said something, and otherwise what the exchange was made of.
 type snapshot struct {
-	asked         asked
-	remote, local netip.AddrPort
-	tls           *tls.ConnectionState
-	proxied       *l4.ProxyHeader
-	ja4           string
-	start         time.Time
-	last          Handler
-	front         Front
-	proto         int8
-	trailers      bool
+	asked    asked
+	origin   *origin
+	start    time.Time
+	last     Handler
+	front    Front
+	proto    int8
+	trailers bool
 
 	all *Exchange // nil if the fields above say all
 }
 
-// take makes n the snapshot of x.
-func (n *snapshot) take(x *Exchange) {
-	if !x.untold() {
+// take makes n the snapshot of x, which came by a connection of that origin.
+func (n *snapshot) take(x *Exchange, o *origin) {
+	if !x.untold() || x.Remote != o.remote || x.Local != o.local || x.TLS != o.tls || x.proxied != o.proxied || x.ja4 != o.ja4 {
 		all := *x
 		all.down, all.lent, all.Header = nil, nil, Fields{own: slices.Clone(x.Header.own)}
 		all.editors, all.filters = nil, nil
@@ -41,7 +36,7 @@ func (n *snapshot) take(x *Exchange) {
 		n.all = &all
 		return
 	}
-	n.asked, n.remote, n.local, n.tls, n.proxied, n.ja4 = x.asked, x.Remote, x.Local, x.TLS, x.proxied, x.ja4
+	n.asked, n.origin = x.asked, o
 	n.start, n.last, n.front, n.proto, n.trailers = x.Record.Start, x.last, x.Record.Front, x.proto, x.trailers
 }
 
@@ -54,8 +49,8 @@ func (n *snapshot) begin(x *Exchange) {
 		return
 	}
 	a := n.asked
+	x.from(n.origin)
 	x.Method, x.Scheme, x.Host, x.Path, x.Query = a.method, a.scheme, a.host, a.path, a.query
-	x.Remote, x.Local, x.Client, x.TLS, x.proxied, x.ja4 = n.remote, n.local, n.remote.Addr(), n.tls, n.proxied, n.ja4
 	x.proto, x.last, x.trailers = n.proto, n.last, n.trailers
 	x.begin(n.front)
 	x.asked, x.Record.Start = a, n.start

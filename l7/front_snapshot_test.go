@@ -5,6 +5,7 @@ package l7
 import (
 	"crypto/tls"
 	"errors"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"reflect"
@@ -93,7 +94,7 @@ func TestSnapshotHasEveryField(t *testing.T) {
 	check := func(name string, x *Exchange) {
 		var n snapshot
 		var got Exchange
-		n.take(x)
+		n.take(x, x.origin())
 		n.begin(&got)
 		want, have := reflect.ValueOf(x).Elem(), reflect.ValueOf(&got).Elem()
 		for i := range want.NumField() {
@@ -161,17 +162,49 @@ func TestURLOfPlainPaths(t *testing.T) {
 	}
 }
 
-// A URL is seen to be changed, in whichever part.
-func TestURLMark(t *testing.T) {
-	for _, s := range []string{"/a?b", "http://u@a.test/%2f?b#c", "/a?"} {
-		u, err := url.Parse(s)
-		require.NoError(t, err)
-		m := markOf(u)
-		require.True(t, m.is(u), s)
-		for i := range reflect.TypeFor[url.URL]().NumField() {
-			c := *u
-			change(t, settable(reflect.ValueOf(&c).Elem().Field(i)))
-			assert.False(t, m.is(&c), "%s: %s", s, reflect.TypeFor[url.URL]().Field(i).Name)
+// A request is seen to be changed, in whichever part of its target and of what is noted
+// of its header.
+func TestMarkedRequestIsSeenToChange(t *testing.T) {
+	for _, target := range []string{"/a?b", "/a", "/a?", "/%2f?b", "//a?b", "http://a.test/a?b", "http://b.test/a"} {
+		for _, header := range []http.Header{nil, {"Connection": {"close"}}} {
+			u, err := url.ParseRequestURI(target)
+			require.NoError(t, err)
+			x := newLent()
+			require.Nil(t, x.setTarget(target))
+			x.Host = "a.test"
+			x.begin(FrontStandard)
+			x.Record.Start = time.Unix(1e9, 0)
+			var l carried
+			l.from.take(x, x.origin())
+			l.mark(&http.Request{URL: u, RequestURI: target, Host: "a.test", Header: header}, nil)
+			require.Equal(t, target[0] == '/' && target[1] != '%' && header == nil, l.was == nil, target)
+			require.True(t, l.sameURL(u), target)
+			for i := range reflect.TypeFor[url.URL]().NumField() {
+				c := *u
+				change(t, settable(reflect.ValueOf(&c).Elem().Field(i)))
+				assert.False(t, l.sameURL(&c), "%s: %s", target, reflect.TypeFor[url.URL]().Field(i).Name)
+			}
+			assert.True(t, l.sameTarget(target))
+			for _, other := range []string{target + "x", "x" + target, target[1:], ""} {
+				assert.False(t, l.sameTarget(other), "%s: %s", target, other)
+			}
+			assert.True(t, l.sameHost("a.test") && !l.sameHost("b.test"))
+			assert.True(t, l.sameConnection(header["Connection"]) && !l.sameConnection([]string{"x"}))
+			assert.False(t, l.wasSent("X-Forwarded-For", "192.0.2.9"))
 		}
 	}
+	var l carried
+	x := newLent()
+	l.from.take(x, x.origin())
+	sent := Field{Name: "X-Forwarded-For", Value: "192.0.2.9", kind: kindForwarded}
+	l.mark(&http.Request{URL: &url.URL{Path: "/path", RawQuery: "query"}, RequestURI: "/path?query", Host: "a.test"}, []Field{sent})
+	assert.True(t, l.wasSent("X-Forwarded-For", "192.0.2.9") && !l.wasSent("X-Forwarded-For", "192.0.2.8"))
+}
+
+// A foreign handler costs the memory of its request, more than anything else.
+func TestOwnExchangeIsSmall(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) < 8 {
+		t.Skip("for 64 bits")
+	}
+	assert.LessOrEqual(t, unsafe.Sizeof(ownExchange{}), uintptr(1152-8), "a size class of package runtime, with the type")
 }

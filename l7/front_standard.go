@@ -44,11 +44,11 @@ type standard struct {
 	given     context.Context // of the request, if the foreign handler has got that itself; nil if not
 	body      standardBody    // of the request
 	stopGone  func() bool     // undoes attach
-	writes    writeLimit
-	front     Front // of under
-	first     bool  // the first request on conn
-	lending   bool  // the exchange is lent to a foreign handler inside
-	noBody    bool  // the reply has no body
+	writes    *writeLimit     // nil means none
+	front     Front           // of under
+	first     bool            // the first request on conn
+	lending   bool            // the exchange is lent to a foreign handler inside
+	noBody    bool            // the reply has no body
 	chunked   bool
 	aborted   bool
 	cutInside bool // an exchange inside has cut the reply, and told why

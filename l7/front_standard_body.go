@@ -17,7 +17,6 @@ type standardBody struct {
 	stopped atomic.Bool // the rest is not needed
 	moved   atomic.Bool // another deadline is in force than that of readAt
 	both    atomic.Bool // the limit is of the silence of both sides, under an http.Server of the host's
-	bounded bool        // the body bounds its waits itself, as that of a stream does
 	own     hostDeadline
 	readAt  deadline
 	due     atomic.Int64 // readAt in nanoseconds of Unix time; 0 until a bound is set
@@ -32,7 +31,7 @@ func (s *standard) readBody(p []byte) (int, error) {
 	if s.lent != nil {
 		return s.readLent(p)
 	}
-	if !b.ended.Load() && !b.bounded {
+	if !b.ended.Load() && s.under == nil { // a front bounds its waits itself
 		limit, _ := s.bodyLimit()
 		if b.moved.Swap(false) {
 			b.readAt.forget()

@@ -121,7 +121,7 @@ func (s *standard) abort() { s.aborted = true }
 
 // A writeLimit bounds the writes of a reply under an http.Server of the host's
 // that has no bound itself: in HTTP/2, a client that opens no window would block
-// the stream, and the server's side with it, for ever.
+// the stream, and the server's side with it, for ever. Nil means none.
 type writeLimit struct {
 	limit time.Duration // 0 means none
 	at    deadline
@@ -131,10 +131,13 @@ type writeLimit struct {
 // boundReply bounds the writes of a relayed reply. Connections and streams of a
 // Server are bounded already, and a bound set by the host takes precedence.
 func (s *standard) boundReply(d time.Duration) {
-	if s.srv != nil {
+	if s.srv != nil || d <= 0 && s.writes == nil {
 		return
 	}
 	if h, ok := s.r.Context().Value(http.ServerContextKey).(*http.Server); ok && h.WriteTimeout <= 0 {
+		if s.writes == nil {
+			s.writes = new(writeLimit)
+		}
 		s.writes.limit = d
 	}
 }
@@ -143,7 +146,7 @@ func (s *standard) replyLate() bool { return s.writes.over() }
 
 // renew bounds the next write to w.
 func (l *writeLimit) renew(w http.ResponseWriter) {
-	if l.limit <= 0 {
+	if l == nil || l.limit <= 0 {
 		return
 	}
 	l.late = l.over()
@@ -156,7 +159,7 @@ func (l *writeLimit) renew(w http.ResponseWriter) {
 // that passes ends the stream even then. After the last write the bound stays,
 // since net/http sends the rest of the reply later.
 func (l *writeLimit) lift(w http.ResponseWriter) {
-	if !l.at.at.IsZero() && !l.over() {
+	if l != nil && !l.at.at.IsZero() && !l.over() {
 		l.at.at = time.Time{}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 	}
@@ -164,5 +167,5 @@ func (l *writeLimit) lift(w http.ResponseWriter) {
 
 // over reports whether the bound may have ended a write.
 func (l *writeLimit) over() bool {
-	return l.late || !l.at.at.IsZero() && !time.Now().Before(l.at.at)
+	return l != nil && (l.late || !l.at.at.IsZero() && !time.Now().Before(l.at.at))
 }

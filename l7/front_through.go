@@ -26,7 +26,7 @@ type through struct {
 
 	bypassed bool // a handler inside replies by the writer of the foreign handler
 
-	behind Fields // the trailer of the reply
+	behind *Fields // the trailer of the reply, until its end
 }
 
 func (t *through) context() context.Context { return t.ctx }
@@ -100,7 +100,8 @@ func (t *through) finish(trailer *Fields) error {
 		return t.ownFront.finish(trailer)
 	}
 	if t.over = true; trailer != nil {
-		t.behind = trailer.Clone()
+		behind := trailer.Clone()
+		t.behind = &behind
 	}
 	return nil
 }
@@ -120,8 +121,10 @@ func (t *through) end() {
 		return
 	}
 	own := trailersOf(t.h, t.h)
-	t.behind.list = append(t.behind.list, own.list...)
-	_ = t.ownFront.finish(&t.behind)
+	if t.behind != nil {
+		own.list = append(t.behind.list, own.list...)
+	}
+	_ = t.ownFront.finish(&own)
 }
 
 // write writes to a reply whose end was postponed, for the foreign handler.
@@ -147,13 +150,14 @@ func (w *editingWriter) goThrough(h Handler, r *http.Request) bool {
 	if s.under == nil || !l.enterAlone() {
 		return false
 	}
-	if w.wrote || w.early != nil || w.hijacked || !s.fits(l, r) {
+	if w.wrote || w.held != nil || w.hijacked || !s.fits(l, r) {
 		l.leave()
 		return false
 	}
 	x := s.x
 	t := &l.through
-	*t = through{ownFront: s.under, x: x, lent: l, ctx: r.Context(), h: w.ResponseWriter.Header()}
+	*t = through{}
+	t.ownFront, t.x, t.lent, t.ctx, t.h = s.under, x, l, r.Context(), w.ResponseWriter.Header()
 	s.through = t
 	x.down, x.Record.Front = t, s.front
 	editors := len(x.editors)
@@ -200,11 +204,11 @@ func (s *standard) fits(l *carried, r *http.Request) bool {
 	if b, ok := l.body.(*carriedBody); ok && !b.untouched() {
 		return false
 	}
-	if !slices.Equal(l.connection, r.Header["Connection"]) || !sameHeader(&x.Header, r.Header) {
+	if !l.sameConnection(r.Header["Connection"]) || !sameHeader(&x.Header, r.Header) {
 		return false
 	}
 	path, query := x.Path, x.Query
-	if l.retarget(x, r) != nil || r.Host != l.host && !validHost(r.Host) {
+	if l.retarget(x, r) != nil || !l.sameHost(r.Host) && !validHost(r.Host) {
 		x.Path, x.Query = path, query
 		return false
 	}

@@ -482,7 +482,7 @@ func TestSameHeader(t *testing.T) {
 		var f Fields
 		fr := framing{length: -1}
 		require.Nil(t, parseFields(&f, &fr, lines+"\r\n", 100))
-		h := headerOf(lines+"\r\n", 4)
+		h := headerOf(lines + "\r\n")
 		delete(h, "Host")
 		return f, h
 	}

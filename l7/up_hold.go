@@ -28,7 +28,7 @@ type ahead struct {
 
 // holdReply reads the body of a reply that is held back. If all of it has come it is
 // delivered, and if it breaks off the client is told: then nothing is returned.
-func (t *attempt) holdReply(src source) ahead {
+func (t *attempt) holdReply(src source) *ahead {
 	h, w, start := held{of: t.x.holding}, t.bodyWait(), time.Now()
 	if limit := h.of.timeout; limit > 0 {
 		if end := start.Add(limit); w.end.IsZero() || end.Before(w.end) {
@@ -41,17 +41,17 @@ func (t *attempt) holdReply(src source) ahead {
 		if err == io.EOF {
 			h.grown()
 			t.deliverHeld(src, &h)
-			return ahead{}
+			return nil
 		}
 		if err != nil {
 			h.give()
 			t.failHeld(src, err, start)
-			return ahead{}
+			return nil
 		}
 		if !h.add(p, src.reply().ContentLength) {
 			h.grown()
 			src.expectBody(t.x, t.bodyWait())
-			return ahead{h, p}
+			return &ahead{h, p}
 		}
 	}
 }

@@ -85,14 +85,14 @@ func (t *attempt) relay(src source) {
 	if t.method == http.MethodHead && x.asked.method != http.MethodHead && bodyAllowed(r.Status) {
 		r.ContentLength = 0 // the reply to a HEAD has no body, but the client expects one
 	}
-	var held ahead
+	var held *ahead
 	if t.holds(src) {
-		if held = t.holdReply(src); held.of == nil {
+		if held = t.holdReply(src); held == nil {
 			return // it is answered
 		}
 		defer held.give()
 	}
-	waited := len(x.editors) > 0 || l.raced || held.of != nil // the host's code may have waited
+	waited := len(x.editors) > 0 || l.raced || held != nil // the host's code may have waited
 	err := x.prepare(r)
 	if err == nil {
 		err = x.down.writeHead(r)
@@ -111,8 +111,8 @@ func (t *attempt) relay(src source) {
 		return
 	case err != nil:
 		err = &clientError{err}
-	case held.of != nil:
-		err = t.relayAhead(src, &held)
+	case held != nil:
+		err = t.relayAhead(src, held)
 	case len(r.filters) > 0:
 		err = t.relayFiltered(src, &sourceBody{src: src})
 	default:

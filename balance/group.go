@@ -231,7 +231,9 @@ func (sn *snapshot) boundOf(s *Server) (*group, int64) {
 // one that is not has a slot.
 func (sn *snapshot) within(s *Server, w *waiter) *Server {
 	if g, most := sn.boundOf(s); g != nil && s.inflight.Load() >= most {
-		return g.ask(w.key, w.filter)
+		f := w.filter
+		f.bounded = g
+		return g.ask(w.key, f)
 	}
 	return nil
 }
@@ -258,9 +260,13 @@ func (sn *snapshot) draw(key uint64) int {
 
 // pick returns a server that f allows: within the picker's bound if there is one.
 func (g *group) pick(key uint64, f Filter) *Server {
+	if g.bound == nil {
+		return g.ask(key, f)
+	}
+	f.bounded = g
 	s := g.ask(key, f)
-	if s == nil && g.bound != nil {
-		f.loose = true
+	if s == nil {
+		f.bounded, f.loose = nil, true
 		s = g.ask(key, f)
 	}
 	return s
@@ -284,8 +290,9 @@ func (g *group) take(key uint64, f Filter) Lease {
 			}
 			// Some server is below its bound, unless f rejects it; but while others
 			// pick, one look may miss it.
-			looks--
-			f.loose = looks == 0
+			if looks--; looks == 0 {
+				f.bounded, f.loose = nil, true
+			}
 			continue
 		}
 		if s.core != g.core {
@@ -294,8 +301,11 @@ func (g *group) take(key uint64, f Filter) Lease {
 		switch ticket, how := s.take(balanced, g.boundOf(s, f), false); how {
 		case taken:
 			return Lease{s: s, ticket: ticket}
-		case full: // another goroutine was faster
+		case full: // another goroutine was faster, or the picker does not keep its bounds
 			lost++
+			if g.bound != nil && !f.loose {
+				f.bounded = g
+			}
 		case closed: // this snapshot is old
 			lost++
 			f.avoid(s)

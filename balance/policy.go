@@ -58,6 +58,14 @@ func (v *View) Uniform() bool {
 //	Bound(*Server) int        // limit of the server's leases now, including one more; 0 if it is not in the View
 //	Keyed() bool              // whether the pick follows from the key; see [Pool.WhenFull]
 //	Next(View) Picker         // the picker for another set, instead of Policy.Picker; nil means call that
+//
+// The pool keeps the bounds: if Pick returns a server at its own, it is asked again with a
+// filter that allows no such server, and only if it then returns nil do bounds not count, see
+// [Filter.Loose]. So Pick need not look at them, but it is called once if it does. It must
+// hold no lock that Bound takes when it calls [Filter.Allows].
+//
+// A picker that asks others passes these calls on to them: a [LeastConn] of more than 256
+// servers needs Changed.
 type Picker interface {
 	// Pick returns the best server of the View that f allows, or nil if it allows none.
 	// A key of 0 is no key. A server of another pool makes Acquire fail.
@@ -78,6 +86,7 @@ type (
 type Filter struct {
 	a, b, c *Server   // tried already
 	more    []*Server // further ones
+	bounded *group    // whose bounds count; nil on the first try, as most pickers see to that. With it a Filter has 64 bytes, which are copied faster than 56
 	full    fullRule
 	loose   bool
 }
@@ -91,9 +100,13 @@ const (
 	needPlace                 // a slot or a place in the server's own queue must be free
 )
 
-// Allows reports whether s may be picked.
+// Allows reports whether s may be picked. It calls Bound of the [Picker], if that has one and
+// has returned a server at its bound before.
 func (f Filter) Allows(s *Server) bool {
 	if s == f.a || s == f.b || s == f.c || f.more != nil && f.tried(s) {
+		return false
+	}
+	if f.bounded != nil && s.inflight.Load() >= f.bounded.boundOf(s, f) {
 		return false
 	}
 	return f.full == anyRoom || s.roomy(f.full)

@@ -8,8 +8,8 @@
 //	}
 //
 // The subtests are what it checks: only usable servers are picked, and none twice while
-// others are left to try; no limit is exceeded; a pick allocates nothing, and many may run
-// at once; shares follow the weights. If Law.Keyed is set, a key also stays with its server
+// others are left to try; no limit is exceeded, and no Bound of the picker while another server
+// is within it; a pick allocates nothing, and many may run at once; shares follow the weights. If Law.Keyed is set, a key also stays with its server
 // when the order of Set changes or another server leaves.
 //
 // Run it with the race detector as well: it picks from many goroutines at once. Most of the
@@ -51,6 +51,7 @@ func TestPolicy(t *testing.T, policy balance.Policy, law Law) {
 	t.Run("only usable servers", s.usable)
 	t.Run("every server once when all are avoided in turn", s.avoid)
 	t.Run("never over a limit", s.limits)
+	t.Run("never over its Bound while another server is within it", s.bounds)
 	t.Run("no allocation", s.allocs)
 	t.Run("many at once", s.parallel)
 	t.Run("one server", s.single)

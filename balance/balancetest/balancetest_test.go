@@ -33,8 +33,44 @@ func TestPolicies(t *testing.T) {
 		{"Scored", balance.Scored{}, balancetest.Law{Share: 0.02}},
 		{"Scored by a number that nobody reports", balance.Scored{Scorers: []balance.Scorer{{Metric: "queue", Weight: 9}}}, balancetest.Law{Share: 0.02}},
 		{"Scored with an affinity that is a moment's", balance.Scored{Affinity: 3}, balancetest.Law{Share: 0.25}},
+		{"LeastConn with a Bound of its own", balance.PolicyFunc(newCapped), balancetest.Law{}},
+		{"two of them, one after the other", balance.PolicyFunc(newHalves), balancetest.Law{}},
 		{"default", nil, balancetest.Law{Share: 0.02}},
 	} {
 		t.Run(test.name, func(t *testing.T) { balancetest.TestPolicy(t, test.policy, test.law) })
 	}
+}
+
+// capped is LeastConn with a Bound that it knows nothing of.
+type capped struct{ balance.Picker }
+
+func newCapped(v balance.View) balance.Picker { return capped{balance.LeastConn{}.Picker(v)} }
+
+func (capped) Bound(*balance.Server) int { return 3 }
+
+// halves picks from the first half of the servers, and from the second if the filter
+// allows none of those.
+type halves struct{ first, second capped }
+
+func newHalves(v balance.View) balance.Picker {
+	n := len(v.Servers) / 2
+	if n == 0 {
+		return newCapped(v)
+	}
+	first, second := v, v
+	first.Servers, first.Weights = v.Servers[:n], v.Weights[:n]
+	second.Servers, second.Weights = v.Servers[n:], v.Weights[n:]
+	if v.Warming != nil {
+		first.Warming, second.Warming = v.Warming[:n], v.Warming[n:]
+	}
+	return halves{newCapped(first).(capped), newCapped(second).(capped)}
+}
+
+func (h halves) Bound(s *balance.Server) int { return h.first.Bound(s) }
+
+func (h halves) Pick(key uint64, f balance.Filter) *balance.Server {
+	if s := h.first.Pick(key, f); s != nil {
+		return s
+	}
+	return h.second.Pick(key, f)
 }

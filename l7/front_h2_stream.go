@@ -151,10 +151,10 @@ func (s *h2Exchange) finishExchange() {
 			*t = nil
 		}
 	}
-	s.body.drop(&f.srv.pool)
+	f.h2.Consume(s.st, s.body.drop(&f.srv.pool))
+	s.linger()
 	f.srv.serving.Add(-1)
 	f.regrant()
-	s.awaitEnd()
 	f.h2.Reset(s.st, h2.NoError) // stops the rest of the request body (RFC 9113, section 8.1)
 	f.h2.Free(s.st)
 	if f.h2.Open() == 0 {

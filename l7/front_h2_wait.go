@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/penstock-lb/penstock/l7/internal/h2"
@@ -44,25 +45,24 @@ func (f *h2Front) inHead() bool {
 	return f.h2.InHead() || len(b) > 0 && (len(b) < h2.HeaderLen || h2.Type(b[3]) != h2.Data)
 }
 
-// h2EndTimeout bounds awaitEnd.
-const h2EndTimeout = time.Second
-
-// awaitEnd waits, after the reply, for the END_STREAM of a body that has come in full by
-// its Content-Length: some clients send it in a frame of its own, and a server of HTTP/1
-// does not need that one to reply. A reset would stop nothing, and those clients take any
-// for a failure, although they must not (RFC 9113, section 8.1). F.mu is held.
-func (s *h2Exchange) awaitEnd() {
-	f, due := s.f, time.Time{}
+// linger discards the rest of the request after the reply, for a moment: its END_STREAM may
+// be on its way, and some clients take a reset for a failure of the whole stream, although
+// they must not (RFC 9113, section 8.1). F.mu is held.
+func (s *h2Exchange) linger() {
+	f, due, most := s.f, time.Time{}, s.got+lingerBytes
 	s.stopped = true
-	for s.err == nil && s.got == s.head.frame.length && s.st.State() == h2.HalfClosedLocal {
-		if len(f.h2.Out) > 0 && !f.writing { // the client may be waiting for the reply
+	if s.x.Method == http.MethodConnect || s.x.wsKey != "" {
+		return // a tunnel is over when we are done with it
+	}
+	for s.err == nil && s.got < most && s.st.State() == h2.HalfClosedLocal {
+		if len(f.h2.Out) > 0 && !f.writing { // the client may be waiting for the reply, or a window
 			f.mu.Unlock()
 			f.flush()
 			f.mu.Lock()
 			continue
 		}
 		if due.IsZero() {
-			due = time.Now().Add(h2EndTimeout)
+			due = time.Now().Add(lingerTime)
 		}
 		if !f.sleepUntil(&s.recv, due) {
 			return

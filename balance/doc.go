@@ -53,8 +53,8 @@
 // called while locks of the pool are held: [Policy], the methods of a [Picker], and the
 // func given to [Pool.Subset]. It must not block, and it may call only the methods of
 // this package that read without a lock: the methods of [View], [Filter], [Rand] and
-// [Cursor], those of a [Server] that do not change it, and [Pool.All], [Pool.Server]
-// and [Pool.Usable].
+// [Cursor], those of a [Server] that do not change it (InFlight, Limit, Endpoint and so on),
+// and [Pool.All], [Pool.Server] and [Pool.Usable].
 //
 // # More than the number of requests
 //

@@ -71,7 +71,9 @@ func (s *Server) Name() string { return s.name }
 // Addr returns the address of s, as in [Endpoint.Addr].
 func (s *Server) Addr() string { return s.ep.Load().Addr }
 
-// Endpoint returns the current endpoint of s. Labels must not be changed.
+// Endpoint returns the endpoint of s as it was last given to [Pool.Set], without what
+// SetMaxConns and SetWeight have changed since: see [Server.Limit], and Weights of [View].
+// Labels must not be changed.
 func (s *Server) Endpoint() Endpoint { return *s.ep.Load() }
 
 // Value returns [Endpoint.Value].
@@ -79,6 +81,13 @@ func (s *Server) Value() any { return s.ep.Load().Value }
 
 // InFlight returns how many leases on s are not done.
 func (s *Server) InFlight() int { return int(s.inflight.Load()) }
+
+// Limit returns how many leases s may have at once now: its MaxConns, or what
+// [Server.SetMaxConns] has set, less in slow start and by [Endpoint.MinConns]. It is never
+// negative; 0 means no limit. InFlight may be above it: leases end by themselves when it falls,
+// and a request that tries a server out comes on top of it. A [Picker] asks for it in Pick: it
+// changes without a new [View].
+func (s *Server) Limit() int { return int(s.capacity()) }
 
 // Queued returns how many requests wait for s only.
 func (s *Server) Queued() int { return int(s.queued.Load()) }

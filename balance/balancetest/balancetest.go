@@ -7,6 +7,8 @@
 //		balancetest.TestPolicy(t, Mine{}, balancetest.Law{Share: 0.1})
 //	}
 //
+// A policy that goes by zones or labels is given some by Law.Endpoint.
+//
 // The subtests are what it checks: only usable servers are picked, and none twice while
 // others are left to try; no limit is exceeded, and no Bound of the picker while another server
 // is within it; a pick allocates nothing, and many may run at once; shares follow the weights. If Law.Keyed is set, a key also stays with its server
@@ -43,6 +45,10 @@ type Law struct {
 	Moved float64
 	// Seed is that of the pool; 0 means 1.
 	Seed uint64
+	// Endpoint returns what the policy goes by in the i-th endpoint of a pool: its Zone,
+	// Labels and Value count, the tests set the rest. Nil means that all have none of these.
+	// If the policy prefers some, leave Share at 0.
+	Endpoint func(i int) balance.Endpoint
 }
 
 // TestPolicy runs the suite. Each part is a subtest.
@@ -74,8 +80,20 @@ type suite struct {
 func (s suite) pool(t testing.TB, n, maxConns int, weights ...int) *balance.Pool {
 	t.Helper()
 	p := s.unset()
-	set(t, p, Endpoints(n, maxConns, weights...))
+	set(t, p, s.endpoints(n, maxConns, weights...))
 	return p
+}
+
+// endpoints returns those of a pool, with what the law adds.
+func (s suite) endpoints(n, maxConns int, weights ...int) []balance.Endpoint {
+	eps := Endpoints(n, maxConns, weights...)
+	if s.law.Endpoint != nil {
+		for i := range eps {
+			e := s.law.Endpoint(i)
+			eps[i].Zone, eps[i].Labels, eps[i].Value = e.Zone, e.Labels, e.Value
+		}
+	}
+	return eps
 }
 
 // unset returns a pool without servers.
@@ -349,7 +367,7 @@ func (s suite) shares(t *testing.T) {
 	t.Run("changed at run time", func(t *testing.T) {
 		p := s.pool(t, 6, 0)
 		warm(t, p)
-		set(t, p, Endpoints(6, 0, 1, 4))
+		set(t, p, s.endpoints(6, 0, 1, 4))
 		s.hold(t, p, 30000, key)
 	})
 }

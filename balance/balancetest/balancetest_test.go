@@ -5,6 +5,8 @@ package balancetest_test
 import (
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/balance/balancetest"
 )
@@ -73,4 +75,27 @@ func (h halves) Pick(key uint64, f balance.Filter) *balance.Server {
 		return s
 	}
 	return h.second.Pick(key, f)
+}
+
+// TestEndpointsOfALaw has a policy see what Law.Endpoint sets, in every pool of the suite
+// with more than one server, and keeps what the tests set themselves.
+func TestEndpointsOfALaw(t *testing.T) {
+	mixed, other := 0, 0
+	policy := balance.PolicyFunc(func(v balance.View) balance.Picker {
+		zones := make(map[string]bool)
+		for _, s := range v.Servers {
+			zones[s.Endpoint().Zone] = true
+		}
+		if len(zones) == 2 {
+			mixed++
+		} else if len(v.Servers) > 1 {
+			other++
+		}
+		return balance.Ring{}.Picker(v)
+	})
+	balancetest.TestPolicy(t, policy, balancetest.Law{Share: 0.25, Keyed: true, Endpoint: func(i int) balance.Endpoint {
+		return balance.Endpoint{Zone: []string{"a", "b"}[i%2]}
+	}})
+	require.Greater(t, mixed, 10)
+	require.Zero(t, other)
 }

@@ -45,7 +45,7 @@ func (s suite) sameKey(t *testing.T) {
 
 func (s suite) order(t *testing.T) {
 	p, q := s.pool(t, 10, 0), s.pool(t, 10, 0)
-	eps := Endpoints(10, 0)
+	eps := s.endpoints(10, 0)
 	for i := range 5 {
 		eps[i], eps[9-i] = eps[9-i], eps[i]
 	}

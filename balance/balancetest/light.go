@@ -44,7 +44,7 @@ func (s suite) light(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := s.unset()
 				p.SlowStart = balance.SlowStart{Window: time.Hour}
-				set(t, p, Endpoints(len(weights), 0, weights...))
+				set(t, p, s.endpoints(len(weights), 0, weights...))
 				warm(t, p)
 				time.Sleep(2 * time.Hour)
 				last := p.Server(fmt.Sprint("s", len(weights)-1))

@@ -19,6 +19,8 @@
 //	s := &l4.Server{Handler: &l4.Proxy{Pool: pool}}
 //	err := s.Serve(ln)
 //
+// A Handler of your own owns its connection: it must close it, or pass it on to the next.
+//
 // A Conn is the connection that all of them see. It reads ahead without
 // losing a byte and waits without holding a buffer. On Linux a relay between
 // plain sockets has no goroutine of its own: a Parker, one for each processor,

@@ -21,7 +21,7 @@ type Handler interface {
 	ServeConn(ctx context.Context, c net.Conn) error
 }
 
-// A HandlerFunc is a function that is a Handler.
+// A HandlerFunc is a function that is a Handler: it owns c, and must close it or pass it on.
 type HandlerFunc func(ctx context.Context, c net.Conn) error
 
 // ServeConn calls f.

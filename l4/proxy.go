@@ -25,6 +25,11 @@ const (
 //
 // If no server can be reached, the client's connection is reset, as it would
 // be by a server that is not there.
+//
+// A client that resets its connection while it waits in [balance.Queue] leaves the queue at
+// once. One that has ended its stream keeps its place until its turn or the timeout of the
+// queue, as it may still expect an answer (RFC 9293, section 3.6): a FIN does not tell a client
+// that has closed its socket from one that has sent all it has to say.
 type Proxy struct {
 	Pool *balance.Pool
 

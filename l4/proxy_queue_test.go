@@ -80,6 +80,25 @@ func TestQueueForgetsClientsThatReset(t *testing.T) {
 	})
 }
 
+// TestQueueKeepsClientsThatEnd: those that have only ended their stream, or closed it, which
+// looks the same, wait until the timeout of the queue.
+func TestQueueKeepsClientsThatEnd(t *testing.T) {
+	p := narrow(t, "10.0.1.1:80")
+	play(t, &Proxy{Pool: p}, func(t *testing.T, s *scene) {
+		first, server := s.connect(s.backend("10.0.1.1:80"))
+		dial(t, s.net, "10.0.0.1:80").CloseWrite()
+		synctest.Wait()
+		require.Equal(t, 1, p.Stats().Queued)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		r := s.record()
+		require.Equal(t, Termination{ServerTimeout, PhaseQueue}, r.Termination)
+		require.Equal(t, time.Minute, r.Total)
+		first.Close()
+		server.Close()
+	})
+}
+
 // TestQueueForgetsTLSClientsThatReset does so with TLS ended in between.
 func TestQueueForgetsTLSClientsThatReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -340,7 +340,9 @@ func (l *carried) takeBack() {
 		<-idle
 	}
 	l.collect()
+	l.mu.Lock() // one further inside may still begin its reply, to a writer that drops it
 	l.s.duplex, l.s.chunked = l.duplex, l.chunked
+	l.mu.Unlock()
 	l.s.x.Record.BytesIn = max(l.s.x.Record.BytesIn, l.s.body.read)
 }
 

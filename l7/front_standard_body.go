@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"reflect"
@@ -44,6 +45,9 @@ func (s *standard) readBody(p []byte) (int, error) {
 		return 0, errStopped
 	}
 	n, err := r.Body.Read(p)
+	if n == 0 && err != io.EOF && b.stopped.Load() {
+		return 0, errStopped
+	}
 	if err != nil && err != io.EOF && b.overdue() {
 		err = s.lateBody(err)
 	}
@@ -210,6 +214,10 @@ func (s *standard) stopBody() {
 		s.under.stopBody()
 		return
 	}
+	if h := s.handed(); h != nil {
+		_ = h.interruptRead()
+		return
+	}
 	err := http.NewResponseController(s.w).SetReadDeadline(past)
 	if s.r.Body != nil && (err != nil || s.r.ProtoMajor > 1 || s.srv == nil && !isBodyOfNetHTTP(s.r.Body)) {
 		_ = s.r.Body.Close()
@@ -248,6 +256,19 @@ func (s *standard) lingerBody() {
 		_ = rc.SetReadDeadline(past) // the end of the reply has not been sent yet
 	default:
 		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
-		_, _ = io.CopyN(io.Discard, s.r.Body, lingerBytes)
+		_, err := io.CopyN(io.Discard, s.r.Body, lingerBytes)
+		if h := s.handed(); h != nil && errors.Is(err, io.ErrNoProgress) { // of chunks whose reading was interrupted
+			_, _ = io.CopyN(io.Discard, h, lingerBytes)
+		}
 	}
+}
+
+// handed returns the connection of the byte front that the embedded server has been given,
+// nil under an http.Server of the host's.
+func (s *standard) handed() *handedConn {
+	if s.srv == nil {
+		return nil
+	}
+	h, _ := s.r.Context().Value(handedKey{}).(*handedConn)
+	return h
 }

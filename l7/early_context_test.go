@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A reply that comes before the client has sent its body ends the reading of the body,
+// but neither the connection nor, therefore, the context of the request: a TimeoutHandler
+// around would answer 503 in its place.
+func TestEarlyReplyEndsNoContext(t *testing.T) {
+	for _, stalled := range []bool{true, false} {
+		var ended error
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, false)
+			s.origin("10.0.1.1:80", func(w http.ResponseWriter, r *http.Request) {
+				_ = http.NewResponseController(w).EnableFullDuplex()
+				w.WriteHeader(401)
+				_, _ = io.WriteString(w, "login")
+			})
+			proxy := s.proxy("10.0.1.1:80")
+			s.serve(&Server{Handler: http.TimeoutHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				proxy.ServeHTTP(w, r)
+				time.Sleep(time.Millisecond)
+				ended = context.Cause(r.Context())
+			}), time.Hour, "late")})
+			for range 10 {
+				over := make(chan struct{})
+				pr, pw := io.Pipe()
+				go func() {
+					for {
+						if _, err := pw.Write(make([]byte, 1000)); err != nil || stalled {
+							return
+						}
+						select {
+						case <-over:
+							return
+						case <-time.After(time.Millisecond):
+						}
+					}
+				}()
+				req, err := http.NewRequest("POST", "http://10.0.0.1/", pr)
+				require.NoError(t, err)
+				start := time.Now()
+				resp, err := s.client.Do(req)
+				require.NoError(t, err)
+				require.Equal(t, 401, resp.StatusCode)
+				require.Less(t, time.Since(start), time.Second)
+				b, err := io.ReadAll(resp.Body)
+				require.NoError(t, err)
+				require.Equal(t, "login", string(b))
+				resp.Body.Close()
+				close(over)
+				pw.Close()
+				synctest.Wait()
+				require.NoError(t, ended)
+			}
+		})
+	}
+}
+
+// A reply that begins early, further inside than the handler that has given up waiting,
+// changes nothing of the outer exchange. For the race detector.
+func TestEarlyReplyBehindATimeoutHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, false)
+		s.origin("10.0.1.1:80", func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			time.Sleep(20 * time.Millisecond)
+			w.WriteHeader(401)
+		})
+		proxy := s.proxy("10.0.1.1:80")
+		late := make(chan struct{})
+		pass := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer close(late)
+			proxy.ServeHTTP(w, r.WithContext(context.WithoutCancel(r.Context())))
+		})
+		s.serve(&Server{Handler: http.TimeoutHandler(&Capture{Next: pass}, 10*time.Millisecond, "late")})
+		pr, pw := io.Pipe()
+		go func() { _, _ = pw.Write([]byte("some")) }()
+		req, err := http.NewRequest("POST", "http://10.0.0.1/", pr)
+		require.NoError(t, err)
+		resp, err := s.client.Do(req)
+		require.NoError(t, err)
+		require.Equal(t, 503, resp.StatusCode)
+		resp.Body.Close()
+		pw.Close()
+		<-late
+	})
+}

@@ -99,6 +99,18 @@ func TestInteropCase(t *testing.T) {
 	do(ctx, cc)
 }
 
+// canceledLate is what cancel_after_begin says if the reply has come before the client
+// noticed its own cancel: then it takes either. Without a proxy that is one call of 70 000 on
+// a busy machine.
+const canceledLate = "CloseAndRecv() got error code 0, want 1"
+
+// runCase runs TestInteropCase and returns what it said.
+func runCase(name, addr, ca string) ([]byte, error) {
+	cmd := exec.Command(os.Args[0], "-test.run=^TestInteropCase$", "-test.v")
+	cmd.Env = append(os.Environ(), "INTEROP_CASE="+name, "INTEROP_ADDR="+addr, "INTEROP_CA="+ca, "GRPC_GO_LOG_SEVERITY_LEVEL=error")
+	return cmd.CombinedOutput()
+}
+
 // interopServer starts a server of the suite.
 func interopServer(t *testing.T, cert *tls.Certificate) net.Addr {
 	var opts []grpc.ServerOption
@@ -184,10 +196,14 @@ func TestInterop(t *testing.T) {
 		for _, front := range []struct{ name, addr, ca string }{{"http", plain, ""}, {"tls", secure, certFile}} {
 			for name := range cases() {
 				t.Run(fmt.Sprintf("%s to %s/%s", front.name, to, name), func(t *testing.T) {
-					cmd := exec.Command(os.Args[0], "-test.run=^TestInteropCase$", "-test.v")
-					cmd.Env = append(os.Environ(), "INTEROP_CASE="+name, "INTEROP_ADDR="+front.addr, "INTEROP_CA="+front.ca,
-						"GRPC_GO_LOG_SEVERITY_LEVEL=error")
-					if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestInteropCase")) {
+					out, err := runCase(name, front.addr, front.ca)
+					for range 2 {
+						if !bytes.Contains(out, []byte(canceledLate)) {
+							break
+						}
+						out, err = runCase(name, front.addr, front.ca)
+					}
+					if err != nil || !bytes.Contains(out, []byte("--- PASS: TestInteropCase")) {
 						t.Errorf("%v\n%s", err, out)
 					}
 				})

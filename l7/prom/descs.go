@@ -14,9 +14,9 @@ type descs struct {
 		noServer, queueFull, queueTimeouts, latency, waits, sourceGood, sourceFailing                        metric
 	}
 	server struct {
-		used, inFlight, limit, queued, weight, picks, outcomes, states, latency metric
-		open, idle, streams, dials, dialErrors, reuses                          metric
-		probes, probesFailed, probeTook, probeLast                              metric
+		used, inFlight, limit, queued, weight, picks, outcomes, state, states, latency metric
+		open, idle, streams, dials, dialErrors, reuses                                 metric
+		probes, probesFailed, probeTook, probeLast                                     metric
 	}
 	route struct{ requests, in, out metric }
 	limit struct{ taken, refused, keys, bans, lost, lostBans, untracked, local, asked, held, places, queued, bytes, delayed metric }
@@ -102,6 +102,7 @@ func (d *descs) addServers() {
 	s.weight = gauge("weight", "Its weight, slow start applied; 0 if it is not used.")
 	s.picks = counter("picks_total", "Times that it was picked.")
 	s.outcomes = counter("outcomes_total", "Work that has ended, by how.", "class")
+	s.state = gauge("state", "1 with the state that the server is in; it has no series with another state.", "state")
 	s.states = counter("state_seconds_total", "Time spent in each state.", "state")
 	s.latency = gauge("latency_seconds", "How long it took to answer.")
 }

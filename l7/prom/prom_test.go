@@ -243,6 +243,36 @@ func TestNamesFollowTheConventions(t *testing.T) {
 	require.Empty(t, found)
 }
 
+// TestCommentHasAllMetrics compares the package comment with Describe: name, labels, help.
+func TestCommentHasAllMetrics(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	ch := make(chan *prometheus.Desc, 200)
+	(&prom.Collector{}).Describe(ch)
+	close(ch)
+	parts := regexp.MustCompile(`fqName: "(\w+)", help: "(.*?)", .*variableLabels: \{(.*?)\}`)
+	n := 0
+	for d := range ch {
+		n++
+		p := parts.FindStringSubmatch(d.String())
+		require.NotNil(t, p, d)
+		require.Contains(t, string(doc), fmt.Sprintf("//\t%s{%s}\n//\t\t%s\n", p[1], p[3], p[2]))
+	}
+	require.Equal(t, n, len(regexp.MustCompile(`//\tpenstock_\w+\{`).FindAll(doc, -1)), "and no others")
+}
+
+// TestServerStateIsShown has a server drain: its series has another label then.
+func TestServerStateIsShown(t *testing.T) {
+	w := newWorld(t)
+	require.Contains(t, w.scrape(t), "penstock_server_state{pool=\"web\",server=\"one\",state=\"up\"} 1\n")
+	w.web.Server("one").SetAdmin(balance.Drain, "deploy")
+	s := w.scrape(t)
+	require.Equal(t, 1, strings.Count(s, "\npenstock_server_state{"))
+	for _, line := range []string{`penstock_server_state{pool="web",server="one",state="drain"} 1`, `penstock_server_used{pool="web",server="one"} 0`, `penstock_server_in_flight_requests{pool="web",server="one"} 0`} {
+		require.Contains(t, s, "\n"+line+"\n")
+	}
+}
+
 // TestDashboardAndAlertsKnowTheirMetrics compares the names in the files with Describe.
 func TestDashboardAndAlertsKnowTheirMetrics(t *testing.T) {
 	known := make(map[string]bool)

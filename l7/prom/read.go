@@ -114,6 +114,7 @@ func (c *Collector) server(ch chan<- prometheus.Metric, pool string, e *balance.
 	put(ch, d.weight, e.Weight, pool, name)
 	put(ch, d.picks, st.Picks, pool, name)
 	outcomes(ch, d.outcomes, st.Outcomes, pool, name)
+	put(ch, d.state, 1, pool, name, label(e.State.String()))
 	for s, took := range st.InState {
 		if s := balance.State(s); s != balance.StateLeft {
 			put(ch, d.states, took.Seconds(), pool, name, label(s.String()))

@@ -75,9 +75,12 @@ func (f Fallback) ServeExchange(x *Exchange) {
 func (f Fallback) ServeHTTP(w http.ResponseWriter, r *http.Request) { ServeHTTP(f, w, r) }
 
 // Split distributes exchanges among arms by weight, for canaries, blue/green
-// deployments or A/B tests. An exchange with a key goes to the arm of its key.
-// Otherwise the arm is drawn at random, and a cookie, if Cookie is set, keeps
-// the client on it. When weights change, as few clients as possible move.
+// deployments or A/B tests. The arm is that of the client's cookie, if Cookie is set and the
+// client has one; otherwise that of the exchange's key, if Key is set and there is one;
+// otherwise it is drawn at random. With Cookie, the client gets a cookie that keeps it there.
+//
+// When weights change, as few keys as possible move, and clients with a cookie do not move at
+// all: new weights count for new clients only. To move them, take an arm out (see Set).
 type Split struct {
 	// Key, if set, returns a key that decides the arm: the same key gets the same
 	// arm, on every gateway.

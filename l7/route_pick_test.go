@@ -129,6 +129,27 @@ func TestSplitByKey(t *testing.T) {
 	}
 }
 
+// With both, the cookie decides, and the key for clients without one.
+func TestSplitByCookieBeforeKey(t *testing.T) {
+	onBoth(t, func(*site) http.Handler {
+		split := NewSplit(Arm{"blue", 1, &FixedReply{Body: "blue"}}, Arm{"green", 1, &FixedReply{Body: "green"}})
+		split.Key, split.Cookie = ByPath, "arm"
+		return split
+	}, func(s *site) {
+		path := map[string]string{} // of each arm
+		for i := 0; len(path) < 2; i++ {
+			at := fmt.Sprint("/", i)
+			path[s.get(at).body] = at
+		}
+		first := s.get(path["blue"])
+		require.Equal(s, "blue", first.body)
+		cookie := "arm=" + cookieOf(first, "arm").Value
+		require.Equal(s, "blue", s.get(path["green"], "Cookie", cookie).body)
+		require.Equal(s, "green", s.get(path["green"], "Cookie", "arm=forged").body)
+		require.Equal(s, "green", s.get(path["green"]).body)
+	})
+}
+
 // R6: of entries that overlap, and of entries of one key, the first counts.
 func TestR6_MapOrder(t *testing.T) {
 	var m Map[int]

@@ -45,7 +45,8 @@
 //	Transport                   Upstream: TLS, Dial, Protocols, Reuse and the limits of connections
 //	ModifyResponse              Exchange.OnReply; EditHeader for fields, Reply.FilterBody for the body. An editor also sees
 //	                            the gateway's own replies, such as a 502: Reply.Local tells them
-//	ModifyResponse, an error    Reply.Refuse: the client gets 502 by the error page
+//	ModifyResponse, an error    Reply.Refuse: the client gets 502 by the error page, or what that makes of it: the example
+//	                            of Reply.Refuse (NotFound) puts a page in place of a server's 404, and keeps the status
 //	ErrorHandler                ErrorPages.Make, which gets the status and the cause and may choose another status;
 //	                            ErrorPages.Pages for fixed ones
 //	FlushInterval               not needed: received bytes are sent before the next read waits

@@ -110,6 +110,32 @@ func ExampleReply_Refuse() {
 	// 502 502 Bad Gateway
 }
 
+// A page of the gateway's own in place of a server's 404, with the same status.
+func ExampleReply_Refuse_notFound() {
+	site := new(balance.Pool)
+	_ = site.Set(balance.Endpoint{Name: "a", Addr: "a:80", Value: http.NotFoundHandler()})
+	errNotFound := errors.New("not found")
+	h := &l7.ErrorPages{
+		Make: func(x *l7.Exchange, status int, err error) *l7.FixedReply {
+			if errors.Is(err, errNotFound) {
+				return &l7.FixedReply{Status: 404, Header: l7.MakeFields("Content-Type", "text/html"), Body: "<h1>No such page</h1>"}
+			}
+			return nil
+		},
+		Next: l7.HandlerFunc(func(x *l7.Exchange) {
+			x.OnReply(l7.ReplyFunc(func(x *l7.Exchange, r *l7.Reply) {
+				if r.Status == 404 {
+					r.Refuse(errNotFound)
+				}
+			}))
+			l7.Serve(&l7.Proxy{Pool: site}, x)
+		}),
+	}
+	call(h, "/")
+	// Output:
+	// 404 <h1>No such page</h1>
+}
+
 func ExampleTo() {
 	h := l7.To("https://a.example/base") // or several, of one pool
 	gateway := &l7.Server{Addr: ":8080", Handler: h}

@@ -5,6 +5,7 @@ package l7
 import (
 	"errors"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"time"
@@ -127,7 +128,8 @@ func (r *Record) LogValue() slog.Value {
 }
 
 // LogTo returns an OnDone hook that logs each record with l at level Info, or
-// Warn where the server or the gateway was at fault or an editor has refused the reply:
+// Warn where the server or the gateway was at fault, or where an editor has refused the
+// reply and the client got a status of 500 or more, as it does without an error page:
 // as a group named request, with the attributes of [Record.LogValue]. The end of a gRPC
 // call by its own grpc-timeout is logged at Info, as a client that leaves is.
 func LogTo(l *slog.Logger) func(*Record) {
@@ -142,7 +144,7 @@ func LogTo(l *slog.Logger) func(*Record) {
 
 // warns reports whether logs show r as a failure: the server or the gateway was at fault,
 // but not for a call whose client wanted to wait no longer, or an editor did not want
-// what the server sent.
+// what the server sent and the client was told of a failure.
 func (r *Record) warns() bool {
 	switch r.Termination.Cause {
 	case l4.ServerTimeout:
@@ -150,7 +152,7 @@ func (r *Record) warns() bool {
 		return !ok || e.Field != callTimeout
 	case l4.Denied:
 		_, ok := errors.AsType[*RefusedError](r.Err)
-		return ok
+		return ok && r.Status >= http.StatusInternalServerError
 	}
 	return r.Termination.Cause.AtFault()
 }

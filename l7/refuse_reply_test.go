@@ -3,9 +3,12 @@
 package l7
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -153,6 +156,43 @@ func TestRefusedRepliesAreNotTheServersFault(t *testing.T) {
 		require.False(s, failed)
 		require.False(s, counts)
 	})
+}
+
+// A refusal is warned of if the client is told of a failure, and not if it gets another
+// status by the gateway's own rule, as by a Deny.
+func TestRefusalsAreWarnedOfByTheirStatus(t *testing.T) {
+	for status, warns := range map[int]bool{0: true, 404: false, 403: false, 499: false, 200: false, 500: true, 503: true} {
+		for _, observed := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, false)
+				s.origin("10.0.1.1:80", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) })
+				var log bytes.Buffer
+				p, srv := s.proxy("10.0.1.1:80"), new(Server)
+				p.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				if observed {
+					srv.OnDone = LogTo(p.Logger)
+				}
+				srv.Handler = &ErrorPages{
+					Make: func(*Exchange, int, error) *FixedReply { return &FixedReply{Status: status, Body: "page"} },
+					Next: HandlerFunc(func(x *Exchange) {
+						x.OnReply(ReplyFunc(func(_ *Exchange, r *Reply) {
+							if !r.Local {
+								r.Refuse(errSecret)
+							}
+						}))
+						Serve(p, x)
+					}),
+				}
+				s.serve(srv)
+				a := s.get("/")
+				require.Equal(t, cmp.Or(status, 502), a.StatusCode)
+				require.Equal(t, "page", a.body)
+				synctest.Wait()
+				require.Equal(t, warns, strings.Contains(log.String(), "level=WARN"), "%d: %s", status, log.String())
+				require.Equal(t, observed && !warns, strings.Contains(log.String(), "level=INFO"), "%d: %s", status, log.String())
+			})
+		}
+	}
 }
 
 // An upgrade can be refused, too.

@@ -41,7 +41,8 @@ type Reply struct {
 // read. Err is wrapped in the [Record]'s, see [RefusedError]; it may be nil. The record
 // ends with cause l4.Denied and phase l4.PhaseHeaders, PH. The refusal does not count against
 // the server: outlier detection hears what the server sent, and a [CircuitBreaker]
-// counts neither success nor failure. Refuse does nothing to an interim reply.
+// counts neither success nor failure. Logs warn of it, unless the error page has another
+// status, below 500, see [ErrorPages].Make. Refuse does nothing to an interim reply.
 func (r *Reply) Refuse(err error) { r.refused = &RefusedError{err} }
 
 // A RefusedError is in Record.Err if a reply editor has refused a reply.

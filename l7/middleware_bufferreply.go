@@ -11,7 +11,7 @@ import (
 // BufferReply holds the reply of a server back until all of it has arrived, so that a
 // server that stalls or breaks off is a 504 or a 502 and not half a reply, and a slow
 // client holds no server: connection and lease are given back before the client is
-// written to.
+// written to. Such a request is not tried again, see [Retry].
 //
 // What is longer than MaxBytes streams by: at once if its length is known, otherwise as
 // soon as MaxBytes have arrived. So do event streams, gRPC, what was upgraded, replies

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/penstock-lb/penstock/balance"
 	"github.com/penstock-lb/penstock/l4"
 )
 
@@ -284,5 +285,29 @@ func TestBufferReplyGrowingTogether(t *testing.T) {
 		}
 		synctest.Wait()
 		require.Zero(t, h.Held())
+	})
+}
+
+// A reply that breaks off after its head is not tried again, though nothing of it has
+// reached the client.
+func TestBufferedReplyIsNotTriedAgain(t *testing.T) {
+	var asked atomic.Int32
+	onBoth(t, func(s *site) http.Handler {
+		asked.Store(0)
+		half := func(w http.ResponseWriter, _ *http.Request) {
+			asked.Add(1)
+			w.Header().Set("Content-Length", "10")
+			_, _ = io.WriteString(w, "half")
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		s.origin("10.1.0.1:80", half)
+		s.origin("10.1.0.2:80", half)
+		p := s.proxy("10.1.0.1:80", "10.1.0.2:80")
+		p.Retry = Retry{Tries: 3, Classes: append(DefaultRetryClasses(), balance.Protocol)}
+		return &BufferReply{Next: p}
+	}, func(s *site) {
+		require.Equal(s, 502, s.get("/").StatusCode)
+		require.EqualValues(s, 1, asked.Swap(0))
 	})
 }

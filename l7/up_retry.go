@@ -20,6 +20,9 @@ import (
 //
 // A reused connection that was already closed is not a failure: if the request
 // may be sent twice, it is sent again over a new connection to the same server.
+//
+// Once the head of a reply has come there is no other try, but for one of Statuses: what
+// breaks off or stalls after it is not tried again, held back by [BufferReply] or not.
 type Retry struct {
 	Tries int // in all, including the first; 0 means 2, negative means none but the first
 

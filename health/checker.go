@@ -34,7 +34,7 @@ type Checker struct {
 	Down     time.Duration // the same while a server is down and every probe fails; 0 means Interval
 	Timeout  time.Duration // of one probe; 0 means Interval, negative means none
 	Rise     int           // passes in a row that bring a server up; 0 means 2
-	Fall     int           // failures in a row that take it down; 0 means 3; at first Initial may need fewer
+	Fall     int           // failures in a row that take it down; 0 means 3. One that no probe has found up yet needs a single one, unless Initial is InitialFullyUp
 	Initial  Initial       // what a server is before its first probe; 0 means InitialUp
 
 	// Jitter makes each interval longer or shorter by at most this share of
@@ -89,7 +89,7 @@ type Checker struct {
 type Initial uint8
 
 const (
-	InitialUp        Initial = iota // up, and one failure takes it down
+	InitialUp        Initial = iota // up, and one failure takes it down, whatever Fall is, until a probe has passed
 	InitialFullyUp                  // up, and it takes Fall failures
 	InitialDown                     // down, and one pass brings it up
 	InitialFullyDown                // down, and it takes Rise passes

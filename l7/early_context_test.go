@@ -6,6 +6,8 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,4 +97,42 @@ func TestEarlyReplyBehindATimeoutHandler(t *testing.T) {
 		pw.Close()
 		<-late
 	})
+}
+
+// A handler may reply while another goroutine reads the body of the request, as an
+// [http.Transport] does for an httputil.ReverseProxy. For the race detector.
+func TestForeignRepliesDuringAReadOfTheBody(t *testing.T) {
+	reply := func(w http.ResponseWriter, r *http.Request) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				if _, err := r.Body.Read(make([]byte, 1)); err != nil {
+					return
+				}
+			}
+		}()
+		runtime.Gosched() // no sleep: that would order what both do
+		_, _ = io.WriteString(w, "reply")
+		_ = http.NewResponseController(w).Flush()
+		<-done
+	}
+	around := func(n http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n.ServeHTTP(opaque{w}, r) })
+	}
+	for name, h := range map[string]http.Handler{
+		"leaf":   http.HandlerFunc(reply),
+		"inside": around(&Capture{Next: http.HandlerFunc(reply)}),
+		"Wrap":   &Wrap{With: func(http.Handler) http.Handler { return http.HandlerFunc(reply) }, Next: HandlerFunc(func(*Exchange) {})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(*site) http.Handler { return h }, func(s *site) {
+				for range 20 {
+					a, err := s.ask(s.client, "/", strings.Repeat("x", 300))
+					require.NoError(s, err)
+					require.Equal(s, "reply", a.body[:5])
+				}
+			})
+		})
+	}
 }

@@ -60,6 +60,21 @@ func (b *ownBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// hold keeps others from reading until the turn is given back, so that the head of the reply
+// can depend on how far the body has been read. It fails if a read is in progress, which may
+// wait for the client, and without a body.
+func (b *ownBody) hold() bool {
+	if b == nil {
+		return false
+	}
+	select {
+	case b.turn <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 func (b *ownBody) Close() error {
 	b.closed.Store(true)
 	return nil
@@ -259,7 +274,13 @@ func (w *ownWriter) push(next []byte, last bool) error {
 		if saysClose(w.frozen) {
 			w.under.lastReply()
 		}
-		if w.err = w.under.writeHead(&r); w.err != nil {
+		held := w.body.hold()
+		r.reading = w.body != nil && !held
+		w.err = w.under.writeHead(&r)
+		if held {
+			<-w.body.turn
+		}
+		if w.err != nil {
 			return w.err
 		}
 		if w.endsBody(&r) {

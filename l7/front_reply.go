@@ -93,7 +93,7 @@ func (c *byteConn) writeHead(r *Reply) error {
 // unreadable reports whether it is clear, when the reply begins, that the rest
 // of the request body will not be drained.
 func (c *byteConn) unreadable(r *Reply) bool {
-	if !r.Local && !r.unread { // a pump may be reading the body
+	if !r.Local && !r.unread || r.reading { // a pump may be reading the body
 		return false
 	}
 	b := &c.req

@@ -32,6 +32,7 @@ type Reply struct {
 	own     http.Header // its fields, over HTTP/1, in place of Header; nil if it is not such a reply
 	guessed string      // Content-Type that is added; "" if none is
 	toClose bool        // the end of the connection ends the body
+	reading bool        // a goroutine is reading the request body
 	undated bool        // no Date is added
 }
 

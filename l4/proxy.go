@@ -29,7 +29,8 @@ const (
 // A client that resets its connection while it waits in [balance.Queue] leaves the queue at
 // once. One that has ended its stream keeps its place until its turn or the timeout of the
 // queue, as it may still expect an answer (RFC 9293, section 3.6): a FIN does not tell a client
-// that has closed its socket from one that has sent all it has to say.
+// that has closed its socket from one that has sent all it has to say. AbortOnClose takes
+// both for gone.
 type Proxy struct {
 	Pool *balance.Pool
 
@@ -68,6 +69,11 @@ type Proxy struct {
 	// server closes them, or Cut of the server is called, as CutDown of a health.Checker
 	// does. The same events cancel a connect in progress, and another server is tried.
 	CutOnDown bool
+
+	// AbortOnClose has a client that ends its stream while it waits in the queue leave it at
+	// once. It is for protocols whose clients read the last reply before they do that.
+	// (HAProxy, abortonclose.)
+	AbortOnClose bool
 
 	BufferBytes int // size of the buffers that data moves through; 0 means DefaultBufferBytes, 64 MiB is the most
 

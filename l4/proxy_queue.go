@@ -12,13 +12,13 @@ import (
 	"github.com/penstock-lb/penstock/balance"
 )
 
-// errClientLeft is why a client that has reset its connection left the queue.
+// errClientLeft is why a client that has reset its connection, or closed it, left the queue.
 var errClientLeft = errors.New("l4: the client went away while it waited for a server")
 
 // waiting is the context of a client that may have to queue. It ends when the
 // client resets its connection. Detecting that costs nothing until a wait calls
 // Done. A client that has only ended its stream may still expect an answer and
-// stays. The methods are called by one goroutine.
+// stays, without AbortOnClose. The methods are called by one goroutine.
 type waiting struct {
 	context.Context // of the server
 	s               *session
@@ -47,7 +47,7 @@ func (w *waiting) end() {
 const aheadInQueue = 4 << 10
 
 // watchReset has left called if the client resets its connection before stop is
-// called, which leaves all as it was.
+// called, which leaves all as it was; with AbortOnClose, also if it ends its stream.
 func (s *session) watchReset(left func()) (stop func()) {
 	if stop := s.watchEvents(left); stop != nil {
 		return stop
@@ -61,7 +61,7 @@ func (s *session) watchReset(left func()) (stop func()) {
 			switch {
 			case err == nil:
 				continue
-			case err != io.EOF && !isTimeout(err):
+			case (err != io.EOF || s.p.AbortOnClose) && !isTimeout(err):
 				left()
 			}
 			return

@@ -2,6 +2,8 @@
 
 package l4
 
+import "syscall"
+
 // watchEvents has the Parker watch; nil if it cannot.
 func (s *session) watchEvents(left func()) (stop func()) {
 	c := s.client
@@ -12,6 +14,10 @@ func (s *session) watchEvents(left func()) (stop func()) {
 	r := &s.relay
 	r.mu.Lock()
 	r.dialing.queued, r.dialing.left = c, left
+	r.dialing.leaves = syscall.EPOLLERR | syscall.EPOLLHUP
+	if s.p.AbortOnClose {
+		r.dialing.leaves |= syscall.EPOLLRDHUP
+	}
 	r.mu.Unlock()
 	stop = func() {
 		p.unwatch(c)

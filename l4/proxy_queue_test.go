@@ -99,6 +99,70 @@ func TestQueueKeepsClientsThatEnd(t *testing.T) {
 	})
 }
 
+// TestQueueForgetsClientsThatEnd does so with AbortOnClose, whether they have sent something
+// or not, and before they queue or while they wait.
+func TestQueueForgetsClientsThatEnd(t *testing.T) {
+	want := func(t *testing.T, r Record, total time.Duration) {
+		t.Helper()
+		require.Equal(t, "CQ", r.Termination.String())
+		require.ErrorIs(t, r.Err, errClientLeft)
+		require.Equal(t, total, r.Total)
+	}
+	p := narrow(t, "10.0.1.1:80")
+	play(t, &Proxy{Pool: p, AbortOnClose: true}, func(t *testing.T, s *scene) {
+		first, server := s.connect(s.backend("10.0.1.1:80"))
+		dial(t, s.net, "10.0.0.1:80").CloseWrite()
+		synctest.Wait()
+		want(t, s.record(), 0)
+		mute, talker := dial(t, s.net, "10.0.0.1:80"), dial(t, s.net, "10.0.0.1:80")
+		send(t, talker, "question")
+		synctest.Wait()
+		require.Equal(t, 2, p.Stats().Queued)
+		time.Sleep(time.Second)
+		mute.CloseWrite()
+		talker.Close()
+		synctest.Wait()
+		require.Zero(t, p.Stats().Queued)
+		want(t, s.record(), time.Second)
+		want(t, s.record(), time.Second)
+		first.CloseWrite() // no longer in the queue
+		synctest.Wait()
+		send(t, server, "answer")
+		wantRead(t, first, "answer")
+		first.Close()
+		server.Close()
+	})
+}
+
+// TestQueueForgetsSocketsThatEnd does so by events.
+func TestQueueForgetsSocketsThatEnd(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			onSockets(t, network, &Proxy{AbortOnClose: true}, func(t *testing.T, s *stage) {
+				p := s.proxy.Pool
+				for m := range p.All() {
+					require.NoError(t, p.Set(balance.Endpoint{Addr: m.Addr(), MaxConns: 1}))
+				}
+				first, server := s.connect()
+				for _, said := range []string{"", "question"} {
+					c, err := net.Dial("tcp", s.addr)
+					require.NoError(t, err)
+					send(t, c, said)
+					wantWaiting(t, p, 1)
+					s.clients++
+					closeWrite(t, c)
+					wantWaiting(t, p, 0)
+					require.Equal(t, "CQ", s.record().Termination.String())
+					c.Close()
+				}
+				first.Close()
+				server.Close()
+				require.Equal(t, "--", s.record().Termination.String())
+			})
+		})
+	}
+}
+
 // TestQueueForgetsTLSClientsThatReset does so with TLS ended in between.
 func TestQueueForgetsTLSClientsThatReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -19,6 +19,7 @@ type dialing struct {
 
 	queued *Conn  // a, while it waits for a server
 	left   func() // is called if it does not
+	leaves uint32 // events that say so
 }
 
 // dial connects b to addr with the help of p. It costs fewer system calls
@@ -143,9 +144,9 @@ func (r *relay) answered(c *Conn, events uint32) {
 }
 
 // hasLeft returns what is to be called if events say that a client in the queue
-// has gone both ways; r.mu is held.
+// has gone; r.mu is held.
 func (r *relay) hasLeft(c *Conn, events uint32) (left func()) {
-	if c == r.dialing.queued && events&(syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
+	if c == r.dialing.queued && events&r.dialing.leaves != 0 {
 		return r.dialing.left
 	}
 	return nil

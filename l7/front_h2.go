@@ -44,6 +44,7 @@ type h2Front struct {
 	patience *time.Timer // for the answer to the PING after the first GOAWAY
 	served   int
 	granted  int // MAX_CONCURRENT_STREAMS as last sent
+	lingers  int // streams whose reply has ended before their request
 }
 
 // h2Leaving is how much the client has been told of the end of the connection

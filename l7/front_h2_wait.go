@@ -47,13 +47,19 @@ func (f *h2Front) inHead() bool {
 
 // linger discards the rest of the request after the reply, for a moment: its END_STREAM may
 // be on its way, and some clients take a reset for a failure of the whole stream, although
-// they must not (RFC 9113, section 8.1). F.mu is held.
+// they must not (RFC 9113, section 8.1). Not more than a quarter of the streams do so at
+// once, lest the client waits for one to begin. F.mu is held.
 func (s *h2Exchange) linger() {
 	f, due, most := s.f, time.Time{}, s.got+lingerBytes
 	s.stopped = true
 	if s.x.Method == http.MethodConnect || s.x.wsKey != "" {
 		return // a tunnel is over when we are done with it
 	}
+	if f.lingers > f.granted/4 {
+		return
+	}
+	f.lingers++
+	defer func() { f.lingers-- }()
 	for s.err == nil && s.got < most && s.st.State() == h2.HalfClosedLocal {
 		if len(f.h2.Out) > 0 && !f.writing { // the client may be waiting for the reply, or a window
 			f.mu.Unlock()

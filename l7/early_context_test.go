@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net/http"
@@ -34,7 +35,7 @@ func TestEarlyReplyEndsNoContext(t *testing.T) {
 				time.Sleep(time.Millisecond)
 				ended = context.Cause(r.Context())
 			}), time.Hour, "late")})
-			for range 10 {
+			for i := range 10 {
 				over := make(chan struct{})
 				pr, pw := io.Pipe()
 				go func() {
@@ -51,6 +52,9 @@ func TestEarlyReplyEndsNoContext(t *testing.T) {
 				}()
 				req, err := http.NewRequest("POST", "http://10.0.0.1/", pr)
 				require.NoError(t, err)
+				if i%2 == 0 {
+					req.ContentLength = 1 << 30
+				}
 				start := time.Now()
 				resp, err := s.client.Do(req)
 				require.NoError(t, err)
@@ -65,6 +69,35 @@ func TestEarlyReplyEndsNoContext(t *testing.T) {
 				synctest.Wait()
 				require.NoError(t, ended)
 			}
+			time.Sleep(time.Second) // net/http still waits before it closes
+		})
+	}
+}
+
+// So does one that comes within a chunk, and the end of a wait for the body.
+func TestHalfABodyEndsNoContext(t *testing.T) {
+	for target, status := range map[string]int{"/": 401, "/wait": 408} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, false)
+			s.origin("10.0.1.1:80", func(w http.ResponseWriter, r *http.Request) {
+				_ = http.NewResponseController(w).EnableFullDuplex()
+				if r.URL.Path == "/wait" {
+					_, _ = io.Copy(io.Discard, r.Body)
+				}
+				w.WriteHeader(401)
+			})
+			s.serve(&Server{BodyTimeout: time.Second, Handler: http.TimeoutHandler(s.proxy("10.0.1.1:80"), time.Hour, "late")})
+			for range 10 {
+				c, err := s.net.DialContext(t.Context(), "tcp", "10.0.0.1:80")
+				require.NoError(t, err)
+				_, err = io.WriteString(c, "POST "+target+" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n8000\r\nsome")
+				require.NoError(t, err)
+				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+				require.NoError(t, err)
+				require.Equal(t, status, resp.StatusCode)
+				c.Close()
+			}
+			time.Sleep(time.Minute)
 		})
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -192,8 +191,7 @@ type handedConn struct {
 	continued    bool
 	bound        writeBound
 	leaving      leaving
-	idle         atomic.Bool  // net/http waits for a request
-	empty        atomic.Int32 // empty reads that interruptRead still has to give
+	idle         atomic.Bool // net/http waits for a request
 	clientConn
 
 	srv    *Server // nil until the handover
@@ -216,29 +214,7 @@ func (h *handedConn) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	n, err := h.Conn.Read(p)
-	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && h.empty.Add(-1) >= 0 {
-		return 0, nil
-	}
-	return n, err
-}
-
-// emptyReads is the number of empty reads in a row after which a [bufio.Reader] gives up.
-const emptyReads = 100
-
-// interruptRead ends a read of a request body in progress. Net/http takes an error for the
-// end of the connection and cancels the context of the request, upon which an
-// [http.TimeoutHandler] would answer 503 in place of the reply that the handler inside
-// has. Empty reads end it as well, with [io.ErrNoProgress]. The next reads fail.
-func (h *handedConn) interruptRead() error {
-	h.empty.Store(emptyReads)
-	return h.Conn.SetReadDeadline(past)
-}
-
-// SetReadDeadline ends what interruptRead has begun.
-func (h *handedConn) SetReadDeadline(t time.Time) error {
-	h.empty.Store(0)
-	return h.Conn.SetReadDeadline(t)
+	return h.Conn.Read(p)
 }
 
 // Write fails when the client has not accepted a byte for the limit of bound.

@@ -270,6 +270,11 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 // serveForeign calls h with the edited request; the editors edit its reply.
 func (s *standard) serveForeign(h http.Handler, _ wrapping) {
 	l, r := s.lend()
+	if h := s.handed(); h != nil && s.lent == nil && s.unread() {
+		ctx, end := s.shielded(h)
+		defer end()
+		l.ctx.Context = ctx
+	}
 	ew := &l.writer
 	s.lending = true
 	returned := false

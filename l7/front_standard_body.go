@@ -3,9 +3,11 @@
 package l7
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -214,10 +216,6 @@ func (s *standard) stopBody() {
 		s.under.stopBody()
 		return
 	}
-	if h := s.handed(); h != nil {
-		_ = h.interruptRead()
-		return
-	}
 	err := http.NewResponseController(s.w).SetReadDeadline(past)
 	if s.r.Body != nil && (err != nil || s.r.ProtoMajor > 1 || s.srv == nil && !isBodyOfNetHTTP(s.r.Body)) {
 		_ = s.r.Body.Close()
@@ -257,10 +255,34 @@ func (s *standard) lingerBody() {
 	default:
 		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
 		_, err := io.CopyN(io.Discard, s.r.Body, lingerBytes)
-		if h := s.handed(); h != nil && errors.Is(err, io.ErrNoProgress) { // of chunks whose reading was interrupted
+		if h := s.handed(); h != nil && errors.Is(err, os.ErrDeadlineExceeded) { // chunks whose reading was interrupted
 			_, _ = io.CopyN(io.Discard, h, lingerBytes)
 		}
 	}
+}
+
+// shielded returns the context of a request whose body is still to come, for a handler of
+// net/http, and a func that ends it. Net/http takes each failed read of the body for the end
+// of the connection and cancels its own context, upon which an [http.TimeoutHandler] would
+// answer 503 in place of the reply that the handler inside has. This one goes on if the read
+// was interrupted, or has timed out. A context with a deadline is left as it is.
+func (s *standard) shielded(h *handedConn) (context.Context, func()) {
+	of := s.r.Context()
+	if _, ok := of.Deadline(); ok {
+		return of, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(of))
+	stop := context.AfterFunc(of, func() {
+		if s.body.stopped.Load() || s.body.overdue() {
+			select {
+			case <-h.closed:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel(context.Cause(of))
+	})
+	return ctx, func() { stop(); cancel(nil) }
 }
 
 // handed returns the connection of the byte front that the embedded server has been given,

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
@@ -156,7 +157,16 @@ func TestForeignRepliesDuringAReadOfTheBody(t *testing.T) {
 	for name, h := range map[string]http.Handler{
 		"leaf":   http.HandlerFunc(reply),
 		"inside": around(&Capture{Next: http.HandlerFunc(reply)}),
-		"Wrap":   &Wrap{With: func(http.Handler) http.Handler { return http.HandlerFunc(reply) }, Next: HandlerFunc(func(*Exchange) {})},
+		"inside, with a third exchange": around(&Capture{Next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			done := make(chan struct{})
+			defer func() { <-done }()
+			go func() { // its record is taken over when the reply begins
+				defer close(done)
+				ServeHTTP(HandlerFunc(func(x *Exchange) { x.Respond(204, nil, "") }), httptest.NewRecorder(), r)
+			}()
+			reply(w, r)
+		})}),
+		"Wrap": &Wrap{With: func(http.Handler) http.Handler { return http.HandlerFunc(reply) }, Next: HandlerFunc(func(*Exchange) {})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, func(*site) http.Handler { return h }, func(s *site) {

@@ -170,9 +170,11 @@ func (s *standard) readLent(p []byte) (int, error) {
 	}
 	n, err := s.r.Body.Read(p)
 	b.read += int64(n)
-	s.lent.mu.Lock() // tell copies the record while a pump reads
-	s.x.Record.BytesIn = b.read
-	s.lent.mu.Unlock()
+	if !s.lending { // otherwise any goroutine may be reading, and takeBack does this
+		s.lent.mu.Lock() // tell copies the record while a pump reads
+		s.x.Record.BytesIn = b.read
+		s.lent.mu.Unlock()
+	}
 	return n, err
 }
 

@@ -4,6 +4,7 @@ package health_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -22,8 +23,11 @@ func ExampleFunc_dns() {
 			return new(net.Dialer).DialContext(ctx, "udp", e.Addr)
 		}}
 		_, err := r.LookupNetIP(ctx, "ip4", "health.example.") // a name that the servers know
+		if e2, ok := errors.AsType[*net.DNSError](err); ok {
+			e2.Server = e.Addr // a Resolver names that of resolv.conf
+		}
 		return err
-	}) // for a Checker: its Timeout ends ctx
+	}) // for a Checker: its Timeout ends ctx; a Resolver asks again as often and as late as resolv.conf says
 
 	addr, broken, stop := nameServer()
 	defer stop()

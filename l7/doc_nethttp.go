@@ -17,7 +17,7 @@
 //	HTTP2, the rest               fixed
 //
 // A tree of handlers that is wrong fails in Serve, except inside an [http.ServeMux], which
-// does not list its handlers: call the Check of those registered there before you serve, or
+// does not list its handlers, and inside a func: call the Check of those before you serve, or
 // use [NewRouter]. One that is wrong answers its requests with 500.
 //
 // In addition, MaxConns bounds the number of open connections, and [Server.Open]

@@ -114,6 +114,7 @@ func ExampleReply_Refuse() {
 func ExampleReply_Refuse_notFound() {
 	site := new(balance.Pool)
 	_ = site.Set(balance.Endpoint{Name: "a", Addr: "a:80", Value: http.NotFoundHandler()})
+	proxy := &l7.Proxy{Pool: site} // once: it has the connections to the servers
 	errNotFound := errors.New("not found")
 	h := &l7.ErrorPages{
 		Make: func(x *l7.Exchange, status int, err error) *l7.FixedReply {
@@ -128,7 +129,7 @@ func ExampleReply_Refuse_notFound() {
 					r.Refuse(errNotFound)
 				}
 			}))
-			l7.Serve(&l7.Proxy{Pool: site}, x)
+			l7.Serve(proxy, x)
 		}),
 	}
 	call(h, "/")

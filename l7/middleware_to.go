@@ -39,6 +39,8 @@ import (
 // write the literals without Rewrite.Host. With several URLs the client's Host is kept,
 // since the servers do the same work.
 //
+// Make the handler once, and not for each request: it has a pool and connections.
+//
 // A URL is http or https, with a host, and without user, query and fragment. Check
 // finds what is wrong with the URLs, as it does with a literal: [Server.Serve] returns
 // it, and without a Server requests are answered 500.

@@ -35,6 +35,9 @@ import (
 // coarse, which saves a system call per request: each may take up to a half longer than
 // set, most often a quarter, and never less.
 //
+// A proxy without an Upstream makes one, with connections of its own, so make it once and
+// not for each request.
+//
 // The fields must not change once the proxy serves. Several proxies with
 // different fields may share a Pool and an Upstream, which gives each route its
 // own timeouts.

@@ -105,9 +105,10 @@ func (t *attempt) relay(src source) {
 	}
 	switch {
 	case isReplaced(err): // and so answered
-		src.stopSending(t, false)
-		x.down.detach()
-		src.close()
+		whole := src.stopSending(t, false)
+		untouched := x.down.detach()
+		skip(src)
+		src.release(untouched && whole && src.ended())
 		return
 	case err != nil:
 		err = &clientError{err}
@@ -140,6 +141,16 @@ func (t *attempt) relay(src source) {
 	}
 	t.cut(src, err)
 	src.close()
+}
+
+// skip discards the body of a reply that is not relayed, if all of it has come: the
+// connection can be used again.
+func skip(src source) {
+	for src.received() && !src.ended() {
+		if _, err := src.next(); err != nil {
+			return
+		}
+	}
 }
 
 // endEarly prepares for a reply that comes before the request body has been sent. If it

@@ -39,8 +39,9 @@ type Reply struct {
 // Refuse replaces the reply by a 502, with the error page if there is one. A reply
 // editor calls it for a reply that must not be passed on. The editors that were
 // registered before see the 502 and not the reply. The rest of the body is not
-// waited for: a connection of HTTP/1 on which it has not all come is closed. Err is wrapped in the [Record]'s, see [RefusedError]; it may be nil. The record
-// ends with cause l4.Denied and phase l4.PhaseHeaders, PH. The refusal does not count against
+// waited for: a connection of HTTP/1 on which it has not all come is closed. Err is
+// wrapped in the [Record]'s, see [RefusedError]; it may be nil. The record ends with
+// cause l4.Denied and phase l4.PhaseHeaders, PH. The refusal does not count against
 // the server: outlier detection hears what the server sent, and a [CircuitBreaker]
 // counts neither success nor failure. Logs warn of it, unless the error page has another
 // status, below 500, see [ErrorPages].Make. Refuse does nothing to an interim reply.

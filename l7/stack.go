@@ -3,11 +3,10 @@
 package l7
 
 // The stack of a goroutine begins with 2 KiB and would be doubled on the way down to
-// the socket, once for a request over HTTP/1 and three times for a stream of HTTP/2: a
-// twentieth and a tenth of the cost of a small request on a goroutine of its own. The
-// funcs below grow it while there is little on it to copy. Their result has no meaning.
+// the socket, twice for a request over HTTP/1 and three times for a stream of HTTP/2: about
+// a tenth of the cost of a small request on a goroutine of its own. The funcs below grow it while there is little on it to copy. Their result has no meaning.
 const (
-	stackHTTP1 = 2200    // bytes that a Proxy and most handlers before it need
+	stackHTTP1 = 5 << 10 // bytes that a Proxy and most handlers before it need
 	stackHTTP2 = 7 << 10 // likewise
 )
 

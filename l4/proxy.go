@@ -30,8 +30,8 @@ const (
 // once. One that has ended its stream keeps its place until its turn or the timeout of the
 // queue, as it may still expect an answer (RFC 9293, section 3.6): a FIN does not tell a client
 // that has closed its socket from one that has sent all it has to say. AbortOnClose takes
-// both for gone. Behind TLS neither is seen once the client has sent some KiB that nobody
-// has read yet.
+// both for gone. Behind TLS neither is seen once the client has sent some KiB that have not
+// been read yet.
 type Proxy struct {
 	Pool *balance.Pool
 

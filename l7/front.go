@@ -82,10 +82,16 @@ func (c *byteConn) takeWork() {
 	}
 	c.work = w
 	w.x.down, w.name, w.kept = c, "", nil
-	w.from = origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}
-	if w.from.tls != nil {
-		w.from.scheme = "https"
+	w.from = c.comesFrom()
+}
+
+// comesFrom returns the origin of the connection.
+func (c *byteConn) comesFrom() origin {
+	o := origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}
+	if o.tls != nil {
+		o.scheme = "https"
 	}
+	return o
 }
 
 // remoteName returns the client's address as net/http writes it.

@@ -68,17 +68,17 @@ type mark struct {
 // mark notes r and what the client has sent.
 func (l *carried) mark(r *http.Request, list []Field) {
 	l.body, l.length = r.Body, r.ContentLength
-	forwarded := func(fd Field) bool { return fd.kind == kindForwarded }
-	if l.from.all == nil && r.Host == l.from.asked.host && l.from.asked.isTarget(r.RequestURI) && l.from.asked.isURL(r.URL) &&
-		len(r.Header["Connection"]) == 0 && !slices.ContainsFunc(list, forwarded) {
-		return
-	}
-	l.was = &mark{url: *r.URL, target: r.RequestURI, host: r.Host, connection: r.Header["Connection"]}
-	for _, fd := range list {
-		if forwarded(fd) {
-			l.was.sent = append(l.was.sent, fd)
+	var sent []Field
+	for i := range list {
+		if list[i].kind == kindForwarded {
+			sent = append(sent, list[i])
 		}
 	}
+	a, connection := &l.from.asked, r.Header["Connection"]
+	if l.from.all == nil && r.Host == a.host && a.isTarget(r.RequestURI) && a.isURL(r.URL) && len(connection) == 0 && len(sent) == 0 {
+		return
+	}
+	l.was = &mark{*r.URL, r.RequestURI, r.Host, sent, connection}
 }
 
 // isTarget reports whether s is the path and query.

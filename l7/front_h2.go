@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7/internal/h2"
 )
 
@@ -63,10 +62,8 @@ var leavePing = [8]byte{'l', 'e', 'a', 'v', 'e'}
 // startHTTP2 begins HTTP/2 on the connection.
 func (c *byteConn) startHTTP2() {
 	streams := c.srv.maxStreams()
-	f := &h2Front{conn: c, srv: c.srv, from: &origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}}
-	if f.from.tls != nil {
-		f.from.scheme = "https"
-	}
+	from := c.comesFrom()
+	f := &h2Front{conn: c, srv: c.srv, from: &from}
 	head := orDefault(c.srv.MaxHeaderBytes, defaultMaxHeader)
 	f.start(c.c, c.nc != c.raw, orDefault(c.srv.SendTimeout, defaultSendTimeout), &h2.Config{
 		MaxStreams: streams, MaxFrame: h2.MinMaxFrame, MaxBlock: max(2*min(head, math.MaxInt/2), 64<<10), MaxHeaders: head,

@@ -52,10 +52,12 @@ func (f *h2Front) inHead() bool {
 func (s *h2Exchange) linger() {
 	f, due, most := s.f, time.Time{}, s.got+lingerBytes
 	s.stopped = true
-	if s.x.Method == http.MethodConnect || s.x.wsKey != "" {
-		return // a tunnel is over when we are done with it
-	}
-	if f.lingers > f.granted/4 {
+	switch {
+	case s.st.State() != h2.HalfClosedLocal: // as nearly all
+		return
+	case s.x.Method == http.MethodConnect || s.x.wsKey != "": // a tunnel is over when we are done with it
+		return
+	case f.lingers > f.granted/4:
 		return
 	}
 	f.lingers++

@@ -145,8 +145,7 @@ func (s *standard) sayLast() {
 	if s.srv == nil || s.r.ProtoMajor != 1 {
 		return
 	}
-	h, _ := s.r.Context().Value(handedKey{}).(*handedConn)
-	s.srv.sayLast(s.w, h)
+	s.srv.sayLast(s.w, s.handed())
 }
 
 // sayLast does so for a reply on h, which is nil if the connection is not known.

@@ -69,8 +69,8 @@ func urlOf(target string) *url.URL {
 	return u
 }
 
-// headerOf makes a header map of the lines of a head, which have been validated
-// before, but for Host.
+// headerOf makes a header map of the lines of a head, without Host. They have been
+// validated before.
 func headerOf(lines string) http.Header {
 	n := max(0, strings.Count(lines, "\n")-1) // the last one is empty
 	h := make(http.Header, n)

@@ -31,9 +31,9 @@ import (
 // the same, so changing from one to the other is one word. The differences: no
 // timeout is unlimited unless it is negative; IdleTimeout also bounds the wait for
 // the first request; Close waits for the handlers; Shutdown also waits for upgraded
-// connections, and cuts what is left when its context ends. A connection hijacked by a handler of net/http is the listener's own,
-// and belongs to the handler alone once that has returned; with MaxConns it is a
-// wrapper, and counts as open until it is closed. BodyTimeout and SendTimeout replace
+// connections, and cuts what is left when its context ends. A connection hijacked by a
+// handler of net/http is the listener's own, and belongs to the handler alone once that has
+// returned; with MaxConns it is a wrapper, and counts as open until it is closed. BodyTimeout and SendTimeout replace
 // ReadTimeout and WriteTimeout: they bound each wait for the client, not a whole
 // message. ConnContext gets a connection before the TLS of ServeTLS, and Protocols
 // includes UnencryptedHTTP2 by default. The package comment maps the other fields of

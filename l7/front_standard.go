@@ -212,8 +212,8 @@ func (s *standard) session(need bool) usage {
 		return s.under.session(need)
 	}
 	if s.conn == nil { // an outer handler may have replaced the request
-		h, ok := s.r.Context().Value(handedKey{}).(*handedConn)
-		if !ok {
+		h := s.handed()
+		if h == nil {
 			return usage{first: true}
 		}
 		s.conn, s.first = &h.clientConn, h.requests.Load() == 1
@@ -270,10 +270,12 @@ func (s *standard) hijack(r *Reply) (*l4.Conn, []byte, error) {
 // serveForeign calls h with the edited request; the editors edit its reply.
 func (s *standard) serveForeign(h http.Handler, _ wrapping) {
 	l, r := s.lend()
-	if h := s.handed(); h != nil && s.lent == nil && s.unread() {
-		ctx, end := s.shielded(h)
-		defer end()
-		l.ctx.Context = ctx
+	if s.srv != nil && s.lent == nil && s.unread() {
+		if h := s.handed(); h != nil {
+			ctx, end := s.shielded(h)
+			defer end()
+			l.ctx.Context = ctx
+		}
 	}
 	ew := &l.writer
 	s.lending = true
@@ -352,7 +354,7 @@ func (s *standard) parker() *l4.Parker {
 func (s *standard) probe() {
 	if s.under != nil {
 		s.under.probe()
-	} else if h, ok := s.r.Context().Value(handedKey{}).(*handedConn); ok {
+	} else if h := s.handed(); h != nil {
 		probe(h)
 	}
 }

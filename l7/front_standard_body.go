@@ -255,8 +255,10 @@ func (s *standard) lingerBody() {
 	default:
 		_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
 		_, err := io.CopyN(io.Discard, s.r.Body, lingerBytes)
-		if h := s.handed(); h != nil && errors.Is(err, os.ErrDeadlineExceeded) { // chunks whose reading was interrupted
-			_, _ = io.CopyN(io.Discard, h, lingerBytes)
+		if s.srv != nil && errors.Is(err, os.ErrDeadlineExceeded) { // chunks whose reading was interrupted
+			if h := s.handed(); h != nil {
+				_, _ = io.CopyN(io.Discard, h, lingerBytes)
+			}
 		}
 	}
 }
@@ -288,9 +290,6 @@ func (s *standard) shielded(h *handedConn) (context.Context, func()) {
 // handed returns the connection of the byte front that the embedded server has been given,
 // nil under an http.Server of the host's.
 func (s *standard) handed() *handedConn {
-	if s.srv == nil {
-		return nil
-	}
 	h, _ := s.r.Context().Value(handedKey{}).(*handedConn)
 	return h
 }

@@ -4,7 +4,8 @@ package l7
 
 // The stack of a goroutine begins with 2 KiB and would be doubled on the way down to
 // the socket, twice for a request over HTTP/1 and three times for a stream of HTTP/2: about
-// a tenth of the cost of a small request on a goroutine of its own. The funcs below grow it while there is little on it to copy. Their result has no meaning.
+// a tenth of the cost of a small request on a goroutine of its own. The funcs below grow it
+// while there is little on it to copy. Their result has no meaning.
 const (
 	stackHTTP1 = 5 << 10 // bytes that a Proxy and most handlers before it need
 	stackHTTP2 = 7 << 10 // likewise

@@ -425,13 +425,8 @@ func (t *attempt) retryStatus(l *try, src source) *failure {
 		}
 		// Draining a short body saves the connection.
 		src.expectBody(nil, bodyWait{limit: time.Second, stream: time.Second})
-		clean := sent
-		for n := 0; clean && !src.ended() && n < maxUnread; {
-			p, err := src.next()
-			n += len(p)
-			clean = err == nil || src.ended()
-		}
-		if t.x.down.detach() && clean && src.ended() {
+		clean := sent && drain(src)
+		if t.x.down.detach() && clean {
 			src.release(true)
 		} else {
 			src.close()

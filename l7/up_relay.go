@@ -107,8 +107,8 @@ func (t *attempt) relay(src source) {
 	case isReplaced(err): // and so answered
 		whole := src.stopSending(t, false)
 		untouched := x.down.detach()
-		skip(src)
-		src.release(untouched && whole && src.ended())
+		src.expectBody(nil, bodyWait{})
+		src.release(untouched && whole && src.received() && drain(src)) // without a wait
 		return
 	case err != nil:
 		err = &clientError{err}
@@ -143,14 +143,16 @@ func (t *attempt) relay(src source) {
 	src.close()
 }
 
-// skip discards the body of a reply that is not relayed, if all of it has come: the
-// connection can be used again.
-func skip(src source) {
-	for src.received() && !src.ended() {
-		if _, err := src.next(); err != nil {
-			return
+// drain discards the body of a reply that is not relayed, unless it is long, and reports
+// whether that was all: the connection can be used again then.
+func drain(src source) bool {
+	for n := 0; !src.ended() && n < maxUnread; {
+		p, err := src.next()
+		if n += len(p); err != nil {
+			break
 		}
 	}
+	return src.ended()
 }
 
 // endEarly prepares for a reply that comes before the request body has been sent. If it

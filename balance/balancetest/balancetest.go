@@ -10,9 +10,10 @@
 // A policy that goes by zones or labels is given some by Law.Endpoint.
 //
 // The subtests are what it checks: only usable servers are picked, and none twice while
-// others are left to try; no limit is exceeded, and no Bound of the picker while another server
-// is within it; a pick allocates nothing, and many may run at once; shares follow the weights. If Law.Keyed is set, a key also stays with its server
-// when the order of Set changes or another server leaves.
+// others are left to try; no limit is exceeded, and no Bound of the picker while another
+// server is within it; a pick allocates nothing, and many may run at once; shares follow the
+// weights. If Law.Keyed is set, a key also stays with its server when the order of Set
+// changes or another server leaves.
 //
 // Run it with the race detector as well: it picks from many goroutines at once. Most of the
 // time goes into shares with little in flight, which one goroutine finds out; -short leaves

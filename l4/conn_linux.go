@@ -258,9 +258,12 @@ func (c *Conn) readOnce(fd uintptr) {
 }
 
 // writeNow writes as much of p or the pipe as it can without waiting; the error is
-// syscall.EAGAIN if some is left.
-func (c *Conn) writeNow(p []byte, pipe *pipe) (n int, err error) {
+// syscall.EAGAIN if some is left. more says that more of p, or the end, follows at once.
+func (c *Conn) writeNow(p []byte, pipe *pipe, more bool) (n int, err error) {
 	out := &c.out
+	if more {
+		out.flags = sendMore
+	}
 	if out.p, out.pipe = p, pipe; pipe != nil {
 		n = pipe.n
 	}
@@ -273,7 +276,7 @@ func (c *Conn) writeNow(p []byte, pipe *pipe) (n int, err error) {
 	if err == nil {
 		err = out.err
 	}
-	out.p, out.pipe, out.err = nil, nil, nil
+	out.p, out.flags, out.pipe, out.err = nil, 0, nil, nil
 	if n > 0 {
 		c.bytesWritten.Add(int64(n))
 	}

@@ -68,7 +68,7 @@ func (r *relay) offer(a, b *Conn, buffers *BufferPool) (ok bool, err error) {
 			return false, nil // be it the end: it will be read again
 		}
 	}
-	n, err := b.writeNow(said, nil)
+	n, err := b.writeNow(said, nil, false)
 	switch r.sent = n; {
 	case lent == nil:
 		a.Discard(n)

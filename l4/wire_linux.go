@@ -242,13 +242,29 @@ func (d *direction) fill() (int, error) {
 		case n < len(b.B) && d.full <= bulkAfter:
 			d.full = 0
 		}
-		if n < len(b.B) && !d.hup {
+		if n < len(b.B) && d.hup {
+			return d.fillLast(n)
+		} else if n < len(b.B) {
 			d.readable = false // all there was; more makes another edge
 		}
 		return n, nil
 	}
 	pool.Put(b)
 	return 0, d.nothing(err)
+}
+
+// fillLast reads on after n bytes that are still to be written, so that the end of the
+// stream, which most likely comes next, can go in one packet with them.
+func (d *direction) fillLast(n int) (int, error) {
+	m, err := d.src.readNow(d.held.B[n:], nil)
+	if m > 0 {
+		d.pending = d.held.B[:n+m]
+		return n + m, nil
+	}
+	if err = d.nothing(err); err != nil {
+		d.flush() // the error ends everything
+	}
+	return n, err
 }
 
 // fillPipe is fill by splice. A pipe may be full before src is empty, so that
@@ -285,10 +301,10 @@ func (d *direction) flush() bool {
 		err error
 	)
 	if len(d.pending) > 0 {
-		n, err = d.dst.writeNow(d.pending, nil)
+		n, err = d.dst.writeNow(d.pending, nil, d.ended && d.r.running == 2) // then endStream follows
 		d.pending = d.pending[n:]
 	} else {
-		n, err = d.dst.writeNow(nil, d.pipe)
+		n, err = d.dst.writeNow(nil, d.pipe, false)
 	}
 	if n > 0 {
 		d.moved += int64(n)

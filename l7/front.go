@@ -368,7 +368,7 @@ func (c *byteConn) finishExchange() bool {
 	if c.ends != endsBroken && !c.drain() {
 		c.ends.atLeast(endsLate)
 	}
-	if c.flush() != nil && completed(c.x.Record.Termination) {
+	if c.flushLast() != nil && completed(c.x.Record.Termination) {
 		c.x.Record.Termination = endOf(l4.ClientAborted, l4.PhaseData)
 	}
 	c.endRecord()

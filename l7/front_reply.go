@@ -172,6 +172,20 @@ func (c *byteConn) sent(n int64) {
 // flush writes the output buffer.
 func (c *byteConn) flush() error { return c.push(false) }
 
+// flushLast is flush at the end of an exchange. If the connection ends with it, the end goes
+// in one packet with the reply, which saves one on each side. Close alone could do that, but
+// it throws away what has not been sent if the client has sent more than was read.
+func (c *byteConn) flushLast() error {
+	if !c.ends.closes() || c.out == nil || len(c.out.B) == 0 {
+		return c.flush()
+	}
+	if err := c.push(true); err != nil {
+		return err
+	}
+	_ = c.c.CloseWrite() // Close follows in any case
+	return nil
+}
+
 // push is flush; more says that a send follows at once.
 func (c *byteConn) push(more bool) error {
 	if c.out == nil || len(c.out.B) == 0 {

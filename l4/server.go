@@ -231,6 +231,7 @@ func (s *Server) serveConn(st *serverState, c *Conn) {
 			guard(s.Logger, "Close", func() { breakOff(c) })
 		}
 	}()
+	growStack(0)
 	ctx := st.ctx
 	if s.ConnContext != nil {
 		ctx = s.ConnContext(ctx, c)

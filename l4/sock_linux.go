@@ -388,11 +388,22 @@ func (s *sock) failure() (failed error) {
 
 // selfConnected reports whether s is connected to itself. That happens if no
 // socket listens at a local port and the kernel picks it as the port of s.
-func (s *sock) selfConnected(addr string) bool {
-	to, err := netip.ParseAddrPort(addr)
-	if err != nil || !to.Addr().IsLoopback() || to.Port() < 1024 {
-		return false
+func (s *sock) selfConnected() bool {
+	switch to := s.to.(type) {
+	case *syscall.SockaddrInet4:
+		if to.Addr[0] != 127 || to.Port < 1024 {
+			return false
+		}
+		local, err := syscall.Getsockname(s.fd)
+		l, ok := local.(*syscall.SockaddrInet4)
+		return err == nil && ok && l.Port == to.Port && l.Addr == to.Addr
+	case *syscall.SockaddrInet6:
+		if !netip.AddrFrom16(to.Addr).IsLoopback() || to.Port < 1024 {
+			return false
+		}
+		local, err := syscall.Getsockname(s.fd)
+		l, ok := local.(*syscall.SockaddrInet6)
+		return err == nil && ok && l.Port == to.Port && l.Addr == to.Addr
 	}
-	local, ok := s.LocalAddr().(*net.TCPAddr)
-	return ok && local.Port == int(to.Port()) && local.IP.Equal(to.Addr().AsSlice())
+	return false
 }

@@ -34,7 +34,7 @@ func (r *relay) dial(ctx context.Context, p *Parker, a *Conn, network, addr stri
 		return nil, ok, dialError(network, addr, err)
 	}
 	c = NewConn(s)
-	if !done && s.selfConnected(addr) {
+	if !done && s.selfConnected() {
 		err = os.NewSyscallError("connect", syscall.ECONNREFUSED)
 	} else if !done {
 		done, err = r.offer(a, c, &p.buffers)

@@ -6,10 +6,14 @@ package l4
 // begins with 2 KiB, which would be doubled deep down on the way to connect(2).
 const stackConn = 2400
 
-// growStack grows the stack while there is little on it to copy. Its result has no meaning.
+// growStack grows the stack while there are few frames on it to copy. It takes 0, for which
+// the room is not even cleared.
 //
 //go:noinline
-func growStack(i uint16) byte {
-	var room [stackConn]byte
-	return room[i%stackConn]
+func growStack(i int) (b byte) {
+	if i > 0 {
+		var room [stackConn]byte
+		b = room[i%stackConn]
+	}
+	return b
 }

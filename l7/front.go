@@ -44,7 +44,6 @@ type byteConn struct {
 	ends    ending
 	moved   bool     // to the standard front
 	settled bool     // no longer on the stack that served the last exchange
-	grown   bool     // that stack has grown already
 	watched *l4.Conn // the connection that the Parker watches, or will soon; nil if none
 	peeking
 
@@ -130,6 +129,7 @@ func (c *byteConn) giveWork() {
 
 // start runs in the connection's goroutine.
 func (c *byteConn) start(cfg *tls.Config) {
+	growStackHTTP1(0)
 	if c.open(cfg) {
 		c.loop()
 	}
@@ -174,7 +174,6 @@ func negotiated(t *tls.Conn) string { return t.ConnectionState().NegotiatedProto
 // loop serves requests until the connection ends or is settled.
 func (c *byteConn) loop() {
 	settle, serving := false, false
-	c.grown = false
 	defer func() {
 		if p := recover(); p != nil { // of the connection itself, which may be the host's
 			err := recovered(c.srv.logger(), p, "connection")

@@ -22,10 +22,7 @@ func (c *byteConn) next() (more, idle bool) {
 			return false, idle
 		}
 	}
-	if !c.grown {
-		c.grown = true
-		growStackHTTP1(0)
-	}
+	growStackHTTP1(0) // unless start has
 	now := time.Now()
 	if c.now = now; c.work == nil {
 		c.takeWork()

@@ -102,10 +102,13 @@ func TestRelayForgetsServersOfEarlierTries(t *testing.T) {
 		client, a := tcpPair(t)
 		front := NewConn(a)
 		r := &relay{}
-		dial := func() *Conn { // the client is silent, so that the Parker waits for the answer
-			c, ok, err := r.dial(t.Context(), p, front, "tcp", ln.Addr().String(), 0)
+		dial := func() *Conn { // so that the Parker waits for the answer
+			addr := ln.Addr().String()
+			s, _, ok, err := dialSock("tcp", addr)
 			require.NoError(t, err)
 			require.True(t, ok)
+			c, _, err := r.await(t.Context(), p, NewConn(s), s, "tcp", addr, 0)
+			require.NoError(t, err)
 			t.Cleanup(func() { c.Close() })
 			return c
 		}

@@ -64,8 +64,8 @@ func (r *relay) offer(a, b *Conn, buffers *BufferPool) (ok bool, err error) {
 		if err != nil && err != syscall.EAGAIN {
 			r.dialing.broken = err
 		}
-		if said = lent.B[:n]; n == 0 {
-			return false, nil // be it the end: it will be read again
+		if said = lent.B[:n]; n == 0 { // be it the end: it will be read again
+			return !unconnected(b), nil
 		}
 	}
 	n, err := b.writeNow(said, nil, false)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -85,5 +86,31 @@ func TestSelfConnected(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.True(t, s.selfConnected())
+	}
+}
+
+// Over loopback a server is connected to at once, and nothing waits for that, whether or not
+// the client has said something yet.
+func TestDialOverLoopbackDoesNotWait(t *testing.T) {
+	p, err := NewParker() // which does not run, so that what waits for it ends by the timeout
+	require.NoError(t, err)
+	defer p.Close()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	for _, said := range []string{"", "hello"} {
+		near, client := sockets(t)
+		_, err = io.WriteString(client, said)
+		require.NoError(t, err)
+		var c *Conn
+		for range 20 { // a busy kernel may take its time
+			r := &relay{}
+			c, _, err = r.dial(t.Context(), p, NewConn(near), "tcp", ln.Addr().String(), 50*time.Millisecond)
+			if err == nil {
+				c.Close()
+				break
+			}
+		}
+		require.NoError(t, err, "said %q", said)
 	}
 }

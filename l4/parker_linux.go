@@ -57,8 +57,9 @@ const (
 	epollET     = 1 << 31 // syscall.EPOLLET is negative
 	eventsPark  = syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT
 	eventsWatch = syscall.EPOLLRDHUP | epollET
-	eventsWired = syscall.EPOLLIN | syscall.EPOLLRDHUP | epollET
+	eventsWired = syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLPRI | epollET
 	eventsGone  = syscall.EPOLLRDHUP | syscall.EPOLLHUP | syscall.EPOLLERR
+	eventsOn    = eventsGone | syscall.EPOLLPRI // there may be more behind a short read
 )
 
 // NewParker returns a Parker, which works while Run is running. The error is

@@ -15,6 +15,7 @@ import (
 //
 //	IN      src has something new: read until a read is short of the buffer
 //	RDHUP   ... or, if the peer has ended its stream, until it says so
+//	PRI     ... or, if it has sent urgent data, at which a read ends, until there is nothing
 //	OUT     dst takes more again: asked for once a write did not go through
 //
 // Everything below happens with r.mu held.
@@ -27,7 +28,7 @@ const (
 // A flow is what a wired direction remembers.
 type flow struct {
 	readable bool    // src may have something to read
-	hup      bool    // src's peer has ended its stream: only a read of 0 is the end
+	readOn   bool    // a short read does not mean that src has no more: see eventsOn
 	ended    bool    // src has
 	full     int     // reads in a row that filled the buffer, of bulkAfter
 	held     *Buffer // what dst did not take yet, if that was borrowed
@@ -74,7 +75,7 @@ func (r *relay) wireNow(p *Parker) bool {
 		r.up.pump()
 	}
 	early := r.dialing.early &^ syscall.EPOLLOUT
-	r.down.readable, r.down.hup = early != 0, early&eventsGone != 0
+	r.down.readable, r.down.readOn = early != 0, early&eventsOn != 0
 	if r.down.readable || len(r.down.pending) > 0 {
 		r.down.pump()
 	}
@@ -118,7 +119,7 @@ func (r *relay) event(c *Conn, events uint32) (ours bool) {
 	}
 	if events&^syscall.EPOLLOUT != 0 {
 		from.readable = true
-		from.hup = from.hup || events&eventsGone != 0
+		from.readOn = from.readOn || events&eventsOn != 0
 		from.pump()
 		if events&syscall.EPOLLERR != 0 && !from.over && from.stuck() {
 			from.broken(syscall.ECONNRESET) // no read would find it
@@ -242,7 +243,7 @@ func (d *direction) fill() (int, error) {
 		case n < len(b.B) && d.full <= bulkAfter:
 			d.full = 0
 		}
-		if n < len(b.B) && d.hup {
+		if n < len(b.B) && d.readOn {
 			return d.fillLast(n)
 		} else if n < len(b.B) {
 			d.readable = false // all there was; more makes another edge
@@ -278,6 +279,9 @@ func (d *direction) fillPipe() (int, error) {
 	}
 	d.r.parker.putPipe(d.pipe)
 	d.pipe, d.full = nil, 0
+	if err == nil || err == syscall.EAGAIN && d.readOn {
+		return 0, nil // a read tells: before urgent data, a splice does as if this were all
+	}
 	return 0, d.nothing(err)
 }
 

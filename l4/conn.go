@@ -29,10 +29,10 @@ type Conn struct {
 	raw syscall.RawConn // of nc, if it is one that may be read and written directly; else nil
 	tls *tlsReader      // if nc is a *tls.Conn, else nil
 
-	ahead  []byte // read ahead and not yet consumed; nil when empty, so that an idle Conn holds nothing
-	in     input
-	out    output
-	asking asking
+	ahead  []byte  // read ahead and not yet consumed; nil when empty, so that an idle Conn holds nothing
+	in     *input  // of reads through raw; nil until needed
+	out    *output // of writes through raw; nil until needed
+	yields yields
 
 	bytesRead    atomic.Int64
 	bytesWritten atomic.Int64

@@ -4,26 +4,24 @@ package l4
 
 import "syscall"
 
-// An asking is the state of Ask between the calls of its function, which is
-// made at the first Ask.
+// An asking is the state of Ask between the calls of its function.
 type asking struct {
-	step  func(fd uintptr) bool
 	req   []byte
-	n     int  // bytes of req written
+	sent  int  // bytes of req written
 	asked bool // all of it is, and the answer is awaited
 	probe [1]byte
 }
 
 // ask looks, writes, and from then on reads; false means wait.
-func (c *Conn) ask(fd uintptr) bool {
-	a := &c.asking
+func (in *input) ask(fd uintptr) bool {
+	a := &in.asking
 	if a.asked {
-		return c.readable(fd)
+		return in.read(fd)
 	}
 	switch _, errno := sysRead(fd, a.probe[:]); errno {
 	case syscall.EAGAIN:
 	default:
-		c.in.err = ErrNotQuiet
+		in.err = ErrNotQuiet
 		return true
 	}
 	n, errno := sysWrite(fd, a.req[:min(len(a.req), maxSyscall)], 0)
@@ -31,27 +29,27 @@ func (c *Conn) ask(fd uintptr) bool {
 	case errno == syscall.EAGAIN:
 		return true
 	case errno != 0:
-		c.in.err = errno
+		in.err = errno
 		return true
 	}
-	a.n = n
+	a.sent = n
 	a.asked = n == len(a.req)
 	return !a.asked
 }
 
 func (c *Conn) askRaw(req []byte, p *BufferPool) (*Buffer, int, error) {
-	a := &c.asking
-	if a.step == nil {
-		a.step = c.ask
+	w := c.input()
+	if w.step == nil {
+		w.step = w.ask
 	}
-	a.req = req
-	c.in.pool = p
-	n, b, err := c.readWith(a.step)
+	w.req, w.pool = req, p
+	err := c.raw.Read(w.step)
+	in, sent := w.intake, w.sent
+	w.intake, w.asking = intake{}, asking{}
+	n, b, _, err := c.took(in, err)
 	if b != nil {
 		b.B = b.B[:n]
 	}
-	sent := a.n
-	a.req, a.n, a.asked = nil, 0, false
 	if sent > 0 {
 		c.bytesWritten.Add(int64(sent))
 	}

@@ -15,35 +15,63 @@ import (
 // scheduler that the thread is busy, so they have to be short.
 const maxSyscall = 64 << 10
 
-// input and output are the arguments and results of the functions given to
-// the RawConn. They are fields, not captured variables, and the functions are
-// made once, so that reads and writes allocate nothing.
-type input struct {
-	ready func(fd uintptr) bool
-	now   func(fd uintptr) // reads once into p; made when the Conn is wired
-	p     []byte           // read into this,
-	pool  *BufferPool      // or if this is set into a buffer borrowed from it
-	buf   *Buffer
-	pipe  *pipe // or into this
-	n     int
-	err   error
-
-	drained bool // the last read took all there was
-	waited  bool // one has looked in vain
-	credit  int8 // of giving way: what it has gained less what it has cost
-	skip    int8 // reads to go until it is tried without
+// An intake is one read: where it goes to, and what came of it.
+type intake struct {
+	p      []byte      // read into this,
+	pool   *BufferPool // or if this is set into a buffer borrowed from it,
+	buf    *Buffer
+	pipe   *pipe // or into this
+	n      int
+	err    error
+	room   bool // the read was shorter than it could have been
+	waited bool // it has looked in vain
 }
 
 // sendMore is MSG_MORE of send(2).
 const sendMore = 0x8000
 
+// An outgo is one write.
+type outgo struct {
+	p     []byte  // what is left to write,
+	flags uintptr // with these flags of send(2),
+	pipe  *pipe   // or is written if set
+	err   error
+}
+
+// input and output are the arguments and results of the functions given to the RawConn.
+// They are fields, not captured variables, and the functions are made once, so that reads
+// and writes allocate nothing. A Conn makes them at the first call that cannot do without:
+// one over a sock that never waits has none.
+type input struct {
+	intake
+	asking
+	ready func(fd uintptr) bool
+	step  func(fd uintptr) bool // of Ask; made by the first
+	now   func(fd uintptr)      // reads once
+}
+
 type output struct {
+	outgo
 	ready func(fd uintptr) bool
 	now   func(fd uintptr) // writes what goes without waiting
-	p     []byte           // what is left to write,
-	flags uintptr          // with these flags of send(2),
-	pipe  *pipe            // or is written if set
-	err   error
+}
+
+func (c *Conn) input() *input {
+	if c.in == nil {
+		in := new(input)
+		in.ready, in.now = in.read, in.readNow
+		c.in = in
+	}
+	return c.in
+}
+
+func (c *Conn) output() *output {
+	if c.out == nil {
+		out := new(output)
+		out.ready, out.now = out.write, out.writeNow
+		c.out = out
+	}
+	return c.out
 }
 
 // openRaw sets c.raw if the bare connection is a socket of the net package itself. A type
@@ -59,15 +87,10 @@ func (c *Conn) openRaw() {
 			c.raw, _ = nc.SyscallConn()
 		}
 	}
-	if c.raw != nil {
-		c.in.ready = c.readable
-		c.out.ready = c.writable
-	}
 }
 
-// readable reads once; false means wait.
-func (c *Conn) readable(fd uintptr) bool {
-	in := &c.in
+// read reads once; false means wait.
+func (in *intake) read(fd uintptr) bool {
 	p := in.p
 	if in.pool != nil {
 		in.buf = in.pool.Get()
@@ -76,7 +99,7 @@ func (c *Conn) readable(fd uintptr) bool {
 	p = p[:min(len(p), maxSyscall)]
 	n, errno := sysRead(fd, p)
 	if errno == 0 && n > 0 {
-		in.n, in.drained = n, n < len(p)
+		in.n, in.room = n, n < len(p)
 		return true
 	}
 	if in.buf != nil {
@@ -99,14 +122,12 @@ func (c *Conn) readRaw(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	c.in.p = p
-	n, _, err := c.readIn()
+	n, _, err := c.readIn(intake{p: p})
 	return n, err
 }
 
 func (c *Conn) readRawBuffer(p *BufferPool) (*Buffer, error) {
-	c.in.pool = p
-	n, b, err := c.readIn()
+	n, b, err := c.readIn(intake{pool: p})
 	if b != nil {
 		b.B = b.B[:n]
 	}
@@ -122,51 +143,72 @@ const (
 	tryAgain   = 32
 )
 
-// readIn does what c.in asks for, and clears it. If the last read took everything, the
-// next one would most likely find nothing. So it lets other goroutines run first: data
-// that arrives meanwhile saves a useless call and the way through the poller. It does so
-// only while that helps.
-func (c *Conn) readIn() (int, *Buffer, error) {
-	in := &c.in
+// yields says whether a read is to give way to other goroutines first.
+type yields struct {
+	drained bool // the last read took all there was
+	credit  int8 // of giving way: what it has gained less what it has cost
+	skip    int8 // reads to go until it is tried without
+}
+
+// readIn does one read. If the last one took everything, the next one would most likely
+// find nothing. So it lets other goroutines run first: data that arrives meanwhile saves a
+// useless call and the way through the poller. It does so only while that helps.
+func (c *Conn) readIn(in intake) (int, *Buffer, error) {
+	y := &c.yields
 	switch {
-	case !in.drained:
-		return c.readWith(in.ready)
-	case in.credit > 0:
-	case in.skip > 0:
-		in.skip--
-		return c.readWith(in.ready)
+	case !y.drained:
+		n, b, _, err := c.readWith(in)
+		return n, b, err
+	case y.credit > 0:
+	case y.skip > 0:
+		y.skip--
+		n, b, _, err := c.readWith(in)
+		return n, b, err
 	default:
-		in.skip = tryAgain - 1
+		y.skip = tryAgain - 1
 	}
 	runtime.Gosched()
-	in.waited = false
-	n, b, err := c.readWith(in.ready)
-	if err == nil && !in.waited {
-		in.credit = min(in.credit+creditGain, maxCredit)
-	} else if in.credit > 0 {
-		in.credit--
+	n, b, waited, err := c.readWith(in)
+	if err == nil && !waited {
+		y.credit = min(y.credit+creditGain, maxCredit)
+	} else if y.credit > 0 {
+		y.credit--
 	}
 	return n, b, err
 }
 
-func (c *Conn) readWith(ready func(fd uintptr) bool) (int, *Buffer, error) {
-	in := &c.in
-	err := c.raw.Read(ready)
-	n, b := in.n, in.buf
+// readWith reads at once from a sock that is not in the poller, or waits.
+func (c *Conn) readWith(in intake) (n int, b *Buffer, waited bool, err error) {
+	done := false
+	if s, ok := c.nc.(*sock); ok {
+		_, done, err = s.try(in.read, &s.readBy)
+	}
+	if !done && err == nil {
+		w := c.input()
+		w.intake = in
+		err = c.raw.Read(w.ready)
+		in, w.intake = w.intake, intake{}
+	}
+	return c.took(in, err)
+}
+
+// took accounts for a read that has ended with err, or with that of in.
+func (c *Conn) took(in intake, err error) (int, *Buffer, bool, error) {
+	if in.n > 0 {
+		c.yields.drained = in.room
+	}
 	if err == nil {
 		err = in.err
 	}
-	in.p, in.pool, in.buf, in.n, in.err = nil, nil, nil, 0, nil
 	if err != nil {
 		err = c.opError("read", err)
 	}
-	c.tookIn(n, err)
-	return n, b, err
+	c.tookIn(in.n, err)
+	return in.n, in.buf, in.waited, err
 }
 
-// writable writes until all is written or the socket is full; false means wait.
-func (c *Conn) writable(fd uintptr) bool {
-	out := &c.out
+// write writes until all is written or the socket is full; false means wait.
+func (out *outgo) write(fd uintptr) bool {
 	for len(out.p) > 0 {
 		n, errno := sysWrite(fd, out.p[:min(len(out.p), maxSyscall)], out.flags)
 		switch {
@@ -181,18 +223,25 @@ func (c *Conn) writable(fd uintptr) bool {
 	return true
 }
 
-func (c *Conn) writeRaw(p []byte, more bool) (int, error) {
-	out := &c.out
-	if out.p = p; more || c.more.Load() {
+func (c *Conn) writeRaw(p []byte, more bool) (n int, err error) {
+	out := outgo{p: p}
+	if more || c.more.Load() {
 		out.flags = sendMore
 	}
-	err := c.raw.Write(out.ready)
-	n := len(p) - len(out.p)
+	done := false
+	if s, ok := c.nc.(*sock); ok {
+		_, done, err = s.try(out.write, &s.writeBy)
+	}
+	if !done && err == nil {
+		w := c.output()
+		w.outgo = out
+		err = c.raw.Write(w.ready)
+		out, w.outgo = w.outgo, outgo{}
+	}
 	if err == nil {
 		err = out.err
 	}
-	out.p, out.flags, out.err = nil, 0, nil
-	if n > 0 {
+	if n = len(p) - len(out.p); n > 0 {
 		c.bytesWritten.Add(int64(n))
 	}
 	if err != nil {
@@ -201,32 +250,29 @@ func (c *Conn) writeRaw(p []byte, more bool) (int, error) {
 	return n, err
 }
 
-// prepareNow goes before the first readNow or writeNow.
-func (c *Conn) prepareNow() {
-	if c.in.now == nil {
-		c.in.now, c.out.now = c.readOnce, c.writeOnce
-	}
-}
-
 // readNow reads once without waiting, into p or the pipe: 0 and nil is the end
 // of the stream, syscall.EAGAIN means that there is nothing.
 func (c *Conn) readNow(p []byte, pipe *pipe) (int, error) {
-	in := &c.in
-	in.p, in.pipe = p, pipe
-	err := c.raw.Control(in.now)
-	n := in.n
+	in := intake{p: p, pipe: pipe}
+	var err error
+	if s, ok := c.nc.(*sock); ok {
+		err = rawSock{s}.Control(in.readNow)
+	} else {
+		w := c.input()
+		w.intake = in
+		err = c.raw.Control(w.now)
+		in, w.intake = w.intake, intake{}
+	}
 	if err == nil {
 		err = in.err
 	}
-	in.p, in.pipe, in.n, in.err = nil, nil, 0, nil
-	if n > 0 {
-		c.bytesRead.Add(int64(n))
+	if in.n > 0 {
+		c.bytesRead.Add(int64(in.n))
 	}
-	return n, err
+	return in.n, err
 }
 
 func (c *Conn) tryReadRaw(p *BufferPool) (*Buffer, error) {
-	c.prepareNow()
 	b := p.Get()
 	n, err := c.readNow(b.B[:min(len(b.B), maxSyscall)], nil)
 	if n > 0 {
@@ -244,8 +290,7 @@ func (c *Conn) tryReadRaw(p *BufferPool) (*Buffer, error) {
 	return nil, c.opError("read", err)
 }
 
-func (c *Conn) readOnce(fd uintptr) {
-	in := &c.in
+func (in *intake) readNow(fd uintptr) {
 	var errno syscall.Errno
 	if in.pipe != nil {
 		in.n, errno = in.pipe.take(fd)
@@ -260,14 +305,21 @@ func (c *Conn) readOnce(fd uintptr) {
 // writeNow writes as much of p or the pipe as it can without waiting; the error is
 // syscall.EAGAIN if some is left. more says that more of p, or the end, follows at once.
 func (c *Conn) writeNow(p []byte, pipe *pipe, more bool) (n int, err error) {
-	out := &c.out
+	out := outgo{p: p, pipe: pipe}
 	if more {
 		out.flags = sendMore
 	}
-	if out.p, out.pipe = p, pipe; pipe != nil {
+	if pipe != nil {
 		n = pipe.n
 	}
-	err = c.raw.Control(out.now)
+	if s, ok := c.nc.(*sock); ok {
+		err = rawSock{s}.Control(out.writeNow)
+	} else {
+		w := c.output()
+		w.outgo = out
+		err = c.raw.Control(w.now)
+		out, w.outgo = w.outgo, outgo{}
+	}
 	if pipe != nil {
 		n -= pipe.n
 	} else {
@@ -276,17 +328,15 @@ func (c *Conn) writeNow(p []byte, pipe *pipe, more bool) (n int, err error) {
 	if err == nil {
 		err = out.err
 	}
-	out.p, out.flags, out.pipe, out.err = nil, 0, nil, nil
 	if n > 0 {
 		c.bytesWritten.Add(int64(n))
 	}
 	return n, err
 }
 
-func (c *Conn) writeOnce(fd uintptr) {
-	out := &c.out
+func (out *outgo) writeNow(fd uintptr) {
 	if out.pipe == nil {
-		if !c.writable(fd) {
+		if !out.write(fd) {
 			out.err = syscall.EAGAIN
 		}
 		return

@@ -16,7 +16,7 @@ import (
 func TestConnGivesWay(t *testing.T) {
 	client, server := tcpPair(t)
 	c := NewConn(server)
-	in := &c.in
+	in := &c.yields
 	buf := make([]byte, 16)
 	answered := func() {
 		_, err := client.Write([]byte("x"))

@@ -9,7 +9,7 @@ package l4
 type (
 	input  struct{}
 	output struct{}
-	asking struct{}
+	yields struct{}
 )
 
 func (c *Conn) openRaw() {}

@@ -241,7 +241,6 @@ func (p *Parker) Unpark(c *Conn) bool {
 
 // wire reports all events of c to r from now on; c must not be parked.
 func (p *Parker) wire(c *Conn, r *relay) bool {
-	c.prepareNow()
 	return p.set(c, func(k *parked) { k.wired = r })
 }
 
@@ -364,13 +363,27 @@ func (p *Parker) control(c *Conn) bool {
 	if !k.added {
 		op = syscall.EPOLL_CTL_ADD
 	}
-	var failed syscall.Errno
-	err := c.raw.Control(func(fd uintptr) { failed = sysEpollCtl(p.ep, op, int(fd), &ev) })
-	if err != nil || failed != 0 {
+	if !p.ctl(c, op, ev) {
 		return false
 	}
 	k.added = true
 	return true
+}
+
+// ctl is epoll_ctl(2). That of a sock takes no memory.
+func (p *Parker) ctl(c *Conn, op int, ev syscall.EpollEvent) bool {
+	var failed syscall.Errno
+	if s, ok := c.nc.(*sock); ok {
+		err := rawSock{s}.Control(func(fd uintptr) { failed = sysEpollCtl(p.ep, op, int(fd), &ev) })
+		return err == nil && failed == 0
+	}
+	return p.ctlRaw(c, op, ev)
+}
+
+func (p *Parker) ctlRaw(c *Conn, op int, ev syscall.EpollEvent) bool {
+	var failed syscall.Errno
+	err := c.raw.Control(func(fd uintptr) { failed = sysEpollCtl(p.ep, op, int(fd), &ev) })
+	return err == nil && failed == 0
 }
 
 // drop frees the slot of c; p.mu is held. A descriptor that is about to be
@@ -378,7 +391,7 @@ func (p *Parker) control(c *Conn) bool {
 func (p *Parker) drop(c *Conn, del bool) {
 	k := &c.parked
 	if del && k.added {
-		c.raw.Control(func(fd uintptr) { sysEpollCtl(p.ep, syscall.EPOLL_CTL_DEL, int(fd), &syscall.EpollEvent{}) })
+		p.ctl(c, syscall.EPOLL_CTL_DEL, syscall.EpollEvent{})
 	}
 	s := &p.slots[k.slot]
 	s.c = nil

@@ -53,8 +53,6 @@ func (r *relay) dial(ctx context.Context, p *Parker, a *Conn, network, addr stri
 // loopback that is done by now, so that there is nothing to wait for. ok tells
 // that it is.
 func (r *relay) offer(a, b *Conn, buffers *BufferPool) (ok bool, err error) {
-	a.prepareNow()
-	b.prepareNow()
 	said := a.ahead
 	var lent *Buffer
 	if len(said) == 0 {

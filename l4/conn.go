@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -359,6 +360,28 @@ func (c *Conn) RemoteAddr() net.Addr {
 		return h.Source
 	}
 	return quietAddr(c.nc.RemoteAddr)
+}
+
+// RemoteAddrPort returns RemoteAddr as an address and a port, IPv4 as such; it is not valid if
+// that has none. For a connection of a [ListenConfig] on Linux it allocates nothing.
+//
+// It is for package l7: see "Machinery" in the package documentation.
+func (c *Conn) RemoteAddrPort() netip.AddrPort {
+	if h := c.proxied.Load(); h == nil || h.Source == nil {
+		if s, ok := c.nc.(interface{ RemoteAddrPort() netip.AddrPort }); ok {
+			a := s.RemoteAddrPort()
+			return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+		}
+	}
+	var of netip.AddrPort
+	switch a := c.RemoteAddr().(type) {
+	case nil:
+	case *net.TCPAddr:
+		of = a.AddrPort()
+	default:
+		of, _ = netip.ParseAddrPort(a.String())
+	}
+	return netip.AddrPortFrom(of.Addr().Unmap(), of.Port())
 }
 
 // quietAddr returns an address of a connection that may be the host's. It is nil, not known,

@@ -177,7 +177,7 @@ func fullSocket(t *testing.T) string {
 	require.NoError(t, syscall.Listen(fd, 0))
 	sa, err := syscall.Getsockname(fd)
 	require.NoError(t, err)
-	full := tcpAddr(sa).String()
+	full := sockAddr(sa).String()
 	for range 10 { // more than the backlog takes
 		c, err := net.DialTimeout("tcp", full, 50*time.Millisecond)
 		if err != nil {

@@ -15,6 +15,7 @@ type listener struct {
 	file *os.File
 	raw  syscall.RawConn
 	addr net.Addr
+	unix bool
 	path string // of a Unix socket, to be removed
 
 	local net.Addr // of all connections; nil if they may differ
@@ -23,6 +24,8 @@ type listener struct {
 	handed  atomic.Bool // another process accepts
 	closing atomic.Bool
 	closed  chan struct{} // closed once the socket is
+
+	spare atomic.Pointer[acceptance] // for the next Accept; may be nil
 }
 
 // FileListener returns a listener for a listening socket that was handed over
@@ -51,6 +54,7 @@ func lighten(ln net.Listener) (net.Listener, error) {
 			l.local = a
 		}
 	case *net.UnixListener:
+		l.unix = true
 		l.file, err = ln.File()
 		if a := l.addr.(*net.UnixAddr); a.Name != "" && a.Name[0] != '@' {
 			l.path = a.Name
@@ -71,30 +75,15 @@ func lighten(ln net.Listener) (net.Listener, error) {
 
 // Accept waits for a connection. After Close its error wraps net.ErrClosed.
 func (l *listener) Accept() (net.Conn, error) {
-	var (
-		s      *sock
-		failed error
-	)
-	err := l.raw.Read(func(fd uintptr) bool {
-		for !l.handed.Load() {
-			nfd, from, err := sysAccept(fd)
-			switch err {
-			case nil:
-				s = &sock{fd: nfd, unix: l.addr.Network() == "unix", local: l.local}
-				if from.IsValid() {
-					s.remote = net.TCPAddrFromAddrPort(from)
-				}
-			case syscall.EAGAIN:
-				return false
-			case syscall.EINTR, syscall.ECONNABORTED:
-				continue
-			default:
-				failed = os.NewSyscallError("accept4", err)
-			}
-			return true
-		}
-		return true
-	})
+	a := l.spare.Swap(nil)
+	if a == nil {
+		a = &acceptance{l: l}
+		a.ready = a.accept
+	}
+	err := l.raw.Read(a.ready)
+	s, failed := a.s, a.err
+	a.s, a.err = nil, nil
+	l.spare.Store(a)
 	if err == nil {
 		err = failed
 	}
@@ -106,6 +95,33 @@ func (l *listener) Accept() (net.Conn, error) {
 		return nil, l.opError("accept", err)
 	}
 	return s, nil
+}
+
+// An acceptance is a call of Accept. The next one uses it again.
+type acceptance struct {
+	l     *listener
+	ready func(fd uintptr) bool
+	s     *sock
+	err   error
+}
+
+// accept accepts once; false means wait.
+func (a *acceptance) accept(fd uintptr) bool {
+	for !a.l.handed.Load() {
+		n, from, err := sysAccept(fd)
+		switch err {
+		case nil:
+			a.s = &sock{fd: int32(n), unix: a.l.unix, local: a.l.local, remote: from}
+		case syscall.EAGAIN:
+			return false
+		case syscall.EINTR, syscall.ECONNABORTED:
+			continue
+		default:
+			a.err = os.NewSyscallError("accept4", err)
+		}
+		return true
+	}
+	return true
 }
 
 func (l *listener) opError(op string, err error) error {

@@ -296,7 +296,7 @@ func BenchmarkIdleRelay(b *testing.B) {
 		s.Close()
 	}()
 	raw, _ := back.(*net.TCPListener).SyscallConn()
-	to, _, _ := sockaddr("tcp", ln.Addr().String())
+	to := &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: ln.Addr().(*net.TCPAddr).Port}
 	bytes := heapAfter(1000, func(int) { // the test's ends are bare descriptors
 		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 		require.NoError(b, err)

@@ -344,6 +344,9 @@ func (p *Proxy) key(client net.Conn) uint64 {
 // addrOf returns the address of a client without its port; it is invalid for
 // one that has none, as on a Unix socket.
 func addrOf(c net.Conn) netip.Addr {
+	if c, ok := c.(*Conn); ok {
+		return c.RemoteAddrPort().Addr()
+	}
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		return a.AddrPort().Addr().Unmap()
 	}

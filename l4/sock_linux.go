@@ -5,6 +5,7 @@ package l4
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -20,42 +21,73 @@ import (
 // one HTTP request, which saves six system calls and half of the memory of a connection.
 type sock struct {
 	mu      sync.Mutex // held while fd is used
-	fd      int
+	fd      int32
 	closed  bool
-	linger  bool            // Close may have to wait
-	file    *os.File        // once in the poller
-	poll    syscall.RawConn // of file
-	readBy  time.Time       // deadlines until then
-	writeBy time.Time
-	unix    bool
-	to      syscall.Sockaddr // nil if not dialled
-	remote  net.Addr         // nil if to be looked up
-	local   net.Addr
+	linger  bool           // Close may have to wait
+	unix    bool           // else it is of TCP
+	dialled bool           // else it is accepted
+	waits   *waits         // once in the poller
+	readBy  instant        // deadlines until then
+	writeBy instant        //
+	remote  netip.AddrPort // of TCP; not valid if it is to be looked up
+	path    *net.UnixAddr  // the remote address of a Unix socket; nil if it is to be looked up
+	local   net.Addr       // nil if it is to be looked up
 }
 
+// waits is what a sock in the poller has.
+type waits struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+// An instant is a time of the monotonic clock, which takes a third of the room of a
+// time.Time: nanoseconds since epoch; 0 means none.
+type instant int64
+
+var epoch = time.Now()
+
+func instantOf(t time.Time) instant {
+	if t.IsZero() {
+		return 0
+	}
+	now, d := time.Since(epoch), time.Until(t)
+	if d > math.MaxInt64-now {
+		return math.MaxInt64
+	}
+	if at := instant(now + d); at != 0 {
+		return at
+	}
+	return 1
+}
+
+func (i instant) passed() bool { return i != 0 && instant(time.Since(epoch)) >= i }
+
+func (i instant) time() time.Time { return epoch.Add(time.Duration(i)) }
+
 // pollable adds s to the poller.
-func (s *sock) pollable() (*os.File, syscall.RawConn, error) {
+func (s *sock) pollable() (*waits, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, nil, net.ErrClosed
+		return nil, net.ErrClosed
 	}
 	s.join()
-	return s.file, s.poll, nil
+	return s.waits, nil
 }
 
 // join is pollable with s.mu held.
 func (s *sock) join() {
-	if s.file != nil {
+	if s.waits != nil {
 		return
 	}
-	s.file = os.NewFile(uintptr(s.fd), "socket") // non-blocking, so that it joins
-	s.poll, _ = s.file.SyscallConn()
-	if !s.readBy.IsZero() {
-		s.file.SetReadDeadline(s.readBy)
+	w := &waits{file: os.NewFile(uintptr(s.fd), "socket")} // non-blocking, so that it joins
+	w.raw, _ = w.file.SyscallConn()
+	s.waits = w
+	if s.readBy != 0 {
+		w.file.SetReadDeadline(s.readBy.time())
 	}
-	if !s.writeBy.IsZero() {
-		s.file.SetWriteDeadline(s.writeBy)
+	if s.writeBy != 0 {
+		w.file.SetWriteDeadline(s.writeBy.time())
 	}
 }
 
@@ -73,19 +105,19 @@ func (r rawSock) Control(f func(fd uintptr)) error {
 }
 
 func (r rawSock) Read(f func(fd uintptr) (done bool)) error {
-	_, poll, err := r.s.pollable()
+	w, err := r.s.pollable()
 	if err != nil {
 		return err
 	}
-	return r.s.why(poll.Read(f))
+	return r.s.why(w.raw.Read(f))
 }
 
 func (r rawSock) Write(f func(fd uintptr) (done bool)) error {
-	_, poll, err := r.s.pollable()
+	w, err := r.s.pollable()
 	if err != nil {
 		return err
 	}
-	return r.s.why(poll.Write(f))
+	return r.s.why(w.raw.Write(f))
 }
 
 // A quickSock is the rawSock of a Conn. Operations that can complete at once
@@ -94,35 +126,35 @@ func (r rawSock) Write(f func(fd uintptr) (done bool)) error {
 type quickSock struct{ rawSock }
 
 func (q quickSock) Read(f func(fd uintptr) (done bool)) error {
-	poll, done, err := q.s.try(f, &q.s.readBy)
+	w, done, err := q.s.try(f, &q.s.readBy)
 	if done || err != nil {
 		return err
 	}
-	return q.s.why(poll.Read(f))
+	return q.s.why(w.raw.Read(f))
 }
 
 func (q quickSock) Write(f func(fd uintptr) (done bool)) error {
-	poll, done, err := q.s.try(f, &q.s.writeBy)
+	w, done, err := q.s.try(f, &q.s.writeBy)
 	if done || err != nil {
 		return err
 	}
-	return q.s.why(poll.Write(f))
+	return q.s.why(w.raw.Write(f))
 }
 
 // try runs f unless s is in the poller, where it comes to if f says wait.
-func (s *sock) try(f func(fd uintptr) bool, by *time.Time) (poll syscall.RawConn, done bool, err error) {
+func (s *sock) try(f func(fd uintptr) bool, by *instant) (w *waits, done bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
 		return nil, false, net.ErrClosed
-	case s.file != nil:
-	case (by.IsZero() || time.Now().Before(*by)) && f(uintptr(s.fd)):
+	case s.waits != nil:
+	case !by.passed() && f(uintptr(s.fd)):
 		return nil, true, nil
 	default:
 		s.join()
 	}
-	return s.poll, false, nil
+	return s.waits, false, nil
 }
 
 // why returns err as a connection has it: files have other words for closed.
@@ -146,9 +178,9 @@ func (s *sock) why(err error) error {
 func (s *sock) SyscallConn() (syscall.RawConn, error) { return rawSock{s}, nil }
 
 func (s *sock) Read(p []byte) (n int, err error) {
-	f, _, err := s.pollable()
+	w, err := s.pollable()
 	if err == nil {
-		n, err = f.Read(p)
+		n, err = w.file.Read(p)
 	}
 	if err == io.EOF {
 		return n, err
@@ -157,9 +189,9 @@ func (s *sock) Read(p []byte) (n int, err error) {
 }
 
 func (s *sock) Write(p []byte) (n int, err error) {
-	f, _, err := s.pollable()
+	w, err := s.pollable()
 	if err == nil {
-		n, err = f.Write(p)
+		n, err = w.file.Write(p)
 	}
 	return n, s.opError("write", err)
 }
@@ -179,17 +211,17 @@ func (s *sock) Close() error {
 		return s.opError("close", net.ErrClosed)
 	}
 	s.closed = true
-	file := s.file
+	w := s.waits
 	switch {
-	case file != nil:
+	case w != nil:
 	case s.linger:
-		syscall.Close(s.fd)
+		syscall.Close(int(s.fd))
 	default:
-		sysClose(s.fd)
+		sysClose(int(s.fd))
 	}
 	s.mu.Unlock()
-	if file != nil {
-		file.Close()
+	if w != nil {
+		w.file.Close()
 	}
 	return nil
 }
@@ -245,15 +277,17 @@ func (s *sock) SetWriteDeadline(t time.Time) error {
 }
 
 // deadline stores t, or sets it if a goroutine may be waiting.
-func (s *sock) deadline(t time.Time, by *time.Time, set func(*os.File, time.Time) error) error {
+func (s *sock) deadline(t time.Time, by *instant, set func(*os.File, time.Time) error) error {
 	s.mu.Lock()
-	file, closed := s.file, s.closed
-	*by = t
+	w, closed := s.waits, s.closed
+	if w == nil {
+		*by = instantOf(t)
+	}
 	s.mu.Unlock()
 	if closed {
 		return s.opError("set", net.ErrClosed)
-	} else if file != nil {
-		return s.opError("set", set(file, t))
+	} else if w != nil {
+		return s.opError("set", set(w.file, t))
 	}
 	return nil
 }
@@ -269,47 +303,67 @@ func (s *sock) LocalAddr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.local == nil && !s.closed {
-		if sa, err := syscall.Getsockname(s.fd); err == nil {
-			s.local = s.addr(sa)
+		if sa, err := syscall.Getsockname(int(s.fd)); err == nil {
+			s.local = sockAddr(sa)
 		}
 	}
-	return s.known(s.local)
-}
-
-func (s *sock) RemoteAddr() net.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.remote == nil && s.to != nil { // which a socket that was reset forgets
-		s.remote = s.addr(s.to)
-	} else if s.remote == nil && !s.closed {
-		if sa, err := syscall.Getpeername(s.fd); err == nil {
-			s.remote = s.addr(sa)
-		}
-	}
-	return s.known(s.remote)
-}
-
-// known returns an address even where there is none (any more).
-func (s *sock) known(a net.Addr) net.Addr {
 	switch {
-	case a != nil:
-		return a
+	case s.local != nil:
+		return s.local
 	case s.unix:
 		return &net.UnixAddr{Net: "unix"}
 	}
 	return &net.TCPAddr{}
 }
 
-func (s *sock) addr(sa syscall.Sockaddr) net.Addr {
-	if u, ok := sa.(*syscall.SockaddrUnix); ok {
-		return &net.UnixAddr{Name: u.Name, Net: "unix"}
+// RemoteAddr returns an address even where there is none (any more).
+func (s *sock) RemoteAddr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lookUp()
+	switch {
+	case s.path != nil:
+		return s.path
+	case s.unix:
+		return &net.UnixAddr{Net: "unix"}
+	case s.remote.IsValid():
+		return net.TCPAddrFromAddrPort(s.remote)
 	}
-	return tcpAddr(sa)
+	return &net.TCPAddr{}
 }
 
-// tcpAddr returns nil for an address that is not of TCP.
-func tcpAddr(sa syscall.Sockaddr) net.Addr {
+// RemoteAddrPort is RemoteAddr of TCP, and takes no memory. It is not valid where
+// there is none (any more).
+func (s *sock) RemoteAddrPort() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lookUp()
+	return s.remote
+}
+
+// lookUp finds out the remote address, if it is not known; s.mu is held. That of a sock
+// that has been dialled is: a socket that was reset forgets it.
+func (s *sock) lookUp() {
+	if s.remote.IsValid() || s.path != nil || s.closed {
+		return
+	}
+	sa, err := syscall.Getpeername(int(s.fd))
+	if err != nil {
+		return
+	}
+	switch a := sockAddr(sa).(type) {
+	case *net.UnixAddr:
+		s.path = a
+	case *net.TCPAddr:
+		s.remote = a.AddrPort()
+	}
+}
+
+// sockAddr returns nil for an address that is of neither TCP nor a Unix socket.
+func sockAddr(sa syscall.Sockaddr) net.Addr {
 	switch sa := sa.(type) {
+	case *syscall.SockaddrUnix:
+		return &net.UnixAddr{Name: sa.Name, Net: "unix"}
 	case *syscall.SockaddrInet4:
 		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)))
 	case *syscall.SockaddrInet6:
@@ -324,26 +378,38 @@ func tcpAddr(sa syscall.Sockaddr) net.Addr {
 	return nil
 }
 
-// sockaddr returns what connect(2) takes for network and addr; ok is false if
-// that has a name to be looked up, or a zone.
-func sockaddr(network, addr string) (sa syscall.Sockaddr, family int, ok bool) {
-	if network == "unix" {
-		return &syscall.SockaddrUnix{Name: addr}, syscall.AF_UNIX, len(addr) < 108 && addr != "" && addr[0] == '/'
-	}
+// target returns what connect(2) takes for an address of TCP; ok is false if that has a
+// name to be looked up, or a zone.
+func target(addr string) (to netip.AddrPort, ok bool) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil || to.Addr().Zone() != "" || to.Addr().IsUnspecified() || to.Port() == 0 {
-		return nil, 0, false
+		return to, false
 	}
-	if ip := to.Addr().Unmap(); ip.Is4() {
-		return &syscall.SockaddrInet4{Addr: ip.As4(), Port: int(to.Port())}, syscall.AF_INET, true
+	return netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), true
+}
+
+// remoteOf returns the address that dialSock connects to; nil if it does not.
+func remoteOf(network, addr string) net.Addr {
+	if network == "unix" {
+		return &net.UnixAddr{Name: addr, Net: "unix"}
 	}
-	return &syscall.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}, syscall.AF_INET6, true
+	if to, ok := target(addr); ok {
+		return net.TCPAddrFromAddrPort(to)
+	}
+	return nil
 }
 
 // dialSock begins to connect; done is true if that has succeeded already, as
 // it does on Unix sockets. ok is false if the address has to go the long way.
 func dialSock(network, addr string) (s *sock, done, ok bool, err error) {
-	sa, family, ok := sockaddr(network, addr)
+	s = &sock{dialled: true}
+	family := syscall.AF_INET6
+	if network == "unix" {
+		family, s.unix = syscall.AF_UNIX, true
+		s.path, ok = &net.UnixAddr{Name: addr, Net: "unix"}, len(addr) < 108 && addr != "" && addr[0] == '/'
+	} else if s.remote, ok = target(addr); s.remote.Addr().Is4() {
+		family = syscall.AF_INET
+	}
 	if !ok {
 		return nil, false, false, nil
 	}
@@ -351,11 +417,13 @@ func dialSock(network, addr string) (s *sock, done, ok bool, err error) {
 	if err != nil {
 		return nil, false, true, os.NewSyscallError("socket", err)
 	}
-	s = &sock{fd: fd, unix: family == syscall.AF_UNIX, to: sa}
-	if !s.unix {
+	s.fd = int32(fd)
+	if s.unix {
+		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: addr})
+	} else {
 		syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1)
+		err = sysConnect(fd, s.remote)
 	}
-	err = sysConnect(fd, sa)
 	switch err {
 	case nil:
 		return s, true, true, nil
@@ -389,21 +457,9 @@ func (s *sock) failure() (failed error) {
 // selfConnected reports whether s is connected to itself. That happens if no
 // socket listens at a local port and the kernel picks it as the port of s.
 func (s *sock) selfConnected() bool {
-	switch to := s.to.(type) {
-	case *syscall.SockaddrInet4:
-		if to.Addr[0] != 127 || to.Port < 1024 {
-			return false
-		}
-		local, err := syscall.Getsockname(s.fd)
-		l, ok := local.(*syscall.SockaddrInet4)
-		return err == nil && ok && l.Port == to.Port && l.Addr == to.Addr
-	case *syscall.SockaddrInet6:
-		if !netip.AddrFrom16(to.Addr).IsLoopback() || to.Port < 1024 {
-			return false
-		}
-		local, err := syscall.Getsockname(s.fd)
-		l, ok := local.(*syscall.SockaddrInet6)
-		return err == nil && ok && l.Port == to.Port && l.Addr == to.Addr
+	if !s.remote.Addr().IsLoopback() || s.remote.Port() < 1024 {
+		return false
 	}
-	return false
+	local, err := sysGetsockname(int(s.fd))
+	return err == nil && local == s.remote
 }

@@ -22,21 +22,15 @@ func sysSocket(family int) (int, error) {
 	return int(fd), nil
 }
 
-func sysConnect(fd int, to syscall.Sockaddr) error {
-	var errno syscall.Errno
-	switch to := to.(type) {
-	case *syscall.SockaddrInet4:
-		raw := syscall.RawSockaddrInet4{Family: syscall.AF_INET, Addr: to.Addr}
-		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&raw.Port))[:], uint16(to.Port))
-		_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), syscall.SizeofSockaddrInet4)
-	case *syscall.SockaddrInet6:
-		raw := syscall.RawSockaddrInet6{Family: syscall.AF_INET6, Addr: to.Addr}
-		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&raw.Port))[:], uint16(to.Port))
-		_, _, errno = syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), syscall.SizeofSockaddrInet6)
-	default:
-		return syscall.Connect(fd, to)
+func sysConnect(fd int, to netip.AddrPort) error {
+	raw := syscall.RawSockaddrInet6{Family: syscall.AF_INET6, Addr: to.Addr().As16()} // room for either family
+	size := uintptr(syscall.SizeofSockaddrInet6)
+	if to.Addr().Is4() {
+		*(*syscall.RawSockaddrInet4)(unsafe.Pointer(&raw)) = syscall.RawSockaddrInet4{Family: syscall.AF_INET, Addr: to.Addr().As4()}
+		size = syscall.SizeofSockaddrInet4
 	}
-	if errno != 0 {
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&raw.Port))[:], to.Port())
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&raw)), size); errno != 0 {
 		return errno
 	}
 	return nil
@@ -45,23 +39,35 @@ func sysConnect(fd int, to syscall.Sockaddr) error {
 // sysAccept returns no address for a Unix socket, and for an IPv6 address with
 // a zone none either, so that it is looked up.
 func sysAccept(fd uintptr) (int, netip.AddrPort, error) {
-	var (
-		raw  syscall.RawSockaddrInet6 // room for either family
-		size = uint32(syscall.SizeofSockaddrInet6)
-		from netip.AddrPort
-	)
+	var raw syscall.RawSockaddrInet6 // room for either family
+	size := uint32(syscall.SizeofSockaddrInet6)
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_ACCEPT4, fd, uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&size)), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
-		return -1, from, errno
+		return -1, netip.AddrPort{}, errno
 	}
+	return int(n), addrPortOf(&raw), nil
+}
+
+// sysGetsockname returns no address where sysAccept returns none.
+func sysGetsockname(fd int) (netip.AddrPort, error) {
+	var raw syscall.RawSockaddrInet6
+	size := uint32(syscall.SizeofSockaddrInet6)
+	_, _, errno := syscall.RawSyscall(syscall.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&raw)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	return addrPortOf(&raw), nil
+}
+
+func addrPortOf(raw *syscall.RawSockaddrInet6) netip.AddrPort {
 	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&raw.Port))[:])
 	switch {
 	case raw.Family == syscall.AF_INET:
-		from = netip.AddrPortFrom(netip.AddrFrom4((*syscall.RawSockaddrInet4)(unsafe.Pointer(&raw)).Addr), port)
+		return netip.AddrPortFrom(netip.AddrFrom4((*syscall.RawSockaddrInet4)(unsafe.Pointer(raw)).Addr), port)
 	case raw.Family == syscall.AF_INET6 && raw.Scope_id == 0:
-		from = netip.AddrPortFrom(netip.AddrFrom16(raw.Addr), port)
+		return netip.AddrPortFrom(netip.AddrFrom16(raw.Addr), port)
 	}
-	return int(n), from, nil
+	return netip.AddrPort{}
 }
 
 func sysShutdown(fd, how int) error {

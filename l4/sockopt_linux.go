@@ -126,7 +126,7 @@ func setKeepAlive(fd int, k net.KeepAliveConfig) (err error) {
 // probePeer has the kernel ask the peer of a socket that was dialled here whether
 // it is still there, once it has been silent for long.
 func probePeer(c *Conn) {
-	if s, ok := c.nc.(*sock); ok && s.to != nil && !s.unix {
+	if s, ok := c.nc.(*sock); ok && s.dialled && !s.unix {
 		s.set("setsockopt", func(fd int) error { return setKeepAlive(fd, new(SocketOptions).keepAlive()) })
 	}
 }

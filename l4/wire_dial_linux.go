@@ -122,11 +122,7 @@ func dialError(network, addr string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var to net.Addr
-	if sa, _, ok := sockaddr(network, addr); ok {
-		to = (&sock{}).addr(sa)
-	}
-	return &net.OpError{Op: "dial", Net: network, Addr: to, Err: err}
+	return &net.OpError{Op: "dial", Net: network, Addr: remoteOf(network, addr), Err: err}
 }
 
 // answered notes events of b before the relay is wired; r.mu is held.

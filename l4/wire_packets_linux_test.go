@@ -74,15 +74,18 @@ func TestSelfConnected(t *testing.T) {
 		require.False(t, s.selfConnected())
 		require.NoError(t, s.Close())
 
-		_, family, _ := sockaddr("tcp", ln.Addr().String())
+		family := syscall.AF_INET
+		if _, six := anyPort.(*syscall.SockaddrInet6); six {
+			family = syscall.AF_INET6
+		}
 		fd, err := sysSocket(family)
 		require.NoError(t, err)
-		s = &sock{fd: fd}
+		s = &sock{fd: int32(fd)}
 		defer s.Close()
 		require.NoError(t, syscall.Bind(fd, anyPort))
-		s.to, err = syscall.Getsockname(fd)
+		s.remote, err = sysGetsockname(fd)
 		require.NoError(t, err)
-		if err := sysConnect(fd, s.to); err != syscall.EINPROGRESS {
+		if err := sysConnect(fd, s.remote); err != syscall.EINPROGRESS {
 			require.NoError(t, err)
 		}
 		require.True(t, s.selfConnected())

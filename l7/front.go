@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,7 +87,7 @@ func (c *byteConn) takeWork() {
 
 // comesFrom returns the origin of the connection.
 func (c *byteConn) comesFrom() origin {
-	o := origin{"http", addrPort(c.remoteAddr()), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}
+	o := origin{"http", c.remoteAddrPort(), addrPort(c.nc.LocalAddr()), tlsState(c.nc), keptWith(c.nc, l4.ProxyHeaderOf), keptWith(c.nc, l4.JA4Of)}
 	if o.tls != nil {
 		o.scheme = "https"
 	}
@@ -111,6 +112,15 @@ func (c *byteConn) remoteAddr() net.Addr {
 		c.remote = c.nc.RemoteAddr()
 	}
 	return c.remote
+}
+
+// remoteAddrPort is remoteAddr, and allocates nothing for a connection of l4.
+func (c *byteConn) remoteAddrPort() netip.AddrPort {
+	if s, ok := c.nc.(interface{ RemoteAddrPort() netip.AddrPort }); ok {
+		a := s.RemoteAddrPort()
+		return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	}
+	return addrPort(c.remoteAddr())
 }
 
 // giveWork returns the work to its pool.

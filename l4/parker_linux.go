@@ -27,13 +27,19 @@ type Parker struct {
 
 	mu     sync.Mutex
 	closed bool
-	over   bool // Run waits for what run counts, or has ended: nothing may be added
-	slots  []slot
+	over   bool              // Run waits for what run counts, or has ended: nothing may be added
+	slots  []*[slotPage]slot // pages that stay where they are: a slice that grows leaves garbage
+	used   int32             // slots that have ever been used
 	free   []int32
 
 	buffers BufferPool // of wired relays, larger than most
 	pipes   []*pipe    // spare ones; guarded by mu
+	timers  relayTimers
 }
+
+const slotPage = 64
+
+func (p *Parker) slot(i int32) *slot { return &p.slots[i/slotPage][i%slotPage] }
 
 // An event refers to a slot. The generation of the slot tells an event of its connection
 // from a late one of the connection that had the slot before.
@@ -148,7 +154,7 @@ func (p *Parker) Close() error {
 
 func (p *Parker) handle(ev syscall.EpollEvent) {
 	p.mu.Lock()
-	s := p.slots[ev.Fd]
+	s := *p.slot(ev.Fd)
 	if s.c == nil || s.generation != ev.Pad || p.closed {
 		p.mu.Unlock()
 		return
@@ -340,17 +346,19 @@ func (p *Parker) add(c *Conn) bool {
 		c.parked.slot = p.free[n-1]
 		p.free = p.free[:n-1]
 	} else {
-		c.parked.slot = int32(len(p.slots))
-		p.slots = append(p.slots, slot{})
+		if c.parked.slot = p.used; p.used%slotPage == 0 {
+			p.slots = append(p.slots, new([slotPage]slot))
+		}
+		p.used++
 	}
-	p.slots[c.parked.slot].c = c
+	p.slot(c.parked.slot).c = c
 	return true
 }
 
 // control tells the kernel what is asked for c; p.mu is held.
 func (p *Parker) control(c *Conn) bool {
 	k := &c.parked
-	ev := syscall.EpollEvent{Events: eventsWatch, Fd: k.slot, Pad: p.slots[k.slot].generation}
+	ev := syscall.EpollEvent{Events: eventsWatch, Fd: k.slot, Pad: p.slot(k.slot).generation}
 	switch {
 	case k.wired != nil && k.out:
 		ev.Events = eventsWired | syscall.EPOLLOUT
@@ -393,7 +401,7 @@ func (p *Parker) drop(c *Conn, del bool) {
 	if del && k.added {
 		p.ctl(c, syscall.EPOLL_CTL_DEL, syscall.EpollEvent{})
 	}
-	s := &p.slots[k.slot]
+	s := p.slot(k.slot)
 	s.c = nil
 	s.generation++
 	p.free = append(p.free, k.slot)

@@ -225,14 +225,13 @@ func whyNot(ctx context.Context, err error) (balance.Class, Termination) {
 // excepted.
 func (s *session) dial(ctx context.Context, try int) (err error) {
 	defer func() {
-		if p := recovered(recover(), s.log, "connecting", "server", s.lease.Server().Name()); p != nil {
-			err = p
+		if p := recover(); p != nil {
+			err = recovered(p, s.log, "connecting", "server", s.lease.Server().Name())
 		}
 	}()
 	server := s.lease.Server()
 	if _, ok := server.Value().(Handler); ok {
-		s.record.Note(func(r *Record) { r.Server, r.Tries, r.Connected = server.Name(), try, r.Assigned })
-		return nil
+		return s.noteLocal(server, try)
 	}
 	before := time.Now()
 	w := s.connecting.begin(ctx)
@@ -255,16 +254,30 @@ func (s *session) dial(ctx context.Context, try int) (err error) {
 	}
 	ok = err == nil
 	s.took = time.Since(before)
-	s.record.Note(func(r *Record) {
-		r.Server, r.Tries = server.Name(), try
-		if err == nil {
-			r.Connected = reached(before.Add(s.took).Sub(r.Start))
-		}
-	})
-	if err == nil {
+	if s.record != nil {
+		s.noteTry(server, try, before, ok)
+	}
+	if ok {
 		s.server = NewConn(c)
 	}
 	return err
+}
+
+// The notes are functions of their own: else what they use would be allocated for each
+// connection, also for those without a record.
+
+func (s *session) noteLocal(server *balance.Server, try int) error {
+	s.record.Note(func(r *Record) { r.Server, r.Tries, r.Connected = server.Name(), try, r.Assigned })
+	return nil
+}
+
+func (s *session) noteTry(server *balance.Server, try int, before time.Time, connected bool) {
+	s.record.Note(func(r *Record) {
+		r.Server, r.Tries = server.Name(), try
+		if connected {
+			r.Connected = reached(before.Add(s.took).Sub(r.Start))
+		}
+	})
 }
 
 func (s *session) dialServer(w *connecting, server *balance.Server) (net.Conn, error) {
@@ -278,7 +291,7 @@ func (s *session) dialServer(w *connecting, server *balance.Server) (net.Conn, e
 			}
 			if ok {
 				if p.Socket.keepAlive().Enable {
-					s.probe = probeAfter
+					s.probes = true
 				}
 				return c, nil
 			}
@@ -418,11 +431,10 @@ func (s *session) finish(*relay) {
 	case ClientAborted, ClientTimeout:
 		outcome.Class = balance.ClientAborted
 	}
-	first, came := s.relay.firstByte()
 	s.record.Note(func(r *Record) {
 		r.ToServer, r.FromServer = result.AtoB, result.BtoA
-		if came {
-			r.FirstByte = reached(first.Sub(r.Start))
+		if first := s.relay.firstByte; first > 0 {
+			r.FirstByte = reached((s.relay.start + instant(first)).time().Sub(r.Start))
 		}
 	})
 	endConn(s.client, result.Termination, result.Err)

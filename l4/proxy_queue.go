@@ -80,6 +80,8 @@ func (s *session) acquire(ctx context.Context, req balance.Request) (end Termina
 	s.lease, err = s.p.Pool.Acquire(w, req)
 	w.end()
 	switch {
+	case err == nil && s.record == nil:
+		return end, nil
 	case err == nil:
 		s.record.Note(func(r *Record) { r.Assigned, r.Connected = reached(time.Since(r.Start)), 0 })
 		return end, nil

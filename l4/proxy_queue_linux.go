@@ -13,16 +13,17 @@ func (s *session) watchEvents(left func()) (stop func()) {
 	}
 	r := &s.relay
 	r.mu.Lock()
-	r.dialing.queued, r.dialing.left = c, left
-	r.dialing.leaves = syscall.EPOLLERR | syscall.EPOLLHUP
+	w := r.waiting()
+	w.queued, w.left = c, left
+	w.leaves = syscall.EPOLLERR | syscall.EPOLLHUP
 	if s.p.AbortOnClose {
-		r.dialing.leaves |= syscall.EPOLLRDHUP
+		w.leaves |= syscall.EPOLLRDHUP
 	}
 	r.mu.Unlock()
 	stop = func() {
 		p.unwatch(c)
 		r.mu.Lock()
-		r.dialing.queued, r.dialing.left = nil, nil
+		w.queued, w.left = nil, nil
 		r.mu.Unlock()
 	}
 	if !p.wire(c, r) {

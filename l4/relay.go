@@ -58,27 +58,29 @@ func Relay(ctx context.Context, a, b *Conn, opt RelayOptions) RelayResult {
 type relay struct {
 	up, down direction
 	opt      *RelayOptions // shared by many
-	start    time.Time
+	start    instant
 	ended    func(*relay)
 
-	mu      sync.Mutex
-	timer   *time.Timer   // nil once ended
-	running int           // directions that have not ended
-	half    time.Duration // when the first one has
-	end     Termination
-	err     error
-	aborted bool
-	wired   bool  // moves by events
-	late    bool  // b broke it when a had ended its stream already
-	short   error // of the side that ended TLS without close_notify first
-	isCut   atomic.Bool
-	parker  *Parker // if wired
-	dialing dialing
-	probe   time.Duration // when b's socket is to have keep-alive probes; 0 means never, or done
-	sent    int           // bytes of a that went to b before the relay began
-	lease   balance.Lease // of b; zero if there is none
-	first   bool          // b's first byte has come while mu was held, and the lease is to be told
-	log     *slog.Logger  // of panics; nil means slog.Default()
+	mu        sync.Mutex
+	timer     *time.Timer   // nil once ended, and if wired
+	half      time.Duration // when the first one has ended
+	firstByte time.Duration // when b sent its first byte, since start; 0 means not yet
+	err       error
+	short     *Conn         // that ended TLS without close_notify first
+	parker    *Parker       // if wired
+	dialing   *dialing      // nil if nothing had to be waited for, or that is over
+	lease     balance.Lease // of b; zero if there is none
+	log       *slog.Logger  // of panics; nil means slog.Default()
+	timerAt   int32         // 1 + the place among the timers of the Parker; 0 means none
+	sent      int32         // bytes of a that went to b before the relay began
+	isCut     atomic.Bool
+	running   int8 // directions that have not ended
+	end       Termination
+	aborted   bool
+	wired     bool // moves by events
+	late      bool // b broke it when a had ended its stream already
+	probes    bool // b's socket is to have keep-alive probes after probeAfter
+	works     bool // b's first byte has come while mu was held, and the lease is to be told
 }
 
 // A direction is one half of a relay. Only its own goroutine reads src, and writes and
@@ -87,12 +89,11 @@ type direction struct {
 	r        *relay
 	src, dst *Conn
 	last     atomic.Int64 // when data was moved last, since r.start; 0 means not yet
-	first    int64        // when data was moved first
 	moved    int64        // bytes
 	state    atomic.Int32
 	put      atomic.Int32 // idle, busy or owing; not used if it moves by events
-	over     bool         // guarded by r.mu
 	flow
+	over bool // guarded by r.mu
 }
 
 // States of a direction.
@@ -104,7 +105,7 @@ const (
 
 func (r *relay) init(a, b *Conn, opt *RelayOptions, ended func(*relay)) {
 	r.opt, r.ended, r.running = opt, ended, 2
-	r.start = time.Now()
+	r.start = instantNow()
 	r.up = direction{r: r, src: a, dst: b, moved: int64(r.sent)}
 	r.down = direction{r: r, src: b, dst: a}
 }
@@ -158,21 +159,17 @@ func (r *relay) result() RelayResult {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := r.err
-	if r.end == (Termination{}) && err == nil {
-		err = r.short
+	switch {
+	case r.end != (Termination{}) || err != nil || r.short == nil:
+	case r.short == r.up.src:
+		err = errClientShort
+	default:
+		err = errServerShort
 	}
 	return RelayResult{AtoB: r.up.moved, BtoA: r.down.moved, Termination: r.end, Err: err}
 }
 
-// firstByte says when b sent its first byte, if it has.
-func (r *relay) firstByte() (at time.Time, ok bool) {
-	if r.down.last.Load() == 0 {
-		return time.Time{}, false
-	}
-	return r.start.Add(time.Duration(r.down.first)), true
-}
-
-func (r *relay) now() time.Duration { return time.Since(r.start) }
+func (r *relay) now() time.Duration { return time.Duration(instantNow() - r.start) }
 
 // run moves data until the stream ends, or is idle for a while. A panic of the host's
 // code, in a connection or in a callback of its TLS, ends the relay.
@@ -210,7 +207,7 @@ func (d *direction) move() error {
 		return err
 	}
 	if d.touch() {
-		d.r.works()
+		d.r.tellWorks()
 	}
 	d.put.Store(busy)
 	n, err := d.dst.Write(b.B)
@@ -227,15 +224,16 @@ func (d *direction) move() error {
 func (d *direction) touch() (first bool) {
 	now := max(int64(d.r.now()), 1)
 	if d.last.Load() == 0 {
-		d.first = now
-		first = d == &d.r.down
+		if first = d == &d.r.down; first {
+			d.r.firstByte = time.Duration(now)
+		}
 	}
 	d.last.Store(now)
 	return first
 }
 
-// works notes in the lease that b has answered; r.mu is not held.
-func (r *relay) works() {
+// tellWorks notes in the lease that b has answered; r.mu is not held.
+func (r *relay) tellWorks() {
 	defer func() { recovered(recover(), r.log, "observer") }()
 	r.lease.Works(0)
 }
@@ -346,20 +344,19 @@ func (d *direction) overNow() (last bool) {
 	d.over = true
 	r.running--
 	r.half = r.now()
-	if r.timer == nil {
-		return r.running == 0
+	switch {
+	case r.wired && r.running > 0: // the half-closed timeout begins
+		r.tickAt(r.nextTick())
+	case r.wired:
+		r.tickNoMore()
+	case r.timer == nil:
+	case r.running > 0:
+		r.timer.Reset(min(r.nextTick()-r.half, linger))
+	default:
+		r.timer.Stop()
+		r.timer = nil
 	}
-	if r.running > 0 { // the half-closed timeout begins
-		due := r.nextTick() - r.half
-		if !r.wired {
-			due = min(due, linger)
-		}
-		r.timer.Reset(due)
-		return false
-	}
-	r.timer.Stop()
-	r.timer = nil
-	return true
+	return r.running == 0
 }
 
 // close is called once both directions are over.

@@ -47,12 +47,8 @@ func (d *direction) passShort() {
 func (r *relay) noteShort(src *Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.short != nil:
-	case src == r.up.src:
-		r.short = errClientShort
-	default:
-		r.short = errServerShort
+	if r.short == nil {
+		r.short = src
 	}
 }
 

@@ -19,7 +19,7 @@ func (r *relay) retick() {
 func (r *relay) tick() {
 	now := r.now()
 	r.mu.Lock()
-	if r.timer == nil {
+	if r.running == 0 {
 		r.mu.Unlock()
 		return
 	}
@@ -29,8 +29,8 @@ func (r *relay) tick() {
 		r.cut(t, &late)
 		return
 	}
-	if r.probe > 0 && r.probe <= now {
-		r.probe = 0
+	if r.probes && probeAfter <= now {
+		r.probes = false
 		probePeer(r.up.dst)
 	}
 	due := r.nextTick()
@@ -45,7 +45,10 @@ func (r *relay) tick() {
 			idle[i] = d
 		}
 	}
-	if due < forever {
+	switch {
+	case r.wired:
+		r.tickAt(due)
+	case due < forever:
 		r.timer.Reset(due - now)
 	}
 	r.mu.Unlock()
@@ -65,8 +68,8 @@ const probeAfter = time.Minute
 // r.mu is held.
 func (r *relay) nextTick() time.Duration {
 	due, _, _ := r.nextTimeout()
-	if r.probe > 0 {
-		due = min(due, r.probe)
+	if r.probes {
+		due = min(due, probeAfter)
 	}
 	return due
 }

@@ -226,7 +226,8 @@ func (s *Server) start(st *serverState, bare net.Conn) {
 func (s *Server) serveConn(st *serverState, c *Conn) {
 	defer st.handlers.Done()
 	defer func() {
-		if err := recovered(recover(), s.Logger, "handler", "remote", c.RemoteAddr()); err != nil {
+		if p := recover(); p != nil {
+			err := recovered(p, s.Logger, "handler", "remote", c.RemoteAddr())
 			c.member.note(Termination{Internal, PhaseRequest}, err)
 			guard(s.Logger, "Close", func() { breakOff(c) })
 		}

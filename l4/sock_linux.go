@@ -5,7 +5,6 @@ package l4
 import (
 	"errors"
 	"io"
-	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -39,30 +38,6 @@ type waits struct {
 	file *os.File
 	raw  syscall.RawConn
 }
-
-// An instant is a time of the monotonic clock, which takes a third of the room of a
-// time.Time: nanoseconds since epoch; 0 means none.
-type instant int64
-
-var epoch = time.Now()
-
-func instantOf(t time.Time) instant {
-	if t.IsZero() {
-		return 0
-	}
-	now, d := time.Since(epoch), time.Until(t)
-	if d > math.MaxInt64-now {
-		return math.MaxInt64
-	}
-	if at := instant(now + d); at != 0 {
-		return at
-	}
-	return 1
-}
-
-func (i instant) passed() bool { return i != 0 && instant(time.Since(epoch)) >= i }
-
-func (i instant) time() time.Time { return epoch.Add(time.Duration(i)) }
 
 // pollable adds s to the poller.
 func (s *sock) pollable() (*waits, error) {

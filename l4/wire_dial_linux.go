@@ -27,7 +27,9 @@ type dialing struct {
 // grow. ok is false if this is no address for it.
 func (r *relay) dial(ctx context.Context, p *Parker, a *Conn, network, addr string, timeout time.Duration) (c *Conn, ok bool, err error) {
 	r.mu.Lock()
-	r.dialing.to, r.dialing.early = nil, 0 // of an earlier try
+	if r.dialing != nil { // of an earlier try
+		r.dialing.to, r.dialing.early = nil, 0
+	}
 	r.mu.Unlock()
 	s, done, ok, err := dialSock(network, addr)
 	if !ok || err != nil {
@@ -60,14 +62,16 @@ func (r *relay) offer(a, b *Conn, buffers *BufferPool) (ok bool, err error) {
 		defer buffers.Put(lent)
 		n, err := a.readNow(lent.B, nil)
 		if err != nil && err != syscall.EAGAIN {
-			r.dialing.broken = err
+			r.mu.Lock()
+			r.waiting().broken = err
+			r.mu.Unlock()
 		}
 		if said = lent.B[:n]; n == 0 { // be it the end: it will be read again
 			return !unconnected(b), nil
 		}
 	}
 	n, err := b.writeNow(said, nil, false)
-	switch r.sent = n; {
+	switch r.sent = int32(n); {
 	case lent == nil:
 		a.Discard(n)
 	case n < len(said):
@@ -83,7 +87,8 @@ func (r *relay) offer(a, b *Conn, buffers *BufferPool) (ok bool, err error) {
 func (r *relay) await(ctx context.Context, p *Parker, c *Conn, s *sock, network, addr string, timeout time.Duration) (*Conn, bool, error) {
 	answer := make(chan struct{}, 1)
 	r.mu.Lock()
-	r.dialing = dialing{answer: answer, to: c, broken: r.dialing.broken}
+	w := r.waiting()
+	*w = dialing{answer: answer, to: c, broken: w.broken}
 	r.mu.Unlock()
 	c.parked.out = true // the answer
 	if !p.wire(c, r) {
@@ -100,7 +105,7 @@ func (r *relay) await(ctx context.Context, p *Parker, c *Conn, s *sock, network,
 	select {
 	case <-answer:
 		r.mu.Lock()
-		early := r.dialing.early
+		early := w.early
 		r.mu.Unlock()
 		if early&(syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
 			err = s.failure()
@@ -125,23 +130,32 @@ func dialError(network, addr string, err error) error {
 	return &net.OpError{Op: "dial", Net: network, Addr: remoteOf(network, addr), Err: err}
 }
 
+// waiting returns r.dialing, made on first need; r.mu is held.
+func (r *relay) waiting() *dialing {
+	if r.dialing == nil {
+		r.dialing = new(dialing)
+	}
+	return r.dialing
+}
+
 // answered notes events of b before the relay is wired; r.mu is held.
 func (r *relay) answered(c *Conn, events uint32) {
-	if c != r.dialing.to {
+	w := r.dialing
+	if w == nil || c != w.to {
 		return // of an earlier try
 	}
-	r.dialing.early |= events
-	if r.dialing.answer != nil && events&(syscall.EPOLLOUT|syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
-		r.dialing.answer <- struct{}{}
-		r.dialing.answer = nil
+	w.early |= events
+	if w.answer != nil && events&(syscall.EPOLLOUT|syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
+		w.answer <- struct{}{}
+		w.answer = nil
 	}
 }
 
 // hasLeft returns what is to be called if events say that a client in the queue
 // has gone; r.mu is held.
 func (r *relay) hasLeft(c *Conn, events uint32) (left func()) {
-	if c == r.dialing.queued && events&r.dialing.leaves != 0 {
-		return r.dialing.left
+	if w := r.dialing; w != nil && c == w.queued && events&w.leaves != 0 {
+		return w.left
 	}
 	return nil
 }

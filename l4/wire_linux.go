@@ -27,13 +27,13 @@ const (
 
 // A flow is what a wired direction remembers.
 type flow struct {
-	readable bool    // src may have something to read
-	readOn   bool    // a short read does not mean that src has no more: see eventsOn
-	ended    bool    // src has
-	full     int     // reads in a row that filled the buffer, of bulkAfter
-	held     *Buffer // what dst did not take yet, if that was borrowed
-	pending  []byte  // what dst did not take yet
+	held     *Buffer // what was read and dst did not take yet, from off on; nil if there is none
 	pipe     *pipe   // while data is spliced
+	off      int32
+	full     int8 // reads in a row that filled the buffer, of bulkAfter
+	readable bool // src may have something to read
+	readOn   bool // a short read does not mean that src has no more: see eventsOn
+	ended    bool // src has
 }
 
 // wire makes p move the relay's data; false if it cannot.
@@ -58,37 +58,54 @@ func (r *relay) wireNow(p *Parker) bool {
 	a, b := r.up.src, r.up.dst
 	r.wired, r.parker = true, p
 	for _, d := range [...]*direction{&r.up, &r.down} {
-		d.pending = d.src.ahead // what was read ahead goes first
-		d.src.ahead = nil
+		if ahead := d.src.ahead; len(ahead) > 0 { // what was read ahead goes first
+			d.held, d.src.ahead = &Buffer{B: ahead}, nil
+		}
 	}
-	if !p.wire(a, r) || b != r.dialing.to && !p.wire(b, r) {
+	var was dialing
+	if r.dialing != nil {
+		was, r.dialing = *r.dialing, nil
+	}
+	if !p.wire(a, r) || b != was.to && !p.wire(b, r) {
 		p.unwire(a)
-		r.up.src.ahead, r.down.src.ahead = r.up.pending, r.down.pending
-		r.up.pending, r.down.pending = nil, nil
+		for _, d := range [...]*direction{&r.up, &r.down} {
+			if d.held != nil {
+				d.src.ahead, d.held = d.held.B, nil
+			}
+		}
 		r.wired = false
 		return false
 	}
-	r.timer = time.AfterFunc(r.nextTick(), r.tick)
-	if err := r.dialing.broken; err != nil {
-		r.up.broken(err)
-	} else if len(r.up.pending) > 0 {
+	r.tickAt(r.nextTick())
+	if was.broken != nil {
+		r.up.broken(was.broken)
+	} else if r.up.stuck() {
 		r.up.pump()
 	}
-	early := r.dialing.early &^ syscall.EPOLLOUT
+	early := was.early &^ syscall.EPOLLOUT
 	r.down.readable, r.down.readOn = early != 0, early&eventsOn != 0
-	if r.down.readable || len(r.down.pending) > 0 {
+	if r.down.readable || r.down.stuck() {
 		r.down.pump()
 	}
 	return true
 }
 
+// tickAt has tick called when due has passed since the start; r.mu is held.
+func (r *relay) tickAt(due time.Duration) {
+	if due < forever {
+		r.parker.timers.set(r, r.start+instant(due))
+	}
+}
+
+func (r *relay) tickNoMore() { r.parker.timers.stop(r) }
+
 // leave unlocks r.mu, and does what must not be done with it held.
 func (r *relay) leave() {
-	last, first := r.running == 0, r.first
-	r.first = false
+	last, works := r.running == 0, r.works
+	r.works = false
 	r.mu.Unlock()
-	if first {
-		r.works()
+	if works {
+		r.tellWorks()
 	}
 	if last {
 		r.close()
@@ -173,7 +190,7 @@ func (d *direction) endWire() {
 // drop gives back what the direction has borrowed.
 func (d *direction) drop() {
 	d.r.parker.buffers.Put(d.held)
-	d.held, d.pending = nil, nil
+	d.held, d.off = nil, 0
 	if d.pipe != nil {
 		d.r.parker.putPipe(d.pipe)
 		d.pipe = nil
@@ -212,13 +229,13 @@ func (d *direction) pumpSome(room int) {
 // touchNow is touch with r.mu held.
 func (d *direction) touchNow() {
 	if d.touch() {
-		d.r.first = true
+		d.r.works = true
 	}
 }
 
 // stuck reports whether there is something that dst did not take yet.
 func (d *direction) stuck() bool {
-	return len(d.pending) > 0 || d.pipe != nil && d.pipe.n > 0
+	return d.held != nil || d.pipe != nil && d.pipe.n > 0
 }
 
 // fill takes once from src, and says how much.
@@ -236,16 +253,17 @@ func (d *direction) fill() (int, error) {
 	n, err := d.src.readNow(b.B, nil)
 	if n > 0 {
 		d.touchNow()
-		d.held, d.pending = b, b.B[:n]
+		size := len(b.B)
+		d.held, b.B = b, b.B[:n]
 		switch {
-		case n == len(b.B) && d.full < bulkAfter:
+		case n == size && d.full < bulkAfter:
 			d.full++
-		case n < len(b.B) && d.full <= bulkAfter:
+		case n < size && d.full <= bulkAfter:
 			d.full = 0
 		}
-		if n < len(b.B) && d.readOn {
+		if n < size && d.readOn {
 			return d.fillLast(n)
-		} else if n < len(b.B) {
+		} else if n < size {
 			d.readable = false // all there was; more makes another edge
 		}
 		return n, nil
@@ -257,9 +275,10 @@ func (d *direction) fill() (int, error) {
 // fillLast reads on after n bytes that are still to be written, so that the end of the
 // stream, which most likely comes next, can go in one packet with them.
 func (d *direction) fillLast(n int) (int, error) {
-	m, err := d.src.readNow(d.held.B[n:], nil)
+	b := d.held
+	m, err := d.src.readNow(b.B[n:cap(b.B)], nil)
 	if m > 0 {
-		d.pending = d.held.B[:n+m]
+		b.B = b.B[:n+m]
 		return n + m, nil
 	}
 	if err = d.nothing(err); err != nil {
@@ -304,9 +323,9 @@ func (d *direction) flush() bool {
 		n   int
 		err error
 	)
-	if len(d.pending) > 0 {
-		n, err = d.dst.writeNow(d.pending, nil, d.ended && d.r.running == 2) // then endStream follows
-		d.pending = d.pending[n:]
+	if d.held != nil {
+		n, err = d.dst.writeNow(d.held.B[d.off:], nil, d.ended && d.r.running == 2) // then endStream follows
+		d.off += int32(n)
 	} else {
 		n, err = d.dst.writeNow(nil, d.pipe, false)
 	}
@@ -322,11 +341,8 @@ func (d *direction) flush() bool {
 		d.refused(err)
 		return false
 	}
-	if d.held != nil {
-		d.r.parker.buffers.Put(d.held)
-		d.held = nil
-	}
-	d.pending = nil
+	d.r.parker.buffers.Put(d.held)
+	d.held, d.off = nil, 0
 	return true
 }
 

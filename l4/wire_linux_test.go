@@ -73,7 +73,7 @@ func TestParkerIgnoresLateEvents(t *testing.T) {
 	first, _ := tcpPair(t)
 	c := NewConn(first)
 	require.True(t, p.Park(c, func() {}))
-	late := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP, Fd: c.parked.slot, Pad: p.slots[c.parked.slot].generation}
+	late := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP, Fd: c.parked.slot, Pad: p.slot(c.parked.slot).generation}
 	require.True(t, p.Unpark(c))
 
 	second, _ := tcpPair(t)
@@ -84,7 +84,7 @@ func TestParkerIgnoresLateEvents(t *testing.T) {
 	p.handle(late)
 	wantNone(t, woken, "it was about another")
 	require.False(t, c.PeerGone())
-	late.Pad = p.slots[c.parked.slot].generation
+	late.Pad = p.slot(c.parked.slot).generation
 	p.handle(late)
 	soon(t, woken, "this is its own")
 }
@@ -120,7 +120,7 @@ func TestKeepAliveOfOldConnections(t *testing.T) {
 			require.Equal(t, 0, option(r.up.dst, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE), "it is young")
 			r.mu.Lock()
 			require.Equal(t, tt.want == 1, r.nextTick() == probeAfter)
-			r.start = r.start.Add(-probeAfter)
+			r.start -= instant(probeAfter)
 			r.mu.Unlock()
 			r.tick()
 			require.Equal(t, tt.want, option(r.up.dst, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE))

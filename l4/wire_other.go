@@ -22,6 +22,10 @@ func (r *relay) cutWire() bool { return false }
 
 func (r *relay) unwire() {}
 
+func (r *relay) tickAt(time.Duration) {}
+
+func (r *relay) tickNoMore() {}
+
 func (r *relay) dial(context.Context, *Parker, *Conn, string, string, time.Duration) (*Conn, bool, error) {
 	return nil, false, nil
 }

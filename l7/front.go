@@ -41,6 +41,7 @@ type byteConn struct {
 	sendAt  deadline
 	now     time.Time // the time as last read for this connection
 	served  int32
+	late    int32    // place among the latecomers, from 1; guarded by their mu
 	owns    *session // server connections kept for the client; nil until needed; with HTTP/2, guarded by h2.mu
 	ends    ending
 	moved   bool     // to the standard front
@@ -245,6 +246,7 @@ func (c *byteConn) end() {
 	c.owns.end()
 	c.release()
 	c.giveWork()
+	c.srv.late.remove(c)
 	c.srv.forget(c)
 	c.srv.wg.Done()
 }

@@ -62,22 +62,42 @@ const watchAfter = 50 * time.Millisecond
 // latecomers are new connections that will be watched if they reach that age.
 type latecomers struct {
 	mu    sync.Mutex
-	conns []*byteConn
+	conns []*byteConn // the place of each is in its late
+	armed bool        // watch will be called
 }
 
 func (l *latecomers) add(c *byteConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.conns) == 0 {
+	if !l.armed {
+		l.armed = true
 		time.AfterFunc(watchAfter, l.watch)
 	}
 	l.conns = append(l.conns, c)
+	c.late = int32(len(l.conns))
+}
+
+// remove forgets a connection that has ended, so that its memory can be freed.
+func (l *latecomers) remove(c *byteConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.late == 0 {
+		return
+	}
+	end := len(l.conns) - 1
+	last := l.conns[end]
+	l.conns[c.late-1], last.late = last, c.late
+	l.conns[end] = nil
+	l.conns, c.late = l.conns[:end], 0
 }
 
 func (l *latecomers) watch() {
 	l.mu.Lock()
 	conns := l.conns
-	l.conns = nil
+	l.conns, l.armed = nil, false
+	for _, c := range conns {
+		c.late = 0
+	}
 	l.mu.Unlock()
 	for _, c := range conns {
 		c.watchNow()

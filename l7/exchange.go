@@ -406,6 +406,7 @@ func (x *Exchange) edit(r *Reply) error {
 	}
 	x.editors = x.editors[:0]
 	x.Record.Status = r.Status
+	x.noteGRPC(&r.Header)
 	return nil
 }
 

@@ -142,6 +142,7 @@ func (s *h2Exchange) finish(trailer *Fields) error {
 		f.h2.Finish(s.st)
 		return nil
 	}
+	s.x.noteGRPC(trailer)
 	b := f.h2.WriteHead()
 	f.fields(b, trailer)
 	b.End(s.st, true)

@@ -90,7 +90,7 @@ func (r *Record) untold(x *Exchange) bool {
 	switch {
 	case r.Remote != x.Remote, r.Local != x.Local, r.JA4 != x.ja4, r.Proto != x.protoName(),
 		r.Method != x.asked.method, r.Host != x.asked.host, r.Path != x.asked.path, r.Query != x.asked.query,
-		r.ID != "", r.Trace != "", r.User != "", r.Status != 0, r.Route != "", r.Pool != "", r.Server != "",
+		r.ID != "", r.Trace != "", r.User != "", r.Status != 0, r.GRPCStatus != "", r.Route != "", r.Pool != "", r.Server != "",
 		r.Tries != 0, r.Persisted, r.Reused, r.BytesIn != 0, r.BytesOut != 0,
 		r.Assigned != 0, r.Connected != 0, r.FirstByte != 0, r.Total != 0,
 		len(r.Captured) > 0, r.Decision != "", r.Termination != l4.Termination{}, r.Err != nil:

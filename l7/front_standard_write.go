@@ -111,6 +111,7 @@ func (s *standard) finish(trailer *Fields) error {
 		return errReturned
 	}
 	defer s.leave()
+	s.x.noteGRPC(trailer)
 	for name, v := range trailer.All() {
 		s.w.Header().Add(http.TrailerPrefix+http.CanonicalHeaderKey(name), v)
 	}

@@ -94,8 +94,8 @@ func TestGRPCGetsLocalErrorsAsItsStatus(t *testing.T) {
 		if a := f.call(t, strings.NewReader("hi")); a.status != 200 || a.kind != "application/grpc" || a.code != "14" || a.message != "502 Bad Gateway" || a.body != "" || !a.inHead {
 			t.Errorf("no server there: %+v", a)
 		}
-		if r := f.last(t); r.Termination.String() != "SC" {
-			t.Errorf("the record says %v", r.Termination)
+		if r := f.last(t); r.Termination.String() != "SC" || r.Status != 200 || r.GRPCStatus != "14" {
+			t.Errorf("the record says %v, %d, %q", r.Termination, r.Status, r.GRPCStatus)
 		}
 	})
 	for status, want := range map[int]string{401: "16", 403: "7", 404: "12", 429: "14", 413: "2"} {
@@ -171,6 +171,9 @@ func TestGRPCCutRepliesEndWithAStatus(t *testing.T) {
 				if a.body != "first" || a.code != tc.code || a.inHead || a.err != nil {
 					t.Errorf("%+v; want grpc-status %s behind the message", a, tc.code)
 				}
+				if r := f.last(t); r.GRPCStatus != tc.code {
+					t.Errorf("the record says grpc-status %q; want %s", r.GRPCStatus, tc.code)
+				}
 			})
 		})
 	}
@@ -241,6 +244,9 @@ func TestGRPCStatusReachesThePool(t *testing.T) {
 			}
 			if alone && (a.body != "fine" || a.code != "0") || !alone && (a.body != "message" || a.code != "14") {
 				t.Errorf("alone %v: the client got %+v", alone, a)
+			}
+			if r := f.last(t); r.GRPCStatus != a.code {
+				t.Errorf("alone %v: the record says grpc-status %q", alone, r.GRPCStatus)
 			}
 		})
 	}

@@ -64,3 +64,26 @@ func (x *Exchange) grpcError(code, message string) {
 		_ = x.down.finish(nil)
 	}
 }
+
+// grpcHTTP maps the gRPC codes with which a server reports that it failed to
+// HTTP statuses (Envoy's mapping).
+var grpcHTTP = map[string]int{
+	"2":  http.StatusInternalServerError, // UNKNOWN
+	"4":  http.StatusGatewayTimeout,      // DEADLINE_EXCEEDED
+	"12": http.StatusNotImplemented,      // UNIMPLEMENTED
+	"13": http.StatusInternalServerError, // INTERNAL
+	"14": http.StatusServiceUnavailable,  // UNAVAILABLE
+	"15": http.StatusInternalServerError, // DATA_LOSS
+}
+
+// noteGRPC notes the status of a call, which is in the head of its reply or in the trailer.
+func (x *Exchange) noteGRPC(f *Fields) {
+	if x.grpc {
+		x.Record.GRPCStatus = f.Get("Grpc-Status")
+	}
+}
+
+// failed reports whether the reply says that the server or the gateway has failed.
+func (r *Record) failed() bool {
+	return r.Status >= http.StatusInternalServerError || grpcHTTP[r.GRPCStatus] != 0
+}

@@ -16,23 +16,24 @@ import (
 // A Record describes an exchange that has ended. The hooks that get one
 // (OnDone) must not keep it: it belongs to the connection.
 type Record struct {
-	Start  time.Time // when the first byte of the request arrived
-	Front  Front
-	Remote netip.AddrPort // as in Exchange
-	Local  netip.AddrPort
-	Method string
-	Host   string
-	Path   string // as the client sent it
-	Query  string // likewise, with its leading "?", or empty
-	Proto  string // the version of the request: "HTTP/1.1"
-	ID     string // made or taken over by RequestID, or ""
-	Trace  string // id of the trace it belongs to, set by a handler such as that of l7/otel, or ""
-	JA4    string // fingerprint of the client's TLS, as Exchange.JA4 has it, or ""
-	User   string // accepted by BasicAuth, or named by the service of a ForwardAuth, or ""
-	Status int    // of the reply; 0 if there was none
-	Route  string // name of the route taken, or ""
-	Pool   string // name of the pool used, or ""
-	Server string // name of the server that answered or was tried last, or ""
+	Start      time.Time // when the first byte of the request arrived
+	Front      Front
+	Remote     netip.AddrPort // as in Exchange
+	Local      netip.AddrPort
+	Method     string
+	Host       string
+	Path       string // as the client sent it
+	Query      string // likewise, with its leading "?", or empty
+	Proto      string // the version of the request: "HTTP/1.1"
+	ID         string // made or taken over by RequestID, or ""
+	Trace      string // id of the trace it belongs to, set by a handler such as that of l7/otel, or ""
+	JA4        string // fingerprint of the client's TLS, as Exchange.JA4 has it, or ""
+	User       string // accepted by BasicAuth, or named by the service of a ForwardAuth, or ""
+	Status     int    // of the reply; 0 if there was none
+	GRPCStatus string // grpc-status of the reply to a gRPC call, as "14" (UNAVAILABLE), or ""; such a reply has the Status 200
+	Route      string // name of the route taken, or ""
+	Pool       string // name of the pool used, or ""
+	Server     string // name of the server that answered or was tried last, or ""
 
 	Tries     int   // requests begun on a server, including the first
 	Persisted bool  // the server is the one that a cookie or a table has named (Balance.Prefer)
@@ -95,14 +96,14 @@ func reached(d time.Duration) time.Duration { return max(d, 1) }
 // LogValue implements [slog.LogValuer], for a record as a group of a log line: method,
 // host, path, status, remote, tries, in and out (bytes of the bodies), assigned, connected,
 // first_byte and total (since Start; in JSON a number of nanoseconds), end (the code of
-// [l4.Termination]) and front; and, if there are any, id, trace, ja4, user, route, pool,
-// server, persisted, decision, what was captured (as request.NAME and reply.NAME), and error.
+// [l4.Termination]) and front; and, if there are any, grpc_status, id, trace, ja4, user, route,
+// pool, server, persisted, decision, what was captured (as request.NAME and reply.NAME), and error.
 func (r *Record) LogValue() slog.Value {
-	attrs := make([]slog.Attr, 0, 19)
+	attrs := make([]slog.Attr, 0, 20)
 	attrs = append(attrs,
 		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.Path),
 		slog.Int("status", r.Status), slog.String("remote", r.Remote.String()))
-	for _, a := range [...]slog.Attr{slog.String("id", r.ID), slog.String("trace", r.Trace), slog.String("ja4", r.JA4), slog.String("user", r.User), slog.String("route", r.Route), slog.String("pool", r.Pool), slog.String("server", r.Server)} {
+	for _, a := range [...]slog.Attr{slog.String("grpc_status", r.GRPCStatus), slog.String("id", r.ID), slog.String("trace", r.Trace), slog.String("ja4", r.JA4), slog.String("user", r.User), slog.String("route", r.Route), slog.String("pool", r.Pool), slog.String("server", r.Server)} {
 		if a.Value.String() != "" {
 			attrs = append(attrs, a)
 		}

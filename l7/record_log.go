@@ -195,15 +195,15 @@ func appendEscaped(b []byte, s string) []byte {
 }
 
 // SampleRecords returns an OnDone hook that passes on one record in n, and each record of a
-// request that ended with a status of 500 or more, was cut, or failed because of a server or
-// the gateway. If n is 1 or less it passes on all.
+// request that ended with a status of 500 or more or a grpc-status that means the same, was
+// cut, or failed because of a server or the gateway. If n is 1 or less it passes on all.
 func SampleRecords(n int, hook func(*Record)) func(*Record) {
 	if hook == nil {
 		panic("l7: SampleRecords needs a hook")
 	}
 	var count atomic.Uint64
 	return func(r *Record) {
-		if n <= 1 || r.Status >= 500 || notable(r.Termination.Cause) || count.Add(1)%uint64(n) == 0 {
+		if n <= 1 || r.failed() || notable(r.Termination.Cause) || count.Add(1)%uint64(n) == 0 {
 			hook(r)
 		}
 	}

@@ -103,8 +103,9 @@ func TestSampleRecords(t *testing.T) {
 		hook(&Record{Status: 502})
 		hook(&Record{Status: 204, Termination: endOf(l4.ServerAborted, l4.PhaseData)})
 		hook(&Record{Status: 206, Termination: endOf(l4.Killed, l4.PhaseData)})
+		hook(&Record{Status: 207, GRPCStatus: "14"})
 	}
-	require.Equal(t, map[int]int{200: 10, 502: 100, 204: 100, 206: 100}, seen)
+	require.Equal(t, map[int]int{200: 10, 502: 100, 204: 100, 206: 100, 207: 100}, seen)
 	all := 0
 	hook = SampleRecords(0, func(*Record) { all++ })
 	hook(&Record{})

@@ -4,7 +4,6 @@ package l7
 
 import (
 	"errors"
-	"net/http"
 	"os"
 	"time"
 
@@ -150,15 +149,4 @@ func judgeGRPC(code string, o *balance.Outcome) {
 		o.Class, o.Status = balance.StatusError, status
 		o.Err = errors.New("l7: grpc-status " + code)
 	}
-}
-
-// grpcHTTP maps the gRPC codes with which a server reports that it failed to
-// HTTP statuses (Envoy's mapping).
-var grpcHTTP = map[string]int{
-	"2":  http.StatusInternalServerError, // UNKNOWN
-	"4":  http.StatusGatewayTimeout,      // DEADLINE_EXCEEDED
-	"12": http.StatusNotImplemented,      // UNIMPLEMENTED
-	"13": http.StatusInternalServerError, // INTERNAL
-	"14": http.StatusServiceUnavailable,  // UNAVAILABLE
-	"15": http.StatusInternalServerError, // DATA_LOSS
 }

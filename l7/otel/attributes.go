@@ -40,7 +40,7 @@ func requestAttributes(x *l7.Exchange) []attribute.KeyValue {
 
 // endAttributes are those of a request that has ended.
 func endAttributes(r *l7.Record) []attribute.KeyValue {
-	a := make([]attribute.KeyValue, 0, 12)
+	a := make([]attribute.KeyValue, 0, 13)
 	for _, s := range [...]struct{ key, value string }{{"http.route", r.Route}, {"penstock.pool", r.Pool}, {"penstock.server", r.Server}} {
 		if s.value != "" {
 			a = append(a, attribute.String(s.key, clean(s.value)))
@@ -48,6 +48,9 @@ func endAttributes(r *l7.Record) []attribute.KeyValue {
 	}
 	if r.Status != 0 {
 		a = append(a, attribute.Int("http.response.status_code", r.Status))
+	}
+	if code, err := strconv.Atoi(r.GRPCStatus); err == nil {
+		a = append(a, attribute.Int("rpc.grpc.status_code", code))
 	}
 	return append(a, attribute.Int("penstock.tries", r.Tries), attribute.String("penstock.end", r.Termination.String()),
 		attribute.Int64("http.request.body.size", r.BytesIn), attribute.Int64("http.response.body.size", r.BytesOut))
@@ -140,4 +143,14 @@ func clean(s string) string {
 		s = s[:n]
 	}
 	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// grpcFailed reports whether a grpc-status makes the span of a server one of an error, by the
+// conventions for RPC.
+func grpcFailed(code string) bool {
+	switch code {
+	case "2", "4", "12", "13", "14", "15": // UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS
+		return true
+	}
+	return false
 }

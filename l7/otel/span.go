@@ -116,6 +116,8 @@ func (r *request) end(t *Tracing, x *l7.Exchange, returned bool) {
 		what = "panic"
 	case rec.Status >= http.StatusInternalServerError:
 		what = formatStatus(rec.Status)
+	case grpcFailed(rec.GRPCStatus):
+		what = rec.GRPCStatus
 	case c == l4.ServerAborted, c == l4.ServerTimeout, c == l4.Resource, c == l4.Internal, c == l4.ServerDown:
 		what = word(c.String())
 	default:

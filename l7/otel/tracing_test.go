@@ -320,6 +320,8 @@ func TestCallsOfGRPCAreTraced(t *testing.T) {
 		require.Equal(w, "200", spans[1].attr("http.response.status_code"))
 		if w.front == l7.FrontHTTP2 { // gRPC is only that over HTTP/2
 			require.Equal(w, "status_error", spans[1].attr("error.type"))
+			require.Equal(w, "14", spans[0].attr("rpc.grpc.status_code"))
+			require.Equal(w, "14", spans[0].attr("error.type"))
 		}
 	})
 }

@@ -30,23 +30,18 @@ type Conn struct {
 	raw syscall.RawConn // of nc, if it is one that may be read and written directly; else nil
 	tls *tlsReader      // if nc is a *tls.Conn, else nil
 
-	ahead  []byte  // read ahead and not yet consumed; nil when empty, so that an idle Conn holds nothing
-	in     *input  // of reads through raw; nil until needed
-	out    *output // of writes through raw; nil until needed
-	yields yields
+	ahead []byte  // read ahead and not yet consumed; nil when empty, so that an idle Conn holds nothing
+	in    *input  // of reads through raw; nil until needed
+	out   *output // of writes through raw; nil until needed
 
+	yields       yields
+	flags        connFlags
 	bytesRead    atomic.Int64
 	bytesWritten atomic.Int64
-	closed       atomic.Bool
-	gone         atomic.Bool
-	ended        atomic.Bool                 // a read has returned io.EOF
-	proxied      atomic.Pointer[ProxyHeader] // accepted on c, or nil
-	ja4          atomic.Pointer[string]      // of the client, or nil
-	closing      atomic.Pointer[closeHook]   // the last that OnClose added
-	draining     atomic.Pointer[closeHook]   // of AfterDraining
-	more         atomic.Bool                 // TLS above it writes more at once
-	noReads      atomic.Bool                 // TLS above it takes what it holds, and no more
-	parker       atomic.Pointer[Parker]      // that has a slot for c, or nil
+	noted        atomic.Pointer[noted]     // nil if nothing is
+	closing      atomic.Pointer[closeHook] // the last that OnClose added
+	draining     atomic.Pointer[closeHook] // of AfterDraining
+	parker       atomic.Pointer[Parker]    // that has a slot for c, or nil
 	parked       parked
 	member       member
 }
@@ -197,7 +192,7 @@ func (c *Conn) TryReadBuffer(p *BufferPool) (b *Buffer, err error) {
 // readBare reads from the bare connection and ignores what was read ahead.
 func (c *Conn) readBare(p []byte) (n int, err error) {
 	if c.raw != nil {
-		if c.noReads.Load() {
+		if c.flags.has(noReads) {
 			return 0, os.ErrDeadlineExceeded // as it is a timeout, it does not break the *tls.Conn
 		}
 		return c.readRaw(p)
@@ -213,10 +208,10 @@ func (c *Conn) tookIn(n int, err error) {
 		c.bytesRead.Add(int64(n))
 	}
 	if err == io.EOF {
-		c.ended.Store(true)
+		c.flags.set(readEOF)
 	}
 	if err != nil && !isTimeout(err) {
-		c.gone.Store(true)
+		c.flags.set(peerGone)
 	}
 }
 
@@ -287,7 +282,7 @@ func (c *Conn) WriteTo(w io.Writer) (n int64, err error) {
 	c.bytesRead.Add(m)
 	dst.bytesWritten.Add(m)
 	if err == nil {
-		c.gone.Store(true) // io.EOF was read
+		c.flags.set(peerGone) // io.EOF was read
 	}
 	return n + m, err
 }
@@ -312,7 +307,7 @@ func (c *Conn) CloseWrite() error {
 
 // Close closes the bare connection. Calls after the first do nothing.
 func (c *Conn) Close() error {
-	if c.closed.Swap(true) {
+	if c.flags.set(isClosed) {
 		return nil
 	}
 	ready := c.unparkClosed()
@@ -342,12 +337,12 @@ func (c *Conn) Parkable() bool { return c.raw != nil }
 
 // PeerGone reports whether a read or the Parker has seen that the peer ended its stream
 // or the connection.
-func (c *Conn) PeerGone() bool { return c.gone.Load() }
+func (c *Conn) PeerGone() bool { return c.flags.has(peerGone) }
 
 // LocalAddr returns the address that the client connected to: that of an accepted PROXY
 // header if it has one (see [AcceptProxy]), else the bare connection's.
 func (c *Conn) LocalAddr() net.Addr {
-	if h := c.proxied.Load(); h != nil && h.Destination != nil {
+	if h := c.proxied(); h != nil && h.Destination != nil {
 		return h.Destination
 	}
 	return quietAddr(c.nc.LocalAddr)
@@ -356,7 +351,7 @@ func (c *Conn) LocalAddr() net.Addr {
 // RemoteAddr returns the address of the client: that of an accepted PROXY header if it
 // has one, else the bare connection's.
 func (c *Conn) RemoteAddr() net.Addr {
-	if h := c.proxied.Load(); h != nil && h.Source != nil {
+	if h := c.proxied(); h != nil && h.Source != nil {
 		return h.Source
 	}
 	return quietAddr(c.nc.RemoteAddr)
@@ -367,7 +362,7 @@ func (c *Conn) RemoteAddr() net.Addr {
 //
 // It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) RemoteAddrPort() netip.AddrPort {
-	if h := c.proxied.Load(); h == nil || h.Source == nil {
+	if h := c.proxied(); h == nil || h.Source == nil {
 		if s, ok := c.nc.(interface{ RemoteAddrPort() netip.AddrPort }); ok {
 			a := s.RemoteAddrPort()
 			return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())

@@ -38,7 +38,7 @@ func (c *Conn) OnClose(f func()) {
 			break
 		}
 	}
-	if c.closed.Load() { // Close may have come too early to see h
+	if c.flags.has(isClosed) { // Close may have come too early to see h
 		c.runCloseHooks()
 	}
 }

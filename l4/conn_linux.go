@@ -225,7 +225,7 @@ func (out *outgo) write(fd uintptr) bool {
 
 func (c *Conn) writeRaw(p []byte, more bool) (n int, err error) {
 	out := outgo{p: p}
-	if more || c.more.Load() {
+	if more || c.flags.has(moreFollows) {
 		out.flags = sendMore
 	}
 	done := false
@@ -286,7 +286,7 @@ func (c *Conn) tryReadRaw(p *BufferPool) (*Buffer, error) {
 	case nil:
 		err = io.EOF
 	}
-	c.gone.Store(true)
+	c.flags.set(peerGone)
 	return nil, c.opError("read", err)
 }
 

@@ -28,12 +28,12 @@ func TestConnWriteMoreFillsSegments(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, segments(t, server))
 
-	c.more.Store(true) // as TLS above it does
+	c.flags.set(moreFollows) // as TLS above it does
 	for range 3 {
 		_, err := c.Write(make([]byte, 4<<10))
 		require.NoError(t, err)
 	}
-	c.more.Store(false)
+	c.flags.clear(moreFollows)
 	_, err = c.Write([]byte("x"))
 	require.NoError(t, err)
 	assert.EqualValues(t, 2, segments(t, server))

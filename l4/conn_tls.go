@@ -53,8 +53,8 @@ func (r *tlsReader) drain(p []byte) (n int, err error) {
 	case len(p) == 0:
 		return 0, nil
 	case r.under != nil:
-		r.under.noReads.Store(true)
-		defer r.under.noReads.Store(false) // also if a connection between the two, which may be the host's, panics
+		r.under.flags.set(noReads)
+		defer r.under.flags.clear(noReads) // also if a connection between the two, which may be the host's, panics
 	case r.setDraining(true) != nil:
 		return 0, nil
 	default:
@@ -105,7 +105,7 @@ func (c *Conn) tryReadTLS(p *BufferPool) (*Buffer, error) {
 func CutShort(c net.Conn) bool {
 	for c = belowTLS(c); c != nil; c = below(c) {
 		if conn, ok := c.(*Conn); ok {
-			return conn.ended.Load()
+			return conn.flags.has(readEOF)
 		}
 	}
 	return false
@@ -164,8 +164,8 @@ func (c *Conn) writeRecords(p []byte) (n int, err error) {
 
 func (c *Conn) writeMoreTLS(p []byte) (int, error) {
 	if u := c.tls.under; u != nil {
-		u.more.Store(true)
-		defer u.more.Store(false) // also if the connection, which may be the host's, panics
+		u.flags.set(moreFollows)
+		defer u.flags.clear(moreFollows) // also if the connection, which may be the host's, panics
 	}
 	return c.writeBare(p)
 }

@@ -27,7 +27,7 @@ type between struct {
 func (b *between) NetConn() net.Conn { return b.c }
 
 func (b *between) Write(p []byte) (int, error) {
-	b.more = append(b.more, b.c.more.Load())
+	b.more = append(b.more, b.c.flags.has(moreFollows))
 	return b.Conn.Write(p)
 }
 
@@ -55,7 +55,7 @@ func TestConnSendsRecordsTogether(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, n, m)
 		assert.Equal(t, more, w.more, n)
-		assert.False(t, under.more.Load())
+		assert.False(t, under.flags.has(moreFollows))
 		total += n
 	}
 	write(1, c.Write, false)

@@ -161,7 +161,7 @@ func helloOf(hello *tls.ClientHelloInfo) *ClientHello {
 
 // keepJA4 keeps the fingerprint for JA4Of and the record.
 func (c *Conn) keepJA4(ja4 string) {
-	c.ja4.Store(&ja4)
+	c.note(func(n *noted) { n.ja4 = &ja4 })
 	RecordOf(c).Note(func(r *Record) { r.JA4 = ja4 })
 }
 
@@ -171,8 +171,8 @@ func (c *Conn) keepJA4(ja4 string) {
 func JA4Of(c net.Conn) string {
 	for ; c != nil; c = wrappedBy(c) {
 		if conn, ok := c.(*Conn); ok {
-			if s := conn.ja4.Load(); s != nil {
-				return *s
+			if n := conn.noted.Load(); n != nil && n.ja4 != nil {
+				return *n.ja4
 			}
 		}
 	}

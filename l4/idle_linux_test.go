@@ -20,7 +20,7 @@ func TestIdleConnIsSmall(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) < 8 {
 		t.Skip("the sizes are those of 64 bits")
 	}
-	assert.LessOrEqual(t, unsafe.Sizeof(Conn{}), uintptr(240))
+	assert.LessOrEqual(t, unsafe.Sizeof(Conn{}), uintptr(208))
 	assert.LessOrEqual(t, unsafe.Sizeof(sock{}), uintptr(96))
 	assert.LessOrEqual(t, unsafe.Sizeof(session{}), uintptr(416))
 }

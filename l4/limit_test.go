@@ -294,7 +294,7 @@ func TestThrottleShows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := l4test.Pipe()
 		inner := NewConn(b)
-		inner.proxied.Store(&ProxyHeader{Version: 2})
+		inner.note(func(n *noted) { n.proxy = &ProxyHeader{Version: 2} })
 		s := tls.Server(inner, testConfig(t, "a.test"))
 		c := tls.Client(a, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
 		go c.Handshake()

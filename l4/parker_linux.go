@@ -168,7 +168,7 @@ func (p *Parker) handle(ev syscall.EpollEvent) {
 	ready, gone := k.ready, (func())(nil)
 	k.ready = nil
 	if ev.Events&eventsGone != 0 {
-		s.c.gone.Store(true)
+		s.c.flags.set(peerGone)
 		gone, k.gone = k.gone, nil
 	}
 	if ready != nil {
@@ -323,7 +323,7 @@ func (p *Parker) set(c *Conn, change func(*parked)) bool {
 	change(k)
 	ok := p.control(c)
 	switch {
-	case c.closed.Load(): // Close may have missed the slot
+	case c.flags.has(isClosed): // Close may have missed the slot
 		p.drop(c, false)
 		return false
 	case ok:

@@ -62,7 +62,7 @@ func (a *AcceptProxy) ServeConn(ctx context.Context, c net.Conn) error {
 	if err != nil {
 		return giveUp(ctx, conn, err, len(conn.Buffered()) == 0)
 	}
-	conn.proxied.Store(&h)
+	conn.note(func(n *noted) { n.proxy = &h })
 	return a.Next.ServeConn(ctx, conn)
 }
 
@@ -117,7 +117,7 @@ func proxyBytes(b []byte) int {
 func ProxyHeaderOf(c net.Conn) *ProxyHeader {
 	for c != nil {
 		if conn, ok := c.(*Conn); ok {
-			if h := conn.proxied.Load(); h != nil {
+			if h := conn.proxied(); h != nil {
 				return h
 			}
 		}

@@ -27,7 +27,7 @@ func Transfer(dst, src *Conn, n int64, before func(c *Conn)) (int64, error) {
 	src.bytesRead.Add(moved)
 	dst.bytesWritten.Add(moved)
 	if err == io.EOF {
-		src.gone.Store(true)
+		src.flags.set(peerGone)
 		err = io.ErrUnexpectedEOF
 	}
 	return moved, err

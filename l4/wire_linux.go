@@ -312,7 +312,7 @@ func (d *direction) nothing(err error) error {
 		return nil
 	case nil:
 		d.ended = true
-		d.src.gone.Store(true)
+		d.src.flags.set(peerGone)
 	}
 	return err
 }
@@ -363,7 +363,7 @@ func (d *direction) refused(err error) {
 
 // broken is what becomes of an error of src.
 func (d *direction) broken(err error) {
-	d.src.gone.Store(true)
+	d.src.flags.set(peerGone)
 	d.r.noteNow(d.r.gone(d.src), d.src.opError("read", err))
 	d.r.cutNow()
 }

@@ -20,6 +20,7 @@ import (
 // the handler tree, which relays or answers, and waits for the next request.
 type byteConn struct {
 	unbounded
+	listed // guarded by mu of srv
 
 	// Set before other goroutines see the connection.
 	srv    *Server
@@ -27,10 +28,8 @@ type byteConn struct {
 	raw    net.Conn // as accepted
 	nc     net.Conn // raw, or TLS over it
 	c      *l4.Conn
-	opaque bool            // the listener has made it a TLS connection
 	ctx    context.Context // of all its exchanges: ends when the client disconnects
 	cancel context.CancelFunc
-	remote net.Addr // asked for once, as a listener's connection may have to find out
 
 	// Owned by its goroutine. While the connection is parked or has no goroutine, they
 	// have no owner.
@@ -40,14 +39,14 @@ type byteConn struct {
 	readAt  deadline   // also used by the reader of the body
 	sendAt  deadline
 	now     time.Time // the time as last read for this connection
+	owns    *session  // server connections kept for the client; nil until needed; with HTTP/2, guarded by h2.mu
+	watched *l4.Conn  // the connection that the Parker watches, or will soon; nil if none
+	peek    *peek     // nil if there is none
 	served  int32
-	late    int32    // place among the latecomers, from 1; guarded by their mu
-	owns    *session // server connections kept for the client; nil until needed; with HTTP/2, guarded by h2.mu
 	ends    ending
-	moved   bool     // to the standard front
-	settled bool     // no longer on the stack that served the last exchange
-	watched *l4.Conn // the connection that the Parker watches, or will soon; nil if none
-	peeking
+	moved   bool // to the standard front
+	settled bool // no longer on the stack that served the last exchange
+	opaque  bool // the listener has made it a TLS connection; set before others see it
 
 	// Used by all goroutines.
 	state   activity
@@ -55,24 +54,27 @@ type byteConn struct {
 	stopped atomic.Bool // the body is not wanted any more
 	gone    atomic.Bool // the client has closed its side; set under mu
 
-	mu        sync.Mutex  // guards the fields below, and is held while other goroutines set a deadline
-	upstream  interrupter // to be interrupted when the client disconnects
-	unwatched bool        // must not be watched any more
-	h2        *h2Front    // nil if the connection is one of HTTP/1
+	unpeeked  bool // no peek may begin until the next exchange; its goroutine's
+	unwatched bool // must not be watched any more; guarded by mu
+
+	mu       sync.Mutex  // guards the fields below, and is held while other goroutines set a deadline
+	upstream interrupter // to be interrupted when the client disconnects
+	h2       *h2Front    // nil if the connection is one of HTTP/1
 }
 
 // work is what a connection needs while it serves requests. A settled
 // connection has none.
 type work struct {
-	x     Exchange
-	from  origin
-	kept  *origin // a copy that outlives the connection; nil until it is needed
-	name  string  // of the client, as net/http writes it; "" until it is needed
-	hosts misdirected
-	frame framing
-	req   reqBody
-	rep   repBody
-	own   ownDeadlines
+	x      Exchange
+	from   origin
+	kept   *origin  // a copy that outlives the connection; nil until it is needed
+	remote net.Addr // of the client; asked for once, as a listener's connection may have to find out
+	name   string   // of the client, as net/http writes it; "" until it is needed
+	hosts  misdirected
+	frame  framing
+	req    reqBody
+	rep    repBody
+	own    ownDeadlines
 }
 
 // takeWork gives the connection its work.
@@ -109,6 +111,9 @@ func (c *byteConn) remoteName() string {
 
 // remoteAddr returns the client's address. It belongs to the goroutine of c.
 func (c *byteConn) remoteAddr() net.Addr {
+	if c.work == nil {
+		return c.nc.RemoteAddr()
+	}
 	if c.remote == nil {
 		c.remote = c.nc.RemoteAddr()
 	}
@@ -131,7 +136,7 @@ func (c *byteConn) giveWork() {
 		return
 	}
 	c.work = nil
-	w.from, w.kept, w.hosts = origin{}, nil, misdirected{}
+	w.from, w.kept, w.remote, w.hosts = origin{}, nil, nil, misdirected{}
 	w.x.reset(&w.from)
 	w.x.down = nil
 	w.frame, w.req, w.rep = framing{}, reqBody{}, repBody{}

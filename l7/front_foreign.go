@@ -165,6 +165,6 @@ func (c *byteConn) headWithout(drop func(kind) bool) string {
 // request builds the request from the exchange.
 func (c *byteConn) request() *http.Request {
 	r := c.x.newRequest(c.ctx)
-	r.RemoteAddr = c.remoteAddr().String()
+	r.RemoteAddr = c.remoteName()
 	return r
 }

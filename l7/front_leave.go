@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,10 +37,7 @@ func (s *Server) lameDuck(ctx context.Context) {
 	s.init()
 	s.lame.Store(true)
 	s.mu.Lock()
-	conns := make([]*byteConn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
+	conns := slices.Collect(s.conns.all())
 	s.mu.Unlock()
 	for _, c := range conns {
 		c.tell()
@@ -97,6 +95,9 @@ func (c *byteConn) leaves() bool {
 // leaveWith drains the connection when the l4.Server that has accepted it shuts
 // down.
 func (c *byteConn) leaveWith() {
+	if _, ok := c.raw.(interface{ NetConn() net.Conn }); !ok {
+		return // of no l4.Server: the function would be garbage
+	}
 	l4.AfterDraining(c.raw, func() {
 		c.leaving.told.Store(true)
 		c.tell()

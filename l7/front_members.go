@@ -48,10 +48,7 @@ func (s *Server) SetKeepAlivesEnabled(v bool) {
 		return
 	}
 	s.mu.Lock()
-	conns := make([]*byteConn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
+	conns := slices.Collect(s.conns.all())
 	s.mu.Unlock()
 	for _, c := range conns {
 		c.interruptIdle()

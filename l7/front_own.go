@@ -169,20 +169,27 @@ func (c *requestContext) end() {
 	}
 }
 
-// ownContext is the context of a connection with the values that net/http puts
-// into that of a request, for foreign handlers.
-type ownContext struct {
-	context.Context
-	c *byteConn
-}
+// ownContext is the context that a connection is served with, with the values that net/http
+// puts into that of a request, for foreign handlers. It is the connection itself, so that it
+// takes no memory.
+type ownContext byteConn
+
+// Deadline implements [context.Context].
+func (x *ownContext) Deadline() (time.Time, bool) { return x.base.Deadline() }
+
+// Done implements [context.Context].
+func (x *ownContext) Done() <-chan struct{} { return x.base.Done() }
+
+// Err implements [context.Context].
+func (x *ownContext) Err() error { return x.base.Err() }
 
 // Value implements [context.Context].
-func (x ownContext) Value(key any) any {
+func (x *ownContext) Value(key any) any {
 	switch key {
 	case http.ServerContextKey:
-		return x.c.srv.std
+		return x.srv.std
 	case http.LocalAddrContextKey:
-		return x.c.nc.LocalAddr()
+		return x.nc.LocalAddr()
 	}
-	return x.Context.Value(key)
+	return x.base.Value(key)
 }

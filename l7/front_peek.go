@@ -21,12 +21,6 @@ type peek struct {
 	over  bool          // it must not begin any more; guarded likewise
 }
 
-// peeking is the peek of a connection, and whether one may begin.
-type peeking struct {
-	peek     *peek // nil if there is none
-	unpeeked bool  // none may begin until the next exchange
-}
-
 // beginPeek arms a peek for an exchange that begins.
 func (c *byteConn) beginPeek() {
 	c.unpeeked = false

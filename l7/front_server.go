@@ -136,7 +136,7 @@ type Server struct {
 	listeners    map[*closedOnce]struct{} // of the Serve methods that have not returned
 	unheard      chan struct{}            // closed when there is no listener any more; nil if nobody waits for that
 	sealed       bool                     // Shutdown takes no more connections; guarded by mu
-	conns        map[*byteConn]struct{}
+	conns        byteConns
 	stopping     atomic.Bool
 	onShutdown   []func()
 	slots        chan struct{} // holds one element for each open connection; nil means no limit
@@ -162,7 +162,6 @@ func (s *Server) init() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.listeners = make(map[*closedOnce]struct{})
-		s.conns = make(map[*byteConn]struct{})
 		s.handed = make(map[*handedConn]struct{})
 		s.done = make(chan struct{})
 		s.setSizes()
@@ -338,8 +337,8 @@ func (s *Server) start(base context.Context, nc net.Conn, cfg *tls.Config) {
 	}
 	defer s.mu.Unlock()
 	c := &byteConn{srv: s, base: base, raw: nc, nc: nc}
-	c.ctx, c.cancel = context.WithCancel(ownContext{base, c})
-	s.conns[c] = struct{}{}
+	c.ctx, c.cancel = context.WithCancel((*ownContext)(c))
+	s.conns.add(c)
 	s.wg.Add(1)            // until the connection ends, with or without a goroutine
 	if s.stopping.Load() { // Shutdown has not seen it
 		c.drainIdle()
@@ -395,7 +394,7 @@ func (s *Server) untrack(ln *closedOnce) {
 func (s *Server) forget(c *byteConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, c)
+	s.conns.remove(c)
 	if c.moved {
 		s.both--
 	} else {
@@ -411,7 +410,7 @@ func (s *Server) stop() []*byteConn {
 		close(s.done)
 	}
 	listeners := slices.Collect(maps.Keys(s.listeners))
-	conns := slices.Collect(maps.Keys(s.conns))
+	conns := slices.Collect(s.conns.all())
 	s.mu.Unlock()
 	for _, ln := range listeners { // they are the host's code: not under the lock
 		_ = ln.Close()

@@ -201,6 +201,14 @@ func TestMarkedRequestIsSeenToChange(t *testing.T) {
 	assert.True(t, l.wasSent("X-Forwarded-For", "192.0.2.9") && !l.wasSent("X-Forwarded-For", "192.0.2.8"))
 }
 
+// An idle connection consists of a byteConn and what l4 has of it.
+func TestByteConnIsSmall(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) < 8 {
+		t.Skip("the sizes are those of 64 bits")
+	}
+	assert.LessOrEqual(t, unsafe.Sizeof(byteConn{}), uintptr(320), "a size class of package runtime")
+}
+
 // A foreign handler costs the memory of its request, more than anything else.
 func TestOwnExchangeIsSmall(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) < 8 {

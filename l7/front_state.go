@@ -69,6 +69,7 @@ func (m move) next(state int32) (to int32, ok bool) {
 // writes before it enters the state to which they belong.
 type activity struct {
 	state    atomic.Int32
+	late     int32        // place among the latecomers, from 1; guarded by their mu, and here where it takes no more memory
 	idleTick atomic.Int64 // the sweeper's tick when the wait began; neverSweep if the sweeper must ignore it
 	parkedAt atomic.Int64 // in nanoseconds since the sweeper's start
 }

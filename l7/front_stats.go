@@ -23,7 +23,7 @@ type totals struct {
 func (s *Server) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.conns) + len(s.handed) - s.both + int(s.outside.Load())
+	return s.conns.n + len(s.handed) - s.both + int(s.outside.Load())
 }
 
 // Stats returns the figures of s.

@@ -43,7 +43,7 @@ func (w *sweeper) sweep(s *Server) {
 	var expired []*byteConn
 	again := false
 	s.mu.Lock()
-	for c := range s.conns {
+	for c := range s.conns.all() {
 		switch c.state.state.Load() {
 		case stateIdle:
 			switch ticks, mine := c.state.idleFor(tick); {
@@ -60,7 +60,7 @@ func (w *sweeper) sweep(s *Server) {
 			}
 		}
 	}
-	pause := max(sweepEvery, time.Duration(len(s.conns))*sweepCost)
+	pause := max(sweepEvery, time.Duration(s.conns.n)*sweepCost)
 	s.mu.Unlock()
 	if again && !s.stopping.Load() {
 		w.armFor(s, pause)

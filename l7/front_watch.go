@@ -62,7 +62,7 @@ const watchAfter = 50 * time.Millisecond
 // latecomers are new connections that will be watched if they reach that age.
 type latecomers struct {
 	mu    sync.Mutex
-	conns []*byteConn // the place of each is in its late
+	conns []*byteConn // the place of each is in its state
 	armed bool        // watch will be called
 }
 
@@ -74,21 +74,21 @@ func (l *latecomers) add(c *byteConn) {
 		time.AfterFunc(watchAfter, l.watch)
 	}
 	l.conns = append(l.conns, c)
-	c.late = int32(len(l.conns))
+	c.state.late = int32(len(l.conns))
 }
 
 // remove forgets a connection that has ended, so that its memory can be freed.
 func (l *latecomers) remove(c *byteConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c.late == 0 {
+	if c.state.late == 0 {
 		return
 	}
 	end := len(l.conns) - 1
 	last := l.conns[end]
-	l.conns[c.late-1], last.late = last, c.late
+	l.conns[c.state.late-1], last.state.late = last, c.state.late
 	l.conns[end] = nil
-	l.conns, c.late = l.conns[:end], 0
+	l.conns, c.state.late = l.conns[:end], 0
 }
 
 func (l *latecomers) watch() {
@@ -96,7 +96,7 @@ func (l *latecomers) watch() {
 	conns := l.conns
 	l.conns, l.armed = nil, false
 	for _, c := range conns {
-		c.late = 0
+		c.state.late = 0
 	}
 	l.mu.Unlock()
 	for _, c := range conns {

@@ -25,7 +25,7 @@ func TestLatecomersForgetWhatHasEnded(t *testing.T) {
 		}
 		require.ElementsMatch(t, []*byteConn{&conns[2], &conns[3]}, l.conns)
 		for i, c := range l.conns {
-			require.Equal(t, int32(i+1), c.late)
+			require.Equal(t, int32(i+1), c.state.late)
 		}
 		l.remove(&conns[2])
 		l.remove(&conns[3])
@@ -33,7 +33,7 @@ func TestLatecomersForgetWhatHasEnded(t *testing.T) {
 		time.Sleep(watchAfter)
 		synctest.Wait()
 		require.Empty(t, l.conns)
-		require.Zero(t, conns[0].late)
+		require.Zero(t, conns[0].state.late)
 		require.False(t, l.armed)
 		l.remove(&conns[0])
 	})

@@ -50,7 +50,7 @@ func idleByteConn(t *testing.T, nc net.Conn) *byteConn {
 	c.ctx, c.cancel = context.WithCancel(t.Context())
 	c.takeWork()
 	s.mu.Lock()
-	s.conns[c] = struct{}{}
+	s.conns.add(c)
 	s.mu.Unlock()
 	return c
 }
@@ -503,7 +503,7 @@ func TestEndOfHTTP2WaitsForItsGoAway(t *testing.T) {
 func onlyByteConn(s *Server) *byteConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.conns {
+	for c := range s.conns.all() {
 		return c
 	}
 	return nil

@@ -26,7 +26,7 @@ func onlyConn(t *testing.T, s *Server, state int32) *byteConn {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		s.mu.Lock()
-		for c := range s.conns {
+		for c := range s.conns.all() {
 			if c.state.is(state) {
 				s.mu.Unlock()
 				return c

@@ -86,19 +86,36 @@ func TestCutOffDoesNotLookComplete(t *testing.T) {
 		defer cancel()
 		s.Shutdown(ctx)
 	}
+	// A handler of net/http that gets a long body is served by the standard front.
+	const post = "POST / HTTP/1.0\r\nContent-Length: 1000000\r\n\r\n"
+	behind := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(w, r) })
+	}
+	aborts := func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "hello")
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		})
+	}
 	for way, serve := range waysIn {
 		for name, test := range map[string]struct {
 			request string
 			script  l7test.Script
 			end     func(*l7.Server)
+			handler func(http.Handler) http.Handler // nil means the Proxy alone
 		}{
-			"reply, by the server":   {"GET / HTTP/1.0\r\n\r\n", l7test.Script{head, l7test.Wait(1), l7test.Reset()}, nil},
-			"reply, by Close":        {"GET / HTTP/1.0\r\n\r\n", l7test.Script{head, l7test.Wait(1 << 40)}, closes},
-			"reply, by Shutdown":     {"GET / HTTP/1.0\r\n\r\n", l7test.Script{head, l7test.Wait(1 << 40)}, shuts},
-			"CONNECT, by the server": {"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", l7test.Script{head, l7test.Wait(1), l7test.Reset()}, nil},
-			"CONNECT, by Close":      {"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", l7test.Script{head, l7test.Wait(1 << 40)}, closes},
-			"upgrade, by the server": {"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n", l7test.Script{upgraded, l7test.Wait(1), l7test.Reset()}, nil},
-			"upgrade, by Shutdown":   {"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n", l7test.Script{upgraded, l7test.Wait(1 << 40)}, shuts},
+			"reply, by the server":                   {"GET / HTTP/1.0\r\n\r\n", l7test.Script{head, l7test.Wait(1), l7test.Reset()}, nil, nil},
+			"reply, by Close":                        {"GET / HTTP/1.0\r\n\r\n", l7test.Script{head, l7test.Wait(1 << 40)}, closes, nil},
+			"reply, by Shutdown":                     {"GET / HTTP/1.0\r\n\r\n", l7test.Script{head, l7test.Wait(1 << 40)}, shuts, nil},
+			"reply behind middleware, by the server": {post, l7test.Script{l7test.Early(), head, l7test.Wait(1), l7test.Reset()}, nil, behind},
+			"reply behind middleware, by Close":      {post, l7test.Script{l7test.Early(), head, l7test.Wait(1 << 40)}, closes, behind},
+			"reply of a handler":                     {"GET / HTTP/1.0\r\n\r\n", nil, nil, aborts},
+			"reply of a handler with a long body":    {post, nil, nil, aborts},
+			"CONNECT, by the server":                 {"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", l7test.Script{head, l7test.Wait(1), l7test.Reset()}, nil, nil},
+			"CONNECT, by Close":                      {"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", l7test.Script{head, l7test.Wait(1 << 40)}, closes, nil},
+			"upgrade, by the server":                 {"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n", l7test.Script{upgraded, l7test.Wait(1), l7test.Reset()}, nil, nil},
+			"upgrade, by Shutdown":                   {"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n", l7test.Script{upgraded, l7test.Wait(1 << 40)}, shuts, nil},
 		} {
 			t.Run(way+"/"+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -111,6 +128,9 @@ func TestCutOffDoesNotLookComplete(t *testing.T) {
 					p := newProxy(n, "10.0.0.1:80")
 					p.Connect, p.Upgrades = true, []string{"foo"}
 					srv := &l7.Server{Handler: p, Logger: discardLog()}
+					if test.handler != nil {
+						srv.Handler = test.handler(p)
+					}
 					defer srv.Close()
 					go serve(srv, &tls.Config{Certificates: []tls.Certificate{cert}}, ln, t)
 					nc, err := n.DialContext(t.Context(), "tcp", siteAddr)

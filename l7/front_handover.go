@@ -90,11 +90,18 @@ func keptWith[T comparable](c net.Conn, of func(net.Conn) T) (v T) {
 func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
 	h, ok := r.Context().Value(handedKey{}).(*handedConn)
 	first := ok && h.requests.Add(1) == 1
+	returned := false
+	defer func() {
+		if ok && !returned {
+			h.cutReply(w, r)
+		}
+	}()
 	s.sayLast(w, h)
 	if ok {
 		if k := h.continuation; k != nil && !h.continued {
 			h.continued = true
 			k.take(w, r)
+			returned = true
 			return
 		}
 	}
@@ -103,6 +110,15 @@ func (s *Server) serveStandard(w http.ResponseWriter, r *http.Request) {
 		x.conn, x.first = &h.clientConn, first
 	}
 	x.run(s.handler())
+	returned = true
+}
+
+// cutReply sees to it that net/http, which closes h after a panic, sends a reset where the
+// end of the connection ends the body: an incomplete reply must not look complete.
+func (h *handedConn) cutReply(w http.ResponseWriter, r *http.Request) {
+	if !r.ProtoAtLeast(1, 1) && w.Header().Get("Content-Length") == "" && !h.hijacked.Load() {
+		_ = quietly(h.srv.logger(), func() { l4.Abort(h) })
+	}
 }
 
 // A continuation is an exchange that waits for its (w, r).
@@ -192,6 +208,7 @@ type handedConn struct {
 	bound        writeBound
 	leaving      leaving
 	idle         atomic.Bool // net/http waits for a request
+	hijacked     atomic.Bool // by a handler of net/http, or a tunnel
 	clientConn
 
 	srv    *Server // nil until the handover

@@ -135,6 +135,9 @@ func (s *Server) noteState(c net.Conn, state http.ConnState) {
 	}
 	idle := state == http.StateIdle
 	h.idle.Store(idle)
+	if state == http.StateHijacked {
+		h.hijacked.Store(true)
+	}
 	if idle && h.leaving.out.Load() {
 		_ = h.Close()
 	}

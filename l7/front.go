@@ -267,7 +267,7 @@ func (c *byteConn) letGo() {
 		c.unwatch()
 	default:
 		defer c.c.Close() // also if what follows panics
-		if c.ends == endsLate {
+		if pipelined := !c.in.empty(); c.ends == endsLate || c.ends == endsClosed && pipelined {
 			c.waitForClose()
 		}
 		if c.watched != nil && c.watched != c.c {

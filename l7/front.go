@@ -234,8 +234,8 @@ func (c *byteConn) loop() {
 		}
 		serving = true
 		c.serve()
-		serving = false
-		if !c.finishExchange() {
+		more = c.finishExchange()
+		if serving = false; !more {
 			return
 		}
 	}

@@ -93,8 +93,8 @@ func (c *byteConn) moreHead(start time.Time) bool {
 	default:
 		return false
 	}
+	_ = c.flushLast()
 	c.srv.ended(&c.x)
-	_ = c.flush()
 	return false
 }
 
@@ -181,7 +181,7 @@ func (c *byteConn) refuse(err *headError) bool {
 	}
 	c.x.editors = c.x.editors[:0]
 	c.x.Error(err.status, endOf(l4.Denied, l4.PhaseRequest))
+	_ = c.flushLast()
 	c.srv.ended(&c.x)
-	_ = c.flush()
 	return false
 }

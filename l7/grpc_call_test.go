@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4/l4test"
 	"github.com/penstock-lb/penstock/l7"
 )
 
@@ -148,6 +149,60 @@ func TestGRPCTimeoutEndsTheRequest(t *testing.T) {
 					t.Errorf("%s of %v: %s", tc.field, tc.want, log.String())
 				}
 			}
+		})
+	}
+}
+
+// A slowEditor holds up the head of each reply, as a busy machine might.
+type slowEditor time.Duration
+
+func (e slowEditor) EditReply(*l7.Exchange, *l7.Reply)   { time.Sleep(time.Duration(e)) }
+func (e slowEditor) EditInterim(*l7.Exchange, *l7.Reply) { time.Sleep(time.Duration(e)) }
+
+// A server that keeps the client's deadline too resets the stream then. Its reset may be read
+// before the deadline is noticed: the call was late all the same.
+func TestGRPCResetsBehindTheDeadlineAreLate(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		status    int // of what the server sends before
+		timeout   string
+		code, end string
+	}{
+		{"before the reply", 103, "2S", "4", "sH"},
+		{"in the reply", 200, "2S", "4", "sD"},
+		{"before the reply, early", 103, "1M", "14", "SH"},
+		{"in the reply, early", 200, "1M", "14", "SD"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			site := func(n *l4test.Network) http.Handler {
+				p := proxyH2(nil)(n)
+				return l7.HandlerFunc(func(x *l7.Exchange) {
+					x.OnReply(slowEditor(3 * time.Second))
+					l7.Serve(p, x)
+				})
+			}
+			synctest.Test(t, func(t *testing.T) {
+				byteFront(t, site, new(l7.Server), func(t *testing.T, f *front) {
+					f.client.Transport.(*http.Transport).Protocols = protocols("h2c")
+					startOrigin(t, f.network, one, nil, true, func(w http.ResponseWriter, r *http.Request) {
+						io.Copy(io.Discard, r.Body)
+						w.Header().Set("Content-Type", "application/grpc")
+						w.WriteHeader(tc.status)
+						if tc.status == 200 {
+							http.NewResponseController(w).Flush()
+						}
+						time.Sleep(2 * time.Second)
+						panic(http.ErrAbortHandler)
+					})
+					if a := f.call(t, strings.NewReader("hi"), "Grpc-Timeout", tc.timeout); a.code != tc.code || a.err != nil {
+						t.Errorf("%+v; want grpc-status %s", a, tc.code)
+					}
+					r := f.last(t)
+					if e, _ := errors.AsType[*l7.TimeoutError](r.Err); r.Termination.String() != tc.end || r.GRPCStatus != tc.code || (e != nil && e.Field == "grpc-timeout") != (tc.code == "4") {
+						t.Errorf("the record says %v, %q, %v", r.Termination, r.GRPCStatus, r.Err)
+					}
+				})
+			})
 		})
 	}
 }

@@ -337,7 +337,7 @@ func (t *attempt) exchange(l *try, src source, sent time.Time) *failure {
 		l.seen.Version = src.version()
 	}
 	if err := src.roundTrip(t, l, sent); err != nil {
-		f := src.end().failure(t.x, err)
+		f := src.end().failure(t.x, t.callLate(src, err))
 		t.letGo(l, src)
 		return f
 	}

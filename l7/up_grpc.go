@@ -82,6 +82,20 @@ func (t *attempt) bodyTimeout() time.Duration {
 	return orDefault(t.p.BodyTimeout, defaultReplyTimeout)
 }
 
+// callLate returns a failure of the server's after the client's deadline as that of the
+// deadline: a gRPC server keeps it too, and the reset that it sends may be read before our
+// own timer has fired.
+func (t *attempt) callLate(src source, err error) error {
+	if !t.byCall || time.Now().Before(t.deadline) {
+		return err
+	}
+	if class, by := src.end().blame(err); class != balance.Reset || by != l4.ServerAborted {
+		return err
+	}
+	name, limit := t.wholeLimit()
+	return &TimeoutError{name, limit, err}
+}
+
 // grpcLate reports whether a call failed because its deadline passed, and
 // answers if so.
 func (t *attempt) grpcLate(f *failure) bool {

@@ -136,6 +136,7 @@ func (t *attempt) relay(src source) {
 		src.release(untouched && whole && src.ended())
 		return
 	}
+	err = t.callLate(src, err)
 	if x.replied && !t.grpcCut(src, err) {
 		x.down.abort()
 	}

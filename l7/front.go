@@ -297,15 +297,17 @@ func (c *byteConn) release() {
 // waitForClose lets a client that is still sending read the reply: closing a
 // socket with unread bytes would reset the connection, and the reply would be
 // lost (RFC 9112, section 9.6).
-func (c *byteConn) waitForClose() {
-	if c.c.CloseWrite() != nil {
+func (c *byteConn) waitForClose() { waitForClose(c.c, &c.srv.pool) }
+
+func waitForClose(c *l4.Conn, pool *l4.BufferPool) {
+	if c.CloseWrite() != nil {
 		return
 	}
-	_ = c.c.SetReadDeadline(time.Now().Add(lingerTime))
-	b := c.srv.pool.Get()
-	defer c.srv.pool.Put(b)
+	_ = c.SetReadDeadline(time.Now().Add(lingerTime))
+	b := pool.Get()
+	defer pool.Put(b)
 	for n := 0; n < lingerBytes; {
-		m, err := c.c.Read(b.B[:cap(b.B)])
+		m, err := c.Read(b.B[:cap(b.B)])
 		if err != nil {
 			return
 		}

@@ -209,6 +209,7 @@ type handedConn struct {
 	leaving      leaving
 	idle         atomic.Bool // net/http waits for a request
 	hijacked     atomic.Bool // by a handler of net/http, or a tunnel
+	late         atomic.Bool // it ends with this exchange, whose client may still be sending the body
 	clientConn
 
 	srv    *Server // nil until the handover
@@ -260,6 +261,9 @@ func liftBounds(c net.Conn) {
 func (h *handedConn) NetConn() net.Conn { return h.Conn }
 
 func (h *handedConn) Close() error {
+	if c, ok := h.Conn.(*l4.Conn); ok && h.late.Load() && !h.srv.cutting.Load() {
+		waitForClose(c, &h.srv.pool)
+	}
 	err := h.Conn.Close()
 	h.forget()
 	return err

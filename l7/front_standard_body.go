@@ -246,9 +246,12 @@ func (s *standard) lingerBody() {
 	switch {
 	case s.aborted: // net/http drains it before it closes the connection
 		_ = rc.SetReadDeadline(past)
-	case !s.duplex: // net/http drains it before the head
+	case !s.duplex: // net/http drains it before the head, unless the client has asked for the end
 		if s.srv != nil {
 			_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
+			if h := s.handed(); h != nil && s.r.Close && !h.hijacked.Load() {
+				h.late.Store(true)
+			}
 		}
 	case s.chunked && !s.noBody || rc.Flush() != nil:
 		_ = rc.SetReadDeadline(past) // the end of the reply has not been sent yet

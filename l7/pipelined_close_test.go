@@ -3,8 +3,10 @@
 package l7_test
 
 import (
+	"bufio"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -54,6 +56,32 @@ func TestLastReplyOfAPipelineArrives(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, 1, strings.Count(string(got), "hello"))
 			})
+		})
+	}
+}
+
+// Nor does a client lose its reply that is still sending a body which a handler of net/http
+// does not read, whether or not it has asked for the end of the connection.
+func TestReplyArrivesWhileTheBodyIsSent(t *testing.T) {
+	for _, fields := range []string{"", "Connection: close\r\n"} {
+		synctest.Test(t, func(t *testing.T) {
+			n := l4test.NewNetwork()
+			ln, err := n.Listen("tcp", siteAddr)
+			require.NoError(t, err)
+			srv := &l7.Server{Logger: discardLog(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				http.Error(w, "who are you?", http.StatusUnauthorized)
+			})}
+			defer srv.Close()
+			go srv.Serve(farListener{ln})
+			c, err := n.DialContext(t.Context(), "tcp", siteAddr)
+			require.NoError(t, err)
+			defer c.Close()
+			go io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\n"+fields+"Content-Length: 200000\r\n\r\n"+strings.Repeat("x", 200000))
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			require.NoError(t, err, fields)
+			body, err := io.ReadAll(res.Body)
+			require.NoError(t, err)
+			require.Equal(t, "who are you?\n", string(body))
 		})
 	}
 }

@@ -246,10 +246,10 @@ func (s *standard) lingerBody() {
 	switch {
 	case s.aborted: // net/http drains it before it closes the connection
 		_ = rc.SetReadDeadline(past)
-	case !s.duplex: // net/http drains it before the head, unless the client has asked for the end
+	case !s.duplex: // net/http drains it before the head, unless it has a length and the client has asked for the end
 		if s.srv != nil {
 			_ = rc.SetReadDeadline(time.Now().Add(lingerTime))
-			if h := s.handed(); h != nil && s.r.Close && !h.hijacked.Load() {
+			if h := s.handed(); h != nil && s.r.Close && s.r.ContentLength > 0 && !h.hijacked.Load() {
 				h.late.Store(true)
 			}
 		}

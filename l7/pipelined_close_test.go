@@ -85,3 +85,21 @@ func TestReplyArrivesWhileTheBodyIsSent(t *testing.T) {
 		})
 	}
 }
+
+// Net/http reads on from the connection if it has read the body to its end, while it closes it.
+func TestNoReadBesideThatOfNetHTTP(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	srv := &l7.Server{Logger: discardLog(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "who are you?", http.StatusUnauthorized)
+	})}
+	defer srv.Close()
+	go srv.Serve(ln)
+	c, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+	got, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Contains(t, string(got), "who are you?")
+}

@@ -301,6 +301,9 @@ func (s *standard) serveForeign(h http.Handler, _ wrapping) {
 	if !ew.hijacked {
 		_ = ew.open()
 	}
+	if !l.refused {
+		s.x.noteForeignGRPC(s.w.Header())
+	}
 	ew.end(true)
 	if s.srv != nil && s.srv.cutting.Load() && r.Context().Err() != nil {
 		s.x.Record.Termination = endOf(l4.Killed, l4.PhaseData)

@@ -118,6 +118,44 @@ func TestGRPCGetsLocalErrorsAsItsStatus(t *testing.T) {
 	}
 }
 
+// The status of a call is in the record whoever answers: also a handler of net/http, such as
+// a server of grpc-go in this process.
+func TestGRPCStatusOfForeignHandlers(t *testing.T) {
+	for _, messages := range [][]string{nil, {"first"}} {
+		for _, declared := range []bool{false, true} {
+			h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !declared {
+					grpcReply("14", messages...)(w, r)
+					return
+				}
+				w.Header().Set("Content-Type", "application/grpc")
+				if w.Header().Set("Trailer", "Grpc-Status"); messages != nil {
+					io.WriteString(w, messages[0])
+				}
+				w.Header().Set("Grpc-Status", "14")
+			})
+			do := func(t *testing.T, f *front) {
+				f.client.Transport.(*http.Transport).Protocols = protocols("h2c")
+				if a := f.call(t, strings.NewReader("hi")); a.code != "14" {
+					t.Errorf("%+v", a)
+				}
+				if r := f.last(t); r.GRPCStatus != "14" {
+					t.Errorf("messages %v, declared %v: the record says %q", messages, declared, r.GRPCStatus)
+				}
+			}
+			synctest.Test(t, func(t *testing.T) { byteFront(t, fixed(h), new(l7.Server), do) })
+			synctest.Test(t, func(t *testing.T) {
+				f := newFront("standard")
+				srv := &http.Server{Protocols: protocols("h2c"), Handler: l7.HandlerFunc(func(x *l7.Exchange) {
+					defer func() { f.record(&x.Record) }()
+					l7.Serve(h, x)
+				})}
+				f.run(t, srv.Serve, srv.Close, do)
+			})
+		}
+	}
+}
+
 // The client's deadline is that of the request.
 func TestGRPCTimeoutEndsTheRequest(t *testing.T) {
 	for _, tc := range []struct {

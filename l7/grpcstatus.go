@@ -3,6 +3,7 @@
 package l7
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 )
@@ -80,6 +81,13 @@ var grpcHTTP = map[string]int{
 func (x *Exchange) noteGRPC(f *Fields) {
 	if x.grpc {
 		x.Record.GRPCStatus = f.Get("Grpc-Status")
+	}
+}
+
+// noteForeignGRPC is noteGRPC for the reply of a foreign handler, whose fields and trailer are in h.
+func (x *Exchange) noteForeignGRPC(h http.Header) {
+	if x.grpc && x.Record.GRPCStatus == "" {
+		x.Record.GRPCStatus = cmp.Or(h.Get(http.TrailerPrefix+"Grpc-Status"), h.Get("Grpc-Status"))
 	}
 }
 

@@ -430,10 +430,10 @@ func (s *sock) failure() (failed error) {
 }
 
 // selfConnected reports whether s is connected to itself. That happens if no
-// socket listens at a local port and the kernel picks it as the port of s.
+// socket listens at a port of this machine and the kernel picks it as the port of s.
 func (s *sock) selfConnected() bool {
-	if !s.remote.Addr().IsLoopback() || s.remote.Port() < 1024 {
-		return false
+	if !s.remote.IsValid() {
+		return false // a Unix socket
 	}
 	local, err := sysGetsockname(int(s.fd))
 	return err == nil && local == s.remote

@@ -35,11 +35,17 @@ func TestStackHasGrownBefore(t *testing.T) {
 			return proxy.ServeConn(ctx, c)
 		})}
 		wait := serve(s, listen(t, n, "10.0.0.1:80"))
-		c := dial(t, n, "10.0.0.1:80")
-		far, err := origin.Accept()
-		require.NoError(t, err)
-		c.Close()
-		far.Close()
+		for range 10 { // the collector moves stacks too, rarely
+			c := dial(t, n, "10.0.0.1:80")
+			far, err := origin.Accept()
+			require.NoError(t, err)
+			c.Close()
+			far.Close()
+			synctest.Wait()
+			if low < top && top-low < stackConn {
+				break
+			}
+		}
 		require.NoError(t, s.Shutdown(t.Context()))
 		require.ErrorIs(t, wait(), ErrServerClosed)
 		require.Less(t, low, top, "or the stack has moved")

@@ -59,7 +59,9 @@ func TestStackHasGrownBefore(t *testing.T) {
 		require.NoError(t, err)
 		go func() { _ = srv.Serve(front) }()
 		defer srv.Close()
-		for range 2 { // the second by the connection of the first, as nearly all go
+		// The second goes by the connection of the first, as nearly all do. The collector moves
+		// stacks too, rarely.
+		for i := 0; i < 2 || i < 10 && (low >= top || top-low >= stackHTTP1); i++ {
 			c, err := n.DialContext(t.Context(), "tcp", "10.0.0.2:80")
 			require.NoError(t, err)
 			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")

@@ -231,7 +231,8 @@ func (s *session) dial(ctx context.Context, try int) (err error) {
 	}()
 	server := s.lease.Server()
 	if _, ok := server.Value().(Handler); ok {
-		return s.noteLocal(server, try)
+		s.noteLocal(server, try)
+		return nil
 	}
 	before := time.Now()
 	w := s.connecting.begin(ctx)
@@ -266,9 +267,8 @@ func (s *session) dial(ctx context.Context, try int) (err error) {
 // The notes are functions of their own: else what they use would be allocated for each
 // connection, also for those without a record.
 
-func (s *session) noteLocal(server *balance.Server, try int) error {
+func (s *session) noteLocal(server *balance.Server, try int) {
 	s.record.Note(func(r *Record) { r.Server, r.Tries, r.Connected = server.Name(), try, r.Assigned })
-	return nil
 }
 
 func (s *session) noteTry(server *balance.Server, try int, before time.Time, connected bool) {

@@ -118,7 +118,7 @@ func TestGRPCGetsLocalErrorsAsItsStatus(t *testing.T) {
 	}
 }
 
-// The status of a call is in the record whoever answers: also a handler of net/http, such as
+// The status of a call is in the record whatever answers: also a handler of net/http, such as
 // a server of grpc-go in this process.
 func TestGRPCStatusOfForeignHandlers(t *testing.T) {
 	for _, messages := range [][]string{nil, {"first"}} {

@@ -29,7 +29,8 @@
 // Names and attributes are those of the semantic conventions for HTTP, of version 1.37
 // or later: http.request.method, http.route (the Name of the [l7.Route]),
 // http.response.status_code, error.type and so on; those for RPC give a call of gRPC its
-// rpc.grpc.status_code. The query is left out, as it may hold secrets; [Tracing.Attributes] can add it. Attributes that the conventions do not have:
+// rpc.grpc.status_code. The query is left out, as it may hold secrets; [Tracing.Attributes]
+// can add it. Attributes that the conventions do not have:
 //
 //	penstock.pool, penstock.server   names of the pool and of the server
 //	penstock.tries                   requests begun on a server

@@ -413,6 +413,72 @@ func TestDialOfNilPointers(t *testing.T) {
 	}
 }
 
+// lateContext is a context that has ended while its funcs of AfterFunc have not run yet.
+type lateContext struct {
+	context.Context
+	over chan struct{}
+}
+
+func (c *lateContext) Done() <-chan struct{}        { return c.over }
+func (c *lateContext) AfterFunc(func()) func() bool { return func() bool { return true } }
+func (c *lateContext) Err() error {
+	select {
+	case <-c.over:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// TestContextEndsWithTheLastByte ends the context when what has to be read is there: it
+// is too late, though no func of AfterFunc has broken off anything.
+func TestContextEndsWithTheLastByte(t *testing.T) {
+	next := HandlerFunc(func(context.Context, net.Conn) error { return errors.New("passed on") })
+	for name, serve := range map[string]func(ctx context.Context, c net.Conn, last func()) error{
+		"AcceptProxy": func(ctx context.Context, c net.Conn, last func()) error {
+			h := &AcceptProxy{Trusted: MustParsePrefixes("0.0.0.0/0"), Next: next}
+			return h.ServeConn(ctx, &lastRead{c, headerV1, last})
+		},
+		"AcceptPostgreSQL": func(ctx context.Context, c net.Conn, last func()) error {
+			h := &AcceptPostgreSQL{Next: next, Plain: next}
+			return h.ServeConn(ctx, &lastRead{c, annStarts, last})
+		},
+		"Proxy.Handshake": func(ctx context.Context, c net.Conn, last func()) error {
+			p := &Proxy{Handshake: func(_ context.Context, _, server net.Conn, _ *balance.Server) (net.Conn, error) {
+				last()
+				return server, nil
+			}}
+			ready, err := p.handshake(ctx, c, c, nil)
+			require.Nil(t, ready)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, peer := l4test.Pipe()
+			defer peer.Close()
+			ctx := &lateContext{t.Context(), make(chan struct{})}
+			require.ErrorIs(t, serve(ctx, c, func() { close(ctx.over) }), context.Canceled)
+			_, err := c.Write([]byte("x"))
+			require.ErrorIs(t, err, net.ErrClosed)
+		})
+	}
+}
+
+// lastRead is a conn that has sent text, which is read at once; last is called then.
+type lastRead struct {
+	net.Conn
+	text string
+	last func()
+}
+
+func (c *lastRead) Read(p []byte) (int, error) {
+	n := copy(p, c.text)
+	if c.text = c.text[n:]; c.text == "" {
+		c.last()
+	}
+	return n, nil
+}
+
 // A conn beside an error is closed, of whichever func.
 func TestConnBesideAnError(t *testing.T) {
 	failed := errors.New("failed")

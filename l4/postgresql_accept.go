@@ -67,7 +67,8 @@ func (a *AcceptPostgreSQL) ServeConn(ctx context.Context, c net.Conn) error {
 		guard(nil, "connection", func() { breakOff(conn) })
 	})
 	h, err := a.inTime(conn)
-	if !stop() && err == nil {
+	stop() // it says nothing of a context that ends at this moment: its funcs run later
+	if err == nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {

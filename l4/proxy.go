@@ -336,7 +336,8 @@ func (p *Proxy) handshake(ctx context.Context, client, c net.Conn, server *balan
 		guard(nil, "connection", func() { c.SetDeadline(time.Unix(1, 0)) })
 	})
 	ready, err := p.Handshake(ctx, client, c, server)
-	if !stop() && err == nil {
+	stop() // it says nothing of a context that ends at this moment: its funcs run later
+	if err == nil {
 		err = context.Cause(ctx)
 	}
 	if ready, err = balance.Dialed("l4: Proxy.Handshake", ready, err); err != nil {

@@ -3,6 +3,7 @@
 package l4
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -129,6 +130,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(c.ahead) > 0 {
 		n := copy(p, c.ahead)
 		c.Discard(n)
+		if c.flags.has(shakesHands) {
+			return n, c.awaitTurn(p[:n])
+		}
 		return n, nil
 	}
 	return c.readBare(p)
@@ -192,13 +196,24 @@ func (c *Conn) TryReadBuffer(p *BufferPool) (b *Buffer, err error) {
 // readBare reads from the bare connection and ignores what was read ahead.
 func (c *Conn) readBare(p []byte) (n int, err error) {
 	if c.raw != nil {
-		if c.flags.has(noReads) {
-			return 0, os.ErrDeadlineExceeded // as it is a timeout, it does not break the *tls.Conn
+		if c.flags.has(noReads | shakesHands) {
+			return c.readInTLS(p)
 		}
 		return c.readRaw(p)
 	}
 	n, err = c.nc.Read(p)
 	c.tookIn(n, err)
+	return n, err
+}
+
+// readInTLS is readRaw for TLS above c, in a handshake or while it is not to read.
+func (c *Conn) readInTLS(p []byte) (n int, err error) {
+	if c.flags.has(noReads) {
+		return 0, os.ErrDeadlineExceeded // as it is a timeout, it does not break the *tls.Conn
+	}
+	if n, err = c.readRaw(p); n > 0 {
+		err = cmp.Or(err, c.awaitTurn(p[:n]))
+	}
 	return n, err
 }
 

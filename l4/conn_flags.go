@@ -13,6 +13,8 @@ const (
 	readEOF                        // a read has returned io.EOF
 	moreFollows                    // TLS above it writes more at once
 	noReads                        // TLS above it takes what it holds, and no more
+	shakesHands                    // TLS above it does its handshake: a read is followed by a wait for a turn
+	hadTurn                        // it has had one in this handshake
 )
 
 func (f *connFlags) has(flag uint32) bool { return f.bits.Load()&flag != 0 }

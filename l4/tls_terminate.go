@@ -29,7 +29,9 @@ var ErrTLS = errors.New("l4: TLS handshake")
 // The conn that Next gets is a [*Conn] whose TLS method returns the negotiated state,
 // which SNI, ALPN and TLSVersion of a [Router] use. What a [Proxy] does with clients that end
 // without close_notify is said at [ErrNoCloseNotify]. Any number of connections may be served
-// at once.
+// at once. On Linux their handshakes compute one by one, as far as processors have nothing
+// else to do: a crowd of new clients, or a flood of ClientHellos, does not hold up the
+// connections that are open.
 type TerminateTLS struct {
 	Config  *tls.Config // must have a certificate: see [Certificates]
 	Next    Handler
@@ -120,7 +122,7 @@ func handshake(ctx context.Context, c *tls.Conn, timeout time.Duration) error {
 			return err
 		}
 	}
-	if err := c.HandshakeContext(ctx); err != nil {
+	if err := Handshake(ctx, c); err != nil {
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	}
 	if timeout > 0 {

@@ -45,6 +45,9 @@ import (
 // each stream, and 1 MiB of responses to control frames; twice MaxHeaderBytes or 64
 // KiB of an incomplete head; and two compression tables of 4 KiB.
 //
+// TLS handshakes wait until what is ready on open connections is done, on Linux, so that
+// no crowd of new clients holds those up; those of a [tls.NewListener] do not.
+//
 // The fields must not change once the server serves.
 type Server struct {
 	Addr      string       // for ListenAndServe; empty means ":http" or ":https"

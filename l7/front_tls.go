@@ -114,5 +114,5 @@ func (c *byteConn) shakeHands(ctx context.Context, t *tls.Conn) (err error) {
 			err = recovered(c.srv.logger(), p, "TLS handshake", "remote", c.nc.RemoteAddr())
 		}
 	}()
-	return t.HandshakeContext(ctx)
+	return l4.Handshake(ctx, t)
 }

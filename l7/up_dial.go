@@ -178,7 +178,7 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 	}
 	if cfg == nil {
 		if t, ok := nc.(*tls.Conn); ok { // Dial's own
-			if err := t.HandshakeContext(ctx); err != nil {
+			if err := l4.Handshake(ctx, t); err != nil {
 				return nil, &tlsError{"", connectError(ctx, err)}
 			}
 		}
@@ -190,7 +190,7 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 	if trace != nil && trace.TLSHandshakeStart != nil {
 		trace.TLSHandshakeStart()
 	}
-	err = t.HandshakeContext(ctx)
+	err = l4.Handshake(ctx, t)
 	if trace != nil && trace.TLSHandshakeDone != nil {
 		trace.TLSHandshakeDone(t.ConnectionState(), err)
 	}

@@ -116,10 +116,15 @@ func (c *byteConn) readFixed(p []byte) (n int, err error) {
 	return n, err
 }
 
-func (c *byteConn) readChunked(p []byte) (int, error) {
+// readChunked reads what has come of the body, so that a client's chunks of one byte do
+// not make as many writes to the server. It waits only if that is nothing.
+func (c *byteConn) readChunked(p []byte) (n int, err error) {
 	d := &c.req.chunk
-	for {
+	for n < len(p) {
 		if c.in.empty() {
+			if n > 0 {
+				return n, nil
+			}
 			if err := c.bodyDeadline(); err != nil {
 				return 0, err
 			}
@@ -128,8 +133,8 @@ func (c *byteConn) readChunked(p []byte) (int, error) {
 			}
 		}
 		src := c.in.bytes()
-		data, used, err := d.decode(src[:min(len(src), len(p))])
-		n := copy(p, data)
+		data, used, err := d.decode(src[:min(len(src), len(p)-n)])
+		n += copy(p[n:], data)
 		c.in.use(used)
 		c.consumed()
 		if err != nil {
@@ -142,10 +147,8 @@ func (c *byteConn) readChunked(p []byte) (int, error) {
 			}
 			return n, nil
 		}
-		if n > 0 {
-			return n, nil
-		}
 	}
+	return n, nil
 }
 
 // bodyDeadline bounds the next wait for a piece of the body.

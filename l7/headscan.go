@@ -29,6 +29,11 @@ type headScan struct {
 // the whole head so far.
 func (h *headScan) hopeless(head []byte) *headError {
 	for ; h.at < len(head); h.at++ {
+		if h.state == scanValue { // most bytes of a long head are in values
+			if h.at = valueEnd(unsafeString(head), h.at); h.at == len(head) {
+				return nil
+			}
+		}
 		if err := h.step(head[h.at]); err != nil {
 			return err
 		}

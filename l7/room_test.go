@@ -24,6 +24,7 @@ func TestRequestsAreHeldInLittleMemory(t *testing.T) {
 	}{
 		"no body":             {0, "a", shortBuffer},
 		"a long head":         {0, strings.Repeat("a", shortBuffer), headBuffer},
+		"a longer head":       {0, strings.Repeat("a", headBuffer), bulkBuffer},
 		"a body that may fit": {100, "a", headBuffer},
 		"a long body":         {headBuffer + 1, "a", shortBuffer},
 		"an unknown length":   {-1, "a", shortBuffer},

@@ -178,6 +178,9 @@ func quote(s string) string { return strconv.Quote(s) }
 // unsafeBytes views s as bytes that must not be written to.
 func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
+// unsafeString views b as a string while b does not change.
+func unsafeString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
 func cmpOr(a, b string) string {
 	if a != "" {
 		return a

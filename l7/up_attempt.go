@@ -57,7 +57,10 @@ func (t *attempt) room() *l4.Buffer {
 	for i := range x.Header.list {
 		n += len(x.Header.list[i].Name) + len(x.Header.list[i].Value) + len(": \r\n")
 	}
-	if n > shortBuffer {
+	switch {
+	case n > headBuffer:
+		return t.up.bulk.Get()
+	case n > shortBuffer:
 		return t.up.pool.Get()
 	}
 	return t.up.short.Get()

@@ -3,22 +3,15 @@
 package l4
 
 import (
-	"os"
 	"sync"
-	"syscall"
 	"time"
-	"unsafe"
 )
 
 // turns are of the whole process, as its processors are.
 var turns handshakes
 
-// handshakes lets TLS handshakes compute one by one. The scheduler asks the network
-// what has become ready only when no goroutine is left to run, so that a thousand clients
-// that all say hello would be answered before the connections that are open are looked
-// at. Here one handshake goes on each time that the network has been asked, after those
-// that have become ready by then: a goroutine of its own waits for an event that it has
-// caused itself, which it hears of in no other way.
+// handshakes lets TLS handshakes compute one by one: one goes on each time that the
+// network has been asked what is ready, after what has become so by then. See asker.
 //
 //	read, wait ─┐                  asked: the first of again, or of first
 //	read, wait ─┼─> again, first ──────────────────────────────────────────> compute, write
@@ -31,8 +24,7 @@ type handshakes struct {
 	first  []*place // wait for their first turn
 	again  []*place // have had one: they are nearly done
 	giving bool     // a goroutine gives turns
-	event  *os.File // an eventfd, which stays open; nil until needed
-	raw    syscall.RawConn
+	asker
 }
 
 // A place in the queue is waited for by locking it a second time. It may be given by a goroutine
@@ -61,25 +53,6 @@ func (h *handshakes) wait(again bool) {
 	}
 	h.mu.Unlock()
 	t.Lock()
-}
-
-// ready makes the event. Where it cannot be made, for want of a descriptor, nobody waits.
-func (h *handshakes) ready() bool {
-	if h.event != nil {
-		return true
-	}
-	fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
-	if errno != 0 {
-		return false
-	}
-	event := os.NewFile(fd, "eventfd")
-	raw, err := event.SyscallConn()
-	if err != nil || event.SetDeadline(time.Time{}) != nil { // the network is not asked about it
-		event.Close()
-		return false
-	}
-	h.event, h.raw = event, raw
-	return true
 }
 
 // give gives turns until nobody waits.
@@ -124,18 +97,4 @@ func (h *handshakes) next() (t *place) {
 		}
 	}
 	return nil
-}
-
-// ask returns after the network has been asked what is ready.
-func (h *handshakes) ask() {
-	asked := false
-	one := uint64(1)
-	_ = h.raw.Read(func(fd uintptr) bool {
-		if asked {
-			return true
-		}
-		asked = true
-		_, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
-		return errno != 0
-	})
 }

@@ -21,9 +21,10 @@ import (
 //
 // It is for package l7: see "Machinery" in the package documentation.
 type Parker struct {
-	file *os.File
-	ep   int
-	run  sync.WaitGroup
+	file  *os.File
+	ep    int
+	run   sync.WaitGroup
+	asker asker // of Run, after each full batch of events
 
 	mu     sync.Mutex
 	closed bool
@@ -89,6 +90,7 @@ func NewParker() (*Parker, error) {
 // and returns nil.
 func (p *Parker) Run() error {
 	defer p.wait()
+	defer p.asker.close()
 	raw, err := p.file.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("l4: parker: %w", err)
@@ -116,6 +118,9 @@ func (p *Parker) Run() error {
 			}
 			if n < len(events) {
 				return false
+			}
+			if p.asker.ready() {
+				p.asker.ask()
 			}
 		}
 	})

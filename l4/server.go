@@ -101,6 +101,8 @@ func (s *Server) Serve(ln net.Listener) error {
 	var pause time.Duration
 	var said string // of Accept, and when: it may fail often
 	var at time.Time
+	var batch Batch
+	defer batch.Close()
 	for {
 		if !st.acquire(&s.atLimit) {
 			return ErrServerClosed
@@ -109,6 +111,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		if err == nil {
 			pause = 0
 			s.start(st, c)
+			batch.Add(c)
 			continue
 		}
 		st.release()

@@ -279,6 +279,8 @@ func (s *Server) serve(given net.Listener, cfg *tls.Config) error {
 	var pause time.Duration
 	var said string // of Accept, and when: it may fail often
 	var at time.Time
+	var batch l4.Batch
+	defer batch.Close()
 	for s.slot() {
 		nc, err := s.accept(ln)
 		if err != nil {
@@ -304,6 +306,7 @@ func (s *Server) serve(given net.Listener, cfg *tls.Config) error {
 		pause = 0
 		s.totals.accepted.Add(1)
 		s.start(base, nc, cfg)
+		batch.Add(nc)
 	}
 	return ErrServerClosed
 }

@@ -5,6 +5,8 @@ package l7
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // A sweeper checks idle connections periodically, if there are any: it settles
@@ -65,11 +67,15 @@ func (w *sweeper) sweep(s *Server) {
 	if again && !s.stopping.Load() {
 		w.armFor(s, pause)
 	}
+	var batch l4.Batch // each gets a goroutine
+	defer batch.Close()
 	for _, c := range settle {
 		c.interruptIdle()
+		batch.Add(c.raw)
 	}
 	for _, c := range expired {
 		c.expire()
+		batch.Add(c.raw)
 	}
 }
 

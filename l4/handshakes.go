@@ -32,7 +32,7 @@ func (c *Conn) awaitTurn(read []byte) error {
 	}
 	turns.wait(c.flags.set(hadTurn))
 	if c.flags.has(isClosed) { // nobody waits for the answer any more
-		return c.opError("read", net.ErrClosed)
+		return net.ErrClosed
 	}
 	return nil
 }

@@ -73,8 +73,8 @@ type Batch struct {
 	asker
 }
 
-// batchSize is how many are at work at once: their goroutines run for a millisecond or two.
-const batchSize = 32
+// batchSize is how many are at work at once: their goroutines run for some milliseconds.
+const batchSize = 64
 
 // Add counts c, which has got its goroutine, and waits if the batch is full.
 func (b *Batch) Add(c net.Conn) {

@@ -24,6 +24,12 @@ func Handshake(ctx context.Context, t *tls.Conn) error {
 	return t.HandshakeContext(ctx)
 }
 
+// TakeTurn returns when the caller may compute for long, a tenth of a millisecond or more, on
+// behalf of a client: in turn with handshakes. It must not hold a lock.
+//
+// It is for package l7: see "Machinery" in the package documentation.
+func TakeTurn() { turns.wait(false) }
+
 // awaitTurn waits, after a read of a handshake, until it may compute. A ClientHello that
 // takes two reads of crypto/tls takes two turns: the bytes do not tell which is the last.
 func (c *Conn) awaitTurn(read []byte) error {

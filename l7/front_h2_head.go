@@ -61,7 +61,8 @@ func (f *h2Front) head(ev *h2.Event, now time.Time) error {
 		f.leaveNow()
 	}
 	f.begin(s)
-	f.pause = f.served%h2Begins == 0
+	f.heads += len(ev.Block)
+	f.pause = f.served%h2Begins == 0 || f.heads > headBuffer
 	return nil
 }
 

@@ -36,6 +36,9 @@ func (c *byteConn) next() (more, idle bool) {
 		}
 		n, err := headEnd(c.in.bytes(), scan.at)
 		if n > 0 && err == nil {
+			if n > headBuffer {
+				l4.TakeTurn() // so long a head takes a while to parse and to send
+			}
 			return c.parse(n), false
 		}
 		if head := c.in.bytes(); err == nil && (len(head) != 1 || head[0] != '\r') { // a single CR may begin an empty line

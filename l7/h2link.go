@@ -50,6 +50,7 @@ type h2Link struct {
 	ev    h2.Event          // the event that is being handled, or whose handling has failed
 	units uint64            // frames that have come and left no head incomplete
 	pause bool              // set by the owner's handle: others run before the next head
+	heads int               // bytes of heads since the last pause
 
 	mu      sync.Mutex
 	h2      *h2.Conn
@@ -198,11 +199,16 @@ func (k *h2Link) each(f func(*h2.Stream)) {
 }
 
 // paused lets other goroutines run, without the lock, and reports whether the connection
-// has ended meanwhile.
+// has ended meanwhile. Long heads go on when it is their turn.
 func (k *h2Link) paused() (ended bool) {
-	k.pause, k.ev = false, h2.Event{}
+	long := k.heads > headBuffer
+	k.pause, k.heads, k.ev = false, 0, h2.Event{}
 	k.mu.Unlock()
-	runtime.Gosched()
+	if long {
+		l4.TakeTurn()
+	} else {
+		runtime.Gosched()
+	}
 	k.mu.Lock()
 	return k.closed
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 
 	"github.com/penstock-lb/penstock/l4"
@@ -131,8 +132,10 @@ func Passwords(users map[string]string) func(user, password string) bool {
 //	}
 //
 // For an unknown user it compares with the hash of another, so that the time
-// does not reveal which users exist. Empty lines and those that begin with #
-// are skipped; of two lines for one user the first is used.
+// does not reveal which users exist. As a slow hash computes for long, half of the
+// processors compare at once (GOMAXPROCS, when HTPasswd is called), and other requests wait
+// for that. Empty lines and those that begin with # are skipped; of two lines for one user
+// the first is used.
 func HTPasswd(file io.Reader, compare func(hash, password string) bool) (func(user, password string) bool, error) {
 	hashes := make(map[string]string)
 	other := ""
@@ -154,11 +157,14 @@ func HTPasswd(file io.Reader, compare func(hash, password string) bool) (func(us
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("l7: reading the password file: %w", err)
 	}
+	slots := make(chan struct{}, (runtime.GOMAXPROCS(0)+1)/2)
 	return func(user, password string) bool {
 		hash, known := hashes[user]
 		if !known {
 			hash = other
 		}
+		slots <- struct{}{}
+		defer func() { <-slots }()
 		return compare(hash, password) && known
 	}, nil
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // The memory of one reply: the window of the compressors, and the bytes read at once. The
@@ -88,6 +90,9 @@ func (s *stream) Read(p []byte) (int, error) {
 // more compresses the next piece.
 func (s *stream) more() {
 	n, err := s.body.Read(s.c.in[:])
+	if n > pieceBytes/4 {
+		l4.TakeTurn() // it takes a fraction of a millisecond
+	}
 	_, werr := s.c.enc.Write(s.c.in[:n])
 	switch {
 	case werr != nil:

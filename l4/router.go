@@ -174,7 +174,9 @@ func (r *Router) wait(p *Peeked) (Handler, error) {
 		if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, fmt.Errorf("l4: before a route was found: %w", err)
 		}
-		p.Final = err != nil
+		if p.Final = err != nil; len(p.Conn.Buffered()) > longPeek {
+			TakeTurn()
+		}
 		h, none := r.decide(p)
 		switch {
 		case none == errUndecided:
@@ -189,6 +191,7 @@ func (r *Router) wait(p *Peeked) (Handler, error) {
 const (
 	defaultPeekTimeout = 5 * time.Second
 	defaultPeekBytes   = 64 << 10
+	longPeek           = 4 << 10 // bytes that take a while to look at: a ClientHello has two thousand
 )
 
 func (r *Router) maxBytes() int { return max(cmp.Or(r.MaxBytes, defaultPeekBytes), 0) }

@@ -21,6 +21,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"github.com/penstock-lb/penstock"
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7"
 )
 
@@ -239,26 +240,29 @@ func tlsConfig(given *tls.Config, certFile, keyFile string) (*tls.Config, error)
 		}
 		cfg.Certificates = append(slices.Clip(cfg.Certificates), cert)
 	}
-	if len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
+	if len(cfg.Certificates) == 0 && given.GetCertificate == nil && given.GetConfigForClient == nil {
 		return nil, errors.New("h3: ServeTLS: Server.TLSConfig has no certificate: set its Certificates or GetCertificate, or name the files")
 	}
 	return cfg, nil
 }
 
-// forHTTP3 returns a copy of cfg for clients of HTTP/3. The session tickets of both are the
-// same.
+// forHTTP3 returns a copy of cfg for clients of HTTP/3, whose handshakes take turns once they
+// have read the ClientHello. The session tickets of both are the same.
 func forHTTP3(cfg *tls.Config) *tls.Config {
 	_, _ = cfg.DecryptTicket(nil, tls.ConnectionState{}) // makes the keys, which Clone then copies (golang/go#60506)
 	c := cfg.Clone()
 	c.NextProtos = []string{"h3"}
-	if choose := c.GetConfigForClient; choose != nil {
-		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			chosen, err := choose(hello)
-			if chosen == nil || err != nil {
-				return nil, err
-			}
-			return forHTTP3(chosen), nil
+	choose := c.GetConfigForClient
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		l4.TakeTurn()
+		if choose == nil {
+			return nil, nil
 		}
+		chosen, err := choose(hello)
+		if chosen == nil || err != nil {
+			return nil, err
+		}
+		return forHTTP3(chosen), nil
 	}
 	return c
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/penstock-lb/penstock/l7/l7test"
 )
 
 // A body whose chunks are of one byte each costs no write to the server for each of
@@ -40,5 +42,18 @@ func TestTinyChunksOfARequestAreJoined(t *testing.T) {
 		_, body, _ := bytes.Cut(<-got, []byte("\r\n\r\n"))
 		require.Equal(t, chunks, bytes.Count(body, []byte("x")))
 		require.LessOrEqual(t, bytes.Count(body, []byte("\r\n")), chunks/20, "two for each chunk to the server")
+	})
+}
+
+// Nor does a reply of such chunks cost as many pieces.
+func TestTinyChunksOfAReplyAreJoined(t *testing.T) {
+	const chunks = 4000
+	reply := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" + strings.Repeat("1\r\nx\r\n", chunks) + "0\r\nX-Sum: 1\r\n\r\n"
+	fronts(t, proxyTo("10.0.0.1:80"), func(t *testing.T, f *front) {
+		origin(t, f.network, "10.0.0.1:80", l7test.Script{l7test.Send(reply), l7test.Close()})
+		c := f.dial(t).send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTE: trailers\r\n\r\n")
+		_, body, _ := strings.Cut(c.rest(), "\r\n\r\n")
+		require.Equal(t, chunks, strings.Count(body, "x"))
+		require.LessOrEqual(t, strings.Count(body, "\r\n"), chunks/20, "two for each chunk to the client")
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // reqBody is the body of the current request, as it comes from the client.
@@ -120,7 +122,7 @@ func (c *byteConn) readFixed(p []byte) (n int, err error) {
 // not make as many writes to the server. It waits only if that is nothing.
 func (c *byteConn) readChunked(p []byte) (n int, err error) {
 	d := &c.req.chunk
-	for n < len(p) {
+	for chunks := 1; n < len(p); chunks++ {
 		if c.in.empty() {
 			if n > 0 {
 				return n, nil
@@ -131,6 +133,9 @@ func (c *byteConn) readChunked(p []byte) (n int, err error) {
 			if err := c.in.fill(c.c, &c.srv.buffers); err != nil {
 				return 0, err
 			}
+		}
+		if chunks%tinyChunks == 0 {
+			l4.TakeTurn()
 		}
 		src := c.in.bytes()
 		data, used, err := d.decode(src[:min(len(src), len(p)-n)])
@@ -150,6 +155,9 @@ func (c *byteConn) readChunked(p []byte) (n int, err error) {
 	}
 	return n, nil
 }
+
+// tinyChunks is how many chunks may be in one buffer before the rest waits for a turn.
+const tinyChunks = 256
 
 // bodyDeadline bounds the next wait for a piece of the body.
 func (c *byteConn) bodyDeadline() error {

@@ -290,10 +290,13 @@ func (c *upConn) next() ([]byte, error) {
 			return src, nil
 		case -1:
 			data, used, bad := c.chunk.decode(src)
-			c.in.use(used)
 			if bad != nil {
 				return nil, &badReply{bad}
 			}
+			if len(data) > 0 {
+				data, used = c.joinShort(data, src, used)
+			}
+			c.in.use(used)
 			if len(data) > 0 {
 				c.endAtHand()
 				return data, nil
@@ -310,6 +313,24 @@ func (c *upConn) next() ([]byte, error) {
 		}
 	}
 	return nil, io.EOF
+}
+
+// joinShort moves the data of short chunks that have come behind data to its end, over their
+// framing, so that chunks of one byte do not make as many pieces. Of src, used bytes have
+// been decoded.
+func (c *upConn) joinShort(data, src []byte, used int) ([]byte, int) {
+	const short = 512
+	for len(data) < headBuffer && used < len(src) {
+		before := c.chunk
+		next, n, bad := c.chunk.decode(src[used:])
+		if bad != nil || len(next) > short || c.chunk.state == chunkDone {
+			c.chunk = before // the next call does this
+			break
+		}
+		data = append(data, next...)
+		used += n
+	}
+	return data, used
 }
 
 // endAtHand reads the end of a chunked body if it is already in the input. A reader

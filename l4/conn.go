@@ -3,7 +3,6 @@
 package l4
 
 import (
-	"cmp"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -131,7 +130,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		n := copy(p, c.ahead)
 		c.Discard(n)
 		if c.flags.has(shakesHands) {
-			return n, c.awaitTurn(p[:n])
+			return n, c.awaitTurn()
 		}
 		return n, nil
 	}
@@ -199,7 +198,8 @@ func (c *Conn) readBare(p []byte) (n int, err error) {
 		if c.flags.has(noReads | shakesHands) {
 			return c.readInTLS(p)
 		}
-		return c.readRaw(p)
+		n, _, err = c.readRaw(p)
+		return n, err
 	}
 	n, err = c.nc.Read(p)
 	c.tookIn(n, err)
@@ -211,10 +211,7 @@ func (c *Conn) readInTLS(p []byte) (n int, err error) {
 	if c.flags.has(noReads) {
 		return 0, os.ErrDeadlineExceeded // as it is a timeout, it does not break the *tls.Conn
 	}
-	if n, err = c.readRaw(p); n > 0 {
-		err = cmp.Or(err, c.awaitTurn(p[:n]))
-	}
-	return n, err
+	return c.readInHandshake(p)
 }
 
 // tookIn accounts for a read.

@@ -14,7 +14,6 @@ const (
 	moreFollows                    // TLS above it writes more at once
 	noReads                        // TLS above it takes what it holds, and no more
 	shakesHands                    // TLS above it does its handshake: a read is followed by a wait for a turn
-	hadTurn                        // it has had one in this handshake
 )
 
 func (f *connFlags) has(flag uint32) bool { return f.bits.Load()&flag != 0 }
@@ -26,8 +25,9 @@ func (f *connFlags) clear(flag uint32) { f.bits.And(^flag) }
 
 // noted is what handlers have found out about a connection. It is replaced, not changed.
 type noted struct {
-	proxy *ProxyHeader // accepted on it, or nil
-	ja4   *string      // of the client, or nil
+	proxy *ProxyHeader   // accepted on it, or nil
+	ja4   *string        // of the client, or nil
+	turn  *handshakeTurn // of the handshake that TLS above it does; nil unless shakesHands is set
 }
 
 // note replaces c.noted by what f makes of it.

@@ -118,16 +118,17 @@ func (in *intake) read(fd uintptr) bool {
 	return true
 }
 
-func (c *Conn) readRaw(p []byte) (int, error) {
+// readRaw reads into p, and reports whether it has waited or given way first.
+func (c *Conn) readRaw(p []byte) (n int, waited bool, err error) {
 	if len(p) == 0 {
-		return 0, nil
+		return 0, false, nil
 	}
-	n, _, err := c.readIn(intake{p: p})
-	return n, err
+	n, _, waited, err = c.readIn(intake{p: p})
+	return n, waited, err
 }
 
 func (c *Conn) readRawBuffer(p *BufferPool) (*Buffer, error) {
-	n, b, err := c.readIn(intake{pool: p})
+	n, b, _, err := c.readIn(intake{pool: p})
 	if b != nil {
 		b.B = b.B[:n]
 	}
@@ -153,17 +154,15 @@ type yields struct {
 // readIn does one read. If the last one took everything, the next one would most likely
 // find nothing. So it lets other goroutines run first: data that arrives meanwhile saves a
 // useless call and the way through the poller. It does so only while that helps.
-func (c *Conn) readIn(in intake) (int, *Buffer, error) {
+func (c *Conn) readIn(in intake) (int, *Buffer, bool, error) {
 	y := &c.yields
 	switch {
 	case !y.drained:
-		n, b, _, err := c.readWith(in)
-		return n, b, err
+		return c.readWith(in)
 	case y.credit > 0:
 	case y.skip > 0:
 		y.skip--
-		n, b, _, err := c.readWith(in)
-		return n, b, err
+		return c.readWith(in)
 	default:
 		y.skip = tryAgain - 1
 	}
@@ -174,7 +173,7 @@ func (c *Conn) readIn(in intake) (int, *Buffer, error) {
 	} else if y.credit > 0 {
 		y.credit--
 	}
-	return n, b, err
+	return n, b, true, err
 }
 
 // readWith reads at once from a sock that is not in the poller, or waits.

@@ -14,7 +14,7 @@ type (
 
 func (c *Conn) openRaw() {}
 
-func (c *Conn) readRaw([]byte) (int, error) { panic("l4: no raw connection") }
+func (c *Conn) readRaw([]byte) (int, bool, error) { panic("l4: no raw connection") }
 
 func (c *Conn) readRawBuffer(*BufferPool) (*Buffer, error) { panic("l4: no raw connection") }
 

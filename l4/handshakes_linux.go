@@ -3,7 +3,9 @@
 package l4
 
 import (
+	"runtime"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -11,9 +13,10 @@ import (
 var turns handshakes
 
 // handshakes lets TLS handshakes compute one by one: one goes on each time that the
-// network has been asked what is ready, after what has become so by then. See asker.
+// network has been asked what is ready, after what has become so by then, or a few if that
+// has taken long: see turnsAfter. See also asker.
 //
-//	read, wait ─┐                  asked: the first of again, or of first
+//	read, wait ─┐                  asked: the first of again or of first
 //	read, wait ─┼─> again, first ──────────────────────────────────────────> compute, write
 //	read, wait ─┘
 //
@@ -21,28 +24,22 @@ var turns handshakes
 // processors.
 type handshakes struct {
 	mu     sync.Mutex
-	first  []*place // wait for their first turn
-	again  []*place // have had one: they are nearly done
-	giving bool     // a goroutine gives turns
+	first  []*handshakeTurn // wait for their first turn
+	again  []*handshakeTurn // have had one: they are nearly done, or seem so
+	odd    bool             // the last turn was one of again
+	giving bool             // a goroutine gives turns
+	cost   time.Duration    // of a turn
 	asker
 }
 
-// A place in the queue is waited for by locking it a second time. It may be given by a goroutine
-// outside of the bubble of testing/synctest that the waiting one is in, where a channel
-// must not be closed.
-type place struct{ sync.Mutex }
-
-// wait returns when a handshake that has read may compute. If no other is waiting, one
-// that has had a turn goes on at once.
-func (h *handshakes) wait(again bool) {
+// await returns when a handshake that has read may compute.
+func (h *handshakes) await(t *handshakeTurn) {
 	h.mu.Lock()
-	if again && !h.giving || !h.ready() {
+	if !h.ready() {
 		h.mu.Unlock()
 		return
 	}
-	t := &place{}
-	t.Lock()
-	if again {
+	if t.had {
 		h.again = append(h.again, t)
 	} else {
 		h.first = append(h.first, t)
@@ -52,49 +49,81 @@ func (h *handshakes) wait(again bool) {
 		go h.give()
 	}
 	h.mu.Unlock()
-	t.Lock()
+	t.wait.Lock()
+}
+
+// took learns the cost of a turn, as the mean of about the last eight. Of one that took
+// longer than the scheduler lets a goroutine compute, most was spent waiting.
+func (h *handshakes) took(d time.Duration) {
+	h.mu.Lock()
+	h.cost += (min(d, 10*time.Millisecond) - h.cost) / 8
+	h.mu.Unlock()
 }
 
 // give gives turns until nobody waits.
 func (h *handshakes) give() {
-	last := time.Now()
+	last, n, measured := computed(), 0, true
 	for {
 		h.ask()
-		now := time.Now()
-		n := turnsAfter(now.Sub(last))
-		last = now
+		now, procs := computed(), runtime.GOMAXPROCS(0)
 		h.mu.Lock()
-		for ; n > 0; n-- {
+		if measured {
+			n = turnsAfter(now-last, procs, n, h.cost)
+		} else { // most take less than a millisecond
+			n = min(turnsAfter(now-last, procs, n, max(h.cost, time.Millisecond)), 8)
+		}
+		last, measured = now, true
+		for range n {
 			t := h.next()
 			if t == nil {
 				h.giving = false
 				h.mu.Unlock()
 				return
 			}
-			t.Unlock()
+			measured = measured && !t.unmeasured
+			t.wait.Unlock()
 		}
 		h.mu.Unlock()
 	}
 }
 
-// turnsAfter returns how many turns are given d after the last ones, most of which take
-// less than a millisecond. After much more the processors have other work than the
-// network's, for which it is asked only every ten milliseconds: of that time handshakes get a
-// part.
-func turnsAfter(d time.Duration) int {
-	return 1 + min(int(d/(2*time.Millisecond)), 7)
+// computed returns the time that the process has computed, on all processors.
+func computed() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// next takes out the handshake whose turn it is, or returns nil.
-func (h *handshakes) next() (t *place) {
-	for _, q := range []*[]*place{&h.again, &h.first} {
-		if s := *q; len(s) > 0 {
-			t, s[0] = s[0], nil
-			if *q = s[1:]; len(s) == 1 {
-				*q = nil
-			}
-			return t
-		}
+// turnsAfter returns how many turns are given when the process has computed for d since it
+// was given n, each of which costs so much. It is one as long as handshakes are most of the
+// work. Where procs processors have more to do, the network is asked less often, at worst
+// every ten milliseconds: handshakes get half of the time that the rest took, so that they
+// neither starve nor starve it. The bounds are for a cost that changes at once, and for one
+// that is small beside that of a connection.
+func turnsAfter(d time.Duration, procs, n int, cost time.Duration) int {
+	cost = max(cost, 100*time.Microsecond)
+	rest := d - time.Duration(n)*cost
+	return max(1, min(int(rest/(2*cost)), 32*procs))
+}
+
+// next takes out the handshake whose turn it is, or returns nil. Those of again go first, but
+// only every other time: a peer can send a byte at a time, and have a turn for each.
+func (h *handshakes) next() *handshakeTurn {
+	q := &h.again
+	if h.odd && len(h.first) > 0 || len(h.again) == 0 {
+		q = &h.first
 	}
-	return nil
+	h.odd = q == &h.again
+	s := *q
+	if len(s) == 0 {
+		return nil
+	}
+	t := s[0]
+	s[0] = nil
+	if *q = s[1:]; len(s) == 1 {
+		*q = nil
+	}
+	return t
 }

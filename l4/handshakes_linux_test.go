@@ -3,6 +3,7 @@
 package l4
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -19,33 +20,69 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Many clients that say hello at once do not hold up a connection that is open.
+// Many clients that say hello at once do not hold up a connection that is open, wherever
+// they cut the ClientHello. At the end of it is what a flight of TLS 1.3 can begin with.
 func TestOpenConnectionsComeBetweenHandshakes(t *testing.T) {
-	const clients = 64
-	var begun atomic.Int32
-	var servers []net.Conn
-	hello := shortHello(t)
-	for range clients {
-		client, server := tcpPair(t)
-		client.Write(hello)
-		servers = append(servers, server)
+	hello := helloWith17(t)
+	for name, cut := range map[string]int{
+		"whole":                  len(hello),
+		"cut":                    len(hello) / 2,
+		"cut as before Finished": len(hello) - 100 + bytes.IndexByte(hello[len(hello)-100:], 0x17),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var begun atomic.Int32
+			var clients, servers []net.Conn
+			for range 64 {
+				client, server := tcpPair(t)
+				client.Write(hello[:cut])
+				clients, servers = append(clients, client), append(servers, NewConn(server))
+			}
+			cert := testCert(t, nil, "a.test")
+			ctx, cancel := context.WithCancel(t.Context())
+			var ends sync.WaitGroup
+			served := beside(t, &begun, func(first func()) {
+				cfg := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+					first()
+					begun.Add(1)
+					return &cert, nil
+				}}
+				for _, server := range servers {
+					ends.Go(func() { Handshake(ctx, tls.Server(server, cfg)) })
+				}
+				if cut == len(hello) {
+					return
+				}
+				for _, server := range servers {
+					turns.quiet(func() bool { return server.(*Conn).BytesRead() == int64(cut) })
+				}
+				for _, client := range clients {
+					client.Write(hello[cut:])
+				}
+			})
+			cancel()
+			ends.Wait()
+			require.LessOrEqual(t, served, int32(20)) // a few turns are given at once if the machine stalls
+		})
 	}
-	cert := testCert(t, nil, "a.test")
-	ctx, cancel := context.WithCancel(t.Context())
-	var ends sync.WaitGroup
-	served := beside(t, &begun, func(first func()) {
-		cfg := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			first()
-			begun.Add(1)
-			return &cert, nil
-		}}
-		for _, server := range servers {
-			ends.Go(func() { Handshake(ctx, tls.Server(NewConn(server), cfg)) })
+}
+
+// helloWith17 is a shortHello that has a byte 0x17 near its end.
+func helloWith17(t *testing.T) []byte {
+	for {
+		if b := shortHello(t); bytes.IndexByte(b[len(b)-100:], 0x17) >= 0 {
+			return b
 		}
-	})
-	cancel()
-	ends.Wait()
-	require.LessOrEqual(t, served, int32(20)) // a few turns are given at once if the machine stalls
+	}
+}
+
+// quiet returns when f is true and no turns are given.
+func (h *handshakes) quiet(f func() bool) {
+	for giving := true; giving || !f(); {
+		runtime.Gosched()
+		h.mu.Lock()
+		giving = h.giving
+		h.mu.Unlock()
+	}
 }
 
 // shortHello is a ClientHello that crypto/tls takes in one read.
@@ -70,15 +107,15 @@ func TestClosedConnTakesNoTurn(t *testing.T) {
 	}
 	go func() { ended <- Handshake(ctx, tls.Server(NewConn(server), cfg)) }()
 	client.Write(shortHello(t))
-	turns.await(1)
+	turns.queued(1)
 	cancel()
 	io.Copy(io.Discard, client) // until it is closed
 	turns.give()
 	require.ErrorIs(t, <-ended, context.Canceled)
 }
 
-// await returns when so many wait for a turn.
-func (h *handshakes) await(n int) {
+// queued returns when so many wait for a turn.
+func (h *handshakes) queued(n int) {
 	for {
 		h.mu.Lock()
 		waiting := len(h.first) + len(h.again)
@@ -90,18 +127,19 @@ func (h *handshakes) await(n int) {
 	}
 }
 
-// Who has had a turn goes first, and at once if nobody waits.
+// Those that have had a turn go first, but only every other time.
 func TestOrderOfTurns(t *testing.T) {
 	var h handshakes
-	h.wait(true)
 	h.giving = true // by the test
 	order := make(chan string)
-	for i, name := range []string{"first", "second", "again"} {
-		go func() { h.wait(name == "again"); order <- name }()
-		h.await(i + 1)
+	for i, name := range []string{"first", "second", "again", "once more", "at last"} {
+		turn := &handshakeTurn{had: i > 1}
+		turn.wait.Lock()
+		go func() { h.await(turn); order <- name }()
+		h.queued(i + 1)
 	}
-	for _, name := range []string{"again", "first", "second"} {
-		h.next().Unlock()
+	for _, name := range []string{"again", "first", "once more", "second", "at last"} {
+		h.next().wait.Unlock()
 		require.Equal(t, name, <-order)
 	}
 	require.Nil(t, h.next())
@@ -119,7 +157,7 @@ func TestTurnsAcrossBubbles(t *testing.T) {
 			case <-done:
 				return
 			default:
-				turns.wait(false)
+				aTurn()
 			}
 		}
 	})
@@ -128,7 +166,7 @@ func TestTurnsAcrossBubbles(t *testing.T) {
 		for range 8 {
 			all.Go(func() {
 				for range 50 {
-					turns.wait(false)
+					aTurn()
 				}
 			})
 		}
@@ -138,12 +176,58 @@ func TestTurnsAcrossBubbles(t *testing.T) {
 	outside.Wait()
 }
 
+func aTurn() {
+	t := new(handshakeTurn)
+	t.wait.Lock()
+	turns.await(t)
+}
+
 func TestTurnsAfter(t *testing.T) {
-	for d, want := range map[time.Duration]int{
-		0: 1, time.Millisecond: 1, 2 * time.Millisecond: 2, 10 * time.Millisecond: 6, time.Hour: 8,
+	const us, ms = time.Microsecond, time.Millisecond
+	for _, x := range []struct {
+		d        time.Duration
+		procs, n int
+		cost     time.Duration
+		want     int
+	}{
+		{0, 1, 0, 0, 1},                  // the first of all
+		{300 * us, 1, 1, 250 * us, 1},    // handshakes only
+		{9 * ms, 1, 1, 8 * ms, 1},        // that take long
+		{70 * us, 1, 1, 10 * us, 1},      // that fail
+		{70 * 9 * us, 1, 9, 10 * us, 1},  // many of them
+		{10250 * us, 1, 1, 250 * us, 20}, // processors that are busy otherwise
+		{15 * ms, 1, 20, 250 * us, 20},
+		{40 * ms, 4, 0, 500 * us, 40},
+		{time.Hour, 2, 1, 1, 64},
+		{-ms, 1, 0, 250 * us, 1},
+		{ms, 1, 1, 10 * ms, 1},
 	} {
-		require.Equal(t, want, turnsAfter(d), d)
+		require.Equal(t, x.want, turnsAfter(x.d, x.procs, x.n, x.cost), x)
 	}
+}
+
+// A turn lasts while there is something to read, unless other goroutines go before.
+func TestTurnEnds(t *testing.T) {
+	client, server := tcpPair(t)
+	c, turn, begin := NewConn(server), &handshakeTurn{had: true, since: time.Unix(1, 0)}, time.Unix(1, 0)
+	turn.wait.Lock()
+	c.note(func(n *noted) { n.turn = turn })
+	c.flags.set(shakesHands)
+	read := func(n int) {
+		t.Helper()
+		m, err := c.Read(make([]byte, n))
+		require.NoError(t, err)
+		require.Equal(t, n, m)
+	}
+	client.Write([]byte("abc"))
+	read(1)
+	require.Equal(t, begin, turn.since, "there was something to read")
+	read(2)
+	require.Equal(t, begin, turn.since, "there was something to read")
+	c.yields = yields{drained: true, credit: 1}
+	client.Write([]byte("d"))
+	read(1)
+	require.NotEqual(t, begin, turn.since, "other goroutines went before")
 }
 
 // The handshakes of this package take turns.
@@ -170,16 +254,4 @@ func TestHandshakesTakeTurns(t *testing.T) {
 	c.Read(make([]byte, 1))
 	require.NoError(t, <-ended)
 	require.ElementsMatch(t, []string{"TerminateTLS", "OriginateTLS"}, []string{<-in, <-in})
-}
-
-// Only a short flight behind a ClientHello that has been answered goes without a turn.
-func TestFinishes(t *testing.T) {
-	const ccs = "\x14\x03\x03\x00\x01\x01"
-	finished := "\x17\x03\x03\x00\x35" + strings.Repeat("f", 53)
-	for text, want := range map[string]bool{
-		"": false, ccs: false, finished: true, ccs + finished: true, ccs + ccs + finished: false,
-		"\x16" + finished[1:]: false, ccs + "\x16" + finished[1:]: false, finished + strings.Repeat("c", 300): false,
-	} {
-		require.Equal(t, want, finishes([]byte(text)), "%q", text)
-	}
 }

@@ -4,8 +4,12 @@
 
 package l4
 
+import "time"
+
 var turns handshakes
 
 type handshakes struct{}
 
-func (*handshakes) wait(bool) {}
+func (*handshakes) await(*handshakeTurn) {}
+
+func (*handshakes) took(time.Duration) {}

@@ -87,6 +87,9 @@ func (a *AcceptProxy) read(c *Conn) (ProxyHeader, error) {
 	}
 	for {
 		b := c.Buffered()
+		if len(b) > longPeek {
+			TakeTurn()
+		}
 		h, n, err := ParseProxyHeader(b[:min(len(b), limit)])
 		switch {
 		case err == nil:

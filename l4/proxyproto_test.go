@@ -319,3 +319,13 @@ func BenchmarkParseProxyHeader(b *testing.B) {
 		})
 	}
 }
+
+// Extensions of three bytes take one piece of memory together, however many there are.
+func TestManyExtensionsAreCheap(t *testing.T) {
+	b := append([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x00\xea\x60"), bytes.Repeat([]byte{0xe0, 0, 0}, 20_000)...)
+	h, n, err := ParseProxyHeader(b)
+	require.NoError(t, err)
+	require.Len(t, h.TLVs, 20_000)
+	require.Equal(t, len(b), n)
+	require.LessOrEqual(t, testing.AllocsPerRun(10, func() { ParseProxyHeader(b) }), 4.0)
+}

@@ -136,6 +136,9 @@ func findTLV(tlvs []TLV, t TLVType) ([]byte, bool) {
 // length that does and bytes too few for an extension are errors.
 func parseTLVs(b []byte) ([]TLV, error) {
 	var out []TLV
+	if n := countTLVs(b); n > 0 { // there may be 20,000
+		out = make([]TLV, 0, n)
+	}
 	for len(b) > 0 {
 		if len(b) < 3 {
 			return nil, proxyErrorf("%d bytes left after the last extension", len(b))
@@ -148,6 +151,19 @@ func parseTLVs(b []byte) ([]TLV, error) {
 		b = b[3+n:]
 	}
 	return out, nil
+}
+
+// countTLVs returns how many extensions there are in b, as far as they are valid.
+func countTLVs(b []byte) (n int) {
+	for len(b) >= 3 {
+		end := 3 + int(binary.BigEndian.Uint16(b[1:]))
+		if end > len(b) {
+			break
+		}
+		b = b[end:]
+		n++
+	}
+	return n
 }
 
 func parseProxySSL(v []byte) (ProxySSL, error) {

@@ -194,6 +194,7 @@ func (r *reply) EditReply(x *l7.Exchange, to *l7.Reply) {
 
 // compress is an [l7.BodyFilter].
 func (r *reply) compress(body io.Reader) io.Reader {
+	l4.TakeTurn() // before there is a compressor: the next reply may use the same
 	s := &r.stream
 	s.body, s.c, s.pool = body, r.h.compressor(r.coding), &r.h.pools[r.coding]
 	return s

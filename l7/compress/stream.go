@@ -19,6 +19,7 @@ import (
 const (
 	windowBits = 18
 	pieceBytes = 16 << 10
+	turnPieces = 4         // that are compressed in one turn, half a millisecond or so: with each change to another reply the caches of the processor are cold
 	keptBytes  = 256 << 10 // of a buffer that is kept for the next reply
 )
 
@@ -62,11 +63,12 @@ type compressor struct {
 // compressor for reuse. If it is not read to its end, the compressor is dropped, since a
 // reader may still use it.
 type stream struct {
-	body  io.Reader
-	c     *compressor // nil once it was given back
-	pool  *sync.Pool
-	flush bool  // what has come is passed on before more is waited for
-	err   error // that body has ended with; io.EOF means that out has the end of the stream
+	body   io.Reader
+	c      *compressor // nil once it was given back
+	pool   *sync.Pool
+	flush  bool  // what has come is passed on before more is waited for
+	pieces int   // long ones that have been compressed
+	err    error // that body has ended with; io.EOF means that out has the end of the stream
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -91,7 +93,9 @@ func (s *stream) Read(p []byte) (int, error) {
 func (s *stream) more() {
 	n, err := s.body.Read(s.c.in[:])
 	if n > pieceBytes/4 {
-		l4.TakeTurn() // it takes a fraction of a millisecond
+		if s.pieces++; s.pieces%turnPieces == 0 {
+			l4.TakeTurn()
+		}
 	}
 	_, werr := s.c.enc.Write(s.c.in[:n])
 	switch {

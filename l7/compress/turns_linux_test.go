@@ -37,13 +37,11 @@ func TestOpenConnectionsComeBetweenPieces(t *testing.T) {
 	<-waits
 	h := &Replies{}
 	piece := bytes.Repeat([]byte("some text "), pieceBytes/10)
-	var all []*stream
+	h.pools[zstdCoding].Put(h.compressor(zstdCoding))
 	for range n {
-		all = append(all, &stream{body: bytes.NewReader(piece), c: h.compressor(zstdCoding), pool: &h.pools[zstdCoding]})
-	}
-	for _, s := range all {
 		go func() {
-			_, err := io.Copy(io.Discard, s)
+			r := &reply{h: h, coding: zstdCoding}
+			_, err := io.Copy(io.Discard, r.compress(bytes.NewReader(piece)))
 			if done.Add(1) == 1 {
 				peer.Write([]byte("x"))
 			}

@@ -12,9 +12,8 @@ import (
 // turns are of the whole process, as its processors are.
 var turns handshakes
 
-// handshakes lets TLS handshakes compute one by one: one goes on each time that the
-// network has been asked what is ready, after what has become so by then, or a few if that
-// has taken long: see turnsAfter. See also asker.
+// handshakes lets a few TLS handshakes compute each time that the network has been asked
+// what is ready, after what has become so by then: see turnsAfter and asker.
 //
 //	read, wait ─┐                  asked: the first of again or of first
 //	read, wait ─┼─> again, first ──────────────────────────────────────────> compute, write
@@ -97,15 +96,15 @@ func computed() time.Duration {
 }
 
 // turnsAfter returns how many turns are given when the process has computed for d since it
-// was given n, each of which costs so much. It is one as long as handshakes are most of the
-// work. Where procs processors have more to do, the network is asked less often, at worst
-// every ten milliseconds: handshakes get half of the time that the rest took, so that they
-// neither starve nor starve it. The bounds are for a cost that changes at once, and for one
-// that is small beside that of a connection.
+// was given n, each of which costs so much: as many as take a millisecond, or one, as long as
+// handshakes are most of the work. Where procs processors have more to do, the network is
+// asked less often, at worst every ten milliseconds: handshakes get half of the time that the
+// rest took, so that they neither starve nor starve it. The bounds are for a cost that is not
+// known yet or changes at once, and for one that is small beside that of a connection.
 func turnsAfter(d time.Duration, procs, n int, cost time.Duration) int {
-	cost = max(cost, 100*time.Microsecond)
+	cost = max(cost, 250*time.Microsecond)
 	rest := d - time.Duration(n)*cost
-	return max(1, min(int(rest/(2*cost)), 32*procs))
+	return max(1, int(time.Millisecond/cost), min(int(rest/(2*cost)), 32*procs))
 }
 
 // next takes out the handshake whose turn it is, or returns nil. Those of again go first, but

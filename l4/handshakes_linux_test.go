@@ -190,16 +190,16 @@ func TestTurnsAfter(t *testing.T) {
 		cost     time.Duration
 		want     int
 	}{
-		{0, 1, 0, 0, 1},                  // the first of all
-		{300 * us, 1, 1, 250 * us, 1},    // handshakes only
+		{0, 1, 0, 0, 4},                  // the first of all
+		{300 * us, 1, 1, 250 * us, 4},    // handshakes only
 		{9 * ms, 1, 1, 8 * ms, 1},        // that take long
-		{70 * us, 1, 1, 10 * us, 1},      // that fail
-		{70 * 9 * us, 1, 9, 10 * us, 1},  // many of them
+		{70 * us, 1, 1, 10 * us, 4},      // that fail
+		{70 * 9 * us, 1, 9, 10 * us, 4},  // many of them
 		{10250 * us, 1, 1, 250 * us, 20}, // processors that are busy otherwise
 		{15 * ms, 1, 20, 250 * us, 20},
 		{40 * ms, 4, 0, 500 * us, 40},
 		{time.Hour, 2, 1, 1, 64},
-		{-ms, 1, 0, 250 * us, 1},
+		{-ms, 1, 0, 250 * us, 4},
 		{ms, 1, 1, 10 * ms, 1},
 	} {
 		require.Equal(t, x.want, turnsAfter(x.d, x.procs, x.n, x.cost), x)

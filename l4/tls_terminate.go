@@ -29,7 +29,7 @@ var ErrTLS = errors.New("l4: TLS handshake")
 // The conn that Next gets is a [*Conn] whose TLS method returns the negotiated state,
 // which SNI, ALPN and TLSVersion of a [Router] use. What a [Proxy] does with clients that end
 // without close_notify is said at [ErrNoCloseNotify]. Any number of connections may be served
-// at once. On Linux their handshakes compute one by one, each after what is ready on open
+// at once. On Linux their handshakes compute a few at a time, after what is ready on open
 // connections, so that a crowd of new clients, or a flood of ClientHellos, does not hold those
 // up. Where the processors are busy otherwise, handshakes get about a third of the time.
 type TerminateTLS struct {

@@ -56,6 +56,7 @@ type h2Link struct {
 	h2      *h2.Conn
 	spare   []byte        // the buffer that is not h2.Out
 	writing bool          // a goroutine is writing
+	short   bool          // it has less than a TLS record to begin with
 	written chan struct{} // closed when it has written all; nil if nobody waits for that
 	caused  int           // bytes of h2.Out caused by frames of the peer
 	closed  bool          // nothing more is served or sent
@@ -81,8 +82,8 @@ func (k *h2Link) start(c *l4.Conn, tls bool, limit time.Duration, cfg *h2.Config
 	k.h2 = h2.New(cfg)
 }
 
-// flush writes the output buffer, unless another goroutine is writing. It
-// yields once, so that streams that are ready add their output: then all of it
+// flush writes the output buffer, unless another goroutine is writing. If it is
+// short it yields once, so that streams that are ready add their output: then all of it
 // takes one record and one system call.
 func (k *h2Link) flush() { k.flushUntil(nil, h2Writes) }
 
@@ -97,7 +98,9 @@ func (k *h2Link) flushUntil(s *h2Sender, writes int) {
 	case k.apart:
 		k.flushSoon()
 	case k.mayWrite():
-		runtime.Gosched()
+		if k.short {
+			runtime.Gosched()
+		}
 		k.writeOut(s, writes)
 	}
 }
@@ -110,7 +113,7 @@ func (k *h2Link) mayWrite() bool {
 	if k.writing || len(k.h2.Out) == 0 {
 		return false
 	}
-	k.writing = true
+	k.writing, k.short = true, len(k.h2.Out) < h2Turn
 	return true
 }
 

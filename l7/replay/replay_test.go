@@ -159,6 +159,7 @@ func TestPlayerAsksForWhatClientsHaveSent(t *testing.T) {
 			require.NoError(t, err)
 			_, _ = io.Copy(io.Discard, c)
 			_ = c.Close()
+			synctest.Wait() // for its OnDone: a refusal is sent before
 		}
 		require.NoError(t, srv.Close())
 

@@ -4,18 +4,8 @@
 
 package l4
 
-import "net"
+type asker struct{}
 
-// A Batch is for a loop that gives connections a goroutine each, as one that accepts them:
-// it lets what is ready on others go before the next ones, each time that a few are at work.
-// The zero value is ready to use, by one goroutine. Other systems than Linux do not tell
-// what is ready: there it does nothing, as for connections that are no sockets.
-//
-// It is for package l7: see "Machinery" in the package documentation.
-type Batch struct{}
+func (*asker) ask() {}
 
-// Add counts c, which has got its goroutine, and waits if the batch is full.
-func (*Batch) Add(net.Conn) {}
-
-// Close is called at the end.
-func (*Batch) Close() {}
+func (*asker) close() {}

@@ -79,7 +79,7 @@ func (c *Conn) awaitTurn() error {
 	}
 	turns.await(t)
 	t.had, t.since, t.sent = true, time.Now(), c.bytesWritten.Load()
-	if c.flags.has(isClosed) { // nobody waits for the answer any more
+	if c.flags.has(isClosed) { // the answer could not be sent
 		return net.ErrClosed
 	}
 	return nil

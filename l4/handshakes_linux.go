@@ -59,7 +59,7 @@ func (h *handshakes) took(d time.Duration) {
 	h.mu.Unlock()
 }
 
-// give gives turns until nobody waits.
+// give gives turns until no handshake waits for one.
 func (h *handshakes) give() {
 	last, n, measured := computed(), 0, true
 	for {

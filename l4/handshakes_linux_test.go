@@ -99,7 +99,7 @@ func TestClosedConnTakesNoTurn(t *testing.T) {
 	}}
 	ended := make(chan error)
 	ctx, cancel := context.WithCancel(t.Context())
-	for held := false; !held; { // the turn is given by nobody but the test
+	for held := false; !held; { // only the test gives the turn
 		turns.mu.Lock()
 		held = turns.ready() && !turns.giving
 		turns.giving = turns.giving || held

@@ -119,9 +119,7 @@ func (p *Parker) Run() error {
 			if n < len(events) {
 				return false
 			}
-			if p.asker.ready() {
-				p.asker.ask()
-			}
+			p.asker.ask()
 		}
 	})
 	if err == nil {

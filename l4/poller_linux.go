@@ -83,6 +83,10 @@ func newPoller() *poller {
 	}
 	syscall.SetNonblock(ep, true) // so that NewFile leaves it to the runtime's poller
 	q := &poller{file: os.NewFile(uintptr(ep), "epoll"), ep: ep, conns: make(map[int32]*polled)}
+	if q.file.SetDeadline(time.Time{}) != nil { // it is not told of anything
+		q.file.Close()
+		return nil
+	}
 	go q.run()
 	return q
 }

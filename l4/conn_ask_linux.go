@@ -44,15 +44,16 @@ func (c *Conn) askRaw(req []byte, p *BufferPool) (*Buffer, int, error) {
 		w.step = w.ask
 	}
 	w.req, w.pool = req, p
-	if s, ok := c.nc.(*sock); ok {
+	s, _ := c.nc.(*sock)
+	if s != nil {
 		if polled := s.polled(); polled != nil {
 			w.knows = &polled.in
 		}
 	}
 	err := c.raw.Read(w.step)
 	in, sent := w.intake, w.sent
-	if w.knows != nil && in.room {
-		w.knows.short()
+	if s != nil && in.room {
+		s.tookAll()
 	}
 	w.intake, w.asking = intake{}, asking{}
 	n, b, _, err := c.took(in, err)

@@ -176,8 +176,8 @@ func (c *Conn) readIn(in intake) (int, *Buffer, bool, error) {
 	return n, b, true, err
 }
 
-// readWith reads at once, or waits. With idle it waits first if it is known that a read would
-// find nothing.
+// readWith reads at once, or waits; with idle also if it is known that a read would find
+// nothing.
 func (c *Conn) readWith(in intake, idle bool) (n int, b *Buffer, waited bool, err error) {
 	done := false
 	if s, ok := c.nc.(*sock); ok {

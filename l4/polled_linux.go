@@ -65,7 +65,7 @@ func openPolled(fd int32, readBy, writeBy instant) *polled {
 }
 
 func (s *side) init(by instant) {
-	s.wake = make(chan struct{}, 1)
+	s.wake, s.may = make(chan struct{}, 1), true
 	s.timer = time.AfterFunc(math.MaxInt64, s.expire)
 	s.deadline(by)
 }
@@ -137,9 +137,10 @@ func (s *side) hear() {
 // short notes that a read was shorter than it could have been: it has taken all there was.
 func (s *side) short() { s.may = s.state.Load()&isEnded != 0 }
 
-// run calls f until it returns true, and waits in between. With idle it waits first, unless
-// f may find something.
-func (p *polled) run(s *side, f func(fd uintptr) bool, idle bool) error {
+// run calls f until it returns true, and waits in between. If it is one of ours, false means
+// that there is nothing, and it is not called before there may be something. Others may say
+// so because they want more.
+func (p *polled) run(s *side, f func(fd uintptr) bool, ours bool) error {
 	if !p.use() {
 		return errLeft
 	}
@@ -151,12 +152,12 @@ func (p *polled) run(s *side, f func(fd uintptr) bool, idle bool) error {
 			return err
 		}
 		s.hear()
-		if s.may || !idle {
+		if s.may || !ours {
 			if f(uintptr(p.fd)) {
 				s.may = true
 				return nil
 			}
-			s.may = false
+			s.may = !ours
 		}
 		if err := s.wait(); err != nil {
 			return err

@@ -316,6 +316,52 @@ func TestPolledReadsBehindAMark(t *testing.T) {
 	}
 }
 
+// On a Unix socket a read ends at a message with descriptors, and more may be there.
+func TestPolledReadsBehindDescriptors(t *testing.T) {
+	c, s, peer := polledPair(t, "unix")
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	_, _, err = peer.(*net.UnixConn).WriteMsgUnix([]byte("with"), syscall.UnixRights(int(null.Fd())), nil)
+	require.NoError(t, err)
+	_, err = peer.Write([]byte("behind"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return s.polled().in.state.Load()&hasNews != 0 }, 10*time.Second, time.Millisecond)
+	time.Sleep(20 * time.Millisecond) // for it to be wrong: the poller has told of both
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+	for _, want := range []string{"with", "behind"} {
+		c.yields = yields{drained: true, skip: tryAgain} // it does not try by the way
+		b := make([]byte, 100)
+		n, err := c.Read(b)
+		require.NoError(t, err)
+		assert.Equal(t, want, string(b[:n]))
+	}
+}
+
+// A function of the host's may wait for more than there is: that there is something is not
+// forgotten then.
+func TestPolledReadOfTheHostWantsMore(t *testing.T) {
+	c, _, peer := polledPair(t, "tcp")
+	_, err := peer.Write([]byte("abc"))
+	require.NoError(t, err)
+	raw, err := c.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, err := syscall.Recvfrom(int(fd), make([]byte, 10), syscall.MSG_PEEK)
+		return err == nil && n >= 8
+	})
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+	_, _, err = c.Ask([]byte("ask"), &BufferPool{})
+	require.ErrorIs(t, err, ErrNotQuiet, "it is not quiet")
+	c.yields = yields{drained: true, skip: tryAgain}
+	b := make([]byte, 10)
+	n, err := c.Read(b)
+	require.NoError(t, err)
+	assert.Equal(t, "bc", string(b[:n]), "the look of Ask has taken a byte")
+}
+
 // A sock that leaves its poller, to be parked or wired, may come back. It does not leave while
 // it is waited for.
 func TestPolledLeaves(t *testing.T) {

@@ -97,33 +97,29 @@ func (s *sock) try(f func(fd uintptr) bool, by *instant) (w *waits, done bool, e
 	return s.join(), false, nil
 }
 
-// read runs f, an attempt to read, until it returns true. As long as nothing has to be
-// waited for, no poller is asked. With idle, the first attempt is left out if it would find
-// nothing. f must not call anything of s. If done is false without an error, s is in the
-// runtime's poller and the caller has to go that way.
-func (s *sock) read(f func(fd uintptr) bool, idle bool) (done bool, err error) {
-	w := s.waits.Load()
-	if w == nil {
-		if w, done, err = s.try(f, &s.readBy); done || err != nil {
-			return done, err
+// read runs f, an attempt to read, until it returns true; see run of polled for ours. As long
+// as nothing has to be waited for, no poller is asked. f must not call anything of s. If done
+// is false without an error, s is in the runtime's poller and the caller has to go that way.
+func (s *sock) read(f func(fd uintptr) bool, ours bool) (done bool, err error) {
+	for w := s.waits.Load(); ; {
+		if w == nil {
+			if w, done, err = s.try(f, &s.readBy); done || err != nil {
+				return done, err
+			}
 		}
-		idle = true // it has just tried
-	}
-	for w.polled != nil {
-		if err = w.polled.run(&w.polled.in, f, idle); err != errLeft {
+		if w.polled == nil {
+			return false, nil
+		}
+		if err = w.polled.run(&w.polled.in, f, ours); err != errLeft {
 			return err == nil, err
 		}
-		if w, done, err = s.try(f, &s.readBy); done || err != nil {
-			return done, err
-		}
+		w = nil
 	}
-	return false, nil
 }
 
 // write is read for f that writes.
 func (s *sock) write(f func(fd uintptr) bool) (done bool, err error) {
-	w := s.waits.Load()
-	for {
+	for w := s.waits.Load(); ; {
 		if w == nil {
 			if w, done, err = s.try(f, &s.writeBy); done || err != nil {
 				return done, err
@@ -139,9 +135,10 @@ func (s *sock) write(f func(fd uintptr) bool) (done bool, err error) {
 	}
 }
 
-// tookAll notes that a read was shorter than it could have been.
+// tookAll notes that a read was shorter than it could have been. On a Unix socket it ends
+// early at a message that has descriptors with it.
 func (s *sock) tookAll() {
-	if p := s.polled(); p != nil {
+	if p := s.polled(); p != nil && !s.unix {
 		p.in.short()
 	}
 }
@@ -231,6 +228,9 @@ func (s *sock) Write(p []byte) (int, error) {
 func (s *sock) opError(op string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if errno, ok := err.(syscall.Errno); ok {
+		err = os.NewSyscallError(op, errno)
 	}
 	return &net.OpError{Op: op, Net: s.network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: s.why(err)}
 }

@@ -360,7 +360,7 @@ func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		liftBounds(c)
 		w.s.x.replied = true
 		w.s.x.Record.Status = status
-		if h := handedOf(c); h != nil && h.handover != nil && h.srv != nil && h.srv.MaxConns <= 0 {
+		if h := handedOf(c); h != nil && h.srv != nil && h.srv.MaxConns <= 0 {
 			w.taken, c = h, h.bare(c)
 		}
 	}

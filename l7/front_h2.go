@@ -107,7 +107,9 @@ func (f *h2Front) run() (idle bool) {
 // connection has to be settled.
 func (f *h2Front) wait() (more, settle bool) {
 	c := f.conn
-	f.boundWait(time.Now())
+	now := time.Now()
+	c.now = now
+	f.boundWait(now)
 	f.mu.Lock()
 	f.waiting, f.between = true, c.in.empty() && !f.h2.InHead()
 	if f.over() {

@@ -133,6 +133,7 @@ func (c *byteConn) closeParked() {
 func (c *byteConn) settle() {
 	c.settled = true
 	c.giveWork()
+	c.now = time.Now()
 	if !c.park() {
 		go c.loop()
 	}
@@ -142,7 +143,7 @@ func (c *byteConn) settle() {
 // goroutine may already be using the connection.
 func (c *byteConn) park() bool {
 	if p := c.srv.parking.peek(); p != nil {
-		c.state.park(time.Since(c.srv.sweeper.start))
+		c.state.park(c.now.Sub(c.srv.sweeper.start))
 		// Stopping is seen here, or Shutdown sees that it is parked.
 		c.srv.totals.parked.Add(1)
 		if !c.leaves() && p.Park(c.watchable(), c.resume) {
@@ -167,6 +168,7 @@ func (c *byteConn) await() bool {
 	}
 	c.settled = true
 	c.giveWork()
+	c.now = time.Now()
 	if !c.park() {
 		c.settled = false
 		return false

@@ -29,11 +29,6 @@ func (s *Server) lateClient(x *Exchange, err error) error {
 	return timedOut(field, limit, err)
 }
 
-// A prober is a socket of l4's.
-type prober interface {
-	Probe(net.KeepAliveConfig) error
-}
-
 // probe turns on TCP keep-alive for c, if c is a TCP connection.
 func probe(c net.Conn) {
 	for {
@@ -41,13 +36,8 @@ func probe(c net.Conn) {
 		case *net.TCPConn:
 			_ = u.SetKeepAliveConfig(keepAlive())
 			return
-		case prober:
-			_ = u.Probe(keepAlive())
-			return
 		case *tls.Conn:
 			c = u.NetConn()
-		case underTLS:
-			c = u.Conn
 		case *l4.Conn:
 			c = u.NetConn()
 		case *handedTLS:

@@ -4,9 +4,7 @@ package l7_test
 
 import (
 	"bufio"
-	"crypto/tls"
 	"io"
-	"net"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -36,16 +34,8 @@ func TestHijackOfANestedHandlerOverTLS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n, ca := l4test.NewNetwork(), l4test.NewAuthority("test")
-				ln, err := n.Listen("tcp", one)
-				require.NoError(t, err)
-				s := &l7.Server{Handler: h, TLSConfig: &tls.Config{Certificates: []tls.Certificate{ca.Issue("a.test")}, NextProtos: []string{"http/1.1"}}}
-				go s.ServeTLS(ln, "", "")
-				defer s.Close()
-				nc, err := n.DialContext(t.Context(), "tcp", one)
-				require.NoError(t, err)
-				var c net.Conn = tls.Client(nc, &tls.Config{RootCAs: ca.Pool(), ServerName: "a.test", NextProtos: []string{"http/1.1"}})
-				defer c.Close()
+				n := l4test.NewNetwork()
+				c, _ := clientOf(t, n, serveAs(t, n, &l7.Server{Handler: h}, true))
 				c.SetDeadline(time.Now().Add(time.Minute))
 				io.WriteString(c, "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 				res, err := http.ReadResponse(bufio.NewReader(c), nil)

@@ -58,7 +58,7 @@ func NewConn(c net.Conn) *Conn {
 	}
 	conn := &Conn{nc: c}
 	if t, ok := c.(*tls.Conn); ok {
-		conn.tls = &tlsReader{tls: t, under: socketUnder(t.NetConn())}
+		conn.tls = newTLSReader(t)
 	} else {
 		conn.openRaw()
 	}

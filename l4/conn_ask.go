@@ -13,9 +13,10 @@ var ErrNotQuiet = errors.New("l4: the peer spoke, or went away, before it was as
 // Ask writes req to a peer that only answers requests, waits for the beginning of the
 // answer, and returns it in a buffer borrowed from p, as ReadBuffer does. It is for
 // connections that have been idle: for TCP and Unix sockets on Linux it checks that the
-// connection is still open and quiet. That costs no extra system call, since it replaces
-// the first attempt to read the answer, which would find nothing. Other connections are
-// not checked.
+// connection is still open and quiet. That costs no extra system call: it replaces the first
+// attempt to read the answer, which would find nothing, or, after [Adopt], it is known from
+// what the kernel had to tell until the network was last asked. Other connections are not
+// checked.
 //
 // The error is ErrNotQuiet if the check failed and nothing was written. If not all of req
 // could be written at once, b and the error are nil, and n is the number of bytes

@@ -7,8 +7,9 @@ import "syscall"
 // An asking is the state of Ask between the calls of its function.
 type asking struct {
 	req   []byte
-	sent  int  // bytes of req written
-	asked bool // all of it is, and the answer is awaited
+	sent  int   // bytes of req written
+	asked bool  // all of it is, and the answer is awaited
+	knows *side // whether there is anything to read; nil if that has to be found out
 	probe [1]byte
 }
 
@@ -18,11 +19,11 @@ func (in *input) ask(fd uintptr) bool {
 	if a.asked {
 		return in.read(fd)
 	}
-	switch _, errno := sysRead(fd, a.probe[:]); errno {
-	case syscall.EAGAIN:
-	default:
-		in.err = ErrNotQuiet
-		return true
+	if a.knows == nil || a.knows.may {
+		if _, errno := sysRead(fd, a.probe[:]); errno != syscall.EAGAIN {
+			in.err = ErrNotQuiet
+			return true
+		}
 	}
 	n, errno := sysWrite(fd, a.req[:min(len(a.req), maxSyscall)], 0)
 	switch {
@@ -43,8 +44,17 @@ func (c *Conn) askRaw(req []byte, p *BufferPool) (*Buffer, int, error) {
 		w.step = w.ask
 	}
 	w.req, w.pool = req, p
+	s, _ := c.nc.(*sock)
+	if s != nil {
+		if polled := s.polled(); polled != nil {
+			w.knows = &polled.in
+		}
+	}
 	err := c.raw.Read(w.step)
 	in, sent := w.intake, w.sent
+	if s != nil && in.room {
+		s.tookAll()
+	}
 	w.intake, w.asking = intake{}, asking{}
 	n, b, _, err := c.took(in, err)
 	if b != nil {

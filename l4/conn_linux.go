@@ -81,7 +81,7 @@ func (c *Conn) openRaw() {
 	case *net.TCPConn:
 		c.raw, _ = nc.SyscallConn()
 	case *sock:
-		c.raw = quickSock{rawSock{nc}}
+		c.raw = rawSock{nc}
 	case *net.UnixConn:
 		if a := nc.LocalAddr(); a == nil || a.Network() == "unix" {
 			c.raw, _ = nc.SyscallConn()
@@ -158,16 +158,16 @@ func (c *Conn) readIn(in intake) (int, *Buffer, bool, error) {
 	y := &c.yields
 	switch {
 	case !y.drained:
-		return c.readWith(in)
+		return c.readWith(in, true)
 	case y.credit > 0:
 	case y.skip > 0:
 		y.skip--
-		return c.readWith(in)
+		return c.readWith(in, true)
 	default:
 		y.skip = tryAgain - 1
 	}
 	runtime.Gosched()
-	n, b, waited, err := c.readWith(in)
+	n, b, waited, err := c.readWith(in, false)
 	if err == nil && !waited {
 		y.credit = min(y.credit+creditGain, maxCredit)
 	} else if y.credit > 0 {
@@ -176,11 +176,14 @@ func (c *Conn) readIn(in intake) (int, *Buffer, bool, error) {
 	return n, b, true, err
 }
 
-// readWith reads at once from a sock that is not in the poller, or waits.
-func (c *Conn) readWith(in intake) (n int, b *Buffer, waited bool, err error) {
+// readWith reads at once, or waits; with idle also if it is known that a read would find
+// nothing.
+func (c *Conn) readWith(in intake, idle bool) (n int, b *Buffer, waited bool, err error) {
 	done := false
 	if s, ok := c.nc.(*sock); ok {
-		_, done, err = s.try(in.read, &s.readBy)
+		if done, err = s.read(in.read, idle); done && in.room {
+			s.tookAll()
+		}
 	}
 	if !done && err == nil {
 		w := c.input()
@@ -229,7 +232,7 @@ func (c *Conn) writeRaw(p []byte, more bool) (n int, err error) {
 	}
 	done := false
 	if s, ok := c.nc.(*sock); ok {
-		_, done, err = s.try(out.write, &s.writeBy)
+		done, err = s.write(out.write)
 	}
 	if !done && err == nil {
 		w := c.output()

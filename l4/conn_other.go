@@ -4,6 +4,8 @@
 
 package l4
 
+import "net"
+
 // Elsewhere every connection goes the way of net.Conn.
 
 type (
@@ -25,3 +27,8 @@ func (c *Conn) askRaw([]byte, *BufferPool) (*Buffer, int, error) { panic("l4: no
 func (c *Conn) tryReadRaw(*BufferPool) (*Buffer, error) { panic("l4: no raw connection") }
 
 func hasNoPeer(uintptr) bool { return false }
+
+// Adopt returns nc: see that of Linux.
+//
+// It is for package l7: see "Machinery" in the package documentation.
+func Adopt(nc net.Conn) net.Conn { return nc }

@@ -18,37 +18,50 @@ import (
 // the past for that, which takes longer.
 type tlsReader struct {
 	tls   *tls.Conn
-	under *Conn // which tls reads and writes, if that is a socket; else nil
+	under *Conn  // which tls reads and writes, if that is a socket; else nil
+	drain *drain // nil with under
 	one   [1]byte
+}
 
+// drain is the deadline of reads where that is how to take what is there.
+type drain struct {
 	mu       sync.Mutex
 	deadline time.Time // the one asked for
-	draining bool      // the deadline in force is in the past, whatever is asked for; never with under
+	on       bool      // the one in force is in the past, whatever is asked for
+}
+
+func newTLSReader(t *tls.Conn) *tlsReader {
+	r := &tlsReader{tls: t, under: socketUnder(t.NetConn())}
+	if r.under == nil {
+		r.drain = new(drain)
+	}
+	return r
 }
 
 func (r *tlsReader) setReadDeadline(t time.Time) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.deadline = t
-	if r.draining {
-		return nil
+	if d := r.drain; d != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.deadline = t; d.on {
+			return nil
+		}
 	}
 	return r.tls.SetReadDeadline(t)
 }
 
 func (r *tlsReader) setDraining(on bool) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.draining = on
-	if on {
+	d := r.drain
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.on = on; on {
 		return r.tls.SetReadDeadline(time.Unix(1, 0))
 	}
-	return r.tls.SetReadDeadline(r.deadline)
+	return r.tls.SetReadDeadline(d.deadline)
 }
 
-// drain reads what is available into p and does not wait. The error is nil if there is
+// take reads what is available into p and does not wait. The error is nil if there is
 // nothing. One that lasts comes again.
-func (r *tlsReader) drain(p []byte) (n int, err error) {
+func (r *tlsReader) take(p []byte) (n int, err error) {
 	switch {
 	case len(p) == 0:
 		return 0, nil
@@ -76,7 +89,7 @@ func (c *Conn) readTLSBuffer(p *BufferPool) (*Buffer, error) {
 	}
 	b := p.Get()
 	b.B[0] = c.tls.one[0]
-	n, _ = c.tls.drain(b.B[1:])
+	n, _ = c.tls.take(b.B[1:])
 	c.tookIn(n, nil)
 	b.B = b.B[:1+n]
 	return b, nil
@@ -86,7 +99,7 @@ func (c *Conn) readTLSBuffer(p *BufferPool) (*Buffer, error) {
 // returned: it reads whole segments, which may hold more than one record.
 func (c *Conn) tryReadTLS(p *BufferPool) (*Buffer, error) {
 	b := p.Get()
-	n, err := c.tls.drain(b.B)
+	n, err := c.tls.take(b.B)
 	c.tookIn(n, err)
 	if n > 0 {
 		b.B = b.B[:n]

@@ -57,7 +57,7 @@ func TestSockThatNeverWaits(t *testing.T) {
 	assert.Zero(t, int(n))
 	assert.Nil(t, c.in)
 	assert.Nil(t, c.out)
-	assert.Nil(t, nc.(*sock).waits)
+	assert.Nil(t, nc.(*sock).waits.Load())
 }
 
 // An idle relay between sockets takes little memory, garbage of its beginning included: a

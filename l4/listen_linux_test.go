@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -35,8 +36,12 @@ func lightPair(t testing.TB, network, addr string) (client, server net.Conn) {
 }
 
 func TestListenIsNetConn(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
-		t.Run(network, func(t *testing.T) {
+	for _, name := range []string{"tcp", "unix", "tcp in the runtime's poller"} {
+		t.Run(name, func(t *testing.T) {
+			network, _, runtimes := strings.Cut(name, " ")
+			if runtimes {
+				withRuntime(t)
+			}
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 				addr := "127.0.0.1:0"
 				if network == "unix" {

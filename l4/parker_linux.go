@@ -91,40 +91,11 @@ func NewParker() (*Parker, error) {
 func (p *Parker) Run() error {
 	defer p.wait()
 	defer p.asker.close()
-	raw, err := p.file.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("l4: parker: %w", err)
-	}
-	var (
-		events [128]syscall.EpollEvent
-		broken error
-	)
-	// All is done within one call of Read: between two, the runtime forgets
-	// that the descriptor became readable, and it would take an epoll_wait that
-	// finds nothing to be sure of it.
-	err = raw.Read(func(fd uintptr) bool {
-		for {
-			n, errno := sysEpollPoll(int(fd), events[:])
-			switch errno {
-			case 0:
-			case syscall.EINTR:
-				continue
-			default:
-				broken = errno
-				return true
-			}
-			for _, ev := range events[:n] {
-				p.handle(ev)
-			}
-			if n < len(events) {
-				return false
-			}
-			p.asker.ask()
+	err := eachEvents(p.file, &p.asker, func(events []syscall.EpollEvent) {
+		for _, ev := range events {
+			p.handle(ev)
 		}
 	})
-	if err == nil {
-		err = broken
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -230,7 +201,15 @@ func (p *Parker) Park(c *Conn, ready func()) bool {
 	if len(c.ahead) > 0 {
 		return false
 	}
+	c.leavePoller()
 	return p.set(c, func(k *parked) { k.ready = ready })
+}
+
+// leavePoller is for a connection that a Parker waits for from now on.
+func (c *Conn) leavePoller() {
+	if s, ok := c.nc.(*sock); ok {
+		s.leave()
+	}
 }
 
 // Unpark undoes Park. If it returns true, ready has not been called and will not be, and
@@ -250,6 +229,7 @@ func (p *Parker) Unpark(c *Conn) bool {
 
 // wire reports all events of c to r from now on; c must not be parked.
 func (p *Parker) wire(c *Conn, r *relay) bool {
+	c.leavePoller()
 	return p.set(c, func(k *parked) { k.wired = r })
 }
 

@@ -9,64 +9,150 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// A sock is a net.Conn over a stream socket of its own, made by ListenConfig or by a
-// Proxy that dials. Unlike a *net.TCPConn it postpones work until that is needed: it
-// joins the runtime's poller at the first read or write that has to wait, and looks up
-// its addresses when they are read. A wired relay needs neither, nor does a connection of
-// one HTTP request, which saves six system calls and half of the memory of a connection.
+// A sock is a net.Conn over a stream socket of its own, made by ListenConfig, by a Proxy that
+// dials, or by Adopt. Unlike a *net.TCPConn it postpones work until that is needed: it joins
+// a poller at the first read or write that has to wait, and looks up its addresses when they
+// are read. A wired relay needs neither, nor does a connection of one HTTP request, which
+// saves six system calls and half of the memory of a connection. Its poller is one of this
+// package (see polled), which saves a read that finds nothing in each wait.
 type sock struct {
 	mu      sync.Mutex // held while fd is used
 	fd      int32
 	closed  bool
-	linger  bool           // Close may have to wait
-	unix    bool           // else it is of TCP
-	dialled bool           // else it is accepted
-	waits   *waits         // once in the poller
-	readBy  instant        // deadlines until then
-	writeBy instant        //
-	remote  netip.AddrPort // of TCP; not valid if it is to be looked up
-	path    *net.UnixAddr  // the remote address of a Unix socket; nil if it is to be looked up
-	local   net.Addr       // nil if it is to be looked up
+	linger  bool                  // Close may have to wait
+	unix    bool                  // else it is of TCP
+	dialled bool                  // else it is accepted
+	waits   atomic.Pointer[waits] // while in a poller; set with mu held
+	readBy  instant               // deadlines
+	writeBy instant               //
+	remote  netip.AddrPort        // of TCP; not valid if it is to be looked up
+	path    *net.UnixAddr         // the remote address of a Unix socket; nil if it is to be looked up
+	local   net.Addr              // nil if it is to be looked up
 }
 
-// waits is what a sock in the poller has.
+// waits is what a sock has that has had to wait: a poller of this package, or else the
+// runtime's.
 type waits struct {
-	file *os.File
-	raw  syscall.RawConn
+	polled *polled
+	file   *os.File
+	raw    syscall.RawConn
 }
 
-// pollable adds s to the poller.
-func (s *sock) pollable() (*waits, error) {
+// joined counts the socks that have waits. A poller of this package is itself waited on
+// through the runtime's, which pays if it often tells of several socks at once. The first
+// few go to the runtime's.
+var joined atomic.Int32
+
+const few = 4
+
+// join adds s, whose mu is held, to a poller.
+func (s *sock) join() *waits {
+	if w := s.waits.Load(); w != nil {
+		return w
+	}
+	w := new(waits)
+	if joined.Add(1) > few {
+		w.polled = openPolled(s.fd, s.readBy, s.writeBy)
+	}
+	if w.polled == nil {
+		w.file = os.NewFile(uintptr(s.fd), "socket") // non-blocking, so that it joins
+		w.raw, _ = w.file.SyscallConn()
+		if s.readBy != 0 {
+			w.file.SetReadDeadline(s.readBy.time())
+		}
+		if s.writeBy != 0 {
+			w.file.SetWriteDeadline(s.writeBy.time())
+		}
+	}
+	s.waits.Store(w)
+	return w
+}
+
+// leave takes s out of its poller, if that is one of this package and nothing is under way:
+// something else waits for s from now on.
+func (s *sock) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.waits.Load(); w != nil && w.polled != nil && !s.closed && w.polled.leave() {
+		s.waits.Store(nil)
+		joined.Add(-1)
+	}
+}
+
+// try runs f unless s is in a poller, where it comes to if f says wait.
+func (s *sock) try(f func(fd uintptr) bool, by *instant) (w *waits, done bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, net.ErrClosed
+		return nil, false, net.ErrClosed
 	}
-	s.join()
-	return s.waits, nil
+	if s.waits.Load() == nil && !by.passed() && f(uintptr(s.fd)) {
+		return nil, true, nil
+	}
+	return s.join(), false, nil
 }
 
-// join is pollable with s.mu held.
-func (s *sock) join() {
-	if s.waits != nil {
-		return
-	}
-	w := &waits{file: os.NewFile(uintptr(s.fd), "socket")} // non-blocking, so that it joins
-	w.raw, _ = w.file.SyscallConn()
-	s.waits = w
-	if s.readBy != 0 {
-		w.file.SetReadDeadline(s.readBy.time())
-	}
-	if s.writeBy != 0 {
-		w.file.SetWriteDeadline(s.writeBy.time())
+// read runs f, an attempt to read, until it returns true; see run of polled for ours. As long
+// as nothing has to be waited for, no poller is asked. f must not call anything of s. If done
+// is false without an error, s is in the runtime's poller and the caller has to go that way.
+func (s *sock) read(f func(fd uintptr) bool, ours bool) (done bool, err error) {
+	for w := s.waits.Load(); ; {
+		if w == nil {
+			if w, done, err = s.try(f, &s.readBy); done || err != nil {
+				return done, err
+			}
+		}
+		if w.polled == nil {
+			return false, nil
+		}
+		if err = w.polled.run(&w.polled.in, f, ours); err != errLeft {
+			return err == nil, err
+		}
+		w = nil
 	}
 }
 
-// Control, Read and Write of rawSock are those of a syscall.RawConn.
+// write is read for f that writes.
+func (s *sock) write(f func(fd uintptr) bool) (done bool, err error) {
+	for w := s.waits.Load(); ; {
+		if w == nil {
+			if w, done, err = s.try(f, &s.writeBy); done || err != nil {
+				return done, err
+			}
+		}
+		if w.polled == nil {
+			return false, nil
+		}
+		if err = w.polled.run(&w.polled.out, f, false); err != errLeft {
+			return err == nil, err
+		}
+		w = nil
+	}
+}
+
+// tookAll notes that a read was shorter than it could have been. On a Unix socket it ends
+// early at a message that has descriptors with it.
+func (s *sock) tookAll() {
+	if p := s.polled(); p != nil && !s.unix {
+		p.in.short()
+	}
+}
+
+// polled returns nil if s is not in a poller of this package.
+func (s *sock) polled() *polled {
+	if w := s.waits.Load(); w != nil {
+		return w.polled
+	}
+	return nil
+}
+
+// rawSock is the syscall.RawConn of a sock. Operations that can complete at once bypass the
+// poller, until one has had to wait. Its functions must not call anything of the sock.
 type rawSock struct{ s *sock }
 
 func (r rawSock) Control(f func(fd uintptr)) error {
@@ -80,56 +166,19 @@ func (r rawSock) Control(f func(fd uintptr)) error {
 }
 
 func (r rawSock) Read(f func(fd uintptr) (done bool)) error {
-	w, err := r.s.pollable()
-	if err != nil {
+	done, err := r.s.read(f, false)
+	if done || err != nil {
 		return err
 	}
-	return r.s.why(w.raw.Read(f))
+	return r.s.why(r.s.waits.Load().raw.Read(f))
 }
 
 func (r rawSock) Write(f func(fd uintptr) (done bool)) error {
-	w, err := r.s.pollable()
-	if err != nil {
-		return err
-	}
-	return r.s.why(w.raw.Write(f))
-}
-
-// A quickSock is the rawSock of a Conn. Operations that can complete at once
-// bypass the poller, until one has had to wait. Its functions must not call
-// anything of the sock.
-type quickSock struct{ rawSock }
-
-func (q quickSock) Read(f func(fd uintptr) (done bool)) error {
-	w, done, err := q.s.try(f, &q.s.readBy)
+	done, err := r.s.write(f)
 	if done || err != nil {
 		return err
 	}
-	return q.s.why(w.raw.Read(f))
-}
-
-func (q quickSock) Write(f func(fd uintptr) (done bool)) error {
-	w, done, err := q.s.try(f, &q.s.writeBy)
-	if done || err != nil {
-		return err
-	}
-	return q.s.why(w.raw.Write(f))
-}
-
-// try runs f unless s is in the poller, where it comes to if f says wait.
-func (s *sock) try(f func(fd uintptr) bool, by *instant) (w *waits, done bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return nil, false, net.ErrClosed
-	case s.waits != nil:
-	case !by.passed() && f(uintptr(s.fd)):
-		return nil, true, nil
-	default:
-		s.join()
-	}
-	return s.waits, false, nil
+	return r.s.why(r.s.waits.Load().raw.Write(f))
 }
 
 // why returns err as a connection has it: files have other words for closed.
@@ -152,28 +201,36 @@ func (s *sock) why(err error) error {
 // SyscallConn returns the socket's RawConn.
 func (s *sock) SyscallConn() (syscall.RawConn, error) { return rawSock{s}, nil }
 
-func (s *sock) Read(p []byte) (n int, err error) {
-	w, err := s.pollable()
+func (s *sock) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	in := &intake{p: p}
+	err := rawSock{s}.Read(in.read)
 	if err == nil {
-		n, err = w.file.Read(p)
+		err = in.err
 	}
 	if err == io.EOF {
-		return n, err
+		return 0, err
 	}
-	return n, s.opError("read", err)
+	return in.n, s.opError("read", err)
 }
 
-func (s *sock) Write(p []byte) (n int, err error) {
-	w, err := s.pollable()
+func (s *sock) Write(p []byte) (int, error) {
+	out := &outgo{p: p}
+	err := rawSock{s}.Write(out.write)
 	if err == nil {
-		n, err = w.file.Write(p)
+		err = out.err
 	}
-	return n, s.opError("write", err)
+	return len(p) - len(out.p), s.opError("write", err)
 }
 
 func (s *sock) opError(op string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if errno, ok := err.(syscall.Errno); ok {
+		err = os.NewSyscallError(op, errno)
 	}
 	return &net.OpError{Op: op, Net: s.network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: s.why(err)}
 }
@@ -186,7 +243,7 @@ func (s *sock) Close() error {
 		return s.opError("close", net.ErrClosed)
 	}
 	s.closed = true
-	w := s.waits
+	w := s.waits.Load()
 	switch {
 	case w != nil:
 	case s.linger:
@@ -195,7 +252,13 @@ func (s *sock) Close() error {
 		sysClose(int(s.fd))
 	}
 	s.mu.Unlock()
-	if w != nil {
+	if w == nil {
+		return nil
+	}
+	joined.Add(-1)
+	if w.polled != nil {
+		w.polled.shut()
+	} else {
 		w.file.Close()
 	}
 	return nil
@@ -243,28 +306,31 @@ func (s *sock) SetDeadline(t time.Time) error {
 	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
 }
 
-func (s *sock) SetReadDeadline(t time.Time) error {
-	return s.deadline(t, &s.readBy, (*os.File).SetReadDeadline)
-}
+func (s *sock) SetReadDeadline(t time.Time) error  { return s.deadline(t, &s.readBy, true) }
+func (s *sock) SetWriteDeadline(t time.Time) error { return s.deadline(t, &s.writeBy, false) }
 
-func (s *sock) SetWriteDeadline(t time.Time) error {
-	return s.deadline(t, &s.writeBy, (*os.File).SetWriteDeadline)
-}
-
-// deadline stores t, or sets it if a goroutine may be waiting.
-func (s *sock) deadline(t time.Time, by *instant, set func(*os.File, time.Time) error) error {
+// deadline stores t, and sets it if a goroutine may be waiting.
+func (s *sock) deadline(t time.Time, by *instant, reads bool) error {
 	s.mu.Lock()
-	w, closed := s.waits, s.closed
-	if w == nil {
-		*by = instantOf(t)
+	w, closed := s.waits.Load(), s.closed
+	*by = instantOf(t)
+	if w != nil && w.polled != nil && !closed {
+		side := &w.polled.out
+		if reads {
+			side = &w.polled.in
+		}
+		side.deadline(*by)
 	}
 	s.mu.Unlock()
-	if closed {
+	switch {
+	case closed:
 		return s.opError("set", net.ErrClosed)
-	} else if w != nil {
-		return s.opError("set", set(w.file, t))
+	case w == nil || w.polled != nil:
+		return nil
+	case reads:
+		return s.opError("set", w.file.SetReadDeadline(t))
 	}
-	return nil
+	return s.opError("set", w.file.SetWriteDeadline(t))
 }
 
 func (s *sock) network() string {

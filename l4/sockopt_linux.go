@@ -131,6 +131,14 @@ func probePeer(c *Conn) {
 	}
 }
 
+// Probe is probePeer with other settings. A socket that was accepted has those of its listener.
+func (s *sock) Probe(k net.KeepAliveConfig) error {
+	if !s.dialled || s.unix {
+		return nil
+	}
+	return s.set("setsockopt", func(fd int) error { return setKeepAlive(fd, k) })
+}
+
 // wholeMilliseconds rounds d, which is positive, up.
 func wholeMilliseconds(d time.Duration) int {
 	return int(min((d-1)/time.Millisecond+1, math.MaxInt32))

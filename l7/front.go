@@ -37,11 +37,9 @@ type byteConn struct {
 	in      input      // holds no buffer while it is empty
 	out     *l4.Buffer // bytes of the reply not yet written; nil if there are none
 	readAt  deadline   // also used by the reader of the body
-	sendAt  deadline
-	now     time.Time // the time as last read for this connection
-	owns    *session  // server connections kept for the client; nil until needed; with HTTP/2, guarded by h2.mu
-	watched *l4.Conn  // the connection that the Parker watches, or will soon; nil if none
-	peek    *peek     // nil if there is none
+	owns    *session   // server connections kept for the client; nil until needed; with HTTP/2, guarded by h2.mu
+	watched *l4.Conn   // the connection that the Parker watches, or will soon; nil if none
+	peek    *peek      // nil if there is none
 	served  int32
 	ends    ending
 	moved   bool // to the standard front
@@ -75,6 +73,7 @@ type work struct {
 	req    reqBody
 	rep    repBody
 	own    ownDeadlines
+	sendAt deadline
 }
 
 // takeWork gives the connection its work.
@@ -85,6 +84,7 @@ func (c *byteConn) takeWork() {
 	}
 	c.work = w
 	w.x.down, w.name, w.kept = c, "", nil
+	w.sendAt.forget() // it was another connection's
 	w.from = c.comesFrom()
 }
 
@@ -167,7 +167,6 @@ func (c *byteConn) open(cfg *tls.Config) (ready bool) {
 		return false
 	}
 	c.c = l4.NewConn(c.nc)
-	c.now = time.Now()
 	if t, ok := c.nc.(*tls.Conn); ok && negotiated(t) == "h2" {
 		if _, http2, _ := c.srv.speaks(); !http2 { // the listener has offered HTTP/2
 			c.end()

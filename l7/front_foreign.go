@@ -65,7 +65,9 @@ func (c *byteConn) serveForeign(h http.Handler, wraps wrapping) {
 	c.unwatch()
 	_ = c.c.SetDeadline(time.Time{})
 	k := &continuation{ready: make(chan struct{}), done: make(chan any, 1)}
-	hc := &handedConn{Conn: c.c, base: c.base, remote: c.remoteAddr(), replay: replay, continuation: k, clientConn: clientConn{owns: c.owns, kept: c.c}}
+	hc := &handedConn{Conn: c.c, base: c.base, handover: &handover{
+		remote: c.remoteAddr(), replay: replay, continuation: k, clientConn: clientConn{owns: c.owns, kept: c.c},
+	}}
 	hc.requests.Store(c.served - 1)
 	c.boundHanded(hc)
 	if err := c.srv.handOver(hc, c.withTLS(hc)); err != nil {

@@ -107,9 +107,7 @@ func (f *h2Front) run() (idle bool) {
 // connection has to be settled.
 func (f *h2Front) wait() (more, settle bool) {
 	c := f.conn
-	now := time.Now()
-	c.now = now
-	f.boundWait(now)
+	f.boundWait(time.Now())
 	f.mu.Lock()
 	f.waiting, f.between = true, c.in.empty() && !f.h2.InHead()
 	if f.over() {

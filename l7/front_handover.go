@@ -168,6 +168,9 @@ func (s *Server) trackHanded(h *handedConn, refuse bool) bool {
 	if refuse && s.cutting.Load() {
 		return false
 	}
+	if h.handover == nil {
+		h.handover = new(handover)
+	}
 	h.srv, h.closed = s, make(chan struct{})
 	h.base, h.cancel = context.WithCancel(h.base)
 	s.handed[h] = struct{}{}
@@ -199,33 +202,39 @@ func (handedAddr) String() string  { return "handed" }
 // it and MaxConns is not set, until that handler returns.
 type handedConn struct {
 	net.Conn
-	remote       net.Addr        // nil as long as nobody has asked
-	base         context.Context // of the server, for requests
-	cancel       func()          // cancels base; nil until the handover
-	replay       []byte          // bytes already read from Conn
+	base  context.Context // of the server, for requests
+	bound writeBound
+	*handover
+}
+
+// handover is what a handedConn needs once it is handed over; nil before, while it is a
+// connection below TLS, of which there are many.
+type handover struct {
+	remote       net.Addr // nil as long as nobody has asked
+	cancel       func()   // cancels base
+	replay       []byte   // bytes already read from Conn
 	continuation *continuation
 	continued    bool
-	bound        writeBound
 	leaving      leaving
 	idle         atomic.Bool // net/http waits for a request
 	hijacked     atomic.Bool // by a handler of net/http, or a tunnel
 	late         atomic.Bool // it ends with this exchange, whose client may still be sending the body
 	clientConn
 
-	srv    *Server // nil until the handover
+	srv    *Server // nil if Shutdown came first
 	closed chan struct{}
 	once   sync.Once
 }
 
 func (h *handedConn) RemoteAddr() net.Addr {
-	if h.remote == nil {
+	if h.handover == nil || h.remote == nil {
 		return h.Conn.RemoteAddr()
 	}
 	return h.remote
 }
 
 func (h *handedConn) Read(p []byte) (int, error) {
-	if len(h.replay) > 0 {
+	if h.handover != nil && len(h.replay) > 0 {
 		n := copy(p, h.replay)
 		if h.replay = h.replay[n:]; len(h.replay) == 0 {
 			h.replay = nil
@@ -261,7 +270,7 @@ func liftBounds(c net.Conn) {
 func (h *handedConn) NetConn() net.Conn { return h.Conn }
 
 func (h *handedConn) Close() error {
-	if c, ok := h.Conn.(*l4.Conn); ok && h.late.Load() && !h.srv.cutting.Load() {
+	if c, ok := h.Conn.(*l4.Conn); ok && h.handover != nil && h.late.Load() && !h.srv.cutting.Load() {
 		waitForClose(c, &h.srv.pool)
 	}
 	err := h.Conn.Close()
@@ -283,7 +292,7 @@ func (h *handedConn) bare(c net.Conn) net.Conn {
 // forget removes the connection from the server's count: it is closed, or the
 // handler that has hijacked it has returned.
 func (h *handedConn) forget() {
-	if h.srv != nil {
+	if h.handover != nil && h.srv != nil {
 		h.once.Do(func() {
 			close(h.closed)
 			h.cancel()

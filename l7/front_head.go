@@ -24,7 +24,7 @@ func (c *byteConn) next() (more, idle bool) {
 	}
 	growStackHTTP1(0) // unless start has
 	now := time.Now()
-	if c.now = now; c.work == nil {
+	if c.work == nil {
 		c.takeWork()
 	}
 	c.x.reset(&c.from)
@@ -56,8 +56,8 @@ func (c *byteConn) next() (more, idle bool) {
 // waitRequest waits for the first bytes of a request, holding no buffer.
 func (c *byteConn) waitRequest() (more, idle bool) {
 	limit := orDefault(c.srv.IdleTimeout, defaultIdleTimeout)
-	c.now = time.Now() // sending the last reply may have taken a while
-	c.readAt.bound(c.now, limit, c.c.SetReadDeadline, nil)
+	now := time.Now() // sending the last reply may have taken a while
+	c.readAt.bound(now, limit, c.c.SetReadDeadline, nil)
 	c.goIdle()
 	if c.leaves() { // seen here, or Shutdown sees that it is idle
 		c.goBusy()

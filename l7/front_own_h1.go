@@ -173,7 +173,7 @@ func (c *byteConn) takeConn(w *ownWriter) (net.Conn, *bufio.ReadWriter, error) {
 	if err := c.flush(); err != nil {
 		return nil, nil, err
 	}
-	hc := &handedConn{Conn: c.c, base: c.base, remote: c.remoteAddr(), clientConn: clientConn{owns: c.owns, kept: c.c}}
+	hc := &handedConn{Conn: c.c, base: c.base, handover: &handover{remote: c.remoteAddr(), clientConn: clientConn{owns: c.owns, kept: c.c}}}
 	c.srv.trackHanded(hc, false)
 	c.stopPeek()
 	c.unwatch()

@@ -133,7 +133,6 @@ func (c *byteConn) closeParked() {
 func (c *byteConn) settle() {
 	c.settled = true
 	c.giveWork()
-	c.now = time.Now()
 	if !c.park() {
 		go c.loop()
 	}
@@ -143,7 +142,7 @@ func (c *byteConn) settle() {
 // goroutine may already be using the connection.
 func (c *byteConn) park() bool {
 	if p := c.srv.parking.peek(); p != nil {
-		c.state.park(c.now.Sub(c.srv.sweeper.start))
+		c.state.park(time.Since(c.srv.sweeper.start))
 		// Stopping is seen here, or Shutdown sees that it is parked.
 		c.srv.totals.parked.Add(1)
 		if !c.leaves() && p.Park(c.watchable(), c.resume) {
@@ -168,7 +167,6 @@ func (c *byteConn) await() bool {
 	}
 	c.settled = true
 	c.giveWork()
-	c.now = time.Now()
 	if !c.park() {
 		c.settled = false
 		return false

@@ -206,7 +206,8 @@ func TestByteConnIsSmall(t *testing.T) {
 	if unsafe.Sizeof(uintptr(0)) < 8 {
 		t.Skip("the sizes are those of 64 bits")
 	}
-	assert.LessOrEqual(t, unsafe.Sizeof(byteConn{}), uintptr(320), "a size class of package runtime")
+	assert.LessOrEqual(t, unsafe.Sizeof(byteConn{}), uintptr(288), "a size class of package runtime")
+	assert.LessOrEqual(t, unsafe.Sizeof(handedConn{}), uintptr(96), "a size class, too")
 }
 
 // A foreign handler costs the memory of its request, more than anything else.

@@ -3,11 +3,9 @@
 package l7
 
 import (
-	"crypto/tls"
 	"net"
 	"time"
 
-	"github.com/penstock-lb/penstock/l4"
 )
 
 // requestLimit returns the limit that the server of x sets for a wait for its
@@ -29,6 +27,11 @@ func (s *Server) lateClient(x *Exchange, err error) error {
 	return timedOut(field, limit, err)
 }
 
+// A prober is a socket of l4's.
+type prober interface {
+	Probe(net.KeepAliveConfig) error
+}
+
 // probe turns on TCP keep-alive for c, if c is a TCP connection.
 func probe(c net.Conn) {
 	for {
@@ -36,14 +39,15 @@ func probe(c net.Conn) {
 		case *net.TCPConn:
 			_ = u.SetKeepAliveConfig(keepAlive())
 			return
-		case *tls.Conn:
-			c = u.NetConn()
-		case *l4.Conn:
-			c = u.NetConn()
+		case prober:
+			_ = u.Probe(keepAlive())
+			return
 		case *handedTLS:
 			c = u.Conn
 		case *handedConn:
 			c = u.Conn
+		case interface{ NetConn() net.Conn }:
+			c = u.NetConn()
 		default:
 			return
 		}

@@ -137,7 +137,6 @@ func TestShutdownBetweenLookAndPark(t *testing.T) {
 	defer c.srv.parking.close()
 	c.leaving.begun.Store(true)
 	c.srv.stopping.Store(true)
-	c.now = time.Now()
 	require.False(t, c.park())
 	require.True(t, c.state.is(stateBusy), "or who looks at it would take it for the Parker's")
 	more, idle := c.waitRequest()

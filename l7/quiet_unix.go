@@ -8,6 +8,8 @@ import (
 	"net"
 	"runtime"
 	"syscall"
+
+	"github.com/penstock-lb/penstock/l4"
 )
 
 // quiet looks for data or an end on an idle connection, without waiting and without
@@ -42,6 +44,12 @@ func socketUnder(c net.Conn) (raw syscall.RawConn, plain bool) {
 		case *net.UnixConn:
 			raw, _ = w.SyscallConn()
 			return raw, plain
+		case *l4.Conn:
+			if w.Parkable() {
+				raw, _ = w.SyscallConn()
+				return raw, plain
+			}
+			c = w.NetConn()
 		case interface{ NetConn() net.Conn }:
 			if c = w.NetConn(); c == nil {
 				return nil, false

@@ -95,7 +95,8 @@ func (h *upHost) oneOnly() []string {
 
 // newConn makes an HTTP/1 connection of nc, the result of d.
 func (h *upHost) newConn(nc net.Conn, d *dialing, id identity, s *session) *upConn {
-	c := &upConn{host: h, id: id, session: s, c: l4.NewConn(nc), quiet: newQuiet(nc), expires: h.expiry()}
+	conn := l4.NewConn(nc)
+	c := &upConn{host: h, id: id, session: s, c: conn, quiet: newQuiet(conn), expires: h.expiry()}
 	cut := h.replace(d, func() {
 		h.conns[c] = struct{}{}
 		c.cuts = h.cuts
@@ -156,6 +157,9 @@ func (h *upHost) connect(ctx context.Context, id identity, alpn []string, distru
 	nc, err := dial(ctx, network, addr)
 	if nc, err = balance.Dialed("l7: Upstream.Dial", nc, err); err != nil {
 		return nil, connectError(ctx, err)
+	}
+	if h.up.Dial == nil {
+		nc = l4.Adopt(nc)
 	}
 	up := false
 	defer func() {

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package l4
+
+import (
+	"errors"
+	"math"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A polled is what a sock has that a poller of this package waits for. The runtime's poller
+// forgets, at the beginning of each read, that something has come meanwhile, so that each
+// wait takes a read that finds nothing. This one does not forget: it knows that there is
+// nothing behind a short read until the kernel tells of more.
+type polled struct {
+	fd      int
+	poller  *poller
+	in, out side
+	users   atomic.Int32 // operations under way, and one until shut or leave
+}
+
+// A side is what is known of reading, or of writing.
+type side struct {
+	one   sync.Mutex // of several goroutines that read, or write, at once: as in net.Conn
+	state atomic.Uint32
+	may   bool          // an attempt may succeed, without news; of the goroutine that has one
+	wake  chan struct{} // of room for one
+	timer *time.Timer
+
+	mu sync.Mutex
+	by instant // the deadline
+}
+
+// States of a side.
+const (
+	hasNews  = 1 << iota // since this was last cleared, before an attempt
+	isWaited             // a goroutine waits
+	isLate               // the deadline has passed
+	isShut
+	isEnded // there may be more behind a short read: see eventsOn
+)
+
+// errLeft says that an operation has not begun, since the sock has left its poller.
+var errLeft = errors.New("l4: the socket has left its poller")
+
+// openPolled returns nil if there is no poller.
+func openPolled(fd int32, readBy, writeBy instant) *polled {
+	if inBubble() {
+		return nil
+	}
+	p := &polled{fd: int(fd)}
+	p.users.Store(1)
+	p.in.init(readBy)
+	p.out.init(writeBy)
+	if !p.join() {
+		p.stop()
+		return nil
+	}
+	return p
+}
+
+func (s *side) init(by instant) {
+	s.wake, s.may = make(chan struct{}, 1), true
+	s.timer = time.AfterFunc(math.MaxInt64, s.expire)
+	s.deadline(by)
+}
+
+// event is told by the poller.
+func (p *polled) event(events uint32) {
+	if events&^syscall.EPOLLOUT != 0 {
+		bits := uint32(hasNews)
+		if events&eventsOn != 0 {
+			bits |= isEnded
+		}
+		p.in.tell(bits)
+	}
+	if events&(syscall.EPOLLOUT|syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
+		p.out.tell(hasNews)
+	}
+}
+
+// tell sets bits, and wakes the goroutine that waits.
+func (s *side) tell(bits uint32) {
+	if s.state.Load()&bits == bits {
+		return
+	}
+	if s.state.Or(bits)&isWaited != 0 {
+		s.state.And(^uint32(isWaited))
+		select {
+		case s.wake <- struct{}{}:
+		default: // an earlier one has not been taken yet
+		}
+	}
+}
+
+// over returns why an operation must not begin, or go on.
+func (s *side) over() error {
+	switch st := s.state.Load(); {
+	case st&isShut != 0:
+		return net.ErrClosed
+	case st&isLate != 0:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// wait waits for news.
+func (s *side) wait() error {
+	for {
+		if err := s.over(); err != nil {
+			return err
+		}
+		switch st := s.state.Load(); {
+		case st&hasNews != 0:
+			return nil
+		case st&isWaited == 0:
+			s.state.Or(isWaited) // and look again, at what came before that
+		default:
+			<-s.wake
+		}
+	}
+}
+
+// hear takes the news.
+func (s *side) hear() {
+	if s.state.Load()&hasNews != 0 {
+		s.state.And(^uint32(hasNews))
+		s.may = true
+	}
+}
+
+// short notes that a read was shorter than it could have been: it has taken all there was.
+func (s *side) short() { s.may = s.state.Load()&isEnded != 0 }
+
+// run calls f until it returns true, and waits in between. If it is one of ours, false means
+// that there is nothing, and it is not called before there may be something. Others may say
+// so because they want more.
+func (p *polled) run(s *side, f func(fd uintptr) bool, ours bool) error {
+	if !p.use() {
+		return errLeft
+	}
+	defer p.done()
+	s.one.Lock()
+	defer s.one.Unlock()
+	for {
+		if err := s.over(); err != nil {
+			return err
+		}
+		s.hear()
+		if s.may || !ours {
+			if f(uintptr(p.fd)) {
+				s.may = true
+				return nil
+			}
+			s.may = !ours
+		}
+		if err := s.wait(); err != nil {
+			return err
+		}
+	}
+}
+
+// use keeps the descriptor open until done.
+func (p *polled) use() bool {
+	for {
+		n := p.users.Load()
+		if n == 0 {
+			return false
+		}
+		if p.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (p *polled) done() {
+	if p.users.Add(-1) == 0 {
+		syscall.Close(p.fd) // may block, with SO_LINGER
+	}
+}
+
+// shut ends what waits, and closes the descriptor.
+func (p *polled) shut() {
+	p.leavePoller()
+	p.in.tell(isShut)
+	p.out.tell(isShut)
+	p.stop()
+	p.done()
+}
+
+// leave ends the use of the poller, unless an operation is under way.
+func (p *polled) leave() bool {
+	if !p.users.CompareAndSwap(1, 0) {
+		return false
+	}
+	p.unpoll()
+	p.stop()
+	return true
+}
+
+func (p *polled) stop() {
+	p.in.deadline(0)
+	p.out.deadline(0)
+}
+
+// deadline sets the deadline; 0 means none.
+func (s *side) deadline(by instant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.by = by
+	s.timer.Stop()
+	s.watch()
+}
+
+// watch arms the timer, or says that it is late; s.mu is held.
+func (s *side) watch() {
+	left := time.Duration(s.by - instantNow())
+	if s.by != 0 && left <= 0 {
+		s.tell(isLate)
+		return
+	}
+	s.state.And(^uint32(isLate))
+	if s.by != 0 {
+		s.timer.Reset(left)
+	}
+}
+
+// expire is what the timer calls, perhaps late: for a deadline that has been moved.
+func (s *side) expire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by != 0 {
+		s.watch()
+	}
+}

@@ -179,13 +179,14 @@ func (c *Conn) readIn(in intake) (int, *Buffer, bool, error) {
 // readWith reads at once, or waits; with idle also if it is known that a read would find
 // nothing.
 func (c *Conn) readWith(in intake, idle bool) (n int, b *Buffer, waited bool, err error) {
-	done := false
-	if s, ok := c.nc.(*sock); ok {
-		if done, err = s.read(in.read, idle); done && in.room {
+	s, ours := c.nc.(*sock)
+	var waits *waits
+	if ours {
+		if waits, err = s.read(in.read, idle); in.room {
 			s.tookAll()
 		}
 	}
-	if !done && err == nil {
+	if !ours || waits != nil {
 		w := c.input()
 		w.intake = in
 		err = c.raw.Read(w.ready)
@@ -230,11 +231,12 @@ func (c *Conn) writeRaw(p []byte, more bool) (n int, err error) {
 	if more || c.flags.has(moreFollows) {
 		out.flags = sendMore
 	}
-	done := false
-	if s, ok := c.nc.(*sock); ok {
-		done, err = s.write(out.write)
+	s, ours := c.nc.(*sock)
+	var waits *waits
+	if ours {
+		waits, err = s.write(out.write)
 	}
-	if !done && err == nil {
+	if !ours || waits != nil {
 		w := c.output()
 		w.outgo = out
 		err = c.raw.Write(w.ready)

@@ -21,12 +21,11 @@ type polled struct {
 	fd      int
 	poller  *poller
 	in, out side
-	users   atomic.Int32 // operations under way, and one until shut or leave
 }
 
 // A side is what is known of reading, or of writing.
 type side struct {
-	one   sync.Mutex // of several goroutines that read, or write, at once: as in net.Conn
+	one   sync.Mutex // held by an operation: of several goroutines, as net.Conn allows
 	state atomic.Uint32
 	may   bool          // an attempt may succeed, without news; of the goroutine that has one
 	wake  chan struct{} // of room for one
@@ -42,6 +41,7 @@ const (
 	isWaited             // a goroutine waits
 	isLate               // the deadline has passed
 	isShut
+	hasLeft
 	isEnded // there may be more behind a short read: see eventsOn
 )
 
@@ -54,7 +54,6 @@ func openPolled(fd int32, readBy, writeBy instant) *polled {
 		return nil
 	}
 	p := &polled{fd: int(fd)}
-	p.users.Store(1)
 	p.in.init(readBy)
 	p.out.init(writeBy)
 	if !p.join() {
@@ -103,6 +102,8 @@ func (s *side) over() error {
 	switch st := s.state.Load(); {
 	case st&isShut != 0:
 		return net.ErrClosed
+	case st&hasLeft != 0:
+		return errLeft
 	case st&isLate != 0:
 		return os.ErrDeadlineExceeded
 	}
@@ -141,10 +142,6 @@ func (s *side) short() { s.may = s.state.Load()&isEnded != 0 }
 // that there is nothing, and it is not called before there may be something. Others may say
 // so because they want more.
 func (p *polled) run(s *side, f func(fd uintptr) bool, ours bool) error {
-	if !p.use() {
-		return errLeft
-	}
-	defer p.done()
 	s.one.Lock()
 	defer s.one.Unlock()
 	for {
@@ -165,39 +162,32 @@ func (p *polled) run(s *side, f func(fd uintptr) bool, ours bool) error {
 	}
 }
 
-// use keeps the descriptor open until done.
-func (p *polled) use() bool {
-	for {
-		n := p.users.Load()
-		if n == 0 {
-			return false
-		}
-		if p.users.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
-func (p *polled) done() {
-	if p.users.Add(-1) == 0 {
-		syscall.Close(p.fd) // may block, with SO_LINGER
-	}
-}
-
-// shut ends what waits, and closes the descriptor.
+// shut ends what waits, and closes the descriptor. As package net does, it waits for the
+// operations that were under way: none touches the descriptor once this has returned.
 func (p *polled) shut() {
-	p.leavePoller()
 	p.in.tell(isShut)
 	p.out.tell(isShut)
+	p.leavePoller()
 	p.stop()
-	p.done()
+	for _, s := range [...]*side{&p.in, &p.out} {
+		s.one.Lock()
+		s.one.Unlock()
+	}
+	syscall.Close(p.fd) // may block, with SO_LINGER
 }
 
 // leave ends the use of the poller, unless an operation is under way.
 func (p *polled) leave() bool {
-	if !p.users.CompareAndSwap(1, 0) {
+	if !p.in.one.TryLock() {
 		return false
 	}
+	defer p.in.one.Unlock()
+	if !p.out.one.TryLock() {
+		return false
+	}
+	defer p.out.one.Unlock()
+	p.in.tell(hasLeft)
+	p.out.tell(hasLeft)
 	p.unpoll()
 	p.stop()
 	return true

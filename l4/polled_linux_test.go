@@ -228,6 +228,39 @@ func TestPolledCloseEndsWaits(t *testing.T) {
 	assert.ErrorIs(t, err, net.ErrClosed)
 }
 
+// Close has to wait for the lock of all pollers, and for operations under way. What begins
+// meanwhile fails: a close_notify behind a reset would make a part look like the whole.
+func TestPolledCloseLetsNothingBegin(t *testing.T) {
+	c, s, peer := polledPair(t, "tcp")
+	require.NoError(t, s.SetLinger(0))
+	polled := s.polled()
+	in, q := &polled.in, polled.poller
+	closed := make(chan struct{})
+	in.one.Lock() // an operation
+	polling.mu.Lock()
+	go func() { c.Close(); close(closed) }()
+	require.Eventually(t, func() bool { return s.SetLinger(0) != nil }, 10*time.Second, time.Millisecond)
+	_, err := c.Write([]byte("x"))
+	assert.ErrorIs(t, err, net.ErrClosed)
+	polling.mu.Unlock()
+	require.Eventually(t, func() bool {
+		polling.mu.Lock()
+		defer polling.mu.Unlock()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return q.conns[s.fd] != polled
+	}, 10*time.Second, time.Millisecond)
+	select {
+	case <-closed:
+		t.Error("it has not waited")
+	default:
+	}
+	in.one.Unlock()
+	<-closed
+	_, err = peer.Read(make([]byte, 1))
+	assert.ErrorIs(t, err, syscall.ECONNRESET)
+}
+
 // Ask knows without a look that the peer is quiet, and that it is not.
 func TestAskOfPolled(t *testing.T) {
 	for name, say := range map[string]func(t *testing.T, peer net.Conn){
@@ -433,6 +466,28 @@ func TestPolledLeavesBesideWrites(t *testing.T) {
 			c.SetReadDeadline(time.Unix(1, 0))
 			c.Read(make([]byte, 1)) // joins
 		}
+	}
+}
+
+// No poller is without a sock to wait for, whichever come and go.
+func TestPollersAreUsed(t *testing.T) {
+	var open []*Conn
+	for range 100 {
+		if n := len(open); n > 0 && rand.N(2) == 0 {
+			i := rand.N(n)
+			open[i].Close()
+			open = append(open[:i], open[i+1:]...)
+		} else {
+			c, _, _ := polledPair(t, "unix")
+			open = append(open, c)
+		}
+		polling.mu.Lock()
+		for _, q := range polling.pollers {
+			q.mu.Lock()
+			assert.NotEmpty(t, q.conns)
+			q.mu.Unlock()
+		}
+		polling.mu.Unlock()
 	}
 }
 

@@ -43,15 +43,17 @@ func (p *polled) join() bool {
 	polling.mu.Lock()
 	defer polling.mu.Unlock()
 	if len(polling.pollers) < runtime.GOMAXPROCS(0) {
-		if q := newPoller(); q != nil {
-			polling.pollers = append(polling.pollers, q)
-		}
+		p.poller = newPoller()
 	}
-	if len(polling.pollers) == 0 {
+	switch n := len(polling.pollers); {
+	case p.poller != nil: // p is its first
+		polling.pollers = append(polling.pollers, p.poller)
+	case n == 0:
 		return false
+	default:
+		polling.next = (polling.next + 1) % n
+		p.poller = polling.pollers[polling.next]
 	}
-	polling.next = (polling.next + 1) % len(polling.pollers)
-	p.poller = polling.pollers[polling.next]
 	if !p.poller.add(p) {
 		p.poller.endIfUnused()
 		return false

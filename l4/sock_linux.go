@@ -27,7 +27,7 @@ type sock struct {
 	linger  bool                  // Close may have to wait
 	unix    bool                  // else it is of TCP
 	dialled bool                  // else it is accepted
-	waits   atomic.Pointer[waits] // while in a poller; set with mu held
+	waits   atomic.Pointer[waits] // while in a poller, until closed; set with mu held
 	readBy  instant               // deadlines
 	writeBy instant               //
 	remote  netip.AddrPort        // of TCP; not valid if it is to be looked up
@@ -78,58 +78,59 @@ func (s *sock) join() *waits {
 func (s *sock) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w := s.waits.Load(); w != nil && w.polled != nil && !s.closed && w.polled.leave() {
+	if w := s.waits.Load(); w != nil && w.polled != nil && w.polled.leave() {
 		s.waits.Store(nil)
 		joined.Add(-1)
 	}
 }
 
-// try runs f unless s is in a poller, where it comes to if f says wait.
-func (s *sock) try(f func(fd uintptr) bool, by *instant) (w *waits, done bool, err error) {
+// try runs f unless s is in a poller, where it comes to if f says wait. If w is nil it has
+// been done, or err says why not.
+func (s *sock) try(f func(fd uintptr) bool, by *instant) (w *waits, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, false, net.ErrClosed
+		return nil, net.ErrClosed
 	}
 	if s.waits.Load() == nil && !by.passed() && f(uintptr(s.fd)) {
-		return nil, true, nil
+		return nil, nil
 	}
-	return s.join(), false, nil
+	return s.join(), nil
 }
 
 // read runs f, an attempt to read, until it returns true; see run of polled for ours. As long
-// as nothing has to be waited for, no poller is asked. f must not call anything of s. If done
-// is false without an error, s is in the runtime's poller and the caller has to go that way.
-func (s *sock) read(f func(fd uintptr) bool, ours bool) (done bool, err error) {
-	for w := s.waits.Load(); ; {
+// as nothing has to be waited for, no poller is asked. f must not call anything of s. If w is
+// not nil, s is in the runtime's poller, and the caller has to go that way.
+func (s *sock) read(f func(fd uintptr) bool, ours bool) (w *waits, err error) {
+	for w = s.waits.Load(); ; {
 		if w == nil {
-			if w, done, err = s.try(f, &s.readBy); done || err != nil {
-				return done, err
+			if w, err = s.try(f, &s.readBy); w == nil {
+				return nil, err
 			}
 		}
 		if w.polled == nil {
-			return false, nil
+			return w, nil
 		}
 		if err = w.polled.run(&w.polled.in, f, ours); err != errLeft {
-			return err == nil, err
+			return nil, err
 		}
 		w = nil
 	}
 }
 
 // write is read for f that writes.
-func (s *sock) write(f func(fd uintptr) bool) (done bool, err error) {
-	for w := s.waits.Load(); ; {
+func (s *sock) write(f func(fd uintptr) bool) (w *waits, err error) {
+	for w = s.waits.Load(); ; {
 		if w == nil {
-			if w, done, err = s.try(f, &s.writeBy); done || err != nil {
-				return done, err
+			if w, err = s.try(f, &s.writeBy); w == nil {
+				return nil, err
 			}
 		}
 		if w.polled == nil {
-			return false, nil
+			return w, nil
 		}
 		if err = w.polled.run(&w.polled.out, f, false); err != errLeft {
-			return err == nil, err
+			return nil, err
 		}
 		w = nil
 	}
@@ -166,19 +167,19 @@ func (r rawSock) Control(f func(fd uintptr)) error {
 }
 
 func (r rawSock) Read(f func(fd uintptr) (done bool)) error {
-	done, err := r.s.read(f, false)
-	if done || err != nil {
+	w, err := r.s.read(f, false)
+	if w == nil {
 		return err
 	}
-	return r.s.why(r.s.waits.Load().raw.Read(f))
+	return r.s.why(w.raw.Read(f))
 }
 
 func (r rawSock) Write(f func(fd uintptr) (done bool)) error {
-	done, err := r.s.write(f)
-	if done || err != nil {
+	w, err := r.s.write(f)
+	if w == nil {
 		return err
 	}
-	return r.s.why(r.s.waits.Load().raw.Write(f))
+	return r.s.why(w.raw.Write(f))
 }
 
 // why returns err as a connection has it: files have other words for closed.
@@ -243,7 +244,7 @@ func (s *sock) Close() error {
 		return s.opError("close", net.ErrClosed)
 	}
 	s.closed = true
-	w := s.waits.Load()
+	w := s.waits.Swap(nil) // what begins from now on finds that s is closed, not a poller
 	switch {
 	case w != nil:
 	case s.linger:
@@ -314,7 +315,7 @@ func (s *sock) deadline(t time.Time, by *instant, reads bool) error {
 	s.mu.Lock()
 	w, closed := s.waits.Load(), s.closed
 	*by = instantOf(t)
-	if w != nil && w.polled != nil && !closed {
+	if w != nil && w.polled != nil {
 		side := &w.polled.out
 		if reads {
 			side = &w.polled.in

@@ -89,6 +89,18 @@ func (c *Conn) openRaw() {
 	}
 }
 
+// isUnix reports whether c is a Unix socket: a read of one ends early at a message that has
+// descriptors with it.
+func (c *Conn) isUnix() bool {
+	switch nc := c.nc.(type) {
+	case *sock:
+		return nc.unix
+	case *net.UnixConn:
+		return true
+	}
+	return false
+}
+
 // read reads once; false means wait.
 func (in *intake) read(fd uintptr) bool {
 	p := in.p

@@ -136,8 +136,7 @@ func (s *sock) write(f func(fd uintptr) bool) (w *waits, err error) {
 	}
 }
 
-// tookAll notes that a read was shorter than it could have been. On a Unix socket it ends
-// early at a message that has descriptors with it.
+// tookAll notes that a read was shorter than it could have been; see isUnix.
 func (s *sock) tookAll() {
 	if p := s.polled(); p != nil && !s.unix {
 		p.in.short()

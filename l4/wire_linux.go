@@ -15,7 +15,8 @@ import (
 //
 //	IN      src has something new: read until a read is short of the buffer
 //	RDHUP   ... or, if the peer has ended its stream, until it says so
-//	PRI     ... or, if it has sent urgent data, at which a read ends, until there is nothing
+//	PRI     ... or, if it has sent urgent data, at which a read ends, until there is nothing;
+//	        and so always for Unix sockets, where one ends at a message with descriptors
 //	OUT     dst takes more again: asked for once a write did not go through
 //
 // Everything below happens with r.mu held.
@@ -32,7 +33,7 @@ type flow struct {
 	off      int32
 	full     int8 // reads in a row that filled the buffer, of bulkAfter
 	readable bool // src may have something to read
-	readOn   bool // a short read does not mean that src has no more: see eventsOn
+	readOn   bool // a short read does not mean that src has no more: see eventsOn and isUnix
 	ended    bool // src has
 }
 
@@ -58,6 +59,7 @@ func (r *relay) wireNow(p *Parker) bool {
 	a, b := r.up.src, r.up.dst
 	r.wired, r.parker = true, p
 	for _, d := range [...]*direction{&r.up, &r.down} {
+		d.readOn = d.src.isUnix()
 		if ahead := d.src.ahead; len(ahead) > 0 { // what was read ahead goes first
 			d.held, d.src.ahead = &Buffer{B: ahead}, nil
 		}
@@ -83,7 +85,7 @@ func (r *relay) wireNow(p *Parker) bool {
 		r.up.pump()
 	}
 	early := was.early &^ syscall.EPOLLOUT
-	r.down.readable, r.down.readOn = early != 0, early&eventsOn != 0
+	r.down.readable, r.down.readOn = early != 0, r.down.readOn || early&eventsOn != 0
 	if r.down.readable || r.down.stuck() {
 		r.down.pump()
 	}

@@ -5,6 +5,7 @@ package l4
 import (
 	"io"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,5 +60,45 @@ func TestNothingIsLostBehindUrgentData(t *testing.T) {
 			<-over
 			require.Equal(t, RelayResult{AtoB: 3000}, r.result())
 		}
+	}
+}
+
+// The same of what is behind a message with descriptors, which are not passed on.
+func TestNothingIsLostBehindDescriptors(t *testing.T) {
+	for name, adopt := range map[string]func(net.Conn) net.Conn{"of net": func(nc net.Conn) net.Conn { return nc }, "sock": Adopt} {
+		t.Run(name, func(t *testing.T) {
+			path := t.TempDir() + "/s"
+			ln, err := net.Listen("unix", path)
+			require.NoError(t, err)
+			defer ln.Close()
+			near, err := net.Dial("unix", path)
+			require.NoError(t, err)
+			client, err := ln.Accept()
+			require.NoError(t, err)
+			defer client.Close()
+			toServer, server := sockets(t)
+			null, err := os.Open(os.DevNull)
+			require.NoError(t, err)
+			defer null.Close()
+			_, _, err = client.(*net.UnixConn).WriteMsgUnix([]byte("with"), syscall.UnixRights(int(null.Fd())), nil)
+			require.NoError(t, err)
+			_, err = io.WriteString(client, "behind")
+			require.NoError(t, err)
+			r := &relay{}
+			over := make(chan struct{})
+			a := NewConn(adopt(near))
+			defer a.Close()
+			r.init(a, NewConn(toServer), (&RelayOptions{}).complete(), func(*relay) { close(over) })
+			require.True(t, r.wire(runParker(t)))
+			require.NoError(t, server.SetReadDeadline(time.Now().Add(10*time.Second)))
+			got := make([]byte, len("withbehind"))
+			_, err = io.ReadFull(server, got)
+			require.NoError(t, err)
+			require.Equal(t, "withbehind", string(got))
+			require.NoError(t, client.Close())
+			wantError(t, server, io.EOF)
+			server.Close()
+			<-over
+		})
 	}
 }

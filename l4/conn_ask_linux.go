@@ -38,14 +38,14 @@ func (in *input) ask(fd uintptr) bool {
 	return !a.asked
 }
 
-func (c *Conn) askRaw(req []byte, p *BufferPool) (*Buffer, int, error) {
+func (c *Conn) askRaw(req []byte, look bool, p *BufferPool) (*Buffer, int, error) {
 	w := c.input()
 	if w.step == nil {
 		w.step = w.ask
 	}
 	w.req, w.pool = req, p
 	s, _ := c.nc.(*sock)
-	if s != nil {
+	if s != nil && !look {
 		if polled := s.polled(); polled != nil {
 			w.knows = &polled.in
 		}

@@ -22,7 +22,9 @@ func (c *Conn) readRawBuffer(*BufferPool) (*Buffer, error) { panic("l4: no raw c
 
 func (c *Conn) writeRaw([]byte, bool) (int, error) { panic("l4: no raw connection") }
 
-func (c *Conn) askRaw([]byte, *BufferPool) (*Buffer, int, error) { panic("l4: no raw connection") }
+func (c *Conn) askRaw([]byte, bool, *BufferPool) (*Buffer, int, error) {
+	panic("l4: no raw connection")
+}
 
 func (c *Conn) tryReadRaw(*BufferPool) (*Buffer, error) { panic("l4: no raw connection") }
 

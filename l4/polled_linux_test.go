@@ -281,7 +281,7 @@ func TestAskOfPolled(t *testing.T) {
 					assert.Equal(t, "ask", string(b[:n]))
 					peer.Write([]byte("answer"))
 				}()
-				b, n, err := c.Ask([]byte("ask"), pool)
+				b, n, err := c.Ask([]byte("ask"), false, pool)
 				require.NoError(t, err)
 				assert.Equal(t, 3, n)
 				assert.Equal(t, "answer", string(b.B))
@@ -290,11 +290,29 @@ func TestAskOfPolled(t *testing.T) {
 			}
 			say(t, peer)
 			require.Eventually(t, func() bool { return s.polled().in.state.Load()&hasNews != 0 }, 10*time.Second, time.Millisecond)
-			b, n, err := c.Ask([]byte("ask"), pool)
+			b, n, err := c.Ask([]byte("ask"), false, pool)
 			assert.ErrorIs(t, err, ErrNotQuiet)
 			assert.Nil(t, b)
 			assert.Zero(t, n)
 		})
+	}
+}
+
+// Only a look finds what no poller has told of yet.
+func TestAskLooks(t *testing.T) {
+	for _, look := range []bool{false, true} {
+		c, s, peer := polledPair(t, "tcp")
+		s.polled().in.may = false // as after an answer
+		s.polled().unpoll()       // it tells nothing
+		require.NoError(t, peer.(*net.TCPConn).CloseWrite())
+		_, n, err := c.Ask(make([]byte, 4<<20), look, &BufferPool{})
+		if look {
+			assert.ErrorIs(t, err, ErrNotQuiet)
+			assert.Zero(t, n)
+		} else {
+			assert.NoError(t, err)
+			assert.Positive(t, n)
+		}
 	}
 }
 
@@ -309,7 +327,7 @@ func TestPolledEventOfNothing(t *testing.T) {
 			n, _ := peer.Read(b)
 			peer.Write(b[:n])
 		}()
-		b, _, err := c.Ask([]byte("ask"), &BufferPool{})
+		b, _, err := c.Ask([]byte("ask"), false, &BufferPool{})
 		require.NoError(t, err)
 		assert.Equal(t, "ask", string(b.B))
 	}
@@ -386,7 +404,7 @@ func TestPolledReadOfTheHostWantsMore(t *testing.T) {
 	})
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
-	_, _, err = c.Ask([]byte("ask"), &BufferPool{})
+	_, _, err = c.Ask([]byte("ask"), false, &BufferPool{})
 	require.ErrorIs(t, err, ErrNotQuiet, "it is not quiet")
 	c.yields = yields{drained: true, skip: tryAgain}
 	b := make([]byte, 10)

@@ -5,7 +5,6 @@ package l7
 import (
 	"net"
 	"time"
-
 )
 
 // requestLimit returns the limit that the server of x sets for a wait for its

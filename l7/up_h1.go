@@ -53,7 +53,7 @@ func (c *upConn) sendRequest(t *attempt, l *try, now time.Time) (time.Time, erro
 	if t.whole && !t.x.expect && c.reused && t.trace == nil && c.quiet.bare() {
 		c.boundRequest(rest, now, t.bodyTimeout(), l.deadline)
 		c.waitHead(now, t.headerTimeout(), l.deadline)
-		n, err := c.ask(rest)
+		n, err := c.ask(rest, !t.p.Retry.surelyRepeatable(t.x))
 		if n == len(rest) && errors.Is(err, os.ErrDeadlineExceeded) && !c.lost() {
 			return now, nil // awaitHead knows whether the head may take longer
 		}

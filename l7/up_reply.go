@@ -91,9 +91,9 @@ func (c *upConn) sendOver() bool                 { return c.lost() || c.enough.L
 
 // ask writes a whole request and waits for the beginning of the reply. If n is
 // short without an error, the caller has to send the rest. With ErrNotQuiet
-// nothing was sent.
-func (c *upConn) ask(req []byte) (n int, err error) {
-	b, n, err := c.c.Ask(req, &c.host.up.pool)
+// nothing was sent. See Ask of [l4.Conn] for look.
+func (c *upConn) ask(req []byte, look bool) (n int, err error) {
+	b, n, err := c.c.Ask(req, look, &c.host.up.pool)
 	if b != nil {
 		c.in.set(b)
 		c.gotHead = true

@@ -128,6 +128,11 @@ func (r *Retry) repeatable(x *Exchange) bool {
 	return idempotent(x.Method)
 }
 
+// surelyRepeatable is repeatable without asking the host.
+func (r *Retry) surelyRepeatable(x *Exchange) bool {
+	return r.Repeatable == nil && idempotent(x.Method)
+}
+
 func idempotent(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:

@@ -32,40 +32,12 @@ func TestServerBetweenRequestsOverSockets(t *testing.T) {
 		"408":          func(c *net.TCPConn) { io.WriteString(c, "HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n"); c.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			const n = 12
-			ln, err := net.Listen("tcp", "127.0.0.1:0")
-			require.NoError(t, err)
-			defer ln.Close()
-			var mu sync.Mutex
-			var conns []*net.TCPConn
-			var together sync.WaitGroup // all of the first requests have come
-			together.Add(n)
-			go func() {
-				for {
-					nc, err := ln.Accept()
-					if err != nil {
-						return
-					}
-					c := nc.(*net.TCPConn)
-					mu.Lock()
-					conns = append(conns, c)
-					mu.Unlock()
-					go serveRight(c, &together)
-				}
-			}()
-			tr := &l7.Transport{Pool: newPool(ln.Addr().String()), Upstream: &l7.Upstream{}}
-			var wg sync.WaitGroup
-			for range n {
-				wg.Go(func() { assert.Equal(t, "right", askBy(tr, http.MethodGet, "http://a.test/first")) })
-			}
-			wg.Wait()
-			mu.Lock()
+			tr, conns := idleConns(t)
 			for _, c := range conns {
 				act(c)
 			}
-			mu.Unlock()
 			pollersTell(t)
-			for i := range n {
+			for i := range conns {
 				method := http.MethodGet
 				if i%2 == 0 {
 					method = http.MethodPost // is not sent again
@@ -74,6 +46,56 @@ func TestServerBetweenRequestsOverSockets(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What must not be sent twice is not sent over a connection that has ended, told of or not: no
+// poller runs between the end and the request.
+func TestServerEndsBeforeAPostOverSockets(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for range 5 {
+		tr, conns := idleConns(t)
+		for _, c := range conns {
+			c.Close()
+		}
+		for range conns {
+			assert.Equal(t, "right", askBy(tr, http.MethodPost, "http://a.test/"))
+		}
+	}
+}
+
+// idleConns returns a Transport with some idle connections to a server, and the server's ends
+// of them.
+func idleConns(t *testing.T) (*l7.Transport, []*net.TCPConn) {
+	const n = 12
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { ln.Close() })
+	var mu sync.Mutex
+	var conns []*net.TCPConn
+	var together sync.WaitGroup // all of the first requests have come
+	together.Add(n)
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			c := nc.(*net.TCPConn)
+			mu.Lock()
+			conns = append(conns, c)
+			mu.Unlock()
+			go serveRight(c, &together)
+		}
+	}()
+	tr := &l7.Transport{Pool: newPool(ln.Addr().String()), Upstream: &l7.Upstream{}}
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() { assert.Equal(t, "right", askBy(tr, http.MethodGet, "http://a.test/first")) })
+	}
+	wg.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	return tr, append([]*net.TCPConn(nil), conns...)
 }
 
 func askBy(tr *l7.Transport, method, url string) string {

@@ -41,10 +41,6 @@ func probe(c net.Conn) {
 		case prober:
 			_ = u.Probe(keepAlive())
 			return
-		case *handedTLS:
-			c = u.Conn
-		case *handedConn:
-			c = u.Conn
 		case interface{ NetConn() net.Conn }:
 			c = u.NetConn()
 		default:

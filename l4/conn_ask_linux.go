@@ -44,17 +44,19 @@ func (c *Conn) askRaw(req []byte, look bool, p *BufferPool) (*Buffer, int, error
 		w.step = w.ask
 	}
 	w.req, w.pool = req, p
-	s, _ := c.nc.(*sock)
-	if s != nil && !look {
-		if polled := s.polled(); polled != nil {
+	var err error
+	s, ours := c.nc.(*sock)
+	var waits *waits
+	if ours {
+		if polled := s.polled(); polled != nil && !look {
 			w.knows = &polled.in
 		}
+		waits, err = s.read(w.step, &w.intake, false)
 	}
-	err := c.raw.Read(w.step)
+	if !ours || waits != nil {
+		err = c.raw.Read(w.step)
+	}
 	in, sent := w.intake, w.sent
-	if s != nil && in.room {
-		s.tookAll()
-	}
 	w.intake, w.asking = intake{}, asking{}
 	n, b, _, err := c.took(in, err)
 	if b != nil {

@@ -194,9 +194,7 @@ func (c *Conn) readWith(in intake, idle bool) (n int, b *Buffer, waited bool, er
 	s, ours := c.nc.(*sock)
 	var waits *waits
 	if ours {
-		if waits, err = s.read(in.read, idle); in.room {
-			s.tookAll()
-		}
+		waits, err = s.read(in.read, &in, idle)
 	}
 	if !ours || waits != nil {
 		w := c.input()
@@ -246,7 +244,7 @@ func (c *Conn) writeRaw(p []byte, more bool) (n int, err error) {
 	s, ours := c.nc.(*sock)
 	var waits *waits
 	if ours {
-		waits, err = s.write(out.write)
+		waits, err = s.write(out.write, true)
 	}
 	if !ours || waits != nil {
 		w := c.output()

@@ -306,7 +306,7 @@ func (p *Parker) set(c *Conn, change func(*parked)) bool {
 	change(k)
 	ok := p.control(c)
 	switch {
-	case c.flags.has(isClosed): // Close may have missed the slot
+	case c.flags.has(isClosed) && before.ready == nil && before.wired == nil: // Close may have missed the slot
 		p.drop(c, false)
 		return false
 	case ok:

@@ -99,6 +99,27 @@ func TestParkerTellsWhenParkedConnIsClosed(t *testing.T) {
 
 // TestParkerCountsNothingAfterRun: what a connection that is closed late calls is not
 // added to what Run has waited for, or waits for just then.
+// Close has begun, and has not come to the Parker yet: what it will call is not lost by what
+// comes in between.
+func TestParkerKeepsReadyBesideClose(t *testing.T) {
+	p := runParker(t)
+	for name, beside := range map[string]func(c *Conn){
+		"Watch":   func(c *Conn) { p.Watch(c, func() {}) },
+		"Unwatch": func(c *Conn) { p.Unwatch(c) },
+	} {
+		a, _ := tcpPair(t)
+		c := NewConn(a)
+		ready, woken := signal()
+		require.True(t, p.Park(c, ready))
+		c.flags.set(isClosed)
+		beside(c)
+		c.afterClose(c.unparkClosed())
+		soon(t, woken, name+": ready not called")
+		require.False(t, p.Watch(c, func() {}), "it is closed")
+		require.NoError(t, a.Close())
+	}
+}
+
 func TestParkerCountsNothingAfterRun(t *testing.T) {
 	p, err := NewParker()
 	require.NoError(t, err)

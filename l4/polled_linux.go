@@ -19,6 +19,7 @@ import (
 // nothing behind a short read until the kernel tells of more.
 type polled struct {
 	fd      int
+	unix    bool // a read may end early: see isUnix
 	poller  *poller
 	in, out side
 }
@@ -49,13 +50,13 @@ const (
 var errLeft = errors.New("l4: the socket has left its poller")
 
 // openPolled returns nil if there is no poller.
-func openPolled(fd int32, readBy, writeBy instant) *polled {
+func openPolled(s *sock) *polled {
 	if inBubble() {
 		return nil
 	}
-	p := &polled{fd: int(fd)}
-	p.in.init(readBy)
-	p.out.init(writeBy)
+	p := &polled{fd: int(s.fd), unix: s.unix}
+	p.in.init(s.readBy)
+	p.out.init(s.writeBy)
 	if !p.join() {
 		p.stop()
 		return nil
@@ -135,13 +136,10 @@ func (s *side) hear() {
 	}
 }
 
-// short notes that a read was shorter than it could have been: it has taken all there was.
-func (s *side) short() { s.may = s.state.Load()&isEnded != 0 }
-
-// run calls f until it returns true, and waits in between. If it is one of ours, false means
-// that there is nothing, and it is not called before there may be something. Others may say
-// so because they want more.
-func (p *polled) run(s *side, f func(fd uintptr) bool, ours bool) error {
+// run calls f until it returns true, and waits in between. If it reads into an intake, false
+// means that there is nothing; a function of the host's may say so because it wants more.
+// With idle, f is not called before there may be something.
+func (p *polled) run(s *side, f func(fd uintptr) bool, in *intake, idle bool) error {
 	s.one.Lock()
 	defer s.one.Unlock()
 	for {
@@ -149,12 +147,12 @@ func (p *polled) run(s *side, f func(fd uintptr) bool, ours bool) error {
 			return err
 		}
 		s.hear()
-		if s.may || !ours {
+		if s.may || !idle {
 			if f(uintptr(p.fd)) {
-				s.may = true
+				s.may = in == nil || !in.room || p.unix || s.state.Load()&isEnded != 0 // else that was all
 				return nil
 			}
-			s.may = !ours
+			s.may = in == nil
 		}
 		if err := s.wait(); err != nil {
 			return err

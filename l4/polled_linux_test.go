@@ -413,6 +413,71 @@ func TestPolledReadOfTheHostWantsMore(t *testing.T) {
 	assert.Equal(t, "bc", string(b[:n]), "the look of Ask has taken a byte")
 }
 
+// A function of the host's may use the connection, as with package net, whether that has had to
+// wait before or not.
+func TestRawConnOfTheHostUsesTheConn(t *testing.T) {
+	ln, err := (&ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	for _, waited := range []bool{false, true} {
+		peer, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer peer.Close()
+		c, err := ln.Accept()
+		require.NoError(t, err)
+		defer c.Close()
+		if waited {
+			require.NoError(t, c.SetReadDeadline(time.Unix(1, 0)))
+			_, err = c.Read(make([]byte, 1))
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.NoError(t, c.SetReadDeadline(time.Time{}))
+		}
+		raw, err := NewConn(c).SyscallConn()
+		require.NoError(t, err)
+		use := func(other func([]byte) (int, error)) func(uintptr) bool {
+			return func(uintptr) bool {
+				assert.NotEmpty(t, c.LocalAddr())
+				assert.NotEmpty(t, c.RemoteAddr())
+				assert.NoError(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+				_, err := other([]byte("x"))
+				assert.NoError(t, err)
+				return true
+			}
+		}
+		_, err = peer.Write([]byte("x"))
+		require.NoError(t, err)
+		require.NoError(t, raw.Read(use(c.Write)))
+		require.NoError(t, raw.Write(use(c.Read)))
+	}
+}
+
+// A host may look beside reads.
+func TestPolledReadsBesideLooks(t *testing.T) {
+	c, _, peer := polledPair(t, "tcp")
+	raw, err := c.SyscallConn()
+	require.NoError(t, err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for raw.Read(func(fd uintptr) bool {
+			syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
+			return true
+		}) == nil {
+			runtime.Gosched()
+		}
+	}()
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
+	b := make([]byte, 10)
+	for range 1000 {
+		_, err := peer.Write([]byte("hello"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(c, b[:5])
+		require.NoError(t, err)
+	}
+	c.Close()
+	<-ended
+}
+
 // A sock that leaves its poller, to be parked or wired, may come back. It does not leave while
 // it is waited for.
 func TestPolledLeaves(t *testing.T) {
@@ -423,7 +488,7 @@ func TestPolledLeaves(t *testing.T) {
 	s.leave()
 	assert.Nil(t, s.polled())
 	assert.LessOrEqual(t, joined.Load(), before-1) // those of an earlier test may leave, too
-	assert.Equal(t, errLeft, first.run(&first.in, func(uintptr) bool { t.Error("called"); return true }, false))
+	assert.Equal(t, errLeft, first.run(&first.in, func(uintptr) bool { t.Error("called"); return true }, nil, false))
 	first.event(^uint32(0)) // a late one
 
 	read := make(chan string)

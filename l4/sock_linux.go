@@ -57,7 +57,7 @@ func (s *sock) join() *waits {
 	}
 	w := new(waits)
 	if joined.Add(1) > few {
-		w.polled = openPolled(s.fd, s.readBy, s.writeBy)
+		w.polled = openPolled(s)
 	}
 	if w.polled == nil {
 		w.file = os.NewFile(uintptr(s.fd), "socket") // non-blocking, so that it joins
@@ -84,62 +84,64 @@ func (s *sock) leave() {
 	}
 }
 
-// try runs f unless s is in a poller, where it comes to if f says wait. If w is nil it has
-// been done, or err says why not.
+// try runs f unless s is in a poller, where it comes to if f says wait, or without f. If w is
+// nil it has been done, or err says why not.
 func (s *sock) try(f func(fd uintptr) bool, by *instant) (w *waits, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, net.ErrClosed
 	}
-	if s.waits.Load() == nil && !by.passed() && f(uintptr(s.fd)) {
+	if s.waits.Load() == nil && f != nil && !by.passed() && f(uintptr(s.fd)) {
 		return nil, nil
 	}
 	return s.join(), nil
 }
 
-// read runs f, an attempt to read, until it returns true; see run of polled for ours. As long
-// as nothing has to be waited for, no poller is asked. f must not call anything of s. If w is
-// not nil, s is in the runtime's poller, and the caller has to go that way.
-func (s *sock) read(f func(fd uintptr) bool, ours bool) (w *waits, err error) {
+// read runs f, which reads into in, until it returns true; see run of polled for idle. As long
+// as nothing has to be waited for, no poller is asked, and f must not call anything of s. If
+// in is nil, f is the host's and may. If w is not nil, s is in the runtime's poller, and the
+// caller has to go that way.
+func (s *sock) read(f func(fd uintptr) bool, in *intake, idle bool) (w *waits, err error) {
 	for w = s.waits.Load(); ; {
 		if w == nil {
-			if w, err = s.try(f, &s.readBy); w == nil {
+			first := f
+			if in == nil {
+				first = nil
+			}
+			if w, err = s.try(first, &s.readBy); w == nil {
 				return nil, err
 			}
 		}
 		if w.polled == nil {
 			return w, nil
 		}
-		if err = w.polled.run(&w.polled.in, f, ours); err != errLeft {
+		if err = w.polled.run(&w.polled.in, f, in, idle); err != errLeft {
 			return nil, err
 		}
 		w = nil
 	}
 }
 
-// write is read for f that writes.
-func (s *sock) write(f func(fd uintptr) bool) (w *waits, err error) {
+// write is read for f that writes; ours must not call anything of s.
+func (s *sock) write(f func(fd uintptr) bool, ours bool) (w *waits, err error) {
 	for w = s.waits.Load(); ; {
 		if w == nil {
-			if w, err = s.try(f, &s.writeBy); w == nil {
+			first := f
+			if !ours {
+				first = nil
+			}
+			if w, err = s.try(first, &s.writeBy); w == nil {
 				return nil, err
 			}
 		}
 		if w.polled == nil {
 			return w, nil
 		}
-		if err = w.polled.run(&w.polled.out, f, false); err != errLeft {
+		if err = w.polled.run(&w.polled.out, f, nil, false); err != errLeft {
 			return nil, err
 		}
 		w = nil
-	}
-}
-
-// tookAll notes that a read was shorter than it could have been; see isUnix.
-func (s *sock) tookAll() {
-	if p := s.polled(); p != nil && !s.unix {
-		p.in.short()
 	}
 }
 
@@ -151,8 +153,8 @@ func (s *sock) polled() *polled {
 	return nil
 }
 
-// rawSock is the syscall.RawConn of a sock. Operations that can complete at once bypass the
-// poller, until one has had to wait. Its functions must not call anything of the sock.
+// rawSock is the syscall.RawConn of a sock. Functions of Control must not call anything of the
+// sock.
 type rawSock struct{ s *sock }
 
 func (r rawSock) Control(f func(fd uintptr)) error {
@@ -166,7 +168,7 @@ func (r rawSock) Control(f func(fd uintptr)) error {
 }
 
 func (r rawSock) Read(f func(fd uintptr) (done bool)) error {
-	w, err := r.s.read(f, false)
+	w, err := r.s.read(f, nil, false)
 	if w == nil {
 		return err
 	}
@@ -174,7 +176,7 @@ func (r rawSock) Read(f func(fd uintptr) (done bool)) error {
 }
 
 func (r rawSock) Write(f func(fd uintptr) (done bool)) error {
-	w, err := r.s.write(f)
+	w, err := r.s.write(f, false)
 	if w == nil {
 		return err
 	}
@@ -206,7 +208,10 @@ func (s *sock) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	in := &intake{p: p}
-	err := rawSock{s}.Read(in.read)
+	w, err := s.read(in.read, in, true)
+	if w != nil {
+		err = s.why(w.raw.Read(in.read))
+	}
 	if err == nil {
 		err = in.err
 	}
@@ -218,7 +223,10 @@ func (s *sock) Read(p []byte) (int, error) {
 
 func (s *sock) Write(p []byte) (int, error) {
 	out := &outgo{p: p}
-	err := rawSock{s}.Write(out.write)
+	w, err := s.write(out.write, true)
+	if w != nil {
+		err = s.why(w.raw.Write(out.write))
+	}
 	if err == nil {
 		err = out.err
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/penstock-lb/penstock/balance"
+	"github.com/penstock-lb/penstock/l4"
 	"github.com/penstock-lb/penstock/l7/l7test"
 )
 
@@ -367,8 +368,8 @@ func (c *chaos) gateways(secure *tls.Config) {
 		if last {
 			break
 		}
-		for i := range lns { // on the same ports
-			ln, err := net.Listen("tcp", lns[i].Addr().String())
+		for i := range lns { // on the same ports, with sockets of l4's from now on
+			ln, err := new(l4.ListenConfig).Listen(c.Context(), "tcp", lns[i].Addr().String())
 			require.NoError(c, err)
 			lns[i] = ln
 		}

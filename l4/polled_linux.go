@@ -167,10 +167,10 @@ func (p *polled) shut() {
 	p.out.tell(isShut)
 	p.leavePoller()
 	p.stop()
-	for _, s := range [...]*side{&p.in, &p.out} {
-		s.one.Lock()
-		s.one.Unlock()
-	}
+	p.in.one.Lock()
+	defer p.in.one.Unlock()
+	p.out.one.Lock()
+	defer p.out.one.Unlock()
 	syscall.Close(p.fd) // may block, with SO_LINGER
 }
 

@@ -44,16 +44,13 @@ func (c *Conn) askRaw(req []byte, look bool, p *BufferPool) (*Buffer, int, error
 		w.step = w.ask
 	}
 	w.req, w.pool = req, p
-	var err error
-	s, ours := c.nc.(*sock)
-	var waits *waits
-	if ours {
-		if polled := s.polled(); polled != nil && !look {
+	if s, ok := c.nc.(*sock); ok && !look {
+		if polled := s.polled(); polled != nil {
 			w.knows = &polled.in
 		}
-		waits, err = s.read(w.step, &w.intake, false)
 	}
-	if !ours || waits != nil {
+	done, err := c.doSock(w.step, operation{in: &w.intake})
+	if !done {
 		err = c.raw.Read(w.step)
 	}
 	in, sent := w.intake, w.sent

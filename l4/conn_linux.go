@@ -188,15 +188,22 @@ func (c *Conn) readIn(in intake) (int, *Buffer, bool, error) {
 	return n, b, true, err
 }
 
+// doSock is do of the sock that c is over. If done is false, there is none, or that has to go
+// through the runtime's poller: c.raw does.
+func (c *Conn) doSock(f func(fd uintptr) bool, op operation) (done bool, err error) {
+	s, ok := c.nc.(*sock)
+	if !ok {
+		return false, nil
+	}
+	w, err := s.do(f, op)
+	return w == nil, err
+}
+
 // readWith reads at once, or waits; with idle also if it is known that a read would find
 // nothing.
 func (c *Conn) readWith(in intake, idle bool) (n int, b *Buffer, waited bool, err error) {
-	s, ours := c.nc.(*sock)
-	var waits *waits
-	if ours {
-		waits, err = s.read(in.read, &in, idle)
-	}
-	if !ours || waits != nil {
+	done, err := c.doSock(in.read, operation{in: &in, idle: idle})
+	if !done {
 		w := c.input()
 		w.intake = in
 		err = c.raw.Read(w.ready)
@@ -241,12 +248,8 @@ func (c *Conn) writeRaw(p []byte, more bool) (n int, err error) {
 	if more || c.flags.has(moreFollows) {
 		out.flags = sendMore
 	}
-	s, ours := c.nc.(*sock)
-	var waits *waits
-	if ours {
-		waits, err = s.write(out.write, true)
-	}
-	if !ours || waits != nil {
+	done, err := c.doSock(out.write, operation{writes: true})
+	if !done {
 		w := c.output()
 		w.outgo = out
 		err = c.raw.Write(w.ready)

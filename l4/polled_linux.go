@@ -64,6 +64,13 @@ func openPolled(s *sock) *polled {
 	return p
 }
 
+func (p *polled) side(writes bool) *side {
+	if writes {
+		return &p.out
+	}
+	return &p.in
+}
+
 func (s *side) init(by instant) {
 	s.wake, s.may = make(chan struct{}, 1), true
 	s.timer = time.AfterFunc(math.MaxInt64, s.expire)

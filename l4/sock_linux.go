@@ -84,8 +84,8 @@ func (s *sock) leave() {
 	}
 }
 
-// try runs f unless s is in a poller, where it comes to if f says wait, or without f. If w is
-// nil it has been done, or err says why not.
+// try runs f, which must not call anything of s, unless s is in a poller, where it comes to if
+// f says wait, or is nil. If w is nil it has been done, or err says why not.
 func (s *sock) try(f func(fd uintptr) bool, by *instant) (w *waits, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,50 +98,37 @@ func (s *sock) try(f func(fd uintptr) bool, by *instant) (w *waits, err error) {
 	return s.join(), nil
 }
 
-// read runs f, which reads into in, until it returns true; see run of polled for idle. As long
-// as nothing has to be waited for, no poller is asked, and f must not call anything of s. If
-// in is nil, f is the host's and may. If w is not nil, s is in the runtime's poller, and the
-// caller has to go that way.
-func (s *sock) read(f func(fd uintptr) bool, in *intake, idle bool) (w *waits, err error) {
-	for w = s.waits.Load(); ; {
-		if w == nil {
-			first := f
-			if in == nil {
-				first = nil
-			}
-			if w, err = s.try(first, &s.readBy); w == nil {
-				return nil, err
-			}
-		}
-		if w.polled == nil {
-			return w, nil
-		}
-		if err = w.polled.run(&w.polled.in, f, in, idle); err != errLeft {
-			return nil, err
-		}
-		w = nil
-	}
+// An operation says what a function given to do does.
+type operation struct {
+	writes bool    // else it reads
+	host   bool    // it is the host's, and may call the sock
+	in     *intake // what it reads into; nil if it writes, or is the host's
+	idle   bool    // see run of polled
 }
 
-// write is read for f that writes; ours must not call anything of s.
-func (s *sock) write(f func(fd uintptr) bool, ours bool) (w *waits, err error) {
-	for w = s.waits.Load(); ; {
+// do runs f until it returns true. As long as nothing has to be waited for, no poller is
+// asked, unless f is the host's. If w is not nil, s is in the runtime's poller, and the caller
+// has to go that way.
+func (s *sock) do(f func(fd uintptr) bool, op operation) (w *waits, err error) {
+	first, by := f, &s.readBy
+	if op.host {
+		first = nil
+	}
+	if op.writes {
+		by = &s.writeBy
+	}
+	for w = s.waits.Load(); ; w = nil {
 		if w == nil {
-			first := f
-			if !ours {
-				first = nil
-			}
-			if w, err = s.try(first, &s.writeBy); w == nil {
+			if w, err = s.try(first, by); w == nil {
 				return nil, err
 			}
 		}
 		if w.polled == nil {
 			return w, nil
 		}
-		if err = w.polled.run(&w.polled.out, f, nil, false); err != errLeft {
+		if err = w.polled.run(w.polled.side(op.writes), f, op.in, op.idle); err != errLeft {
 			return nil, err
 		}
-		w = nil
 	}
 }
 
@@ -168,7 +155,7 @@ func (r rawSock) Control(f func(fd uintptr)) error {
 }
 
 func (r rawSock) Read(f func(fd uintptr) (done bool)) error {
-	w, err := r.s.read(f, nil, false)
+	w, err := r.s.do(f, operation{host: true})
 	if w == nil {
 		return err
 	}
@@ -176,7 +163,7 @@ func (r rawSock) Read(f func(fd uintptr) (done bool)) error {
 }
 
 func (r rawSock) Write(f func(fd uintptr) (done bool)) error {
-	w, err := r.s.write(f, false)
+	w, err := r.s.do(f, operation{host: true, writes: true})
 	if w == nil {
 		return err
 	}
@@ -208,7 +195,7 @@ func (s *sock) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	in := &intake{p: p}
-	w, err := s.read(in.read, in, true)
+	w, err := s.do(in.read, operation{in: in, idle: true})
 	if w != nil {
 		err = s.why(w.raw.Read(in.read))
 	}
@@ -223,7 +210,7 @@ func (s *sock) Read(p []byte) (int, error) {
 
 func (s *sock) Write(p []byte) (int, error) {
 	out := &outgo{p: p}
-	w, err := s.write(out.write, true)
+	w, err := s.do(out.write, operation{writes: true})
 	if w != nil {
 		err = s.why(w.raw.Write(out.write))
 	}
@@ -323,11 +310,7 @@ func (s *sock) deadline(t time.Time, by *instant, reads bool) error {
 	w, closed := s.waits.Load(), s.closed
 	*by = instantOf(t)
 	if w != nil && w.polled != nil {
-		side := &w.polled.out
-		if reads {
-			side = &w.polled.in
-		}
-		side.deadline(*by)
+		w.polled.side(!reads).deadline(*by)
 	}
 	s.mu.Unlock()
 	switch {

@@ -362,7 +362,7 @@ func (w *editingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		w.s.x.Record.Status = status
 		// The handler around this one may have taken it from net/http, down to the TLS
 		// connection. What is below that was never handed over.
-		if h := handedOf(c); h != nil && h.handover != nil && h.srv != nil && h.srv.MaxConns <= 0 {
+		if h := handedOf(c); h != nil && h.tracked() && h.srv.MaxConns <= 0 {
 			w.taken, c = h, h.bare(c)
 		}
 	}

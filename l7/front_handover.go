@@ -289,10 +289,13 @@ func (h *handedConn) bare(c net.Conn) net.Conn {
 	return under.NetConn()
 }
 
+// tracked reports whether a server counts the connection, since trackHanded.
+func (h *handedConn) tracked() bool { return h.handover != nil && h.srv != nil }
+
 // forget removes the connection from the server's count: it is closed, or the
 // handler that has hijacked it has returned.
 func (h *handedConn) forget() {
-	if h.handover != nil && h.srv != nil {
+	if h.tracked() {
 		h.once.Do(func() {
 			close(h.closed)
 			h.cancel()

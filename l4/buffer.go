@@ -37,11 +37,14 @@ func (p *BufferPool) Get() *Buffer {
 		b.B = b.B[:cap(b.B)]
 		return b
 	}
-	size := p.Size
-	if size <= 0 {
-		size = DefaultBufferBytes
+	return &Buffer{B: make([]byte, p.size())}
+}
+
+func (p *BufferPool) size() int {
+	if p.Size <= 0 {
+		return DefaultBufferBytes
 	}
-	return &Buffer{B: make([]byte, size)}
+	return p.Size
 }
 
 // Put gives a buffer back; its borrower must not use it any longer.
@@ -50,11 +53,7 @@ func (p *BufferPool) Put(b *Buffer) {
 	if b == nil {
 		return
 	}
-	size := p.Size
-	if size <= 0 {
-		size = DefaultBufferBytes
-	}
-	if cap(b.B) == size {
+	if cap(b.B) == p.size() {
 		p.free.Put(b)
 	}
 }

@@ -6,11 +6,13 @@ import "syscall"
 
 // An asking is the state of Ask between the calls of its function.
 type asking struct {
-	req   []byte
-	sent  int   // bytes of req written
-	asked bool  // all of it is, and the answer is awaited
-	knows *side // whether there is anything to read; nil if that has to be found out
-	probe [1]byte
+	req    []byte
+	sent   int     // bytes of req written
+	asked  bool    // all of it is, and the answer is awaited
+	polled *polled // knows whether there is anything to read; nil if that has to be found out
+	queued bool    // req is left to asks
+	errno  syscall.Errno
+	probe  [1]byte
 }
 
 // ask looks, writes, and from then on reads; false means wait.
@@ -19,13 +21,25 @@ func (in *input) ask(fd uintptr) bool {
 	if a.asked {
 		return in.read(fd)
 	}
-	if a.knows == nil || a.knows.may {
+	if a.queued {
+		return in.put(a.sent, a.errno) || in.read(fd)
+	}
+	if a.polled == nil || a.polled.in.may {
 		if _, errno := sysRead(fd, a.probe[:]); errno != syscall.EAGAIN {
 			in.err = ErrNotQuiet
 			return true
 		}
 	}
-	n, errno := sysWrite(fd, a.req[:min(len(a.req), maxSyscall)], 0)
+	if a.polled != nil && len(a.req) <= maxWrite {
+		a.queued = true
+		a.polled.poller.asks.add(a)
+		return false
+	}
+	return in.put(sysWrite(fd, a.req[:min(len(a.req), maxSyscall)], 0))
+}
+
+// put accounts for the write; false means wait for the answer.
+func (in *input) put(n int, errno syscall.Errno) bool {
 	switch {
 	case errno == syscall.EAGAIN:
 		return true
@@ -33,9 +47,15 @@ func (in *input) ask(fd uintptr) bool {
 		in.err = errno
 		return true
 	}
-	a.sent = n
-	a.asked = n == len(a.req)
-	return !a.asked
+	in.sent = n
+	in.asked = n == len(in.req)
+	return !in.asked
+}
+
+// written is put for what has been left to asks.
+func (a *asking) written(n int, errno syscall.Errno) {
+	a.sent, a.errno = n, errno
+	a.polled.in.written(n == len(a.req))
 }
 
 func (c *Conn) askRaw(req []byte, look bool, p *BufferPool) (*Buffer, int, error) {
@@ -45,9 +65,7 @@ func (c *Conn) askRaw(req []byte, look bool, p *BufferPool) (*Buffer, int, error
 	}
 	w.req, w.pool = req, p
 	if s, ok := c.nc.(*sock); ok && !look {
-		if polled := s.polled(); polled != nil {
-			w.knows = &polled.in
-		}
+		w.polled = s.polled()
 	}
 	done, err := c.doSock(w.step, operation{in: &w.intake})
 	if !done {

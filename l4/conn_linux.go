@@ -103,15 +103,24 @@ func (c *Conn) isUnix() bool {
 
 // read reads once; false means wait.
 func (in *intake) read(fd uintptr) bool {
+	p := in.begin()
+	n, errno := sysRead(fd, p)
+	return in.end(len(p), n, errno)
+}
+
+// begin returns what to read into, and end accounts for that; false means wait.
+func (in *intake) begin() []byte {
 	p := in.p
 	if in.pool != nil {
 		in.buf = in.pool.Get()
 		p = in.buf.B
 	}
-	p = p[:min(len(p), maxSyscall)]
-	n, errno := sysRead(fd, p)
+	return p[:min(len(p), maxSyscall)]
+}
+
+func (in *intake) end(size, n int, errno syscall.Errno) bool {
 	if errno == 0 && n > 0 {
-		in.n, in.room = n, n < len(p)
+		in.n, in.room = n, n < size
 		return true
 	}
 	if in.buf != nil {
@@ -128,6 +137,14 @@ func (in *intake) read(fd uintptr) bool {
 		in.err = io.EOF
 	}
 	return true
+}
+
+// isShort reports whether it reads at most so many bytes, and into memory.
+func (in *intake) isShort(most int) bool {
+	if in.pool != nil {
+		return in.pool.size() <= most
+	}
+	return in.pipe == nil && len(in.p) <= most
 }
 
 // readRaw reads into p, and reports whether it has waited or given way first.

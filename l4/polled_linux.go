@@ -22,6 +22,7 @@ type polled struct {
 	unix    bool // a read may end early: see isUnix
 	poller  *poller
 	in, out side
+	read    intake // while isPosted or isTaken: what the goroutine that waits reads into
 }
 
 // A side is what is known of reading, or of writing.
@@ -43,7 +44,13 @@ const (
 	isLate               // the deadline has passed
 	isShut
 	hasLeft
-	isEnded // there may be more behind a short read: see eventsOn
+	isEnded  // there may be more behind a short read: see eventsOn
+	isPosted // the poller may read for the goroutine that waits,
+	isTaken  // does so,
+	isRead   // has done so
+	isQueued // a request is left to asks
+
+	isNews = hasNews | isRead | isLate | isShut | hasLeft // for the goroutine that waits
 )
 
 // errLeft says that an operation has not begun, since the sock has left its poller.
@@ -77,18 +84,22 @@ func (s *side) init(by instant) {
 	s.deadline(by)
 }
 
-// event is told by the poller.
-func (p *polled) event(events uint32) {
-	if events&^syscall.EPOLLOUT != 0 {
-		bits := uint32(hasNews)
-		if events&eventsOn != 0 {
-			bits |= isEnded
-		}
-		p.in.tell(bits)
-	}
+// event is told by the poller, and reports whether p is taken: then it has to be read.
+func (p *polled) event(events uint32) bool {
 	if events&(syscall.EPOLLOUT|syscall.EPOLLERR|syscall.EPOLLHUP) != 0 {
 		p.out.tell(hasNews)
 	}
+	if events&^syscall.EPOLLOUT == 0 {
+		return false
+	}
+	if events&eventsOn != 0 {
+		p.in.state.Or(isEnded)
+	}
+	if p.in.take() {
+		return true
+	}
+	p.in.tell(hasNews)
+	return false
 }
 
 // tell sets bits, and wakes the goroutine that waits.
@@ -98,10 +109,49 @@ func (s *side) tell(bits uint32) {
 	}
 	if s.state.Or(bits)&isWaited != 0 {
 		s.state.And(^uint32(isWaited))
-		select {
-		case s.wake <- struct{}{}:
-		default: // an earlier one has not been taken yet
+		s.call()
+	}
+}
+
+// call wakes the goroutine that waits, or the next one, which waits on.
+func (s *side) call() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // an earlier one has not been taken yet
+	}
+}
+
+// take lets the poller read for the goroutine that waits, if it may: not if there is news
+// that this goroutine has to look at first, as a request that could not be written is.
+func (s *side) take() bool {
+	for {
+		st := s.state.Load()
+		if st&isPosted == 0 || st&(isQueued|hasNews) != 0 {
+			return false
 		}
+		if s.state.CompareAndSwap(st, st&^(isPosted|isWaited)|isTaken) {
+			return true
+		}
+	}
+}
+
+// taken ends that; if there was nothing, the goroutine waits on.
+func (s *side) taken(read bool) {
+	if read {
+		s.state.Or(isRead)
+	}
+	s.state.And(^uint32(isTaken))
+	s.call()
+}
+
+// written says that a request is left to asks no longer. If it is not all written, the
+// goroutine that waits has to see to it.
+func (s *side) written(all bool) {
+	if !all {
+		s.state.Or(hasNews)
+	}
+	if s.state.And(^uint32(isQueued))&isNews != 0 {
+		s.call()
 	}
 }
 
@@ -118,17 +168,25 @@ func (s *side) over() error {
 	return nil
 }
 
-// wait waits for news.
-func (s *side) wait() error {
+// wait waits for news. With post, it may be that the poller has read.
+func (s *side) wait(post bool) (read bool, err error) {
+	waits := uint32(isWaited)
+	if post {
+		waits |= isPosted
+	}
 	for {
-		if err := s.over(); err != nil {
-			return err
-		}
 		switch st := s.state.Load(); {
-		case st&hasNews != 0:
-			return nil
+		case st&isTaken != 0, st&isQueued != 0 && st&isNews != 0:
+			<-s.wake // soon
+		case st&isRead != 0:
+			s.state.And(^uint32(isRead))
+			return true, nil
+		case st&isNews != 0:
+			if s.state.And(^uint32(isWaited|isPosted))&isTaken == 0 {
+				return false, s.over()
+			}
 		case st&isWaited == 0:
-			s.state.Or(isWaited) // and look again, at what came before that
+			s.state.Or(waits) // and look again, at what came before that
 		default:
 			<-s.wake
 		}
@@ -144,27 +202,46 @@ func (s *side) hear() {
 }
 
 // run calls f until it returns true, and waits in between. If it reads into an intake, false
-// means that there is nothing; a function of the host's may say so because it wants more.
-// With idle, f is not called before there may be something.
+// means that there is nothing, and the poller may read instead; a function of the host's may
+// say so because it wants more. With idle, f is not called before there may be something.
 func (p *polled) run(s *side, f func(fd uintptr) bool, in *intake, idle bool) error {
 	s.one.Lock()
 	defer s.one.Unlock()
-	for {
+	for done := false; ; {
 		if err := s.over(); err != nil {
 			return err
 		}
 		s.hear()
 		if s.may || !idle {
-			if f(uintptr(p.fd)) {
-				s.may = in == nil || !in.room || p.unix || s.state.Load()&isEnded != 0 // else that was all
-				return nil
-			}
+			done = f(uintptr(p.fd))
 			s.may = in == nil
 		}
-		if err := s.wait(); err != nil {
-			return err
+		if !done {
+			var err error
+			if done, err = p.wait(s, in); err != nil {
+				return err
+			}
+		}
+		if done {
+			s.may = in == nil || !in.room || p.unix || s.state.Load()&isEnded != 0 // else that was all
+			return nil
 		}
 	}
+}
+
+// wait waits for news, or until the poller has read into in.
+func (p *polled) wait(s *side, in *intake) (read bool, err error) {
+	post := in != nil && in.isShort(maxRead)
+	if post {
+		p.read = *in
+	}
+	if read, err = s.wait(post); read {
+		*in = p.read
+	}
+	if post {
+		p.read = intake{}
+	}
+	return read, err
 }
 
 // shut ends what waits, and closes the descriptor. As package net does, it waits for the

@@ -316,12 +316,18 @@ func TestAskLooks(t *testing.T) {
 	}
 }
 
+// late tells p of events as its poller does.
+func late(p *polled, events uint32) {
+	q := &poller{conns: map[int32]*polled{int32(p.fd): p}}
+	q.handle([]syscall.EpollEvent{{Fd: int32(p.fd), Events: events}})
+}
+
 // An event of which nothing is left, as that of data that has been read already, or of another
 // connection which had the descriptor before, costs a look and no more.
 func TestPolledEventOfNothing(t *testing.T) {
 	c, s, peer := polledPair(t, "tcp")
 	for _, events := range []uint32{syscall.EPOLLIN, syscall.EPOLLIN | syscall.EPOLLRDHUP, ^uint32(0)} {
-		s.polled().event(events)
+		late(s.polled(), events)
 		go func() {
 			b := make([]byte, 10)
 			n, _ := peer.Read(b)
@@ -333,7 +339,7 @@ func TestPolledEventOfNothing(t *testing.T) {
 	}
 	go func() {
 		waitsIn(t, s)
-		s.polled().event(^uint32(0))
+		late(s.polled(), ^uint32(0))
 		waitsIn(t, s) // on
 		peer.Write([]byte("now"))
 	}()
@@ -489,7 +495,7 @@ func TestPolledLeaves(t *testing.T) {
 	assert.Nil(t, s.polled())
 	assert.LessOrEqual(t, joined.Load(), before-1) // those of an earlier test may leave, too
 	assert.Equal(t, errLeft, first.run(&first.in, func(uintptr) bool { t.Error("called"); return true }, nil, false))
-	first.event(^uint32(0)) // a late one
+	late(first, ^uint32(0))
 
 	read := make(chan string)
 	go func() {
@@ -615,7 +621,7 @@ func TestSideLosesNoNews(t *testing.T) {
 		go func() {
 			defer close(ended)
 			for seen < int64(n/tellers*tellers) {
-				if s.wait() != nil {
+				if _, err := s.wait(false); err != nil {
 					return
 				}
 				s.hear()

@@ -21,6 +21,10 @@ type poller struct {
 
 	mu    sync.Mutex
 	conns map[int32]*polled // by descriptor
+
+	calls calls     // of run
+	taken []*polled // of run
+	asks  asks
 }
 
 // polling is the pollers of the process: one for each processor at most, among which the
@@ -89,25 +93,50 @@ func newPoller() *poller {
 		q.file.Close()
 		return nil
 	}
+	q.calls.ring, q.asks.calls.ring = openRing(), openRing()
 	go q.run()
 	return q
 }
 
 func (q *poller) run() {
 	defer q.asker.close()
+	defer q.calls.close()
+	defer q.asks.close()
 	eachEvents(q.file, &q.asker, q.handle)
 }
 
 func (q *poller) handle(events []syscall.EpollEvent) {
+	q.tell(events)
+	for taken := range slices.Chunk(q.taken, maxCalls) {
+		q.read(taken)
+	}
+	clear(q.taken)
+	q.taken = q.taken[:0]
+}
+
+func (q *poller) tell(events []syscall.EpollEvent) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, ev := range events {
 		// It may be late and of another connection, which had the descriptor before: then
 		// the one that has it now looks in vain.
-		if p := q.conns[ev.Fd]; p != nil {
-			p.event(ev.Events)
+		if p := q.conns[ev.Fd]; p != nil && p.event(ev.Events) {
+			q.taken = append(q.taken, p)
 		}
 	}
+}
+
+// read reads for those that are taken, which no longer close their descriptors: see shut.
+func (q *poller) read(taken []*polled) {
+	for _, p := range taken {
+		q.calls.list = append(q.calls.list, call{fd: p.fd, p: p.read.begin()})
+	}
+	q.calls.do()
+	for i, p := range taken {
+		c := &q.calls.list[i]
+		p.in.taken(p.read.end(len(c.p), c.n, c.errno))
+	}
+	q.calls.clear()
 }
 
 // add is called with polling.mu held, as is endIfUnused.

@@ -163,6 +163,36 @@ func TestReadReturnsOnceThePollerHasRead(t *testing.T) {
 	}
 }
 
+// Whatever ends a wait at the moment at which the poller takes over, it ends behind that.
+func TestWaitBesideTake(t *testing.T) {
+	var taken int
+	for range 30_000 {
+		var (
+			s    = &side{wake: make(chan struct{}, 1)}
+			busy atomic.Bool
+			wg   sync.WaitGroup
+		)
+		s.state.Store(isWaited | isPosted) // as if it had begun to wait
+		wg.Go(func() {
+			if s.take() {
+				busy.Store(true)
+				taken++
+				busy.Store(false)
+				s.taken(true)
+			}
+		})
+		wg.Go(func() { s.tell(isLate) })
+		read, err := s.wait(true)
+		assert.False(t, busy.Load())
+		assert.True(t, read || err != nil)
+		assert.Zero(t, s.state.Load()&(isTaken|isPosted))
+		wg.Wait()
+		require.False(t, !read && s.state.Load()&isRead != 0, "what has been read is lost")
+	}
+	assert.Positive(t, taken)
+	t.Log(taken, "taken")
+}
+
 // News that the goroutine has to see itself is not taken from it: of a request that has not
 // been written, and of one that could not be.
 func TestPollerLeavesNews(t *testing.T) {

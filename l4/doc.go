@@ -30,6 +30,12 @@
 // 28 KB (proportional set size of a process with 9 000 relays, and 2 000 with TLS,
 // over loopback, each of which had sent and received a few bytes).
 //
+// Where a Linux of at least 5.18 on amd64 or arm64 allows io_uring(7), short reads and
+// writes of many sockets are made in one system call. That is all it is used for: no call
+// is left to the kernel. Where it is forbidden (by seccomp, as in a container of Docker, or
+// by kernel.io_uring_disabled), they are made one by one, and so they are in a program built
+// with -tags penstock_noring.
+//
 // Handlers, matchers, DialFunc, Key, Handshake, OnDone and other code of the host
 // are called without a lock and may call any function of this package, but for the
 // func given to [Record.Note]. Deadlines of the host's connections and listeners are

@@ -182,7 +182,7 @@ func (s *side) wait(post bool) (read bool, err error) {
 			s.state.And(^uint32(isRead))
 			return true, nil
 		case st&isNews != 0:
-			if s.state.And(^uint32(isWaited|isPosted))&isTaken == 0 {
+			if s.state.And(^uint32(isWaited|isPosted))&(isTaken|isRead) == 0 {
 				return false, s.over()
 			}
 		case st&isWaited == 0:

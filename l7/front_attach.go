@@ -206,10 +206,18 @@ func (c *FrontConn) exchange(w http.ResponseWriter, r *http.Request) *standard {
 	return s
 }
 
-// killed says what has ended an exchange of an attached front that its front has cut.
+// killed says what has ended an exchange of an attached front that its front has cut. Its
+// handler may have returned because the context of the request has ended, before a write
+// could fail.
 func (s *standard) killed() {
-	if t := &s.x.Record.Termination; s.attached != nil && t.Cause == l4.ClientAborted && (s.srv.cutting.Load() || s.attached.cutting.Load()) {
+	if s.attached == nil || !s.srv.cutting.Load() && !s.attached.cutting.Load() {
+		return
+	}
+	switch t := &s.x.Record.Termination; {
+	case t.Cause == l4.ClientAborted:
 		t.Cause = l4.Killed
+	case completed(*t) && s.r.Context().Err() != nil:
+		*t = endOf(l4.Killed, l4.PhaseData)
 	}
 }
 

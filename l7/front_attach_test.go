@@ -135,12 +135,18 @@ func TestFrontConn(t *testing.T) {
 		MaxConns: 1, IdleTimeout: -1, MaxRequests: -1,
 		OnDone: func(r *Record) { records = append(records, *r) },
 		Handler: HandlerFunc(func(x *Exchange) {
-			if x.Path == "/gone" {
+			switch x.Path {
+			case "/gone":
 				<-x.Context().Done()
 				x.Drop(endOf(l4.ClientAborted, l4.PhaseRequest))
-				return
+			case "/returned": // before a write fails
+				Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_ = http.NewResponseController(w).Flush()
+					<-r.Context().Done()
+				}), x)
+			default:
+				x.Respond(200, nil, x.Method+" "+x.Upgrade())
 			}
-			x.Respond(200, nil, x.Method+" "+x.Upgrade())
 		}),
 	}
 	a, err := srv.Attach(&fakeFront{})
@@ -179,7 +185,9 @@ func TestFrontConn(t *testing.T) {
 		c.ServeHTTP(httptest.NewRecorder(), request("GET", "https://a.example/gone").WithContext(ctx))
 	})
 
-	require.Len(t, records, 4)
+	c.ServeHTTP(httptest.NewRecorder(), request("GET", "https://a.example/returned").WithContext(ctx))
+
+	require.Len(t, records, 5)
 	require.Equal(t, FrontHTTP3, records[0].Front)
 	require.Equal(t, "http3", records[0].Front.String())
 	require.Equal(t, "HTTP/3.0", records[0].Proto)
@@ -188,10 +196,11 @@ func TestFrontConn(t *testing.T) {
 	require.Equal(t, "192.0.2.1:5", records[2].Remote.String())
 	require.ErrorContains(t, records[2].Err, "no method")
 	require.Equal(t, l4.Killed, records[3].Termination.Cause)
+	require.Equal(t, endOf(l4.Killed, l4.PhaseData), records[4].Termination)
 	st := srv.Stats()
 	require.Equal(t, uint64(1), st.Accepted)
 	require.Equal(t, [2]uint64{1, 1}, [2]uint64{st.Handshakes, st.HandshakeErrors})
-	require.Equal(t, uint64(4), st.Requests.Total())
+	require.Equal(t, uint64(5), st.Requests.Total())
 	c.End()
 	c.End()
 	require.Zero(t, srv.Open())

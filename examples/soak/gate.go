@@ -131,14 +131,13 @@ func (g *gate) restart() error {
 func (g *gate) crash() error {
 	g.crashed.Store(1 << 62)
 	defer func() { g.crashed.Store(int64(time.Since(g.l.start))) }()
+	defer g.l.crash()()
 	if err := syscall.Kill(g.pid, syscall.SIGKILL); err != nil {
 		return err
 	}
-	g.l.crash(1)
 	if err := g.reap(g.pid, patience); err != nil && !errors.Is(err, errKilled) {
 		return err
 	}
-	defer g.l.crash(0) // what still comes of it came before this
 	return g.start()
 }
 

@@ -24,7 +24,7 @@ type ledger struct {
 	seed    uint64
 	start   time.Time
 	stop    context.CancelCauseFunc
-	crashes atomic.Int64 // time of the last one, in nanoseconds since start
+	crashes atomic.Int64 // time of the end of the last one, or 1<<62 during one, in nanoseconds since start
 	tallies []*tally
 
 	mu       sync.Mutex
@@ -93,12 +93,14 @@ func (l *ledger) served(token string, once bool) {
 	}
 }
 
-// crash notes the beginning of a crash, 1, or its end, 0.
-func (l *ledger) crash(n int) {
-	l.crashes.Store(int64(time.Since(l.start)))
+// crash notes that a gateway is killed next; the one who kills it calls ended when what
+// comes of it has come: servers that are busy begin streams of it later.
+func (l *ledger) crash() (ended func()) {
+	l.crashes.Store(1 << 62)
 	l.mu.Lock()
-	l.crashed += n
+	l.crashed++
 	l.mu.Unlock()
+	return func() { l.crashes.Store(int64(time.Since(l.start))) }
 }
 
 // crashedSince reports whether a gateway was killed since then: the kernel closes its

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -237,6 +238,14 @@ func TestHTTP2StalledUploads(t *testing.T) {
 // A long reply does not hold up a short one that comes behind it, and streams
 // of equal urgency take turns.
 func TestHTTP2Fairness(t *testing.T) {
+	t.Run("one processor", func(t *testing.T) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+		testFairness(t)
+	})
+	t.Run("all", testFairness)
+}
+
+func testFairness(t *testing.T) {
 	onHTTP2(t, new(l7.Server), func(*l4test.Network) http.Handler {
 		return l7.HandlerFunc(func(x *l7.Exchange) {
 			n := 2 << 20

@@ -22,6 +22,7 @@ const (
 	h2ConnSpare    = 2 << 20 // for streams that are read as fast as they come
 	h2OutHigh      = 64 << 10
 	h2Turn         = 16 << 10 // bytes that a stream adds while others wait: a frame that fills a TLS record
+	h2Run          = 4        // turns in a row, until another stream whose turn it is has had that
 	h2Writes       = 8        // by a goroutine that has other work
 	h2Begins       = 32       // streams that a connection begins before it is the turn of others; 8 cost a tenth of small requests, as their replies are written in more pieces
 	h2OutLimit     = 1 << 20  // of frames that a peer causes and does not read
@@ -63,6 +64,8 @@ type h2Link struct {
 	err     error         // why
 	queue   []*h2Sender   // in the order in which they asked to send
 	turns   int           // senders taken out of queue that have not sent yet
+	last    uint32        // the stream that has sent last,
+	run     int           // so many times since another did
 	data    int64         // bytes of bodies that all streams have sent
 	sleep   sleepers
 	late    func()          // the method value of wakeLate, made once

@@ -48,10 +48,16 @@ func (k *h2Link) add(s *h2Sender, p []byte) (n int) {
 			break
 		}
 		m := k.h2.WriteData(s.st, p[n:min(len(p), n+h2Turn-h2.HeaderLen)], false)
-		k.data += int64(m)
-		if n += m; m == 0 {
+		if m == 0 {
+			k.wakeSenders() // it has not used its turn: nothing may be written after which that would happen
 			break
 		}
+		if k.last != s.st.ID {
+			k.last, k.run = s.st.ID, 0
+		}
+		k.run++
+		k.data += int64(m)
+		n += m
 	}
 	return n
 }
@@ -117,7 +123,8 @@ func (k *h2Link) unqueue(s *h2Sender) {
 }
 
 // wakeSenders wakes streams that wait to send, as far as there is room: the most
-// urgent ones, one turn each, in the order in which they asked.
+// urgent ones, one turn each, in the order in which they asked. One that is ahead of others
+// waits for those whose turn it is, which may have no processor yet.
 func (k *h2Link) wakeSenders() {
 	if len(k.queue) == 0 {
 		return
@@ -131,7 +138,8 @@ func (k *h2Link) wakeSenders() {
 	room := h2OutHigh - len(k.h2.Out) - k.turns*h2Turn
 	rest := k.queue[:0]
 	for _, s := range k.queue {
-		if room <= 0 || s.st.Urgency != urgency || k.h2.Sendable(s.st) <= 0 {
+		again := s.st.ID == k.last && k.run >= h2Run && k.turns > 0
+		if room <= 0 || s.st.Urgency != urgency || k.h2.Sendable(s.st) <= 0 || again {
 			rest = append(rest, s)
 			continue
 		}

@@ -5,6 +5,7 @@ package l7
 import (
 	"io"
 	"net"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,6 +62,44 @@ func TestTurnWithoutRoom(t *testing.T) {
 		require.NoError(t, <-sent)
 		require.Zero(t, k.turns)
 		require.Equal(t, h2.HeaderLen+1000, len(k.h2.Out))
+	})
+}
+
+// One that finds that its window has been taken back gives its turn to those that wait for it.
+func TestTurnWithoutWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		go io.Copy(io.Discard, b)
+		defer synctest.Wait()
+		defer b.Close()
+		k := new(h2Link)
+		k.start(l4.NewConn(a), false, time.Minute, h2ClientConfig(defaultUpStreams), func(error) {}, func(f func()) { go f() })
+		defer k.c.Close()
+		for _, frame := range [][]byte{{0, 0, 0, 4, 0, 0, 0, 0, 0}, {0, 0, 4, 8, 0, 0, 0, 0, 0, 0x70, 0, 0, 0}} {
+			f, _, err := k.h2.Parse(frame)
+			require.NoError(t, err)
+			_, err = k.h2.Receive(f, time.Now())
+			require.NoError(t, err)
+		}
+		first, other := &h2Sender{st: k.h2.Begin()}, &h2Sender{st: k.h2.Begin()}
+		require.Equal(t, 1<<16-1, k.h2.WriteData(first.st, make([]byte, 1<<16-1), false))
+		k.h2.Take(nil)
+		first.turn, k.turns = true, 1
+		sent := make(chan error, 2)
+		send := func(s *h2Sender) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			sent <- k.sendData(s, make([]byte, 1000), time.Minute, func() error { return nil })
+		}
+		go send(other)
+		synctest.Wait()
+		require.True(t, other.queued)
+		go send(first)
+		synctest.Wait()
+		require.Len(t, sent, 1)
+		require.NoError(t, <-sent)
+		require.ErrorIs(t, <-sent, os.ErrDeadlineExceeded)
+		require.Zero(t, k.turns)
 	})
 }
 

@@ -37,13 +37,17 @@ func (c *call) do() {
 // leaves the kernel is about a third of the cost of a short read or write, and more where a
 // hypervisor has a hand in it. One goroutine at a time may use it.
 type calls struct {
-	list []call
-	ring *ring // nil if there is none
+	list   []call
+	ring   *ring // nil if there is none
+	opened bool  // or need be none any more
 }
 
 // do makes those of list, at most maxCalls.
 func (cs *calls) do() {
-	if cs.ring != nil && len(cs.list) > 1 {
+	if len(cs.list) > 1 && !cs.opened {
+		cs.ring, cs.opened = openRing(), true
+	}
+	if len(cs.list) > 1 && cs.ring != nil {
 		cs.ring.do(cs.list)
 		return
 	}
@@ -58,6 +62,7 @@ func (cs *calls) clear() {
 }
 
 func (cs *calls) close() {
+	cs.opened = true
 	if cs.ring != nil {
 		cs.ring.close()
 		cs.ring = nil

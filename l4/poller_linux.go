@@ -93,7 +93,6 @@ func newPoller() *poller {
 		q.file.Close()
 		return nil
 	}
-	q.calls.ring, q.asks.calls.ring = openRing(), openRing()
 	go q.run()
 	return q
 }

@@ -121,6 +121,42 @@ func TestRingThatFails(t *testing.T) {
 	reads()
 }
 
+// A ring takes a quarter of a millisecond to make: it is made for the first calls that are made
+// together, which a poller of one connection does not have.
+func TestCallsOpenTheirRing(t *testing.T) {
+	testRing(t)
+	pair := socketPairs(t, 1)[0]
+	var cs calls
+	for _, n := range []int{1, 2, 3} {
+		for range n {
+			cs.list = append(cs.list, call{fd: pair[0], writes: true, p: []byte("x")})
+		}
+		cs.do()
+		assert.Equal(t, n > 1, cs.ring != nil, "%d calls", n)
+		for _, c := range cs.list {
+			assert.Equal(t, 1, c.n)
+			assert.Zero(t, c.errno)
+		}
+		cs.clear()
+	}
+	cs.close()
+	cs.list = []call{{fd: pair[1], p: make([]byte, 4)}, {fd: pair[1], p: make([]byte, 4)}} // a late one
+	cs.do()
+	assert.Nil(t, cs.ring)
+	assert.Equal(t, 4, cs.list[0].n)
+	assert.Equal(t, 2, cs.list[1].n)
+}
+
+// A lone connection after another: each has a poller of its own.
+func BenchmarkPollerOfOne(b *testing.B) {
+	for b.Loop() {
+		c, s, peer := polledPair(b, "tcp")
+		s.leave()
+		c.Close()
+		peer.Close()
+	}
+}
+
 // BenchmarkCalls: reads and writes of 100 bytes, one after the other, and together.
 func BenchmarkCalls(b *testing.B) {
 	for _, n := range []int{1, 2, 4, 8, 16} {

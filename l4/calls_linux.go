@@ -4,6 +4,7 @@ package l4
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 )
@@ -13,7 +14,7 @@ type call struct {
 	fd     int
 	writes bool
 	p      []byte
-	n      int
+	n      int // 0 with an errno
 	errno  syscall.Errno
 }
 
@@ -31,6 +32,7 @@ func (c *call) do() {
 	} else {
 		c.n, c.errno = sysRead(uintptr(c.fd), c.p)
 	}
+	c.n = max(c.n, 0)
 }
 
 // calls makes calls together, in one system call where there is a ring: what enters and
@@ -69,61 +71,81 @@ func (cs *calls) close() {
 	}
 }
 
-// asks writes the requests of several goroutines together. The first one gives way once, so
-// that those that are ready add theirs, and writes all. None waits for that: each of them
-// waits for its answer anyway.
-type asks struct {
-	mu    sync.Mutex
-	queue []*asking
-	spare []*asking // an empty queue
+// A posting is a request that a goroutine leaves to an outbox.
+type posting struct {
+	call
+	answer  *side // where the goroutine waits for the answer
+	unasked bool  // it is not written, since news has come before: the goroutine has to look
+}
 
-	writing sync.Mutex
+// isUnasked says so of one that is about to be written.
+func (w *posting) isUnasked() bool {
+	if w.answer.state.Load()&hasNews == 0 {
+		return false
+	}
+	w.unasked = true
+	w.answer.written(false)
+	return true
+}
+
+// An outbox writes the requests of several goroutines together. The first one gives way once,
+// so that those that are ready add theirs, and writes all. None waits for that: each of them
+// waits for its answer anyway.
+type outbox struct {
+	mu    sync.Mutex
+	queue []*posting
+
+	writing sync.Mutex // held while some are written
+	batch   []*posting
 	calls   calls
 }
 
-// add writes a, or leaves that to another goroutine: until isQueued is cleared, a must not be
+// post writes w, or leaves that to another goroutine: until isQueued is cleared, w must not be
 // used.
-func (as *asks) add(a *asking) {
-	a.polled.in.state.Or(isQueued)
-	as.mu.Lock()
-	as.queue = append(as.queue, a)
-	switch len(as.queue) {
+func (o *outbox) post(w *posting) {
+	w.answer.state.Or(isQueued)
+	switch o.add(w) {
 	case 1:
-		as.mu.Unlock()
 		runtime.Gosched()
-		as.mu.Lock()
 	case maxCalls:
 	default:
-		as.mu.Unlock()
 		return
 	}
-	q := as.queue
-	as.queue, as.spare = as.spare, nil
-	as.mu.Unlock()
-
-	as.write(q)
-
-	clear(q)
-	as.mu.Lock()
-	as.spare = q[:0]
-	as.mu.Unlock()
+	o.writing.Lock()
+	defer o.writing.Unlock()
+	o.writeAll()
 }
 
-func (as *asks) write(q []*asking) {
-	as.writing.Lock()
-	defer as.writing.Unlock()
-	for _, a := range q {
-		as.calls.list = append(as.calls.list, call{fd: a.polled.fd, writes: true, p: a.req})
-	}
-	as.calls.do()
-	for i, a := range q {
-		a.written(as.calls.list[i].n, as.calls.list[i].errno)
-	}
-	as.calls.clear()
+// add returns how many there are.
+func (o *outbox) add(w *posting) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queue = append(o.queue, w)
+	return len(o.queue)
 }
 
-func (as *asks) close() {
-	as.writing.Lock()
-	defer as.writing.Unlock()
-	as.calls.close()
+// writeAll is called with writing held. The queue may be empty by then, or long.
+func (o *outbox) writeAll() {
+	o.mu.Lock()
+	o.queue, o.batch = o.batch[:0], o.queue
+	o.mu.Unlock()
+	o.batch = slices.DeleteFunc(o.batch, (*posting).isUnasked)
+	for together := range slices.Chunk(o.batch, maxCalls) {
+		for _, w := range together {
+			o.calls.list = append(o.calls.list, w.call)
+		}
+		o.calls.do()
+		for i, w := range together {
+			w.call = o.calls.list[i]
+			w.answer.written(w.n == len(w.p))
+		}
+		o.calls.clear()
+	}
+	clear(o.batch)
+}
+
+func (o *outbox) close() {
+	o.writing.Lock()
+	defer o.writing.Unlock()
+	o.calls.close()
 }

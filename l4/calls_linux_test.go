@@ -21,15 +21,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// askLater starts Ask on c, whose request is left to asks when this returns; write has it
-// written.
-func askLater(t *testing.T, c *Conn, s *sock, req string, also func()) (write func(), answer chan string) {
+// askLater starts Ask on c, whose request is left to the outbox when this returns; write has it
+// written: alone, or with follows behind that of another.
+func askLater(t *testing.T, c *Conn, s *sock, req string, pool *BufferPool, follows bool, also func()) (write func(), answer chan string) {
 	p := s.polled()
-	as := &p.poller.asks
-	as.writing.Lock()
+	o := &p.poller.outbox
+	o.writing.Lock()
+	write = o.writing.Unlock
+	if follows {
+		o.add(&posting{call: call{fd: -1, writes: true, p: []byte("to nobody")}, answer: new(side)})
+		write = func() { o.writeAll(); o.writing.Unlock() }
+	}
 	answer = make(chan string, 1)
 	go func() {
-		b, n, err := c.Ask([]byte(req), false, &BufferPool{})
+		b, n, err := c.Ask([]byte(req), false, pool)
 		got := ""
 		if b != nil {
 			got = string(b.B)
@@ -43,7 +48,7 @@ func askLater(t *testing.T, c *Conn, s *sock, req string, also func()) (write fu
 		assert.Fail(t, "it returns while its request is still to be written", got)
 	case <-time.After(20 * time.Millisecond):
 	}
-	return as.writing.Unlock, answer
+	return write, answer
 }
 
 // A request that is left to others is theirs until it is written: whatever happens meanwhile,
@@ -61,30 +66,119 @@ func TestAskReturnsOnceItsRequestIsWritten(t *testing.T) {
 			}()
 		}, "answer 3 <nil>"},
 		{"a deadline", func(c *Conn, _ *sock, _ net.Conn) { c.SetReadDeadline(time.Now().Add(-time.Second)) }, "i/o timeout"},
-		{"an answer before the request", func(_ *Conn, _ *sock, peer net.Conn) { peer.Write([]byte("early")) }, "early 3 <nil>"},
-		{"the end before the request", func(_ *Conn, _ *sock, peer net.Conn) { peer.Close() }, "EOF"},
+		{"an answer before the request", func(_ *Conn, s *sock, peer net.Conn) {
+			peer.Write([]byte("early"))
+			waitState(t, s, hasNews)
+		}, "0 " + ErrNotQuiet.Error()},
+		{"news of nothing before the request", func(_ *Conn, s *sock, peer net.Conn) {
+			s.polled().in.tell(hasNews)
+			go func() {
+				io.ReadFull(peer, make([]byte, 3))
+				peer.Write([]byte("answer"))
+			}()
+		}, "answer 3 <nil>"},
+		{"the end before the request", func(_ *Conn, s *sock, peer net.Conn) {
+			peer.Close()
+			waitState(t, s, hasNews)
+		}, "0 " + ErrNotQuiet.Error()},
 		{"a reset before the request", func(_ *Conn, s *sock, peer net.Conn) {
 			peer.(*net.TCPConn).SetLinger(0)
 			peer.Close()
 			waitState(t, s, hasNews)
-		}, "connection reset by peer"},
+		}, "0 " + ErrNotQuiet.Error()},
 		{"a close", func(c *Conn, s *sock, _ net.Conn) {
 			go c.Close()
 			waitState(t, s, isShut)
 		}, "use of closed network connection"},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			c, s, peer := polledPair(t, "tcp")
-			write, answer := askLater(t, c, s, "ask", func() { tc.also(c, s, peer) })
+		for _, follows := range []bool{false, true} {
+			t.Run(fmt.Sprint(tc.name, " ", follows), func(t *testing.T) {
+				c, s, peer := polledPair(t, "tcp")
+				write, answer := askLater(t, c, s, "ask", &BufferPool{}, follows, func() { tc.also(c, s, peer) })
+				write()
+				select {
+				case got := <-answer:
+					assert.Contains(t, got, tc.want)
+				case <-time.After(10 * time.Second):
+					t.Fatal("it waits for ever")
+				}
+			})
+		}
+	}
+}
+
+// A deadline that passes while the request is another's to write, and is moved before that has
+// written it, is none: what happens then still wakes the goroutine.
+func TestAskBesideADeadlineThatIsMoved(t *testing.T) {
+	for name, then := range map[string]func(c *Conn, peer net.Conn) string{
+		"a deadline": func(c *Conn, _ net.Conn) string {
+			c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			return "timeout"
+		},
+		"a close":   func(c *Conn, _ net.Conn) string { go c.Close(); return "closed" },
+		"an answer": func(_ *Conn, peer net.Conn) string { peer.Write([]byte("answer")); return "answer 3 <nil>" },
+		"the end":   func(_ *Conn, peer net.Conn) string { peer.Close(); return "EOF" },
+	} {
+		for _, size := range []int{0, 2 * maxRead} { // the poller may read, and it may not
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				c, s, peer := polledPair(t, "tcp")
+				write, answer := askLater(t, c, s, "ask", &BufferPool{Size: size}, true, func() {
+					c.SetReadDeadline(time.Now().Add(-time.Second))
+					waitState(t, s, isHeld)
+					c.SetReadDeadline(time.Time{})
+				})
+				write()
+				_, err := io.ReadFull(peer, make([]byte, 3))
+				require.NoError(t, err)
+				want := then(c, peer)
+				select {
+				case got := <-answer:
+					assert.Contains(t, got, want)
+				case <-time.After(10 * time.Second):
+					t.Fatal("it waits for ever")
+				}
+			})
+		}
+	}
+}
+
+// A socket that is full or has ended has taken nothing, alone or together with others.
+func TestAskOfASocketThatTakesNothing(t *testing.T) {
+	for _, alone := range []bool{true, false} {
+		c, s, _ := polledPair(t, "tcp")
+		ask := func() string {
+			write, answer := askLater(t, c, s, "ask", &BufferPool{}, !alone, func() {})
 			write()
 			select {
 			case got := <-answer:
-				assert.Contains(t, got, tc.want)
+				return got
 			case <-time.After(10 * time.Second):
-				t.Fatal("it waits for ever")
+				return "it waits for ever"
 			}
-		})
+		}
+		fill(t, c, s)
+		assert.Equal(t, " 0 <nil>", ask(), "alone: %v", alone)
+		require.NoError(t, c.CloseWrite())
+		assert.Regexp(t, "^ 0 .*broken pipe", ask(), "alone: %v", alone)
 	}
+}
+
+// fill writes until the socket is full, and remains so, and returns how much.
+func fill(t testing.TB, c *Conn, s *sock) (filled int) {
+	require.NoError(t, s.set("setsockopt", func(fd int) error {
+		return syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, 1)
+	}))
+	for before := -1; filled > before; time.Sleep(50 * time.Millisecond) { // an ACK may come late
+		before = filled
+		for _, size := range []int{512, 1} {
+			for err := error(nil); err == nil; {
+				var n int
+				n, err = c.writeNow(make([]byte, size), nil, false)
+				filled += n
+			}
+		}
+	}
+	return filled
 }
 
 func waitState(t testing.TB, s *sock, bit uint32) {
@@ -96,22 +190,13 @@ func waitState(t testing.TB, s *sock, bit uint32) {
 // A socket that has no room for all of a request: the caller writes the rest.
 func TestAskTellsOfAShortWrite(t *testing.T) {
 	c, s, peer := polledPair(t, "tcp")
-	require.NoError(t, s.set("setsockopt", func(fd int) error {
-		return syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, 1)
-	}))
-	filled := 0
-	for {
-		n, err := c.writeNow(make([]byte, 512), nil, false)
-		filled += n
-		if err != nil {
-			break
-		}
-	}
+	filled := fill(t, c, s)
 	room := make([]byte, 8<<10)
 	for short := false; !short; {
 		b, n, err := c.Ask(make([]byte, maxWrite), false, &BufferPool{})
 		require.NoError(t, err)
 		require.Nil(t, b)
+		require.GreaterOrEqual(t, n, 0)
 		filled += n
 		short = n < maxWrite
 		n, err = io.ReadFull(peer, room[:min(filled, len(room))])

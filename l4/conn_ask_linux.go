@@ -7,11 +7,9 @@ import "syscall"
 // An asking is the state of Ask between the calls of its function.
 type asking struct {
 	req    []byte
-	sent   int     // bytes of req written
-	asked  bool    // all of it is, and the answer is awaited
+	posted posting // the write of req
+	asked  bool    // all of it is written, and the answer is awaited
 	polled *polled // knows whether there is anything to read; nil if that has to be found out
-	queued bool    // req is left to asks
-	errno  syscall.Errno
 	probe  [1]byte
 }
 
@@ -21,41 +19,39 @@ func (in *input) ask(fd uintptr) bool {
 	if a.asked {
 		return in.read(fd)
 	}
-	if a.queued {
-		return in.put(a.sent, a.errno) || in.read(fd)
+	unasked := a.posted.unasked
+	if a.posted.answer != nil && !unasked {
+		return in.put() || in.read(fd)
 	}
+	a.posted = posting{}
 	if a.polled == nil || a.polled.in.may {
 		if _, errno := sysRead(fd, a.probe[:]); errno != syscall.EAGAIN {
 			in.err = ErrNotQuiet
 			return true
 		}
 	}
-	if a.polled != nil && len(a.req) <= maxWrite {
-		a.queued = true
-		a.polled.poller.asks.add(a)
+	a.posted.call = call{fd: int(fd), writes: true, p: a.req[:min(len(a.req), maxSyscall)]}
+	if a.polled != nil && len(a.req) <= maxWrite && !unasked {
+		a.posted.answer = &a.polled.in
+		a.polled.poller.outbox.post(&a.posted)
 		return false
 	}
-	return in.put(sysWrite(fd, a.req[:min(len(a.req), maxSyscall)], 0))
+	a.posted.do()
+	return in.put()
 }
 
 // put accounts for the write; false means wait for the answer.
-func (in *input) put(n int, errno syscall.Errno) bool {
+func (in *input) put() bool {
+	w := &in.posted
 	switch {
-	case errno == syscall.EAGAIN:
+	case w.errno == syscall.EAGAIN:
 		return true
-	case errno != 0:
-		in.err = errno
+	case w.errno != 0:
+		in.err = w.errno
 		return true
 	}
-	in.sent = n
-	in.asked = n == len(in.req)
+	in.asked = w.n == len(in.req)
 	return !in.asked
-}
-
-// written is put for what has been left to asks.
-func (a *asking) written(n int, errno syscall.Errno) {
-	a.sent, a.errno = n, errno
-	a.polled.in.written(n == len(a.req))
 }
 
 func (c *Conn) askRaw(req []byte, look bool, p *BufferPool) (*Buffer, int, error) {
@@ -71,7 +67,7 @@ func (c *Conn) askRaw(req []byte, look bool, p *BufferPool) (*Buffer, int, error
 	if !done {
 		err = c.raw.Read(w.step)
 	}
-	in, sent := w.intake, w.sent
+	in, sent := w.intake, w.posted.n
 	w.intake, w.asking = intake{}, asking{}
 	n, b, _, err := c.took(in, err)
 	if b != nil {

@@ -48,7 +48,8 @@ const (
 	isPosted // the poller may read for the goroutine that waits,
 	isTaken  // does so,
 	isRead   // has done so
-	isQueued // a request is left to asks
+	isQueued // a request is left to the outbox,
+	isHeld   // and the goroutine, which has news, waits for that to end
 
 	isNews = hasNews | isRead | isLate | isShut | hasLeft // for the goroutine that waits
 )
@@ -144,13 +145,13 @@ func (s *side) taken(read bool) {
 	s.call()
 }
 
-// written says that a request is left to asks no longer. If it is not all written, the
+// written says that a request is left to the outbox no longer. If it is not all written, the
 // goroutine that waits has to see to it.
 func (s *side) written(all bool) {
 	if !all {
 		s.state.Or(hasNews)
 	}
-	if s.state.And(^uint32(isQueued))&isNews != 0 {
+	if s.state.And(^uint32(isQueued|isHeld))&(isNews|isHeld) != 0 {
 		s.call()
 	}
 }
@@ -176,8 +177,12 @@ func (s *side) wait(post bool) (read bool, err error) {
 	}
 	for {
 		switch st := s.state.Load(); {
-		case st&isTaken != 0, st&isQueued != 0 && st&isNews != 0:
+		case st&isTaken != 0:
 			<-s.wake // soon
+		case st&isQueued != 0 && st&isNews != 0: // which may be taken back, as a deadline is
+			if s.state.CompareAndSwap(st, st|isHeld) {
+				<-s.wake // soon
+			}
 		case st&isRead != 0:
 			s.state.And(^uint32(isRead))
 			return true, nil
@@ -203,8 +208,9 @@ func (s *side) hear() {
 
 // run calls f until it returns true, and waits in between. If it reads into an intake, false
 // means that there is nothing, and the poller may read instead; a function of the host's may
-// say so because it wants more. With idle, f is not called before there may be something.
-func (p *polled) run(s *side, f func(fd uintptr) bool, in *intake, idle bool) error {
+// say so because it wants more.
+func (p *polled) run(f func(fd uintptr) bool, op operation) error {
+	s := p.side(op.writes)
 	s.one.Lock()
 	defer s.one.Unlock()
 	for done := false; ; {
@@ -212,18 +218,18 @@ func (p *polled) run(s *side, f func(fd uintptr) bool, in *intake, idle bool) er
 			return err
 		}
 		s.hear()
-		if s.may || !idle {
+		if s.may || !op.idle {
 			done = f(uintptr(p.fd))
-			s.may = in == nil
+			s.may = op.in == nil
 		}
 		if !done {
 			var err error
-			if done, err = p.wait(s, in); err != nil {
+			if done, err = p.wait(s, op.in); err != nil {
 				return err
 			}
 		}
 		if done {
-			s.may = in == nil || !in.room || p.unix || s.state.Load()&isEnded != 0 // else that was all
+			s.may = op.in == nil || !op.in.room || p.unix || s.state.Load()&isEnded != 0 // else that was all
 			return nil
 		}
 	}

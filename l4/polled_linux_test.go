@@ -494,7 +494,7 @@ func TestPolledLeaves(t *testing.T) {
 	s.leave()
 	assert.Nil(t, s.polled())
 	assert.LessOrEqual(t, joined.Load(), before-1) // those of an earlier test may leave, too
-	assert.Equal(t, errLeft, first.run(&first.in, func(uintptr) bool { t.Error("called"); return true }, nil, false))
+	assert.Equal(t, errLeft, first.run(func(uintptr) bool { t.Error("called"); return true }, operation{}))
 	late(first, ^uint32(0))
 
 	read := make(chan string)

@@ -22,9 +22,9 @@ type poller struct {
 	mu    sync.Mutex
 	conns map[int32]*polled // by descriptor
 
-	calls calls     // of run
-	taken []*polled // of run
-	asks  asks
+	calls  calls     // of run
+	taken  []*polled // of run
+	outbox outbox
 }
 
 // polling is the pollers of the process: one for each processor at most, among which the
@@ -100,7 +100,7 @@ func newPoller() *poller {
 func (q *poller) run() {
 	defer q.asker.close()
 	defer q.calls.close()
-	defer q.asks.close()
+	defer q.outbox.close()
 	eachEvents(q.file, &q.asker, q.handle)
 }
 

@@ -103,7 +103,7 @@ type operation struct {
 	writes bool    // else it reads
 	host   bool    // it is the host's, and may call the sock
 	in     *intake // what it reads into; nil if it writes, or is the host's
-	idle   bool    // see run of polled
+	idle   bool    // it is not to be called before there may be something to read
 }
 
 // do runs f until it returns true. As long as nothing has to be waited for, no poller is
@@ -126,7 +126,7 @@ func (s *sock) do(f func(fd uintptr) bool, op operation) (w *waits, err error) {
 		if w.polled == nil {
 			return w, nil
 		}
-		if err = w.polled.run(w.polled.side(op.writes), f, op.in, op.idle); err != errLeft {
+		if err = w.polled.run(f, op); err != errLeft {
 			return nil, err
 		}
 	}

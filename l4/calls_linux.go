@@ -74,8 +74,11 @@ func (cs *calls) close() {
 // A posting is a request that a goroutine leaves to an outbox.
 type posting struct {
 	call
-	answer  *side // where the goroutine waits for the answer
-	unasked bool  // it is not written, since news has come before: the goroutine has to look
+	looks   bool    // the connection must be seen to be open and quiet first
+	spoke   bool    // it was not, and nothing is written
+	answer  *side   // where the goroutine waits for the answer
+	unasked bool    // it is not written, since news has come before: the goroutine has to look
+	probe   [1]byte // of look
 }
 
 // isUnasked says so of one that is about to be written.
@@ -84,6 +87,19 @@ func (w *posting) isUnasked() bool {
 		return false
 	}
 	w.unasked = true
+	w.answer.written(false)
+	return true
+}
+
+// look returns the call that looks, and looked takes what it found.
+func (w *posting) look() call     { return call{fd: w.fd, p: w.probe[:]} }
+func (w *posting) looked(c *call) { w.spoke = c.errno != syscall.EAGAIN }
+
+// hasSpoken says so of one that has been looked at.
+func (w *posting) hasSpoken() bool {
+	if !w.spoke {
+		return false
+	}
 	w.answer.written(false)
 	return true
 }
@@ -131,17 +147,40 @@ func (o *outbox) writeAll() {
 	o.mu.Unlock()
 	o.batch = slices.DeleteFunc(o.batch, (*posting).isUnasked)
 	for together := range slices.Chunk(o.batch, maxCalls) {
-		for _, w := range together {
-			o.calls.list = append(o.calls.list, w.call)
-		}
-		o.calls.do()
-		for i, w := range together {
-			w.call = o.calls.list[i]
-			w.answer.written(w.n == len(w.p))
-		}
-		o.calls.clear()
+		o.write(o.look(together))
 	}
 	clear(o.batch)
+}
+
+// look looks for those that have to, and returns those to write.
+func (o *outbox) look(batch []*posting) []*posting {
+	for _, w := range batch {
+		if w.looks {
+			o.calls.list = append(o.calls.list, w.look())
+		}
+	}
+	o.calls.do()
+	looked := o.calls.list
+	for _, w := range batch {
+		if w.looks {
+			w.looked(&looked[0])
+			looked = looked[1:]
+		}
+	}
+	o.calls.clear()
+	return slices.DeleteFunc(batch, (*posting).hasSpoken)
+}
+
+func (o *outbox) write(batch []*posting) {
+	for _, w := range batch {
+		o.calls.list = append(o.calls.list, w.call)
+	}
+	o.calls.do()
+	for i, w := range batch {
+		w.call = o.calls.list[i]
+		w.answer.written(w.n == len(w.p))
+	}
+	o.calls.clear()
 }
 
 func (o *outbox) close() {

@@ -23,7 +23,7 @@ import (
 
 // askLater starts Ask on c, whose request is left to the outbox when this returns; write has it
 // written: alone, or with follows behind that of another.
-func askLater(t *testing.T, c *Conn, s *sock, req string, pool *BufferPool, follows bool, also func()) (write func(), answer chan string) {
+func askLater(t *testing.T, c *Conn, s *sock, req string, look bool, pool *BufferPool, follows bool, also func()) (write func(), answer chan string) {
 	p := s.polled()
 	o := &p.poller.outbox
 	o.writing.Lock()
@@ -34,7 +34,7 @@ func askLater(t *testing.T, c *Conn, s *sock, req string, pool *BufferPool, foll
 	}
 	answer = make(chan string, 1)
 	go func() {
-		b, n, err := c.Ask([]byte(req), false, pool)
+		b, n, err := c.Ask([]byte(req), look, pool)
 		got := ""
 		if b != nil {
 			got = string(b.B)
@@ -94,7 +94,7 @@ func TestAskReturnsOnceItsRequestIsWritten(t *testing.T) {
 		for _, follows := range []bool{false, true} {
 			t.Run(fmt.Sprint(tc.name, " ", follows), func(t *testing.T) {
 				c, s, peer := polledPair(t, "tcp")
-				write, answer := askLater(t, c, s, "ask", &BufferPool{}, follows, func() { tc.also(c, s, peer) })
+				write, answer := askLater(t, c, s, "ask", false, &BufferPool{}, follows, func() { tc.also(c, s, peer) })
 				write()
 				select {
 				case got := <-answer:
@@ -105,6 +105,93 @@ func TestAskReturnsOnceItsRequestIsWritten(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Where a look is asked for, it is taken right before the write: what the poller has not told
+// yet is seen.
+func TestAskLooksBeforeItsWrite(t *testing.T) {
+	for name, also := range map[string]func(peer net.Conn){
+		"an answer before the request": func(peer net.Conn) { peer.Write([]byte("early")) },
+		"the end before the request":   func(peer net.Conn) { peer.(*net.TCPConn).CloseWrite() },
+		"quiet":                        nil,
+	} {
+		for _, follows := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " ", follows), func(t *testing.T) {
+				c, s, peer := polledPair(t, "tcp")
+				want := "0 " + ErrNotQuiet.Error()
+				write, answer := askLater(t, c, s, "ask", true, &BufferPool{}, follows, func() {
+					if also != nil {
+						also(peer)
+						waitState(t, s, hasNews)
+						s.polled().in.state.And(^uint32(hasNews))
+						return
+					}
+					want = "answer 3 <nil>"
+				})
+				write()
+				if also == nil {
+					io.ReadFull(peer, make([]byte, 3))
+					peer.Write([]byte("answer"))
+				}
+				select {
+				case got := <-answer:
+					assert.Contains(t, got, want)
+				case <-time.After(10 * time.Second):
+					t.Fatal("it waits for ever")
+				}
+				c.Close()
+				rest, _ := io.ReadAll(peer)
+				assert.Empty(t, rest)
+			})
+		}
+	}
+}
+
+// Of those that are written together each has its own: some look, and of these some find that
+// the peer has spoken.
+func TestOutboxLooksForEach(t *testing.T) {
+	var o outbox
+	defer o.close()
+	pairs := socketPairs(t, 3*maxCalls)
+	postings := make([]posting, len(pairs))
+	for i, pair := range pairs {
+		postings[i] = posting{
+			call:   call{fd: pair[0], writes: true, p: []byte("ask")},
+			looks:  i%3 > 0,
+			answer: new(side),
+		}
+		if i%3 != 1 {
+			_, err := syscall.Write(pair[1], []byte("early"))
+			require.NoError(t, err)
+		}
+		o.add(&postings[i])
+	}
+	o.writing.Lock()
+	o.writeAll()
+	o.writing.Unlock()
+	for i := range postings {
+		w, asked := &postings[i], make([]byte, 9)
+		n, _ := syscall.Read(pairs[i][1], asked)
+		if i%3 == 2 {
+			assert.True(t, w.spoke)
+			assert.Zero(t, w.n)
+			assert.Equal(t, -1, n)
+			continue
+		}
+		assert.False(t, w.spoke)
+		assert.Equal(t, 3, w.n)
+		assert.Equal(t, "ask", string(asked[:max(n, 0)]))
+	}
+}
+
+func socketPairs(t testing.TB, n int) (pairs [][2]int) {
+	for range n {
+		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
+		require.NoError(t, err)
+		pairs = append(pairs, pair)
+		t.Cleanup(func() { syscall.Close(pair[0]); syscall.Close(pair[1]) })
+	}
+	return pairs
 }
 
 // A deadline that passes while the request is another's to write, and is moved before that has
@@ -122,7 +209,7 @@ func TestAskBesideADeadlineThatIsMoved(t *testing.T) {
 		for _, size := range []int{0, 2 * maxRead} { // the poller may read, and it may not
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
 				c, s, peer := polledPair(t, "tcp")
-				write, answer := askLater(t, c, s, "ask", &BufferPool{Size: size}, true, func() {
+				write, answer := askLater(t, c, s, "ask", false, &BufferPool{Size: size}, true, func() {
 					c.SetReadDeadline(time.Now().Add(-time.Second))
 					waitState(t, s, isHeld)
 					c.SetReadDeadline(time.Time{})
@@ -147,7 +234,7 @@ func TestAskOfASocketThatTakesNothing(t *testing.T) {
 	for _, alone := range []bool{true, false} {
 		c, s, _ := polledPair(t, "tcp")
 		ask := func() string {
-			write, answer := askLater(t, c, s, "ask", &BufferPool{}, !alone, func() {})
+			write, answer := askLater(t, c, s, "ask", false, &BufferPool{}, !alone, func() {})
 			write()
 			select {
 			case got := <-answer:

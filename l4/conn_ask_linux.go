@@ -7,10 +7,10 @@ import "syscall"
 // An asking is the state of Ask between the calls of its function.
 type asking struct {
 	req    []byte
+	look   bool
 	posted posting // the write of req
 	asked  bool    // all of it is written, and the answer is awaited
 	polled *polled // knows whether there is anything to read; nil if that has to be found out
-	probe  [1]byte
 }
 
 // ask looks, writes, and from then on reads; false means wait.
@@ -23,20 +23,23 @@ func (in *input) ask(fd uintptr) bool {
 	if a.posted.answer != nil && !unasked {
 		return in.put() || in.read(fd)
 	}
-	a.posted = posting{}
-	if a.polled == nil || a.polled.in.may {
-		if _, errno := sysRead(fd, a.probe[:]); errno != syscall.EAGAIN {
-			in.err = ErrNotQuiet
-			return true
-		}
+	a.posted = posting{
+		call:  call{fd: int(fd), writes: true, p: a.req[:min(len(a.req), maxSyscall)]},
+		looks: a.look || a.polled == nil || a.polled.in.may,
 	}
-	a.posted.call = call{fd: int(fd), writes: true, p: a.req[:min(len(a.req), maxSyscall)]}
 	if a.polled != nil && len(a.req) <= maxWrite && !unasked {
 		a.posted.answer = &a.polled.in
 		a.polled.poller.outbox.post(&a.posted)
 		return false
 	}
-	a.posted.do()
+	if a.posted.looks {
+		look := a.posted.look()
+		look.do()
+		a.posted.looked(&look)
+	}
+	if !a.posted.spoke {
+		a.posted.do()
+	}
 	return in.put()
 }
 
@@ -44,6 +47,9 @@ func (in *input) ask(fd uintptr) bool {
 func (in *input) put() bool {
 	w := &in.posted
 	switch {
+	case w.spoke:
+		in.err = ErrNotQuiet
+		return true
 	case w.errno == syscall.EAGAIN:
 		return true
 	case w.errno != 0:
@@ -59,8 +65,8 @@ func (c *Conn) askRaw(req []byte, look bool, p *BufferPool) (*Buffer, int, error
 	if w.step == nil {
 		w.step = w.ask
 	}
-	w.req, w.pool = req, p
-	if s, ok := c.nc.(*sock); ok && !look {
+	w.req, w.look, w.pool = req, look, p
+	if s, ok := c.nc.(*sock); ok {
 		w.polled = s.polled()
 	}
 	done, err := c.doSock(w.step, operation{in: &w.intake})

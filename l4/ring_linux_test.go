@@ -24,16 +24,6 @@ func testRing(t testing.TB) *ring {
 }
 
 // socketPairs returns the descriptors of n pairs of TCP or Unix sockets.
-func socketPairs(t testing.TB, n int) (pairs [][2]int) {
-	for range n {
-		pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
-		require.NoError(t, err)
-		pairs = append(pairs, pair)
-		t.Cleanup(func() { syscall.Close(pair[0]); syscall.Close(pair[1]) })
-	}
-	return pairs
-}
-
 // Calls of a ring do what the same calls do one after the other: they move as much, find
 // nothing, a full socket, the end, and a broken pipe.
 func TestRingIsCalls(t *testing.T) {

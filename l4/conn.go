@@ -347,6 +347,20 @@ func (c *Conn) BytesWritten() int64 { return c.bytesWritten.Load() }
 // It is for package l7: see "Machinery" in the package documentation.
 func (c *Conn) Parkable() bool { return c.raw != nil }
 
+// AckNow has the kernel acknowledge what has come, which it delays by 40 ms if there is nothing
+// to send: a peer without TCP_NODELAY does not send the rest before. It needs Linux, and a
+// socket at c or below its TLS.
+//
+// It is for package l7: see "Machinery" in the package documentation.
+func (c *Conn) AckNow() {
+	switch {
+	case c.raw != nil:
+		ackNow(c.raw)
+	case c.tls != nil && c.tls.under != nil:
+		ackNow(c.tls.under.raw)
+	}
+}
+
 // PeerGone reports whether a read or the Parker has seen that the peer ended its stream
 // or the connection.
 func (c *Conn) PeerGone() bool { return c.flags.has(peerGone) }

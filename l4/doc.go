@@ -73,7 +73,7 @@
 //
 // [Parker], [NewParker], [Buffer], [BufferPool], [DefaultBufferBytes], [Transfer],
 // [Abort], [CutShort], [AcceptPause], [Batch], [AppendHashed], [AppendLogName], [AppendMillis], [ErrNotQuiet], [Adopt], [Conn.Ask], [Conn.ReadBuffer], [Conn.TryReadBuffer],
-// [Conn.WriteMore], [Conn.Parkable], [Conn.RemoteAddrPort], [PeerCache], [Handshake], [TakeTurn] and [KeepJA4] are
+// [Conn.WriteMore], [Conn.AckNow], [Conn.Parkable], [Conn.RemoteAddrPort], [PeerCache], [Handshake], [TakeTurn] and [KeepJA4] are
 // exported because package l7 is made of them too. A host needs none of them. They may
 // change in any version: no promise of compatibility covers them.
 //

@@ -18,8 +18,8 @@ import (
 //
 // It is for package l7: see "Machinery" in the package documentation.
 func Handshake(ctx context.Context, t *tls.Conn) error {
-	if c := socketUnder(t.NetConn()); c != nil {
-		mine := new(handshakeTurn)
+	c, mine := socketUnder(t.NetConn()), new(handshakeTurn)
+	if c != nil {
 		mine.wait.Lock()
 		c.note(func(n *noted) { n.turn = mine })
 		c.flags.set(shakesHands)
@@ -29,8 +29,18 @@ func Handshake(ctx context.Context, t *tls.Conn) error {
 			mine.end(c, time.Now())
 		}()
 	}
-	return t.HandshakeContext(ctx)
+	err := t.HandshakeContext(ctx)
+	if err == nil && c != nil && mine.endedByRead(c) {
+		c.AckNow()
+	}
+	return err
 }
+
+// endedByRead reports that the peer of c has said the last word, so that it may be waiting
+// for nothing but the acknowledgment: the kernel delays that by 40 ms, and a client without
+// TCP_NODELAY does not send its request before. OpenSSL is not met by this, since it sends
+// the session tickets of TLS 1.3 after the client's Finished, and not before.
+func (t *handshakeTurn) endedByRead(c *Conn) bool { return t.had && c.bytesWritten.Load() == t.sent }
 
 // TakeTurn returns when the caller may compute for long, a tenth of a millisecond or more, on
 // behalf of a client: in turn with handshakes. It must not hold a lock.

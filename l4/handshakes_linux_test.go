@@ -255,3 +255,39 @@ func TestHandshakesTakeTurns(t *testing.T) {
 	require.NoError(t, <-ended)
 	require.ElementsMatch(t, []string{"TerminateTLS", "OriginateTLS"}, []string{<-in, <-in})
 }
+
+// A client without TCP_NODELAY sends its request once its last word of the handshake is
+// acknowledged, which the kernel would delay by 40 ms at least.
+func TestHandshakeIsAcknowledged(t *testing.T) {
+	cfg := testConfig(t, "a.test")
+	for name, version := range map[string]uint16{"TLS 1.3": tls.VersionTLS13, "TLS 1.2, resumed": tls.VersionTLS12} {
+		t.Run(name, func(t *testing.T) {
+			dials := &tls.Config{
+				InsecureSkipVerify: true, ServerName: "a.test", MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(1),
+			}
+			terminate := &TerminateTLS{Config: cfg, Next: HandlerFunc(func(_ context.Context, c net.Conn) error {
+				io.Copy(c, c)
+				return c.Close()
+			})}
+			fastest := time.Hour
+			for i := range 6 {
+				client, server := tcpPair(t)
+				require.NoError(t, client.(*net.TCPConn).SetNoDelay(false))
+				ended := make(chan error, 1)
+				go func() { ended <- terminate.ServeConn(t.Context(), server) }()
+				c := tls.Client(client, dials)
+				require.NoError(t, c.Handshake())
+				began := time.Now()
+				c.Write([]byte("ask"))
+				_, err := io.ReadFull(c, make([]byte, 3))
+				require.NoError(t, err)
+				if i > 0 { // the first is not resumed
+					fastest = min(fastest, time.Since(began))
+				}
+				c.Close()
+				<-ended
+			}
+			require.Less(t, fastest, 30*time.Millisecond)
+		})
+	}
+}

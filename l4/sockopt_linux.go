@@ -139,6 +139,12 @@ func (s *sock) Probe(k net.KeepAliveConfig) error {
 	return s.set("setsockopt", func(fd int) error { return setKeepAlive(fd, k) })
 }
 
+func ackNow(raw syscall.RawConn) {
+	raw.Control(func(fd uintptr) {
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
+	})
+}
+
 // wholeMilliseconds rounds d, which is positive, up.
 func wholeMilliseconds(d time.Duration) int {
 	return int(min((d-1)/time.Millisecond+1, math.MaxInt32))

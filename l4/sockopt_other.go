@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -16,6 +17,9 @@ func setReusePort(uintptr) error { return errors.ErrUnsupported }
 
 // setDeferAccept leaves it: that only saves work.
 func setDeferAccept(uintptr, time.Duration) error { return nil }
+
+// ackNow leaves it to the kernel.
+func ackNow(syscall.RawConn) {}
 
 // apply leaves keep-alive and delay to package net.
 func (o *SocketOptions) apply(fd uintptr, network string, listen bool) error {

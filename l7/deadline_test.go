@@ -126,13 +126,13 @@ func TestDeadlinesSetMeanwhileStand(t *testing.T) {
 		"the host's for a body": func() (want, got time.Time) {
 			b := idleByteConn(t, c)
 			c.meanwhile = func() { _ = b.setReadDeadline(hosts) }
-			require.NoError(t, b.bodyDeadline())
+			require.NoError(t, b.awaitBody())
 			return hosts, c.read
 		},
 		"a body that is not wanted": func() (want, got time.Time) {
 			b := idleByteConn(t, c)
 			c.meanwhile = b.stopBody
-			require.ErrorIs(t, b.bodyDeadline(), errStopped)
+			require.ErrorIs(t, b.awaitBody(), errStopped)
 			return past, c.read
 		},
 		"the host's for a reply": func() (want, got time.Time) {

@@ -20,6 +20,7 @@ type reqBody struct {
 	chunk   chunkDecoder
 	read    int64
 	touched bool  // some of it has been read
+	awaited bool  // it did not all come with the head
 	failed  bool  // it cannot be read to its end
 	err     error // why, if reading it has failed
 	fields  *Fields
@@ -108,7 +109,7 @@ func (c *byteConn) readFixed(p []byte) (n int, err error) {
 		c.in.use(n)
 		c.consumed()
 	} else {
-		if err = c.bodyDeadline(); err == nil {
+		if err = c.awaitBody(); err == nil {
 			n, err = c.c.Read(p)
 		}
 	}
@@ -127,7 +128,7 @@ func (c *byteConn) readChunked(p []byte) (n int, err error) {
 			if n > 0 {
 				return n, nil
 			}
-			if err := c.bodyDeadline(); err != nil {
+			if err := c.awaitBody(); err != nil {
 				return 0, err
 			}
 			if err := c.in.fill(c.c, &c.srv.buffers); err != nil {
@@ -159,8 +160,12 @@ func (c *byteConn) readChunked(p []byte) (n int, err error) {
 // tinyChunks is how many chunks may be in one buffer before the rest waits for a turn.
 const tinyChunks = 256
 
-// bodyDeadline bounds the next wait for a piece of the body.
-func (c *byteConn) bodyDeadline() error {
+// awaitBody bounds the next wait for a piece of the body.
+func (c *byteConn) awaitBody() error {
+	if !c.req.awaited {
+		c.req.awaited = true
+		c.c.AckNow()
+	}
 	c.readAt.bound(time.Now(), c.srv.requestLimit(&c.x), c.c.SetReadDeadline, c.bodyInstead)
 	if c.stopped.Load() {
 		return errStopped

@@ -81,6 +81,9 @@ func (c *byteConn) moreHead(start time.Time) bool {
 	if d := orDefault(c.srv.ReadHeaderTimeout, defaultHeaderTimeout); d > 0 {
 		c.readAt.boundAt(start.Add(d), c.c.SetReadDeadline, nil)
 	}
+	if have > 0 {
+		c.c.AckNow()
+	}
 	err := c.in.fill(c.c, &c.srv.buffers)
 	switch {
 	case err == nil:

@@ -4,6 +4,7 @@ package l7_test
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/penstock-lb/penstock/l7"
 )
@@ -66,6 +69,51 @@ func TestPieceOfARequestIsAcknowledged(t *testing.T) {
 			})
 		}
 	}
+}
+
+// So it is with a stream of HTTP/2 whose HEADERS and DATA are sent apart.
+func TestHeadersAreAcknowledged(t *testing.T) {
+	srv := &l7.Server{
+		Handler: l7.HandlerFunc(func(x *l7.Exchange) {
+			io.ReadAll(x.Body())
+			x.Respond(200, nil, "")
+		}),
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	ln := loopback(t)
+	go srv.Serve(ln)
+	defer srv.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer nc.Close()
+	require.NoError(t, nc.(*net.TCPConn).SetNoDelay(false))
+	_ = nc.SetDeadline(time.Now().Add(time.Minute))
+	io.WriteString(nc, http2.ClientPreface)
+	f, head := http2.NewFramer(nc, nc), new(bytes.Buffer)
+	require.NoError(t, f.WriteSettings())
+	enc := hpack.NewEncoder(head)
+	fastest := time.Hour
+	for id := uint32(1); id < 20; id += 2 {
+		head.Reset()
+		for _, field := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":authority", "x"}, {":path", "/"}} {
+			enc.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
+		}
+		began := time.Now()
+		require.NoError(t, f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: head.Bytes(), EndHeaders: true}))
+		require.NoError(t, f.WriteData(id, true, []byte("body")))
+		for ended := false; !ended; {
+			got, err := f.ReadFrame()
+			require.NoError(t, err)
+			if s, ok := got.(*http2.SettingsFrame); ok && !s.IsAck() {
+				require.NoError(t, f.WriteSettingsAck())
+			}
+			ended = got.Header().StreamID == id && got.Header().Flags.Has(http2.FlagHeadersEndStream)
+		}
+		if id > 5 {
+			fastest = min(fastest, time.Since(began))
+		}
+	}
+	require.Less(t, fastest, 30*time.Millisecond)
 }
 
 func loopback(t *testing.T) net.Listener {

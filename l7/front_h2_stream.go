@@ -40,6 +40,7 @@ type h2Use struct {
 	got      int64 // bytes of the body received
 	read     int64 // bytes of the body read
 	bodyEnd  bool  // the whole body has been received
+	awaited  bool  // it was read before it came
 	stopped  bool  // the rest of the body is not needed
 	paused   bool  // it is not to be read now
 	trailing *Fields
@@ -290,6 +291,13 @@ func (s *h2Exchange) readBody(p []byte) (int, error) {
 		case len(f.h2.Out) > 0 && !f.writing: // the client may be waiting for output
 			f.mu.Unlock()
 			f.flush()
+			f.mu.Lock()
+			continue
+		}
+		if !s.awaited { // see awaitBody of byteConn
+			s.awaited = true
+			f.mu.Unlock()
+			f.c.AckNow()
 			f.mu.Lock()
 			continue
 		}
